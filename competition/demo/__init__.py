@@ -1,0 +1,1 @@
+"""The bundled demo competition: its data, and the grammar that makes it."""

@@ -1,0 +1,123 @@
+"""Every error a person can meet, drawn as a tree; each says what was found, where, and what to do.
+
+    HarnessError                 a person can mend it: printed without a traceback, exit code 2
+    ├── UsageError               a command was asked for what it cannot give
+    ├── ProfileError             a competition file (TOML) does not describe a competition
+    ├── CorpusError              rows of a CSV cannot be used; carries every offence found
+    ├── FoldsError               folds or routes are missing, foreign, unfair or leaking
+    ├── VariantError             a variant file (TOML) does not describe a variant
+    ├── EncoderError             an encoder cannot be loaded or does not fit its tokenizer
+    ├── FormatError              a row cannot be turned into a model's input
+    ├── TrainingError            a fold cannot be trained: the loss is not a number, or the job died
+    ├── PredictionsError         stored predictions are missing, partial, foreign or damaged
+    ├── BlendError               members cannot be blended
+    ├── SubmissionError          a CSV breaks the leaderboard's rules; carries every offence found
+    └── UploadError              a submission was not, or may not be, sent
+        ├── QuotaError           no submission is left today
+        └── DuplicateError       the same bytes were sent before
+
+Everything else that is raised is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+OFFENCES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Offence:
+    """One thing found wrong in a file: where it stands, what it is and what to do."""
+
+    file: str
+    line: int | None
+    column: str | None
+    id: str | None
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Render as one line: ``train.csv, line 7, column 'label', id 5: found …; remedy``."""
+        place = [self.file]
+        if self.line is not None:
+            place.append(f"line {self.line}")
+        if self.column is not None:
+            place.append(f"column {self.column!r}")
+        if self.id is not None:
+            place.append(f"id {self.id}")
+        return f"{', '.join(place)}: {self.found}; {self.remedy}"
+
+
+class HarnessError(Exception):
+    """A person can mend this; the command line prints it without a traceback."""
+
+    exit_code = 2
+
+
+class UsageError(HarnessError):
+    """A command was asked for what it cannot give."""
+
+
+class ProfileError(HarnessError):
+    """A competition file does not describe a competition."""
+
+
+class OffencesError(HarnessError):
+    """A file holds offences; the message lists the first of them, ``offences`` holds all."""
+
+    def __init__(self, summary: str, offences: Sequence[Offence]) -> None:
+        self.offences = tuple(offences)
+        shown = [f"  {offence}" for offence in self.offences[:OFFENCES_SHOWN]]
+        if len(self.offences) > OFFENCES_SHOWN:
+            shown.append(f"  … and {len(self.offences) - OFFENCES_SHOWN} more")
+        super().__init__("\n".join([summary, *shown]))
+
+
+class CorpusError(OffencesError):
+    """Rows of a CSV cannot be used."""
+
+
+class FoldsError(HarnessError):
+    """Folds or routes are missing, foreign, unfair or leaking."""
+
+
+class VariantError(HarnessError):
+    """A variant file does not describe a variant."""
+
+
+class EncoderError(HarnessError):
+    """An encoder cannot be loaded or does not fit its tokenizer."""
+
+
+class FormatError(HarnessError):
+    """A row cannot be turned into a model's input."""
+
+
+class TrainingError(HarnessError):
+    """A fold cannot be trained."""
+
+
+class PredictionsError(HarnessError):
+    """Stored predictions are missing, partial, foreign or damaged."""
+
+
+class BlendError(HarnessError):
+    """Members cannot be blended."""
+
+
+class SubmissionError(OffencesError):
+    """A CSV breaks the leaderboard's rules."""
+
+
+class UploadError(HarnessError):
+    """A submission was not, or may not be, sent."""
+
+
+class QuotaError(UploadError):
+    """No submission is left today."""
+
+
+class DuplicateError(UploadError):
+    """The same bytes were sent before."""

@@ -1,0 +1,129 @@
+"""How every artefact reaches the disk: whole or not at all, and never outside its folder.
+
+The rooms that leave files (folds, predictions, blend, submission, ledger) all write through here,
+so that a file that exists is complete, even when the machine stops in the middle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from competition.errors import UsageError
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+=-]*")
+NAME_MAX_CHARS = 100
+
+
+def is_name(name: str) -> bool:
+    """Say whether a name can be a variant's or submission's (see ``check_name``)."""
+    fits = len(name) <= NAME_MAX_CHARS and not name.endswith(".")
+    return fits and NAME_PATTERN.fullmatch(name) is not None
+
+
+def check_name(name: str) -> str:
+    """Return the name of a variant or submission when it cannot leave its folder.
+
+    >>> check_name("typed-punct@ko-mini")
+    'typed-punct@ko-mini'
+
+    Raises:
+        UsageError: the name is empty, too long, or holds more than letters, digits and ``._@+=-``.
+    """
+    if len(name) > NAME_MAX_CHARS:
+        raise UsageError(
+            f"the name {name[:40]!r}… has {len(name)} characters; {NAME_MAX_CHARS} fit"
+        )
+    if not is_name(name):
+        raise UsageError(
+            f"{name!r} cannot be a name: use ASCII letters, digits and . _ @ + = - only,"
+            " beginning with a letter or digit and not ending with a dot"
+        )
+    return name
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable (a no-op where the system has no such call)."""
+    if os.name != "posix":
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Leave ``data`` (text as UTF-8, newlines as given) under ``path``: all of it or nothing.
+
+    Written to a hidden name in the same directory, synced, renamed. Folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def append_line_synced(path: Path, line: str) -> None:
+    """Append one line (without its newline) and return when it is on the disk.
+
+    Raises:
+        ValueError: the line holds a newline, a defect of the caller.
+    """
+    if "\n" in line or "\r" in line:
+        raise ValueError("a line cannot hold a newline")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with path.open("ab") as stream:
+        stream.write(line.encode("utf-8") + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    if is_new:
+        sync_directory(path.parent)
+
+
+def dump_json(value: Mapping[str, Any]) -> str:
+    """Write a mapping as JSON for a file: sorted keys, two spaces, newline at the end.
+
+    numpy values become plain ones; NaN and infinity, which JSON lacks, become null.
+
+    >>> dump_json({"b": float("nan"), "a": "관계"})
+    '{\\n  "a": "관계",\\n  "b": null\\n}\\n'
+    """
+    return json.dumps(_to_plain(value), ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,250 @@
+"""The ledger: what was sent where, when, and what came of it; append-only, one JSON object a line.
+
+Stands between upload and board on the way of a row. An ``intent`` is on the disk before anything is
+sent, a ``receipt`` after it, then the ``score``; so after a crash the ledger shows what may have
+arrived. A last line torn by a crash is put aside; any other damaged line is an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+from zoneinfo import ZoneInfo
+
+from filelock import FileLock, Timeout
+
+from competition.errors import UploadError
+from competition.files import append_line_synced, write_atomically
+
+Outcome = Literal["sent", "refused", "failed", "unknown"]
+
+LOCK_TIMEOUT_S = 60.0
+FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "intent": {
+        "id": int,
+        "time": str,
+        "target": str,
+        "destination": str,
+        "name": str,
+        "sha256": str,
+        "bytes": int,
+    },
+    "receipt": {
+        "intent": int,
+        "time": str,
+        "outcome": str,
+        "ref": (str, type(None)),
+        "message": str,
+    },
+    "score": {
+        "intent": int,
+        "time": str,
+        "public": (dict, type(None)),
+        "private": (dict, type(None)),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attempt to send a file; ``outcome`` is unknown until a receipt says more.
+
+    public and private map ``micro_f1`` and ``auprc`` to scores in [0, 1].
+    """
+
+    id: int
+    time: datetime
+    target: str
+    destination: str
+    name: str
+    sha256: str
+    n_bytes: int
+    outcome: Outcome = "unknown"
+    ref: str | None = None
+    message: str = ""
+    public: Mapping[str, float | None] | None = None
+    private: Mapping[str, float | None] | None = None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger of one competition, ``submissions/<competition>/ledger.jsonl``."""
+
+    path: Path
+
+    @contextmanager
+    def locked(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+        """Keep every other process from sending and recording meanwhile.
+
+        Raises:
+            UploadError: another process kept the lock for ``timeout_s``.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path.with_name(f"{self.path.name}.lock"))
+        try:
+            lock.acquire(timeout=timeout_s)
+        except Timeout as error:
+            raise UploadError(
+                f"another submit has held {lock.lock_file} for {timeout_s:g} s; wait for it to end"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self) -> list[Entry]:
+        """Return every attempt in order of its intent, with what is known of its outcome.
+
+        Raises:
+            UploadError: a line other than a torn last one is damaged; names the line.
+        """
+        entries: dict[int, dict[str, Any]] = {}
+        for number, record in enumerate(self._read_records()[0], start=1):
+            kind = record["kind"]
+            if kind == "intent":
+                if record["id"] in entries:
+                    raise self._damaged(number, f"intent {record['id']} stands there twice")
+                entries[record["id"]] = _intent_fields(record)
+                continue
+            if record["intent"] not in entries:
+                raise self._damaged(
+                    number, f"a {kind} for intent {record['intent']}, which was not made"
+                )
+            keys = ("outcome", "ref", "message") if kind == "receipt" else ("public", "private")
+            entries[record["intent"]] |= {key: record[key] for key in keys}
+        return [Entry(**fields) for fields in entries.values()]
+
+    def read_torn(self) -> str | None:
+        """Return the start of a last line that a crash left unfinished, if there is one."""
+        return self._read_records()[1]
+
+    def mend(self) -> Path | None:
+        """Put a torn last line aside, into a file of its own, and return that file's path.
+
+        Call under ``locked``: outside it the last line may just be being written.
+        """
+        records, torn = self._read_records()
+        data = self.path.read_bytes() if self.path.is_file() else b""
+        if torn is None:
+            if records and not data.endswith(b"\n"):
+                write_atomically(self.path, data + b"\n")
+            return None
+        keep = data.rfind(b"\n") + 1
+        numbers = range(1, 10_000)
+        asides = (self.path.with_name(f"{self.path.stem}.torn-{n}.txt") for n in numbers)
+        aside = next(path for path in asides if not path.exists())
+        write_atomically(aside, data[keep:])
+        write_atomically(self.path, data[:keep])
+        return aside
+
+    def append_intent(self, time: datetime, fields: Mapping[str, Any]) -> int:
+        """Record what is about to be sent and return the intent's id; call under ``locked``.
+
+        Args:
+            fields: target, destination, name, sha256 and bytes.
+        """
+        intent = max((entry.id for entry in self.read()), default=0) + 1
+        self._append({"kind": "intent", "id": intent, "time": _write_time(time), **fields})
+        return intent
+
+    def append_receipt(
+        self, intent: int, time: datetime, outcome: Outcome, *, ref: str | None, message: str
+    ) -> None:
+        """Record what came of an intent; call under ``locked``."""
+        fields = {"outcome": outcome, "ref": ref, "message": message}
+        self._append({"kind": "receipt", "intent": intent, "time": _write_time(time), **fields})
+
+    def append_score(
+        self,
+        intent: int,
+        time: datetime,
+        *,
+        public: Mapping[str, float | None] | None,
+        private: Mapping[str, float | None] | None,
+    ) -> None:
+        """Record what a leaderboard gave; call under ``locked``."""
+        fields = {"public": public, "private": private}
+        self._append({"kind": "score", "intent": intent, "time": _write_time(time), **fields})
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        _check_record(json.loads(line))
+        append_line_synced(self.path, line)
+
+    def _read_records(self) -> tuple[list[dict[str, Any]], str | None]:
+        """Return the records and a torn last line; one that only lacks its newline is whole."""
+        if not self.path.is_file():
+            return [], None
+        *lines, last = self.path.read_bytes().split(b"\n")
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(_decode(line))
+            except ValueError as error:
+                raise self._damaged(number, str(error)) from error
+        if not last:
+            return records, None
+        try:
+            return [*records, _decode(last)], None
+        except ValueError:
+            return records, last.decode("utf-8", errors="replace")
+
+    def _damaged(self, number: int, reason: str) -> UploadError:
+        return UploadError(
+            f"{self.path}, line {number}: {reason}; the ledger is only ever appended to: restore"
+            " the line from a copy, or take it out when you know what it said"
+        )
+
+
+def count_on_day(entries: Sequence[Entry], now: datetime, timezone: str, *, target: str) -> int:
+    """Count what may have used up today's quota of a target: all sent, or perhaps sent.
+
+    The day is that of ``timezone``.
+    """
+    zone = ZoneInfo(timezone)
+    today = now.astimezone(zone).date()
+    used = [e for e in entries if e.target == target and e.outcome in ("sent", "unknown")]
+    return sum(entry.time.astimezone(zone).date() == today for entry in used)
+
+
+def _intent_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {key: record[key] for key in ("id", "target", "destination", "name", "sha256")}
+    return {**fields, "time": datetime.fromisoformat(record["time"]), "n_bytes": record["bytes"]}
+
+
+def _write_time(time: datetime) -> str:
+    if time.tzinfo is None:
+        raise ValueError("a time without a zone cannot go into the ledger")
+    return time.isoformat(timespec="seconds")
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    """Read one line; a ValueError says what is wrong with it."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not a JSON object") from None
+    _check_record(record)
+    assert isinstance(record, dict)
+    return record
+
+
+def _check_record(record: object) -> None:
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
+    kind = record.get("kind")
+    if kind not in FIELDS:
+        raise ValueError(f"unknown kind of record {kind!r}")
+    for key, expected in FIELDS[kind].items():
+        value = record.get(key)
+        if key not in record or not isinstance(value, expected) or isinstance(value, bool):
+            raise ValueError(f"the {kind} has no usable {key!r}")
+    if kind == "receipt" and record["outcome"] not in get_args(Outcome):
+        raise ValueError(f"unknown outcome {record['outcome']!r}")
+    if datetime.fromisoformat(record["time"]).tzinfo is None:
+        raise ValueError("its time has no zone")

@@ -1,0 +1,255 @@
+"""Pool members in log space, p ∝ exp(Σ w_m · log p_m), and fit the weights by log-loss.
+
+First half of the blend, between ``predictions`` and ``submission`` on the way of a row. Weights
+are at least 0 and need not sum to 1, so a temperature is built in. Everything is elementwise or
+summed in a fixed order by one thread, so results do not depend on how many threads there are.
+
+Legend: M members, N rows, C labels, K folds, T test rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.errors import BlendError
+from competition.metrics import Floats, Ints, sweep_threshold
+from competition.predictions import Member
+
+FLOOR = 1e-6
+BLOCK_ROWS = 2048  # rows pooled at once: C × BLOCK_ROWS floats stay in a core's cache
+COPIES_HELD = 3  # a member's out-of-fold rows: as read, as logs, and the part a nested fit takes
+MEMORY_FRAC = 0.8
+MAX_CONVEX_STEPS = 200
+TINY = np.finfo(np.float32).tiny
+
+Logs = NDArray[np.float32]
+Weights = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PooledRows:
+    """The rows that weights and threshold are fitted on, or scored on.
+
+    ``logs`` is (M, C, N) float32 and contiguous: with rows last, sums and maxima over labels run
+    along vectors. ``gold`` is (N,) label ids.
+    """
+
+    logs: Logs
+    gold: NDArray[np.int64]
+    negative_id: int | None
+
+    def take(self, rows: NDArray[np.bool_]) -> PooledRows:
+        """Return some of the rows, copied."""
+        return PooledRows(
+            np.ascontiguousarray(self.logs[:, :, rows]), self.gold[rows], self.negative_id
+        )
+
+
+def build_pooled_rows(members: Sequence[Member], gold: Ints, negative_id: int | None) -> PooledRows:
+    """Lay out the members' out-of-fold probabilities as floored logs.
+
+    Raises:
+        BlendError: no member, or one that does not answer for every row.
+    """
+    if not members:
+        raise BlendError("there is nothing to blend; train a variant first: python run.py fold")
+    partial = [member.name for member in members if not member.covers_all]
+    if partial:
+        raise BlendError(
+            f"{', '.join(partial)} do not answer for every row; a specialist blends only together"
+            " with the others of its route"
+        )
+    n_rows, n_labels = members[0].oof.shape
+    logs = np.empty((len(members), n_labels, n_rows), dtype=np.float32)
+    for place, member in zip(logs, members, strict=True):
+        place[:] = floored_logs(member.oof).T
+    return PooledRows(logs, np.asarray(gold, dtype=np.int64), negative_id)
+
+
+def floored_logs(probs: Floats) -> NDArray[np.float32]:
+    """Raise probabilities to at least ``FLOOR``, renormalise, and take logs.
+
+    Args:
+        probs: (…, C).
+
+    Returns:
+        (…, C) float32.
+    """
+    floored = np.maximum(probs, np.float32(FLOOR), dtype=np.float32)
+    floored /= floored.sum(axis=-1, keepdims=True)
+    logs: NDArray[np.float32] = np.log(floored, out=floored)
+    return logs
+
+
+def pool(logs: Logs, weights: Weights) -> NDArray[np.float32]:
+    """Return the pooled probabilities.
+
+    Args:
+        logs: (M, C, N) float32.
+        weights: (M,) at least 0.
+
+    Returns:
+        (N, C) float32, rows sum to 1.
+    """
+    probs = np.empty(logs.shape[:0:-1], dtype=np.float32)
+    for rows, shares, total in _pool_blocks(logs, weights):
+        probs[rows] = (shares / total).T
+    return probs
+
+
+def pool_test(members: Sequence[Member], weights: Weights) -> NDArray[np.float32]:
+    """Apply the blend to each fold's test predictions and average over folds in log space.
+
+    The pool's normaliser is one number per row and fold, so it vanishes when the average is
+    renormalised: averaging Σ w_m · log p_m over folds gives the same.
+
+    Returns:
+        (T, C) float32, rows sum to 1.
+    """
+    pooled = np.zeros(members[0].test.shape[1:])
+    for member, weight in zip(members, weights, strict=True):
+        if weight > 0:
+            for fold_probs in member.test:
+                pooled += weight * floored_logs(fold_probs)
+    pooled /= len(members[0].test)
+    shares = np.exp(pooled - pooled.max(axis=1, keepdims=True))
+    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def tune_threshold(rows: PooledRows, weights: Weights) -> tuple[float | None, float]:
+    """Find the best decision threshold for some weights, exactly, and its micro-F1.
+
+    Equals ``best_threshold(pool(logs, weights), gold, negative_id)`` without writing out the pool.
+    """
+    probability, is_right = decide_pool(rows, weights)
+    if rows.negative_id is None:
+        return None, float(is_right.mean())
+    return sweep_threshold(probability, is_right, _count_wanted(rows))
+
+
+def score_decision(rows: PooledRows, weights: Weights, threshold: float | None) -> float:
+    """Score weights and threshold together by micro-F1."""
+    probability, is_right = decide_pool(rows, weights)
+    if threshold is None:
+        return float(is_right.mean())
+    chosen = probability >= np.float64(threshold)
+    below = int(chosen.sum()) + _count_wanted(rows)
+    return 2.0 * int((is_right & chosen).sum()) / below if below else 0.0
+
+
+def decide_pool(
+    rows: PooledRows, weights: Weights
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Find each row's best positive label in the pool, without writing out the pool.
+
+    Returns:
+        (N,) float32 its probability, and (N,) bool whether it is the gold label.
+    """
+    n_rows = rows.logs.shape[2]
+    probability = np.empty(n_rows, dtype=np.float32)
+    is_right = np.empty(n_rows, dtype=bool)
+    for block, shares, total in _pool_blocks(rows.logs, weights):
+        if rows.negative_id is not None:
+            shares[rows.negative_id] = -1.0
+        probability[block] = shares.max(axis=0) / total
+        is_right[block] = shares.argmax(axis=0) == rows.gold[block]
+    return probability, is_right
+
+
+def fit_convex(rows: PooledRows) -> Weights:
+    """Fit weights of at least 0 by log-loss: convex, so there is one answer and no seed.
+
+    Returns:
+        (M,) float64.
+
+    Source: Genest & Zidek 1986 (logarithmic opinion pool); Byrd et al. 1995 (L-BFGS-B). Weights
+    are not forced to sum to 1.
+    """
+    from scipy.optimize import minimize
+
+    def measure(weights: Weights) -> tuple[float, Weights]:
+        return measure_log_loss(rows, weights)
+
+    n_members = len(rows.logs)
+    options: Any = {"maxiter": MAX_CONVEX_STEPS, "ftol": 1e-9, "gtol": 1e-6}
+    fit = minimize(
+        measure,
+        np.full(n_members, 1.0 / n_members),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0.0, None)] * n_members,
+        options=options,
+    )
+    return np.asarray(fit.x, dtype=np.float64)
+
+
+def measure_log_loss(rows: PooledRows, weights: Weights) -> tuple[float, Weights]:
+    """Return the mean log-loss of the pool and its gradient in the weights, (M,) float64."""
+    n_members, _, n_rows = rows.logs.shape
+    loss, gradient = 0.0, np.zeros(n_members)
+    for block, shares, total in _pool_blocks(rows.logs, weights):
+        excess = shares / total
+        places = (rows.gold[block], np.arange(len(total)))
+        loss -= float(np.log(np.maximum(excess[places], TINY), dtype=np.float64).sum())
+        excess[places] -= 1.0  # from here on: pooled minus gold
+        for member in range(n_members):
+            product = excess * rows.logs[member, :, block]
+            gradient[member] += product.sum(axis=1).sum(dtype=np.float64)
+    return loss / n_rows, gradient / n_rows
+
+
+def check_memory(
+    n_members: int, oof_shape: tuple[int, int], test_shape: tuple[int, int, int]
+) -> None:
+    """Refuse a blend that would not fit in memory, before anything is read.
+
+    Args:
+        n_members: M.
+        oof_shape: (N, C).
+        test_shape: (K, T, C).
+
+    Raises:
+        BlendError: with what is needed and what there is.
+    """
+    cells = COPIES_HELD * int(np.prod(oof_shape)) + int(np.prod(test_shape))
+    needed = 4 * n_members * cells
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > MEMORY_FRAC * found:
+        raise BlendError(
+            f"{n_members} members need about {needed / 2**30:.1f} GiB of memory and this machine"
+            f" has {found / 2**30:.1f}; name fewer variants: python run.py blend VARIANT…"
+        )
+
+
+def _count_wanted(rows: PooledRows) -> int:
+    return int((rows.gold != rows.negative_id).sum())
+
+
+def _pool_blocks(
+    logs: Logs, weights: Weights
+) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
+    """Yield the pool block by block, unnormalised.
+
+    Yields:
+        The rows; (C, n) float32 exp of the pooled logs, at most 1 (overwritten by the next
+        block); (n,) float32 their sum over labels.
+    """
+    _, n_labels, n_rows = logs.shape
+    space = np.empty((2, n_labels, min(BLOCK_ROWS, n_rows)), dtype=np.float32)
+    used = [(member, np.float32(weight)) for member, weight in enumerate(weights) if weight > 0]
+    for start in range(0, n_rows, BLOCK_ROWS):
+        rows = slice(start, min(start + BLOCK_ROWS, n_rows))
+        pooled, scaled = space[:, :, : rows.stop - start]
+        pooled[:] = 0.0
+        for member, weight in used:
+            np.multiply(logs[member, :, rows], weight, out=scaled)
+            np.add(pooled, scaled, out=pooled)
+        np.subtract(pooled, pooled.max(axis=0), out=pooled)
+        np.exp(pooled, out=pooled)
+        yield rows, pooled, pooled.sum(axis=0)

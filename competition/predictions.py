@@ -1,0 +1,294 @@
+"""The store of out-of-fold and test predictions: what ``fold`` leaves and ``blend`` reads.
+
+Stands between training and blend on the way of a row. ``Store`` keeps one file per job
+(``competition.results``); ``read_members`` joins the files of each variant into one member of a
+blend and refuses all that does not belong together.
+
+Legend: N train rows, M test rows, C labels, K folds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.errors import FoldsError, PredictionsError, UsageError
+from competition.results import Header, Ids, Probs, Result, ResultKey, Store
+
+if TYPE_CHECKING:
+    from competition.folds import Prepared
+
+__all__ = [
+    "Header",
+    "LeftOut",
+    "Member",
+    "Result",
+    "ResultKey",
+    "Store",
+    "average_in_log_space",
+    "find_missing_folds",
+    "read_member",
+    "read_members",
+]
+
+PROBABILITY_FLOOR = 1e-6
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One voice of a blend.
+
+    oof (N, C) float32 in the order of the train rows, test (K, M, C) float32 in the order of the
+    test rows; rows that a specialist does not answer for are NaN, and ``covers_all`` is False.
+    """
+
+    name: str
+    oof: Probs
+    test: Probs
+    seeds: tuple[int, ...]
+    route: str | None
+    recipe: str
+    covers_all: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A variant that is no member, and why."""
+
+    name: str
+    reason: str
+
+
+def average_in_log_space(probs: Sequence[Probs]) -> Probs:
+    """Average predictions (…, C) as a geometric mean, floored and renormalised; NaN stays NaN.
+
+    A single prediction comes back as it is.
+    """
+    if len(probs) == 1:
+        return probs[0]
+    total = np.zeros(probs[0].shape)
+    for each in probs:
+        total += np.log(np.maximum(each, PROBABILITY_FLOOR), dtype=np.float64)
+    total = np.exp(total / len(probs))
+    total /= total.sum(axis=-1, keepdims=True)
+    return total.astype(np.float32)
+
+
+def find_missing_folds(store: Store, variant: str, n_folds: int) -> dict[int, list[int]]:
+    """Map each seed of a variant to the folds that it still lacks ([] when complete)."""
+    done: dict[int, set[int]] = {}
+    for key in store.keys(variant):
+        done.setdefault(key.seed, set()).add(key.fold)
+    return {seed: sorted(set(range(n_folds)) - folds) for seed, folds in sorted(done.items())}
+
+
+def read_member(
+    store: Store, variant: str, prepared: Prepared, *, seeds: Sequence[int] | None = None
+) -> Member:
+    """Join the files of one variant: seeds with all folds, averaged in log space.
+
+    Args:
+        seeds: only these, else every seed with all folds.
+
+    Raises:
+        PredictionsError: no seed has all folds, or the files do not belong together or do not
+            answer for exactly the rows they should.
+    """
+    header = _check_one_recipe(store, variant, prepared)
+    missing = find_missing_folds(store, variant, prepared.folds.count)
+    complete = [seed for seed, folds in missing.items() if not folds]
+    if not complete:
+        lacking = "; ".join(f"seed {seed} lacks folds {_list(f)}" for seed, f in missing.items())
+        raise PredictionsError(f"{variant}: {lacking}; run: python run.py fold {variant}")
+    used = complete if seeds is None else [seed for seed in complete if seed in seeds]
+    answers = _answered_rows(header, prepared, variant)
+    per_seed = [_read_seed(store, variant, seed, prepared, answers) for seed in used]
+    return Member(
+        name=variant,
+        oof=average_in_log_space([oof for oof, _ in per_seed]),
+        test=average_in_log_space([test for _, test in per_seed]),
+        seeds=tuple(used),
+        route=header.route,
+        recipe=header.recipe,
+        covers_all=bool(answers[0].all() and answers[1].all()),
+        why=str(header.variant.get("why", "")),
+    )
+
+
+def read_members(
+    store: Store, variants: Sequence[str], prepared: Prepared
+) -> tuple[list[Member], list[LeftOut]]:
+    """Read the members of a blend: the variants named, or with none named every complete one.
+
+    Specialists of one route become one member (``route:length``) when their parts exactly
+    partition the rows.
+
+    Returns:
+        The members, in the order named and joined routes last, and what was left out.
+
+    Raises:
+        PredictionsError: a variant was named that cannot be a member.
+    """
+    repeated = [name for name, count in Counter(variants).items() if count > 1]
+    if repeated:
+        raise UsageError(f"{repeated[0]} is named twice; name each variant once")
+    members: list[Member] = []
+    left_out: list[LeftOut] = []
+    specialists: dict[str, list[Member]] = {}
+    for name in variants or store.variants():
+        try:
+            member = read_member(store, name, prepared)
+        except (PredictionsError, FoldsError) as error:
+            if variants:
+                raise
+            left_out.append(LeftOut(name, str(error)))
+            continue
+        if member.route is None:
+            members.append(member)
+        else:
+            specialists.setdefault(member.route.partition(":")[0], []).append(member)
+    for route, parts in specialists.items():
+        try:
+            members.append(_join_route(store, route, parts, prepared))
+        except PredictionsError as error:
+            if variants:
+                raise
+            left_out.extend(LeftOut(part.name, str(error)) for part in parts)
+    return members, left_out
+
+
+def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
+    """Return the header that all files of a variant share, seed, fold and fingerprint aside."""
+    keys = store.keys(variant)
+    if not keys:
+        raise PredictionsError(f"{variant} has no results; run: python run.py fold {variant}")
+    headers = [store.read_header(key) for key in keys]
+    first = headers[0]
+    assert first is not None
+    for key, header in zip(keys, headers, strict=True):
+        path = store.path(key)
+        if header is None:
+            raise PredictionsError(f"{path} vanished while it was read; run this command again")
+        if header.folds_hash != prepared.folds.hash or key.fold >= prepared.folds.count:
+            raise PredictionsError(
+                f"{path} was made with other folds than {store.directory / 'folds.csv'} holds, so"
+                f" that rows would leak; run: python run.py fold {variant} --overwrite"
+            )
+        if (header.recipe, header.route) != (first.recipe, first.route):
+            raise PredictionsError(
+                f"{path} was made by another recipe than {store.path(keys[0]).name} beside it (the"
+                f" variant or the data changed); run: python run.py fold {variant} --overwrite"
+            )
+    return first
+
+
+def _answered_rows(header: Header, prepared: Prepared, variant: str) -> tuple[Mask, Mask]:
+    """Return which train rows (N,) and test rows (M,) a variant answers for."""
+    train, test = prepared.corpus.train, prepared.corpus.test
+    if header.route is None:
+        return np.ones(len(train), dtype=bool), np.ones(len(test), dtype=bool)
+    from competition.routes import read_or_make_length_routes
+
+    route, _, part = header.route.partition(":")
+    if route != "length":
+        raise PredictionsError(f"{variant} answers for route {header.route!r}, which is unknown")
+    routes = read_or_make_length_routes(prepared, None, "")
+    if header.routes_hash != routes.hash:
+        raise PredictionsError(
+            f"{variant} was made with other routes than those in"
+            f" {prepared.competition.oof_dir / 'routes'};"
+            f" run: python run.py fold {variant} --overwrite"
+        )
+    return routes.train == part, routes.test == part
+
+
+def _read_seed(
+    store: Store, variant: str, seed: int, prepared: Prepared, answers: tuple[Mask, Mask]
+) -> tuple[Probs, Probs]:
+    """Return one seed's oof (N, C) and test (K, M, C) in the order of the corpus."""
+    train, test = prepared.corpus.train, prepared.corpus.test
+    n_folds, n_labels = prepared.folds.count, len(store.labels)
+    oof = np.full((len(train), n_labels), np.nan, dtype=np.float32)
+    on_test = np.full((n_folds, len(test), n_labels), np.nan, dtype=np.float32)
+    train_row = {row_id: row for row, row_id in enumerate(train.ids)}
+    test_row = {row_id: row for row, row_id in enumerate(test.ids)}
+    for fold in range(n_folds):
+        key = ResultKey(variant, seed, fold)
+        result = store.read(key)
+        in_fold = answers[0] & (prepared.folds.fold_of == fold)
+        where = f"{store.path(key)}, oof rows"
+        oof[_place(result.oof_ids, train_row, in_fold, where)] = result.oof_probs
+        where = f"{store.path(key)}, test rows"
+        on_test[fold, _place(result.test_ids, test_row, answers[1], where)] = result.test_probs
+    return oof, on_test
+
+
+def _place(ids: Ids, row_of: Mapping[str, int], expected: Mask, where: str) -> npt.NDArray[np.intp]:
+    """Return the corpus row of each id; the rows must be exactly the expected ones."""
+    rows = np.fromiter((row_of.get(row_id, -1) for row_id in ids), dtype=np.intp, count=len(ids))
+    foreign = (rows < 0) | ~expected[rows]
+    if foreign.any():
+        raise PredictionsError(
+            f"{where}: id {ids[foreign.argmax()]} is not a row this file should answer for"
+            f" ({foreign.sum()} such rows); train this fold again with --overwrite"
+        )
+    if len(rows) != expected.sum():
+        raise PredictionsError(
+            f"{where}: {expected.sum() - len(rows)} of {expected.sum()} rows are missing; train"
+            " this fold again with --overwrite"
+        )
+    return rows
+
+
+def _join_route(store: Store, route: str, parts: list[Member], prepared: Prepared) -> Member:
+    """Join specialists whose parts exactly partition the rows, with the seeds all of them have."""
+    names = _list(part.name for part in parts)
+    seeds = sorted(set.intersection(*(set(part.seeds) for part in parts)))
+    if not seeds:
+        raise PredictionsError(
+            f"route {route}: {names} have no seed in common; run: python run.py fold"
+            f" {' '.join(part.name for part in parts)} --seeds {parts[0].seeds[0]}"
+        )
+    answers = [(~np.isnan(p.oof[:, 0]), ~np.isnan(p.test[:, :, 0]).any(axis=0)) for p in parts]
+    for which in (0, 1):
+        times = np.sum([answer[which] for answer in answers], axis=0)
+        if (times > 1).any():
+            raise PredictionsError(
+                f"route {route}: {names} answer twice for {(times > 1).sum()} rows; name one"
+                " specialist for each part"
+            )
+        if (times < 1).any():
+            raise PredictionsError(
+                f"route {route}: {names} leave {(times < 1).sum()} rows unanswered; a specialist"
+                " blends only with the others of its route"
+            )
+    parts = [
+        p if p.seeds == tuple(seeds) else read_member(store, p.name, prepared, seeds=seeds)
+        for p in parts
+    ]
+    joined = replace(parts[0], oof=parts[0].oof.copy(), test=parts[0].test.copy())
+    for part, (on_train, on_test) in zip(parts[1:], answers[1:], strict=True):
+        joined.oof[on_train] = part.oof[on_train]
+        joined.test[:, on_test] = part.test[:, on_test]
+    recipe = hashlib.sha256("\n".join(sorted(part.recipe for part in parts)).encode()).hexdigest()
+    return replace(
+        joined,
+        name=f"route:{route}",
+        route=route,
+        recipe=recipe,
+        covers_all=True,
+        why=" + ".join(part.name for part in parts),
+    )
+
+
+def _list(items: Iterable[object]) -> str:
+    return ", ".join(str(item) for item in items)

@@ -1,0 +1,413 @@
+"""Which competition is meant, and what it is: the first thing every command asks.
+
+A profile is a TOML file checked key by key: files, columns, labels, folds, metrics, rules of the
+leaderboard. ``resolve_competition`` turns what was typed into one ``Competition``, a profile with
+the folders its data and its artefacts live in. Nothing here reads a row.
+
+Legend: K folds, N train rows.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import reprlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from competition.errors import ProfileError, UsageError
+
+DEFAULT_PROFILE = "klue-re"
+DEMO_PROFILE = "demo"
+HOME_VARIABLE = "COMPETITION_HOME"
+SLUG = r"^[a-z0-9][a-z0-9._-]*$"
+_PACKAGE = Path(__file__).resolve().parent
+_PROFILES = _PACKAGE / "profiles"
+
+_Item = TypeVar("_Item")
+
+
+def _check_unique(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    twice = [item for i, item in enumerate(items) if item in items[:i]]
+    if twice:
+        raise ValueError(f"named twice: {', '.join(map(repr, dict.fromkeys(twice)))}")
+    return items
+
+
+def _check_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"no time zone {name!r}; write an IANA name such as Asia/Seoul") from error
+    return name
+
+
+def _flatten(settings: Any) -> Any:
+    """Make ``{"train": {"epochs": 4}}``, what TOML reads from an unquoted key, ``train.epochs``."""
+    if not isinstance(settings, Mapping):
+        return settings
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": leaf for inner, leaf in _flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_check_unique)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+GroupColumn = Literal["sentence", "entity_pair"]
+
+
+class _Section(BaseModel):
+    """A TOML table: every key is known, nothing is coerced, nothing changes afterwards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Files(_Section):
+    """Where the rows lie; ``directory`` is relative to home (to this package when ``bundled``)."""
+
+    directory: Text
+    train: Text
+    test: Text
+    solution: Text | None = None
+    bundled: bool = False
+
+
+class Columns(_Section):
+    """Names of the CSV's columns; ``source`` is optional, the test file needs no label."""
+
+    id: Text
+    sentence: Text
+    subject: Text
+    object: Text
+    label: Text
+    source: Text | None = None
+
+    @model_validator(mode="after")
+    def _differ(self) -> Columns:
+        _check_unique(tuple(name for name in self.model_dump().values() if name is not None))
+        return self
+
+
+class EntityKeys(_Section):
+    """Keys of the dict in an entity's cell; without ``type`` the entities are untyped."""
+
+    word: Text
+    start: Text
+    end: Text
+    type: Text | None = None
+    end_inclusive: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the keys that every entity must have, in their usual order."""
+        keys = (self.word, self.start, self.end)
+        return keys if self.type is None else (*keys, self.type)
+
+    @model_validator(mode="after")
+    def _differ(self) -> EntityKeys:
+        _check_unique(self.keys)
+        return self
+
+
+class FoldRules(_Section):
+    """How rows are split; rows that share a ``group_by`` value stay in one fold."""
+
+    count: Annotated[int, Field(ge=2, le=100)] = 5
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    group_by: Annotated[
+        tuple[GroupColumn, ...], Field(strict=False), AfterValidator(_check_unique)
+    ] = ("sentence", "entity_pair")
+    file: Text | None = None
+
+
+class LengthBorders(_Section):
+    """Longest short and longest medium row, in tokens; unset: terciles of the train rows."""
+
+    short_max_tokens: Positive | None = None
+    medium_max_tokens: Positive | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LengthBorders:
+        short, medium = self.short_max_tokens, self.medium_max_tokens
+        if (short is None) != (medium is None):
+            raise ValueError("set both short_max_tokens and medium_max_tokens, or neither")
+        if short is not None and medium is not None and short >= medium:
+            raise ValueError(f"short_max_tokens {short} must be below medium_max_tokens {medium}")
+        return self
+
+
+class RouteRules(_Section):
+    """Which rows a specialist answers for."""
+
+    length: LengthBorders = LengthBorders()
+
+
+class MetricRules(_Section):
+    """Extra views of a score: with the negative label reweighted to the share in the test."""
+
+    shifted_negative_share: Share | None = None
+
+
+class SubmissionRules(_Section):
+    """The leaderboard's file and its daily quota, counted in the days of ``timezone``."""
+
+    id_column: Text = "id"
+    label_column: Text = "pred_label"
+    probs_column: Text = "probs"
+    per_day: Positive | None = None
+    timezone: Annotated[Text, AfterValidator(_check_timezone)] = "UTC"
+
+
+class Defaults(_Section):
+    """What ``fold`` trains when nothing is named; ``overrides`` go before a variant's own --set."""
+
+    encoder: Text = "scratch"
+    variants: Texts = ()
+    overrides: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat_overrides(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "overrides" in values:
+            return {**values, "overrides": _flatten(values["overrides"])}
+        return values
+
+
+class LocalBoard(_Section):
+    """The local leaderboard's fixed split of the test rows into a public and a private part."""
+
+    public_frac: Share = 0.5
+    seed: int = 42
+
+
+class UploadRules(_Section):
+    """Where ``submit`` sends a file when not told."""
+
+    default: Annotated[str, Field(pattern=SLUG)] = "folder"
+    local: LocalBoard = LocalBoard()
+
+
+class Profile(_Section):
+    """A competition as its TOML file describes it."""
+
+    name: Annotated[str, Field(pattern=SLUG, max_length=64)]
+    title: Text
+    labels: Annotated[Texts, Field(min_length=2, max_length=32_767)]
+    negative_label: Text | None = None
+    entity_types: Texts = ()
+    unknown_label: str | None = None
+    files: Files
+    columns: Columns
+    entity: EntityKeys
+    folds: FoldRules = FoldRules()
+    routes: RouteRules = RouteRules()
+    metrics: MetricRules = MetricRules()
+    submission: SubmissionRules = SubmissionRules()
+    defaults: Defaults = Defaults()
+    upload: UploadRules = UploadRules()
+
+    @property
+    def n_labels(self) -> int:
+        """Return C."""
+        return len(self.labels)
+
+    @property
+    def label_ids(self) -> dict[str, int]:
+        """Return each label's place in the label order."""
+        return {label: i for i, label in enumerate(self.labels)}
+
+    @property
+    def negative_id(self) -> int | None:
+        """Return the negative label's place, or None when there is no such label."""
+        return None if self.negative_label is None else self.labels.index(self.negative_label)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Profile:
+        if self.negative_label is not None and self.negative_label not in self.labels:
+            raise ValueError(f"negative_label {self.negative_label!r} is not one of labels")
+        if self.unknown_label in self.labels:
+            raise ValueError(f"unknown_label {self.unknown_label!r} is also one of labels")
+        if bool(self.entity_types) != (self.entity.type is not None):
+            raise ValueError("set both entity_types and entity.type, or neither (untyped entities)")
+        if self.metrics.shifted_negative_share is not None and self.negative_label is None:
+            raise ValueError("metrics.shifted_negative_share needs a negative_label")
+        return self
+
+
+@dataclass(frozen=True)
+class Competition:
+    """A profile with the folders of its data and its artefacts."""
+
+    profile: Profile
+    home: Path
+    data_dir: Path
+    limit: int | None = None
+    is_demo_fallback: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the namespace of its artefacts: ``klue-re``, or ``klue-re@800`` when limited."""
+        return self.profile.name if self.limit is None else f"{self.profile.name}@{self.limit}"
+
+    @property
+    def oof_dir(self) -> Path:
+        """Return the folder of folds, routes and predictions."""
+        return self.home / "oof" / self.name
+
+    @property
+    def submissions_dir(self) -> Path:
+        """Return the folder of submissions and their ledger."""
+        return self.home / "submissions" / self.name
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Return the folder of trained weights."""
+        return self.home / "checkpoints" / self.name
+
+    @property
+    def train_path(self) -> Path:
+        """Return the file of labelled rows."""
+        return self.data_dir / self.profile.files.train
+
+    @property
+    def test_path(self) -> Path:
+        """Return the file of rows to answer."""
+        return self.data_dir / self.profile.files.test
+
+    @property
+    def solution_path(self) -> Path | None:
+        """Return the file of the test rows' labels, if the profile names one."""
+        solution = self.profile.files.solution
+        return None if solution is None else self.data_dir / solution
+
+    @property
+    def headline(self) -> str:
+        """Return the line every command prints first: which competition, which data."""
+        line = f"Competition {self.name} ({self.profile.title}), data in {self.data_dir}"
+        if self.limit is not None:
+            line += f"; limited to about {self.limit:,} train rows, for trying out only"
+        if self.is_demo_fallback:
+            line += (
+                f". This is the bundled demo, because the data of {DEFAULT_PROFILE} is not there: "
+                "put it there, or name --competition or --data"
+            )
+        return line
+
+
+def _describe(error: Mapping[str, Any]) -> str:
+    """Write one pydantic error as ``folds.count: …``."""
+    key = ".".join(str(part) for part in error["loc"])
+    match error["type"]:
+        case "missing":
+            return f"{key}: is missing"
+        case "extra_forbidden":
+            return f"{key}: no such key; see competition/profiles/{DEFAULT_PROFILE}.toml for all"
+        case "value_error":
+            message = str(error["ctx"]["error"])
+            return f"{key}: {message}" if key else message
+        case _:
+            message = error["msg"].replace("Input", "it").replace("String", "it")
+            return f"{key}: {message}, not {reprlib.repr(error['input'])}"
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a competition from its TOML file.
+
+    Raises:
+        ProfileError: the file is missing, not TOML, or a key is missing, unknown or wrong; every
+            such key is named.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ProfileError(f"{path}: no such competition file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ProfileError(f"{path}: not a TOML file that can be read: {error}") from None
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        wrong = [f"  {_describe(item)}" for item in error.errors(include_url=False)]
+        raise ProfileError("\n".join([f"{path}: not a competition:", *wrong])) from None
+
+
+def list_profiles() -> list[str]:
+    """Return the names of the bundled profiles, sorted."""
+    return sorted(path.stem for path in _PROFILES.glob("*.toml"))
+
+
+def _find_profile(competition: str) -> Path:
+    if competition.endswith(".toml"):
+        return Path(competition).expanduser()
+    names = list_profiles()
+    if competition not in names:
+        near = difflib.get_close_matches(competition, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(
+            f"--competition {competition!r}: {hint}known are {', '.join(names)}, "
+            "or the path of a .toml file"
+        )
+    return _PROFILES / f"{competition}.toml"
+
+
+def _find_home(home: Path | None) -> Path:
+    if home is not None:
+        return home
+    named = os.environ.get(HOME_VARIABLE)
+    return Path(named).expanduser() if named else _PACKAGE.parent
+
+
+def _default_data_dir(profile: Profile, home: Path) -> Path:
+    base = _PACKAGE if profile.files.bundled else home
+    return base / Path(profile.files.directory).expanduser()
+
+
+def resolve_competition(
+    competition: str | None,
+    data: Path | None,
+    limit: int | None,
+    *,
+    home: Path | None = None,
+) -> Competition:
+    """Decide which competition is meant; the one resolver of all commands.
+
+    Only when neither ``competition`` nor ``data`` is given and the default profile's files are
+    absent, it is the bundled demo.
+
+    Args:
+        competition: a bundled profile's name, or the path of a TOML file; None: the default.
+        data: the folder of the CSV files; None: the one the profile names.
+        limit: sample about that many train rows; None: all.
+        home: the folder of ``oof/``, ``submissions/`` and ``checkpoints/``; None: the one that
+            the environment variable COMPETITION_HOME names, else the repository.
+
+    Raises:
+        UsageError: no such profile or data folder, or a limit below 1.
+        ProfileError: the TOML file does not describe a competition.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}: give the number of train rows to sample, at least 1")
+    home = _find_home(home).absolute()
+    profile = read_profile(_find_profile(DEFAULT_PROFILE if competition is None else competition))
+    if data is not None:
+        data_dir = data.expanduser().absolute()
+        if not data_dir.is_dir():
+            raise UsageError(f"--data {data}: no such folder")
+        return Competition(profile, home, data_dir, limit)
+    resolved = Competition(profile, home, _default_data_dir(profile, home), limit)
+    is_absent = not (resolved.train_path.exists() or resolved.test_path.exists())
+    if competition is None and is_absent:
+        demo = read_profile(_find_profile(DEMO_PROFILE))
+        return Competition(demo, home, _default_data_dir(demo, home), limit, is_demo_fallback=True)
+    return resolved

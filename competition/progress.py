@@ -1,0 +1,83 @@
+"""Progress a person can watch: live bars on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+LINE_EVERY_S = 20.0
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration shortly.
+
+    >>> format_seconds(5), format_seconds(190), format_seconds(7300)
+    ('5 s', '3 min 10 s', '2 h 2 min')
+    """
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class ProgressBoard:
+    """One bar a task on a terminal; elsewhere one line a task every ``LINE_EVERY_S`` seconds."""
+
+    def __init__(self, *, live: bool | None = None) -> None:
+        self._live = sys.stderr.isatty() if live is None else live
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._printed: dict[str, float] = {}
+
+    def __enter__(self) -> ProgressBoard:
+        if self._live:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._bars = Progress(
+                TextColumn("{task.fields[name]}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[text]}", markup=False),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line that stays."""
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def update(self, name: str, frac: float, text: str) -> None:
+        """Show that task ``name`` is done to ``frac`` (0 to 1), with a short text beside it."""
+        if self._bars is not None:
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task("", total=1.0, name=name, text=text)
+            self._bars.update(self._tasks[name], completed=frac, text=text)
+            return
+        now = time.monotonic()
+        if now - self._printed.setdefault(name, now - LINE_EVERY_S / 2) >= LINE_EVERY_S:
+            self._printed[name] = now
+            print(f"{name}: {100 * frac:.0f}%, {text}", file=sys.stderr, flush=True)
+
+    def close(self, name: str) -> None:
+        """Take a task's bar away."""
+        if self._bars is not None and name in self._tasks:
+            self._bars.remove_task(self._tasks.pop(name))
+        self._printed.pop(name, None)

@@ -1,0 +1,173 @@
+"""What a row is: a sentence and its two entities, held one by one and in columns.
+
+First on the way of a row: ``corpus`` fills these from the CSV, every later room takes them. Offsets
+are half-open character spans here, whatever the file's own convention.
+
+Legend: N rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+TEXT_COLUMNS = (
+    "id",
+    "sentence",
+    "subject_word",
+    "subject_type",
+    "object_word",
+    "object_type",
+    "source",
+)
+OFFSET_COLUMNS = ("subject_start", "subject_end", "object_start", "object_end")
+COLUMNS = (
+    "id",
+    "sentence",
+    *(
+        f"{role}_{part}"
+        for role in ("subject", "object")
+        for part in ("word", "start", "end", "type")
+    ),
+    "source",
+)
+_HASH_SLICE_ROWS = 100_000
+
+Ints = npt.NDArray[np.integer[Any]]
+Int16s = npt.NDArray[np.int16]
+Objects = npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A word of the sentence, its half-open span in characters and its type, if there are types."""
+
+    word: str
+    start: int
+    end: int
+    type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A sentence with its two entities; the relation goes from subject to object."""
+
+    id: str
+    sentence: str
+    subject: Entity
+    object: Entity
+    source: str | None
+
+
+def build_frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
+    """Build the table of ``COLUMNS`` from one list each; None is an absent type or source."""
+    return pd.DataFrame(
+        {
+            name: pd.Series(columns[name], dtype="int32" if name in OFFSET_COLUMNS else "str")
+            for name in COLUMNS
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in the order of their file.
+
+    Attributes:
+        frame: N rows of ``COLUMNS``; offsets int32, the rest text.
+        label_ids: (N,) int16 places in the profile's label order; None for test rows.
+    """
+
+    frame: pd.DataFrame
+    label_ids: Int16s | None
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.frame)
+
+    @property
+    def ids(self) -> Objects:
+        """Return the (N,) ids, as str objects."""
+        return self.text("id")
+
+    @property
+    def gold(self) -> Int16s:
+        """Return the (N,) label ids of train rows.
+
+        Raises:
+            TypeError: these are test rows, whose labels are never kept; a defect of the caller.
+        """
+        if self.label_ids is None:
+            raise TypeError("test rows have no labels")
+        return self.label_ids
+
+    def text(self, column: str) -> Objects:
+        """Return a column of text as (N,) str objects; None where a type or source is absent."""
+        return _to_objects(self.frame[column])
+
+    def row(self, i: int) -> Row:
+        """Return row ``i``; to go over all rows, iterate instead."""
+        return next(iter(self.take(np.asarray([i]))))
+
+    def __iter__(self) -> Iterator[Row]:
+        """Go over the rows in order."""
+        texts = [self.text(name).tolist() for name in TEXT_COLUMNS]
+        offsets = [self.frame[name].tolist() for name in OFFSET_COLUMNS]
+        for values in zip(*texts, *offsets, strict=True):
+            id_, sentence, s_word, s_type, o_word, o_type, source, s0, s1, o0, o1 = values
+            subject = Entity(s_word, s0, s1, s_type)
+            yield Row(id_, sentence, subject, Entity(o_word, o0, o1, o_type), source)
+
+    def take(self, indices: Ints) -> Rows:
+        """Return the rows at ``indices``, in that order."""
+        labels = None if self.label_ids is None else self.label_ids[indices]
+        return Rows(self.frame.iloc[indices].reset_index(drop=True), labels)
+
+
+def hash_rows(*parts: Rows, labels: tuple[str, ...]) -> str:
+    """Return the SHA-256 of all that can reach a model or a score, as 64 hex digits.
+
+    Labels enter by name and where there are any. Columns are joined by NUL, which no text of a
+    checked row holds.
+    """
+    digest = hashlib.sha256()
+    names = np.asarray(labels, dtype=object)
+    for rows in parts:
+        digest.update(f"{len(rows)} rows\n".encode())
+        for column in TEXT_COLUMNS:
+            digest.update(f"{column}\n".encode())
+            for values in _slices(rows.frame[column]):
+                digest.update(_join(_to_objects(values)))
+        for column in OFFSET_COLUMNS:
+            digest.update(f"{column}\n".encode())
+            digest.update(rows.frame[column].to_numpy(dtype="<i4").tobytes())
+        if rows.label_ids is not None:
+            digest.update(b"label\n")
+            digest.update(_join(names[rows.label_ids]))
+    return digest.hexdigest()
+
+
+def _to_objects(series: pd.Series[Any]) -> Objects:
+    values = series.to_numpy(dtype=object)
+    if series.hasnans:
+        values = values.copy()
+        values[series.isna().to_numpy()] = None
+    return values
+
+
+def _slices(series: pd.Series[Any]) -> Iterator[pd.Series[Any]]:
+    for start in range(0, len(series), _HASH_SLICE_ROWS):
+        yield series.iloc[start : start + _HASH_SLICE_ROWS]
+
+
+def _join(values: Objects) -> bytes:
+    """Join texts by NUL; an absent one is a byte that UTF-8 never has."""
+    return b"".join(
+        b"\xff\0" if value is None else value.encode() + b"\0" for value in values.tolist()
+    )

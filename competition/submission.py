@@ -1,0 +1,241 @@
+"""The leaderboard's file: written from a blend, checked row by row, scored against a solution.
+
+Stands between blend and upload on the way of a row. ``<name>.csv`` holds a label and probabilities
+for every test row in the order of the test file, ``<name>.json`` what determined them,
+``<name>.run.json`` when and from which commit.
+
+Legend: M test rows, C labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.answers import Answers, check_ids, check_order, read_answers, read_table, show_id
+from competition.console import Column, Table
+from competition.errors import Offence, SubmissionError, UsageError
+from competition.files import check_name, dump_json, sha256_of, write_atomically
+from competition.profile import Competition, Profile
+from competition.records import Report
+from competition.score import Scores, build_score_tables, score_submission
+
+__all__ = [
+    "CheckReport",
+    "Scores",
+    "build_check_tables",
+    "build_score_tables",
+    "check_submission",
+    "read_test_ids",
+    "score_submission",
+    "write_submission",
+]
+
+SUM_TOLERANCE = 1e-3
+OFFENCES_IN_TABLE = 1_000
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found: offences, which keep a file from being sent, and remarks."""
+
+    file: Path
+    sha256: str
+    n_rows: int
+    offences: tuple[Offence, ...]
+    remarks: tuple[Offence, ...]
+
+    @property
+    def is_ok(self) -> bool:
+        """Say whether the file may be sent."""
+        return not self.offences
+
+    def raise_offences(self) -> None:
+        """Raise SubmissionError with every offence, if there is any."""
+        if self.offences:
+            count = f"{len(self.offences):,} offences" if len(self.offences) > 1 else "1 offence"
+            raise SubmissionError(
+                f"{self.file} breaks the leaderboard's rules: {count}", self.offences
+            )
+
+
+def read_test_ids(competition: Competition) -> list[str]:
+    """Return the ids a submission must answer, in order; of the sampled rows when limited.
+
+    Raises:
+        CorpusError: the test file cannot be read (see ``read_corpus`` for the full check).
+    """
+    if competition.limit is not None:
+        from competition.corpus import read_corpus
+
+        return [str(row_id) for row_id in read_corpus(competition).test.ids]
+    column = competition.profile.columns.id
+    return [row_id for _, (row_id,) in read_table(competition.test_path, (column,))]
+
+
+def write_submission(  # noqa: PLR0913, PLR0917 - the parts of one submission
+    competition: Competition,
+    name: str,
+    ids: Sequence[str],
+    probs: npt.NDArray[np.floating[Any]],
+    pred: npt.NDArray[np.integer[Any]],
+    spec: Mapping[str, Any],
+    run: Mapping[str, Any],
+) -> Path:
+    """Leave a submission and return the CSV's path; the same answers and spec give the same bytes.
+
+    Args:
+        name: of the submission and its three files.
+        ids: (M,) every test row once, in any order; probs and pred are in the same order.
+        probs: (M, C) floats; written renormalised to sum to 1.
+        pred: (M,) label ids.
+        spec: what determined the answers, JSON-able.
+        run: provenance, with the time as ISO text under ``time``.
+
+    Raises:
+        SubmissionError: the rows are not exactly the test rows, or probs are no probabilities.
+    """
+    if check_name(name).endswith(".run"):
+        raise UsageError(f"{name!r} cannot be a submission's name: .run.json holds provenance")
+    path = competition.submissions_dir / f"{name}.csv"
+    expected = read_test_ids(competition)
+    exact = np.asarray(probs, dtype=np.float64)
+    found = _find_fault(competition.profile, expected, ids, exact, pred)
+    if found:
+        offence = Offence(path.name, None, None, None, found, "blend again from whole members")
+        raise SubmissionError(f"{path} was not written", [offence])
+    row_of = {row_id: row for row, row_id in enumerate(ids)}
+    rows = np.array([row_of[row_id] for row_id in expected], dtype=np.intp)
+    data = _encode(competition.profile, expected, exact[rows], pred[rows]).encode("utf-8")
+    digest = hashlib.sha256(data).hexdigest()
+    write_atomically(path.with_name(f"{name}.json"), dump_json({**spec, "csv_sha256": digest}))
+    write_atomically(path.with_name(f"{name}.run.json"), dump_json(run))
+    write_atomically(path, data)
+    return path
+
+
+def check_submission(
+    path: Path, competition: Competition, test_ids: Sequence[str] | None = None
+) -> CheckReport:
+    """Check a submission against the leaderboard's rules.
+
+    Args:
+        test_ids: the ids in the order of the test file; None reads them.
+    """
+    expected = read_test_ids(competition) if test_ids is None else test_ids
+    offences: list[Offence] = []
+    answers = read_answers(path, competition.profile, len(expected), offences.append)
+    if answers.ids:
+        column = competition.profile.submission.id_column
+        check_ids(path, answers, expected, column, offences.append)
+        check_order(path, answers, expected, column, offences.append)
+    remarks: list[Offence] = []
+    _remark_probs(path, answers, competition.profile, remarks.append)
+    offences.sort(key=lambda offence: (offence.line is None, offence.line or 0))
+    digest = sha256_of(path) if answers.ids else ""
+    return CheckReport(path, digest, len(answers.ids), tuple(offences), tuple(remarks))
+
+
+def build_check_tables(report: CheckReport) -> list[Table]:
+    """Show a check for a person."""
+    columns = [
+        Column("line", "line", "count"),
+        Column("id", "id"),
+        Column("column", "column"),
+        Column("found", "found"),
+        Column("remedy", "what to do"),
+    ]
+
+    def build(name: str, title: str, found: Sequence[Offence], note: str) -> Table:
+        keys = [column.key for column in columns]
+        rows = [{key: getattr(each, key) for key in keys} for each in found[:OFFENCES_IN_TABLE]]
+        more = len(found) - len(rows)
+        return Table(
+            name, title, columns, rows, [note, *([f"… and {more:,} more"] if more else [])]
+        )
+
+    verdict = (
+        "keeps every rule" if report.is_ok else f"breaks rules: {len(report.offences):,} offences"
+    )
+    note = f"{report.file.name} ({report.n_rows:,} rows) {verdict}."
+    tables = [build("offences", "Offences", report.offences, note)]
+    if report.remarks:
+        note = "Remarks do not keep a file from being sent."
+        tables.append(build("remarks", "Remarks", report.remarks, note))
+    return tables
+
+
+def _find_fault(
+    profile: Profile,
+    expected: Sequence[str],
+    ids: Sequence[str],
+    probs: npt.NDArray[np.float64],
+    pred: npt.NDArray[np.integer[Any]],
+) -> str:
+    """Say what keeps answers from being written; nothing when they are sound."""
+    n_rows = len(expected)
+    if len(ids) != n_rows or set(ids) != set(expected):
+        return f"the {len(ids):,} answered rows are not the {n_rows:,} test rows"
+    if probs.shape != (n_rows, profile.n_labels) or pred.shape != (n_rows,):
+        return f"probabilities of shape {probs.shape}, labels of shape {pred.shape}"
+    if not np.isfinite(probs).all() or (probs < 0).any() or (probs.sum(axis=1) <= 0).any():
+        return "probabilities that are negative, not finite or all zero"
+    if (pred < 0).any() or (pred >= profile.n_labels).any():
+        return "label ids that the profile does not have"
+    return ""
+
+
+def _encode(
+    profile: Profile,
+    ids: Sequence[str],
+    probs: npt.NDArray[np.float64],
+    pred: npt.NDArray[np.integer[Any]],
+) -> str:
+    """Write the CSV: probabilities as float32 in nine digits, from which they read back exactly."""
+    rules = profile.submission
+    rounded = (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow((rules.id_column, rules.label_column, rules.probs_column))
+    for row_id, label_id, row in zip(ids, pred.tolist(), rounded.tolist(), strict=True):
+        text = ", ".join([format(value, ".9g") for value in row])
+        writer.writerow((row_id, profile.labels[label_id], f"[{text}]"))
+    return buffer.getvalue()
+
+
+def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report) -> None:
+    """Remark sums other than 1, and labels that are not the most probable of the positive ones."""
+    column = profile.submission.probs_column
+    usable = np.flatnonzero(np.isfinite(answers.probs).all(axis=1) & (answers.pred >= 0))
+    probs, pred = answers.probs[usable], answers.pred[usable]
+    sums = probs.sum(axis=1)
+    odd = np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)
+    if len(odd):
+        line, row_id = answers.lines[usable[odd[0]]], show_id(answers.ids[usable[odd[0]]])
+        found = f"probabilities sum to {sums[odd[0]]:.4g}, not 1, in {len(odd):,} rows (first here)"
+        remedy = "allowed by the leaderboard; ours sum to 1"
+        remark(Offence(path.name, line, column, row_id, found, remedy))
+    best = probs.copy()
+    if profile.negative_id is not None:
+        best[:, profile.negative_id] = -1.0
+    is_other = probs[np.arange(len(pred)), pred] < best.max(axis=1) - SUM_TOLERANCE**2
+    odd = np.flatnonzero(
+        is_other & (pred != (-1 if profile.negative_id is None else profile.negative_id))
+    )
+    if len(odd):
+        row = usable[odd[0]]
+        line, row_id = answers.lines[row], show_id(answers.ids[row])
+        label, better = profile.labels[answers.pred[row]], profile.labels[best[odd[0]].argmax()]
+        found = (
+            f"{label} is given though {better} is more probable, in {len(odd):,} rows (first here)"
+        )
+        remedy = "fine if meant; else the labels' order may be wrong"
+        remark(Offence(path.name, line, profile.submission.label_column, row_id, found, remedy))

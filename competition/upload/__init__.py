@@ -1,0 +1,1 @@
+"""Where submissions go: one small file for each target, and ``send``, which alone calls them."""

@@ -1,0 +1,299 @@
+"""From rows to tensors: tokenise once, keep both entities in the window, cut steps to the hardware.
+
+Between formats and encoder on the way of a row. Tokenised rows live in flat arrays on disk and are
+mapped, so that jobs share them and nothing is tokenised twice.
+Legend: N rows, S sum of all rows' tokens, B rows of a micro-batch, T tokens of its longest row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from competition.rows import Row, Rows
+from competition.errors import FormatError
+from competition.files import write_atomically
+from models.formats import Format, Formatted, Span
+from models.heads import Positions
+
+RESULT_VERSION = 1
+
+POSITION_NAMES = tuple(name for name in Positions.names() if name != "lengths")
+TOKENISE_CHUNK_ROWS = 10_000
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TokenizedRows:
+    """Rows as token ids: ``tokens`` (S,) int32, ``offsets`` (N + 1,) int64 into it, ``positions``
+    (N, 6) int32 in the order of ``POSITION_NAMES``, ``ids`` (N,) str, ``cut`` rows that were cut.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    offsets: Ints
+    positions: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.str_]
+    cut: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """Tokens of each row, (N,) int64."""
+        return np.diff(self.offsets)
+
+    def row_tokens(self, index: int) -> npt.NDArray[np.int32]:
+        """Return the token ids of one row."""
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: ``input_ids`` and ``attention_mask`` (B, T) int64, and positions (B,)."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    positions: Positions
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        moved = (getattr(self.positions, name).to(device) for name in Positions.names())
+        return Batch(
+            self.input_ids.to(device), self.attention_mask.to(device), Positions(*moved)
+        )
+
+
+def tokenize_rows(rows: Rows, form: Format, tokenizer: Any, max_tokens: int) -> TokenizedRows:
+    """Format and tokenise rows; a row over ``max_tokens`` is cut to a window around its entities.
+
+    Raises:
+        FormatError: a row whose entities cannot both be kept, naming the row.
+    """
+    tokens: list[npt.NDArray[np.int32]] = []
+    positions = np.zeros((len(rows), len(POSITION_NAMES)), np.int32)
+    cut = 0
+    for start in range(0, len(rows), TOKENISE_CHUNK_ROWS):
+        chunk = [rows.row(i) for i in range(start, min(start + TOKENISE_CHUNK_ROWS, len(rows)))]
+        formatted = [form.build(row) for row in chunk]
+        for at, encoded in enumerate(_encode_chunk(chunk, formatted, tokenizer, max_tokens)):
+            tokens.append(encoded.tokens)
+            positions[start + at] = encoded.positions
+            cut += encoded.is_cut
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in tokens], out=offsets[1:])
+    flat = np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
+    return TokenizedRows(flat, offsets, positions, rows.ids.astype(np.str_), cut)
+
+
+def read_or_tokenize(
+    folder: Path, rows: Rows, form: Format, tokenizer: Any, max_tokens: int
+) -> TokenizedRows:
+    """Return tokenised rows from ``folder``, made there first if it does not hold them yet.
+
+    The folder's name must identify all inputs; a folder without ``rows.json`` is unfinished.
+    """
+    if not (folder / "rows.json").is_file():
+        made = tokenize_rows(rows, form, tokenizer, max_tokens)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("tokens", "offsets", "positions", "ids"):
+            np.save(folder / f"{name}.npy", getattr(made, name), allow_pickle=False)
+        write_atomically(folder / "rows.json", json.dumps({"rows": len(made), "cut": made.cut}))
+    return open_tokenized(folder)
+
+
+def open_tokenized(folder: Path) -> TokenizedRows:
+    """Map tokenised rows from disk."""
+    arrays = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        for name in ("tokens", "offsets", "positions", "ids")
+    }
+    return TokenizedRows(**arrays, cut=json.loads((folder / "rows.json").read_text())["cut"])
+
+
+def collate(rows: TokenizedRows, indices: Sequence[int] | Ints, pad_id: int) -> Batch:
+    """Pad the named rows to the longest of them.
+
+    Example: rows [2 7 3] and [2 3] with pad_id 0 become [[2 7 3] [2 3 0]], mask [[1 1 1] [1 1 0]].
+    """
+    lengths = rows.lengths[indices]
+    input_ids = np.full((len(indices), int(lengths.max())), pad_id, np.int64)
+    for place, index in enumerate(indices):
+        input_ids[place, : lengths[place]] = rows.row_tokens(int(index))
+    mask = np.arange(input_ids.shape[1]) < lengths[:, None]
+    positions = rows.positions[indices].astype(np.int64)
+    by_name: Mapping[str, Any] = dict(zip(POSITION_NAMES, positions.T, strict=True))
+    return Batch(
+        torch.from_numpy(input_ids),
+        torch.from_numpy(mask.astype(np.int64)),
+        Positions(
+            lengths=torch.from_numpy(lengths.copy()),
+            **{name: torch.from_numpy(values.copy()) for name, values in by_name.items()},
+        ),
+    )
+
+
+def plan_epoch(
+    lengths: Ints, batch_rows: int, bucket_steps: int, generator: np.random.Generator
+) -> list[Ints]:
+    """Cut one epoch into optimiser steps of ``batch_rows`` rows of similar length.
+
+    Rows are shuffled, pooled by ``bucket_steps`` steps, sorted by length inside a pool and cut;
+    then the steps are shuffled. The last step may be smaller. A pool of one step sorts nothing
+    across steps: every step is then a plain random draw.
+
+    Args:
+        lengths: (N,) tokens of each row.
+        batch_rows: rows of a step.
+        bucket_steps: steps of a pool.
+        generator: owns the epoch's order.
+
+    Returns:
+        Arrays of row indices that partition ``range(N)``.
+    """
+    order = generator.permutation(len(lengths))
+    pool = batch_rows * bucket_steps
+    steps: list[Ints] = []
+    for start in range(0, len(order), pool):
+        rows = order[start : start + pool]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        steps += [rows[at : at + batch_rows] for at in range(0, len(rows), batch_rows)]
+    return [steps[i] for i in generator.permutation(len(steps))]
+
+
+def split_by_tokens(rows: Ints, lengths: Ints, max_tokens: int) -> Iterator[Ints]:
+    """Split rows into micro-batches of at most ``max_tokens`` padded tokens, longest first.
+
+    A single row longer than that is a micro-batch of its own.
+    """
+    rows = rows[np.argsort(-lengths[rows], kind="stable")]
+    start = 0
+    while start < len(rows):
+        fit = max(1, max_tokens // int(lengths[rows[start]]))
+        yield rows[start : start + fit]
+        start += fit
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    tokens: npt.NDArray[np.int32]
+    positions: tuple[int, ...]
+    is_cut: bool
+
+
+def _encode_chunk(
+    chunk: Sequence[Row], formatted: Sequence[Formatted], tokenizer: Any, max_tokens: int
+) -> Iterator[_Encoded]:
+    """Tokenise all segments of a chunk in one call, then assemble row by row."""
+    segments = [segment for each in formatted for segment in each.segments]
+    encoded = tokenizer(
+        segments,
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    at = 0
+    for row, each in zip(chunk, formatted, strict=True):
+        stop = at + len(each.segments)
+        ids, spans = encoded["input_ids"][at:stop], encoded["offset_mapping"][at:stop]
+        yield _assemble(row, each, ids, spans[each.body], tokenizer, max_tokens)
+        at = stop
+
+
+def _assemble(
+    row: Row,
+    formatted: Formatted,
+    segment_ids: Sequence[Sequence[int]],
+    body_spans: Sequence[Span],
+    tokenizer: Any,
+    max_tokens: int,
+) -> _Encoded:
+    """Join segments as [CLS] a [SEP] b [SEP], the body cut to what is left of ``max_tokens``."""
+    others = sum(len(ids) for i, ids in enumerate(segment_ids) if i != formatted.body)
+    budget = max_tokens - others - 1 - len(segment_ids)
+    subject, obj = (_token_span(body_spans, s) for s in (formatted.subject, formatted.object))
+    marks = [_token_span(body_spans, s) for s in (formatted.subject_mark, formatted.object_mark)]
+    if any(start >= end for start, end in (subject, obj, *marks)):
+        raise FormatError(
+            f"row {row.id}: the tokenizer leaves nothing of an entity "
+            f"({row.subject.word!r}, {row.object.word!r})"
+        )
+    pieces = choose_window(len(body_spans), marks[0], marks[1], budget)
+    if pieces is None:
+        raise FormatError(
+            f"row {row.id}: its entities do not fit {max_tokens} tokens; raise max_tokens "
+            "(--set max_tokens=…)"
+        )
+    tokens: list[int] = [tokenizer.cls_token_id]
+    moved: dict[int, int] = {}
+    for i, ids in enumerate(segment_ids):
+        for start, end in pieces if i == formatted.body else [(0, len(ids))]:
+            if i == formatted.body:
+                moved.update(zip(range(start, end), range(len(tokens), 10**9)))
+            tokens += ids[start:end]
+        tokens.append(tokenizer.sep_token_id)
+    found = (
+        moved[marks[0][0]],
+        moved[marks[1][0]],
+        moved[subject[0]],
+        moved[subject[1] - 1] + 1,
+        moved[obj[0]],
+        moved[obj[1] - 1] + 1,
+    )
+    is_cut = sum(end - start for start, end in pieces) < len(body_spans)
+    return _Encoded(np.array(tokens, np.int32), found, is_cut)
+
+
+def choose_window(length: int, first: Span, second: Span, budget: int) -> list[Span] | None:
+    """Choose which tokens of a body to keep so that both spans survive whole.
+
+    One window that holds both, widened evenly; if the stretch between them is too long, one window
+    around each, the middle cut out; ``None`` if not even the two spans fit.
+
+    >>> choose_window(10, (1, 2), (4, 6), 20), choose_window(100, (40, 42), (50, 52), 20)
+    ([(0, 10)], [(36, 56)])
+    >>> choose_window(100, (10, 12), (80, 82), 20), choose_window(100, (0, 9), (20, 29), 10)
+    ([(6, 16), (76, 86)], None)
+    """
+    if length <= budget:
+        return [(0, length)]
+    low, high = min(first[0], second[0]), max(first[1], second[1])
+    if high - low <= budget:
+        return [_widen(low, high, budget, length)]
+    spans = sorted([first, second])
+    free = budget - sum(end - start for start, end in spans)
+    if free < 0:
+        return None
+    shares = (free // 2, free - free // 2)
+    windows = [
+        _widen(start, end, end - start + share, length)
+        for (start, end), share in zip(spans, shares, strict=True)
+    ]
+    touching = all(left[1] >= right[0] for left, right in pairwise(windows))
+    return [(windows[0][0], windows[1][1])] if touching else windows
+
+
+def _widen(start: int, end: int, size: int, length: int) -> Span:
+    """Widen a span evenly to ``size``, staying inside ``[0, length)``."""
+    left = max(0, min(start - (size - (end - start)) // 2, length - size))
+    return left, min(length, left + size)
+
+
+def _token_span(token_spans: Sequence[Span], span: Span) -> Span:
+    """Return the half-open token span that covers a character span, found by position."""
+    start = next((i for i, (_, end) in enumerate(token_spans) if end > span[0]), len(token_spans))
+    stop = start
+    while stop < len(token_spans) and token_spans[stop][0] < span[1]:
+        stop += 1
+    return start, stop

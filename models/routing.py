@@ -1,0 +1,46 @@
+"""Which rows a specialist trains on and answers for, measured in its tokenizer's tokens.
+
+The route file is made once per competition (``competition.routes``) and frozen like the folds;
+this room only supplies the lengths when it is first needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.folds import Prepared
+from competition.routes import read_or_make_length_routes
+from competition.rows import Rows
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Route:
+    """The rows of one specialist: masks over train (N,) and test (M,), and the file's hash."""
+
+    train: Mask
+    test: Mask
+    hash: str
+
+
+def read_route(name: str, prepared: Prepared, tokenizer: Any) -> Route:
+    """Return the rows of ``length:short`` and the like, making the route file if there is none."""
+
+    def count_tokens(rows: Rows) -> npt.NDArray[np.int64]:
+        encoded = tokenizer(
+            list(rows.text("sentence")),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        return np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
+
+    routes = read_or_make_length_routes(prepared, count_tokens, unit="tokens of the sentence")
+    part = name.partition(":")[2]
+    return Route(routes.train == part, routes.test == part, routes.hash)

@@ -1,0 +1,247 @@
+"""Small competitions on disk, and the real one where the machine has it.
+
+``tiny_competition``: the columns of klue-re, 64 train rows in 4 labels (the negative one is not the
+first), 20 test rows and their solution, 3 folds. ``foreign_competition``: the same rows under other
+column names and keys, untyped, without source, ends exclusive, no negative label named.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from competition.profile import Competition, resolve_competition
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+settings.load_profile("unhurried")
+
+LABELS = ("per:birthplace", "no_relation", "per:employer", "per:sibling")
+N_TRAIN, N_TEST = 64, 20
+
+TINY_PROFILE = """
+name = "tiny"
+title = "a tiny competition"
+labels = ["per:birthplace", "no_relation", "per:employer", "per:sibling"]
+negative_label = "no_relation"
+entity_types = ["PER", "ORG", "LOC"]
+unknown_label = "100"
+
+[files]
+directory = "data"
+train = "train.csv"
+test = "test.csv"
+solution = "solution.csv"
+
+[columns]
+id = "id"
+sentence = "sentence"
+subject = "subject_entity"
+object = "object_entity"
+label = "label"
+source = "source"
+
+[entity]
+word = "word"
+start = "start_idx"
+end = "end_idx"
+type = "type"
+end_inclusive = true
+
+[folds]
+count = 3
+seed = 7
+
+[metrics]
+shifted_negative_share = 0.6
+
+[submission]
+per_day = 3
+timezone = "Asia/Seoul"
+
+[defaults]
+encoder = "scratch"
+variants = ["concat-cls"]
+
+[upload]
+default = "local"
+"""
+
+FOREIGN_PROFILE = """
+name = "foreign"
+title = "other names, untyped"
+labels = ["per:birthplace", "no_relation", "per:employer", "per:sibling"]
+
+[files]
+directory = "elsewhere"
+train = "rows.csv"
+test = "unseen.csv"
+
+[columns]
+id = "row"
+sentence = "text"
+subject = "head"
+object = "tail"
+label = "relation"
+
+[entity]
+word = "name"
+start = "from"
+end = "to"
+
+[folds]
+count = 2
+
+[submission]
+id_column = "row"
+label_column = "relation"
+probs_column = "p"
+"""
+
+_PERSONS = tuple(
+    f"{family}{given}" for family in "김이박최정" for given in ("하나", "두리", "세진")
+)
+_PLACES = ("서울", "부산", "대구", "광주", "제주")
+_FIRMS = ("한빛사", "다온", "새길", "누리", "가람")
+_TEMPLATES = {
+    "per:birthplace": ("{s}은(는) {o}에서 태어났다.", "LOC"),
+    "no_relation": ("{o} 소식을 {s} 기자가 전했고, {s}의 글은 널리 읽혔다.", "ORG"),
+    "per:employer": ("지난해 {o}에 들어간 {s} 대리는 올해 승진했다.", "ORG"),
+    "per:sibling": ("{s}와(과) {o}는 남매이다.", "PER"),
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A row before it is written; spans are half-open."""
+
+    id: str
+    sentence: str
+    subject: tuple[str, int, int, str]
+    object: tuple[str, int, int, str]
+    label: str
+    source: str
+
+
+def make_rows(count: int, *, first: int = 0) -> list[Made]:
+    """Make rows, every eighth one sharing the pair of the row before, in the other direction."""
+    made = []
+    for i in range(first, first + count):
+        label = LABELS[i % 4]
+        template, object_type = _TEMPLATES[label]
+        subject = f"{_PERSONS[i % 15]}{i // 15}"
+        objects = {"LOC": _PLACES, "ORG": _FIRMS, "PER": _PERSONS}[object_type]
+        object_ = f"{objects[(i * 3 + 1) % len(objects)]}{i % 7}호{i}"
+        if i % 8 == 7:
+            before = made[-1]
+            subject, object_ = before.object[0], before.subject[0]
+        sentence = template.format(s=subject, o=object_)
+        s, o = sentence.index(subject), sentence.index(object_)
+        made.append(
+            Made(
+                str(i),
+                sentence,
+                (subject, s, s + len(subject), "PER"),
+                (object_, o, o + len(object_), object_type),
+                label,
+                ("news", "wiki")[i % 3 == 0],
+            )
+        )
+    # one sentence twice, with other entities; one exact duplicate whose label conflicts
+    twin = made[2]
+    made[10] = replace(twin, id=made[10].id, subject=twin.object, object=twin.subject)
+    made[13] = replace(twin, id=made[13].id, label="no_relation")
+    return made
+
+
+def write_csv(path: Path, header: tuple[str, ...], records: list[tuple[object, ...]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(records)
+
+
+def _typed(entity: tuple[str, int, int, str]) -> str:
+    word, start, end, type_ = entity
+    return str({"word": word, "start_idx": start, "end_idx": end - 1, "type": type_})
+
+
+def _untyped(entity: tuple[str, int, int, str]) -> str:
+    word, start, end, _ = entity
+    return str({"name": word, "from": start, "to": end})
+
+
+def write_tiny(home: Path) -> Path:
+    """Write the tiny competition under a home; return the path of its profile."""
+    profile = home / "tiny.toml"
+    profile.write_text(TINY_PROFILE, encoding="utf-8")
+    header = ("id", "sentence", "subject_entity", "object_entity", "label", "source")
+    train, test = make_rows(N_TRAIN), make_rows(N_TEST, first=1000)
+
+    def records(rows: list[Made], label: str | None) -> list[tuple[object, ...]]:
+        return [
+            (r.id, r.sentence, _typed(r.subject), _typed(r.object), label or r.label, r.source)
+            for r in rows
+        ]
+
+    write_csv(home / "data" / "train.csv", header, records(train, None))
+    write_csv(home / "data" / "test.csv", header, records(test, "100"))
+    write_csv(home / "data" / "solution.csv", ("id", "label"), [(r.id, r.label) for r in test])
+    return profile
+
+
+def write_foreign(home: Path) -> Path:
+    """Write the foreign competition under a home; return the path of its profile."""
+    profile = home / "foreign.toml"
+    profile.write_text(FOREIGN_PROFILE, encoding="utf-8")
+    train, test = make_rows(N_TRAIN), make_rows(N_TEST, first=1000)
+    write_csv(
+        home / "elsewhere" / "rows.csv",
+        ("relation", "row", "tail", "head", "text", "unused"),
+        [(r.label, r.id, _untyped(r.object), _untyped(r.subject), r.sentence, "x") for r in train],
+    )
+    write_csv(
+        home / "elsewhere" / "unseen.csv",
+        ("row", "text", "head", "tail"),
+        [(r.id, r.sentence, _untyped(r.subject), _untyped(r.object)) for r in test],
+    )
+    return profile
+
+
+@pytest.fixture
+def tiny_competition(tmp_path: Path) -> Competition:
+    return resolve_competition(str(write_tiny(tmp_path)), None, None, home=tmp_path)
+
+
+@pytest.fixture
+def foreign_competition(tmp_path: Path) -> Competition:
+    return resolve_competition(str(write_foreign(tmp_path)), None, None, home=tmp_path)
+
+
+@pytest.fixture
+def edit_train(tiny_competition: Competition) -> Callable[[str, str], int]:
+    """Replace the one place where a text stands in train.csv; returns its line."""
+
+    def edit(old: str, new: str) -> int:
+        text = tiny_competition.train_path.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times"
+        line = text[: text.index(old)].count("\n") + 1
+        tiny_competition.train_path.write_text(text.replace(old, new), encoding="utf-8", newline="")
+        return line
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def klue_re_dir() -> Path:
+    """The folder of the real data; tests that take it are skipped where there is none."""
+    named = os.environ.get("KLUE_RE_DIR")
+    if not named:
+        pytest.skip("KLUE_RE_DIR does not name the folder of the real KLUE-RE files")
+    return Path(named)

@@ -1,0 +1,191 @@
+"""board: what a store, a folder of submissions and a ledger say, and what they lack."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from competition.board import build_board_tables
+from competition.console import Table, print_tables
+from competition.folds import Prepared, read_prepared
+from competition.predictions import ResultKey, Store, read_member
+from competition.profile import Competition
+from competition.upload.send import SubmitOptions, open_ledger, submit
+from tests.competition.test_predictions import fill, make_result
+from tests.competition.test_upload import write
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def prepared(tiny_competition: Competition) -> Prepared:
+    return read_prepared(tiny_competition)
+
+
+@pytest.fixture
+def store(tiny_competition: Competition) -> Store:
+    return Store(tiny_competition.oof_dir, tiny_competition.profile.labels)
+
+
+def build(competition: Competition) -> dict[str, Table]:
+    return {table.name: table for table in build_board_tables(competition, now=NOON)}
+
+
+def rows_of(table: Table, key: str) -> dict[str, dict[str, Any]]:
+    return {row[key]: dict(row) for row in table.rows}
+
+
+def test_an_empty_store_says_what_to_run(
+    tiny_competition: Competition, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = build(tiny_competition)
+    assert [list(table.rows) for table in tables.values()] == [[], [], []]
+    print_tables(list(tables.values()), as_json=False)
+    printed = capsys.readouterr().out
+    for command in ("fold", "blend", "submit"):
+        assert f"python run.py {command}" in printed
+    assert "3 of 3" in printed
+    assert not tiny_competition.oof_dir.exists()
+    assert not tiny_competition.submissions_dir.exists()
+
+
+def test_variants_are_scored_on_their_oof_rows(
+    tiny_competition: Competition, store: Store, prepared: Prepared
+) -> None:
+    fill(store, prepared, "v", seeds=(1, 2))
+    store.write(make_result(prepared, ResultKey("v", 1, 0)), {"rows_per_s": 190.0})
+    row = rows_of(build(tiny_competition)["variants"], "variant")["v"]
+    member = read_member(store, "v", prepared)
+    gold, pred = prepared.corpus.train.gold, member.oof.argmax(axis=1)
+    expected = f1_score(gold, pred, labels=[0, 2, 3], average="micro")
+    assert row["micro_f1"] == pytest.approx(expected)
+    low, high = row["micro_f1_interval"]
+    assert low < row["micro_f1"] < high
+    assert 0 < row["auprc"] < 1
+    assert row["shifted_f1"] < row["micro_f1"]  # more negative rows, more false alarms
+    assert (row["why"], row["seeds"], row["done"]) == ("the idea", "1, 2", "6/6")
+    assert (row["rows_per_s"], row["lacks"]) == (190, "")
+
+
+def test_what_is_lacking_is_named(
+    tiny_competition: Competition, store: Store, prepared: Prepared
+) -> None:
+    fill(store, prepared, "half")
+    store.path(ResultKey("half", 1, 2)).unlink()
+    fill(store, prepared, "mixed")
+    store.write(make_result(prepared, ResultKey("mixed", 1, 0), recipe="other"), {})
+    fill(store, prepared, "damaged")
+    store.path(ResultKey("damaged", 1, 0)).write_bytes(b"PAR1")
+    store.run_path(ResultKey("damaged", 1, 0)).write_text("{", "utf-8")
+    rows = rows_of(build(tiny_competition)["variants"], "variant")
+    assert rows["half"]["lacks"] == "seed 1: folds 2"
+    assert rows["half"]["done"] == "2/3"
+    assert "another recipe" in rows["mixed"]["lacks"]
+    assert "damaged" in rows["damaged"]["lacks"]
+    assert not any("micro_f1" in row for row in rows.values())
+    notes = build(tiny_competition)["variants"].notes
+    assert "half lacks seed 1: folds 2" in notes
+    assert "half: the idea" in notes
+
+
+def test_specialists_and_their_route(
+    tiny_competition: Competition, store: Store, prepared: Prepared
+) -> None:
+    from competition.routes import read_or_make_length_routes
+
+    def count_chars(rows: Any) -> Any:
+        return np.array([len(row.sentence) for row in rows])
+
+    routes = read_or_make_length_routes(prepared, count_chars, "chars")
+    for part in ("short", "medium"):
+        fill(store, prepared, part, routes=routes, part=part)
+    table = build(tiny_competition)["variants"]
+    assert set(rows_of(table, "variant")) == {"short", "medium"}
+    assert any("medium, short" in note for note in table.notes)
+    fill(store, prepared, "long", routes=routes, part="long")
+    rows = rows_of(build(tiny_competition)["variants"], "variant")
+    assert rows["route:length"]["rows"] == len(prepared.corpus.train)
+    assert rows["route:length"]["seeds"] == "1"
+
+
+def test_results_without_data_are_still_listed(
+    tiny_competition: Competition, store: Store, prepared: Prepared
+) -> None:
+    fill(store, prepared, "v")
+    tiny_competition.train_path.unlink()
+    table = build(tiny_competition)["variants"]
+    assert rows_of(table, "variant").keys() == {"v"}
+    assert "Nothing can be scored" in table.notes[0]
+
+
+def test_submissions_are_told_from_the_ledger(tiny_competition: Competition) -> None:
+    path = write(tiny_competition)
+    submit(tiny_competition, path, SubmitOptions(), clock=lambda: NOON)
+    submit(tiny_competition, path, SubmitOptions(target="folder"), clock=lambda: NOON)
+    ledger = open_ledger(tiny_competition)
+    with ledger.path.open("ab") as stream:
+        stream.write(b'{"kind": "int')
+    table = build(tiny_competition)["submissions"]
+    first, second = table.rows
+    assert (first["time"], first["target"], first["outcome"]) == (
+        "2026-11-22 21:00",
+        "local",
+        "sent",
+    )
+    assert 0 <= first["public_f1"] <= 1
+    assert first["private_auprc"] is not None
+    assert second["public_f1"] is None
+    assert any("to local: 2 of 3" in note for note in table.notes)
+    assert not any("to folder" in note for note in table.notes)
+    assert any("torn" in note for note in table.notes)
+
+
+def test_a_damaged_ledger_is_named(tiny_competition: Competition) -> None:
+    ledger = open_ledger(tiny_competition)
+    ledger.path.parent.mkdir(parents=True)
+    ledger.path.write_text("nonsense\n", "utf-8")
+    assert "line 1" in build(tiny_competition)["submissions"].notes[0]
+
+
+def test_json_holds_plain_values(
+    tiny_competition: Competition, store: Store, prepared: Prepared, capsys: Any
+) -> None:
+    fill(store, prepared, "v")
+    submit(tiny_competition, write(tiny_competition), SubmitOptions(), clock=lambda: NOON)
+    print_tables(build_board_tables(tiny_competition, now=NOON), as_json=True)
+    assert set(json.loads(capsys.readouterr().out)) == {"variants", "blends", "submissions"}
+
+
+def test_a_blend_changed_by_hand_is_said_so(tiny_competition: Competition, tmp_path: Path) -> None:
+    path = write(tiny_competition, "mine")
+    rows = rows_of(build(tiny_competition)["blends"], "name")
+    assert rows["mine"]["state"] == ""
+    path.write_text("changed", "utf-8")
+    path.with_name("other.csv").write_text("", "utf-8")
+    path.with_name("bad.csv").write_text("", "utf-8")
+    path.with_name("bad.json").write_text("[]", "utf-8")
+    rows = rows_of(build(tiny_competition)["blends"], "name")
+    assert rows["mine"]["state"] == "changed since it was written"
+    assert "no other.json" in rows["other"]["state"]
+    assert "bad.json" in rows["bad"]["state"]
+
+
+def test_without_a_negative_label(foreign_competition: Competition) -> None:
+    prepared = read_prepared(foreign_competition)
+    store = Store(foreign_competition.oof_dir, foreign_competition.profile.labels)
+    for fold in range(prepared.folds.count):
+        result = make_result(prepared, ResultKey("v", 1, fold))
+        store.write(replace(result, variant={}), {})
+    table = build(foreign_competition)["variants"]
+    assert "shifted_f1" not in [column.key for column in table.columns]
+    row = table.rows[0]
+    member = read_member(store, "v", prepared)
+    share = (member.oof.argmax(axis=1) == prepared.corpus.train.gold).mean()
+    assert row["micro_f1"] == pytest.approx(share)

@@ -1,0 +1,410 @@
+"""submission: every rule broken once and caught; scores as the leaderboard computes them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.metrics import auc, f1_score, precision_recall_curve
+
+from competition.answers import parse_probs, read_answers
+from competition.console import print_tables
+from competition.errors import CorpusError, SubmissionError, UsageError
+from competition.profile import Competition, resolve_competition
+from competition.submission import (
+    build_check_tables,
+    build_score_tables,
+    check_submission,
+    read_test_ids,
+    score_submission,
+    write_submission,
+)
+
+Answered = tuple[list[str], npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+
+def make_answers(competition: Competition, seed: int = 0) -> Answered:
+    ids = read_test_ids(competition)
+    rng = np.random.default_rng(seed)
+    n_labels = competition.profile.n_labels
+    probs = rng.dirichlet(np.full(n_labels, 0.3), size=len(ids)).astype(np.float32)
+    return ids, probs, probs.argmax(axis=1).astype(np.int64)
+
+
+def write(competition: Competition, name: str = "blend", seed: int = 0) -> Path:
+    ids, probs, pred = make_answers(competition, seed)
+    run = {"time": "2026-11-22T12:00:00+00:00", "commit": "abc"}
+    return write_submission(competition, name, ids, probs, pred, {"seed": seed}, run)
+
+
+def test_a_written_submission_keeps_every_rule(tiny_competition: Competition) -> None:
+    path = write(tiny_competition)
+    assert path == tiny_competition.submissions_dir / "blend.csv"
+    report = check_submission(path, tiny_competition)
+    assert (report.is_ok, report.n_rows, report.remarks) == (True, 20, ())
+    report.raise_offences()
+    assert path.read_bytes().startswith(b"id,pred_label,probs\n1000,")
+    spec = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert spec == {"seed": 0, "csv_sha256": report.sha256}
+    assert json.loads((path.parent / "blend.run.json").read_text("utf-8"))["commit"] == "abc"
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "blend.csv", "blend.json", "blend.run.json",
+    ]  # fmt: skip
+
+
+def test_the_profile_names_the_columns(foreign_competition: Competition) -> None:
+    path = write(foreign_competition)
+    assert path.read_text("utf-8").startswith("row,relation,p\n")
+    assert check_submission(path, foreign_competition).is_ok
+
+
+def test_the_order_of_the_inputs_does_not_matter(tiny_competition: Competition) -> None:
+    ids, probs, pred = make_answers(tiny_competition)
+    before = write(tiny_competition).read_bytes()
+    order = np.random.default_rng(1).permutation(len(ids))
+    turned = np.array(ids, dtype=object)[order]
+    path = write_submission(tiny_competition, "blend", turned, probs[order], pred[order], {}, {})
+    assert path.read_bytes() == before
+
+
+def test_probabilities_read_back_exactly_and_sum_to_one(tiny_competition: Competition) -> None:
+    ids, probs, pred = make_answers(tiny_competition)
+    path = write_submission(tiny_competition, "x", ids, 7.0 * probs, pred, {}, {})
+    answers = read_answers(path, tiny_competition.profile, 20, pytest.fail)
+    exact = probs.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    assert np.allclose(answers.probs.sum(axis=1), 1, atol=1e-6)
+    assert np.allclose(answers.probs, exact, atol=1e-7)
+    again = write_submission(tiny_competition, "y", ids, answers.probs, pred, {}, {})
+    back = read_answers(again, tiny_competition.profile, 20, pytest.fail)
+    assert np.allclose(back.probs, answers.probs, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "fault", ["rows", "ids", "shape", "nan", "negative", "zero", "label", "name"]
+)
+def test_unsound_answers_are_not_written(tiny_competition: Competition, fault: str) -> None:
+    ids, probs, pred = make_answers(tiny_competition)
+    name = "../x" if fault == "name" else "x"
+    if fault == "rows":
+        ids, probs, pred = ids[1:], probs[1:], pred[1:]
+    elif fault == "ids":
+        ids = [*ids[:-1], ids[0]]
+    elif fault == "shape":
+        probs = probs[:, 1:]
+    elif fault == "label":
+        pred[3] = 4
+    elif fault != "name":
+        probs[3] = {"nan": np.nan, "negative": -0.1, "zero": 0.0}[fault]
+    with pytest.raises((SubmissionError, UsageError)):
+        write_submission(tiny_competition, name, ids, probs, pred, {}, {})
+    assert not tiny_competition.submissions_dir.exists()
+
+
+def test_a_name_that_hides_a_run_file_is_refused(tiny_competition: Competition) -> None:
+    ids, probs, pred = make_answers(tiny_competition)
+    with pytest.raises(UsageError, match=r"\.run"):
+        write_submission(tiny_competition, "x.run", ids, probs, pred, {}, {})
+
+
+def _edit_row(line: int, change: Callable[[str], str]) -> Callable[[str], str]:
+    def apply(text: str) -> str:
+        lines = text.split("\n")
+        lines[line - 1] = change(lines[line - 1])
+        return "\n".join(lines)
+
+    return apply
+
+
+def _swap(first: int, second: int) -> Callable[[str], str]:
+    def apply(text: str) -> str:
+        lines = text.split("\n")
+        lines[first - 1], lines[second - 1] = lines[second - 1], lines[first - 1]
+        return "\n".join(lines)
+
+    return apply
+
+
+def _with_probs(probs: str) -> Callable[[str], str]:
+    return _edit_row(4, lambda row: f'{row[: row.index(chr(34))]}"{probs}"')
+
+
+def _with_label(label: str) -> Callable[[str], str]:
+    return _edit_row(4, lambda row: ",".join([row.split(",", 1)[0], label, row.split(",", 2)[2]]))
+
+
+def _drop(line: int) -> Callable[[str], str]:
+    return lambda text: "\n".join(text.split("\n")[: line - 1] + text.split("\n")[line:])
+
+
+RULES: dict[str, tuple[Callable[[str], str], int | None, str]] = {
+    "header missing": (_drop(1), 1, "no such column"),
+    "column renamed": (lambda t: t.replace("pred_label", "label", 1), 1, "no such column"),
+    "columns in another order": (
+        lambda t: t.replace("id,pred_label", "pred_label,id", 1), 1, "the header is"),
+    "column too many": (
+        lambda t: t.replace("probs\n", "probs,x\n", 1).replace(']"\n', ']",1\n'), 1, "header"),
+    "row missing": (_drop(4), None, "no answer for this row"),
+    "row count": (_drop(4), None, "19 rows where the test file has 20"),
+    "row unknown": (lambda t: t.replace("\n1002,", "\n77,"), 4, "no such row"),
+    "row repeated": (lambda t: t.replace("\n1002,", "\n1001,"), 4, "also stands on line 3"),
+    "order": (_swap(4, 6), 5, "keep the order"),
+    "label unknown": (_with_label("per:birthplaces"), 4, "did you mean 'per:birthplace'"),
+    "label as a number": (_with_label("1"), 4, "is no label"),
+    "label empty": (_with_label(""), 4, "is no label"),
+    "no list": (_with_probs("0.25 0.25 0.25 0.25"), 4, "is not the text of a list"),
+    "no commas": (_with_probs("[0.25 0.25 0.25 0.25]"), 4, "is not the text of a list"),
+    "text in the list": (_with_probs("['0.25', 0.25, 0.25, 0.25]"), 4, "is not the text of a list"),
+    "a call": (_with_probs("[__import__('os').getpid(), 1, 0, 0]"), 4, "is not the text of a list"),
+    "nested": (_with_probs("[" * 2000 + "]" * 2000), 4, "is not the text of a list"),
+    "true": (_with_probs("[True, 0, 0, 0]"), 4, "is not the text of a list"),
+    "endless": (_with_probs("[" + "0.25, " * 5000 + "1]"), 4, "is not the text of a list"),
+    "empty probs": (_with_probs(""), 4, "is not the text of a list"),
+    "too short": (_with_probs("[0.5, 0.25, 0.25]"), 4, "3 numbers where there are 4"),
+    "too long": (_with_probs("[0.5, 0.25, 0.25, 0, 0]"), 4, "5 numbers where there are 4"),
+    "nan": (_with_probs("[NaN, 0.5, 0.25, 0.25]"), 4, r"number 1 \(per:birthplace\) is nan"),
+    "infinite": (_with_probs("[0, 1e999, 0.25, 0.25]"), 4, "is inf"),
+    "negative": (_with_probs("[0, -0.1, 0.6, 0.5]"), 4, "is -0.1"),
+    "above one": (_with_probs("[0, 1.2, 0, 0]"), 4, "is 1.2"),
+    "BOM": (lambda t: f"\ufeff{t}", 1, "byte order mark"),
+    "CRLF": (lambda t: t.replace("\n", "\r\n"), 1, "CR LF"),
+    "NUL": (_with_label("\0"), 4, "NUL"),
+    "empty line": (_edit_row(4, lambda row: f"{row}\n"), 5, "empty line"),
+    "open quote": (_edit_row(4, lambda row: row[:-1]), 4, "quote"),
+    "field missing": (_edit_row(4, lambda row: row.split(",", 1)[0]), 4, "1 fields where"),
+    "empty": (lambda _: "", None, "empty"),
+    "header only": (lambda t: t.split("\n", 1)[0] + "\n", None, "no row"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_broken_once_is_caught(tiny_competition: Competition, rule: str) -> None:
+    change, line, message = RULES[rule]
+    path = write(tiny_competition)
+    text = path.read_text("utf-8")
+    broken = change(text)
+    assert broken != text
+    path.write_bytes(broken.encode("utf-8"))
+    report = check_submission(path, tiny_competition)
+    with pytest.raises(SubmissionError, match="breaks the leaderboard's rules"):
+        report.raise_offences()
+    matching = [o for o in report.offences if re.search(message, str(o))]
+    assert matching, [str(offence) for offence in report.offences]
+    assert matching[0].line == line
+
+
+def test_other_encodings_are_caught(tiny_competition: Competition) -> None:
+    path = write(tiny_competition)
+    text = path.read_text("utf-8").replace("\n1002,", "\n가,")
+    path.write_bytes(text.encode("cp949"))
+    assert any("not UTF-8" in str(o) for o in check_submission(path, tiny_competition).offences)
+    path.write_bytes(text.encode("utf-16"))
+    assert any("UTF-16" in str(o) for o in check_submission(path, tiny_competition).offences)
+
+
+def test_every_offence_is_listed(tiny_competition: Competition) -> None:
+    path = write(tiny_competition)
+    rows = [f'{i},no_such_label,"[1, 2]"' for i in range(20)]
+    path.write_text("\n".join(["id,pred_label,probs", *rows, ""]), "utf-8")
+    report = check_submission(path, tiny_competition)
+    found = [offence.found for offence in report.offences]
+    assert sum("is no label" in each for each in found) == 20
+    assert sum("numbers where" in each for each in found) == 20
+    assert sum("no such row" in each for each in found) == 20
+    assert sum("no answer" in each for each in found) == 20
+    tables = build_check_tables(report)
+    assert len(tables[0].rows) == 80
+
+
+def test_a_missing_and_a_gigantic_file(tiny_competition: Competition, tmp_path: Path) -> None:
+    report = check_submission(tmp_path / "none.csv", tiny_competition)
+    assert "cannot be opened" in report.offences[0].found
+    big = tmp_path / "big.csv"
+    with big.open("wb") as stream:
+        stream.truncate(10_000_000_000)
+    started = time.perf_counter()
+    report = check_submission(big, tiny_competition)
+    assert "never need more" in report.offences[0].found
+    assert time.perf_counter() - started < 5  # it was not read
+
+
+def test_a_huge_field_is_no_trouble(tiny_competition: Competition, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f'id,pred_label,probs\n1000,no_relation,"[{"1" * 150_000}"\n', "utf-8")
+    report = check_submission(path, tiny_competition)
+    assert max(len(str(offence)) for offence in report.offences) < 500
+
+
+def test_sums_and_other_labels_are_remarks(tiny_competition: Competition) -> None:
+    path = write(tiny_competition)
+    ids = read_test_ids(tiny_competition)
+    rows = [f'{i},per:sibling,"[0.9, 0.9, 0.9, 0.1]"' for i in ids]
+    path.write_text("\n".join(["id,pred_label,probs", *rows, ""]), "utf-8")
+    report = check_submission(path, tiny_competition)
+    assert report.is_ok
+    assert "sum to 2.8, not 1, in 20 rows" in report.remarks[0].found
+    assert "per:sibling is given though per:birthplace" in report.remarks[1].found
+    assert len(build_check_tables(report)) == 2
+
+
+def test_a_negative_label_below_the_best_positive_is_no_remark(
+    tiny_competition: Competition,
+) -> None:
+    ids, _, _ = make_answers(tiny_competition)
+    probs = np.tile(np.array([0.4, 0.3, 0.2, 0.1]), (20, 1))
+    path = write_submission(tiny_competition, "x", ids, probs, np.ones(20, np.int64), {}, {})
+    assert check_submission(path, tiny_competition).remarks == ()
+
+
+def test_terminals_are_safe_from_a_file(
+    tiny_competition: Competition, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tiny_competition)
+    text = path.read_text("utf-8").replace("\n1002,", "\n\x1b[31m[bold]x,")
+    path.write_text(text, "utf-8")
+    print_tables(build_check_tables(check_submission(path, tiny_competition)), as_json=False)
+    assert "\x1b[31m" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("[1, 2.5, .5, 1., 1e-3, -2E+2, +3]", [1, 2.5, 0.5, 1, 0.001, -200, 3]),
+        (" [0.5,\n0.5 , ] ", [0.5, 0.5]),
+        ("[]", None),
+        ("[,]", None),
+        ("[1,,2]", None),
+        ("(1, 2)", None),
+        ("[1_0]", None),
+        ("[1j]", None),
+        ("[--1]", None),
+        ("[0x1]", None),
+        ("[१]", None),
+        ("[1][2]", None),
+    ],
+)
+def test_lists_of_numbers(text: str, numbers: list[float] | None) -> None:
+    assert parse_probs(text) == numbers
+
+
+def test_a_limited_competition_answers_its_sample(tiny_competition: Competition) -> None:
+    limited = resolve_competition(
+        str(tiny_competition.home / "tiny.toml"), None, 40, home=tiny_competition.home
+    )
+    ids = read_test_ids(limited)
+    assert 0 < len(ids) < 20
+    path = write(limited)
+    assert check_submission(path, limited).is_ok
+    assert not check_submission(path, tiny_competition).is_ok
+
+
+def test_scores_are_the_leaderboards(tiny_competition: Competition) -> None:
+    solution = tiny_competition.solution_path
+    assert solution is not None
+    ids, probs, pred = make_answers(tiny_competition, seed=3)
+    path = write_submission(tiny_competition, "x", ids, probs, pred, {}, {})
+    lines = path.read_text("utf-8").splitlines()
+    path.write_text("\n".join([lines[0], *reversed(lines[1:]), ""]), "utf-8")  # joined by id
+    profile = tiny_competition.profile
+    scores = score_submission(path, solution, profile)
+    gold = np.array(
+        [
+            profile.label_ids[row.split(",")[1]]
+            for row in solution.read_text("utf-8").splitlines()[1:]
+        ]
+    )
+    positives = [i for i in range(4) if i != profile.negative_id]
+    assert scores.micro_f1 == pytest.approx(f1_score(gold, pred, labels=positives, average="micro"))
+    areas = []
+    for label in range(4):
+        precision, recall, _ = precision_recall_curve(gold == label, probs[:, label])
+        areas.append(auc(recall, precision))
+    assert scores.auprc == pytest.approx(np.mean(areas), abs=1e-6)
+    assert scores.n_rows == 20
+    assert [label.label for label in scores.labels] == list(profile.labels)
+    assert sum(label.gold for label in scores.labels) == 20
+    assert scores.labels[0].auprc == pytest.approx(areas[0], abs=1e-6)
+    assert len(build_score_tables(scores)) == 2
+
+
+def test_probabilities_are_scored_as_written(tiny_competition: Competition) -> None:
+    solution = tiny_competition.solution_path
+    assert solution is not None
+    path = write(tiny_competition)
+    before = score_submission(path, solution, tiny_competition.profile)
+    ids = read_test_ids(tiny_competition)
+    rng = np.random.default_rng(5)
+    raw = rng.random((20, 4))  # rows sum to what they like; normalising would change the ranking
+    rows = [f'{i},no_relation,"{list(row)}"' for i, row in zip(ids, raw.tolist(), strict=True)]
+    path.write_text("\n".join(["id,pred_label,probs", *rows, ""]), "utf-8")
+    after = score_submission(path, solution, tiny_competition.profile)
+    gold = [row.split(",")[1] for row in solution.read_text("utf-8").splitlines()[1:]]
+    areas = []
+    for label, name in enumerate(tiny_competition.profile.labels):
+        precision, recall, _ = precision_recall_curve(np.array(gold) == name, raw[:, label])
+        areas.append(auc(recall, precision))
+    assert after.auprc == pytest.approx(np.mean(areas))
+    assert after.auprc != before.auprc
+
+
+def test_a_perfect_submission_scores_one(tiny_competition: Competition) -> None:
+    solution = tiny_competition.solution_path
+    assert solution is not None
+    profile = tiny_competition.profile
+    gold = [row.split(",")[1] for row in solution.read_text("utf-8").splitlines()[1:]]
+    pred = np.array([profile.label_ids[label] for label in gold])
+    ids = read_test_ids(tiny_competition)
+    path = write_submission(tiny_competition, "x", ids, np.eye(4)[pred], pred, {}, {})
+    scores = score_submission(path, solution, profile)
+    assert (scores.micro_f1, scores.auprc) == (1, 1)
+
+
+def _lines(change: Callable[[list[str]], list[str]]) -> Callable[[str], str]:
+    return lambda text: "\n".join([*change(text.splitlines()), ""])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_lines(lambda lines: lines[:-1]), "no such row"),
+        (_lines(lambda lines: [*lines, "9999,no_relation"]), "no answer"),
+        (_lines(lambda lines: [*lines, lines[-1]]), "twice"),
+        (_lines(lambda lines: [*lines[:-1], "1019,nothing"]), "is no label"),
+        (_lines(lambda lines: ["id,gold", *lines[1:]]), "no such column"),
+    ],
+)
+def test_other_rows_are_not_scored(
+    tiny_competition: Competition, change: Callable[[str], str], message: str
+) -> None:
+    path, solution = write(tiny_competition), tiny_competition.solution_path
+    assert solution is not None
+    solution.write_text(change(solution.read_text("utf-8")), "utf-8")
+    with pytest.raises((SubmissionError, CorpusError), match=message):
+        score_submission(path, solution, tiny_competition.profile)
+
+
+def test_labels_without_gold_rows_are_named(tiny_competition: Competition) -> None:
+    path, solution = write(tiny_competition), tiny_competition.solution_path
+    assert solution is not None
+    text = solution.read_text("utf-8").replace("per:sibling", "no_relation")
+    solution.write_text(text, "utf-8")
+    scores = score_submission(path, solution, tiny_competition.profile)
+    assert scores.labels[3].auprc is None
+    assert "per:sibling" in build_score_tables(scores)[1].notes[0]
+
+
+def test_the_real_sample_file_passes_quickly(klue_re_dir: Path, tmp_path: Path) -> None:
+    competition = resolve_competition("klue-re", klue_re_dir, None, home=tmp_path)
+    started = time.perf_counter()
+    report = check_submission(klue_re_dir / "sample_submission.csv", competition)
+    assert time.perf_counter() - started < 5  # 0.2 s on an idle core
+    assert report.is_ok
+    assert "sum to 3" in report.remarks[0].found
+    assert report.n_rows == 7_765
+    assert check_submission(write(competition), competition).is_ok
