@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The commands. Each parses its arguments, calls one function of the floors below and prints.
 
-Heavy libraries are imted inside the commands that need them, so that help answers at once.
+Heavy libraries are imported inside the commands that need them, so that help answers at once.
 """
 
 from __future__ import annotations
@@ -134,6 +134,104 @@ def fold(
     _print(summary.tables, as_json)
     if not summary.complete:
         raise typer.Exit(INCOMPLETE_EXIT)
+
+
+@app.command()
+def blend(
+    variants: VariantsArgument = None,
+    trials: Annotated[int, typer.Option("--trials", min=0, help="Optuna trials.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the search.")] = 0,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the submission; unset: of the blend.")
+    ] = None,
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune blend weights and the decision threshold on out-of-fold rows; write the CSV."""
+    resolved = _resolve(competition, data, limit)
+    from competition.blend_report import build_blend_tables, run_blend
+    from competition.progress import ProgressBoard
+
+    with ProgressBoard() as board:
+        report = run_blend(
+            resolved, variants or (), trials=trials, seed=seed, name=name, board=board
+        )
+    _print(build_blend_tables(report), as_json)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The CSV to check.")],
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a submission against the leaderboard's rules and list every offence."""
+    from competition.submission import build_check_tables, check_submission
+
+    report = check_submission(file, _resolve(competition, data, limit))
+    _print(build_check_tables(report), as_json)
+    if report.offences:
+        raise typer.Exit(HarnessError.exit_code)
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help="The CSV to score.")],
+    solution: Annotated[Path, typer.Option("--solution", help="The CSV of true labels.")],
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a CSV against a solution file as the leaderboard does."""
+    from competition.score import build_score_tables, score_submission
+
+    scores = score_submission(file, solution, _resolve(competition, data, limit).profile)
+    _print(build_score_tables(scores), as_json)
+
+
+@app.command()
+def submit(
+    file: Annotated[Path | None, typer.Argument(help="The CSV; unset: the newest.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="folder or local.")] = None,
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where 'folder' puts it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, show, send nothing.")] = False,
+    resend: Annotated[bool, typer.Option("--resend", help="Send the same bytes again.")] = False,
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a submission, send it, and record what came back."""
+    from datetime import UTC, datetime
+
+    from competition.upload.send import SubmitOptions, build_submit_tables
+    from competition.upload.send import submit as send
+
+    options = SubmitOptions(target=to, folder=folder, dry_run=dry_run, resend=resend)
+    resolved = _resolve(competition, data, limit)
+    report = send(resolved, file, options, clock=lambda: datetime.now(UTC))
+    _print(build_submit_tables(report), as_json)
+
+
+@app.command()
+def board(
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show variants, blends and submissions with their scores."""
+    from datetime import UTC, datetime
+
+    from competition.board import build_board_tables
+
+    resolved = _resolve(competition, data, limit)
+    _print(build_board_tables(resolved, now=datetime.now(UTC)), as_json)
 
 
 def _resolve(competition: str | None, data: Path | None, limit: int | None) -> Competition:

@@ -24,6 +24,7 @@ from competition.records import RecordReader, Report, show
 
 HEADER_MAX_BYTES = 65_536
 ROW_MAX_BYTES, NUMBER_MAX_CHARS = 1_024, 64
+SPARE_ROWS, OFFENCES_PER_ROW = 100, 10
 ROUNDING = 1e-6
 ID_MAX_CHARS = 40
 HINTS_MAX = 5  # finding the nearest label is slow, and the first few rows tell what went wrong
@@ -66,31 +67,54 @@ def read_answers(path: Path, profile: Profile, n_rows: int, report: Report) -> A
     """Read a submission whole, reporting every offence in a single row.
 
     Args:
-        n_rows: how many rows are expected; a file far too large for them is not read.
+        n_rows: how many rows are expected; what is far too large for them is not read.
         report: called with every offence.
     """
-    rules = profile.submission
+    rules, most = profile.submission, OFFENCES_PER_ROW * (n_rows + SPARE_ROWS)
+    counter = _Counter(path, report, most)
     columns = (rules.id_column, rules.label_column, rules.probs_column)
-    nothing = Answers([], [], np.empty(0, np.int64), np.empty((0, profile.n_labels)))
-    if not _check_size(path, profile.n_labels, n_rows, report):
-        return nothing
-    _check_header(path, columns, report)
-    required = {"id": columns[0], "label": columns[1], "probs": columns[2]}
-    reader = RecordReader(path, required, lambda offence: report(_reword(offence)))
-    ids, lines, labels, texts = [], [], [], []
-    for line, (row_id, label, text) in reader.read():
-        ids.append(row_id)
-        lines.append(line)
-        labels.append(label)
-        texts.append(text)
-    for notice in reader.notices():
-        report(replace(notice, remedy="save it as UTF-8 without a mark, with LF line ends"))
-    if not ids:
-        return nothing
+    ids: list[str] = []
+    lines: list[int] = []
+    labels: list[str] = []
+    texts: list[str] = []
+    if _check_size(path, profile.n_labels, n_rows, report):
+        _check_header(path, columns, report)
+        wanted = {"id": columns[0], "label": columns[1], "probs": columns[2]}
+        reader = RecordReader(path, wanted, counter.report_reworded)
+        try:
+            for line, (row_id, label, text) in reader.read():
+                ids.append(row_id)
+                lines.append(line)
+                labels.append(label)
+                texts.append(text)
+        except _EnoughError:
+            found = f"more than {most:,} offences"
+            report(Offence(path.name, None, None, None, found, "this is no submission; see above"))
+        for notice in reader.notices():
+            report(replace(notice, remedy="save it as UTF-8 without a mark, with LF line ends"))
     rows = _Rows(path.name, ids, lines, report)
-    return Answers(
-        ids, lines, _read_labels(rows, labels, profile), _read_probs(rows, texts, profile)
-    )
+    pred, probs = _read_labels(rows, labels, profile), _read_probs(rows, texts, profile)
+    return Answers(ids, lines, pred, probs)
+
+
+class _EnoughError(Exception):
+    """A file offends far more often than a submission of its size can."""
+
+
+@dataclass
+class _Counter:
+    """Passes offences on until there are too many to be worth listing."""
+
+    path: Path
+    report: Report
+    most: int
+    count: int = 0
+
+    def report_reworded(self, offence: Offence) -> None:
+        self.count += 1
+        if self.count > self.most:
+            raise _EnoughError
+        self.report(_reword(offence))
 
 
 def check_ids(
@@ -172,7 +196,11 @@ def _reword(offence: Offence) -> Offence:
 
 
 def _check_size(path: Path, n_labels: int, n_rows: int, report: Report) -> bool:
-    most = (n_rows + 100) * (ROW_MAX_BYTES + NUMBER_MAX_CHARS * n_labels)
+    if path.exists() and not path.is_file():
+        found = "it is a folder or a device"
+        report(Offence(path.name, None, None, None, found, "give the path of a submission's CSV"))
+        return False
+    most = (n_rows + SPARE_ROWS) * (ROW_MAX_BYTES + NUMBER_MAX_CHARS * n_labels)
     size = path.stat().st_size if path.is_file() else 0
     if size <= most:
         return True

@@ -33,6 +33,7 @@ from competition.predictions import (
     read_members,
 )
 from competition.profile import Competition
+from competition.search import BEST_SINGLE, BLEND
 from competition.upload.send import TARGETS, count_quota_left, open_ledger
 from competition.upload.target import TargetOptions
 
@@ -97,14 +98,17 @@ def build_blends_table(competition: Competition) -> Table:
         Column("fitted_f1", "fitted F1", "score"),
         Column("nested_f1", "nested F1", "score"),
         Column("nested_f1_interval", "95%", "interval"),
+        Column("nested_single_f1", "best single", "score"),
         Column("fitted_auprc", "fitted AUPRC", "score"),
         Column("nested_auprc", "nested AUPRC", "score"),
-        Column("state", "state"),
     ]
     folder = competition.submissions_dir
     files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
     rows = [_describe_blend(path) for path in files]
     notes = [] if rows else ["No blend is made yet; run: python run.py blend"]
+    if any(row.get("nested_single_f1") is not None for row in rows):
+        notes.append("Best single: nested F1 of the best variant, its threshold tuned alike.")
+    notes += [f"{row['name']}: {row['state']}" for row in rows if row["state"]]
     return Table("blends", "Blends", columns, rows, notes)
 
 
@@ -243,16 +247,40 @@ def _describe_missing(missing: Mapping[int, list[int]]) -> str:
 
 
 def _describe_blend(path: Path) -> dict[str, Any]:
+    """Read what ``blend`` wrote beside a submission; another tool's may say less, or nothing."""
     row: dict[str, Any] = {"name": path.stem, "state": ""}
     spec_path = path.with_name(f"{path.stem}.json")
     try:
         spec = json.loads(spec_path.read_text("utf-8"))
-        digest = spec["csv_sha256"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, RecursionError):
+        spec = None
+    digest = _dig(spec, "csv_sha256")
+    if digest is None:
         return {**row, "state": f"no {spec_path.name} says how it was made"}
     if digest != sha256_of(path):
         row["state"] = "changed since it was written"
-    return row
+    members = _dig(spec, "members")
+    low, high = (_dig(spec, "nested", BLEND, "f1", end) for end in ("low", "high"))
+    return row | {
+        "members": len(members) if isinstance(members, list) else None,
+        "fitted_f1": _dig(spec, "fitted", BLEND, "f1", "value"),
+        "nested_f1": _dig(spec, "nested", BLEND, "f1", "value"),
+        "nested_f1_interval": None if low is None or high is None else (low, high),
+        "nested_single_f1": _dig(spec, "nested", BEST_SINGLE, "f1", "value"),
+        "fitted_auprc": _dig(spec, "fitted", BLEND, "auprc", "value"),
+        "nested_auprc": _dig(spec, "nested", BLEND, "auprc", "value"),
+    }
+
+
+def _dig(value: Any, *keys: str) -> Any:
+    """Return what stands under nested keys, None where one is absent.
+
+    >>> _dig({"a": {"b": 1}}, "a", "b"), _dig({"a": 2}, "a", "b")
+    (1, None)
+    """
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _describe_entry(entry: Entry, zone: ZoneInfo) -> dict[str, Any]:

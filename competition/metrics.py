@@ -20,6 +20,7 @@ Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
 
 KEY_SHIFT = 14  # bits of a float32 left out of its sorting key: 2 ** 16 keys reach up to 2.0
+TINY = np.finfo(np.float64).tiny  # 0 / TINY is 0, where 0 / 0 is not a number
 
 
 def count_hits(gold: Ints, pred: Ints, negative_id: int | None) -> NDArray[np.bool_]:
@@ -283,12 +284,11 @@ def weighted_areas(sums: NDArray[np.float64], hits: NDArray[np.float64]) -> NDAr
     """
     rows = np.cumsum(sums[::-1], axis=0)[::-1]  # weight of the rows from a segment upwards
     hits_at = np.cumsum(hits[::-1], axis=0)[::-1]
-    hits_above = np.concatenate([hits_at[1:], np.zeros((1, hits.shape[1]))])
     rows_at, rows_above = rows[1::2], rows[2::2]
-    after = np.divide(hits_at, rows_at, out=np.zeros(hits.shape), where=rows_at > 0)
-    before = np.divide(hits_above, rows_above, out=np.ones(hits.shape), where=rows_above > 0)
-    steps = (hits * (before + after)).sum(axis=0)
+    hits_above = np.append(hits_at[1:], np.zeros((1, hits.shape[1])), axis=0)
+    both = hits_above / np.maximum(rows_above, TINY) + hits_at / np.maximum(rows_at, TINY)
+    both += rows_above == 0  # above the highest score the curve starts at precision 1
     golds = hits_at[0]
     areas = np.full(golds.shape, np.nan)
-    np.divide(steps, 2 * golds, out=areas, where=golds > 0)
+    np.divide((both * hits).sum(axis=0), 2 * golds, out=areas, where=golds > 0)
     return areas

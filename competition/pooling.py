@@ -9,6 +9,7 @@ Legend: M members, N rows, C labels, K folds, T test rows.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from competition.predictions import Member
 FLOOR = 1e-6
 BLOCK_ROWS = 2048  # rows pooled at once: C × BLOCK_ROWS floats stay in a core's cache
 COPIES_HELD = 3  # a member's out-of-fold rows: as read, as logs, and the part a nested fit takes
+ANSWERS_HELD = 10  # out-of-fold answers: fitted and nested, of five ways of weighing
 MEMORY_FRAC = 0.8
 MAX_CONVEX_STEPS = 200
 TINY = np.finfo(np.float32).tiny
@@ -119,7 +121,8 @@ def pool_test(members: Sequence[Member], weights: Weights) -> NDArray[np.float32
                 pooled += weight * floored_logs(fold_probs)
     pooled /= len(members[0].test)
     shares = np.exp(pooled - pooled.max(axis=1, keepdims=True))
-    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return np.asarray(shares, dtype=np.float32)
 
 
 def tune_threshold(rows: PooledRows, weights: Weights) -> tuple[float | None, float]:
@@ -217,8 +220,9 @@ def check_memory(
     Raises:
         BlendError: with what is needed and what there is.
     """
-    cells = COPIES_HELD * int(np.prod(oof_shape)) + int(np.prod(test_shape))
-    needed = 4 * n_members * cells
+    oof_cells, test_cells = math.prod(oof_shape), math.prod(test_shape)
+    copies = COPIES_HELD * n_members + ANSWERS_HELD
+    needed = 4 * (copies * oof_cells + n_members * test_cells)
     found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > MEMORY_FRAC * found:
         raise BlendError(

@@ -178,6 +178,11 @@ def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
         path = store.path(key)
         if header is None:
             raise PredictionsError(f"{path} vanished while it was read; run this command again")
+        if header.data_hash != prepared.corpus.hash:
+            raise PredictionsError(
+                f"{path} was made from other data than {prepared.competition.data_dir} holds now;"
+                f" run: python run.py fold {variant} --overwrite"
+            )
         if header.folds_hash != prepared.folds.hash or key.fold >= prepared.folds.count:
             raise PredictionsError(
                 f"{path} was made with other folds than {store.directory / 'folds.csv'} holds, so"

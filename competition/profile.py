@@ -3,8 +3,6 @@
 A profile is a TOML file checked key by key: files, columns, labels, folds, metrics, rules of the
 leaderboard. ``resolve_competition`` turns what was typed into one ``Competition``, a profile with
 the folders its data and its artefacts live in. Nothing here reads a row.
-
-Legend: K folds, N train rows.
 """
 
 from __future__ import annotations
@@ -19,7 +17,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from competition.errors import ProfileError, UsageError
 
@@ -175,14 +181,7 @@ class Defaults(_Section):
 
     encoder: Text = "scratch"
     variants: Texts = ()
-    overrides: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _flat_overrides(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and "overrides" in values:
-            return {**values, "overrides": _flatten(values["overrides"])}
-        return values
+    overrides: Annotated[dict[str, Any], BeforeValidator(_flatten)] = Field(default_factory=dict)
 
 
 class LocalBoard(_Section):
@@ -300,8 +299,7 @@ class Competition:
             line += f"; limited to about {self.limit:,} train rows, for trying out only"
         if self.is_demo_fallback:
             line += (
-                f". This is the bundled demo, because the data of {DEFAULT_PROFILE} is not there: "
-                "put it there, or name --competition or --data"
+                f". This is the bundled demo, because the data of {DEFAULT_PROFILE} is not there"
             )
         return line
 
@@ -361,24 +359,13 @@ def _find_profile(competition: str) -> Path:
     return _PROFILES / f"{competition}.toml"
 
 
-def _find_home(home: Path | None) -> Path:
-    if home is not None:
-        return home
-    named = os.environ.get(HOME_VARIABLE)
-    return Path(named).expanduser() if named else _PACKAGE.parent
-
-
 def _default_data_dir(profile: Profile, home: Path) -> Path:
     base = _PACKAGE if profile.files.bundled else home
     return base / Path(profile.files.directory).expanduser()
 
 
 def resolve_competition(
-    competition: str | None,
-    data: Path | None,
-    limit: int | None,
-    *,
-    home: Path | None = None,
+    competition: str | None, data: Path | None, limit: int | None, *, home: Path | None = None
 ) -> Competition:
     """Decide which competition is meant; the one resolver of all commands.
 
@@ -398,7 +385,8 @@ def resolve_competition(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: give the number of train rows to sample, at least 1")
-    home = _find_home(home).absolute()
+    home = home or Path(os.environ.get(HOME_VARIABLE) or _PACKAGE.parent).expanduser()
+    home = home.absolute()
     profile = read_profile(_find_profile(DEFAULT_PROFILE if competition is None else competition))
     if data is not None:
         data_dir = data.expanduser().absolute()

@@ -61,6 +61,7 @@ class Header:
     recipe: str
     variant: Mapping[str, Any]
     labels: tuple[str, ...]
+    data_hash: str
     folds_hash: str
     route: str | None
     routes_hash: str | None

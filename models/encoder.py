@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,10 @@ from models.variant import SCRATCH, ScratchSettings, Variant, fingerprint
 
 RESULT_VERSION = 1
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+UNKNOWN = "[UNK]"
+SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+MARKER_SIGNS = "@#*^"
+RESERVED_WEIGHT = 1000  # times that a reserved word counts as seen, so that it becomes one token
 HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 IDENTITY_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
 RECOMMENDED: dict[str, dict[str, Any]] = {
@@ -228,6 +233,10 @@ def _make_scratch(
 def train_wordpiece(sentences: Iterable[str], vocabulary: int, reserved: Sequence[str]) -> Any:
     """Train a cased WordPiece tokenizer on sentences; Hangul stays composed (NFC).
 
+    The library's trainer numbers the pieces inside words (``##x``) in the order of a hash table,
+    another one each time, and breaks ties by these numbers. Handing it the alphabet beforehand, in
+    order, makes training give the same tokenizer everywhere.
+
     Args:
         sentences: text to learn from.
         vocabulary: number of tokens at most.
@@ -235,20 +244,39 @@ def train_wordpiece(sentences: Iterable[str], vocabulary: int, reserved: Sequenc
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=64))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    text = [unicodedata.normalize("NFC", sentence) for sentence in sentences]
+    always = set("".join(reserved) + MARKER_SIGNS)
+    alphabet = _choose_alphabet(text, always, most=max(100, vocabulary // 4))
+    rare = {ord(char): " " for char in set().union(*text) - set(alphabet)}
+    inside = [f"##{char}" for char in alphabet]
+
+    def build(model: Any) -> Any:
+        tokenizer = Tokenizer(model)
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        return tokenizer
+
+    learner = build(models.WordPiece(unk_token=UNKNOWN))
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
-        limit_alphabet=max(100, vocabulary // 3),
-        initial_alphabet=list("@#*^"),
+        special_tokens=[*SPECIAL_TOKENS, *alphabet, *inside],
         show_progress=False,
     )
-    padded = [" ".join(reserved)] * 1000
-    tokenizer.train_from_iterator([*sentences, *padded], trainer)
+    kept_whole = [" ".join(reserved)] * RESERVED_WEIGHT
+    learner.train_from_iterator([*(s.translate(rare) for s in text), *kept_whole], trainer)
+    tokenizer = build(models.WordPiece(learner.get_vocab(), unk_token=UNKNOWN))
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return tokenizer
+
+
+def _choose_alphabet(texts: Iterable[str], always: set[str], most: int) -> list[str]:
+    """Return the most frequent characters and some always, in order; ties go to the lower one."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    by_count = sorted(counts, key=lambda char: (-counts[char], char))
+    return sorted(char for char in always.union(by_count[:most]) if not char.isspace())
 
 
 def scratch_config(settings: ScratchSettings, vocabulary: int) -> Any:
@@ -268,7 +296,7 @@ def scratch_config(settings: ScratchSettings, vocabulary: int) -> Any:
         global_attn_every_n_layers=1,
         max_position_embeddings=1024,
         embedding_dropout=settings.dropout,
-        mlp_dropout=settings.dropout,
+        mlp_dropout=0.0,
         attention_dropout=0.0,
         pad_token_id=0,
         cls_token_id=2,

@@ -68,6 +68,7 @@ class JobSpec:
     source: EncoderSource
     labels: tuple[str, ...]
     negative_id: int | None
+    data_hash: str
     folds_hash: str
     routes_hash: str | None
     store_dir: Path
@@ -318,6 +319,7 @@ def _plan_variant(
                 source=source,
                 labels=profile.labels,
                 negative_id=profile.negative_id,
+                data_hash=prepared.corpus.hash,
                 folds_hash=prepared.folds.hash,
                 routes_hash=route.hash if route else None,
                 store_dir=competition.oof_dir,
@@ -426,6 +428,7 @@ def _predict(
         recipe=spec.recipe,
         variant={"name": spec.variant.name, "why": spec.variant.why, **spec.variant.recipe()},
         labels=spec.labels,
+        data_hash=spec.data_hash,
         folds_hash=spec.folds_hash,
         route=spec.variant.route,
         routes_hash=spec.routes_hash,

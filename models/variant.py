@@ -51,11 +51,11 @@ class ScratchSettings(_Frozen):
     """The encoder made for ``encoder = "scratch"``; without effect for any other encoder."""
 
     layers: int = Field(4, ge=1, le=48)
-    hidden: int = Field(256, ge=32)
-    heads: int = Field(4, ge=1)
-    feed_forward: int = Field(512, ge=32)
+    hidden: int = Field(128, ge=32)
+    heads: int = Field(2, ge=1)
+    feed_forward: int = Field(256, ge=32)
     vocabulary: int = Field(8000, ge=200)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1, description="of the token embeddings")
 
     @field_validator("heads")
     @classmethod

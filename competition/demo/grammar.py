@@ -3,25 +3,19 @@
 A sentence is made from one or several clauses that share entities. Each clause or noun phrase adds
 facts; a pair of entities without a fact holds no relation. `make_demo` picks the pair that a row
 asks about, so the label depends on which entities are marked and in which direction.
-Legend: an entity is named by its index in the cast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from random import Random
+from typing import TypeVar
 
-from competition.demo.names import (
-    FAMILIES,
-    SLOTS,
-    Name,
-    build_hanja,
-    build_name,
-    build_short_name,
-)
-from competition.demo.phrase import Event, Phrase, Slot, choose_particle, parse_phrases
+from competition.demo.draft import EVENTS, SUBJECT_TYPES, Draft, Sentence
+from competition.demo.names import FAMILIES, SLOTS, Name, build_name
+from competition.demo.phrase import Event, Phrase, Slot, parse_phrases
 from competition.demo.phrases_neutral import (
     CLOSINGS,
     NESTED,
@@ -30,94 +24,34 @@ from competition.demo.phrases_neutral import (
     PRONOUNS,
     REPETITIONS,
 )
-from competition.demo.phrases_organisation import ORGANISATION_EVENTS
-from competition.demo.phrases_person import PERSON_EVENTS
 
-SUBJECT_TYPES = ("PER", "ORG")
+_T = TypeVar("_T")
+
 NO_RELATION = "no_relation"
-EVENTS = PERSON_EVENTS + ORGANISATION_EVENTS
-CLOSE_TIES = frozenset({"per:spouse", "per:children", "per:parents", "per:siblings"})
-FAMILY_TIES = CLOSE_TIES | {"per:other_family", "per:colleagues", "per:employee_of"}
-SAME_TIES = frozenset({"per:alternate_names", "org:alternate_names"})
 LINKS = (("고 ", 9), ("으며 ", 7), ("는데 ", 4), ("지만 ", 3), ("다. ", 8))
+POLITE_LINK = "습니다. "
 
 ENDINGS = {
     "wikipedia": (("다.", 1),),
     "wikitree": (("다.", 6), ("다고 {E} 밝혔다.", 1), ("다고 {Y:이} 전했다.", 1)),
     "policy_briefing": (("습니다.", 3), ("다고 {E} 밝혔습니다.", 1)),
 }
-TAIL_PARTS = 8  # a noun phrase's bracket spans fewer pieces of text than this
 
 EXTRA_CLAUSES = ((0, 320), (1, 430), (2, 180), (3, 40), (6, 18), (10, 8), (16, 4))
 OPENER_FRAC = 0.30
 CLOSING_FRAC = 0.10
-NOUN_FRAC = 0.28
-HANJA_FRAC = 0.02
-REPEAT_FRAC = 0.04
-NESTED_FRAC = 0.05
+# How often an entity is named again, and how often inside a longer word; both more often in test.
+REPEAT_FRAC = {"train": 0.035, "test": 0.09}
+NESTED_FRAC = {"train": 0.045, "test": 0.08}
 LEADING_REPEAT_FRAC = 0.4
 SHARED_ENTITY_FRAC = 0.55
 SAME_TOPIC_FRAC = 0.75
 SAME_PAIRING_FRAC = 0.5
 NEUTRAL_FRAC = 0.35
 NOUN_CORE_FRAC = 0.3
-UNSEEN_PHRASE_FRAC = 0.15
 SILENT_TOPIC_FRAC = 0.65
 PRONOUN_FRAC = 0.25
 NESTED_PARTS = frozenset(phrase.parts for group in NESTED.values() for phrase in group)
-
-
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """One place of an entity: its index in the cast, half-open characters, the clause it is in."""
-
-    entity: int
-    start: int
-    end: int
-    clause: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """A finished sentence; `facts` maps (subject, object) to what it says of them."""
-
-    text: str
-    source: str
-    cast: tuple[Name, ...]
-    mentions: tuple[Mention, ...]
-    facts: dict[tuple[int, int], str]
-
-    def negative_pairs(self) -> Iterator[tuple[int, int]]:
-        """Yield the mentioned pairs, subject first, of which nothing is said nor implied."""
-        present = sorted({mention.entity for mention in self.mentions})
-        ties = _implied_ties(self.facts)
-        for subject in present:
-            if self.cast[subject].type not in SUBJECT_TYPES:
-                continue
-            for object_ in present:
-                pair = (subject, object_)
-                if subject != object_ and pair not in self.facts and pair not in ties:
-                    yield pair
-
-    def mentions_of(self, entity: int) -> list[Mention]:
-        """Return the mentions of one entity in the order of the text."""
-        return [mention for mention in self.mentions if mention.entity == entity]
-
-
-def _implied_ties(facts: dict[tuple[int, int], str]) -> set[tuple[int, int]]:
-    """Return pairs that the facts relate by way of a third entity: no relation would be untrue.
-
-    These are kin of kin, people of one organisation, and whatever is said of another name.
-    """
-    ties: set[tuple[int, int]] = set()
-    for (first, middle), label in facts.items():
-        for (start, last), other in facts.items():
-            if start != middle or last == first:
-                continue
-            inside = label in FAMILY_TIES and (other in FAMILY_TIES or other.startswith("org:top"))
-            if inside or label in SAME_TIES or other in SAME_TIES:
-                ties.update(((first, last), (last, first)))
-    return ties
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,135 +60,6 @@ class Seed:
 
     event: Event
     names: dict[str, Name]
-
-
-@dataclass
-class Draft:
-    """A sentence being written."""
-
-    rng: Random
-    unseen: bool
-    cast: list[Name] = field(default_factory=list)
-    facts: dict[tuple[int, int], str] = field(default_factory=dict)
-    parts: list[str] = field(default_factory=list)
-    mentions: list[Mention] = field(default_factory=list)
-    decorated: set[int] = field(default_factory=set)
-    pending: dict[int, tuple[Event, dict[str, int]]] = field(default_factory=dict)
-    length: int = 0
-    clause: int = 0
-
-    def write(self, text: str) -> None:
-        """Append literal text."""
-        self.parts.append(text)
-        self.length += len(text)
-
-    def mention(self, entity: int) -> None:
-        """Append the text of an entity and note where it stands."""
-        word = self.cast[entity].word
-        self.mentions.append(Mention(entity, self.length, self.length + len(word), self.clause))
-        self.write(word)
-
-    def add(self, name: Name) -> int:
-        """Take an entity into the cast and return its index."""
-        self.cast.append(name)
-        return len(self.cast) - 1
-
-    def bind(self, phrase: Phrase, bound: dict[str, int]) -> None:
-        """Give every slot of the phrase that has none yet a fresh entity; changes `bound`."""
-        for letter in phrase.letters:
-            if letter not in bound:
-                bound[letter] = self.add(self._fresh(letter, bound))
-
-    def _fresh(self, letter: str, bound: dict[str, int]) -> Name:
-        taken = {name.word for name in self.cast}
-        for _ in range(20):
-            name = build_name(self.rng, letter)
-            if letter == "X" and "C" in bound:
-                short = build_short_name(self.rng, self.cast[bound["C"]].word)
-                name = Name(short, name.type, name.kind)
-            if name.word not in taken:
-                return name
-        return name
-
-    def state(self, event: Event, bound: dict[str, int]) -> None:
-        """Add the facts of an event whose slots are bound."""
-        for subject, object_, label in event.relations:
-            if subject not in bound or object_ not in bound:
-                continue
-            if self.cast[bound[subject]].type in SUBJECT_TYPES:
-                self.facts[bound[subject], bound[object_]] = label
-
-    def choose(self, phrases: Sequence[Phrase]) -> Phrase:
-        """Return a phrase, early ones most often; the last of a list only if `unseen`."""
-        if len(phrases) > 2:
-            if self.unseen and self.rng.random() < UNSEEN_PHRASE_FRAC:
-                return phrases[-1]
-            phrases = phrases[:-1]
-        return self.rng.choices(phrases, _weights(len(phrases)))[0]
-
-    def write_phrase(self, phrase: Phrase, bound: dict[str, int], *, bare: bool = False) -> None:
-        """Append a phrase with its entities; unless `bare`, entities may get a noun phrase."""
-        for part in phrase.parts:
-            if not isinstance(part, Slot):
-                self.write(part)
-                continue
-            entity = bound[part.letter]
-            if bare:
-                self.mention(entity)
-            else:
-                self.write_entity(entity)
-            if part.particle:
-                particle = choose_particle("".join(self.parts[-TAIL_PARTS:]), part.particle)
-                self.write(part.quote + particle)
-
-    def write_entity(self, entity: int) -> None:
-        """Append an entity, now and then inside a noun phrase that says something more of it."""
-        if entity in self.pending:
-            event, bound = self.pending.pop(entity)
-            self.write_noun(event, entity, bound)
-            return
-        family = FAMILIES.get(self.cast[entity].kind, "other")
-        options = _noun_events(self.cast[entity].kind)
-        if entity in self.decorated or not options or self.rng.random() > NOUN_FRAC:
-            self.mention(entity)
-            if family == "person" and self.rng.random() < HANJA_FRAC:
-                self.write(f"({build_hanja(self.rng)})")
-            return
-        event = self.rng.choice(options)
-        self.write_noun(event, entity)
-
-    def write_noun(self, event: Event, entity: int, given: dict[str, int] | None = None) -> None:
-        """Append a noun phrase of an event that stands for the entity, and state its facts.
-
-        Args:
-            event: has a noun phrase with a head of the entity's kind.
-            entity: what the phrase stands for.
-            given: slots that are bound beforehand, the head among them.
-        """
-        bound = dict(given or {})
-        heads = {letter for letter, index in bound.items() if index == entity} or set(SLOTS)
-        kind = self.cast[entity].kind
-        self.decorated.add(entity)
-        phrase = self.choose(
-            [p for p in event.noun_phrases if p.head in heads and SLOTS[p.head][0] == kind]
-        )
-        bound[phrase.head] = entity
-        self.bind(phrase, bound)
-        self.write_phrase(phrase, bound, bare=True)
-        self.state(event, bound)
-
-
-@cache
-def _weights(count: int) -> tuple[float, ...]:
-    return tuple((rank + 1) ** -0.8 for rank in range(count))
-
-
-@cache
-def _noun_events(kind: str) -> tuple[Event, ...]:
-    """Return the events with a noun phrase that stands for an entity of this kind."""
-    return tuple(
-        event for event in EVENTS if any(SLOTS[p.head][0] == kind for p in event.noun_phrases)
-    )
 
 
 @cache
@@ -297,19 +102,19 @@ class Clause:
         return self.bound[self.phrase.topic] if self.phrase.topic else None
 
 
-def compose(rng: Random, seed: Seed, source: str, *, unseen: bool) -> tuple[Sentence, Seed]:
+def compose(rng: Random, seed: Seed, source: str, split: str) -> tuple[Sentence, Seed]:
     """Write a sentence around an event.
 
     Args:
         rng: the source of randomness.
         seed: the event, and the names of those of its slots that are given.
         source: which of the three sources the sentence pretends to come from; sets its style.
-        unseen: whether phrases kept for test rows may be used.
+        split: `train`, or `test`, where phrases kept for test rows may be used.
 
     Returns:
         The sentence, and the seed with the names that the first clause got.
     """
-    draft = Draft(rng, unseen)
+    draft = Draft(rng, split)
     core = _plan_core(draft, seed)
     together, apart = [core], list[Clause]()
     for _ in range(_draw(rng, EXTRA_CLAUSES)):
@@ -326,7 +131,7 @@ def compose(rng: Random, seed: Seed, source: str, *, unseen: bool) -> tuple[Sent
     return sentence, Seed(seed.event, names)
 
 
-def _draw(rng: Random, options: Sequence[tuple[int, int]]) -> int:
+def _draw(rng: Random, options: Sequence[tuple[_T, int]]) -> _T:
     return rng.choices([value for value, _ in options], [weight for _, weight in options])[0]
 
 
@@ -391,11 +196,12 @@ def _plan_repetition(draft: Draft, core: Clause, clauses: list[Clause]) -> None:
     """Add a clause that names an entity of the core again, whole or inside a longer word."""
     rng = draft.rng
     draw = rng.random()
-    if draw > REPEAT_FRAC + NESTED_FRAC:
+    repeat_frac, nested_frac = REPEAT_FRAC[draft.split], NESTED_FRAC[draft.split]
+    if draw > repeat_frac + nested_frac:
         return
     entity = rng.choice(list(core.bound.values()))
     family = FAMILIES.get(draft.cast[entity].kind, "other")
-    table = REPETITIONS if draw < REPEAT_FRAC else NESTED
+    table = REPETITIONS if draw < repeat_frac else NESTED
     clause = Clause(rng.choice(table[family]), {"O": entity})
     clauses.insert(0 if rng.random() < LEADING_REPEAT_FRAC else len(clauses), clause)
 
@@ -404,18 +210,17 @@ def _write_clauses(draft: Draft, clauses: Sequence[Clause], source: str) -> None
     """Write opener, clauses with their links, ending and closing."""
     rng = draft.rng
     if rng.random() < OPENER_FRAC:
-        opener = rng.choice(OPENERS[source])
-        _write_aside(draft, opener)
+        _write_aside(draft, rng.choice(OPENERS[source]))
         draft.write(" ")
     before: int | None = None
     for draft.clause, clause in enumerate(clauses):
         _write_clause(draft, clause, before)
         before = clause.topic
         if draft.clause < len(clauses) - 1:
-            draft.write(rng.choices([x for x, _ in LINKS], [weight for _, weight in LINKS])[0])
-    endings = ENDINGS[source]
-    ending = rng.choices([x for x, _ in endings], [weight for _, weight in endings])[0]
-    _write_aside(draft, parse_phrases(ending)[0])
+            link = _draw(rng, LINKS)
+            is_polite = source == "policy_briefing" and link.startswith("다")
+            draft.write(POLITE_LINK if is_polite else link)
+    _write_aside(draft, parse_phrases(_draw(rng, ENDINGS[source]))[0])
     if rng.random() < CLOSING_FRAC:
         draft.write(rng.choice(CLOSINGS[source]))
 
@@ -438,11 +243,12 @@ def _write_clause(draft: Draft, clause: Clause, before: int | None) -> None:
         draft.write_phrase(clause.phrase, clause.bound)
         return
     draw = draft.rng.random()
+    family = FAMILIES.get(draft.cast[topic].kind, "other")
     rest = clause.phrase.without_topic
     if draw < SILENT_TOPIC_FRAC:
         draft.write_phrase(rest, clause.bound)
-    elif draw < SILENT_TOPIC_FRAC + PRONOUN_FRAC:
-        draft.write(PRONOUNS[FAMILIES[draft.cast[topic].kind]])
+    elif draw < SILENT_TOPIC_FRAC + PRONOUN_FRAC and family in PRONOUNS:
+        draft.write(PRONOUNS[family])
         draft.write_phrase(rest, clause.bound)
     else:
         draft.write_phrase(clause.phrase, clause.bound)

@@ -15,14 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
-from competition.demo.grammar import (
-    NO_RELATION,
-    Mention,
-    Seed,
-    Sentence,
-    compose,
-    events_stating,
-)
+from competition.demo.draft import Mention, Sentence
+from competition.demo.grammar import NO_RELATION, Seed, compose, events_stating
 from competition.demo.names import Name
 from competition.demo.phrases_neutral import NEUTRAL_EVENTS
 from competition.errors import UsageError
@@ -83,7 +77,7 @@ TRIES = 6
 SHARED_SENTENCE_FRAC = 0.075
 SAME_CAST_FRAC = 0.25
 CAST_USES = 3
-KNOWN_CAST_FRAC = 0.09
+KNOWN_CAST_FRAC = 0.06
 NOISE_FRAC = 0.03
 DUPLICATE_FRAC = 0.006
 CONFLICT_EVERY = 3
@@ -194,7 +188,7 @@ class Drawer:
         for _ in range(TRIES):
             seed = self._choose_seed(label)
             source = _weighted(self.rng, SOURCES[self.split])
-            sentence, made = compose(self.rng, seed, source, unseen=self.split == "test")
+            sentence, made = compose(self.rng, seed, source, self.split)
             pair = self._choose_pair(sentence, label)
             if pair is None:
                 continue

@@ -14,7 +14,7 @@ import pytest
 from competition.audit import Audit, build_audit_tables, run_audit
 from competition.console import Table, print_tables
 from competition.profile import Competition, resolve_competition
-from tests.competition.conftest import N_TEST, N_TRAIN, make_rows, write_foreign
+from tests.conftest import N_TEST, N_TRAIN, make_rows, write_foreign
 
 
 def tables_of(audit: Audit) -> dict[str, Table]:
@@ -43,10 +43,13 @@ def test_clean_files_can_be_trained_on(tiny_competition: Competition) -> None:
 
 
 def test_duplicates_and_their_conflict_are_found(tiny_competition: Competition) -> None:
+    path = tiny_competition.train_path
+    again = path.read_text(encoding="utf-8").splitlines()[1].replace("0,", "again,", 1)
+    path.write_text(path.read_text(encoding="utf-8") + again + "\n", encoding="utf-8")
     tables = tables_of(run_audit(tiny_competition))
     counts = {row["what"]: (row["keys"], row["rows"]) for row in tables["duplicates"].rows}
     assert counts == {
-        "train: same sentence, subject and object": (1, 2),
+        "train: same sentence, subject and object": (2, 4),
         "… with different labels": (1, 2),
         "test rows that stand in train": (0, 0),
     }
@@ -101,7 +104,9 @@ def test_positions_are_counted(tiny_competition: Competition) -> None:
     # the template of no_relation names the subject twice, and after the object
     assert rows["an entity's text stands more than once"]["train"] == pytest.approx(15 / 64)
     assert rows["… and text search would mark another place"]["train"] == 0
-    assert 0.3 < rows["subject after object"]["train"] < 0.7
+    is_after = [row.subject[1] > row.object[1] for row in make_rows(N_TRAIN)]
+    assert rows["subject after object"]["train"] == sum(is_after) / N_TRAIN
+    assert sum(is_after) * 2 != N_TRAIN
 
 
 def test_text_search_that_would_mark_another_place_is_counted(

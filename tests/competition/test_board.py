@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from competition.blend_report import run_blend
 from competition.board import build_board_tables
 from competition.console import Table, print_tables
 from competition.folds import Prepared, read_prepared
@@ -189,3 +190,20 @@ def test_without_a_negative_label(foreign_competition: Competition) -> None:
     member = read_member(store, "v", prepared)
     share = (member.oof.argmax(axis=1) == prepared.corpus.train.gold).mean()
     assert row["micro_f1"] == pytest.approx(share)
+
+
+def test_a_real_blend_is_shown_with_its_estimates(
+    tiny_competition: Competition, store: Store, prepared: Prepared
+) -> None:
+    for seed, name in enumerate(("a", "b")):
+        fill(store, prepared, name, seeds=(seed,))
+    run = {"time": "2026-11-22T12:00:00+00:00"}
+    run_blend(tiny_competition, (), trials=3, seed=1, name="mix", run=run)
+    row = rows_of(build(tiny_competition)["blends"], "name")["mix"]
+    assert (row["members"], row["state"]) == (2, "")
+    for key in ("fitted_f1", "nested_f1", "nested_single_f1", "fitted_auprc", "nested_auprc"):
+        assert 0 <= row[key] <= 1, key
+    low, high = row["nested_f1_interval"]
+    assert low <= row["nested_f1"] <= high
+    report = submit(tiny_competition, None, SubmitOptions(), clock=lambda: NOON)
+    assert (report.name, report.outcome) == ("mix", "sent")

@@ -19,7 +19,7 @@ from competition.entities import compose, compose_span
 from competition.errors import CorpusError, Offence, UsageError
 from competition.profile import Competition, resolve_competition
 from competition.rows import Entity
-from tests.competition.conftest import N_TEST, N_TRAIN, make_rows, write_foreign, write_tiny
+from tests.conftest import N_TEST, N_TRAIN, make_rows, write_foreign, write_tiny
 
 FIRST = 0
 Change = Callable[[dict[str, str]], None]
@@ -265,6 +265,7 @@ BROKEN_FIELDS = [
     ("subject_entity", entity("", 0, 0), "the entity's word is empty: ''"),
     ("subject_entity", entity(" ", 0, 0), "the entity's word is empty: ' '"),
     ("subject_entity", entity(S_WORD, -1, S_LAST), "start_idx -1, end_idx"),
+    ("subject_entity", entity(SENTENCE[-3:], -3, len(SENTENCE) - 1), "is no span of"),
     ("subject_entity", entity(S_WORD, 3, 2), "start_idx 3, end_idx 2 is no span"),
     ("subject_entity", entity(S_WORD, 0, 999), "end_idx 999 is no span of"),
     ("subject_entity", entity(S_WORD, S_START + 1, S_LAST + 1), "stands"),
@@ -302,6 +303,14 @@ def test_entities_must_not_overlap(tiny_competition: Competition) -> None:
     (offence,) = catch(tiny_competition)
     assert "overlap" in offence.found
     assert offence.id == "0"
+
+
+def test_offences_stand_in_the_order_of_the_file(tiny_competition: Competition) -> None:
+    change_row(tiny_competition.train_path, 1, lambda row: row.update(id="0"))
+    change_row(tiny_competition.train_path, 30, lambda row: row.update(label="no such"))
+    change_row(tiny_competition.test_path, 0, lambda row: row.update(sentence=""))
+    places = [(offence.file, offence.line) for offence in catch(tiny_competition)]
+    assert places == [("train.csv", 3), ("train.csv", 32), ("test.csv", 2)]
 
 
 def test_a_row_with_two_faults_shows_both(tiny_competition: Competition) -> None:
@@ -364,6 +373,18 @@ def test_bytes_that_are_not_utf8_are_shown(tiny_competition: Competition) -> Non
     (offence,) = catch(tiny_competition)
     assert offence.line == 5
     assert "byte 0xff at byte" in offence.found
+
+
+def test_a_bad_line_inside_a_record_costs_that_record_only(
+    tiny_competition: Competition,
+) -> None:
+    path = tiny_competition.train_path
+    change_row(path, FIRST, lambda row: row.update(sentence=row["sentence"] + "\n끝"))
+    lines = path.read_bytes().split(b"\n")
+    lines[1] += b"\xff"
+    path.write_bytes(b"\n".join(lines))
+    (offence,) = catch(tiny_competition)
+    assert offence.line == 2
 
 
 def test_a_line_of_cp949_is_recognised(tiny_competition: Competition) -> None:

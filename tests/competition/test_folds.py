@@ -27,7 +27,7 @@ from competition.folds import (
 from competition.groups import share_out
 from competition.profile import Competition, FoldRules, resolve_competition
 from competition.rows import COLUMNS, OFFSET_COLUMNS, Rows, build_frame
-from tests.competition.conftest import N_TRAIN, TINY_PROFILE, write_tiny
+from tests.conftest import N_TRAIN, TINY_PROFILE, write_tiny
 
 
 def make_pairs(*triples: tuple[str, str, str]) -> Rows:
@@ -130,6 +130,16 @@ def test_the_seed_alone_decides(tiny_competition: Competition) -> None:
     first = build_folds(rows.gold, groups, count=3, seed=1)
     assert (first == build_folds(rows.gold, groups, count=3, seed=1)).all()
     assert (first != build_folds(rows.gold, groups, count=3, seed=2)).any()
+
+
+def test_the_seed_shuffles_what_is_alike_and_what_is_not() -> None:
+    alone = np.arange(500, dtype=np.int32)
+    alike = np.zeros(500, dtype=np.int16)
+    sizes = np.arange(1, 31)
+    different = np.repeat(np.arange(30), sizes).astype(np.int32)
+    for labels, groups in ((alike, alone), (np.zeros(sizes.sum(), dtype=np.int16), different)):
+        one, two = (build_folds(labels, groups, count=5, seed=seed) for seed in (1, 2))
+        assert (one != two).mean() > 0.5
 
 
 def test_without_group_by_folds_are_plainly_stratified(tmp_path: Path) -> None:
@@ -429,6 +439,14 @@ def test_a_sample_holds_whole_groups_and_labels_in_proportion() -> None:
             len(chosen) != len(sample_rows(labels, groups, size, seed=6, fold_count=5))
             or (chosen != sample_rows(labels, groups, size, seed=6, fold_count=5)).any()
         )
+
+
+def test_a_label_met_in_giant_groups_only_leaves_its_place_to_others() -> None:
+    groups = np.concatenate([np.zeros(60), np.arange(1, 141)]).astype(np.int32)
+    labels = np.concatenate([np.ones(60), np.zeros(140)]).astype(np.int16)
+    chosen = sample_rows(labels, groups, 50, seed=0, fold_count=5)
+    assert len(chosen) == 50
+    assert (labels[chosen] == 0).all()
 
 
 def test_a_sample_of_nothing_but_giant_groups_is_refused() -> None:

@@ -69,7 +69,7 @@ class TestAuprc:
         )
 
     def test_equals_scikit_learn_on_scores_that_are_no_probabilities(self):
-        rng, gold, probs = random_rows(5, 400, 4, 9, np.float32)
+        _, gold, probs = random_rows(5, 400, 4, 9, np.float32)
         logits = np.log(np.maximum(probs, 1e-6)) * 3
         np.testing.assert_allclose(
             auprc_by_class(gold, logits), sklearn_areas(gold, logits), atol=1e-9
@@ -183,13 +183,17 @@ class TestBestThreshold:
         assert score == 1.0
         assert decide(probs, 0, threshold).tolist() == [1, 0]
 
-    def test_of_equally_good_ones_the_nearest_to_half_the_score_is_taken(self):
-        # wrong rows at 0.2 bring F1 down; 0.9 alone and 0.9 with both 0.6 are no tie, so build one
-        probs = np.array([[0.1, 0.9], [0.4, 0.6], [0.5, 0.5], [0.8, 0.2]])
-        gold = np.array([1, 0, 1, 1])
-        # kept: 1 row -> 2/4, 2 rows -> 2/5, 3 rows -> 4/6, 4 rows -> 6/7
-        threshold, score = best_threshold(probs, gold, 0)
-        assert (threshold, score) == (pytest.approx(0.1), pytest.approx(6 / 7))
+    @pytest.mark.parametrize(
+        ("probabilities", "expected"), [([0.9, 0.8, 0.7, 0.6], 0.3), ([0.4, 0.38, 0.37, 0.1], 0.39)]
+    )
+    def test_of_equally_good_ones_the_nearest_to_half_the_score_is_taken(
+        self, probabilities, expected
+    ):
+        # right, wrong, wrong, right: one row kept gives 2/3, and so do all four; F*/2 is 1/3
+        positive = np.array(probabilities)
+        probs = np.stack([1 - positive, positive], axis=1)
+        threshold, score = best_threshold(probs, np.array([1, 0, 0, 1]), 0)
+        assert (threshold, score) == (pytest.approx(expected), pytest.approx(2 / 3))
 
     def test_nothing_right_scores_zero(self):
         threshold, score = best_threshold(np.array([[0.4, 0.6]]), np.array([0]), 0)

@@ -75,6 +75,7 @@ def make_result(
         recipe=recipe,
         variant={"why": "the idea", "name": key.variant},
         labels=labels,
+        data_hash=prepared.corpus.hash,
         folds_hash=prepared.folds.hash,
         route=f"length:{part}" if routes else None,
         routes_hash=routes.hash if routes else None,
@@ -122,7 +123,7 @@ def test_the_file_is_what_the_contract_says(store: Store, prepared: Prepared) ->
     metadata = json.loads(pq.read_metadata(path).metadata[b"predictions"])
     assert set(metadata) == {
         "schema_version", "key", "fingerprint", "recipe", "variant",
-        "labels", "folds_hash", "route", "routes_hash",
+        "labels", "data_hash", "folds_hash", "route", "routes_hash",
     }  # fmt: skip
 
 
@@ -348,6 +349,7 @@ def _foreign_row(result: Result) -> Result:
 REFUSED: dict[str, tuple[Callable[[Store, Prepared], None], str]] = {
     "fold missing": (_drop_fold, "seed 1 lacks folds 1"),
     "other folds": (_change(lambda r: replace(r, folds_hash="other")), "other folds"),
+    "other data": (_change(lambda r: replace(r, data_hash="other")), "other data"),
     "fold too high": (_change(lambda r: replace(r, key=ResultKey("v", 1, 3))), "other folds"),
     "other recipe": (_change(lambda r: replace(r, recipe="other")), "another recipe"),
     "row missing": (

@@ -14,7 +14,7 @@ from competition.profile import (
     read_profile,
     resolve_competition,
 )
-from tests.competition.conftest import FOREIGN_PROFILE, TINY_PROFILE, write_tiny
+from tests.conftest import FOREIGN_PROFILE, TINY_PROFILE, write_tiny
 
 ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "competition" / "profiles"

@@ -21,7 +21,7 @@ from competition.routes import (
     route_lengths,
 )
 from competition.rows import Rows
-from tests.competition.conftest import N_TEST, N_TRAIN, TINY_PROFILE, write_tiny
+from tests.conftest import N_TEST, N_TRAIN, TINY_PROFILE, write_tiny
 
 UNIT = "characters"
 

@@ -234,6 +234,37 @@ def test_a_missing_and_a_gigantic_file(tiny_competition: Competition, tmp_path: 
     assert time.perf_counter() - started < 5  # it was not read
 
 
+def test_a_file_of_nothing_but_offences_is_given_up(
+    tiny_competition: Competition, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("id,pred_label,probs\n" + "a,b\n" * 30_000, "utf-8")
+    report = check_submission(path, tiny_competition)
+    assert any("more than 1,200 offences" in offence.found for offence in report.offences)
+    assert len(report.offences) < 1_300
+
+
+def test_a_folder_and_a_device_are_no_submissions(tiny_competition: Competition) -> None:
+    for path in (tiny_competition.home, Path("/dev/zero")):
+        report = check_submission(path, tiny_competition)
+        assert "folder or a device" in report.offences[0].found
+
+
+def test_random_damage_is_an_offence_or_harmless(tiny_competition: Competition) -> None:
+    path = write(tiny_competition)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    pieces = [b"\0", b'"', b"\xff", b"\n", b"\r", b",", b"[", b"nan", b"\xef\xbb\xbf", b"-", b"e9"]
+    for _ in range(150):
+        place, piece = rng.integers(len(whole)), pieces[rng.integers(len(pieces))]
+        cut = rng.integers(3)
+        path.write_bytes(whole[:place] + piece + whole[place + cut :])
+        report = check_submission(path, tiny_competition)
+        for offence in (*report.offences, *report.remarks):
+            assert str(offence).isprintable()
+        build_check_tables(report)
+
+
 def test_a_huge_field_is_no_trouble(tiny_competition: Competition, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(f'id,pred_label,probs\n1000,no_relation,"[{"1" * 150_000}"\n', "utf-8")

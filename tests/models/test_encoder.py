@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from competition.errors import EncoderError
+from models.batches import collate, tokenize_rows
+from models.encoder import (
+    EncoderSource,
+    build_model,
+    load_tokenizer,
+    parameter_depth,
+    settle_encoder,
+)
+from models.formats import FORMATS
+from models.variant import resolve_variant
+from tests.models.conftest import ARCHITECTURES, SENTENCES, TINY_SCRATCH, make_encoder
+
+
+def variant(encoder: str, *overrides: tuple[str, Any]) -> Any:
+    return resolve_variant(
+        "typed-punct", encoder="none", encoder_override=encoder, overrides=overrides, save_as="v"
+    )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_local_folder_of_each_architecture_is_loaded_and_fed(
+    architecture: str, tmp_path: Path, prepared: Any
+) -> None:
+    folder = make_encoder(architecture, tmp_path / architecture)
+    wanted = variant(str(folder), ("format", "typed-marker"))
+    source = settle_encoder(wanted, sentences=(), cache_dir=tmp_path)
+    form = FORMATS["typed-marker"]
+    tokenizer = load_tokenizer(source, form.new_tokens(["PER", "ORG", "LOC"]))
+    model = build_model(wanted, source, labels=4, vocabulary=len(tokenizer), device_type="cpu")
+    assert model.encoder.get_input_embeddings().num_embeddings == len(tokenizer)
+    rows = tokenize_rows(prepared.corpus.train, form, tokenizer, 256)
+    batch = collate(rows, [0, 1, 2], tokenizer.pad_token_id)
+    logits = model.eval()(batch.input_ids, batch.attention_mask, batch.positions)
+    assert logits.shape == (3, 4)
+    alone = collate(rows, [1], tokenizer.pad_token_id)
+    one = model(alone.input_ids, alone.attention_mask, alone.positions)
+    torch.testing.assert_close(one[0], logits[1], atol=1e-5, rtol=1e-4)  # padding is not read
+    depths = {parameter_depth(name, 2) for name, _ in model.named_parameters()}
+    assert depths == {0, 1, 2, 3}
+
+
+def test_weights_in_half_precision_are_trained_in_float32(tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    folder = make_encoder("roberta", tmp_path / "r")
+    AutoModel.from_pretrained(folder).half().save_pretrained(folder)
+    source = settle_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)
+    model = build_model(variant(str(folder)), source, labels=4, vocabulary=9, device_type="cpu")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_marker_tokens_are_known_whole_and_only_where_asked(tmp_path: Path) -> None:
+    source = EncoderSource("t", make_encoder("bert", tmp_path), "i", has_weights=True)
+    plain, marked = load_tokenizer(source), load_tokenizer(source, ("[SUBJ]", "[/SUBJ]"))
+    assert len(marked) == len(plain) + 2
+    assert marked.tokenize("가[SUBJ]나")[1] == "[SUBJ]"
+
+
+def test_scratch_is_made_once_and_the_same_everywhere(tmp_path: Path) -> None:
+    wanted = variant("scratch", *TINY_SCRATCH)
+    here = settle_encoder(wanted, sentences=SENTENCES, cache_dir=tmp_path / "a", reserved=("PER",))
+    again = settle_encoder(wanted, sentences=SENTENCES, cache_dir=tmp_path / "a", reserved=("PER",))
+    there = settle_encoder(wanted, sentences=SENTENCES, cache_dir=tmp_path / "b", reserved=("PER",))
+    assert here == again
+    assert here.identity == there.identity
+    other = settle_encoder(wanted, sentences=SENTENCES[:2], cache_dir=tmp_path / "a")
+    assert other.identity != here.identity
+    tokenizer = load_tokenizer(here)
+    assert tokenizer.tokenize("PER")[0] == "PER"
+    assert not tokenizer("비틀즈의 조지")["input_ids"].count(tokenizer.unk_token_id)
+
+
+def test_identity_follows_content_not_place(tmp_path: Path) -> None:
+    first = make_encoder("bert", tmp_path / "one")
+    second = make_encoder("bert", tmp_path / "two")
+    identities = [
+        settle_encoder(variant(str(f)), sentences=(), cache_dir=tmp_path).identity
+        for f in (first, second)
+    ]
+    assert identities[0] == identities[1]
+    (second / "config.json").write_text((second / "config.json").read_text() + "\n")
+    changed = settle_encoder(variant(str(second)), sentences=(), cache_dir=tmp_path)
+    assert changed.identity != identities[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("./missing", "does not exist"),
+        ("klue/roberta-large", "use --encoder FOLDER"),
+        ("no such name", "use --encoder FOLDER"),
+    ],
+)
+def test_an_encoder_out_of_reach_gives_one_clear_line(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(EncoderError, match=said) as caught:
+        settle_encoder(variant(name), sentences=(), cache_dir=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    folder = make_encoder("bert", tmp_path / "e")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(EncoderError, match="holds no weights"):
+        settle_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)
+    (folder / "config.json").unlink()
+    with pytest.raises(EncoderError, match=r"no config\.json"):
+        settle_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from competition.errors import TrainingError
+from models.encoder import RelationModel, build_model, load_tokenizer
+from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
+from models.jobs import JobSpec, open_inputs
+from models.losses import cross_entropy
+from models.states import read_weights, round_weights, write_weights
+from models.training import (
+    FitReport,
+    Progress,
+    Watch,
+    build_optimizer,
+    fit_fold,
+    predict_rows,
+    set_rates,
+)
+
+Specs = Callable[..., list[JobSpec]]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    fix_randomness_of_kernels()
+
+
+def fit(spec: JobSpec, watch: Watch, **options: Any) -> tuple[RelationModel, FitReport]:
+    tokenizer = load_tokenizer(spec.source, spec.new_tokens)
+    torch.manual_seed(1)
+    model = build_model(
+        spec.variant,
+        spec.source,
+        labels=len(spec.labels),
+        vocabulary=len(tokenizer),
+        device_type="cpu",
+    )
+    accelerator = build_accelerator(choose_precision(spec.variant.run.precision))
+    options.setdefault("seed", 3)
+    report = fit_fold(
+        model,
+        spec.variant,
+        options.pop("inputs", open_inputs(spec, tokenizer.pad_token_id)),
+        accelerator=accelerator,
+        fold=0,
+        watch=watch,
+        **options,
+    )
+    return model, report
+
+
+def same(a: RelationModel, b: RelationModel) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def stop_at(step: int) -> Watch:
+    at = 0
+
+    def should_stop() -> bool:
+        nonlocal at
+        at += 1
+        return at >= step
+
+    return Watch(report=lambda progress: None, should_stop=should_stop, log=lambda text: None)
+
+
+@pytest.mark.parametrize("variant", ["typed-punct", "concat-cls"])
+def test_eight_rows_are_learned_by_heart(
+    variant: str, make_specs: Specs, quiet_watch: Watch
+) -> None:
+    overrides = (
+        ("train.epochs", 250),
+        ("train.lr", 5e-3),
+        ("train.label_smoothing", 0.0),
+        ("train.head_dropout", 0.0),
+        ("scratch.dropout", 0.0),
+    )
+    spec = make_specs(variant, *overrides)[0]
+    inputs = open_inputs(spec, 0)
+    eight = replace(
+        inputs,
+        train_rows=inputs.train_rows[:8],
+        train_label_ids=inputs.train_label_ids[:8],
+    )
+    model, report = fit(spec, quiet_watch, inputs=eight)
+    assert report.loss < 0.1
+    probs = predict_rows(
+        model, eight.train, eight.train_rows, accelerator=build_accelerator("float32"),
+        pad_id=0, micro_tokens=100,
+    )
+    assert probs.argmax(axis=1).tolist() == eight.train_label_ids.tolist()
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
+
+
+def test_one_seed_gives_one_set_of_bits_and_another_gives_others(
+    make_specs: Specs, quiet_watch: Watch
+) -> None:
+    spec = make_specs()[0]
+    first, again = fit(spec, quiet_watch)[0], fit(spec, quiet_watch)[0]
+    assert same(first, again)
+    assert not same(first, fit(spec, quiet_watch, seed=4)[0])
+
+
+def test_micro_batches_add_up_to_one_step(make_specs: Specs, quiet_watch: Watch) -> None:
+    still = (("train.head_dropout", 0.0), ("scratch.dropout", 0.0))
+    whole = make_specs("typed-punct", *still)[0]
+    split = replace(whole, variant=make_specs("typed-punct", *still, ("run.micro_tokens", 60))[0].variant)
+    assert split.variant.run.micro_tokens != whole.variant.run.micro_tokens
+    one, many = fit(whole, quiet_watch)[0], fit(split, quiet_watch)[0]
+    for a, b in zip(one.state_dict().values(), many.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=2e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_resumed_fit_ends_in_the_same_bits(
+    precision: str, make_specs: Specs, quiet_watch: Watch, tmp_path: Path
+) -> None:
+    spec = make_specs("typed-punct", ("run.precision", precision))[0]
+    straight, full = fit(spec, quiet_watch)
+    assert full.finished
+    path = tmp_path / "state.safetensors"
+    for step in (3, 2, 4):  # interrupted three times, each time a few steps further
+        _, part = fit(spec, stop_at(step), state_path=path, fingerprint="f")
+        assert not part.finished
+    assert part.first_step == 5
+    assert part.steps == 9
+    resumed, report = fit(spec, quiet_watch, state_path=path, fingerprint="f")
+    assert report.first_step == 9
+    assert same(straight, resumed)
+
+
+def test_a_foreign_or_torn_state_is_not_used(
+    make_specs: Specs, quiet_watch: Watch, tmp_path: Path
+) -> None:
+    spec = make_specs()[0]
+    path = tmp_path / "state.safetensors"
+    fit(spec, stop_at(2), state_path=path, fingerprint="f")
+    assert fit(spec, stop_at(1), state_path=path, fingerprint="g")[1].first_step == 0
+    fit(spec, stop_at(2), state_path=path, fingerprint="f")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert fit(spec, stop_at(1), state_path=path, fingerprint="f")[1].first_step == 0
+
+
+def test_a_state_that_cannot_be_written_is_said_and_leaves_nothing(
+    make_specs: Specs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("models.states.save_file", full_disk)
+    with pytest.raises(TrainingError, match="is the disk full"):
+        fit(make_specs()[0], stop_at(2), state_path=tmp_path / "state.safetensors")
+    assert list(tmp_path.glob("*state*")) == []
+
+
+def test_a_loss_that_is_no_number_stops_the_fit(make_specs: Specs, quiet_watch: Watch) -> None:
+    spec = make_specs("typed-punct", ("train.lr", 1e30), ("train.warmup_frac", 0))[0]
+    with pytest.raises(TrainingError, match=r"the loss became nan by step \d+; lower train\.lr"):
+        fit(spec, quiet_watch)
+
+
+def test_progress_is_told_with_rate_and_time_left(make_specs: Specs) -> None:
+    heard: list[Progress] = []
+    watch = Watch(report=heard.append, should_stop=lambda: False, log=lambda text: None)
+    report = fit(make_specs()[0], watch)[1]
+    assert heard[-1].step == heard[-1].steps == report.steps
+    assert heard[-1].rows_per_s > 0
+    assert math.isclose(heard[-1].eta_s, 0)
+
+
+def test_rates_fall_with_depth_and_norms_are_not_decayed(make_specs: Specs) -> None:
+    spec = make_specs("typed-punct", ("train.layer_decay", 0.5), ("scratch.layers", 3))[0]
+    model = build_model(spec.variant, spec.source, labels=4, vocabulary=400, device_type="cpu")
+    optimizer = build_optimizer(model, spec.variant.train)
+    set_rates(optimizer, spec.variant.train, 1000, 1001)
+    name_of = {id(p): name for name, p in model.named_parameters()}
+    scale = {
+        name_of[id(p)]: group["rate_scale"] for group in optimizer.param_groups for p in group["params"]
+    }
+    assert len(scale) == len(name_of)
+    assert scale["head.out.weight"] == 1
+    assert scale["encoder.layers.2.mlp.Wo.weight"] == 1
+    assert scale["encoder.layers.0.mlp.Wo.weight"] == 0.25
+    assert scale["encoder.embeddings.tok_embeddings.weight"] == 0.125
+    decayed = {
+        name_of[id(p)]
+        for group in optimizer.param_groups
+        if group["weight_decay"]
+        for p in group["params"]
+    }
+    assert "encoder.layers.0.mlp_norm.weight" not in decayed
+    assert "head.out.bias" not in decayed
+    assert "head.out.weight" in decayed
+
+
+def test_smoothed_cross_entropy_is_a_sum_over_rows() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+    gold = torch.tensor([0, 2])
+    log_probs = torch.log_softmax(logits, dim=1)
+    by_hand = -(0.9 * log_probs[[0, 1], gold] + 0.1 * log_probs.mean(dim=1)).sum()
+    torch.testing.assert_close(cross_entropy(logits, gold, 0.1), by_hand)
+
+
+def test_what_is_saved_is_what_predicts(
+    make_specs: Specs, quiet_watch: Watch, tmp_path: Path
+) -> None:
+    spec = make_specs()[0]
+    model, _ = fit(spec, quiet_watch)
+    weights = round_weights(model)
+    assert {w.dtype for w in weights.values() if w.is_floating_point()} == {torch.float16}
+    write_weights(tmp_path / "model.safetensors", weights, {"a": 1})
+    other = fit(spec, stop_at(1))[0]
+    assert not same(model, other)
+    assert read_weights(tmp_path / "model.safetensors", other) == {"a": 1}
+    assert same(model, other)
+
+
+def test_weights_beyond_16_bits_are_refused(make_specs: Specs) -> None:
+    spec = make_specs()[0]
+    model = build_model(spec.variant, spec.source, labels=4, vocabulary=400, device_type="cpu")
+    with torch.no_grad():
+        model.head.out.weight[0, 0] = 1e6  # type: ignore[index,union-attr,operator]
+    with pytest.raises(TrainingError, match="do not fit 16 bits"):
+        round_weights(model)

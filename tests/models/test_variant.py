@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from competition.errors import UsageError, VariantError
+from models.variant import fingerprint, list_variants, parse_override, resolve_variant
+
+
+def resolve(name: str = "typed-punct", **options: Any) -> Any:
+    return resolve_variant(name, encoder="klue/roberta-large", **options)
+
+
+@pytest.mark.parametrize("name", list_variants())
+def test_every_shipped_variant_resolves_and_says_why(name: str) -> None:
+    variant = resolve(name)
+    assert variant.name == name
+    assert len(variant.why) > 20
+
+
+def test_the_nearer_setting_wins() -> None:
+    variant = resolve(
+        recommended={"train.lr": 1.0, "train.epochs": 9, "format": "concat"},
+        profile_overrides={"train.lr": 2.0, "train.clip_norm": 5.0},
+        overrides=[("train.lr", 3.0), ("train.lr", 4.0)],
+    )
+    assert (variant.train.lr, variant.train.epochs, variant.train.clip_norm) == (4.0, 9, 5.0)
+    assert variant.format == "typed-punct"  # the variant's own file
+
+
+def test_an_override_makes_a_variant_of_its_own() -> None:
+    assert resolve(encoder_override="scratch").name == "typed-punct@scratch"
+    assert resolve(encoder_override="klue/roberta-large").name == "typed-punct"
+    assert resolve(overrides=[("train.lr", 1e-5)]).name == "typed-punct@lr=1e-05"
+    assert resolve(overrides=[("seeds", [1]), ("run.precision", "bf16")]).name == "typed-punct"
+    assert resolve(encoder_override="a/b", overrides=[("head", "cls")], save_as="x").name == "x"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("train.lr", -1, "train.lr"),
+        ("train.rate", 1, "choose one of adam_beta2, batch_rows"),
+        ("head", "cl", "choose one of cls, entity-start"),
+        ("format", "x", "choose one of concat"),
+        ("loss", "x", "cross-entropy"),
+        ("train", 3, "train"),
+        ("head.deep", 3, "holds one value"),
+        ("scratch.heads", 3, "multiple of 2 × heads"),
+        ("route", "length:tall", "route"),
+    ],
+)
+def test_a_wrong_setting_names_key_and_choices(key: str, value: object, said: str) -> None:
+    with pytest.raises(VariantError, match=said):
+        resolve(overrides=[(key, value)])
+
+
+def test_an_unknown_variant_names_the_choices(tmp_path: Path) -> None:
+    with pytest.raises(VariantError, match="concat-cls"):
+        resolve("nope")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("why = ")
+    with pytest.raises(VariantError, match=r"broken\.toml is not valid TOML"):
+        resolve(str(broken))
+
+
+def test_a_file_of_ones_own_may_share_one_base(tmp_path: Path) -> None:
+    (tmp_path / "parent.toml").write_text('why = "p"\nformat = "concat"\nhead = "cls"\n')
+    (tmp_path / "child.toml").write_text('base = "parent"\nwhy = "c"\n[train]\nlr = 0.5\n')
+    child = resolve(str(tmp_path / "child.toml"))
+    assert (child.name, child.why, child.format, child.train.lr) == ("child", "c", "concat", 0.5)
+    (tmp_path / "grand.toml").write_text('base = "child"\nwhy = "g"\n')
+    with pytest.raises(VariantError, match="one level"):
+        resolve(str(tmp_path / "grand.toml"))
+
+
+def test_a_name_cannot_leave_its_folder() -> None:
+    with pytest.raises(UsageError):
+        resolve(save_as="../x")
+
+
+def test_overrides_need_an_equals_sign() -> None:
+    with pytest.raises(VariantError, match="key=value"):
+        parse_override("train.lr")
+
+
+def test_the_fingerprint_sees_what_changes_results_and_nothing_else() -> None:
+    base = fingerprint(resolve().recipe())
+    assert base == fingerprint(resolve(save_as="other", overrides=[("run.micro_tokens", 99)]).recipe())
+    assert base == fingerprint(resolve(overrides=[("scratch.layers", 2), ("seeds", [7])]).recipe())
+    assert base != fingerprint(resolve(overrides=[("train.lr", 1e-6)]).recipe())
+    assert base != fingerprint(resolve(overrides=[("max_tokens", 100)]).recipe())
