@@ -31,7 +31,8 @@ app = typer.Typer(
 INCOMPLETE_EXIT = 3
 
 CompetitionOption = Annotated[
-    str | None, typer.Option("--competition", help="A profile's name, or the path of its TOML file.")
+    str | None,
+    typer.Option("--competition", help="A profile's name, or the path of its TOML file."),
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="The folder of its CSV files.")]
 LimitOption = Annotated[
@@ -62,7 +63,9 @@ def show(
     variant: Annotated[str, typer.Argument(help="A variant's name, or the path of its TOML file.")],
     rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows.")] = 3,
     split: Annotated[str, typer.Option("--split", help="train or test.")] = "train",
-    ids: Annotated[str | None, typer.Option("--ids", help="These row ids, comma-separated.")] = None,
+    ids: Annotated[
+        str | None, typer.Option("--ids", help="These row ids, comma-separated.")
+    ] = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help="As in fold.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
     competition: CompetitionOption = None,

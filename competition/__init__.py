@@ -1,0 +1,1 @@
+"""The ground floor: what a competition is. Imports no learning library."""

@@ -17,7 +17,7 @@ from competition.assessment import Assessment, Side
 from competition.blend_report import BlendReport
 from competition.console import Column, Kind, Table
 from competition.intervals import Paired
-from competition.search import BEST_SINGLE, BLEND, UNIFORM
+from competition.search import BEST_SINGLE, BLEND, CONVEX, UNIFORM
 
 SHARES_SHOWN = 8
 POSITIVE_TOLERANCE = 0.10  # share of positive labels, out-of-fold against test
@@ -30,15 +30,21 @@ def judge_blend(report: BlendReport) -> list[str]:
     if len(report.members) == 1:
         return [f"Only {report.members[0].name} is there to blend: just its threshold was tuned."]
     lines = []
-    for key in (BEST_SINGLE, UNIFORM):
+    for key, name in ((BEST_SINGLE, "best single variant"), (UNIFORM, "uniform mean")):
         paired = report.compared[key].f1
         figures = _write_paired(paired)
         if paired.low > 0:
-            lines.append(f"The blend beats the {key} in truth, by {figures}.")
+            lines.append(f"The blend beats the {name} in truth, by {figures}.")
         elif paired.high < 0:
-            lines.append(f"The blend is worse than the {key}, by {figures}: submit that instead.")
+            lines.append(f"The blend is worse than the {name}, by {figures}: submit that instead.")
         else:
-            lines.append(f"The blend does not beat the {key} beyond doubt: {figures}.")
+            lines.append(f"The blend does not beat the {name} beyond doubt: {figures}.")
+    convex = report.compared[CONVEX].f1
+    if convex.difference < 0:
+        lines.append(
+            "The convex weights alone do as well nested, so the search overfits: the blend minus"
+            f" them is {_write_paired(convex)}."
+        )
     fitted, nested = report.fitted[BLEND].f1.value, report.nested[BLEND].f1.value
     lines.append(
         f"Fitted micro-F1 is {100 * (fitted - nested):+.2f} against nested: what tuning on the same"
@@ -63,9 +69,9 @@ def find_partings(oof: Side, test: Side) -> list[str]:
     noise = NOISE_SDS * 0.5 * math.sqrt(per_row)
     if abs(test.confidence - oof.confidence) > max(CONFIDENCE_TOLERANCE, noise):
         found.append(
-            f"Warning: mean confidence is {test.confidence:.3f} on test rows and"
-            f" {oof.confidence:.3f} out-of-fold: test rows are unlike the train rows, or a member"
-            " has seen its out-of-fold rows."
+            f"Warning: mean confidence is {100 * test.confidence:.1f}% on test rows and"
+            f" {100 * oof.confidence:.1f}% out-of-fold: test rows are unlike the train rows, or a"
+            " member has seen its out-of-fold rows."
         )
     return found
 
@@ -89,7 +95,7 @@ def _write_paired(paired: Paired) -> str:
 
 
 def _score_columns(shifted_share: float | None) -> list[Column]:
-    """Columns for what ``_score_row`` holds."""
+    """Columns for what ``_score_row`` holds; shifted intervals stay in the JSON."""
     columns = [
         Column("f1", "micro-F1", "score"),
         Column("f1_interval", "95%", "interval"),
@@ -97,12 +103,10 @@ def _score_columns(shifted_share: float | None) -> list[Column]:
         Column("auprc_interval", "95%", "interval"),
     ]
     if shifted_share is not None:
-        at = f"at {100 * shifted_share:.0f}% negative"
+        at = f"at {100 * shifted_share:.0f}%"
         columns += [
             Column("shifted_f1", f"micro-F1 {at}", "score"),
-            Column("shifted_f1_interval", "95%", "interval"),
             Column("shifted_auprc", f"AUPRC {at}", "score"),
-            Column("shifted_auprc_interval", "95%", "interval"),
         ]
     return columns
 
@@ -164,6 +168,11 @@ def _systems_table(report: BlendReport) -> Table:
             row = {"system": system, "estimate": estimate, "threshold": threshold}
             rows.append(row | _score_row(assessment))
     notes = ["All under the same decision rule. Nested: chosen and tuned on the other folds."]
+    if report.shifted_share is not None:
+        at = f"{100 * report.shifted_share:.0f}%"
+        notes.append(
+            f"At {at}: rows reweighted until {at} of them are negative; nothing is tuned so."
+        )
     return Table("systems", "Ways of weighing", columns, rows, notes)
 
 

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["text", "count", "score", "interval", "share", "difference", "number"]
+
+
+FORMATTERS: dict[Kind, Callable[[Any], str]] = {
+    "text": str,
+    "count": lambda value: f"{value:,}",
+    "score": lambda value: f"{100 * value:.2f}",
+    "difference": lambda value: f"{100 * value:+.2f}",
+    "interval": lambda value: f"{100 * value[0]:.2f}–{100 * value[1]:.2f}",
+    "share": lambda value: f"{100 * value:.1f}%",
+    "number": lambda value: f"{value:.4g}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +51,14 @@ def format_value(value: Any, kind: Kind) -> str:
 
     >>> format_value(0.7153, "score"), format_value((0.7, 0.73), "interval")
     ('71.53', '70.00–73.00')
-    >>> format_value(None, "score"), format_value(0.294, "share"), format_value(-0.012, "difference")
-    ('–', '29.4%', '-1.20')
+    >>> format_value(None, "score"), format_value(0.294, "share")
+    ('–', '29.4%')
+    >>> format_value(-0.012, "difference")
+    '-1.20'
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    match kind:
-        case "score":
-            return f"{100 * value:.2f}"
-        case "difference":
-            return f"{100 * value:+.2f}"
-        case "interval":
-            low, high = value
-            return f"{100 * low:.2f}–{100 * high:.2f}"
-        case "share":
-            return f"{100 * value:.1f}%"
-        case "count":
-            return f"{value:,}"
-        case "number":
-            return f"{value:.4g}"
-        case "text":
-            return str(value)
+    return FORMATTERS[kind](value)
 
 
 def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
@@ -82,7 +80,9 @@ def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
             grid = RichTable(title=escape(table.title), title_justify="left", title_style="bold")
             for column in table.columns:
                 right = column.kind != "text"
-                grid.add_column(escape(column.header), justify="right" if right else "left")
+                grid.add_column(
+                    escape(column.header), justify="right" if right else "left", no_wrap=right
+                )
             for row in table.rows:
                 cells = (format_value(row.get(c.key), c.kind) for c in table.columns)
                 grid.add_row(*(escape(cell) for cell in cells))

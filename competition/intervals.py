@@ -101,8 +101,10 @@ def f1_replicates(
         )
         for column in hits.T
     ]
-    per_group = np.stack(columns, axis=1)
-    return np.concatenate([f1_from_sums(counts @ per_group) for counts in resamples.chunks()])
+    per_group = np.stack(columns).astype(np.float64)
+    # einsum sums in one order whatever the number of threads, a matrix product need not
+    sums = (np.einsum("rg,cg->rc", counts, per_group) for counts in resamples.chunks())
+    return np.concatenate([f1_from_sums(each) for each in sums])
 
 
 def f1_interval(

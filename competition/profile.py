@@ -35,7 +35,6 @@ HOME_VARIABLE = "COMPETITION_HOME"
 SLUG = r"^[a-z0-9][a-z0-9._-]*$"
 _PACKAGE = Path(__file__).resolve().parent
 _PROFILES = _PACKAGE / "profiles"
-
 _Item = TypeVar("_Item")
 
 
@@ -298,9 +297,7 @@ class Competition:
         if self.limit is not None:
             line += f"; limited to about {self.limit:,} train rows, for trying out only"
         if self.is_demo_fallback:
-            line += (
-                f". This is the bundled demo, because the data of {DEFAULT_PROFILE} is not there"
-            )
+            line += f". This is the bundled demo, as the data of {DEFAULT_PROFILE} is not there"
         return line
 
 

@@ -117,8 +117,8 @@ def search_weights(rows: PooledRows, starts: Sequence[Point], plan: SearchPlan) 
 
     Each trial proposes linear weights in [0, w_max] and takes the threshold that is best for them:
     proposed as one more dimension, the threshold left most trials at a bad one, and 300 trials
-    found half the gain. A penalty on the distance from the first start (the convex weights) guides
-    the search; what is returned is the best unpenalised point that was tried.
+    found less than a third of the gain. A penalty on the distance from the first start (the convex
+    weights) guides the search; what is returned is the best unpenalised point that was tried.
 
     Args:
         rows: what is fitted on.

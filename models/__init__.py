@@ -1,0 +1,1 @@
+"""The middle floor: what learns, and how it is trained."""

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from competition.rows import Row, Rows
 from competition.errors import FormatError
 from competition.files import write_atomically
+from competition.rows import Row, Rows
 from models.formats import Format, Formatted, Span
 from models.heads import Positions
 
@@ -68,9 +68,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         moved = (getattr(self.positions, name).to(device) for name in Positions.names())
-        return Batch(
-            self.input_ids.to(device), self.attention_mask.to(device), Positions(*moved)
-        )
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), Positions(*moved))
 
 
 def tokenize_rows(rows: Rows, form: Format, tokenizer: Any, max_tokens: int) -> TokenizedRows:

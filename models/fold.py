@@ -15,7 +15,8 @@ from competition.predictions import ResultKey, Store, find_missing_folds, read_m
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
 from models.hardware import threads_per_job
-from models.jobs import FoldRequest, JobOutcome, JobSpec, plan_jobs
+from models.job import JobOutcome, JobSpec
+from models.jobs import FoldRequest, plan_jobs
 from models.training import Progress
 from models.variant import Variant
 from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
@@ -87,9 +88,7 @@ def build_summary(prepared: Prepared, variants: Sequence[Variant], run: FoldRun)
         share = profile.metrics.shifted_negative_share
         notes.append(f"F1 shifted: reweighted to {share:.0%} {profile.negative_label}.")
     if run.stopped:
-        notes.append(
-            f"{len(run.stopped)} jobs are not done; run the same command again to go on."
-        )
+        notes.append(f"{len(run.stopped)} jobs are not done; run the same command again to go on.")
     elif all(not row["missing"] for row in rows):
         notes.append("Next: python run.py blend")
     return Table("fold", "Out-of-fold scores", COLUMNS, rows, notes)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from competition.rows import Entity, Row
 from competition.errors import FormatError
+from competition.rows import Entity, Row
 
 RESULT_VERSION = 1
 

@@ -21,6 +21,7 @@ from competition.files import check_name
 
 VARIANTS_DIR = Path(__file__).parent / "variants"
 SCRATCH = "scratch"
+MOST_NAME_CHARS = 60  # a derived name beyond it is a hash instead
 OUTSIDE_FINGERPRINT = frozenset({"name", "why", "seeds", "run"})
 
 Settings = dict[str, Any]
@@ -44,7 +45,9 @@ class TrainSettings(_Frozen):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     head_dropout: float = Field(0.1, ge=0, lt=1)
-    bucket_steps: int = Field(16, ge=1, description="steps whose rows are sorted by length together")
+    bucket_steps: int = Field(
+        16, ge=1, description="steps whose rows are sorted by length together"
+    )
 
 
 class ScratchSettings(_Frozen):
@@ -70,7 +73,9 @@ class RunSettings(_Frozen):
     """How the work is laid on the hardware; provenance, outside the fingerprint."""
 
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    micro_tokens: int = Field(8192, ge=16, description="most tokens, padding included, held at once")
+    micro_tokens: int = Field(
+        8192, ge=16, description="most tokens, padding included, held at once"
+    )
     gradient_checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     state_every_s: float = Field(60.0, gt=0, description="seconds between training states")
@@ -244,13 +249,16 @@ def _set_dotted(tree: Settings, key: str, value: Any, *, where: str) -> None:
 
 
 def _is_outside(key: str) -> bool:
-    return key.split(".")[0] in OUTSIDE_FINGERPRINT
+    return key.split(".", maxsplit=1)[0] in OUTSIDE_FINGERPRINT
 
 
 def _derived_name(stem: str, encoder: str | None, changed: Sequence[tuple[str, Any]]) -> str:
     extras = [Path(encoder).name] if encoder else []
     extras += [f"{key.split('.')[-1]}={_plain(value)}" for key, value in changed]
-    return f"{stem}@{'+'.join(extras)}" if extras else stem
+    name = f"{stem}@{'+'.join(extras)}" if extras else stem
+    if len(name) <= MOST_NAME_CHARS:
+        return name
+    return f"{stem}@{fingerprint({'encoder': encoder, 'changed': list(changed)})[:12]}"
 
 
 def _plain(value: Any) -> str:

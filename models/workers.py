@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from competition.errors import HarnessError, TrainingError
 from competition.predictions import ResultKey, Store
-from models.jobs import LOG_FILE, JobOutcome, JobSpec, run_job
+from models.job import LOG_FILE, JobOutcome, JobSpec, run_job
 from models.training import Progress, Watch
 
 PRELOAD = ("models.workers", "transformers", "accelerate", "safetensors.torch")
@@ -254,7 +254,9 @@ def _stop_requests() -> Iterator[threading.Event]:
         print("stopping: running jobs write their state; once more to kill", file=sys.stderr)
         asked.set()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield asked
     finally:

@@ -14,7 +14,7 @@ from random import Random
 from typing import TypeVar
 
 from competition.demo.draft import EVENTS, SUBJECT_TYPES, Draft, Sentence
-from competition.demo.names import FAMILIES, SLOTS, Name, build_name
+from competition.demo.names import FAMILIES, SLOTS, Name
 from competition.demo.phrase import Event, Phrase, Slot, parse_phrases
 from competition.demo.phrases_neutral import (
     CLOSINGS,
@@ -41,8 +41,8 @@ EXTRA_CLAUSES = ((0, 320), (1, 430), (2, 180), (3, 40), (6, 18), (10, 8), (16, 4
 OPENER_FRAC = 0.30
 CLOSING_FRAC = 0.10
 # How often an entity is named again, and how often inside a longer word; both more often in test.
-REPEAT_FRAC = {"train": 0.035, "test": 0.09}
-NESTED_FRAC = {"train": 0.045, "test": 0.08}
+REPEAT_FRAC = {"train": 0.045, "test": 0.09}
+NESTED_FRAC = {"train": 0.055, "test": 0.08}
 LEADING_REPEAT_FRAC = 0.4
 SHARED_ENTITY_FRAC = 0.55
 SAME_TOPIC_FRAC = 0.75
@@ -112,10 +112,10 @@ def compose(rng: Random, seed: Seed, source: str, split: str) -> tuple[Sentence,
         split: `train`, or `test`, where phrases kept for test rows may be used.
 
     Returns:
-        The sentence, and the seed with the names that the first clause got.
+        The sentence, and the seed with the names that its event got.
     """
     draft = Draft(rng, split)
-    core = _plan_core(draft, seed)
+    core, bound = _plan_core(draft, seed)
     together, apart = [core], list[Clause]()
     for _ in range(_draw(rng, EXTRA_CLAUSES)):
         clause = _plan_extra(draft, seed.event, core)
@@ -126,7 +126,7 @@ def compose(rng: Random, seed: Seed, source: str, split: str) -> tuple[Sentence,
     _plan_repetition(draft, core, clauses)
     _write_clauses(draft, clauses, source)
     text = "".join(draft.parts)
-    names = {letter: draft.cast[entity] for letter, entity in core.bound.items()}
+    names = {letter: draft.cast[entity] for letter, entity in bound.items()}
     sentence = Sentence(text, source, tuple(draft.cast), tuple(draft.mentions), draft.facts)
     return sentence, Seed(seed.event, names)
 
@@ -135,24 +135,26 @@ def _draw(rng: Random, options: Sequence[tuple[_T, int]]) -> _T:
     return rng.choices([value for value, _ in options], [weight for _, weight in options])[0]
 
 
-def _plan_core(draft: Draft, seed: Seed) -> Clause:
-    """Plan the first clause: one of the event, or another that will hold its noun phrase."""
+def _plan_core(draft: Draft, seed: Seed) -> tuple[Clause, dict[str, int]]:
+    """Plan the first clause: one of the event, or another that will hold its noun phrase.
+
+    Returns:
+        The clause, and the entities of the event's slots.
+    """
     event, rng = seed.event, draft.rng
     bound = {letter: draft.add(name) for letter, name in seed.names.items()}
-    as_noun = event.nouns and rng.random() < NOUN_CORE_FRAC
-    if event.clauses and not as_noun:
+    if event.clauses and not (event.nouns and rng.random() < NOUN_CORE_FRAC):
         fitting = [p for p in event.clause_phrases if set(seed.names) <= set(p.letters)]
         phrase = draft.choose(fitting or event.clause_phrases)
         draft.bind(phrase, bound)
         draft.state(event, bound)
-        return Clause(phrase, bound)
-    head = draft.choose(event.noun_phrases).head
-    if head not in bound:
-        bound[head] = draft.add(build_name(rng, head))
-    entity = bound[head]
-    draft.pending[entity] = (event, dict(bound))
-    clause = _plan_about(draft, rng.choice(_events_with_clause(draft.cast[entity].kind)), entity)
-    return Clause(clause.phrase, clause.bound)
+        return Clause(phrase, bound), bound
+    phrase = draft.choose(event.noun_phrases)
+    draft.bind(phrase, bound)
+    entity = bound[phrase.head]
+    draft.pending[entity] = (event, bound)
+    carrier = rng.choice(_events_with_clause(draft.cast[entity].kind))
+    return _plan_about(draft, carrier, entity), bound
 
 
 def _plan_about(draft: Draft, event: Event, entity: int, *, as_topic: bool = False) -> Clause:
@@ -213,10 +215,11 @@ def _write_clauses(draft: Draft, clauses: Sequence[Clause], source: str) -> None
         _write_aside(draft, rng.choice(OPENERS[source]))
         draft.write(" ")
     before: int | None = None
-    for draft.clause, clause in enumerate(clauses):
+    for number, clause in enumerate(clauses):
+        draft.clause = number
         _write_clause(draft, clause, before)
         before = clause.topic
-        if draft.clause < len(clauses) - 1:
+        if number < len(clauses) - 1:
             link = _draw(rng, LINKS)
             is_polite = source == "policy_briefing" and link.startswith("다")
             draft.write(POLITE_LINK if is_polite else link)

@@ -157,7 +157,7 @@ def test_the_demo_stands_in_only_when_nothing_is_named(tmp_path: Path) -> None:
     fallback = resolve_competition(None, None, None, home=tmp_path)
     assert fallback.is_demo_fallback
     assert fallback.name == "demo"
-    assert "bundled demo, because the data of klue-re is not there" in fallback.headline
+    assert "bundled demo, as the data of klue-re is not there" in fallback.headline
     named = resolve_competition("klue-re", None, None, home=tmp_path)
     assert (named.name, named.is_demo_fallback) == ("klue-re", False)
     with_data = resolve_competition(None, tmp_path, None, home=tmp_path)

@@ -12,7 +12,8 @@ import torch
 from competition.folds import Prepared, read_prepared
 from competition.profile import Competition
 from models.encoder import train_wordpiece
-from models.jobs import FoldRequest, JobSpec, plan_jobs
+from models.job import JobSpec
+from models.jobs import FoldRequest, plan_jobs
 from models.training import Watch
 
 TINY_SCRATCH = (

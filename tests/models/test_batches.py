@@ -27,8 +27,13 @@ from tests.models.conftest import ARCHITECTURES, make_encoder
 SPAN = st.tuples(st.integers(0, 60), st.integers(1, 12)).map(lambda s: (s[0], s[0] + s[1]))
 
 
-@given(first=SPAN, gap=st.integers(0, 60), second=st.integers(1, 12), tail=st.integers(0, 60),
-       budget=st.integers(1, 200))
+@given(
+    first=SPAN,
+    gap=st.integers(0, 60),
+    second=st.integers(1, 12),
+    tail=st.integers(0, 60),
+    budget=st.integers(1, 200),
+)
 def test_a_window_keeps_both_spans_whole_or_is_refused(
     first: tuple[int, int], gap: int, second: int, tail: int, budget: int
 ) -> None:
@@ -132,8 +137,13 @@ def test_rows_are_tokenised_once_and_mapped(tmp_path: Path, prepared: Prepared) 
     assert again.ids.tolist() == prepared.corpus.test.ids.tolist()
 
 
-@given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=80), batch=st.integers(1, 9),
-       pool=st.integers(1, 5), budget=st.integers(1, 200), seed=st.integers(0, 9))
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=80),
+    batch=st.integers(1, 9),
+    pool=st.integers(1, 5),
+    budget=st.integers(1, 200),
+    seed=st.integers(0, 9),
+)
 def test_an_epoch_is_a_partition_and_micro_batches_keep_the_budget(
     lengths: list[int], batch: int, pool: int, budget: int, seed: int
 ) -> None:

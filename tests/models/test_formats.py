@@ -10,24 +10,42 @@ from models.formats import EXAMPLE_ROW, FORMATS, concat, typed_marker_tokens, ty
 
 HAND_MADE = [
     EXAMPLE_ROW,
-    Row("repeated", "서울 사람은 서울에 산다", Entity("서울", 7, 9, "LOC"), Entity("사람", 3, 5, "PER"), None),
+    Row(
+        "repeated",
+        "서울 사람은 서울에 산다",
+        Entity("서울", 7, 9, "LOC"),
+        Entity("사람", 3, 5, "PER"),
+        None,
+    ),
     Row("adjacent", "김하나대리", Entity("김하나", 0, 3, "PER"), Entity("대리", 3, 5, "POH"), None),
     Row("whole", "가나", Entity("나", 1, 2, "PER"), Entity("가", 0, 1, "ORG"), None),
-    Row("markers", "@ # * ^ 가 @나# ", Entity("가", 8, 9, "ORG"), Entity("나", 11, 12, "PER"), None),
-    Row("emoji", "😀한국👨‍👩‍👧는 NASA(美)와", Entity("한국", 1, 3, "LOC"), Entity("NASA", 10, 14, "ORG"), None),
+    Row(
+        "markers", "@ # * ^ 가 @나# ", Entity("가", 8, 9, "ORG"), Entity("나", 11, 12, "PER"), None
+    ),
+    Row(
+        "emoji",
+        "😀한국👨‍👩‍👧는 NASA(美)와",
+        Entity("한국", 1, 3, "LOC"),
+        Entity("NASA", 10, 14, "ORG"),
+        None,
+    ),
 ]
 
 
 @st.composite
 def rows(draw: st.DrawFn) -> Row:
-    parts = draw(st.lists(st.text("가나다 @#*^A1(", min_size=1, max_size=6), min_size=5, max_size=5))
+    parts = draw(
+        st.lists(st.text("가나다 @#*^A1(", min_size=1, max_size=6), min_size=5, max_size=5)
+    )
     sentence = "".join(parts)
     starts = [len("".join(parts[:i])) for i in range(5)]
     spans = [(starts[1], starts[2]), (starts[3], starts[4])]
     if draw(st.booleans()):
         spans.reverse()
     (s, e), (t, u) = spans
-    return Row("x", sentence, Entity(sentence[s:e], s, e, "PER"), Entity(sentence[t:u], t, u, "ORG"), None)
+    return Row(
+        "x", sentence, Entity(sentence[s:e], s, e, "PER"), Entity(sentence[t:u], t, u, "ORG"), None
+    )
 
 
 def check(name: str, row: Row) -> None:
@@ -58,7 +76,9 @@ def test_removing_the_markers_restores_the_sentence(row: Row) -> None:
     shown = typed_punct(row)
     body = shown.segments[0]
     closing = {"PER": " @ ", "ORG": " # "}
-    (a, b), (c, d) = sorted([(shown.subject_mark, shown.subject), (shown.object_mark, shown.object)])
+    (a, b), (c, d) = sorted(
+        [(shown.subject_mark, shown.subject), (shown.object_mark, shown.object)]
+    )
     first = closing["PER" if a == shown.subject_mark else "ORG"]
     second = closing["PER" if c == shown.subject_mark else "ORG"]
     restored = (

@@ -13,7 +13,7 @@ import torch
 from competition.errors import TrainingError
 from models.encoder import RelationModel, build_model, load_tokenizer
 from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
-from models.jobs import JobSpec, open_inputs
+from models.job import JobSpec, open_inputs
 from models.losses import cross_entropy
 from models.states import read_weights, round_weights, write_weights
 from models.training import (
@@ -96,8 +96,12 @@ def test_eight_rows_are_learned_by_heart(
     model, report = fit(spec, quiet_watch, inputs=eight)
     assert report.loss < 0.1
     probs = predict_rows(
-        model, eight.train, eight.train_rows, accelerator=build_accelerator("float32"),
-        pad_id=0, micro_tokens=100,
+        model,
+        eight.train,
+        eight.train_rows,
+        accelerator=build_accelerator("float32"),
+        pad_id=0,
+        micro_tokens=100,
     )
     assert probs.argmax(axis=1).tolist() == eight.train_label_ids.tolist()
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
@@ -115,7 +119,9 @@ def test_one_seed_gives_one_set_of_bits_and_another_gives_others(
 def test_micro_batches_add_up_to_one_step(make_specs: Specs, quiet_watch: Watch) -> None:
     still = (("train.head_dropout", 0.0), ("scratch.dropout", 0.0))
     whole = make_specs("typed-punct", *still)[0]
-    split = replace(whole, variant=make_specs("typed-punct", *still, ("run.micro_tokens", 60))[0].variant)
+    split = replace(
+        whole, variant=make_specs("typed-punct", *still, ("run.micro_tokens", 60))[0].variant
+    )
     assert split.variant.run.micro_tokens != whole.variant.run.micro_tokens
     one, many = fit(whole, quiet_watch)[0], fit(split, quiet_watch)[0]
     for a, b in zip(one.state_dict().values(), many.state_dict().values(), strict=True):
@@ -186,7 +192,9 @@ def test_rates_fall_with_depth_and_norms_are_not_decayed(make_specs: Specs) -> N
     set_rates(optimizer, spec.variant.train, 1000, 1001)
     name_of = {id(p): name for name, p in model.named_parameters()}
     scale = {
-        name_of[id(p)]: group["rate_scale"] for group in optimizer.param_groups for p in group["params"]
+        name_of[id(p)]: group["rate_scale"]
+        for group in optimizer.param_groups
+        for p in group["params"]
     }
     assert len(scale) == len(name_of)
     assert scale["head.out.weight"] == 1

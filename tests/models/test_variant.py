@@ -88,7 +88,9 @@ def test_overrides_need_an_equals_sign() -> None:
 
 def test_the_fingerprint_sees_what_changes_results_and_nothing_else() -> None:
     base = fingerprint(resolve().recipe())
-    assert base == fingerprint(resolve(save_as="other", overrides=[("run.micro_tokens", 99)]).recipe())
+    assert base == fingerprint(
+        resolve(save_as="other", overrides=[("run.micro_tokens", 99)]).recipe()
+    )
     assert base == fingerprint(resolve(overrides=[("scratch.layers", 2), ("seeds", [7])]).recipe())
     assert base != fingerprint(resolve(overrides=[("train.lr", 1e-6)]).recipe())
     assert base != fingerprint(resolve(overrides=[("max_tokens", 100)]).recipe())

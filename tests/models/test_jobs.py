@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from competition.errors import PredictionsError, UsageError
+from competition.folds import Prepared
+from competition.predictions import Store
+from models.heads import Positions
+from models.job import JobSpec, open_inputs, run_job
+from models.jobs import FoldRequest, Plan, build_fold_rows, plan_jobs
+from models.routing import Route
+from models.training import Watch
+from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
+from tests.models.conftest import TINY_SCRATCH
+
+Specs = Callable[..., list[JobSpec]]
+
+
+def plan(prepared: Prepared, **request: Any) -> Plan:
+    wanted = FoldRequest(
+        variants=request.pop("variants", ("typed-punct",)),
+        encoder="scratch",
+        overrides=(*TINY_SCRATCH, *request.pop("overrides", ())),
+        **request,
+    )
+    return plan_jobs(prepared, wanted, lambda text: None, threads=1)
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def permute_labels(prepared: Prepared, fold: int) -> Prepared:
+    """Give the held-out rows of a fold each other's labels."""
+    train = prepared.corpus.train
+    gold = train.gold.copy()
+    heldout = np.flatnonzero(prepared.folds.fold_of == fold)
+    gold[heldout] = np.roll(gold[heldout], 1)
+    assert (gold != train.gold).any()
+    return replace(prepared, corpus=replace(prepared.corpus, train=replace(train, label_ids=gold)))
+
+
+def test_no_held_out_label_reaches_what_training_sees(prepared: Prepared) -> None:
+    jobs = [
+        plan(p, save_as="t", folds=(1,)).jobs[0] for p in (prepared, permute_labels(prepared, 1))
+    ]
+    assert (jobs[0].heldout_label_ids != jobs[1].heldout_label_ids).any()
+    before, after = (open_inputs(job, 0) for job in jobs)
+    for name in ("train_rows", "train_label_ids", "heldout_rows", "test_rows"):
+        assert getattr(before, name).tobytes() == getattr(after, name).tobytes()
+    for split in ("train", "test"):
+        for array in ("tokens", "offsets", "positions", "ids"):
+            first, second = (getattr(getattr(i, split), array) for i in (before, after))
+            assert first.tobytes() == second.tobytes()
+    assert not {"heldout_label_ids", "labels"} & set(type(before).__dataclass_fields__)
+
+
+def test_predictions_do_not_depend_on_held_out_labels(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    results = []
+    for name, data in (("a", prepared), ("b", permute_labels(prepared, 1))):
+        spec = plan(data, save_as=name, folds=(1,)).jobs[0]
+        run_job(spec, quiet_watch)
+        results.append(Store(spec.store_dir, spec.labels).read(spec.key))
+    assert results[0].oof_probs.tobytes() == results[1].oof_probs.tobytes()
+    assert results[0].test_probs.tobytes() == results[1].test_probs.tobytes()
+
+
+def test_train_and_held_out_rows_partition_the_data_without_shared_groups(
+    prepared: Prepared,
+) -> None:
+    n_rows, seen = len(prepared.corpus.train), []
+    for fold in range(prepared.folds.count):
+        train_rows, label_ids, heldout, test_rows = build_fold_rows(prepared, None, fold)
+        assert sorted([*train_rows, *heldout]) == list(range(n_rows))
+        assert not set(prepared.groups[train_rows]) & set(prepared.groups[heldout])
+        assert (label_ids == prepared.corpus.train.gold[train_rows]).all()
+        assert len(test_rows) == len(prepared.corpus.test)
+        seen += heldout.tolist()
+    assert sorted(seen) == list(range(n_rows))
+
+
+def test_a_specialist_sees_and_answers_its_own_rows_only(prepared: Prepared) -> None:
+    mask = np.arange(len(prepared.corpus.train)) % 2 == 0
+    route = Route(mask, np.arange(len(prepared.corpus.test)) < 5, "h")
+    train_rows, _, heldout, test_rows = build_fold_rows(prepared, route, 0)
+    assert mask[train_rows].all()
+    assert mask[heldout].all()
+    assert test_rows.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_job_leaves_exactly_its_files(make_specs: Specs, quiet_watch: Watch) -> None:
+    spec = make_specs(folds=(0,))[0]
+    outcome = run_job(spec, quiet_watch)
+    assert files_of(spec.store_dir / "tiny") == ["s42-f0.parquet", "s42-f0.run.json"]
+    assert files_of(spec.job_dir) == ["model.safetensors"]
+    run = json.loads((spec.store_dir / "tiny" / "s42-f0.run.json").read_text())
+    assert run["micro_f1"] == outcome.micro_f1
+    assert run["precision"] == "float32"
+    assert run["threads"] == 1
+    lean = make_specs(folds=(1,), keep_checkpoints=False)[0]
+    run_job(lean, quiet_watch)
+    assert files_of(lean.job_dir) == []
+
+
+def test_keeping_the_weights_does_not_change_the_predictions(
+    make_specs: Specs, quiet_watch: Watch
+) -> None:
+    kept, lean = make_specs(folds=(0,))[0], make_specs(folds=(0,), keep_checkpoints=False)[0]
+    store = Store(kept.store_dir, kept.labels)
+    run_job(kept, quiet_watch)
+    before = store.path(kept.key).read_bytes()
+    run_job(lean, quiet_watch)
+    assert store.path(lean.key).read_bytes() == before
+
+
+def test_a_collapsed_fold_is_called_out(make_specs: Specs, quiet_watch: Watch) -> None:
+    spec = make_specs("concat-cls", ("train.lr", 1e-9), folds=(0,))[0]
+    constant = replace(spec, train_label_ids=np.ones_like(spec.train_label_ids))
+    hot = replace(constant, variant=make_specs("concat-cls", ("train.lr", 0.02))[0].variant)
+    outcome = run_job(hot, quiet_watch)
+    assert "collapsed: every held-out row is predicted 'no_relation'" in outcome.warnings[0]
+
+
+def test_what_is_done_is_not_planned_again(prepared: Prepared, quiet_watch: Watch) -> None:
+    first = plan(prepared, save_as="t")
+    assert [job.key.fold for job in first.jobs] == [0, 1, 2]
+    run_job(first.jobs[1], quiet_watch)
+    again = plan(prepared, save_as="t")
+    assert [job.key.fold for job in again.jobs] == [0, 2]
+    assert [key.fold for key in again.done] == [1]
+    two = plan(prepared, save_as="t", folds=(1,), seeds=(42, 43))
+    assert [(job.key.seed, job.key.fold) for job in two.jobs] == [(43, 1)]
+
+
+def test_a_result_of_another_recipe_is_never_mixed_in(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    run_job(plan(prepared, save_as="t", folds=(0,)).jobs[0], quiet_watch)
+    changed = (("train.lr", 5e-4),)
+    with pytest.raises(PredictionsError, match="another recipe"):
+        plan(prepared, save_as="t", overrides=changed)
+    replaced = plan(prepared, save_as="t", overrides=changed, overwrite=True)
+    assert len(replaced.jobs) == 3
+    assert len(plan(prepared, overrides=changed).jobs) == 3  # under a name of its own
+
+
+def test_hardware_settings_do_not_make_a_result_stale(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    run_job(plan(prepared, save_as="t", folds=(0,)).jobs[0], quiet_watch)
+    again = plan(prepared, save_as="t", folds=(0,), overrides=(("run.micro_tokens", 512),))
+    assert again.jobs == ()
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"folds": (3,)}, "--folds 3: the folds are 0 to 2"),
+        ({"variants": ("typed-punct", "concat-cls"), "save_as": "x"}, "--as names one variant"),
+        ({"variants": ("typed-punct", "typed-punct")}, "name each once"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_refused(
+    prepared: Prepared, request_: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan(prepared, **request_)
+
+
+def test_every_position_a_head_may_read_is_made() -> None:
+    from models.batches import POSITION_NAMES
+
+    assert ("lengths", *POSITION_NAMES) == Positions.names()
+
+
+def run_all(specs: list[JobSpec], **options: Any) -> tuple[FoldRun, list[str]]:
+    heard: list[str] = []
+    hooks = FoldHooks(
+        started=lambda spec: heard.append(f"started {spec.key.fold}"),
+        progress=lambda spec, at: None,
+        said=lambda spec, text: heard.append(text),
+        finished=lambda spec, outcome: heard.append(f"finished {spec.key.fold}"),
+        failed=lambda spec, reason: heard.append(f"failed {spec.key.fold}"),
+    )
+    return run_jobs(specs, workers=2, deadline=options.get("deadline"), hooks=hooks), heard
+
+
+def test_jobs_in_processes_give_what_a_job_here_gives(
+    make_specs: Specs, quiet_watch: Watch
+) -> None:
+    specs = make_specs()
+    store = Store(specs[0].store_dir, specs[0].labels)
+    alone = []
+    for spec in reversed(specs):
+        run_job(spec, quiet_watch)
+        alone.append(store.path(spec.key).read_bytes())
+        store.path(spec.key).unlink()
+    run, heard = run_all(specs)
+    assert sorted(outcome.key.fold for outcome in run.finished) == [0, 1, 2]
+    assert [store.path(spec.key).read_bytes() for spec in reversed(specs)] == alone
+    assert heard.count("finished 1") == 1
+    for spec in specs:
+        assert files_of(spec.job_dir) == ["job.lock", "job.log", "model.safetensors"]
+
+
+def test_a_failed_job_does_not_stop_the_others(make_specs: Specs) -> None:
+    good, bad = make_specs(folds=(0, 1))
+    broken = replace(bad, variant=make_specs("typed-punct", ("train.lr", 1e30))[0].variant)
+    run, heard = run_all([broken, good])
+    assert [outcome.key.fold for outcome in run.finished] == [0]
+    assert "failed 1" in heard
+    from competition.errors import TrainingError
+
+    with pytest.raises(TrainingError, match=r"tiny s42 f1: .*the loss became nan"):
+        raise_failures(run)
+
+
+def test_a_deadline_stops_jobs_with_their_state(make_specs: Specs) -> None:
+    specs = make_specs("typed-punct", ("train.epochs", 500), folds=(0, 1))
+    run, _ = run_all(specs, deadline=0.0)
+    assert {key.fold for key in run.stopped} == {0, 1}
+    assert not run.finished

@@ -1,0 +1,241 @@
+"""The commands from end to end, as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_tiny
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    *("--encoder", "scratch", "--threads", "1", "--set", "scratch.layers=1"),
+    *("--set", "scratch.hidden=32", "--set", "scratch.heads=1", "--set", "scratch.feed_forward=32"),
+    *("--set", "scratch.vocabulary=400", "--set", "train.batch_rows=8", "--set", "train.epochs=2"),
+]
+
+
+def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, ROOT / "run.py", *arguments],
+        cwd=home,
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "COMPETITION_HOME": str(home), "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
+
+
+def run(home: Path, *arguments: str, exits: int = 0) -> str:
+    process = start(home, *arguments)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == exits, f"{arguments}: {out}\n{err}"
+    assert "Traceback" not in err
+    return out + err
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> list[str]:
+    return ["--competition", str(write_tiny(tmp_path))]
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_whole_evening(tmp_path: Path, tiny: list[str]) -> None:
+    assert "no_relation" in run(tmp_path, "data", *tiny)
+    shown = run(tmp_path, "show", "typed-punct", "--rows", "1", *tiny, "--encoder", "scratch")
+    assert "[CLS]" in shown
+    for variant in ("typed-punct", "concat-cls"):
+        run(tmp_path, "fold", variant, *TINY, "--as", variant, "--workers", "2", *tiny)
+    again = run(tmp_path, "fold", "concat-cls", *TINY, "--as", "concat-cls", *tiny)
+    assert again.count("done before, kept") == 3
+    assert files_of(tmp_path / "oof" / "tiny") - {".folds.lock"} == {
+        "folds.csv",
+        "folds.json",
+        *(
+            f"{v}/s42-f{f}.{e}"
+            for v in ("typed-punct", "concat-cls")
+            for f in range(3)
+            for e in ("parquet", "run.json")
+        ),
+    }
+    run(tmp_path, "blend", "--name", "first", "--trials", "5", *tiny)
+    made = tmp_path / "submissions" / "tiny"
+    assert files_of(made) == {"first.csv", "first.json", "first.run.json"}
+    before = (made / "first.csv").read_bytes(), (made / "first.json").read_bytes()
+    run(tmp_path, "blend", "--name", "second", "--trials", "5", *tiny)
+    assert (made / "second.csv").read_bytes() == before[0]
+    run(tmp_path, "check", str(made / "first.csv"), *tiny)
+    solution = str(tmp_path / "data" / "solution.csv")
+    scored = json.loads(
+        run_json(tmp_path, "score", str(made / "first.csv"), "--solution", solution, *tiny)
+    )
+    assert scored
+    assert (
+        "dry"
+        in run(
+            tmp_path, "submit", str(made / "first.csv"), "--to", "local", "--dry-run", *tiny
+        ).lower()
+    )
+    run(tmp_path, "submit", str(made / "first.csv"), "--to", "local", *tiny)
+    twice = run(tmp_path, "submit", str(made / "second.csv"), "--to", "local", *tiny, exits=2)
+    assert "same bytes" in twice
+    board = run(tmp_path, "board", *tiny)
+    assert "typed-punct" in board
+    assert "first" in board
+
+
+def run_json(home: Path, *arguments: str) -> str:
+    process = start(home, *arguments, "--json")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out
+
+
+def test_a_kill_loses_nothing(tmp_path: Path) -> None:
+    """Kill -9 in the middle of a job; the same command goes on and ends in the same bytes."""
+    stores = []
+    for home, killed in ((tmp_path / "straight", False), (tmp_path / "killed", True)):
+        home.mkdir()
+        tiny = ["--competition", str(write_tiny(home))]
+        command = ["fold", "typed-punct", *TINY, "--as", "t", "--workers", "1", *tiny]
+        command += ["--set", "train.epochs=30", "--set", "run.state_every_s=0.05"]
+        if killed:
+            process = start(home, *command)
+            log = home / "checkpoints" / "tiny" / "t" / "s42-f1" / "job.log"
+            deadline = time.monotonic() + 120
+            while not (log.exists() and "state written" in log.read_text()):
+                assert time.monotonic() < deadline, "fold 1 never wrote a state"
+                assert process.poll() is None
+                time.sleep(0.01)
+            worker = int(log.read_text().split("pid ")[1].split()[0])
+            os.kill(worker, signal.SIGKILL)
+            process.kill()
+            process.communicate()
+            done = {p.name: p.stat().st_mtime_ns for p in (home / "oof" / "tiny" / "t").iterdir()}
+            assert "s42-f0.parquet" in done
+            assert "s42-f1.parquet" not in done
+        said = run(home, *command)
+        if killed:
+            assert "t seed 42 fold 0: done before, kept" in said
+            assert "t seed 42 fold 1: resumed at step " in said
+            assert "fold 1: resumed at step 0" not in said
+            after = {p.name: p.stat().st_mtime_ns for p in (home / "oof" / "tiny" / "t").iterdir()}
+            assert after["s42-f0.parquet"] == done["s42-f0.parquet"]
+        stores.append({p.name: p.read_bytes() for p in (home / "oof/tiny/t").glob("*.parquet")})
+    assert len(stores[0]) == 3
+    assert stores[0] == stores[1]
+
+
+def test_ctrl_c_writes_states_and_the_next_fold_goes_on(tmp_path: Path, tiny: list[str]) -> None:
+    command = ["fold", "typed-punct", *TINY, "--as", "t", "--folds", "0", *tiny]
+    command += ["--set", "train.epochs=300"]
+    process = start(tmp_path, *command)
+    log = tmp_path / "checkpoints" / "tiny" / "t" / "s42-f0" / "job.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "step" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "run the same command again to go on" in out
+    assert (log.parent / "state.safetensors").exists()
+    shorter = run(tmp_path, *command, "--stop-after", "0s", exits=3)
+    assert "1 jobs are not done" in shorter
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fold", "no-such-variant"], "choose one of concat-cls"),
+        (["fold", "--encoder", "klue/roberta-large"], "use --encoder FOLDER"),
+        (["fold", "typed-punct", "--set", "train.lr"], "key=value"),
+        (["blend"], "python run.py fold"),
+        (["submit"], "python run.py blend"),
+        (["check", "nothing.csv"], "nothing.csv"),
+        (["board", "--competition", "nope"], "nope"),
+    ],
+)
+def test_what_a_person_can_mend_is_said_without_a_traceback(
+    arguments: list[str], said: str, tmp_path: Path, tiny: list[str]
+) -> None:
+    own = [] if "--competition" in arguments else tiny
+    assert said in " ".join(run(tmp_path, *arguments, *own, exits=2).split())
+    assert not (tmp_path / "submissions").exists()
+
+
+def test_bad_rows_stop_every_command_and_nothing_is_written(
+    tmp_path: Path, tiny: list[str]
+) -> None:
+    train = tmp_path / "data" / "train.csv"
+    train.write_text(train.read_text("utf-8").replace("per:employer", "per:boss", 1), "utf-8")
+    for command in (["data"], ["fold", "concat-cls"], ["blend"]):
+        said = run(tmp_path, *command, *tiny, exits=2)
+        assert "per:boss" in said
+    assert not (tmp_path / "oof").exists() or files_of(tmp_path / "oof") <= {"tiny/.folds.lock"}
+
+
+def test_without_data_the_demo_is_meant_and_said(tmp_path: Path) -> None:
+    said = run(tmp_path, "data")
+    assert "bundled demo" in said.splitlines()[0] or "bundled demo" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["board"],
+        ["check", "x.csv"],
+        ["score", "x.csv", "--solution", "y"],
+        ["blend"],
+        ["data"],
+    ],
+)
+def test_no_command_but_fold_and_show_imports_torch(
+    arguments: list[str], tmp_path: Path, tiny: list[str]
+) -> None:
+    code = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'accelerate'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    own = [] if arguments == ["--help"] else tiny
+    answer = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.argv = {[str(ROOT / 'run.py'), *arguments, *own]!r}\n{code}",
+        ],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_help_answers_at_once() -> None:
+    def once() -> float:
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, ROOT / "run.py", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - begun
+
+    assert min(once() for _ in range(5)) < 0.4
