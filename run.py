@@ -6,8 +6,10 @@ Heavy libraries are imported inside the commands that need them, so that help an
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +31,7 @@ app = typer.Typer(
 )
 
 INCOMPLETE_EXIT = 3
+MENDABLE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 CompetitionOption = Annotated[
     str | None,
@@ -154,12 +157,22 @@ def blend(
 ) -> None:
     """Tune blend weights and the decision threshold on out-of-fold rows; write the CSV."""
     resolved = _resolve(competition, data, limit)
-    from competition.blend_report import build_blend_tables, run_blend
+    from competition.blend_report import run_blend
+    from competition.blend_tables import build_blend_tables
     from competition.progress import ProgressBoard
+    from competition.provenance import describe_run
 
     with ProgressBoard() as board:
         report = run_blend(
-            resolved, variants or (), trials=trials, seed=seed, name=name, board=board
+            resolved,
+            variants or (),
+            trials=trials,
+            seed=seed,
+            name=name,
+            run=describe_run(_now()),
+            on_progress=lambda done, total: board.update(
+                "blend", done / total, f"trial {done} of {total}"
+            ),
         )
     _print(build_blend_tables(report), as_json)
 
@@ -210,14 +223,12 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Check a submission, send it, and record what came back."""
-    from datetime import UTC, datetime
-
     from competition.upload.send import SubmitOptions, build_submit_tables
     from competition.upload.send import submit as send
 
     options = SubmitOptions(target=to, folder=folder, dry_run=dry_run, resend=resend)
     resolved = _resolve(competition, data, limit)
-    report = send(resolved, file, options, clock=lambda: datetime.now(UTC))
+    report = send(resolved, file, options, clock=_now)
     _print(build_submit_tables(report), as_json)
 
 
@@ -229,12 +240,10 @@ def board(
     as_json: JsonOption = False,
 ) -> None:
     """Show variants, blends and submissions with their scores."""
-    from datetime import UTC, datetime
-
     from competition.board import build_board_tables
 
     resolved = _resolve(competition, data, limit)
-    _print(build_board_tables(resolved, now=datetime.now(UTC)), as_json)
+    _print(build_board_tables(resolved, now=_now()), as_json)
 
 
 def _resolve(competition: str | None, data: Path | None, limit: int | None) -> Competition:
@@ -250,6 +259,10 @@ def _print(tables: Iterable[Table], as_json: bool) -> None:
     from competition.console import print_tables
 
     print_tables(list(tables), as_json=as_json)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _split(text: str | None) -> tuple[str, ...]:
@@ -286,6 +299,12 @@ def main() -> None:
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in MENDABLE_ERRNOS:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror}{where}; nothing is half-written", file=sys.stderr)
+        raise SystemExit(HarnessError.exit_code) from None
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ Legend: M members, N rows, C labels, K folds.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +37,7 @@ from competition.profile import Competition
 from competition.search import BEST_SINGLE, BLEND, CONVEX, GREEDY, UNIFORM, SearchPlan, tune_point
 from competition.submission import write_submission
 
-DEFAULT_NAME = "blend"
+HASH_CHARS = 8
 COMPARED = (BEST_SINGLE, UNIFORM, CONVEX, GREEDY)
 
 
@@ -80,7 +82,7 @@ def run_blend(  # noqa: PLR0913 - the options of one command
         variants: which to blend; none takes every complete one.
         trials: of each search.
         seed: of the searches and of the intervals.
-        name: of the submission; None is ``DEFAULT_NAME``.
+        name: of the submission; None is ``name_blend``'s, so that no other blend is overwritten.
         run: provenance to keep beside the submission, time included.
         on_progress: called with trials done and trials in all.
 
@@ -88,12 +90,12 @@ def run_blend(  # noqa: PLR0913 - the options of one command
         BlendError: nothing can be blended, or it would not fit in memory.
         PredictionsError: a variant that was named cannot be a member.
     """
-    name = check_name(name or DEFAULT_NAME)
     prepared = read_prepared(competition)
     members, left_out = _read(prepared, variants)
     gold, negative_id = prepared.corpus.train.gold, competition.profile.negative_id
     on_trial = _count_trials(on_progress, trials * (prepared.folds.count + 1))
     plan = SearchPlan(trials, seed, on_trial)
+    name = check_name(name or name_blend(members, trials, seed))
     fit = fit_blend(members, gold, prepared.folds.fold_of, negative_id, plan)
     probs, pred = apply_blend(fit.blend, members)
     assessor = build_assessor(
@@ -120,6 +122,13 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     spec = build_spec(report, prepared) | {"trials": trials, "seed": seed}
     write_submission(competition, name, list(prepared.corpus.test.ids), probs, pred, spec, run)
     return report
+
+
+def name_blend(members: Sequence[Member], trials: int, seed: int) -> str:
+    """Return a name that tells this blend from every other: ``blend-`` and a short hash."""
+    made_of = [(member.name, member.recipe, list(member.seeds)) for member in members]
+    text = json.dumps([made_of, trials, seed], ensure_ascii=False)
+    return f"blend-{hashlib.sha256(text.encode()).hexdigest()[:HASH_CHARS]}"
 
 
 def build_spec(report: BlendReport, prepared: Prepared) -> dict[str, Any]:

@@ -9,35 +9,22 @@ Legend: N train rows, K folds.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import numpy as np
-
 from competition.console import Column, Table
-from competition.errors import HarnessError, PredictionsError
+from competition.errors import HarnessError
 from competition.files import sha256_of
-from competition.folds import Prepared, read_prepared
-from competition.intervals import F1_REPLICATES, Resamples, build_resamples, f1_interval
+from competition.folds import read_prepared
 from competition.ledger import Entry
-from competition.metrics import auprc, decide, micro_f1, weights_for_negative_share
-from competition.predictions import (
-    Member,
-    Store,
-    find_missing_folds,
-    read_member,
-    read_members,
-)
+from competition.predictions import Store
 from competition.profile import Competition
 from competition.search import BEST_SINGLE, BLEND
+from competition.standings import build_standings
 from competition.upload.send import TARGETS, count_quota_left, open_ledger
 from competition.upload.target import TargetOptions
-
-BOOTSTRAP_SEED = 42
 
 
 def build_board_tables(competition: Competition, *, now: datetime) -> list[Table]:
@@ -51,43 +38,16 @@ def build_board_tables(competition: Competition, *, now: datetime) -> list[Table
 
 def build_variants_table(competition: Competition) -> Table:
     """Score every variant that has results, and say what the others lack."""
-    share = competition.profile.metrics.shifted_negative_share
-    shifted = [] if share is None else [Column("shifted_f1", f"F1 at {share:.0%}", "score")]
-    columns = [
-        Column("variant", "variant"),
-        Column("seeds", "seeds"),
-        Column("done", "folds"),
-        Column("micro_f1", "OOF F1", "score"),
-        Column("micro_f1_interval", "95%", "interval"),
-        *shifted,
-        Column("auprc", "AUPRC", "score"),
-        Column("rows_per_s", "rows/s", "count"),
-    ]
-
-    def build(rows: list[dict[str, Any]], *notes: str) -> Table:
-        return Table("variants", "Variants", columns, rows, notes)
-
-    store = Store(competition.oof_dir, competition.profile.labels)
-    names = store.variants()
+    names = Store(competition.oof_dir, competition.profile.labels).variants()
     if not names:
-        return build([], "No variant is trained yet; run: python run.py fold")
+        note = "No variant is trained yet; run: python run.py fold"
+        return Table("variants", "Variants", (), [], [note])
     try:
         prepared = read_prepared(competition)
     except HarnessError as error:
-        return build([{"variant": name} for name in names], f"Nothing can be scored: {error}")
-    scorer = _Scorer(store, prepared)
-    rows = [scorer.score_variant(name) for name in names]
-    rows += scorer.score_routes([row["variant"] for row in rows if row["route"]])
-    notes = ["Scored on out-of-fold rows by the most probable label; blend tunes a threshold too."]
-    if share is not None:
-        negative = competition.profile.negative_label
-        notes.append(f"F1 at {share:.0%}: reweighted to that share of {negative}, as in the test.")
-    parts = [row["variant"] for row in rows if row["rows"] < len(prepared.corpus.train)]
-    if parts:
-        notes.append(f"On the rows of their route only: {', '.join(parts)}.")
-    notes += [f"{row['variant']} lacks {row['lacks']}" for row in rows if row["lacks"]]
-    notes += [f"{row['variant']}: {row['why']}" for row in rows if row["why"]]
-    return build(rows, *notes)
+        rows, columns = [{"variant": name} for name in names], [Column("variant", "variant")]
+        return Table("variants", "Variants", columns, rows, [f"Nothing can be scored: {error}"])
+    return build_standings(prepared, names)
 
 
 def build_blends_table(competition: Competition) -> Table:
@@ -142,108 +102,6 @@ def build_submissions_table(competition: Competition, *, now: datetime) -> Table
     if torn is not None:
         notes.append("The ledger's last line is torn; the next submit puts it aside.")
     return Table("submissions", "Submissions", columns, rows, notes)
-
-
-@dataclass(frozen=True)
-class _Scorer:
-    """Scores members on the rows they answer for."""
-
-    store: Store
-    prepared: Prepared
-
-    def score_variant(self, name: str) -> dict[str, Any]:
-        n_folds = self.prepared.folds.count
-        missing = find_missing_folds(self.store, name, n_folds)
-        row: dict[str, Any] = {
-            "variant": name,
-            "why": self._read_why(name),
-            "seeds": ", ".join(map(str, missing)),
-            "done": f"{len(self.store.keys(name))}/{n_folds * len(missing)}",
-            "rows_per_s": self._read_speed(name),
-            "lacks": _describe_missing(missing),
-            "route": None,
-            "rows": len(self.prepared.corpus.train),
-        }
-        if all(missing.values()):
-            return row
-        try:
-            member = read_member(self.store, name, self.prepared)
-        except HarnessError as error:
-            return {**row, "lacks": f"what a member needs: {error}"}
-        return {**row, "route": member.route, **self._score(member)}
-
-    def score_routes(self, specialists: list[str]) -> list[dict[str, Any]]:
-        """Return a row for each route whose specialists answer for every row together."""
-        if not specialists:
-            return []
-        try:
-            members = read_members(self.store, specialists, self.prepared)[0]
-        except HarnessError:
-            return []  # what is lacking stands in the specialists' own rows
-        seeds = {member.name: ", ".join(map(str, member.seeds)) for member in members}
-        return [
-            {
-                "variant": m.name,
-                "why": m.why,
-                "seeds": seeds[m.name],
-                "lacks": "",
-                **self._score(m),
-            }
-            for m in members
-        ]
-
-    def _score(self, member: Member) -> dict[str, Any]:
-        profile = self.prepared.competition.profile
-        covered = ~np.isnan(member.oof[:, 0])
-        gold, probs = self.prepared.corpus.train.gold[covered], member.oof[covered]
-        pred = decide(probs, profile.negative_id, None)
-        share = profile.metrics.shifted_negative_share
-        shifted = None  # also where a specialist's rows are all, or never, negative
-        n_negative = np.count_nonzero(gold == profile.negative_id)
-        if share is not None and profile.negative_id is not None and 0 < n_negative < len(gold):
-            weights = weights_for_negative_share(gold, profile.negative_id, share)
-            shifted = micro_f1(gold, pred, profile.negative_id, weights)
-        resamples = self._resample(covered)
-        return {
-            "rows": int(covered.sum()),
-            "micro_f1": micro_f1(gold, pred, profile.negative_id),
-            "micro_f1_interval": f1_interval(gold, pred, profile.negative_id, resamples),
-            "shifted_f1": shifted,
-            "auprc": auprc(gold, probs),
-        }
-
-    def _resample(self, covered: np.ndarray[Any, np.dtype[np.bool_]]) -> Resamples:
-        groups = self.prepared.groups[covered]
-        return build_resamples(groups, replicates=F1_REPLICATES, seed=BOOTSTRAP_SEED)
-
-    def _read_why(self, name: str) -> str:
-        try:
-            header = self.store.read_header(self.store.keys(name)[0])
-        except PredictionsError:
-            return ""  # the row's ``lacks`` names the damaged file
-        return str(header.variant.get("why", "")) if header else ""
-
-    def _read_speed(self, name: str) -> int | None:
-        """Return the mean rate over the jobs that say one; a team-mate's may not."""
-        rates = []
-        for key in self.store.keys(name):
-            try:
-                rate = self.store.read_run(key).get("rows_per_s")
-            except PredictionsError:
-                continue
-            if isinstance(rate, int | float):
-                rates.append(rate)
-        return round(sum(rates) / len(rates)) if rates else None
-
-
-def _describe_missing(missing: Mapping[int, list[int]]) -> str:
-    """Write what seeds lack: ``seed 43: folds 3, 4``."""
-    parts = [
-        f"seed {seed}: folds {', '.join(map(str, folds))}"
-        for seed, folds in missing.items()
-        if folds
-    ]
-    return "; ".join(parts)
 
 
 def _describe_blend(path: Path) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def _assemble(
     for i, ids in enumerate(segment_ids):
         for start, end in pieces if i == formatted.body else [(0, len(ids))]:
             if i == formatted.body:
-                moved.update(zip(range(start, end), range(len(tokens), 10**9)))
+                moved.update((at, len(tokens) + at - start) for at in range(start, end))
             tokens += ids[start:end]
         tokens.append(tokenizer.sep_token_id)
     found = (

@@ -1,7 +1,8 @@
 """Encoders: pretrained from a hub, from a local folder, or made from scratch.
 
-Stands between batches and heads, and joins an encoder and a head to the whole network. An ``EncoderSource`` is settled once, before any job starts
-(downloads and tokenizer training happen here); jobs then load it without a network.
+Stands between batches and heads, and joins an encoder and a head to the whole network. An
+``EncoderSource`` is settled once, before any job starts (downloads and
+tokenizer training happen here); jobs then load it without a network.
 """
 
 from __future__ import annotations

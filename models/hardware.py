@@ -42,7 +42,7 @@ def build_accelerator(precision: Precision) -> Any:
 def fix_randomness_of_kernels() -> None:
     """Let torch use only kernels that give the same bits each time, where it has them."""
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 

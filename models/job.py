@@ -8,7 +8,6 @@ for the scores, after the last prediction.
 from __future__ import annotations
 
 import datetime
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 
 from competition.metrics import auprc, decide, micro_f1
 from competition.predictions import Result, ResultKey, Store
+from competition.provenance import read_commit
 from models.batches import Ints, TokenizedRows, open_tokenized
 from models.encoder import EncoderSource, build_model, choose_attention, load_tokenizer
 from models.hardware import (
@@ -28,7 +28,7 @@ from models.hardware import (
     fix_randomness_of_kernels,
 )
 from models.states import round_weights, write_weights
-from models.training import FitReport, FoldInputs, Watch, fit_fold, predict_rows, step_seed
+from models.training import FitReport, FitTask, FoldInputs, Watch, fit_fold, predict_rows, step_seed
 from models.variant import Variant
 
 STATE_FILE, WEIGHTS_FILE, LOG_FILE = "state.safetensors", "model.safetensors", "job.log"
@@ -102,12 +102,9 @@ def run_job(spec: JobSpec, watch: Watch) -> JobOutcome:
         model,
         spec.variant,
         inputs,
+        task=FitTask(spec.key.seed, spec.key.fold, spec.fingerprint, spec.job_dir / STATE_FILE),
         accelerator=accelerator,
-        seed=spec.key.seed,
-        fold=spec.key.fold,
         watch=watch,
-        state_path=spec.job_dir / STATE_FILE,
-        fingerprint=spec.fingerprint,
     )
     if not fit.finished:
         return JobOutcome(spec.key, finished=False, step=fit.steps)
@@ -158,22 +155,6 @@ def open_inputs(spec: JobSpec, pad_id: int) -> FoldInputs:
         test_rows=spec.test_rows,
         pad_id=pad_id,
     )
-
-
-def read_commit() -> str | None:
-    """Return the commit of the checkout that runs, ``-dirty`` when files differ; None outside."""
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
 
 
 def _predict(

@@ -16,7 +16,6 @@ import numpy as np
 from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared
 from competition.predictions import ResultKey, Store
-from competition.rows import Rows
 from models import batches, encoder, formats, heads, losses, training
 from models.batches import Ints, read_or_tokenize
 from models.encoder import EncoderSource, load_tokenizer, settle_encoder
@@ -108,8 +107,7 @@ def _resolve(name: str, prepared: Prepared, request: FoldRequest) -> Variant:
         name,
         encoder=defaults.encoder,
         encoder_override=request.encoder,
-        recommended=encoder.recommended_settings(chosen),
-        profile_overrides=defaults.overrides,
+        defaults={**encoder.recommended_settings(chosen), **defaults.overrides},
         overrides=overrides,
         save_as=request.save_as,
     )
@@ -150,8 +148,8 @@ def _plan_variant(
     if not missing:
         return [], keys
     tokens = {
-        rows_name: _tokenize(rows_name, rows, variant, source, tokenizer, prepared, say)
-        for rows_name, rows in (("train", corpus.train), ("test", corpus.test))
+        split: _tokenize(split, variant, source, tokenizer, prepared, say)
+        for split in ("train", "test")
     }
     gold = corpus.train.gold
     specs = []
@@ -223,8 +221,7 @@ def _is_done(store: Store, key: ResultKey, wanted: str, overwrite: bool) -> bool
 
 
 def _tokenize(
-    rows_name: str,
-    rows: Rows,
+    split: str,
     variant: Variant,
     source: EncoderSource,
     tokenizer: Any,
@@ -232,21 +229,22 @@ def _tokenize(
     say: Callable[[str], None],
 ) -> Path:
     """Tokenise one split once per (data, format, tokenizer, length); return its folder."""
+    rows = prepared.corpus.train if split == "train" else prepared.corpus.test
     made_from: Mapping[str, Any] = {
         "data": prepared.corpus.hash,
-        "rows": rows_name,
+        "rows": split,
         "format": variant.format,
         "encoder": source.identity,
         "tokens": len(tokenizer),
         "max_tokens": variant.max_tokens,
         "versions": [batches.RESULT_VERSION, formats.RESULT_VERSION],
     }
-    name = f"rows-{rows_name}-{fingerprint(made_from)[:16]}"
+    name = f"rows-{split}-{fingerprint(made_from)[:16]}"
     folder = prepared.competition.checkpoints_dir / "cache" / name
     made = read_or_tokenize(folder, rows, FORMATS[variant.format], tokenizer, variant.max_tokens)
     if made.cut:
         say(
-            f"{variant.name}: {made.cut} of {len(made)} {rows_name} rows are longer than "
+            f"{variant.name}: {made.cut} of {len(made)} {split} rows are longer than "
             f"{variant.max_tokens} tokens and were cut to a window around their entities"
         )
     return folder

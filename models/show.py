@@ -62,8 +62,7 @@ def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
         request.variant,
         encoder=profile.defaults.encoder,
         encoder_override=request.encoder,
-        recommended=recommended_settings(chosen),
-        profile_overrides=profile.defaults.overrides,
+        defaults={**recommended_settings(chosen), **profile.defaults.overrides},
         overrides=request.overrides,
     )
     source = settle_encoder(

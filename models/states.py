@@ -45,7 +45,7 @@ def read_state(
             facts: dict[str, Any] = json.loads(stored.metadata()["facts"])
             if facts["fingerprint"] != fingerprint:
                 return None
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+            tensors = {name: stored.get_tensor(name) for name in _names(stored)}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
     prefix = "model."
@@ -91,7 +91,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str,
 def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     """Load final weights into a model and return the facts stored with them."""
     with safe_open(path, "pt") as stored:
-        model.load_state_dict({n: stored.get_tensor(n).float() for n in stored.keys()})
+        model.load_state_dict({n: stored.get_tensor(n).float() for n in _names(stored)})
         facts: dict[str, Any] = json.loads(stored.metadata()["facts"])
     return facts
 
@@ -108,6 +108,11 @@ def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise TrainingError(f"{path} cannot be written ({error}); is the disk full?") from error
+
+
+def _names(stored: Any) -> list[str]:
+    names: list[str] = stored.keys()  # a safetensors file is no mapping: it cannot be iterated
+    return names
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

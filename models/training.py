@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,25 @@ class FoldInputs:
     heldout_rows: Ints
     test_rows: Ints
     pad_id: int
+
+    @cached_property
+    def train_lengths(self) -> Ints:
+        """Tokens of each training row, (n,)."""
+        return self.train.lengths[self.train_rows]
+
+
+@dataclass(frozen=True, slots=True)
+class FitTask:
+    """Which fit this is: ``seed`` and ``fold`` own its randomness.
+
+    Training states go to ``state_path`` (``None`` keeps none) and are taken up again only under
+    the same ``fingerprint``.
+    """
+
+    seed: int
+    fold: int
+    fingerprint: str = ""
+    state_path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +108,9 @@ def fit_fold(
     variant: Variant,
     inputs: FoldInputs,
     *,
+    task: FitTask,
     accelerator: Any,
-    seed: int,
-    fold: int,
     watch: Watch,
-    state_path: Path | None = None,
-    fingerprint: str = "",
 ) -> FitReport:
     """Fit a model on a fold's training rows, from its training state if there is one.
 
@@ -101,12 +118,9 @@ def fit_fold(
         model: float32 weights; changed in place.
         variant: what to do; its ``train`` settings change results, its ``run`` settings do not.
         inputs: the fold's rows.
+        task: which fit this is, and where its training states go.
         accelerator: places the model, casts, scales and clips.
-        seed: with ``fold``, owns all randomness.
-        fold: the held-out fold's number.
         watch: hears progress and may stop the fit at a step, leaving a training state.
-        state_path: where training states go; ``None`` keeps none.
-        fingerprint: a training state of another fingerprint is ignored.
 
     Raises:
         TrainingError: the loss is not a number, or there is nothing to train on.
@@ -114,14 +128,13 @@ def fit_fold(
     settings = variant.train
     n_rows = len(inputs.train_rows)
     if n_rows == 0:
-        raise TrainingError(f"{variant.name}: fold {fold} has no training rows")
-    lengths = inputs.train.lengths[inputs.train_rows]
+        raise TrainingError(f"{variant.name}: fold {task.fold} has no training rows")
     steps_per_epoch = math.ceil(n_rows / settings.batch_rows)
     total_steps = max(1, round(settings.epochs * steps_per_epoch))
     optimizer = build_optimizer(model, settings)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     bare: nn.Module = accelerator.unwrap_model(prepared)
-    step = _resume(state_path, bare, optimizer, fingerprint, accelerator, watch)
+    step = _resume(task, bare, optimizer, accelerator, watch)
     first_step, started = step, time.monotonic()
     state_saved, state_cost = started, 0.0
     reported, rows_done, running_loss, running_steps = started, 0, torch.zeros(()), 0
@@ -130,12 +143,14 @@ def fit_fold(
     while step < total_steps:
         epoch, at = divmod(step, steps_per_epoch)
         if epoch != plan_of:
-            shuffle = np.random.default_rng([seed, fold, epoch])
-            plan = plan_epoch(lengths, settings.batch_rows, settings.bucket_steps, shuffle)
+            shuffle = np.random.default_rng([task.seed, task.fold, epoch])
+            plan = plan_epoch(
+                inputs.train_lengths, settings.batch_rows, settings.bucket_steps, shuffle
+            )
             plan_of = epoch
-        torch.manual_seed(step_seed(seed, fold, step))
+        torch.manual_seed(step_seed(task.seed, task.fold, step))
         set_rates(optimizer, settings, step, total_steps)
-        loss = _take_step(prepared, variant, inputs, plan[at], lengths, optimizer, accelerator)
+        loss = _take_step(prepared, variant, inputs, plan[at], optimizer, accelerator)
         step, rows_done = step + 1, rows_done + len(plan[at])
         running_loss, running_steps = running_loss.to(loss.device) + loss, running_steps + 1
         now = time.monotonic()
@@ -148,9 +163,13 @@ def fit_fold(
             left = (total_steps - step) * settings.batch_rows
             watch.report(Progress(step, total_steps, loss_value, rate, left / rate))
             reported, running_loss, running_steps = now, torch.zeros(()), 0
-        if state_path and (due or stopping) and step < total_steps:
-            facts = {"fingerprint": fingerprint, "step": step, "scaler": _scaler_state(accelerator)}
-            write_state(state_path, bare, _bare_optimizer(optimizer), facts)
+        if task.state_path and (due or stopping) and step < total_steps:
+            facts = {
+                "fingerprint": task.fingerprint,
+                "step": step,
+                "scaler": _scaler_state(accelerator),
+            }
+            write_state(task.state_path, bare, _bare_optimizer(optimizer), facts)
             watch.log(f"state written at step {step} of {total_steps}")
             state_saved = time.monotonic()
             state_cost = state_saved - now
@@ -266,12 +285,11 @@ def _take_step(
     variant: Variant,
     inputs: FoldInputs,
     rows: Ints,
-    lengths: Ints,
     optimizer: Any,
     accelerator: Any,
 ) -> Tensor:
     """Do one optimiser step over micro-batches; return its mean loss, detached."""
-    parts = list(split_by_tokens(rows, lengths, variant.run.micro_tokens))
+    parts = list(split_by_tokens(rows, inputs.train_lengths, variant.run.micro_tokens))
     total = torch.zeros((), device=accelerator.device)
     for part, is_last in zip(parts, _last_flags(parts), strict=True):
         batch = collate(inputs.train, inputs.train_rows[part], inputs.pad_id)
@@ -293,16 +311,11 @@ def _last_flags(parts: Sequence[Ints]) -> Iterator[bool]:
     return (place == len(parts) - 1 for place in range(len(parts)))
 
 
-def _resume(
-    path: Path | None,
-    model: nn.Module,
-    optimizer: Any,
-    fingerprint: str,
-    accelerator: Any,
-    watch: Watch,
-) -> int:
-    """Load the training state if there is one for this job; return the step to go on with."""
-    facts = read_state(path, model, _bare_optimizer(optimizer), fingerprint) if path else None
+def _resume(task: FitTask, model: nn.Module, optimizer: Any, accelerator: Any, watch: Watch) -> int:
+    """Load the training state if there is one for this task; return the step to go on with."""
+    if task.state_path is None:
+        return 0
+    facts = read_state(task.state_path, model, _bare_optimizer(optimizer), task.fingerprint)
     if facts is None:
         return 0
     if facts["scaler"] and accelerator.scaler is not None:

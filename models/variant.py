@@ -159,9 +159,8 @@ def resolve_variant(
     *,
     encoder: str,
     encoder_override: str | None = None,
-    recommended: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
     overrides: Sequence[tuple[str, Any]] = (),
-    profile_overrides: Mapping[str, Any] | None = None,
     save_as: str | None = None,
 ) -> Variant:
     """Resolve a variant from its file and everything that may override it.
@@ -170,9 +169,8 @@ def resolve_variant(
         name: a shipped variant's name, or the path of a person's own ``.toml``.
         encoder: the profile's default encoder, used where neither file nor person names one.
         encoder_override: ``--encoder``, if given.
-        recommended: what the encoder's kind recommends, dotted keys.
+        defaults: what the encoder's kind recommends and the profile overrides, dotted keys.
         overrides: ``--set`` pairs in order, dotted keys.
-        profile_overrides: the profile's ``defaults.overrides``, dotted keys.
         save_as: ``--as``, if given; required to be a plain name.
 
     Raises:
@@ -180,7 +178,7 @@ def resolve_variant(
     """
     stem, own = _read_own(name)
     tree: Settings = {"encoder": encoder}
-    for key, value in {**(recommended or {}), **(profile_overrides or {})}.items():
+    for key, value in (defaults or {}).items():
         _set_dotted(tree, key, value, where="defaults")
     _merge(tree, own)
     if encoder_override is not None:

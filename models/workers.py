@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -183,10 +183,8 @@ def _listen(link: Connection, stop: threading.Event) -> None:
 
 
 def _send(link: Connection, message: tuple[str, Any]) -> None:
-    try:
+    with suppress(OSError):  # the parent is gone; `_listen` ends the job with its state written
         link.send(message)
-    except (BrokenPipeError, OSError):
-        pass  # the parent is gone; `_listen` ends the job with its state written
 
 
 def _start(context: Any, spec: JobSpec, slot: int) -> _Running:
@@ -249,6 +247,7 @@ def _stop_requests() -> Iterator[threading.Event]:
         return
 
     def on_signal(number: int, frame: Any) -> None:
+        del number, frame
         if asked.is_set():
             raise KeyboardInterrupt
         print("stopping: running jobs write their state; once more to kill", file=sys.stderr)

@@ -92,7 +92,7 @@ def test_the_whole_evening(tmp_path: Path, tiny: list[str]) -> None:
     )
     run(tmp_path, "submit", str(made / "first.csv"), "--to", "local", *tiny)
     twice = run(tmp_path, "submit", str(made / "second.csv"), "--to", "local", *tiny, exits=2)
-    assert "same bytes" in twice
+    assert "to send them once more, add --resend" in twice
     board = run(tmp_path, "board", *tiny)
     assert "typed-punct" in board
     assert "first" in board

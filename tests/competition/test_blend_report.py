@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -71,10 +72,11 @@ def report(prepared):
 
 
 def test_a_submission_is_left_that_keeps_the_rules(prepared, report):
-    assert report.path == prepared.competition.submissions_dir / "blend.csv"
+    assert report.path == prepared.competition.submissions_dir / f"{report.path.stem}.csv"
+    assert re.fullmatch("blend-[0-9a-f]{8}", report.path.stem)
     assert check_submission(report.path, prepared.competition).is_ok
     left = {path.name for path in report.path.parent.iterdir()}
-    assert left == {"blend.csv", "blend.json", "blend.run.json"}
+    assert left == {f"{report.path.stem}{end}" for end in (".csv", ".json", ".run.json")}
     assert json.loads(report.path.with_suffix(".run.json").read_text()) == RUN
 
 

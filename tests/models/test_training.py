@@ -18,6 +18,7 @@ from models.losses import cross_entropy
 from models.states import read_weights, round_weights, write_weights
 from models.training import (
     FitReport,
+    FitTask,
     Progress,
     Watch,
     build_optimizer,
@@ -46,15 +47,14 @@ def fit(spec: JobSpec, watch: Watch, **options: Any) -> tuple[RelationModel, Fit
         device_type="cpu",
     )
     accelerator = build_accelerator(choose_precision(spec.variant.run.precision))
-    options.setdefault("seed", 3)
+    inputs = options.pop("inputs", None) or open_inputs(spec, tokenizer.pad_token_id)
     report = fit_fold(
         model,
         spec.variant,
-        options.pop("inputs", open_inputs(spec, tokenizer.pad_token_id)),
+        inputs,
+        task=FitTask(options.pop("seed", 3), 0, **options),
         accelerator=accelerator,
-        fold=0,
         watch=watch,
-        **options,
     )
     return model, report
 

@@ -1,0 +1,28 @@
+"""When and from which code an artefact was made: kept beside it, never inside it."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+
+def read_commit() -> str | None:
+    """Return the commit of the checkout that runs, ``-dirty`` when files differ; None outside."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def describe_run(now: datetime) -> dict[str, str | None]:
+    """Return the time (ISO, to the second) and the commit of something made now."""
+    return {"time": now.isoformat(timespec="seconds"), "commit": read_commit()}
