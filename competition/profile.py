@@ -176,7 +176,7 @@ class SubmissionRules(_Section):
 
 
 class Defaults(_Section):
-    """What ``fold`` trains when nothing is named; ``overrides`` go before a variant's own --set."""
+    """What ``fold`` trains when nothing is named; ``overrides`` are settings for that encoder."""
 
     encoder: Text = "scratch"
     variants: Texts = ()

@@ -16,6 +16,7 @@ import numpy as np
 from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared
 from competition.predictions import ResultKey, Store
+from competition.profile import Profile
 from models import batches, encoder, formats, heads, losses, training
 from models.batches import Ints, read_or_tokenize
 from models.encoder import EncoderSource, load_tokenizer, settle_encoder
@@ -70,9 +71,18 @@ def plan_jobs(
     beyond = [fold for fold in folds if not 0 <= fold < prepared.folds.count]
     if beyond:
         raise UsageError(f"--folds {beyond[0]}: the folds are 0 to {prepared.folds.count - 1}")
+    overrides = list(request.overrides)
+    if request.seeds:
+        overrides.append(("seeds", list(request.seeds)))
     variants, jobs, done = [], [], []
     for name in names:
-        variant = _resolve(name, prepared, request)
+        variant = resolve_requested(
+            profile,
+            name,
+            encoder_override=request.encoder,
+            overrides=overrides,
+            save_as=request.save_as,
+        )
         variants.append(variant)
         missing, present = _plan_variant(variant, folds, prepared, request, say, threads)
         jobs += missing
@@ -80,6 +90,31 @@ def plan_jobs(
     if len({variant.name for variant in variants}) < len(variants):
         raise UsageError("two of the variants named have one name; name each once")
     return Plan(tuple(variants), tuple(jobs), tuple(done))
+
+
+def resolve_requested(
+    profile: Profile,
+    name: str,
+    *,
+    encoder_override: str | None = None,
+    overrides: Sequence[tuple[str, Any]] = (),
+    save_as: str | None = None,
+) -> Variant:
+    """Resolve a variant in a competition, as every command that takes a variant does.
+
+    The profile's overrides suit its default encoder and are left out with any other.
+    """
+    defaults = profile.defaults
+    chosen = encoder_override or own_encoder(name) or defaults.encoder
+    own = defaults.overrides if chosen == defaults.encoder else {}
+    return resolve_variant(
+        name,
+        encoder=defaults.encoder,
+        encoder_override=encoder_override,
+        defaults={**encoder.recommended_settings(chosen), **own},
+        overrides=overrides,
+        save_as=save_as,
+    )
 
 
 def build_fold_rows(
@@ -95,22 +130,6 @@ def build_fold_rows(
     train_rows = np.flatnonzero(in_route & ~heldout)
     label_ids = prepared.corpus.train.gold[train_rows].astype(np.int64)
     return train_rows, label_ids, np.flatnonzero(in_route & heldout), np.flatnonzero(test_in_route)
-
-
-def _resolve(name: str, prepared: Prepared, request: FoldRequest) -> Variant:
-    defaults = prepared.competition.profile.defaults
-    chosen = request.encoder or own_encoder(name) or defaults.encoder
-    overrides = list(request.overrides)
-    if request.seeds:
-        overrides.append(("seeds", list(request.seeds)))
-    return resolve_variant(
-        name,
-        encoder=defaults.encoder,
-        encoder_override=request.encoder,
-        defaults={**encoder.recommended_settings(chosen), **defaults.overrides},
-        overrides=overrides,
-        save_as=request.save_as,
-    )
 
 
 def _plan_variant(

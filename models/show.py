@@ -16,9 +16,9 @@ from competition.corpus import read_corpus
 from competition.errors import UsageError
 from competition.profile import Competition
 from models.batches import POSITION_NAMES, tokenize_rows
-from models.encoder import load_tokenizer, recommended_settings, settle_encoder
+from models.encoder import load_tokenizer, settle_encoder
 from models.formats import FORMATS
-from models.variant import own_encoder, resolve_variant
+from models.jobs import resolve_requested
 
 SUBJECT_STYLE, OBJECT_STYLE, MARK_STYLE = "bold black on cyan", "bold black on yellow", "reverse"
 
@@ -57,13 +57,8 @@ def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
         raise UsageError(f"--split {request.split!r}: choose train or test")
     rows = corpus.train if request.split == "train" else corpus.test
     profile = competition.profile
-    chosen = request.encoder or own_encoder(request.variant) or profile.defaults.encoder
-    variant = resolve_variant(
-        request.variant,
-        encoder=profile.defaults.encoder,
-        encoder_override=request.encoder,
-        defaults={**recommended_settings(chosen), **profile.defaults.overrides},
-        overrides=request.overrides,
+    variant = resolve_requested(
+        profile, request.variant, encoder_override=request.encoder, overrides=request.overrides
     )
     source = settle_encoder(
         variant,
