@@ -6,7 +6,6 @@ Heavy libraries are imported inside the commands that need them, so that help an
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from competition.errors import HarnessError
+from competition.errors import HarnessError, explain_os_error
 
 if TYPE_CHECKING:
     from competition.console import Table
@@ -31,7 +30,6 @@ app = typer.Typer(
 )
 
 INCOMPLETE_EXIT = 3
-MENDABLE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 CompetitionOption = Annotated[
     str | None,
@@ -300,10 +298,10 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
-        if error.errno not in MENDABLE_ERRNOS:
+        known = explain_os_error(error)
+        if known is None:
             raise
-        where = f" {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror}{where}; nothing is half-written", file=sys.stderr)
+        print(f"error: {known}", file=sys.stderr)
         raise SystemExit(HarnessError.exit_code) from None
 
 

@@ -90,12 +90,14 @@ def run_blend(  # noqa: PLR0913 - the options of one command
         BlendError: nothing can be blended, or it would not fit in memory.
         PredictionsError: a variant that was named cannot be a member.
     """
+    if name is not None:
+        check_name(name)
     prepared = read_prepared(competition)
     members, left_out = _read(prepared, variants)
     gold, negative_id = prepared.corpus.train.gold, competition.profile.negative_id
     on_trial = _count_trials(on_progress, trials * (prepared.folds.count + 1))
     plan = SearchPlan(trials, seed, on_trial)
-    name = check_name(name or name_blend(members, trials, seed))
+    name = name or name_blend(members, trials, seed)
     fit = fit_blend(members, gold, prepared.folds.fold_of, negative_id, plan)
     probs, pred = apply_blend(fit.blend, members)
     assessor = build_assessor(

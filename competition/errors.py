@@ -21,10 +21,14 @@ Everything else that is raised is a defect of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 OFFENCES_SHOWN = 20
+MENDABLE_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,14 @@ class Offence:
         if self.id is not None:
             place.append(f"id {self.id}")
         return f"{', '.join(place)}: {self.found}; {self.remedy}"
+
+
+def explain_os_error(error: OSError) -> str | None:
+    """Say what the system refused, if a person can mend it: a full disk, a missing permission."""
+    if error.errno not in MENDABLE_ERRNOS:
+        return None
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror}{where}; nothing is half-written, run the same command again after"
 
 
 class HarnessError(Exception):

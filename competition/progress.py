@@ -13,7 +13,7 @@ LINE_EVERY_S = 20.0
 def format_seconds(seconds: float) -> str:
     """Write a duration shortly.
 
-    >>> format_seconds(5), format_seconds(190), format_seconds(7300)
+    >>> format_seconds(5), format_seconds(190), format_seconds(7320)
     ('5 s', '3 min 10 s', '2 h 2 min')
     """
     whole = max(0, round(seconds))

@@ -80,9 +80,9 @@ class _Scorer:
             "variant": name,
             "why": self._read_why(name),
             "seeds": ", ".join(map(str, missing)),
-            "done": f"{len(self.store.keys(name))}/{n_folds * len(missing)}",
+            "done": f"{len(self.store.keys(name))}/{n_folds * max(1, len(missing))}",
             "rows_per_s": self._read_speed(name),
-            "lacks": _describe_missing(missing),
+            "lacks": _describe_missing(missing) if missing else "every fold",
             "route": None,
             "rows": len(self.prepared.corpus.train),
         }
@@ -142,7 +142,7 @@ class _Scorer:
 
     def _read_why(self, name: str) -> str:
         try:
-            header = self.store.read_header(self.store.keys(name)[0])
+            header = next(map(self.store.read_header, self.store.keys(name)), None)
         except PredictionsError:
             return ""  # the row's ``lacks`` names the damaged file
         return str(header.variant.get("why", "")) if header else ""

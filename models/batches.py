@@ -52,6 +52,12 @@ class TokenizedRows:
         """Tokens of each row, (N,) int64."""
         return np.diff(self.offsets)
 
+    def lengths_of(self, indices: Sequence[int] | Ints) -> Ints:
+        """Tokens of some rows, (n,) int64, without looking at the others."""
+        at = np.asarray(indices)
+        lengths: Ints = self.offsets[at + 1] - self.offsets[at]
+        return lengths
+
     def row_tokens(self, index: int) -> npt.NDArray[np.int32]:
         """Return the token ids of one row."""
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
@@ -123,7 +129,7 @@ def collate(rows: TokenizedRows, indices: Sequence[int] | Ints, pad_id: int) -> 
 
     Example: rows [2 7 3] and [2 3] with pad_id 0 become [[2 7 3] [2 3 0]], mask [[1 1 1] [1 1 0]].
     """
-    lengths = rows.lengths[indices]
+    lengths = rows.lengths_of(indices)
     input_ids = np.full((len(indices), int(lengths.max())), pad_id, np.int64)
     for place, index in enumerate(indices):
         input_ids[place, : lengths[place]] = rows.row_tokens(int(index))

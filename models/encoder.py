@@ -138,6 +138,7 @@ def build_model(
     options: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
     try:
         config = AutoConfig.from_pretrained(source.path, local_files_only=True)
+        _check_length(variant, source, config)
         if source.has_weights:
             encoder = AutoModel.from_pretrained(
                 source.path,
@@ -188,12 +189,27 @@ def parameter_depth(name: str, layers: int) -> int:
     return 0 if "embeddings" in name else layers + 1
 
 
+def _check_length(variant: Variant, source: EncoderSource, config: Any) -> None:
+    """Refuse more tokens than the encoder has positions for; RoBERTa's kind counts from its pad."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return
+    if config.model_type in _POSITIONS_AFTER_PAD:
+        positions -= config.pad_token_id + 1
+    if variant.max_tokens > positions:
+        raise EncoderError(
+            f"{source.name} has positions for {positions} tokens and the variant asks for "
+            f"{variant.max_tokens}; add --set max_tokens={positions}"
+        )
+
+
 def _without_pooler(config: Any) -> dict[str, bool]:
     """Leave out the pooling layer that BERT-like encoders carry and that no head reads."""
     return {"add_pooling_layer": False} if config.model_type in _POOLED else {}
 
 
 _POOLED = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
+_POSITIONS_AFTER_PAD = frozenset({"roberta", "xlm-roberta", "camembert"})
 
 
 def _settle_scratch(

@@ -90,8 +90,8 @@ def entity_marker(row: Row) -> Formatted:
 def typed_marker(row: Row) -> Formatted:
     """Put new tokens that carry the entity's type around both words.
 
-    >>> typed_marker(EXAMPLE_ROW).segments[0][13:55]
-    'OBJ:PER]조지 해리슨[/OBJ:PER]이 쓰고 [SUBJ:ORG]비틀즈'
+    >>> typed_marker(EXAMPLE_ROW).segments[0][13:56]
+    '[OBJ:PER]조지 해리슨[/OBJ:PER]이 쓰고 [SUBJ:ORG]비틀즈'
     """
     subject, obj = _type_of(row, row.subject), _type_of(row, row.object)
     return _marked(
@@ -102,7 +102,7 @@ def typed_marker(row: Row) -> Formatted:
 def typed_punct(row: Row) -> Formatted:
     """Put punctuation that every encoder knows, and the type, around both words.
 
-    >>> typed_punct(EXAMPLE_ROW).segments[0][15:]
+    >>> typed_punct(EXAMPLE_ROW).segments[0][13:]
     '# ^ PER ^ 조지 해리슨 # 이 쓰고 @ * ORG * 비틀즈 @ 가 1969년 앨범에 담은 노래다.'
 
     Source: Zhou & Chen 2021, arXiv 2102.01373, "typed entity marker (punct)".

@@ -40,15 +40,20 @@ def build_accelerator(precision: Precision) -> Any:
 
 
 def fix_randomness_of_kernels() -> None:
-    """Let torch use only kernels that give the same bits each time, where it has them."""
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    """On a CPU, let torch use only kernels that give the same bits each time.
+
+    A GPU's fast kernels are left alone: there, the same bits are not promised.
+    """
+    if torch.cuda.is_available():
+        return
+    torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def threads_per_job(threads: int | None, workers: int) -> int:
     """Return the threads of one job: what was asked for, else the cores shared by the workers."""
-    return threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return threads or max(1, (cores or 1) // workers)
 
 
 def describe_machine() -> dict[str, str]:

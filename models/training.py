@@ -54,7 +54,7 @@ class FoldInputs:
     @cached_property
     def train_lengths(self) -> Ints:
         """Tokens of each training row, (n,)."""
-        return self.train.lengths[self.train_rows]
+        return self.train.lengths_of(self.train_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,9 @@ def predict_rows(
     probs: list[npt.NDArray[np.float32]] = []
     order: list[Ints] = []
     with torch.inference_mode():
-        for part in split_by_tokens(np.arange(len(indices)), rows.lengths[indices], micro_tokens):
+        for part in split_by_tokens(
+            np.arange(len(indices)), rows.lengths_of(indices), micro_tokens
+        ):
             batch = collate(rows, indices[part], pad_id).to(accelerator.device)
             with accelerator.autocast():
                 logits = model(batch.input_ids, batch.attention_mask, batch.positions)

@@ -24,7 +24,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from competition.errors import HarnessError, TrainingError
+from competition.errors import HarnessError, TrainingError, explain_os_error
 from competition.predictions import ResultKey, Store
 from models.job import LOG_FILE, JobOutcome, JobSpec, run_job
 from models.training import Progress, Watch
@@ -74,8 +74,7 @@ def run_jobs(
         deadline: on ``time.monotonic``'s clock; running jobs then write their state and end.
         hooks: hear what happens.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOAD))
+    context = _process_context()
     waiting = deque(specs)
     running: dict[int, _Running] = {}
     finished: list[JobOutcome] = []
@@ -137,11 +136,21 @@ def work(spec: JobSpec, slot: int, link: Connection) -> None:
             answer = _work_locked(spec, stop, link, log)
         except HarnessError as error:
             answer = ("failed", str(error))
-        except BaseException:
-            answer = ("failed", "a defect of this program:\n" + traceback.format_exc())
+        except BaseException as error:
+            known = explain_os_error(error) if isinstance(error, OSError) else None
+            answer = ("failed", known or "a defect of this program:\n" + traceback.format_exc())
         stream.write(f"{answer[0]}: {answer[1]}\n")
     _send(link, answer)
     link.close()
+
+
+def _process_context() -> Any:
+    """Return how processes begin: from a server with the libraries loaded, if there is one."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOAD))
+    return context
 
 
 def _work_locked(

@@ -110,6 +110,14 @@ def test_an_encoder_out_of_reach_gives_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
+def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
+    folder = make_encoder("roberta", tmp_path / "r")
+    wanted = variant(str(folder), ("max_tokens", 512))
+    source = settle_encoder(wanted, sentences=(), cache_dir=tmp_path)
+    with pytest.raises(EncoderError, match="positions for 511 tokens"):
+        build_model(wanted, source, labels=4, vocabulary=9, device_type="cpu")
+
+
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     folder = make_encoder("bert", tmp_path / "e")
     (folder / "model.safetensors").unlink()
