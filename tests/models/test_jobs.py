@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -184,10 +185,16 @@ def test_every_position_a_head_may_read_is_made() -> None:
 
 def run_all(specs: list[JobSpec], **options: Any) -> tuple[FoldRun, list[str]]:
     heard: list[str] = []
+    on_said = options.get("on_said", lambda spec, text: None)
+
+    def said(spec: JobSpec, text: str) -> None:
+        heard.append(text)
+        on_said(spec, text)
+
     hooks = FoldHooks(
         started=lambda spec: heard.append(f"started {spec.key.fold}"),
         progress=lambda spec, at: None,
-        said=lambda spec, text: heard.append(text),
+        said=said,
         finished=lambda spec, outcome: heard.append(f"finished {spec.key.fold}"),
         failed=lambda spec, reason: heard.append(f"failed {spec.key.fold}"),
     )
@@ -229,3 +236,27 @@ def test_a_deadline_stops_jobs_with_their_state(make_specs: Specs) -> None:
     run, _ = run_all(specs, deadline=0.0)
     assert {key.fold for key in run.stopped} == {0, 1}
     assert not run.finished
+
+
+def test_a_killed_worker_is_accounted_for_and_its_job_resumed(
+    make_specs: Specs, quiet_watch: Watch
+) -> None:
+    long = (("train.epochs", 60), ("run.state_every_s", 0.02))
+    specs = make_specs("typed-punct", *long, folds=(0,))
+
+    def kill(spec: JobSpec, text: str) -> None:
+        if text.startswith("state written"):
+            os.kill(int((spec.job_dir / "job.log").read_text().split("pid ")[1].split()[0]), 9)
+
+    run, _ = run_all(specs, on_said=kill)
+    assert "killed by SIGKILL; out of memory?" in run.failed[0][1]
+    path = Store(specs[0].store_dir, specs[0].labels).path(specs[0].key)
+    assert not path.exists()
+    run, heard = run_all(specs)
+    resumed = [text for text in heard if text.startswith("resumed at step")]
+    assert len(resumed) == 1
+    assert int(resumed[0].split()[-1]) > 0
+    interrupted = path.read_bytes()
+    path.unlink()
+    run_job(specs[0], quiet_watch)
+    assert path.read_bytes() == interrupted
