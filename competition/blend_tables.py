@@ -15,7 +15,7 @@ import numpy as np
 
 from competition.assessment import Assessment, Side
 from competition.blend_report import BlendReport
-from competition.console import Column, Kind, Table
+from competition.console import Column, Table
 from competition.intervals import Paired
 from competition.search import BEST_SINGLE, BLEND, CONVEX, UNIFORM
 
@@ -94,18 +94,20 @@ def _write_paired(paired: Paired) -> str:
     )
 
 
-def _score_columns(shifted_share: float | None) -> list[Column]:
-    """Columns for what ``_score_row`` holds; shifted intervals stay in the JSON."""
+def _score_columns(shifted_share: float | None, *, intervals: bool = True) -> list[Column]:
+    """Columns for what ``_score_row`` holds; the rest of it stays in the JSON."""
     columns = [
-        Column("f1", "micro-F1", "score"),
+        Column("f1", "F1", "score"),
         Column("f1_interval", "95%", "interval"),
         Column("auprc", "AUPRC", "score"),
         Column("auprc_interval", "95%", "interval"),
     ]
+    if not intervals:
+        columns = [column for column in columns if column.kind == "score"]
     if shifted_share is not None:
         at = f"at {100 * shifted_share:.0f}%"
         columns += [
-            Column("shifted_f1", f"micro-F1 {at}", "score"),
+            Column("shifted_f1", f"F1 {at}", "score"),
             Column("shifted_auprc", f"AUPRC {at}", "score"),
         ]
     return columns
@@ -124,9 +126,7 @@ def _members_table(report: BlendReport) -> Table:
     columns = [
         Column("name", "member"),
         Column("weight", "weight", "number"),
-        Column("nested_weights", "in the folds"),
-        *_score_columns(report.shifted_share),
-        Column("why", "why"),
+        *_score_columns(report.shifted_share, intervals=False),
     ]
     rows = []
     for index, (member, weight) in enumerate(
@@ -153,7 +153,6 @@ def _systems_table(report: BlendReport) -> Table:
     columns = [
         Column("system", "weights"),
         Column("estimate", "estimate"),
-        Column("threshold", "threshold", "number"),
         *_score_columns(report.shifted_share),
     ]
     rows = []
@@ -177,22 +176,25 @@ def _systems_table(report: BlendReport) -> Table:
 
 
 def _compared_table(report: BlendReport) -> Table:
-    fields: list[tuple[str, str, Kind]] = [
-        ("difference", "", "difference"),
-        ("low", " low", "difference"),
-        ("high", " high", "difference"),
-        ("p_worse", " no better", "share"),
-    ]
     columns = [Column("against", "blend minus")]
-    for key, header in (("f1", "micro-F1"), ("auprc", "AUPRC")):
-        columns += [Column(f"{key}_{field}", header + end, kind) for field, end, kind in fields]
+    for key, header in (("f1", "F1"), ("auprc", "AUPRC")):
+        columns.append(Column(f"{key}_difference", header, "difference"))
+        columns.append(Column(f"{key}_interval", "95%", "spread"))
     rows = [
         {"against": against}
-        | {f"f1_{field}": value for field, value in asdict(comparison.f1).items()}
-        | {f"auprc_{field}": value for field, value in asdict(comparison.auprc).items()}
+        | _paired_row("f1", comparison.f1)
+        | _paired_row("auprc", comparison.auprc)
         for against, comparison in report.compared.items()
     ]
     return Table("compared", "Nested, paired", columns, rows, judge_blend(report))
+
+
+def _paired_row(key: str, paired: Paired) -> dict[str, Any]:
+    return {
+        f"{key}_difference": paired.difference,
+        f"{key}_interval": (paired.low, paired.high),
+        f"{key}_no_better": paired.p_worse,
+    }
 
 
 def _sides_table(report: BlendReport) -> Table:
@@ -215,8 +217,8 @@ def _shares_table(report: BlendReport) -> Table:
     columns = [
         Column("label", "label"),
         Column("gold", "train", "share"),
-        Column("oof", "predicted out-of-fold", "share"),
-        Column("test", "predicted on test", "share"),
+        Column("oof", "out-of-fold", "share"),
+        Column("test", "test", "share"),
         Column("difference", "test minus out-of-fold", "difference"),
     ]
     oof, test = report.oof_side.label_shares, report.test_side.label_shares
@@ -227,4 +229,6 @@ def _shares_table(report: BlendReport) -> Table:
         )
     ]
     rows.sort(key=lambda row: -abs(row["difference"]))
-    return Table("shares", "Labels whose share differs most", columns, rows[:SHARES_SHOWN])
+    return Table(
+        "shares", "Predicted labels whose share differs most", columns, rows[:SHARES_SHOWN]
+    )

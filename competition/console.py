@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["text", "count", "score", "interval", "share", "difference", "number"]
+Kind = Literal["text", "count", "score", "interval", "share", "difference", "spread", "number"]
 
+
+WIDTH_OF_FILES = 120  # where the output is no terminal, whose width would be known
+NARROWEST_TEXT = 18
 
 FORMATTERS: dict[Kind, Callable[[Any], str]] = {
     "text": str,
@@ -21,6 +25,7 @@ FORMATTERS: dict[Kind, Callable[[Any], str]] = {
     "score": lambda value: f"{100 * value:.2f}",
     "difference": lambda value: f"{100 * value:+.2f}",
     "interval": lambda value: f"{100 * value[0]:.2f}–{100 * value[1]:.2f}",
+    "spread": lambda value: f"{100 * value[0]:+.2f} to {100 * value[1]:+.2f}",
     "share": lambda value: f"{100 * value:.1f}%",
     "number": lambda value: f"{value:.4g}",
 }
@@ -61,6 +66,12 @@ def format_value(value: Any, kind: Kind) -> str:
     return FORMATTERS[kind](value)
 
 
+def _narrowest(table: Table, column: Column) -> int:
+    """Return the width below which a text column is no longer readable."""
+    longest = max((len(format_value(row.get(column.key), "text")) for row in table.rows), default=0)
+    return min(NARROWEST_TEXT, max(longest, len(column.header)))
+
+
 def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
     """Print tables for a person, or as one JSON object keyed by table name."""
     if as_json:
@@ -70,18 +81,31 @@ def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
         }
         print(json.dumps(payload, ensure_ascii=False, indent=2))
         return
+    from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table as RichTable
 
     console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH_OF_FILES
     for table in tables:
         if table.rows:
-            grid = RichTable(title=escape(table.title), title_justify="left", title_style="bold")
+            grid = RichTable(
+                title=escape(table.title),
+                title_justify="left",
+                title_style="bold",
+                box=box.SIMPLE_HEAD,
+                padding=(0, 1, 0, 0),
+            )
             for column in table.columns:
                 right = column.kind != "text"
                 grid.add_column(
-                    escape(column.header), justify="right" if right else "left", no_wrap=right
+                    escape(column.header).replace(" ", "\n") if right else escape(column.header),
+                    justify="right" if right else "left",
+                    no_wrap=right,
+                    min_width=None if right else _narrowest(table, column),
+                    overflow="fold",
                 )
             for row in table.rows:
                 cells = (format_value(row.get(c.key), c.kind) for c in table.columns)

@@ -7,6 +7,7 @@ Legend: N rows, S sum of all rows' tokens, B rows of a micro-batch, T tokens of 
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,9 +109,10 @@ def read_or_tokenize(
     """
     if not (folder / "rows.json").is_file():
         made = tokenize_rows(rows, form, tokenizer, max_tokens)
-        folder.mkdir(parents=True, exist_ok=True)
         for name in ("tokens", "offsets", "positions", "ids"):
-            np.save(folder / f"{name}.npy", getattr(made, name), allow_pickle=False)
+            buffer = io.BytesIO()
+            np.save(buffer, getattr(made, name), allow_pickle=False)
+            write_atomically(folder / f"{name}.npy", buffer.getvalue())
         write_atomically(folder / "rows.json", json.dumps({"rows": len(made), "cut": made.cut}))
     return open_tokenized(folder)
 

@@ -71,7 +71,7 @@ def build_summary(prepared: Prepared, variants: Sequence[Variant], run: FoldRun)
     if run.stopped:
         note = f"{len(run.stopped)} jobs are not done; run the same command again to go on."
     elif any(row["lacks"] for row in standings.rows):
-        note = "Next: the folds that are lacking."
+        note = "blend leaves a variant out that lacks folds."
     else:
         note = "Next: python run.py blend"
     return replace(standings, notes=(*standings.notes, note))

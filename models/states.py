@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from competition.errors import TrainingError
 
+READABLE_BY_TEAM = 0o644  # safetensors itself leaves files to their owner alone
+
 
 def write_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
@@ -102,6 +104,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     try:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, temporary, metadata={"facts": json.dumps(facts, sort_keys=True)})
+        temporary.chmod(READABLE_BY_TEAM)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
