@@ -83,8 +83,9 @@ def settle_encoder(
 class RelationModel(nn.Module):
     """An encoder and a head: token ids in, logits out."""
 
-    def __init__(self, encoder: Any, head: nn.Module) -> None:
+    def __init__(self, encoder: Any, head: nn.Module, labels: int) -> None:
         super().__init__()
+        self.labels = labels
         self.encoder = encoder
         self.head = head
 
@@ -159,7 +160,7 @@ def build_model(
             gradient_checkpointing_kwargs={"use_reentrant": False}
         )
     head = HEADS[variant.head](config.hidden_size, labels, variant.train.head_dropout)
-    return RelationModel(encoder, head)
+    return RelationModel(encoder, head, labels)
 
 
 def choose_attention(variant: Variant, device_type: str) -> str:

@@ -73,7 +73,36 @@ class EntityStartHead(nn.Module):
         return logits
 
 
-HEADS: dict[str, type[ClsHead] | type[EntityStartHead]] = {
+class BiLstmHead(nn.Module):
+    """A 2-layer bidirectional LSTM over all states; its last layer's two final states to logits.
+
+    Rows are packed by their true lengths: the forward state ends at the row's last token, not in
+    padding. Of the final states, stacked (2 layers × 2 directions, B, D), the last two belong to
+    the last layer. Runs in float32: recurrences add up rounding.
+    """
+
+    def __init__(self, hidden: int, labels: int, dropout: float) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(
+            hidden, hidden, num_layers=2, dropout=dropout, bidirectional=True, batch_first=True
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(2 * hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        packed = nn.utils.rnn.pack_padded_sequence(
+            states.float(), positions.lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
+        with torch.autocast(states.device.type, enabled=False):
+            _, (final, _) = self.lstm(packed)
+        both = torch.cat([final[-2], final[-1]], dim=-1)
+        logits: Tensor = self.out(self.dropout(both))
+        return logits
+
+
+HEADS: dict[str, type[ClsHead] | type[EntityStartHead] | type[BiLstmHead]] = {
+    "bilstm": BiLstmHead,
     "cls": ClsHead,
     "entity-start": EntityStartHead,
 }

@@ -213,10 +213,9 @@ def predict_rows(
                 logits = model(batch.input_ids, batch.attention_mask, batch.positions)
             probs.append(torch.softmax(logits.double(), dim=-1).float().cpu().numpy())
             order.append(part)
-    if not order:
-        return np.zeros((0, 0), np.float32)
-    out = np.empty((len(indices), probs[0].shape[1]), np.float32)
-    out[np.concatenate(order)] = np.concatenate(probs)
+    out = np.empty((len(indices), model.labels), np.float32)
+    if order:
+        out[np.concatenate(order)] = np.concatenate(probs)
     return out
 
 

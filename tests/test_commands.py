@@ -105,6 +105,15 @@ def run_json(home: Path, *arguments: str) -> str:
     return out
 
 
+def test_specialists_answer_together_as_one_member(tmp_path: Path, tiny: list[str]) -> None:
+    for variant in ("short", "medium", "long"):
+        run(tmp_path, "fold", variant, *TINY, "--as", variant, "--workers", "2", *tiny)
+    assert {"length.csv", "length.json"} <= files_of(tmp_path / "oof" / "tiny" / "routes")
+    tables = json.loads(run_json(tmp_path, "blend", "--trials", "2", "--name", "b", *tiny))
+    assert [row["name"] for row in tables["members"]["rows"]] == ["route:length"]
+    run(tmp_path, "check", str(tmp_path / "submissions" / "tiny" / "b.csv"), *tiny)
+
+
 def test_a_kill_loses_nothing(tmp_path: Path) -> None:
     """After kill -9 in a job its worker ends too, and the same command goes on from there."""
     stores = []
@@ -112,7 +121,7 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
         home.mkdir()
         tiny = ["--competition", str(write_tiny(home))]
         command = ["fold", "typed-punct", *TINY, "--as", "t", "--workers", "1", *tiny]
-        command += ["--set", "train.epochs=20", "--set", "run.state_every_s=0.02"]
+        command += ["--set", "train.epochs=60", "--set", "run.state_every_s=0.02"]
         if killed:
             process = start(home, *command)
             log = home / "checkpoints" / "tiny" / "t" / "s42-f1" / "job.log"

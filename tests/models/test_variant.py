@@ -42,7 +42,7 @@ def test_an_override_makes_a_variant_of_its_own() -> None:
     [
         ("train.lr", -1, "train.lr"),
         ("train.rate", 1, "choose one of adam_beta2, batch_rows"),
-        ("head", "cl", "choose one of cls, entity-start"),
+        ("head", "cl", "choose one of bilstm, cls, entity-start"),
         ("format", "x", "choose one of concat"),
         ("loss", "x", "cross-entropy"),
         ("train", 3, "train"),
