@@ -139,9 +139,21 @@ def work(spec: JobSpec, slot: int, link: Connection) -> None:
         except BaseException as error:
             known = explain_os_error(error) if isinstance(error, OSError) else None
             answer = ("failed", known or "a defect of this program:\n" + traceback.format_exc())
-        stream.write(f"{answer[0]}: {answer[1]}\n")
+        stream.write(_write_answer(answer))
     _send(link, answer)
     link.close()
+
+
+def _write_answer(answer: tuple[str, Any]) -> str:
+    """Write a job's final answer as the last line of its log."""
+    kind, payload = answer
+    if kind == "busy":
+        return "busy: another process does this job\n"
+    if kind == "failed":
+        return f"failed: {payload}\n"
+    if payload.finished:
+        return "finished: the result is in the store\n"
+    return f"stopped at step {payload.step}: the next fold goes on from there\n"
 
 
 def _process_context() -> Any:
