@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from competition.folds import read_prepared
 from competition.profile import resolve_competition
 from models.batches import collate, open_tokenized
-from models.encoder import RelationModel, build_model, load_tokenizer
+from models.encoder import RelationModel, build_model
 from models.hardware import build_accelerator, choose_precision
 from models.job import JobSpec, open_inputs
 from models.jobs import FoldRequest, plan_jobs
@@ -201,7 +201,6 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as home:
         spec = plan_job(options.competition, options.rows, Path(home))
-        load_tokenizer(spec.source)
         ours_attention = "eager" if not torch.cuda.is_available() else "sdpa"
         arms = {
             "this harness": lambda: time_ours(spec),
