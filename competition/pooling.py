@@ -136,16 +136,6 @@ def tune_threshold(rows: PooledRows, weights: Weights) -> tuple[float | None, fl
     return sweep_threshold(probability, is_right, _count_wanted(rows))
 
 
-def score_decision(rows: PooledRows, weights: Weights, threshold: float | None) -> float:
-    """Score weights and threshold together by micro-F1."""
-    probability, is_right = decide_pool(rows, weights)
-    if threshold is None:
-        return float(is_right.mean())
-    chosen = probability >= np.float64(threshold)
-    below = int(chosen.sum()) + _count_wanted(rows)
-    return 2.0 * int((is_right & chosen).sum()) / below if below else 0.0
-
-
 def decide_pool(
     rows: PooledRows, weights: Weights
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

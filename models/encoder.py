@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,15 @@ def _folder_identity(folder: Path) -> str:
         raise EncoderError(f"encoder folder {folder} holds no config.json")
     if not any(path.suffix in {".safetensors", ".bin"} for path in files):
         raise EncoderError(f"encoder folder {folder} holds no weights (model.safetensors)")
-    return fingerprint({path.name: sha256_of(path) for path in files})
+    facts = [(path, path.stat()) for path in files]
+    return fingerprint({p.name: _hash_once(p, s.st_size, s.st_mtime_ns) for p, s in facts})
+
+
+@cache
+def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash a file's content once a process: several variants share an encoder of gigabytes."""
+    del size, mtime_ns
+    return sha256_of(path)
 
 
 def _settle_hub(variant: Variant) -> EncoderSource:

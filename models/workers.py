@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -75,20 +74,22 @@ def run_jobs(
         hooks: hear what happens.
     """
     context = _process_context()
-    waiting = deque(specs)
+    waiting = list(specs)
     running: dict[int, _Running] = {}
     finished: list[JobOutcome] = []
     stopped: list[ResultKey] = []
     failed: list[tuple[ResultKey, str]] = []
-    retry_at = 0.0
+    retry_at: dict[ResultKey, float] = {}  # jobs that another process was busy with
     with _stop_requests() as stop_asked:
         while waiting or running:
             stopping = stop_asked.is_set() or (deadline is not None and time.monotonic() > deadline)
-            while waiting and len(running) < workers and not stopping:
-                if time.monotonic() < retry_at:
-                    break
+            now = time.monotonic()
+            ready = [spec for spec in waiting if retry_at.get(spec.key, 0.0) <= now]
+            chosen = ready[: 0 if stopping else workers - len(running)]
+            waiting = [spec for spec in waiting if not any(spec is one for one in chosen)]
+            for spec in chosen:
                 slot = next(i for i in range(workers) if i not in running)
-                running[slot] = _start(context, waiting.popleft(), slot)
+                running[slot] = _start(context, spec, slot)
                 hooks.started(running[slot].spec)
             if stopping:
                 stopped += [spec.key for spec in waiting]
@@ -104,7 +105,7 @@ def run_jobs(
                 kind, payload = answer
                 if kind == "busy":
                     waiting.append(job.spec)
-                    retry_at = time.monotonic() + BUSY_WAIT_S
+                    retry_at[job.spec.key] = time.monotonic() + BUSY_WAIT_S
                 elif kind == "failed":
                     failed.append((job.spec.key, payload))
                     hooks.failed(job.spec, payload)
@@ -113,8 +114,8 @@ def run_jobs(
                     hooks.finished(job.spec, payload)
                 else:
                     stopped.append(job.spec.key)
-            if waiting and not running and not stopping:
-                time.sleep(min(POLL_S, max(0.0, retry_at - time.monotonic())))
+            if waiting and not running:
+                time.sleep(POLL_S)
     return FoldRun(tuple(finished), tuple(stopped), tuple(failed))
 
 

@@ -13,7 +13,6 @@ class FolderTarget:
     """Leaves ``<name>-<short hash>.csv`` and its receipt, so that no copy hides another."""
 
     name = "folder"
-    can_score = False
     can_find = True
     has_quota = False
 

@@ -23,7 +23,6 @@ class LocalTarget:
     """Scores a submission against the profile's solution file."""
 
     name = "local"
-    can_score = True
     can_find = True
     has_quota = True
 

@@ -54,12 +54,11 @@ class TargetOptions:
 class UploadTarget(Protocol):
     """A place to send submissions to.
 
-    ``can_score``: receipts carry scores. ``can_find``: it can be asked whether a file arrived.
+    ``can_find``: it can be asked whether a file arrived.
     ``has_quota``: what is sent counts towards the profile's submissions a day.
     """
 
     name: str
-    can_score: bool
     can_find: bool
     has_quota: bool
 

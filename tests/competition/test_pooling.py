@@ -22,7 +22,6 @@ from competition.pooling import (
     measure_log_loss,
     pool,
     pool_test,
-    score_decision,
     tune_threshold,
 )
 from tests.competition.planted import NEGATIVE_ID, plant
@@ -77,7 +76,6 @@ def test_tuning_in_the_pool_equals_tuning_on_its_probabilities(rows, negative_id
     assert (threshold, score) == best_threshold(probs, rows.gold, negative_id)
     pred = decide(probs, negative_id, threshold)
     assert score == pytest.approx(micro_f1(rows.gold, pred, negative_id), abs=1e-12)
-    assert score_decision(rows, WEIGHTS, threshold) == pytest.approx(score, abs=1e-12)
 
 
 def test_gradient_of_the_log_loss(rows):

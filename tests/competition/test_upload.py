@@ -51,7 +51,6 @@ class FakeTarget:
 
     can_find: bool = True
     has_quota: bool = True
-    can_score: bool = False
     name: str = "fake"
     arrived: list[str] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
@@ -451,7 +450,7 @@ def test_targets_take_options() -> None:
     for build in (send.FolderTarget, send.LocalTarget):
         target = build(TargetOptions())
         assert send.TARGETS[target.name] is build
-        assert isinstance(target.can_score, bool)
+        assert isinstance(target.can_find, bool)
 
 
 def test_tables_print(tiny_competition: Competition, capsys: pytest.CaptureFixture[str]) -> None:

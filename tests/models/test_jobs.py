@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared
 from competition.predictions import Store
 from models.heads import Positions
-from models.job import JobSpec, open_inputs, run_job
+from models.job import JobOutcome, JobSpec, open_inputs, run_job
 from models.jobs import FoldRequest, Plan, build_fold_rows, plan_jobs
 from models.routing import Route
 from models.training import Watch
@@ -191,11 +192,17 @@ def run_all(specs: list[JobSpec], **options: Any) -> tuple[FoldRun, list[str]]:
         heard.append(text)
         on_said(spec, text)
 
+    on_finished = options.get("on_finished", lambda spec, outcome: None)
+
+    def finished(spec: JobSpec, outcome: JobOutcome) -> None:
+        heard.append(f"finished {spec.key.fold}")
+        on_finished(spec, outcome)
+
     hooks = FoldHooks(
         started=lambda spec: heard.append(f"started {spec.key.fold}"),
         progress=lambda spec, at: None,
         said=said,
-        finished=lambda spec, outcome: heard.append(f"finished {spec.key.fold}"),
+        finished=finished,
         failed=lambda spec, reason: heard.append(f"failed {spec.key.fold}"),
     )
     return run_jobs(specs, workers=2, deadline=options.get("deadline"), hooks=hooks), heard
@@ -260,3 +267,21 @@ def test_a_killed_worker_is_accounted_for_and_its_job_resumed(
     path.unlink()
     run_job(specs[0], quiet_watch)
     assert path.read_bytes() == interrupted
+
+
+def test_a_job_that_another_process_does_is_waited_for_while_others_run(
+    make_specs: Specs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.workers.BUSY_WAIT_S", 0.2)
+    busy, free = make_specs(folds=(0, 1))
+    busy.job_dir.mkdir(parents=True)
+    other = FileLock(busy.job_dir / "job.lock")
+    other.acquire()
+
+    def release(spec: JobSpec, outcome: JobOutcome) -> None:
+        other.release()
+
+    run, heard = run_all([busy, free], on_finished=release)
+    assert [outcome.key.fold for outcome in run.finished] == [1, 0]
+    assert heard.count("started 0") > 1
+    assert all(outcome.micro_f1 is not None for outcome in run.finished)
