@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from competition.errors import EncoderError
 from competition.files import sha256_of
 from models.heads import HEADS, Positions
-from models.variant import SCRATCH, ScratchSettings, Variant, fingerprint
+from models.settings import ScratchSettings
+from models.variant import SCRATCH, Variant, fingerprint
 
 RESULT_VERSION = 1
 

@@ -25,8 +25,9 @@ from competition.errors import TrainingError
 from models.batches import Ints, TokenizedRows, collate, plan_epoch, split_by_tokens
 from models.encoder import RelationModel, parameter_depth
 from models.losses import LOSSES
+from models.settings import TrainSettings
 from models.states import read_state, write_state
-from models.variant import TrainSettings, Variant
+from models.variant import Variant
 
 RESULT_VERSION = 1
 

@@ -12,91 +12,92 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from competition.errors import VariantError
 from competition.files import check_name
+from models.settings import (
+    AugmentSettings,
+    CleanSettings,
+    CurriculumSettings,
+    FormatSettings,
+    Frozen,
+    LinearSettings,
+    LossSettings,
+    PseudoSettings,
+    RegulariseSettings,
+    RestrictSettings,
+    RunSettings,
+    SamplingSettings,
+    ScratchSettings,
+    TrainSettings,
+    TuneSettings,
+)
 
 VARIANTS_DIR = Path(__file__).parent / "variants"
 SCRATCH = "scratch"
 MOST_NAME_CHARS = 60  # a derived name beyond it is a hash instead
-OUTSIDE_FINGERPRINT = frozenset({"name", "why", "seeds", "run"})
+NETWORK, LINEAR = "network", "linear"
+OUTSIDE_FINGERPRINT = frozenset({"name", "why", "seeds", "run", "tune"})
+SINCE_FIRST_RESULTS = frozenset(
+    {
+        "learner",
+        "formatting",
+        "entity_embedding",
+        "loss_options",
+        "sampling",
+        "curriculum",
+        "augment",
+        "regularise",
+        "restrict",
+        "clean",
+        "extra_train",
+        "pseudo",
+        "start_from",
+        "pretrain",
+        "linear",
+    }
+)
+"""Settings that enter the recipe only when they are not at their default."""
+LINEAR_READS = ("learner", "linear", "route", "clean", "extra_train", "pseudo")
 
 Settings = dict[str, Any]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TrainSettings(_Frozen):
-    """How a fold is fitted; every field changes results."""
-
-    lr: float = Field(3e-5, gt=0, description="peak learning rate of the head and the top layer")
-    epochs: float = Field(3.0, gt=0, le=1000)
-    batch_rows: int = Field(32, ge=1, description="rows of one optimiser step")
-    warmup_frac: float = Field(0.1, ge=0, le=1, description="share of the steps spent warming up")
-    final_lr_frac: float = Field(0.0, ge=0, le=1, description="rate at the end, as share of lr")
-    weight_decay: float = Field(0.01, ge=0)
-    adam_beta2: float = Field(0.98, gt=0, lt=1)
-    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer over the one above it")
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    clip_norm: float = Field(1.0, gt=0)
-    head_dropout: float = Field(0.1, ge=0, lt=1)
-    bucket_steps: int = Field(
-        16, ge=1, description="steps whose rows are sorted by length together"
-    )
-
-
-class ScratchSettings(_Frozen):
-    """The encoder made for ``encoder = "scratch"``; without effect for any other encoder."""
-
-    layers: int = Field(4, ge=1, le=48)
-    hidden: int = Field(128, ge=32)
-    heads: int = Field(2, ge=1)
-    feed_forward: int = Field(256, ge=32)
-    vocabulary: int = Field(8000, ge=200)
-    dropout: float = Field(0.1, ge=0, lt=1, description="of the token embeddings")
-
-    @field_validator("heads")
-    @classmethod
-    def _even_heads(cls, heads: int, info: Any) -> int:
-        hidden = info.data.get("hidden", 0)
-        if hidden % (2 * heads):
-            raise ValueError(f"hidden={hidden} is not a multiple of 2 × heads={2 * heads}")
-        return heads
-
-
-class RunSettings(_Frozen):
-    """How the work is laid on the hardware; provenance, outside the fingerprint."""
-
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    micro_tokens: int = Field(
-        8192, ge=16, description="most tokens, padding included, held at once"
-    )
-    gradient_checkpointing: bool = False
-    attention: Literal["auto", "eager", "sdpa"] = "auto"
-    state_every_s: float = Field(60.0, gt=0, description="seconds between training states")
-    bin_weights: bool = Field(False, description="also load pickled hub weights (.bin)")
-
-
-class Variant(_Frozen):
+class Variant(Frozen):
     """One resolved model variant."""
 
     name: str
     why: str = Field(min_length=1)
+    learner: Literal["network", "linear"] = "network"
     encoder: str = Field(min_length=1)
-    format: str
-    head: str
+    pretrain: Literal["none", "tapt"] = "none"
+    start_from: str | None = Field(None, description="variant whose weights of the fold begin it")
+    format: str = "typed-punct"
+    formatting: FormatSettings = FormatSettings()
+    entity_embedding: bool = False
+    head: str = "entity-start"
     loss: str = "cross-entropy"
+    loss_options: LossSettings = LossSettings()
     max_tokens: int = Field(256, ge=16)
     route: str | None = Field(None, pattern=r"^length:(short|medium|long)$")
     seeds: tuple[int, ...] = Field((42,), min_length=1)
+    clean: CleanSettings = CleanSettings()
+    extra_train: str | None = Field(None, description="CSV of more training rows")
+    pseudo: PseudoSettings | None = None
+    augment: AugmentSettings | None = None
+    sampling: SamplingSettings | None = None
+    curriculum: CurriculumSettings | None = None
     train: TrainSettings = TrainSettings()
+    regularise: RegulariseSettings = RegulariseSettings()
+    restrict: RestrictSettings | None = None
+    linear: LinearSettings = LinearSettings()
     scratch: ScratchSettings = ScratchSettings()
     run: RunSettings = RunSettings()
+    tune: TuneSettings | None = None
 
     @field_validator("format")
     @classmethod
@@ -122,9 +123,24 @@ class Variant(_Frozen):
     def recipe(self) -> Settings:
         """Return what of the variant determines results: no name, reason, seeds or hardware."""
         settings = self.model_dump(mode="json", exclude=set(OUTSIDE_FINGERPRINT))
+        if self.learner == LINEAR:
+            return {key: settings[key] for key in LINEAR_READS}
         if self.encoder != SCRATCH:
             del settings["scratch"]
+        for key in SINCE_FIRST_RESULTS:
+            if getattr(self, key) == Variant.model_fields[key].default:
+                del settings[key]
         return settings
+
+    @model_validator(mode="after")
+    def _parts_go_together(self) -> Variant:
+        if self.sampling and self.curriculum:
+            raise ValueError("sampling and curriculum both choose the rows of a step; take one")
+        if self.start_from == self.name:
+            raise ValueError("start_from names the variant itself")
+        if self.pseudo and self.pseudo.variant == self.name:
+            raise ValueError("pseudo.variant names the variant itself")
+        return self
 
 
 def _one_of(value: str, choices: Mapping[str, object]) -> str:
@@ -186,7 +202,11 @@ def resolve_variant(
     for key, value in overrides:
         _set_dotted(tree, key, value, where="--set")
     changed = [(key, value) for key, value in overrides if not _is_outside(key)]
-    renamed = encoder_override is not None and encoder_override != own.get("encoder", encoder)
+    renamed = (
+        encoder_override is not None
+        and encoder_override != own.get("encoder", encoder)
+        and tree.get("learner") != LINEAR
+    )
     tree["name"] = save_as or _derived_name(stem, encoder_override if renamed else None, changed)
     check_name(tree["name"])
     try:
@@ -275,8 +295,12 @@ def _explain(stem: str, error: ValidationError) -> str:
     return "\n".join(lines)
 
 
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) or (annotation,)
+
+
 def _near(loc: tuple[int | str, ...]) -> str:
     model: Any = Variant
     for part in loc[:-1]:
-        model = model.model_fields[part].annotation
+        model = next(t for t in _members(model.model_fields[part].annotation) if t is not NoneType)
     return f"; choose one of {', '.join(sorted(model.model_fields))}"
