@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -51,10 +51,20 @@ def data(
     as_json: JsonOption = False,
 ) -> None:
     """Audit the data: what cannot be used, duplicates, conflicts, suspicious types, shift."""
+    resolved = _resolve(competition, data, limit)
     from competition.audit import build_audit_tables, run_audit
+    from competition.progress import ProgressBoard
+    from competition.shift import build_shift_tables, read_or_fit_shift
 
-    audit = run_audit(_resolve(competition, data, limit))
-    _print(build_audit_tables(audit), as_json)
+    audit = run_audit(resolved)
+    tables = build_audit_tables(audit)
+    if audit.corpus is not None:
+        with ProgressBoard() as board:
+            shift = read_or_fit_shift(
+                resolved, audit.corpus, lambda frac, text: board.update("shift", frac, text)
+            )
+        tables += build_shift_tables(shift, audit.corpus)
+    _print(tables, as_json)
     if not audit.ok:
         raise typer.Exit(HarnessError.exit_code)
 
@@ -141,6 +151,125 @@ def fold(
 
 
 @app.command()
+def pretrain(
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Go on from this hub name or local folder.")
+    ] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="Begin with random weights and a new tokenizer.")
+    ] = False,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Of --scratch: mini, small or base.")
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--corpus",
+            metavar="FILE[=W[:D]]",
+            help="Text, .xz or .zst; W: how often it is seen, D: in the decay. Repeatable.",
+        ),
+    ] = None,
+    task_weight: Annotated[
+        str,
+        typer.Option(
+            "--task-weight", metavar="W[:D]", help="The same for the competition's own sentences."
+        ),
+    ] = "1",
+    test_sentences: Annotated[
+        bool, typer.Option("--test-sentences", help="Also learn from the test sentences.")
+    ] = False,
+    leave_out_fold: Annotated[
+        int | None, typer.Option("--leave-out-fold", min=0, help="Without this fold's sentences.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Its folder; unset: checkpoints/<competition>/encoders/<name>."),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option("--tokens", help="Tokens to see in all, such as 30M; unset: 10 epochs."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every draw.")] = 42,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; unset: all cores.")
+    ] = None,
+    stop_after: Annotated[
+        str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as lr=1e-3."),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="What the model card says of it.")
+    ] = None,
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pretrain an encoder on text: adapt one to the competition, or make one from scratch."""
+    if scratch != (size is not None):
+        raise typer.BadParameter("--scratch and --size go together", param_hint="--scratch")
+    resolved = _resolve(competition, data, limit)
+    from competition.progress import ProgressBoard
+    from models.pretrain import run_pretrain
+    from models.pretrain_request import (
+        PretrainRequest,
+        parse_corpus,
+        parse_count,
+        parse_weights,
+    )
+
+    request = PretrainRequest(
+        encoder=encoder,
+        size=size,
+        corpora=tuple(parse_corpus(text) for text in corpus or ()),
+        task_weights=parse_weights(task_weight, "--task-weight"),
+        test_sentences=test_sentences,
+        leave_out_fold=leave_out_fold,
+        out=out,
+        tokens=None if tokens is None else parse_count(tokens),
+        seed=seed,
+        threads=threads,
+        stop_after_s=_duration(stop_after),
+        overrides=_overrides(overrides),
+        licence=licence,
+    )
+    with ProgressBoard() as board:
+        summary = run_pretrain(resolved, request, board)
+    _print(summary.tables, as_json)
+    if not summary.complete:
+        raise typer.Exit(INCOMPLETE_EXIT)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="A CSV or Parquet table, or a folder of results.")],
+    save_as: Annotated[
+        str | None, typer.Option("--as", help="Name of the variant; unset: its own, or the file's.")
+    ] = None,
+    folds_hash: Annotated[
+        str | None,
+        typer.Option("--folds-hash", help="Of the folds used, where no column says each fold."),
+    ] = None,
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take predictions from elsewhere into the store, checked row by row."""
+    from competition.intake import ImportOptions, build_import_tables, run_import
+    from competition.provenance import describe_run
+
+    options = ImportOptions(save_as, folds_hash, describe_run(_now()))
+    report = run_import(_resolve(competition, data, limit), path, options)
+    _print(build_import_tables(report), as_json)
+    if report.offences:
+        raise typer.Exit(HarnessError.exit_code)
+
+
+@app.command()
 def blend(
     variants: VariantsArgument = None,
     trials: Annotated[int, typer.Option("--trials", min=0, help="Optuna trials.")] = 200,
@@ -148,6 +277,17 @@ def blend(
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the submission; unset: of the blend.")
     ] = None,
+    objective: Annotated[
+        Literal["micro-f1", "auprc", "both"],
+        typer.Option("--objective", help="What to search for."),
+    ] = "micro-f1",
+    reweight: Annotated[
+        Literal["odds", "share"] | None,
+        typer.Option("--reweight", help="Fit to rows weighed to be like the test's. Unproven."),
+    ] = None,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="Pull weights to the convex ones, as folds advise.")
+    ] = False,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
@@ -171,8 +311,124 @@ def blend(
             on_progress=lambda done, total: board.update(
                 "blend", done / total, f"trial {done} of {total}"
             ),
+            objective=objective,
+            reweight=reweight,
+            shrink=shrink,
+            on_step=lambda frac, text: board.update("shift", frac, text),
         )
     _print(build_blend_tables(report), as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A variant, route:length, or a blend's name.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    folds: Annotated[str | None, typer.Option("--folds", help="Only these, such as 1,2.")] = None,
+    threshold: Annotated[
+        bool, typer.Option("--threshold", help="Decide by thresholds tuned on the other folds.")
+    ] = False,
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether A is better than B: paired bootstrap over groups of out-of-fold rows."""
+    from competition.compare import CompareOptions, run_compare
+    from competition.compare_tables import build_compare_tables
+    from competition.folds import read_prepared
+    from competition.progress import ProgressBoard
+
+    options = CompareOptions(_whole_numbers("--folds", folds), threshold)
+    prepared = read_prepared(_resolve(competition, data, limit))
+    with ProgressBoard() as board:
+        found = run_compare(
+            prepared,
+            (first, second),
+            options,
+            lambda done, total: board.update("blend", done / total, f"trial {done} of {total}"),
+        )
+    _print(build_compare_tables(found), as_json)
+
+
+@app.command()
+def tune(
+    variant: Annotated[str, typer.Argument(help="A variant's name, or the path of its TOML file.")],
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            metavar="KEY=LOW..HIGH[:log]",
+            help="A range, or a choice KEY=A|B; repeatable. Unset: what suits the variant.",
+        ),
+    ] = None,
+    folds: Annotated[str, typer.Option("--folds", help="Tuned on, such as 0,1.")] = "0",
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials in all.")] = 20,
+    objective: Annotated[
+        str, typer.Option("--objective", help="micro-f1, auprc, or both: their mean.")
+    ] = "micro-f1",
+    encoder: Annotated[str | None, typer.Option("--encoder", help="As in fold.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of every trial."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the search.")] = 0,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="A journal file, or postgresql://… for several machines."),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", help="Name of the study; unset: of what it searches.")
+    ] = None,
+    dead_after: Annotated[
+        str, typer.Option("--dead-after", help="Silence of a machine on PostgreSQL, such as 2m.")
+    ] = "2m",
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Where the variant that is found is written.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Jobs of a trial at a time.")
+    ] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads per job; unset: cores/workers.")
+    ] = None,
+    stop_after: Annotated[
+        str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
+    ] = None,
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search a variant's settings on some folds; the same command goes on where it stopped."""
+    resolved = _resolve(competition, data, limit)
+    from competition.progress import ProgressBoard
+    from models.search import TuneRequest
+    from models.tune import run_tune
+
+    request = TuneRequest(
+        variant=variant,
+        search=tuple(search or ()),
+        folds=_whole_numbers("--folds", folds),
+        trials=trials,
+        objective=objective,
+        encoder=encoder,
+        overrides=_overrides(overrides),
+        seed=seed,
+        storage=storage,
+        study=study,
+        dead_after_s=_duration(dead_after, "--dead-after") or 0.0,
+        write=write,
+        workers=workers,
+        threads=threads,
+        stop_after_s=_duration(stop_after),
+    )
+    with ProgressBoard() as board:
+        summary = run_tune(resolved, request, board)
+    _print(summary.tables, as_json)
+    if not summary.complete:
+        raise typer.Exit(INCOMPLETE_EXIT)
 
 
 @app.command()
@@ -211,9 +467,15 @@ def score(
 @app.command()
 def submit(
     file: Annotated[Path | None, typer.Argument(help="The CSV; unset: the newest.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="folder or local.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="kaggle, aistages, evalai, http, folder or local."),
+    ] = None,
     folder: Annotated[Path | None, typer.Option("--folder", help="Where 'folder' puts it.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, show, send nothing.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until it is scored; also of a file sent before.")
+    ] = False,
     resend: Annotated[bool, typer.Option("--resend", help="Send the same bytes again.")] = False,
     competition: CompetitionOption = None,
     data: DataOption = None,
@@ -221,13 +483,53 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Check a submission, send it, and record what came back."""
+    from competition.progress import ProgressBoard
     from competition.upload.send import SubmitOptions, build_submit_tables
     from competition.upload.send import submit as send
+    from competition.upload.waiting import WAIT_LIMIT_S
 
-    options = SubmitOptions(target=to, folder=folder, dry_run=dry_run, resend=resend)
+    options = SubmitOptions(to, folder, dry_run=dry_run, resend=resend, wait=wait)
     resolved = _resolve(competition, data, limit)
-    report = send(resolved, file, options, clock=_now)
+    with ProgressBoard() as board:
+        report = send(
+            resolved,
+            file,
+            options,
+            clock=_now,
+            on_wait=lambda waited_s, status: board.update("score", waited_s / WAIT_LIMIT_S, status),
+        )
     _print(build_submit_tables(report), as_json)
+    if report.outcome in ("refused", "unknown"):
+        raise typer.Exit(HarnessError.exit_code)
+    if wait and report.is_pending:
+        raise typer.Exit(INCOMPLETE_EXIT)
+
+
+@app.command()
+def predict(
+    file: Annotated[Path, typer.Argument(help="A CSV with the columns of the test file.")],
+    blend_name: Annotated[
+        str | None, typer.Option("--blend", help="A blend's name; unset: the newest.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the answers go; unset: beside the file.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Unset: as each fold was trained.")
+    ] = None,
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer for new rows with the saved weights and a blend."""
+    resolved = _resolve(competition, data, limit)
+    from competition.progress import ProgressBoard
+    from models.predict import PredictRequest, run_predict
+
+    with ProgressBoard() as board:
+        table = run_predict(resolved, PredictRequest(file, blend_name, out, threads), board.say)
+    _print([table], as_json)
 
 
 @app.command()
@@ -280,13 +582,13 @@ def _overrides(texts: list[str] | None) -> tuple[tuple[str, Any], ...]:
     return tuple(parse_override(text) for text in texts or ())
 
 
-def _duration(text: str | None) -> float | None:
+def _duration(text: str | None, option: str = "--stop-after") -> float | None:
     if text is None:
         return None
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
     number, unit = text[:-1], text[-1:]
     if unit not in units or not number.replace(".", "", 1).isdecimal():
-        raise typer.BadParameter(f"{text!r} is not like 8h, 90m or 300s", param_hint="--stop-after")
+        raise typer.BadParameter(f"{text!r} is not like 8h, 90m or 300s", param_hint=option)
     return float(number) * units[unit]
 
 

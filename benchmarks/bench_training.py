@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from competition.folds import read_prepared
 from competition.profile import resolve_competition
 from models.batches import collate, open_tokenized
-from models.encoder import RelationModel, build_model
+from models.encoder import RelationModel, build_model, load_tokenizer
 from models.hardware import build_accelerator, choose_precision
-from models.job import JobSpec, open_inputs
+from models.job import JobSpec
 from models.jobs import FoldRequest, plan_jobs
-from models.training import FitTask, Watch, fit_fold
+from models.network_job import open_inputs
+from models.training import FitTask, fit_fold
+from models.watch import Watch
 
 BATCH_ROWS = 32
 SIZE = {"layers": 6, "hidden": 256, "heads": 4, "feed_forward": 512, "vocabulary": 16000}
@@ -52,9 +55,11 @@ def plan_job(competition: str | None, rows: int, home: Path) -> JobSpec:
     )
     prepared = read_prepared(resolved)
     spec = plan_jobs(prepared, request, _ignore, threads=1).jobs[0]
-    picked = np.sort(np.random.default_rng(0).permutation(len(spec.train_rows))[:rows])
-    fields = {**vars(spec), "train_rows": spec.train_rows[picked]}
-    fields["train_label_ids"] = spec.train_label_ids[picked]
+    held = spec.rows
+    picked = np.sort(np.random.default_rng(0).permutation(len(held.train_rows))[:rows])
+    columns = ("train_rows", "train_label_ids", "train_groups", "train_folds")
+    chosen = {name: getattr(held, name)[picked] for name in columns}
+    fields = {**vars(spec), "rows": replace(held, **chosen)}
     epochs = {
         **spec.variant.model_dump(),
         "train": {**spec.variant.train.model_dump(), "epochs": 1},
@@ -68,7 +73,7 @@ def build(spec: JobSpec, attention: str | None = None) -> RelationModel:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = build_model(
         spec.variant,
-        spec.source,
+        spec.network.source,
         labels=len(spec.labels),
         vocabulary=0,  # typed-punct needs no token of its own
         device_type=device,
@@ -82,7 +87,7 @@ def time_ours(spec: JobSpec) -> float:
     model = build(spec)
     accelerator = build_accelerator(choose_precision("auto"))
     watch = Watch(report=_ignore, should_stop=lambda: False, log=_ignore)
-    inputs = open_inputs(spec, 0)
+    inputs = open_inputs(spec, load_tokenizer(spec.network.source))
     report = fit_fold(
         model, spec.variant, inputs, task=FitTask(0, 0), accelerator=accelerator, watch=watch
     )
@@ -105,17 +110,17 @@ class _TrainerModel(torch.nn.Module):
 
 class _Rows(torch.utils.data.Dataset[Any]):
     def __init__(self, spec: JobSpec) -> None:
-        self.rows = open_tokenized(spec.train_tokens)
+        self.rows = open_tokenized(spec.network.tokens["train"])
         self.spec = spec
 
     def __len__(self) -> int:
-        return len(self.spec.train_rows)
+        return len(self.spec.rows.train_rows)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        row = int(self.spec.train_rows[i])
+        row = int(self.spec.rows.train_rows[i])
         return {
             "row": row,
-            "label": int(self.spec.train_label_ids[i]),
+            "label": int(self.spec.rows.train_label_ids[i]),
             "input_ids": self.rows.row_tokens(row),
             "length": int(self.rows.lengths[row]),
         }
@@ -124,7 +129,7 @@ class _Rows(torch.utils.data.Dataset[Any]):
 def time_trainer(spec: JobSpec, *, pad_to: int | None, best: bool, attention: str) -> float:
     from transformers import Trainer, TrainingArguments
 
-    rows = open_tokenized(spec.train_tokens)
+    rows = open_tokenized(spec.network.tokens["train"])
 
     def join(items: list[dict[str, Any]]) -> dict[str, Any]:
         batch = collate(rows, np.array([item["row"] for item in items]), 0)
@@ -166,7 +171,7 @@ def time_trainer(spec: JobSpec, *, pad_to: int | None, best: bool, attention: st
     )
     begun = time.perf_counter()
     trainer.train()
-    return len(spec.train_rows) / (time.perf_counter() - begun)
+    return len(spec.rows.train_rows) / (time.perf_counter() - begun)
 
 
 def products_rows_per_s(spec: JobSpec) -> float:
@@ -175,7 +180,8 @@ def products_rows_per_s(spec: JobSpec) -> float:
         choose_precision("auto")
     ]
     hidden, inner = SIZE["hidden"], SIZE["feed_forward"]
-    tokens = int(BATCH_ROWS * open_tokenized(spec.train_tokens).lengths[spec.train_rows].mean())
+    lengths = open_tokenized(spec.network.tokens["train"]).lengths[spec.rows.train_rows]
+    tokens = int(BATCH_ROWS * lengths.mean())
     shapes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, 2 * inner), (inner, hidden)]
     seconds = 0.0
     for wide, out in shapes:
@@ -214,7 +220,7 @@ def main() -> None:
                 spec, pad_to=256, best=False, attention="sdpa"
             )
         figures: dict[str, list[float]] = {name: [] for name in arms}
-        lengths = open_tokenized(spec.train_tokens).lengths[spec.train_rows]
+        lengths = open_tokenized(spec.network.tokens["train"]).lengths[spec.rows.train_rows]
         print(
             f"{len(lengths)} rows, {lengths.mean():.0f} tokens on average, batch {BATCH_ROWS}, "
             f"{options.threads} threads, {choose_precision('auto')}, {SIZE}"

@@ -9,6 +9,7 @@
     ├── EncoderError             an encoder cannot be loaded or does not fit its tokenizer
     ├── FormatError              a row cannot be turned into a model's input
     ├── TrainingError            a fold cannot be trained: the loss is not a number, or the job died
+    ├── PretrainingError         text cannot be read, or an encoder cannot be pretrained on it
     ├── PredictionsError         stored predictions are missing, partial, foreign or damaged
     ├── BlendError               members cannot be blended
     ├── SubmissionError          a CSV breaks the leaderboard's rules; carries every offence found
@@ -109,6 +110,10 @@ class FormatError(HarnessError):
 
 class TrainingError(HarnessError):
     """A fold cannot be trained."""
+
+
+class PretrainingError(HarnessError):
+    """Text cannot be read, or an encoder cannot be pretrained on it."""
 
 
 class PredictionsError(HarnessError):

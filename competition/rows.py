@@ -9,7 +9,7 @@ Legend: N rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,3 +171,29 @@ def _join(values: Objects) -> bytes:
     return b"".join(
         b"\xff\0" if value is None else value.encode() + b"\0" for value in values.tolist()
     )
+
+
+def join_rows(*parts: Rows) -> Rows:
+    """Put rows one after another; labelled when every part is.
+
+    Raises:
+        ValueError: only some parts are labelled; a defect of the caller.
+    """
+    labels = [part.label_ids for part in parts if part.label_ids is not None]
+    if labels and len(labels) < len(parts):
+        raise ValueError("labelled and unlabelled rows do not join")
+    frame = pd.concat([part.frame for part in parts], ignore_index=True)
+    return Rows(frame, np.concatenate(labels) if labels else None)
+
+
+def collect_rows(rows: Iterable[Row]) -> Rows:
+    """Return rows as columns, without labels."""
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for row in rows:
+        columns["id"].append(row.id)
+        columns["sentence"].append(row.sentence)
+        columns["source"].append(row.source)
+        for role, entity in (("subject", row.subject), ("object", row.object)):
+            for part in ("word", "start", "end", "type"):
+                columns[f"{role}_{part}"].append(getattr(entity, part))
+    return Rows(build_frame(columns), None)

@@ -122,6 +122,26 @@ def write_submission(  # noqa: PLR0913, PLR0917 - the parts of one submission
     return path
 
 
+def write_answers(
+    path: Path,
+    profile: Profile,
+    ids: Sequence[str],
+    probs: npt.NDArray[np.floating[Any]],
+    pred: npt.NDArray[np.integer[Any]],
+) -> None:
+    """Write answers for any rows in the leaderboard's format; not a submission, so no more files.
+
+    Args:
+        path: the CSV.
+        profile: names of columns and labels.
+        ids: (M,) row ids, in the order wanted.
+        probs: (M, C) floats; written renormalised to sum to 1.
+        pred: (M,) label ids.
+    """
+    exact = np.asarray(probs, dtype=np.float64)
+    write_atomically(path, _encode(profile, ids, exact, pred))
+
+
 def check_submission(
     path: Path, competition: Competition, test_ids: Sequence[str] | None = None
 ) -> CheckReport:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,31 +22,46 @@ import torch
 from competition.errors import FormatError
 from competition.files import write_atomically
 from competition.rows import Row, Rows
-from models.formats import Format, Formatted, Span
+from models.formats import PLAIN, Format, Formatted, Span
 from models.heads import Positions
+from models.settings import FormatSettings
 
 RESULT_VERSION = 1
+LAYOUT = 2  # of the arrays on disk; results do not depend on it
 
 POSITION_NAMES = tuple(name for name in Positions.names() if name != "lengths")
 TOKENISE_CHUNK_ROWS = 10_000
+_ARRAYS = ("tokens", "offsets", "positions", "ids", "is_cut")
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class TokenizedRows:
-    """Rows as token ids: ``tokens`` (S,) int32, ``offsets`` (N + 1,) int64 into it, ``positions``
-    (N, 6) int32 in the order of ``POSITION_NAMES``, ``ids`` (N,) str, ``cut`` rows that were cut.
+    """Rows as token ids.
+
+    Attributes:
+        tokens: (S,) int32, all rows one after the other.
+        offsets: (N + 1,) int64 into ``tokens``.
+        positions: (N, 7) int32, a row's columns in the order of ``POSITION_NAMES``; ``prompt_mask``
+            is 0 where the format asks for no mask.
+        ids: (N,) str.
+        is_cut: (N,) bool, rows that were longer and lost text to the window.
     """
 
     tokens: npt.NDArray[np.int32]
     offsets: Ints
     positions: npt.NDArray[np.int32]
     ids: npt.NDArray[np.str_]
-    cut: int
+    is_cut: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def cut(self) -> int:
+        """How many rows were cut."""
+        return int(self.is_cut.sum())
 
     @property
     def lengths(self) -> Ints:
@@ -78,38 +93,54 @@ class Batch:
         return Batch(self.input_ids.to(device), self.attention_mask.to(device), Positions(*moved))
 
 
-def tokenize_rows(rows: Rows, form: Format, tokenizer: Any, max_tokens: int) -> TokenizedRows:
+def tokenize_rows(
+    rows: Rows,
+    form: Format,
+    tokenizer: Any,
+    max_tokens: int,
+    *,
+    formatting: FormatSettings = PLAIN,
+) -> TokenizedRows:
     """Format and tokenise rows; a row over ``max_tokens`` is cut to a window around its entities.
 
+    Only the body is cut; a prompt stays whole. A prompt's slot becomes the tokenizer's mask token.
+
     Raises:
-        FormatError: a row whose entities cannot both be kept, naming the row.
+        FormatError: a row whose entities cannot both be kept, naming the row; or a prompt asks for
+            a mask token and the tokenizer has none.
     """
     tokens: list[npt.NDArray[np.int32]] = []
     positions = np.zeros((len(rows), len(POSITION_NAMES)), np.int32)
-    cut = 0
+    is_cut = np.zeros(len(rows), bool)
     for start in range(0, len(rows), TOKENISE_CHUNK_ROWS):
-        chunk = [rows.row(i) for i in range(start, min(start + TOKENISE_CHUNK_ROWS, len(rows)))]
-        formatted = [form.build(row) for row in chunk]
+        stop = min(start + TOKENISE_CHUNK_ROWS, len(rows))
+        chunk = list(rows.take(np.arange(start, stop)))
+        formatted = [form.build(row, formatting) for row in chunk]
         for at, encoded in enumerate(_encode_chunk(chunk, formatted, tokenizer, max_tokens)):
             tokens.append(encoded.tokens)
             positions[start + at] = encoded.positions
-            cut += encoded.is_cut
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) for row in tokens], out=offsets[1:])
+            is_cut[start + at] = encoded.is_cut
+    offsets = _offsets_of(np.array([len(row) for row in tokens], np.int64))
     flat = np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
-    return TokenizedRows(flat, offsets, positions, rows.ids.astype(np.str_), cut)
+    return TokenizedRows(flat, offsets, positions, rows.ids.astype(np.str_), is_cut)
 
 
 def read_or_tokenize(
-    folder: Path, rows: Rows, form: Format, tokenizer: Any, max_tokens: int
+    folder: Path,
+    rows: Rows,
+    form: Format,
+    tokenizer: Any,
+    max_tokens: int,
+    *,
+    formatting: FormatSettings = PLAIN,
 ) -> TokenizedRows:
     """Return tokenised rows from ``folder``, made there first if it does not hold them yet.
 
     The folder's name must identify all inputs; a folder without ``rows.json`` is unfinished.
     """
     if not (folder / "rows.json").is_file():
-        made = tokenize_rows(rows, form, tokenizer, max_tokens)
-        for name in ("tokens", "offsets", "positions", "ids"):
+        made = tokenize_rows(rows, form, tokenizer, max_tokens, formatting=formatting)
+        for name in _ARRAYS:
             buffer = io.BytesIO()
             np.save(buffer, getattr(made, name), allow_pickle=False)
             write_atomically(folder / f"{name}.npy", buffer.getvalue())
@@ -120,10 +151,65 @@ def read_or_tokenize(
 def open_tokenized(folder: Path) -> TokenizedRows:
     """Map tokenised rows from disk."""
     arrays = {
-        name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        for name in ("tokens", "offsets", "positions", "ids")
+        name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS
     }
-    return TokenizedRows(**arrays, cut=json.loads((folder / "rows.json").read_text())["cut"])
+    return TokenizedRows(**arrays)
+
+
+def stack_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
+    """Return the rows of all parts, one part after the other."""
+    lengths = np.concatenate([part.lengths for part in parts])
+    return TokenizedRows(
+        tokens=np.concatenate([part.tokens for part in parts]),
+        offsets=_offsets_of(lengths),
+        positions=np.concatenate([part.positions for part in parts]),
+        ids=np.concatenate([part.ids for part in parts]),
+        is_cut=np.concatenate([part.is_cut for part in parts]),
+    )
+
+
+def take_rows(rows: TokenizedRows, indices: Sequence[int] | Ints) -> TokenizedRows:
+    """Return the named rows in the order named; a row may be named more than once."""
+    at = np.asarray(indices, np.int64)
+    lengths = rows.lengths_of(at)
+    offsets = _offsets_of(lengths)
+    shift = np.repeat(rows.offsets[at] - offsets[:-1], lengths)  # of a row's tokens to their source
+    return TokenizedRows(
+        tokens=rows.tokens[np.arange(offsets[-1]) + shift],
+        offsets=offsets,
+        positions=rows.positions[at],
+        ids=rows.ids[at],
+        is_cut=rows.is_cut[at],
+    )
+
+
+def _offsets_of(lengths: Ints) -> Ints:
+    """Return where each row begins and the last one ends: (N,) to (N + 1,)."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def role_ids(positions: Positions, width: int) -> torch.Tensor:
+    """Say of every token whose word it belongs to.
+
+    A token that holds letters of both words, as adjacent ones may share, counts as the subject's.
+
+    Args:
+        positions: of B rows.
+        width: T, tokens of the padded batch.
+
+    Returns:
+        (B, T) int64: 0 outside, 1 subject, 2 object.
+    """
+    at = torch.arange(width, device=positions.lengths.device)
+
+    def inside(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        return (at >= start[:, None]) & (at < end[:, None])
+
+    subject = inside(positions.subject_start, positions.subject_end)
+    obj = inside(positions.object_start, positions.object_end) & ~subject
+    return subject.long() + 2 * obj.long()
 
 
 def collate(rows: TokenizedRows, indices: Sequence[int] | Ints, pad_id: int) -> Batch:
@@ -200,6 +286,7 @@ def _encode_chunk(
     chunk: Sequence[Row], formatted: Sequence[Formatted], tokenizer: Any, max_tokens: int
 ) -> Iterator[_Encoded]:
     """Tokenise all segments of a chunk in one call, then assemble row by row."""
+    formatted = [_fill_slot(each, tokenizer) for each in formatted]
     segments = [segment for each in formatted for segment in each.segments]
     encoded = tokenizer(
         segments,
@@ -213,29 +300,40 @@ def _encode_chunk(
     for row, each in zip(chunk, formatted, strict=True):
         stop = at + len(each.segments)
         ids, spans = encoded["input_ids"][at:stop], encoded["offset_mapping"][at:stop]
-        yield _assemble(row, each, ids, spans[each.body], tokenizer, max_tokens)
+        yield _assemble(row, each, ids, spans, tokenizer, max_tokens)
         at = stop
+
+
+def _fill_slot(formatted: Formatted, tokenizer: Any) -> Formatted:
+    """Write the tokenizer's own mask token into the prompt's slot, if there is one."""
+    if formatted.prompt_mask is None:
+        return formatted
+    if tokenizer.mask_token is None:
+        raise FormatError(
+            "the format asks for a mask token and the encoder's tokenizer has none; "
+            "use another format, or an encoder that was trained with one"
+        )
+    place, (start, end) = formatted.prompt_mask
+    segments, mask = list(formatted.segments), str(tokenizer.mask_token)
+    segments[place] = segments[place][:start] + mask + segments[place][end:]
+    filled = (place, (start, start + len(mask)))
+    return replace(formatted, segments=tuple(segments), prompt_mask=filled)
 
 
 def _assemble(
     row: Row,
     formatted: Formatted,
     segment_ids: Sequence[Sequence[int]],
-    body_spans: Sequence[Span],
+    segment_spans: Sequence[Sequence[Span]],
     tokenizer: Any,
     max_tokens: int,
 ) -> _Encoded:
     """Join segments as [CLS] a [SEP] b [SEP], the body cut to what is left of ``max_tokens``."""
-    others = sum(len(ids) for i, ids in enumerate(segment_ids) if i != formatted.body)
+    body = formatted.body
+    subject, obj, *marks = _find_parts(row, formatted, segment_spans[body])
+    others = sum(len(ids) for i, ids in enumerate(segment_ids) if i != body)
     budget = max_tokens - others - 1 - len(segment_ids)
-    subject, obj = (_token_span(body_spans, s) for s in (formatted.subject, formatted.object))
-    marks = [_token_span(body_spans, s) for s in (formatted.subject_mark, formatted.object_mark)]
-    if any(start >= end for start, end in (subject, obj, *marks)):
-        raise FormatError(
-            f"row {row.id}: the tokenizer leaves nothing of an entity "
-            f"({row.subject.word!r}, {row.object.word!r})"
-        )
-    pieces = choose_window(len(body_spans), marks[0], marks[1], budget)
+    pieces = choose_window(len(segment_ids[body]), marks[0], marks[1], budget)
     if pieces is None:
         raise FormatError(
             f"row {row.id}: its entities do not fit {max_tokens} tokens; raise max_tokens "
@@ -243,9 +341,12 @@ def _assemble(
         )
     tokens: list[int] = [tokenizer.cls_token_id]
     moved: dict[int, int] = {}
+    asked = 0
     for i, ids in enumerate(segment_ids):
-        for start, end in pieces if i == formatted.body else [(0, len(ids))]:
-            if i == formatted.body:
+        if formatted.prompt_mask is not None and formatted.prompt_mask[0] == i:
+            asked = len(tokens) + _token_span(segment_spans[i], formatted.prompt_mask[1])[0]
+        for start, end in pieces if i == body else [(0, len(ids))]:
+            if i == body:
                 moved.update((at, len(tokens) + at - start) for at in range(start, end))
             tokens += ids[start:end]
         tokens.append(tokenizer.sep_token_id)
@@ -256,9 +357,22 @@ def _assemble(
         moved[subject[1] - 1] + 1,
         moved[obj[0]],
         moved[obj[1] - 1] + 1,
+        asked,
     )
-    is_cut = sum(end - start for start, end in pieces) < len(body_spans)
+    is_cut = sum(end - start for start, end in pieces) < len(segment_ids[body])
     return _Encoded(np.array(tokens, np.int32), found, is_cut)
+
+
+def _find_parts(row: Row, formatted: Formatted, token_spans: Sequence[Span]) -> list[Span]:
+    """Return both words' and both marks' token spans in the body, subject first."""
+    shown = (formatted.subject, formatted.object, formatted.subject_mark, formatted.object_mark)
+    found = [_token_span(token_spans, span) for span in shown]
+    if any(start >= end for start, end in found):
+        raise FormatError(
+            f"row {row.id}: the tokenizer leaves nothing of an entity "
+            f"({row.subject.word!r}, {row.object.word!r})"
+        )
+    return found
 
 
 def choose_window(length: int, first: Span, second: Span, budget: int) -> list[Span] | None:

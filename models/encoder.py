@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from competition.errors import EncoderError
 from competition.files import sha256_of
 from models.heads import HEADS, Positions
+from models.roles import RoleEmbedding
 from models.settings import ScratchSettings
 from models.variant import SCRATCH, Variant, fingerprint
 
@@ -83,17 +84,28 @@ def settle_encoder(
 
 
 class RelationModel(nn.Module):
-    """An encoder and a head: token ids in, logits out."""
+    """An encoder and a head: token ids in, logits out; ``roles`` is its entity embedding, if any.
 
-    def __init__(self, encoder: Any, head: nn.Module, labels: int) -> None:
+    Every encoder adds positions to what it is handed and normalises after that, so that roles
+    enter before the first layer norm.
+    """
+
+    def __init__(
+        self, encoder: Any, head: nn.Module, labels: int, roles: RoleEmbedding | None = None
+    ) -> None:
         super().__init__()
         self.labels = labels
         self.encoder = encoder
         self.head = head
+        self.roles = roles
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Positions) -> Tensor:
         """Return logits (B, C) for token ids and mask, both (B, T)."""
-        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        if self.roles is None:
+            output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        else:
+            embedded = self.roles(self.encoder.get_input_embeddings()(input_ids), positions)
+            output = self.encoder(inputs_embeds=embedded, attention_mask=attention_mask)
         logits: Tensor = self.head(output.last_hidden_state, positions)
         return logits
 
@@ -161,8 +173,12 @@ def build_model(
         encoder.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False}
         )
-    head = HEADS[variant.head](config.hidden_size, labels, variant.train.head_dropout)
-    return RelationModel(encoder, head, labels)
+    head = HEADS[variant.head](
+        config.hidden_size, labels, variant.train.head_dropout, variant.regularise.dropout_samples
+    )
+    # drawn last: encoder and head begin as they do without it
+    roles = RoleEmbedding(encoder.get_input_embeddings()) if variant.entity_embedding else None
+    return RelationModel(encoder, head, labels, roles)
 
 
 def choose_attention(variant: Variant, device_type: str) -> str:

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from competition.console import Table
+from competition.errors import UsageError
 from competition.folds import Prepared, read_prepared
 from competition.predictions import ResultKey
-from competition.profile import Competition
+from competition.profile import Competition, Profile
 from competition.progress import ProgressBoard, format_seconds
 from competition.standings import build_standings
 from models.hardware import threads_per_job
 from models.job import JobOutcome, JobSpec
-from models.jobs import FoldRequest, plan_jobs
-from models.training import Progress
+from models.jobs import FoldRequest, builds_on, name_in_request, plan_jobs, resolve_all
 from models.variant import Variant
+from models.watch import Progress
 from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
 
 
@@ -40,20 +41,51 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
     for notice in (*prepared.corpus.notices, *prepared.folds.notices):
         board.say(f"notice: {notice}")
     threads = threads_per_job(request.threads, request.workers)
-    plan = plan_jobs(prepared, request, board.say, threads=threads)
-    for key in plan.done:
-        board.say(f"{name_of(key)}: done before, kept")
-    if plan.jobs:
-        board.say(
-            f"{len(plan.jobs)} jobs to train, {len(plan.done)} done before; "
-            f"{request.workers} at a time, {threads} threads each"
-        )
+    variants = resolve_all(competition.profile, request)
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
-    run = run_jobs(
-        plan.jobs, workers=request.workers, deadline=deadline, hooks=_hooks(board, len(plan.jobs))
-    )
-    raise_failures(run)
-    return FoldSummary((build_summary(prepared, plan.variants, run),), complete=not run.stopped)
+    run = FoldRun((), (), ())
+    for wave in order_in_waves(competition.profile, request, variants):
+        plan = plan_jobs(prepared, request, board.say, threads=threads, variants=wave)
+        for key in plan.done:
+            board.say(f"{name_of(key)}: done before, kept")
+        if plan.jobs:
+            board.say(
+                f"{len(plan.jobs)} jobs to train, {len(plan.done)} done before; "
+                f"{request.workers} at a time, {threads} threads each"
+            )
+        run = run_jobs(
+            plan.jobs,
+            workers=request.workers,
+            deadline=deadline,
+            hooks=_hooks(board, len(plan.jobs)),
+        )
+        raise_failures(run)
+        if run.stopped:
+            break
+    return FoldSummary((build_summary(prepared, variants, run),), complete=not run.stopped)
+
+
+def order_in_waves(
+    profile: Profile, request: FoldRequest, variants: Sequence[Variant]
+) -> list[list[Variant]]:
+    """Order variants so that each comes after those of the request that it builds on.
+
+    Raises:
+        UsageError: some build on each other.
+    """
+    waiting = {variant.name: variant for variant in variants}
+    needs = {
+        variant.name: {name_in_request(profile, request, name) for name in builds_on(variant)}
+        for variant in variants
+    }
+    waves: list[list[Variant]] = []
+    while waiting:
+        ready = [v for name, v in waiting.items() if not needs[name] & waiting.keys()]
+        if not ready:
+            raise UsageError(f"these variants build on each other: {', '.join(waiting)}")
+        waves.append(ready)
+        waiting = {name: v for name, v in waiting.items() if v not in ready}
+    return waves
 
 
 def name_of(key: ResultKey) -> str:
@@ -88,7 +120,7 @@ def _hooks(board: ProgressBoard, total: int) -> FoldHooks:
         board.update(name_of(spec.key), at.step / at.steps, text)
 
     def said(spec: JobSpec, text: str) -> None:
-        if text.startswith("resumed"):
+        if text.startswith("resumed"):  # the rest stands in the job's own log
             board.say(f"{name_of(spec.key)}: {text}")
 
     def finished(spec: JobSpec, outcome: JobOutcome) -> None:

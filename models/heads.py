@@ -7,9 +7,14 @@ A head reads states by position (``Positions``), never by token id.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from competition.errors import VariantError
+from models.settings import FormatSettings
 
 RESULT_VERSION = 1
 
@@ -25,6 +30,7 @@ class Positions:
     subject_end: Tensor
     object_start: Tensor
     object_end: Tensor
+    prompt_mask: Tensor
 
     @staticmethod
     def names() -> tuple[str, ...]:
@@ -37,18 +43,52 @@ def pick(states: Tensor, position: Tensor) -> Tensor:
     return states[torch.arange(states.shape[0], device=states.device), position]
 
 
+def mean_over_span(states: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Return the mean state over a half-open span of each row: (B, T, D), (B,), (B,) to (B, D)."""
+    at = torch.arange(states.shape[1], device=states.device)
+    inside = (at >= start[:, None]) & (at < end[:, None])
+    total = torch.where(inside[:, :, None], states, 0.0).sum(dim=1)
+    return total / (end - start)[:, None]
+
+
+def drop_out(dropout: nn.Dropout, features: Tensor, samples: int) -> Tensor:
+    """Return features (B, D) with some dropped; in training, the mean over several such draws.
+
+    What follows is linear, so the mean of what goes in gives the mean of the logits.
+
+    Source: Inoue 2019, arXiv 1905.09788, section 3; theirs averages the losses of the samples, here
+    their logits are averaged, as competitors do.
+    """
+    if samples == 1 or not dropout.training:
+        dropped: Tensor = dropout(features)
+        return dropped
+    return torch.stack([dropout(features) for _ in range(samples)]).mean(dim=0)
+
+
+class Head(Protocol):
+    """What builds a head for states of size ``hidden`` and ``labels`` labels.
+
+    ``samples`` is how many dropout masks are averaged before the last layer while training.
+    """
+
+    def __call__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> nn.Module:
+        """Return a module that takes states (B, T, D) and ``Positions`` to logits (B, C)."""
+        ...
+
+
 class ClsHead(nn.Module):
     """The first state ([CLS]) to logits: the start of every team."""
 
-    def __init__(self, hidden: int, labels: int, dropout: float) -> None:
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
         super().__init__()
+        self.samples = samples
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(hidden, labels)
 
     def forward(self, states: Tensor, positions: Positions) -> Tensor:
         """Return logits (B, C) for states (B, T, D)."""
         del positions
-        logits: Tensor = self.out(self.dropout(states[:, 0]))
+        logits: Tensor = self.out(drop_out(self.dropout, states[:, 0], self.samples))
         return logits
 
 
@@ -58,8 +98,9 @@ class EntityStartHead(nn.Module):
     Source: Zhou & Chen 2021, arXiv 2102.01373, section 3; their hidden layer and dropout order.
     """
 
-    def __init__(self, hidden: int, labels: int, dropout: float) -> None:
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
         super().__init__()
+        self.samples = samples
         self.mix = nn.Linear(2 * hidden, hidden)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(hidden, labels)
@@ -69,7 +110,90 @@ class EntityStartHead(nn.Module):
         subject = pick(states, positions.subject_mark)
         obj = pick(states, positions.object_mark)
         mixed = torch.relu(self.mix(torch.cat([subject, obj], dim=-1)))
-        logits: Tensor = self.out(self.dropout(mixed))
+        logits: Tensor = self.out(drop_out(self.dropout, mixed, self.samples))
+        return logits
+
+
+class EntityStartEndHead(nn.Module):
+    """The states at both opening markers and at the last token of both words, to logits.
+
+    Like ``EntityStartHead``, which reads the beginnings alone; where a word ends is where Korean
+    attaches its particle.
+    """
+
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
+        super().__init__()
+        self.samples = samples
+        self.mix = nn.Linear(4 * hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        read = (
+            positions.subject_mark,
+            positions.subject_end - 1,
+            positions.object_mark,
+            positions.object_end - 1,
+        )
+        mixed = torch.relu(self.mix(torch.cat([pick(states, at) for at in read], dim=-1)))
+        logits: Tensor = self.out(drop_out(self.dropout, mixed, self.samples))
+        return logits
+
+
+class RBertHead(nn.Module):
+    """[CLS] and the mean state of each word, each through its own reading, together to logits.
+
+    Both words share one reading, so that what one role teaches, the other knows.
+
+    Source: Wu & He 2019, arXiv 1905.08284, section 3.2: dropout, tanh, then a linear layer on each.
+    """
+
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
+        super().__init__()
+        self.samples = samples
+        self.read_cls = nn.Linear(hidden, hidden)
+        self.read_entity = nn.Linear(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(3 * hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        subject = mean_over_span(states, positions.subject_start, positions.subject_end)
+        obj = mean_over_span(states, positions.object_start, positions.object_end)
+        joined = torch.cat(
+            [
+                self.read_cls(torch.tanh(self.dropout(states[:, 0]))),
+                self.read_entity(torch.tanh(self.dropout(subject))),
+                self.read_entity(torch.tanh(self.dropout(obj))),
+            ],
+            dim=-1,
+        )
+        logits: Tensor = self.out(drop_out(self.dropout, joined, self.samples))
+        return logits
+
+
+class MaskHead(nn.Module):
+    """The state at the prompt's [MASK], through a layer like a masked-LM head's, to logits.
+
+    The encoder learned to write at [MASK] what the sentence asks for; here that is the relation.
+
+    Source: Devlin et al. 2019, arXiv 1810.04805, for the layer (their released code): linear, GELU,
+    layer norm. Its output goes to labels instead of to the vocabulary.
+    """
+
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
+        super().__init__()
+        self.samples = samples
+        self.mix = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        mixed = self.norm(F.gelu(self.mix(pick(states, positions.prompt_mask))))
+        logits: Tensor = self.out(drop_out(self.dropout, mixed, self.samples))
         return logits
 
 
@@ -81,8 +205,9 @@ class BiLstmHead(nn.Module):
     the last layer. Runs in float32: recurrences add up rounding.
     """
 
-    def __init__(self, hidden: int, labels: int, dropout: float) -> None:
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
         super().__init__()
+        self.samples = samples
         self.lstm = nn.LSTM(
             hidden, hidden, num_layers=2, dropout=dropout, bidirectional=True, batch_first=True
         )
@@ -97,12 +222,38 @@ class BiLstmHead(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             _, (final, _) = self.lstm(packed)
         both = torch.cat([final[-2], final[-1]], dim=-1)
-        logits: Tensor = self.out(self.dropout(both))
+        logits: Tensor = self.out(drop_out(self.dropout, both, self.samples))
         return logits
 
 
-HEADS: dict[str, type[ClsHead] | type[EntityStartHead] | type[BiLstmHead]] = {
+HEADS: dict[str, Head] = {
     "bilstm": BiLstmHead,
     "cls": ClsHead,
     "entity-start": EntityStartHead,
+    "entity-start-end": EntityStartEndHead,
+    "mask": MaskHead,
+    "rbert": RBertHead,
 }
+READS_PROMPT = frozenset({"mask"})
+
+
+def check_head_fits(head_name: str, format_name: str) -> None:
+    """Refuse a head that reads the prompt's [MASK] with a format that has none.
+
+    Raises:
+        VariantError: it does; names the formats that have one.
+    """
+    from models.formats import EXAMPLE_ROW, FORMATS
+
+    if head_name not in READS_PROMPT:
+        return
+    having = [
+        name
+        for name, form in FORMATS.items()
+        if form.build(EXAMPLE_ROW, FormatSettings()).prompt_mask is not None
+    ]
+    if format_name not in having:
+        raise VariantError(
+            f"head {head_name!r} reads the [MASK] of a prompt and format {format_name!r} has none; "
+            f"choose format = {' or '.join(map(repr, having))}, or another head"
+        )

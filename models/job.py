@@ -1,66 +1,94 @@
-"""One job: train a fold of a variant with a seed, predict, and leave one result.
+"""One job: fit a fold of a variant with a seed, predict, and leave one result.
 
 Runs in a process of its own (``models.workers``); what it is told is a ``JobSpec``, what it leaves
 is one file of the store and, if wanted, the trained weights. Held-out labels are looked at once,
-for the scores, after the last prediction.
+for the scores, after the last prediction. A learner (``LEARNERS``) does the fitting.
 """
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from competition.metrics import auprc, decide, micro_f1
 from competition.predictions import Result, ResultKey, Store
 from competition.provenance import read_commit
-from models.batches import Ints, TokenizedRows, open_tokenized
-from models.encoder import EncoderSource, build_model, choose_attention, load_tokenizer
-from models.hardware import (
-    build_accelerator,
-    choose_precision,
-    describe_machine,
-    fix_randomness_of_kernels,
-)
-from models.states import round_weights, write_weights
-from models.training import FitReport, FitTask, FoldInputs, Watch, fit_fold, predict_rows, step_seed
-from models.variant import Variant
+from models.encoder import EncoderSource
+from models.hardware import describe_machine
+from models.pool import FoldRows
+from models.variant import LINEAR, NETWORK, Variant
+from models.watch import Watch
+
+Ints = npt.NDArray[np.int64]
+Probs = npt.NDArray[np.float32]
 
 STATE_FILE, WEIGHTS_FILE, LOG_FILE = "state.safetensors", "model.safetensors", "job.log"
-INITIAL_STEP = 2**32 - 1  # seeds the weights drawn before step 0
+FACTS_FILE = "model.json"  # of a model that is fitted again when it is needed
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a network needs beside its rows.
+
+    Attributes:
+        source: the settled encoder.
+        new_tokens: what its format registers in the tokenizer.
+        tokens: folders of the pool's tokenised parts, in the order of their places; always test's.
+        start: trained weights to begin with, and the fingerprint that they must carry.
+    """
+
+    source: EncoderSource
+    new_tokens: tuple[str, ...]
+    tokens: Mapping[str, Path]
+    start: tuple[Path, str] | None = None
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Everything one job needs, small enough to be sent to another process."""
+    """Everything one job needs, small enough to be sent to another process.
+
+    Attributes:
+        rows: what is trained on and answered for, as places in the variant's pool.
+        texts: files of the pool's parts without labels; none where a job needs no text.
+    """
 
     key: ResultKey
     fingerprint: str
     recipe: str
     variant: Variant
-    source: EncoderSource
     labels: tuple[str, ...]
     negative_id: int | None
+    entity_types: tuple[str, ...]
     data_hash: str
     folds_hash: str
     routes_hash: str | None
     store_dir: Path
     job_dir: Path
-    train_tokens: Path
-    test_tokens: Path
-    train_rows: Ints
-    train_label_ids: Ints
-    heldout_rows: Ints
+    cache_dir: Path
+    rows: FoldRows
     heldout_label_ids: Ints = field(repr=False)
-    test_rows: Ints
-    new_tokens: tuple[str, ...]
+    texts: Mapping[str, Path]
+    network: NetworkSpec | None
     keep_checkpoint: bool
     threads: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a learner gives back: probabilities (n, C) and (m, C), and facts for the provenance."""
+
+    oof_probs: Probs
+    test_probs: Probs
+    seconds: float
+    rows_per_s: float
+    steps: int
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -77,104 +105,48 @@ class JobOutcome:
     warnings: tuple[str, ...] = ()
 
 
+Learner = Callable[[JobSpec, Watch], Learned | int]
+"""Fits and predicts; gives the step back at which it was stopped."""
+
+
 def run_job(spec: JobSpec, watch: Watch) -> JobOutcome:
-    """Train one fold, predict its held-out and the test rows, and leave the result.
+    """Fit one fold, predict its held-out and the test rows, and leave the result.
 
     Raises:
         TrainingError, EncoderError: as the rooms below say.
     """
-    torch.set_num_threads(spec.threads)
-    fix_randomness_of_kernels()
-    precision = choose_precision(spec.variant.run.precision)
-    accelerator = build_accelerator(precision)
-    tokenizer = load_tokenizer(spec.source, spec.new_tokens)
-    torch.manual_seed(step_seed(spec.key.seed, spec.key.fold, INITIAL_STEP))
-    model = build_model(
-        spec.variant,
-        spec.source,
-        labels=len(spec.labels),
-        vocabulary=len(tokenizer),
-        device_type=accelerator.device.type,
-    )
-    inputs = open_inputs(spec, tokenizer.pad_token_id)
+    from models.linear_job import learn_linear
+    from models.network_job import learn_network
+
+    learners: dict[str, Learner] = {NETWORK: learn_network, LINEAR: learn_linear}
     started = datetime.datetime.now(datetime.UTC)
-    fit = fit_fold(
-        model,
-        spec.variant,
-        inputs,
-        task=FitTask(spec.key.seed, spec.key.fold, spec.fingerprint, spec.job_dir / STATE_FILE),
-        accelerator=accelerator,
-        watch=watch,
-    )
-    if not fit.finished:
-        return JobOutcome(spec.key, finished=False, step=fit.steps)
-    weights = round_weights(model)
-    result, outcome = _predict(spec, model, inputs, accelerator, fit)
-    if spec.keep_checkpoint:
-        facts = {
-            "fingerprint": spec.fingerprint,
-            "variant": spec.variant.model_dump(mode="json"),
-            "encoder": {"name": spec.source.name, "identity": spec.source.identity},
-            "labels": spec.labels,
-            "new_tokens": spec.new_tokens,
-        }
-        write_weights(spec.job_dir / WEIGHTS_FILE, weights, facts)
+    learned = learners[spec.variant.learner](spec, watch)
+    if isinstance(learned, int):
+        return JobOutcome(spec.key, finished=False, step=learned)
+    outcome = _score(spec, learned)
     run = {
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": read_commit(),
         "machine": describe_machine(),
-        "precision": precision,
         "threads": spec.threads,
-        "attention": choose_attention(spec.variant, accelerator.device.type),
-        "encoder": spec.source.name,
-        "seconds": round(fit.seconds, 3),
-        "resumed_at_step": fit.first_step,
-        "steps": fit.steps,
-        "rows_per_s": round(fit.rows_per_s, 2),
-        "train_rows": len(spec.train_rows),
-        "rows_cut": {"train": inputs.train.cut, "test": inputs.test.cut},
-        "loss": fit.loss,
+        "seconds": round(learned.seconds, 3),
+        "rows_per_s": round(learned.rows_per_s, 2),
+        "train_rows": len(spec.rows.train_rows),
+        **spec.rows.added,
+        **learned.facts,
         "micro_f1": outcome.micro_f1,
         "auprc": outcome.auprc,
         "warnings": list(outcome.warnings),
     }
-    Store(spec.store_dir, spec.labels).write(result, run)
+    Store(spec.store_dir, spec.labels).write(_build_result(spec, learned), run)
     (spec.job_dir / STATE_FILE).unlink(missing_ok=True)
     return outcome
 
 
-def open_inputs(spec: JobSpec, pad_id: int) -> FoldInputs:
-    """Map what training may see of a job's data: everything but the held-out labels."""
-    return FoldInputs(
-        train=open_tokenized(spec.train_tokens),
-        test=open_tokenized(spec.test_tokens),
-        train_rows=spec.train_rows,
-        train_label_ids=spec.train_label_ids,
-        heldout_rows=spec.heldout_rows,
-        test_rows=spec.test_rows,
-        pad_id=pad_id,
-    )
-
-
-def _predict(
-    spec: JobSpec, model: Any, inputs: FoldInputs, accelerator: Any, fit: FitReport
-) -> tuple[Result, JobOutcome]:
-    """Predict held-out and test rows; only then look at the held-out labels, for the scores."""
-
-    def predict(rows: TokenizedRows, indices: Ints) -> npt.NDArray[np.float32]:
-        return predict_rows(
-            model,
-            rows,
-            indices,
-            accelerator=accelerator,
-            pad_id=inputs.pad_id,
-            micro_tokens=spec.variant.run.micro_tokens,
-        )
-
-    oof_probs = predict(inputs.train, spec.heldout_rows)
-    test_probs = predict(inputs.test, spec.test_rows)
-    result = Result(
+def _build_result(spec: JobSpec, learned: Learned) -> Result:
+    ids = {part: _read_ids(spec, part) for part in ("train", "test")}
+    return Result(
         key=spec.key,
         fingerprint=spec.fingerprint,
         recipe=spec.recipe,
@@ -184,26 +156,40 @@ def _predict(
         folds_hash=spec.folds_hash,
         route=spec.variant.route,
         routes_hash=spec.routes_hash,
-        oof_ids=inputs.train.ids[spec.heldout_rows].astype(object),
-        oof_probs=oof_probs,
-        test_ids=inputs.test.ids[spec.test_rows].astype(object),
-        test_probs=test_probs,
+        oof_ids=ids["train"][spec.rows.heldout_rows],
+        oof_probs=learned.oof_probs,
+        test_ids=ids["test"][spec.rows.test_rows],
+        test_probs=learned.test_probs,
     )
+
+
+def _read_ids(spec: JobSpec, part: str) -> npt.NDArray[np.object_]:
+    """Return the ids of a part of the pool, from whichever of its files the job has."""
+    if spec.network is not None:
+        stored = np.load(spec.network.tokens[part] / "ids.npy", mmap_mode="r", allow_pickle=False)
+        return np.asarray(stored, dtype=object)
+    from models.pool import read_texts
+
+    return read_texts({part: spec.texts[part]}).ids
+
+
+def _score(spec: JobSpec, learned: Learned) -> JobOutcome:
+    """Look at the held-out labels, for the scores and nothing else."""
     gold = spec.heldout_label_ids
-    pred = decide(oof_probs, spec.negative_id, None)
+    pred = decide(learned.oof_probs, spec.negative_id, None)
     warnings = []
     if len(np.unique(pred)) == 1 and len(np.unique(gold)) > 1:
         warnings.append(
             f"collapsed: every held-out row is predicted {spec.labels[pred[0]]!r}; "
             "try another seed, a lower train.lr or a longer train.warmup_frac"
         )
-    return result, JobOutcome(
+    return JobOutcome(
         key=spec.key,
         finished=True,
         micro_f1=micro_f1(gold, pred, spec.negative_id),
-        auprc=auprc(gold, oof_probs),
-        rows_per_s=fit.rows_per_s,
-        seconds=fit.seconds,
-        step=fit.steps,
+        auprc=auprc(gold, learned.oof_probs),
+        rows_per_s=learned.rows_per_s,
+        seconds=learned.seconds,
+        step=learned.steps,
         warnings=tuple(warnings),
     )

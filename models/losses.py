@@ -1,19 +1,36 @@
-"""Losses: logits and labels to one number per step.
+"""Losses: logits and labels to one number per step, from one place.
 
-Every loss is a *sum* over rows; the training loop divides by the rows of the optimiser step, so
-that micro-batches of unequal size add up to exactly one step. Legend: B batch, C labels.
+Every loss is a *sum* over rows; a step divides by its rows, so that micro-batches of unequal size
+add up to exactly one step. ``Objective`` joins what a variant asks for: the loss, class weights
+counted from the fold's own training rows, and labels ruled out by entity types.
+Legend: n training rows, B batch, C labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.restriction import mask_logits
+from models.settings import LossSettings
+
+if TYPE_CHECKING:  # a variant checks the names of LOSSES
+    from models.variant import Variant
+
 RESULT_VERSION = 1
 
-Loss = Callable[[Tensor, Tensor, float], Tensor]
+CROSS_ENTROPY, FOCAL = "cross-entropy", "focal"
+LEAST_MISSING = 1e-6
+"""Nearest that a probability counts as being to 1; below it, powers under 1 have no slope."""
+
+AnyInts = npt.NDArray[np.integer[Any]]
 
 
 def cross_entropy(logits: Tensor, label_ids: Tensor, label_smoothing: float) -> Tensor:
@@ -26,4 +43,126 @@ def cross_entropy(logits: Tensor, label_ids: Tensor, label_smoothing: float) -> 
     )
 
 
-LOSSES: dict[str, Loss] = {"cross-entropy": cross_entropy}
+def even_share(gold_log_probs: Tensor, gamma: float) -> Tensor:
+    """Let every row count once: ones (B,)."""
+    del gamma
+    return torch.ones_like(gold_log_probs)
+
+
+def focal_share(gold_log_probs: Tensor, gamma: float) -> Tensor:
+    """Let a row count the less, the surer its gold label is: (1 − p)^gamma, (B,) in [0, 1].
+
+    >>> focal_share(torch.tensor([0.9, 0.5]).log(), 2.0)
+    tensor([0.0100, 0.2500])
+
+    Source: Lin et al. 2017, arXiv 1708.02002, equation 4; here it multiplies the smoothed
+    cross-entropy, which they do not smooth.
+    """
+    missing = -torch.expm1(gold_log_probs)
+    return missing.clamp_min(LEAST_MISSING).pow(gamma)
+
+
+LOSSES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    CROSS_ENTROPY: even_share,
+    FOCAL: focal_share,
+}
+"""How much a row's cross-entropy counts, given its gold label's log-probability."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a fit minimises.
+
+    Attributes:
+        loss: a name of ``LOSSES``.
+        label_smoothing: share of the target that is spread over the labels a row may have.
+        focal_gamma: how fast a sure row fades; read by the focal loss.
+        class_weights: (C,) float32 weight of a row by its gold label; none: all alike.
+    """
+
+    loss: str
+    label_smoothing: float
+    focal_gamma: float = 0.0
+    class_weights: Tensor | None = None
+
+    def sum(self, logits: Tensor, label_ids: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Return the loss summed over rows, a scalar; finite for all finite logits.
+
+        Args:
+            logits: (B, C) raw.
+            label_ids: (B,) int64 gold.
+            allowed: (B, C) bool, or none where every label is; a row whose own gold label is
+                forbidden is not masked at all.
+        """
+        if self.loss == CROSS_ENTROPY and self.class_weights is None and allowed is None:
+            return cross_entropy(logits, label_ids, self.label_smoothing)
+        log_probs = self.log_probs(logits, label_ids, allowed)
+        open_ = None if allowed is None else _open_labels(allowed, label_ids)
+        gold = log_probs.gather(1, label_ids[:, None]).squeeze(1)
+        kept, spread = 1 - self.label_smoothing, self.label_smoothing
+        rows = -kept * gold - spread * _mean_over(log_probs, open_)
+        rows = rows * LOSSES[self.loss](gold, self.focal_gamma)
+        if self.class_weights is not None:
+            rows = rows * self.class_weights.to(logits.device)[label_ids]
+        return rows.sum()
+
+    def log_probs(self, logits: Tensor, label_ids: Tensor, allowed: Tensor | None) -> Tensor:
+        """Return (B, C) float32 log-probabilities over the labels that each row may have."""
+        scores = logits.float()
+        if allowed is not None:
+            scores = mask_logits(scores, _open_labels(allowed, label_ids))
+        return F.log_softmax(scores, dim=-1)
+
+
+def build_objective(variant: Variant, label_ids: AnyInts, n_labels: int) -> Objective:
+    """Build what a fit minimises.
+
+    Args:
+        variant: its ``loss``, ``loss_options`` and label smoothing.
+        label_ids: (n,) labels of the fold's training rows, the only ones that weights count.
+        n_labels: C.
+    """
+    options = variant.loss_options
+    return Objective(
+        loss=variant.loss,
+        label_smoothing=variant.train.label_smoothing,
+        focal_gamma=options.focal_gamma,
+        class_weights=weigh_classes(label_ids, n_labels, options),
+    )
+
+
+def weigh_classes(label_ids: AnyInts, n_labels: int, options: LossSettings) -> Tensor | None:
+    """Return what a row of each class weighs, (C,) float32; ``None`` where all weigh the same.
+
+    The mean over the n training rows is 1, so that the learning rate means what it meant. A label
+    of no training row gets the weight of one that is seen once.
+
+    >>> weigh_classes(np.array([0, 0, 0, 0, 1]), 2, LossSettings(class_weight="inverse-sqrt"))
+    tensor([0.8333, 1.6667])
+
+    Source: Cui et al. 2019, arXiv 1901.05555, section 4, for ``effective``.
+    """
+    if options.class_weight == "none":
+        return None
+    counts = np.bincount(label_ids, minlength=n_labels)
+    seen = np.maximum(counts, 1)
+    beta = options.effective_beta
+    weights = (1 - beta) / (1 - beta**seen) if options.class_weight == "effective" else seen**-0.5
+    return torch.from_numpy(weights * counts.sum() / (weights @ counts)).float()
+
+
+def symmetric_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return ½ KL(p‖q) + ½ KL(q‖p) summed over rows, for log-probabilities (B, C); a scalar."""
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum() / 2
+
+
+def _open_labels(allowed: Tensor, label_ids: Tensor) -> Tensor:
+    """Open every label to the rows whose gold label is forbidden, (B, C) bool."""
+    return allowed | ~allowed.gather(1, label_ids[:, None])
+
+
+def _mean_over(log_probs: Tensor, open_: Tensor | None) -> Tensor:
+    """Return each row's mean log-probability over its open labels, (B,)."""
+    if open_ is None:
+        return log_probs.mean(dim=1)
+    return log_probs.masked_fill(~open_, 0.0).sum(dim=1) / open_.sum(dim=1)

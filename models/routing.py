@@ -7,6 +7,7 @@ this room only supplies the lengths when it is first needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,18 +30,23 @@ class Route:
 
 
 def read_route(name: str, prepared: Prepared, tokenizer: Any) -> Route:
-    """Return the rows of ``length:short`` and the like, making the route file if there is none."""
+    """Return the rows of ``length:short`` and the like, making the route file if there is none.
 
-    def count_tokens(rows: Rows) -> npt.NDArray[np.int64]:
-        encoded = tokenizer(
-            list(rows.text("sentence")),
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        return np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
-
-    routes = read_or_make_length_routes(prepared, count_tokens, unit="tokens of the sentence")
+    Without a tokenizer there is nothing to measure with: the file must be there already.
+    """
+    measure = None if tokenizer is None else partial(count_tokens, tokenizer=tokenizer)
+    routes = read_or_make_length_routes(prepared, measure, unit="tokens of the sentence")
     part = name.partition(":")[2]
     return Route(routes.train == part, routes.test == part, routes.hash)
+
+
+def count_tokens(rows: Rows, tokenizer: Any) -> npt.NDArray[np.int64]:
+    """Count the tokens of each row's sentence, (N,), without markers or special tokens."""
+    encoded = tokenizer(
+        list(rows.text("sentence")),
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return np.array([len(ids) for ids in encoded["input_ids"]], np.int64)

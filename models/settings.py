@@ -80,12 +80,12 @@ class FormatSettings(Frozen):
 
 
 class LinearSettings(Frozen):
-    """The classical learner, ``learner = "linear"``; without effect for a network."""
+    """The classical learner, ``learner = "linear"``, and what measures difficulty."""
 
-    regularisation: float = Field(1.0, gt=0, description="C of the linear classifiers")
+    regularisation: float = Field(0.2, gt=0, description="C of the linear classifiers")
     char_ngrams: tuple[int, int] = Field((1, 4), description="shortest and longest, characters")
-    most_features: int = Field(300_000, ge=1000)
-    inner_folds: int = Field(3, ge=2, le=10, description="of the calibration, grouped")
+    most_features: int = Field(2**18, ge=1000, description="of each block, hashed together beyond")
+    inner_folds: int = Field(2, ge=2, le=10, description="of the calibration, groups whole")
 
 
 class LossSettings(Frozen):
@@ -144,7 +144,7 @@ class CleanSettings(Frozen):
 
     duplicates: Literal["keep", "drop"] = "keep"
     conflicts: Literal["keep", "drop-negative", "drop-all"] = "keep"
-    corrections: str = Field("", description="CSV of corrected entity types: id,role,type")
+    corrections: str = Field("", description="CSV of corrected entity types: split,id,role,type")
 
 
 class PseudoSettings(Frozen):

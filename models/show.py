@@ -15,12 +15,16 @@ import numpy as np
 from competition.corpus import read_corpus
 from competition.errors import UsageError
 from competition.profile import Competition
+from competition.rows import Rows
 from models.batches import POSITION_NAMES, tokenize_rows
-from models.encoder import load_tokenizer, settle_encoder
+from models.encoder import load_tokenizer
 from models.formats import FORMATS
-from models.jobs import resolve_requested
+from models.jobs import check_suits, resolve_requested, settle_base_encoder
+from models.pool import correct_rows
+from models.variant import LINEAR, Variant
 
 SUBJECT_STYLE, OBJECT_STYLE, MARK_STYLE = "bold black on cyan", "bold black on yellow", "reverse"
+PROMPT_MASK_STYLE = "bold black on magenta"
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ class ShowRequest:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """One row as the model meets it; positions are in tokens, spans half-open."""
+    """One row as the model meets it; positions are in tokens, spans half-open.
+
+    ``positions`` has no ``prompt_mask`` where the format asks for no mask.
+    """
 
     id: str
     label: str | None
@@ -50,43 +57,51 @@ def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
     """Format and tokenise some rows of a split with a variant.
 
     Raises:
-        UsageError: no such split or row id.
+        UsageError: no such split or row id, or a variant that reads no tokens.
+        FormatError: the variant shows what the competition does not have.
     """
     corpus = read_corpus(competition)
     if request.split not in {"train", "test"}:
         raise UsageError(f"--split {request.split!r}: choose train or test")
-    rows = corpus.train if request.split == "train" else corpus.test
     profile = competition.profile
     variant = resolve_requested(
         profile, request.variant, encoder_override=request.encoder, overrides=request.overrides
     )
-    source = settle_encoder(
-        variant,
-        sentences=corpus.train.text("sentence"),
-        cache_dir=competition.checkpoints_dir / "cache",
-        reserved=profile.entity_types,
-    )
+    if variant.learner == LINEAR:
+        raise UsageError(f"{variant.name} reads characters of the sentence: no tokens to show")
+    check_suits(variant, profile)
+    train, test, _ = correct_rows(competition, corpus, variant)
+    rows = train if request.split == "train" else test
     form = FORMATS[variant.format]
-    tokenizer = load_tokenizer(source, form.new_tokens(profile.entity_types))
-    picked = rows.take(_pick(rows.ids, request))
-    tokenized = tokenize_rows(picked, form, tokenizer, variant.max_tokens)
+    source = settle_base_encoder(variant, competition, corpus)
+    new_tokens = form.new_tokens(profile.entity_types, variant.formatting)
+    tokenizer = load_tokenizer(source, new_tokens)
+    return _shown(rows.take(_pick(rows.ids, request)), variant, tokenizer, profile.labels)
+
+
+def _shown(rows: Rows, variant: Variant, tokenizer: Any, labels: Sequence[str]) -> list[ShownRow]:
+    form, formatting = FORMATS[variant.format], variant.formatting
+    tokenized = tokenize_rows(rows, form, tokenizer, variant.max_tokens, formatting=formatting)
     shown = []
-    for i, row in enumerate(picked):
-        label_ids = picked.label_ids
+    for i, row in enumerate(rows):
+        formatted = form.build(row, formatting)
+        positions = dict(zip(POSITION_NAMES, tokenized.positions[i].tolist(), strict=True))
+        if formatted.prompt_mask is None:
+            del positions["prompt_mask"]
         shown.append(
             ShownRow(
                 id=row.id,
-                label=None if label_ids is None else profile.labels[label_ids[i]],
-                text=form.build(row).segments,
+                label=None if rows.label_ids is None else labels[rows.label_ids[i]],
+                text=formatted.segments,
                 tokens=tuple(tokenizer.convert_ids_to_tokens(tokenized.row_tokens(i).tolist())),
-                positions=dict(zip(POSITION_NAMES, tokenized.positions[i].tolist(), strict=True)),
+                positions=positions,
             )
         )
     return shown
 
 
 def print_shown(shown: Sequence[ShownRow], *, as_json: bool) -> None:
-    """Print rows with both entities coloured, or as JSON."""
+    """Print rows with both entities, their markers and the mask coloured, or as JSON."""
     if as_json:
         print(json.dumps([asdict(row) for row in shown], ensure_ascii=False, indent=2))
         return
@@ -108,7 +123,10 @@ def print_shown(shown: Sequence[ShownRow], *, as_json: bool) -> None:
             f" (marker at {row.positions[role + '_mark']})"
             for role in ("subject", "object")
         )
-        console.print(Text(f"{len(row.tokens)} tokens; {spans}\n", style="dim"))
+        asked = (
+            f"; mask at {row.positions['prompt_mask']}" if "prompt_mask" in row.positions else ""
+        )
+        console.print(Text(f"{len(row.tokens)} tokens; {spans}{asked}\n", style="dim"))
 
 
 def _pick(ids: Any, request: ShowRequest) -> Any:
@@ -126,4 +144,6 @@ def _style(index: int, positions: dict[str, int]) -> str:
         return SUBJECT_STYLE
     if positions["object_start"] <= index < positions["object_end"]:
         return OBJECT_STYLE
+    if index == positions.get("prompt_mask"):
+        return PROMPT_MASK_STYLE
     return MARK_STYLE if index in (positions["subject_mark"], positions["object_mark"]) else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,38 @@ from competition.errors import TrainingError
 
 READABLE_BY_TEAM = 0o644  # safetensors itself leaves files to their owner alone
 
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
+
 
 def write_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
+    path: Path, model: nn.Module, optimizer: Optimizers, facts: Mapping[str, Any]
 ) -> None:
-    """Write weights, optimiser state and ``facts`` (JSON-able) as one file, whole or not at all."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, parameter in enumerate(_parameters(optimizer)):
-        for key, value in optimizer.state[parameter].items():
+    """Write weights, optimiser state and ``facts`` (JSON-able) as one file, whole or not at all.
+
+    A tensor that goes by two names (tied weights) is written under the first.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in distinct_weights(model).items()}
+    for index, (parameter, state) in enumerate(_states(optimizer)):
+        del parameter
+        for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = value
     _save(path, tensors, facts)
 
 
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """Return the facts stored with a training state; ``None`` without one that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as stored:
+            facts: dict[str, Any] = json.loads(stored.metadata()["facts"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
+    return facts
+
+
 def read_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+    path: Path, model: nn.Module, optimizer: Optimizers, fingerprint: str
 ) -> dict[str, Any] | None:
     """Load a training state into model and optimiser; ``None`` if there is none for this job.
 
@@ -52,15 +70,40 @@ def read_state(
         return None
     prefix = "model."
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    model.load_state_dict(weights)
-    for index, parameter in enumerate(_parameters(optimizer)):
+    tied = {name: weights[first] for name, first in _tied_names(model).items()}
+    model.load_state_dict({**weights, **tied})
+    for index, (parameter, state) in enumerate(_states(optimizer)):
         own = f"optimizer.{index}."
-        optimizer.state[parameter] = {
+        state.clear()
+        state |= {
             name.removeprefix(own): _on_device_of(parameter, name.removeprefix(own), tensor)
             for name, tensor in tensors.items()
             if name.startswith(own)
         }
     return facts
+
+
+def distinct_weights(model: nn.Module, prefer: str = "") -> dict[str, Tensor]:
+    """Return the model's tensors, each under one name: the first, of those that begin as preferred.
+
+    A tensor has several names where weights are tied, such as those of a masked-language head and
+    the token embeddings.
+    """
+    tied = _tied_names(model, prefer)
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def _tied_names(model: nn.Module, prefer: str = "") -> dict[str, str]:
+    """Map each further name of a tensor to the one it is kept under."""
+    firsts: dict[tuple[int, torch.Size], str] = {}
+    tied: dict[str, str] = {}
+    state = model.state_dict()
+    for name in sorted(state, key=lambda name: not name.startswith(prefer)):
+        tensor = state[name]
+        first = firsts.setdefault((tensor.data_ptr(), tensor.shape), name)
+        if first != name and tensor.numel():
+            tied[name] = first
+    return tied
 
 
 def round_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -98,6 +141,13 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     return facts
 
 
+def read_weight_facts(path: Path) -> dict[str, Any]:
+    """Return the facts stored with final weights, without loading them."""
+    with safe_open(path, "pt") as stored:
+        facts: dict[str, Any] = json.loads(stored.metadata()["facts"])
+    return facts
+
+
 def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -118,9 +168,46 @@ def _names(stored: Any) -> list[str]:
     return names
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _states(optimizer: Optimizers) -> list[tuple[nn.Parameter, dict[str, Any]]]:
+    """Pair every parameter with the state that its optimiser keeps of it, in a fixed order."""
+    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+    return [
+        (parameter, one.state[parameter])
+        for one in optimizers
+        for group in one.param_groups
+        for parameter in group["params"]
+    ]
 
 
 def _on_device_of(parameter: nn.Parameter, key: str, tensor: Tensor) -> Tensor:
     return tensor if key == "step" and not parameter.is_cuda else tensor.to(parameter.device)
+
+
+def read_start(path: Path, model: nn.Module, fingerprint: str) -> None:
+    """Load another fit's final weights into a model: its encoder, and what else fits in shape.
+
+    Args:
+        path: what ``write_weights`` left.
+        model: a network with an ``encoder``, changed in place.
+        fingerprint: that of the fit whose weights these must be.
+
+    Raises:
+        TrainingError: the file is absent, of another fit, or of another encoder.
+    """
+    again = "run fold for it again, without --no-checkpoints and with --overwrite"
+    if not path.is_file():
+        raise TrainingError(f"{path} is missing, where start_from wants trained weights; {again}")
+    with safe_open(path, "pt") as stored:
+        found = json.loads(stored.metadata()["facts"])["fingerprint"]
+        tensors = {name: stored.get_tensor(name).float() for name in _names(stored)}
+    if found != fingerprint:
+        raise TrainingError(f"{path} holds weights of another fit than the stored result; {again}")
+    own = model.state_dict()
+    fitting = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
+    lacking = [n for n in own if n.startswith("encoder.") and n not in fitting]
+    if lacking:
+        raise TrainingError(
+            f"start_from: {path} has another encoder than this variant "
+            f"({len(lacking)} weights do not fit, {lacking[0]!r} is one)"
+        )
+    model.load_state_dict(fitting, strict=False)

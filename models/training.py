@@ -1,7 +1,7 @@
 """The one loop: fit a fold on its training rows, then predict rows with the weights as saved.
 
 Reads top to bottom. Every step seeds its own randomness from (seed, fold, step), so a job that was
-interrupted anywhere goes on as if it had not been. Held-out rows enter only ``predict_rows``.
+interrupted anywhere goes on as if it had not been. Held-out rows meet only the ``Predictor``.
 Legend: n rows, C labels, B rows of a micro-batch.
 """
 
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +18,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from competition.errors import TrainingError
-from models.batches import Ints, TokenizedRows, collate, plan_epoch, split_by_tokens
+from models.averaging import build_average, take_average
+from models.batches import Ints, TokenizedRows, collate, split_by_tokens
 from models.encoder import RelationModel, parameter_depth
-from models.losses import LOSSES
+from models.inputs import EpochRows, FoldInputs
+from models.losses import build_objective
+from models.restriction import mask_logits
+from models.sampling import PlanFacts, build_planner
 from models.settings import TrainSettings
 from models.states import read_state, write_state
+from models.steps import StepPart, StepSettings, count_passes, take_step
 from models.variant import Variant
+from models.watch import Progress, Watch
 
 RESULT_VERSION = 1
 
 REPORT_EVERY_S = 1.0
 STATE_COST_FRAC = 0.05
 """States are written at most so often that writing takes this share of the time."""
-
-
-@dataclass(frozen=True)
-class FoldInputs:
-    """All that training sees of the data: no held-out label is in it.
-
-    ``train_rows`` (n,) are row numbers into ``train``; ``train_label_ids`` (n,) belong to them.
-    ``heldout_rows`` and ``test_rows`` are predicted after the last step.
-    """
-
-    train: TokenizedRows
-    test: TokenizedRows
-    train_rows: Ints
-    train_label_ids: Ints
-    heldout_rows: Ints
-    test_rows: Ints
-    pad_id: int
-
-    @cached_property
-    def train_lengths(self) -> Ints:
-        """Tokens of each training row, (n,)."""
-        return self.train.lengths_of(self.train_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +53,6 @@ class FitTask:
     fold: int
     fingerprint: str = ""
     state_path: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a fit stands."""
-
-    step: int
-    steps: int
-    loss: float
-    rows_per_s: float
-    eta_s: float
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What the outside asks of a fit: hear of progress, and say when to stop."""
-
-    report: Callable[[Progress], None]
-    should_stop: Callable[[], bool]
-    log: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +80,7 @@ def fit_fold(
 
     Args:
         model: float32 weights; changed in place.
-        variant: what to do; its ``train`` settings change results, its ``run`` settings do not.
+        variant: what to do; its ``run`` settings alone do not change results.
         inputs: the fold's rows.
         task: which fit this is, and where its training states go.
         accelerator: places the model, casts, scales and clips.
@@ -134,90 +97,167 @@ def fit_fold(
     total_steps = max(1, round(settings.epochs * steps_per_epoch))
     optimizer = build_optimizer(model, settings)
     prepared, optimizer = accelerator.prepare(model, optimizer)
-    bare: nn.Module = accelerator.unwrap_model(prepared)
-    step = _resume(task, bare, optimizer, accelerator, watch)
-    first_step, started = step, time.monotonic()
-    state_saved, state_cost = started, 0.0
-    reported, rows_done, running_loss, running_steps = started, 0, torch.zeros(()), 0
-    loss_value, plan_of, plan = math.nan, -1, []
+    weights = _Weights.of(accelerator.unwrap_model(prepared), variant.regularise.ema_decay)
+    stepping = StepSettings(
+        objective=build_objective(variant, inputs.train_label_ids, model.labels),
+        clip_norm=settings.clip_norm,
+        regularise=variant.regularise,
+    )
+    plan_steps = _build_planner(variant, inputs, task, total_steps)
+    table = _training_table(variant, inputs)
+    micro_tokens = variant.run.micro_tokens // count_passes(variant.regularise)
+    step = _resume(task, weights.state, optimizer, accelerator, watch)
+    meter = _Meter(first_step=step, total_steps=total_steps, batch_rows=settings.batch_rows)
+    state_saved, state_cost = meter.started, 0.0
+    epoch_number = -1
     prepared.train()
     while step < total_steps:
-        epoch, at = divmod(step, steps_per_epoch)
-        if epoch != plan_of:
-            shuffle = np.random.default_rng([task.seed, task.fold, epoch])
-            plan = plan_epoch(
-                inputs.train_lengths, settings.batch_rows, settings.bucket_steps, shuffle
-            )
-            plan_of = epoch
+        wanted, at = divmod(step, steps_per_epoch)
+        if wanted != epoch_number:
+            epoch_number, plan, rows = wanted, plan_steps(wanted), inputs.epoch(wanted)
         torch.manual_seed(step_seed(task.seed, task.fold, step))
         set_rates(optimizer, settings, step, total_steps)
-        loss = _take_step(prepared, variant, inputs, plan[at], optimizer, accelerator)
-        step, rows_done = step + 1, rows_done + len(plan[at])
-        running_loss, running_steps = running_loss.to(loss.device) + loss, running_steps + 1
-        now = time.monotonic()
-        stopping = watch.should_stop()
+        parts = _build_parts(rows, plan[at], inputs.pad_id, micro_tokens, table)
+        loss = take_step(
+            prepared,
+            [part.to(accelerator.device) for part in parts],
+            stepping,
+            optimizer=optimizer,
+            accelerator=accelerator,
+            progress=step / total_steps,
+        )
+        weights.average_in()
+        step += 1
+        meter.count(loss, len(plan[at]))
+        stopping, now = watch.should_stop(), time.monotonic()
         due = now - state_saved > max(variant.run.state_every_s, state_cost / STATE_COST_FRAC)
-        if now - reported > REPORT_EVERY_S or stopping or due or step == total_steps:
-            loss_value = float(running_loss) / running_steps
-            check_loss(loss_value, variant, step)
-            rate = rows_done / (now - started)
-            left = (total_steps - step) * settings.batch_rows
-            watch.report(Progress(step, total_steps, loss_value, rate, left / rate))
-            reported, running_loss, running_steps = now, torch.zeros(()), 0
+        if now - meter.reported > REPORT_EVERY_S or stopping or due or step == total_steps:
+            progress = meter.read(step, now)
+            check_loss(progress.loss, variant, step)
+            watch.report(progress)
         if task.state_path and (due or stopping) and step < total_steps:
-            facts = {
-                "fingerprint": task.fingerprint,
-                "step": step,
-                "scaler": _scaler_state(accelerator),
-            }
-            write_state(task.state_path, bare, _bare_optimizer(optimizer), facts)
+            _write_state(task.state_path, task, step, weights.state, optimizer, accelerator)
             watch.log(f"state written at step {step} of {total_steps}")
             state_saved = time.monotonic()
             state_cost = state_saved - now
-        if stopping and step < total_steps:
+        if stopping:
             break
-    seconds = time.monotonic() - started
+    if step >= total_steps:
+        weights.settle()
     accelerator.free_memory()
-    return FitReport(
-        finished=step >= total_steps,
-        first_step=first_step,
-        steps=step,
-        loss=loss_value,
-        rows_per_s=rows_done / seconds if seconds > 0 else math.nan,
-        seconds=seconds,
-    )
+    return meter.finish(step)
 
 
-def predict_rows(
-    model: RelationModel,
-    rows: TokenizedRows,
-    indices: Ints,
-    *,
-    accelerator: Any,
-    pad_id: int,
-    micro_tokens: int,
-) -> npt.NDArray[np.float32]:
-    """Predict rows, in the order of ``indices``.
+@dataclass
+class _Weights:
+    """The weights in training, their running average if there is one, and both as one state."""
 
-    Returns:
-        (n, C) float32 probabilities; rows sum to 1.
+    bare: nn.Module
+    average: AveragedModel | None
+    state: nn.Module
+
+    @staticmethod
+    def of(bare: nn.Module, decay: float) -> _Weights:
+        if not decay:
+            return _Weights(bare, None, bare)
+        average = build_average(bare, decay)
+        return _Weights(bare, average, nn.ModuleDict({"model": bare, "average": average}))
+
+    def average_in(self) -> None:
+        if self.average is not None:
+            self.average.update_parameters(self.bare)
+
+    def settle(self) -> None:
+        """Take the average as the final weights."""
+        if self.average is not None:
+            take_average(self.average, self.bare)
+
+
+class _Meter:
+    """How fast a fit goes, and its mean loss since it was last read."""
+
+    def __init__(self, *, first_step: int, total_steps: int, batch_rows: int) -> None:
+        self.first_step, self.total_steps, self.batch_rows = first_step, total_steps, batch_rows
+        self.started = self.reported = time.monotonic()
+        self.rows, self.steps = 0, 0
+        self.sum = torch.zeros(())
+        self.loss = math.nan
+
+    def count(self, loss: Tensor, rows: int) -> None:
+        self.sum = self.sum.to(loss.device) + loss  # read seldom: reading waits for the device
+        self.steps, self.rows = self.steps + 1, self.rows + rows
+
+    def read(self, step: int, now: float) -> Progress:
+        self.loss = float(self.sum) / self.steps
+        self.sum, self.steps, self.reported = torch.zeros(()), 0, now
+        rate = self.rows / (now - self.started)
+        left_s = (self.total_steps - step) * self.batch_rows / rate
+        return Progress(step, self.total_steps, self.loss, rate, left_s)
+
+    def finish(self, step: int) -> FitReport:
+        seconds = time.monotonic() - self.started
+        return FitReport(
+            finished=step >= self.total_steps,
+            first_step=self.first_step,
+            steps=step,
+            loss=self.loss,
+            rows_per_s=self.rows / seconds if seconds > 0 else math.nan,
+            seconds=seconds,
+        )
+
+
+def _build_planner(
+    variant: Variant, inputs: FoldInputs, task: FitTask, total_steps: int
+) -> Callable[[int], list[Ints]]:
+    """Return what says which rows each step of an epoch takes."""
+    known = PlanFacts(inputs.plain.lengths, inputs.train_label_ids, inputs.difficulty, total_steps)
+    return build_planner(variant, known, seed=task.seed, fold=task.fold)
+
+
+def _write_state(
+    path: Path, task: FitTask, step: int, weights: nn.Module, optimizer: Any, accelerator: Any
+) -> None:
+    facts = {"fingerprint": task.fingerprint, "step": step, "scaler": _scaler_state(accelerator)}
+    write_state(path, weights, _bare_optimizer(optimizer), facts)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network and how it reads rows: where, in which format, padded with what, how many at once.
+
+    ``micro_tokens`` is the most tokens, padding included, held at once.
     """
-    model.eval()
-    probs: list[npt.NDArray[np.float32]] = []
-    order: list[Ints] = []
-    with torch.inference_mode():
-        for part in split_by_tokens(
-            np.arange(len(indices)), rows.lengths_of(indices), micro_tokens
-        ):
-            batch = collate(rows, indices[part], pad_id).to(accelerator.device)
-            with accelerator.autocast():
-                logits = model(batch.input_ids, batch.attention_mask, batch.positions)
-            probs.append(torch.softmax(logits.double(), dim=-1).float().cpu().numpy())
-            order.append(part)
-    out = np.empty((len(indices), model.labels), np.float32)
-    if order:
-        out[np.concatenate(order)] = np.concatenate(probs)
-    return out
+
+    model: RelationModel
+    accelerator: Any
+    pad_id: int
+    micro_tokens: int
+
+    def predict(
+        self, rows: TokenizedRows, indices: Ints, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Predict rows, in the order of ``indices``.
+
+        Args:
+            rows: token arrays.
+            indices: (n,) which rows.
+            allowed: (n, C) the labels that each may have; the others get 0. None for all.
+
+        Returns:
+            (n, C) float32 probabilities; rows sum to 1.
+        """
+        self.model.eval()
+        out = np.empty((len(indices), self.model.labels), np.float32)
+        lengths = rows.lengths_of(indices)
+        with torch.inference_mode():
+            for part in split_by_tokens(np.arange(len(indices)), lengths, self.micro_tokens):
+                batch = collate(rows, indices[part], self.pad_id).to(self.accelerator.device)
+                with self.accelerator.autocast():
+                    logits = self.model(batch.input_ids, batch.attention_mask, batch.positions)
+                if allowed is not None:
+                    logits = mask_logits(logits, torch.from_numpy(allowed[part]).to(logits.device))
+                out[part] = torch.softmax(logits.double(), dim=-1).float().cpu().numpy()
+        return out
 
 
 def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
@@ -282,35 +322,25 @@ def check_loss(loss: float, variant: Variant, step: int) -> None:
         )
 
 
-def _take_step(
-    model: Any,
-    variant: Variant,
-    inputs: FoldInputs,
-    rows: Ints,
-    optimizer: Any,
-    accelerator: Any,
-) -> Tensor:
-    """Do one optimiser step over micro-batches; return its mean loss, detached."""
-    parts = list(split_by_tokens(rows, inputs.train_lengths, variant.run.micro_tokens))
-    total = torch.zeros((), device=accelerator.device)
-    for part, is_last in zip(parts, _last_flags(parts), strict=True):
-        batch = collate(inputs.train, inputs.train_rows[part], inputs.pad_id)
-        batch = batch.to(accelerator.device)
-        label_ids = torch.from_numpy(inputs.train_label_ids[part]).to(accelerator.device)
-        with nullcontext() if is_last else accelerator.no_sync(model):
-            logits = model(batch.input_ids, batch.attention_mask, batch.positions)
-            summed = LOSSES[variant.loss](logits, label_ids, variant.train.label_smoothing)
-            loss = summed / len(rows)
-            accelerator.backward(loss)
-        total += loss.detach()
-    accelerator.clip_grad_norm_(model.parameters(), variant.train.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad()
-    return total
+def _training_table(variant: Variant, inputs: FoldInputs) -> Tensor | None:
+    """Return which labels each type pair may have while training, (A, C) bool, if it matters."""
+    if inputs.pairs is None or variant.restrict is None or variant.restrict.when != "train":
+        return None
+    return torch.from_numpy(inputs.pairs.table)
 
 
-def _last_flags(parts: Sequence[Ints]) -> Iterator[bool]:
-    return (place == len(parts) - 1 for place in range(len(parts)))
+def _build_parts(
+    epoch: EpochRows, places: Ints, pad_id: int, micro_tokens: int, table: Tensor | None
+) -> list[StepPart]:
+    """Collate one optimiser step's rows into micro-batches, longest rows first."""
+    parts = []
+    for part in split_by_tokens(places, epoch.lengths, micro_tokens):
+        batch = collate(epoch.tokens, epoch.rows[part], pad_id)
+        allowed = None
+        if table is not None and epoch.pair_ids is not None:
+            allowed = table[torch.from_numpy(epoch.pair_ids[part])]
+        parts.append(StepPart(batch, torch.from_numpy(epoch.label_ids[part]), allowed))
+    return parts
 
 
 def _resume(task: FitTask, model: nn.Module, optimizer: Any, accelerator: Any, watch: Watch) -> int:

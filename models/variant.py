@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args
@@ -41,6 +41,7 @@ VARIANTS_DIR = Path(__file__).parent / "variants"
 SCRATCH = "scratch"
 MOST_NAME_CHARS = 60  # a derived name beyond it is a hash instead
 NETWORK, LINEAR = "network", "linear"
+MOST_AWP = 0.1
 OUTSIDE_FINGERPRINT = frozenset({"name", "why", "seeds", "run", "tune"})
 SINCE_FIRST_RESULTS = frozenset(
     {
@@ -55,6 +56,7 @@ SINCE_FIRST_RESULTS = frozenset(
         "restrict",
         "clean",
         "extra_train",
+        "extra_overlap",
         "pseudo",
         "start_from",
         "pretrain",
@@ -62,7 +64,7 @@ SINCE_FIRST_RESULTS = frozenset(
     }
 )
 """Settings that enter the recipe only when they are not at their default."""
-LINEAR_READS = ("learner", "linear", "route", "clean", "extra_train", "pseudo")
+LINEAR_READS = ("learner", "linear", "route", "clean", "extra_train", "extra_overlap", "pseudo")
 
 Settings = dict[str, Any]
 
@@ -87,6 +89,9 @@ class Variant(Frozen):
     seeds: tuple[int, ...] = Field((42,), min_length=1)
     clean: CleanSettings = CleanSettings()
     extra_train: str | None = Field(None, description="CSV of more training rows")
+    extra_overlap: Literal["refuse", "leave-out"] = Field(
+        "refuse", description="extra rows that share a sentence or pair with a held-out row"
+    )
     pseudo: PseudoSettings | None = None
     augment: AugmentSettings | None = None
     sampling: SamplingSettings | None = None
@@ -132,10 +137,38 @@ class Variant(Frozen):
                 del settings[key]
         return settings
 
+    def _idle_settings(self) -> Iterator[tuple[str, str]]:
+        """Yield settings that were chosen and have no effect, with what they need."""
+        loss, steps = self.loss_options, self.regularise
+        if loss.focal_gamma != LossSettings().focal_gamma and self.loss != "focal":
+            yield "loss_options.focal_gamma", 'loss = "focal"'
+        if loss.effective_beta != LossSettings().effective_beta and (
+            loss.class_weight != "effective"
+        ):
+            yield "loss_options.effective_beta", 'loss_options.class_weight = "effective"'
+        if steps.dropout_samples > 1 and self.train.head_dropout == 0:
+            yield "regularise.dropout_samples", "train.head_dropout"
+        if steps.adversarial == "none":
+            for name in ("adversarial_size", "adversarial_from"):
+                if getattr(steps, name) != getattr(RegulariseSettings(), name):
+                    yield f"regularise.{name}", "regularise.adversarial"
+
     @model_validator(mode="after")
     def _parts_go_together(self) -> Variant:
+        from models.heads import check_head_fits
+
+        check_head_fits(self.head, self.format)
         if self.sampling and self.curriculum:
             raise ValueError("sampling and curriculum both choose the rows of a step; take one")
+        for setting, without in self._idle_settings():
+            raise ValueError(f"{setting} does nothing without {without}")
+        if self.regularise.adversarial == "awp" and self.regularise.adversarial_size > MOST_AWP:
+            raise ValueError(
+                f"regularise.adversarial_size is a share of each weight's norm for awp, at most "
+                f"{MOST_AWP}; try 0.005"
+            )
+        if self.extra_train and self.route:
+            raise ValueError("extra_train has no routes; take a variant that answers for all rows")
         if self.start_from == self.name:
             raise ValueError("start_from names the variant itself")
         if self.pseudo and self.pseudo.variant == self.name:

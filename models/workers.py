@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from competition.errors import HarnessError, TrainingError, explain_os_error
 from competition.predictions import ResultKey, Store
 from models.job import LOG_FILE, JobOutcome, JobSpec, run_job
-from models.training import Progress, Watch
+from models.watch import Progress, Watch
 
 PRELOAD = ("models.workers", "transformers", "accelerate", "safetensors.torch")
 BUSY_WAIT_S = 5.0

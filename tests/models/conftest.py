@@ -11,10 +11,12 @@ import torch
 
 from competition.folds import Prepared, read_prepared
 from competition.profile import Competition
-from models.encoder import train_wordpiece
+from models.encoder import load_tokenizer, train_wordpiece
+from models.inputs import FoldInputs
 from models.job import JobSpec
 from models.jobs import FoldRequest, plan_jobs
-from models.training import Watch
+from models.network_job import open_inputs
+from models.watch import Watch
 
 TINY_SCRATCH = (
     ("scratch.layers", 1),
@@ -59,6 +61,12 @@ def make_specs(prepared: Prepared) -> Callable[..., list[JobSpec]]:
 @pytest.fixture
 def quiet_watch() -> Watch:
     return Watch(report=lambda at: None, should_stop=lambda: False, log=lambda text: None)
+
+
+def inputs_of(spec: JobSpec) -> FoldInputs:
+    """Open what training sees of a job, as the job itself does."""
+    assert spec.network is not None
+    return open_inputs(spec, load_tokenizer(spec.network.source, spec.network.new_tokens))
 
 
 def make_encoder(architecture: str, folder: Path) -> Path:

@@ -15,12 +15,14 @@ from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared
 from competition.predictions import Store
 from models.heads import Positions
-from models.job import JobOutcome, JobSpec, open_inputs, run_job
-from models.jobs import FoldRequest, Plan, build_fold_rows, plan_jobs
+from models.job import JobOutcome, JobSpec, run_job
+from models.jobs import FoldRequest, Plan, plan_jobs
+from models.pool import FoldRows, build_pool, choose_fold_rows
 from models.routing import Route
-from models.training import Watch
+from models.variant import resolve_variant
+from models.watch import Watch
 from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
-from tests.models.conftest import TINY_SCRATCH
+from tests.models.conftest import TINY_SCRATCH, inputs_of
 
 Specs = Callable[..., list[JobSpec]]
 
@@ -54,7 +56,7 @@ def test_no_held_out_label_reaches_what_training_sees(prepared: Prepared) -> Non
         plan(p, save_as="t", folds=(1,)).jobs[0] for p in (prepared, permute_labels(prepared, 1))
     ]
     assert (jobs[0].heldout_label_ids != jobs[1].heldout_label_ids).any()
-    before, after = (open_inputs(job, 0) for job in jobs)
+    before, after = (inputs_of(job) for job in jobs)
     for name in ("train_rows", "train_label_ids", "heldout_rows", "test_rows"):
         assert getattr(before, name).tobytes() == getattr(after, name).tobytes()
     for split in ("train", "test"):
@@ -76,27 +78,36 @@ def test_predictions_do_not_depend_on_held_out_labels(
     assert results[0].test_probs.tobytes() == results[1].test_probs.tobytes()
 
 
+def choose(prepared: Prepared, route: Route | None, fold: int) -> FoldRows:
+    variant = resolve_variant("typed-punct", encoder="scratch")
+    pool = build_pool(prepared, variant)
+    return choose_fold_rows(prepared, pool, variant, route=route, fold=fold)
+
+
 def test_train_and_held_out_rows_partition_the_data_without_shared_groups(
     prepared: Prepared,
 ) -> None:
     n_rows, seen = len(prepared.corpus.train), []
     for fold in range(prepared.folds.count):
-        train_rows, label_ids, heldout, test_rows = build_fold_rows(prepared, None, fold)
-        assert sorted([*train_rows, *heldout]) == list(range(n_rows))
-        assert not set(prepared.groups[train_rows]) & set(prepared.groups[heldout])
-        assert (label_ids == prepared.corpus.train.gold[train_rows]).all()
-        assert len(test_rows) == len(prepared.corpus.test)
-        seen += heldout.tolist()
+        rows = choose(prepared, None, fold)
+        assert sorted([*rows.train_rows, *rows.heldout_rows]) == list(range(n_rows))
+        held = prepared.groups[rows.heldout_rows]
+        assert not set(prepared.groups[rows.train_rows]) & set(held)
+        assert (rows.train_label_ids == prepared.corpus.train.gold[rows.train_rows]).all()
+        assert (rows.train_groups == prepared.groups[rows.train_rows]).all()
+        assert fold not in rows.train_folds
+        assert len(rows.test_rows) == len(prepared.corpus.test)
+        seen += rows.heldout_rows.tolist()
     assert sorted(seen) == list(range(n_rows))
 
 
 def test_a_specialist_sees_and_answers_its_own_rows_only(prepared: Prepared) -> None:
     mask = np.arange(len(prepared.corpus.train)) % 2 == 0
     route = Route(mask, np.arange(len(prepared.corpus.test)) < 5, "h")
-    train_rows, _, heldout, test_rows = build_fold_rows(prepared, route, 0)
-    assert mask[train_rows].all()
-    assert mask[heldout].all()
-    assert test_rows.tolist() == [0, 1, 2, 3, 4]
+    rows = choose(prepared, route, 0)
+    assert mask[rows.train_rows].all()
+    assert mask[rows.heldout_rows].all()
+    assert rows.test_rows.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_job_leaves_exactly_its_files(make_specs: Specs, quiet_watch: Watch) -> None:
@@ -126,7 +137,8 @@ def test_keeping_the_weights_does_not_change_the_predictions(
 
 def test_a_collapsed_fold_is_called_out(make_specs: Specs, quiet_watch: Watch) -> None:
     spec = make_specs("concat-cls", ("train.lr", 1e-9), folds=(0,))[0]
-    constant = replace(spec, train_label_ids=np.ones_like(spec.train_label_ids))
+    same = np.ones_like(spec.rows.train_label_ids)
+    constant = replace(spec, rows=replace(spec.rows, train_label_ids=same))
     hot = replace(constant, variant=make_specs("concat-cls", ("train.lr", 0.02))[0].variant)
     outcome = run_job(hot, quiet_watch)
     assert "collapsed: every held-out row is predicted 'no_relation'" in outcome.warnings[0]

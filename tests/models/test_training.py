@@ -13,19 +13,20 @@ import torch
 from competition.errors import TrainingError
 from models.encoder import RelationModel, build_model, load_tokenizer
 from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
-from models.job import JobSpec, open_inputs
+from models.job import JobSpec
 from models.losses import cross_entropy
+from models.network_job import open_inputs
 from models.states import read_weights, round_weights, write_weights
 from models.training import (
     FitReport,
     FitTask,
-    Progress,
-    Watch,
+    Predictor,
     build_optimizer,
     fit_fold,
-    predict_rows,
     set_rates,
 )
+from models.watch import Progress, Watch
+from tests.models.conftest import inputs_of
 
 Specs = Callable[..., list[JobSpec]]
 
@@ -37,17 +38,17 @@ def _one_thread() -> None:
 
 
 def fit(spec: JobSpec, watch: Watch, **options: Any) -> tuple[RelationModel, FitReport]:
-    tokenizer = load_tokenizer(spec.source, spec.new_tokens)
+    tokenizer = load_tokenizer(spec.network.source, spec.network.new_tokens)
     torch.manual_seed(1)
     model = build_model(
         spec.variant,
-        spec.source,
+        spec.network.source,
         labels=len(spec.labels),
         vocabulary=len(tokenizer),
         device_type="cpu",
     )
     accelerator = build_accelerator(choose_precision(spec.variant.run.precision))
-    inputs = options.pop("inputs", None) or open_inputs(spec, tokenizer.pad_token_id)
+    inputs = options.pop("inputs", None) or open_inputs(spec, tokenizer)
     report = fit_fold(
         model,
         spec.variant,
@@ -57,6 +58,12 @@ def fit(spec: JobSpec, watch: Watch, **options: Any) -> tuple[RelationModel, Fit
         watch=watch,
     )
     return model, report
+
+
+def tiny_model(spec: JobSpec) -> RelationModel:
+    return build_model(
+        spec.variant, spec.network.source, labels=4, vocabulary=400, device_type="cpu"
+    )
 
 
 def same(a: RelationModel, b: RelationModel) -> bool:
@@ -87,7 +94,7 @@ def test_eight_rows_are_learned_by_heart(
         ("scratch.dropout", 0.0),
     )
     spec = make_specs(variant, *overrides)[0]
-    inputs = open_inputs(spec, 0)
+    inputs = inputs_of(spec)
     eight = replace(
         inputs,
         train_rows=inputs.train_rows[:8],
@@ -95,14 +102,8 @@ def test_eight_rows_are_learned_by_heart(
     )
     model, report = fit(spec, quiet_watch, inputs=eight)
     assert report.loss < 0.1
-    probs = predict_rows(
-        model,
-        eight.train,
-        eight.train_rows,
-        accelerator=build_accelerator("float32"),
-        pad_id=0,
-        micro_tokens=100,
-    )
+    predictor = Predictor(model, build_accelerator("float32"), pad_id=0, micro_tokens=100)
+    probs = predictor.predict(eight.train, eight.train_rows)
     assert probs.argmax(axis=1).tolist() == eight.train_label_ids.tolist()
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
 
@@ -187,7 +188,9 @@ def test_progress_is_told_with_rate_and_time_left(make_specs: Specs) -> None:
 
 def test_rates_fall_with_depth_and_norms_are_not_decayed(make_specs: Specs) -> None:
     spec = make_specs("typed-punct", ("train.layer_decay", 0.5), ("scratch.layers", 3))[0]
-    model = build_model(spec.variant, spec.source, labels=4, vocabulary=400, device_type="cpu")
+    model = build_model(
+        spec.variant, spec.network.source, labels=4, vocabulary=400, device_type="cpu"
+    )
     optimizer = build_optimizer(model, spec.variant.train)
     set_rates(optimizer, spec.variant.train, 1000, 1001)
     name_of = {id(p): name for name, p in model.named_parameters()}
@@ -236,7 +239,9 @@ def test_what_is_saved_is_what_predicts(
 
 def test_weights_beyond_16_bits_are_refused(make_specs: Specs) -> None:
     spec = make_specs()[0]
-    model = build_model(spec.variant, spec.source, labels=4, vocabulary=400, device_type="cpu")
+    model = build_model(
+        spec.variant, spec.network.source, labels=4, vocabulary=400, device_type="cpu"
+    )
     with torch.no_grad():
         model.head.out.weight[0, 0] = 1e6  # type: ignore[index,union-attr,operator]
     with pytest.raises(TrainingError, match="do not fit 16 bits"):

@@ -57,7 +57,7 @@ def test_a_wrong_setting_names_key_and_choices(key: str, value: object, said: st
 
 
 def test_an_unknown_variant_names_the_choices(tmp_path: Path) -> None:
-    with pytest.raises(VariantError, match="bilstm, concat-cls"):
+    with pytest.raises(VariantError, match="bilstm, class-weights"):
         resolve("nope")
     broken = tmp_path / "broken.toml"
     broken.write_text("why = ")

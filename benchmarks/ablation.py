@@ -1,0 +1,150 @@
+"""Every variant on the same real rows: draw the sample, then turn the store into the tables.
+
+``sample`` writes a folder with 8,000 training rows in whole groups, labels in proportion, and all
+test rows; ``docs/experiments/klue-re-8000.toml`` describes it as a competition of its own, in
+three folds. After ``run.py fold`` has trained what is to be compared, ``table`` prints the rows of
+``docs/experiments.md`` and ``labels`` writes each variant's predicted label of every test row.
+
+    python benchmarks/ablation.py sample data/klue-re-8000
+    python run.py fold … --competition docs/experiments/klue-re-8000.toml
+    python benchmarks/ablation.py table
+    python benchmarks/ablation.py labels docs/experiments/ablation-labels.csv.xz
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from competition.assessment import Comparison, build_assessor
+from competition.folds import Prepared, read_prepared
+from competition.groups import build_groups, sample_rows
+from competition.intervals import Paired, paired_f1
+from competition.metrics import decide
+from competition.predictions import Member, Store, average_in_log_space, read_members
+from competition.profile import resolve_competition
+
+PROFILE = Path(__file__).resolve().parent.parent / "docs" / "experiments" / "klue-re-8000.toml"
+REFERENCE = "typed-punct"
+ROWS, SEED, FOLDS = 8000, 42, 3
+
+
+def write_sample(folder: Path) -> None:
+    whole = resolve_competition("klue-re", None, None)
+    prepared = read_prepared(whole)
+    train = prepared.corpus.train
+    groups = build_groups(train, whole.profile.folds.group_by)
+    chosen = set(train.ids[sample_rows(train.gold, groups, ROWS, seed=SEED, fold_count=FOLDS)])
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole.train_path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.reader(stream)
+        header = next(reader)
+        kept = [row for row in reader if row[0] in chosen]
+    with (folder / whole.train_path.name).open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([header, *kept])
+    (folder / whole.test_path.name).write_bytes(whole.test_path.read_bytes())
+    print(f"{folder}: {len(kept):,} training rows, all test rows")
+
+
+def read_all(prepared: Prepared) -> list[Member]:
+    competition = prepared.competition
+    store = Store(competition.oof_dir, competition.profile.labels)
+    members, left_out = read_members(store, (), prepared)
+    for each in left_out:
+        print(f"left out: {each.name}: {each.reason}", file=sys.stderr)
+    return members
+
+
+def reference_of(members: list[Member]) -> Member:
+    return next(m for m in members if m.name.partition("@")[0] == REFERENCE)
+
+
+def print_table(prepared: Prepared) -> None:
+    profile = prepared.competition.profile
+    gold, negative = prepared.corpus.train.gold.astype(np.int64), profile.negative_id
+    assessor = build_assessor(
+        gold,
+        negative,
+        prepared.groups,
+        shifted_share=profile.metrics.shifted_negative_share,
+        seed=0,
+    )
+    members = read_all(prepared)
+    base = reference_of(members)
+    base_pred = decide(base.oof, negative, None)
+    store = Store(prepared.competition.oof_dir, profile.labels)
+    print(
+        "| variant | F1 | difference | AUPRC | difference | F1 at 60% | difference | "
+        "AUPRC at 60% | rows/s |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    shift = assessor.shift_weights
+    for member in sorted(members, key=lambda m: (m is not base, m.name)):
+        pred = decide(member.oof, negative, None)
+        score = assessor.assess((member.oof, pred))
+        assert score.shifted_f1 is not None
+        assert score.shifted_auprc is not None
+        plain: Comparison = assessor.compare((member.oof, pred), (base.oof, base_pred))
+        shifted = paired_f1(gold, (pred, base_pred), negative, assessor.for_f1, shift)
+        cells = [
+            member.name,
+            f"{100 * score.f1.value:.2f}",
+            _difference(plain.f1) if member is not base else "",
+            f"{100 * score.auprc.value:.2f}",
+            _difference(plain.auprc) if member is not base else "",
+            f"{100 * score.shifted_f1.value:.2f}",
+            _difference(shifted) if member is not base else "",
+            f"{100 * score.shifted_auprc.value:.2f}",
+            _speed(store, member),
+        ]
+        print("| " + " | ".join(cells) + " |")
+
+
+def _difference(paired: Paired) -> str:
+    low, high = 100 * paired.low, 100 * paired.high
+    mark = "**" if low > 0 or high < 0 else ""
+    return f"{mark}{100 * paired.difference:+.2f}{mark} ({low:+.2f} to {high:+.2f})"
+
+
+def _speed(store: Store, member: Member) -> str:
+    names = [member.name] if member.name in store.variants() else []
+    rates = [store.read_run(key)["rows_per_s"] for name in names for key in store.keys(name)]
+    return f"{np.median(rates):.0f}" if rates else ""
+
+
+def write_labels(prepared: Prepared, path: Path) -> None:
+    profile = prepared.competition.profile
+    names = np.asarray(profile.labels, dtype=object)
+    columns = {"id": prepared.corpus.test.ids}
+    for member in sorted(read_all(prepared), key=lambda m: m.name):
+        probs = average_in_log_space(list(member.test))
+        columns[member.name] = names[decide(probs, profile.negative_id, None)]
+    pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
+    print(f"{path}: {len(columns) - 1} variants, {len(prepared.corpus.test):,} test rows")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("sample").add_argument("folder", type=Path)
+    commands.add_parser("table")
+    commands.add_parser("labels").add_argument("path", type=Path)
+    asked = parser.parse_args()
+    if asked.command == "sample":
+        write_sample(asked.folder)
+        return
+    prepared = read_prepared(resolve_competition(str(PROFILE), None, None))
+    if asked.command == "table":
+        print_table(prepared)
+    else:
+        write_labels(prepared, asked.path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,340 @@
+"""Text files → token ids on disk, packed into sequences, mixed by weight, some held out.
+
+First on the way of pretraining text: ``masking`` and ``pretraining`` take the sequences from here.
+Lines of all files are compared, so that no line is seen under two names; a file is tokenised once
+and mapped. A sequence is ``[CLS]`` and the next T - 1 tokens of its file; lines end in ``[SEP]``.
+Legend: S files, L tokens of a file, n sequences, B of a step, T tokens of a sequence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import lzma
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.errors import PretrainingError
+from competition.files import write_atomically
+from models.variant import fingerprint
+
+RESULT_VERSION = 1
+
+TOKENISE_CHUNK_LINES = 20_000
+HELDOUT_MOST_FRAC = 0.02
+HELDOUT_MOST_TOKENS = 100_000
+EPOCHS_REMEMBERED = 2
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Lines of one file, in order, and how often they count in the stable and decay phases."""
+
+    name: str
+    lines: tuple[str, ...]
+    weight: float
+    decay_weight: float
+
+    @cached_property
+    def hash(self) -> str:
+        """Return the SHA-256 of the lines."""
+        return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class PackedText:
+    """A text as token ids: ``tokens`` (L,) unsigned, ``starts`` (L,) where a word begins."""
+
+    name: str
+    tokens: npt.NDArray[Any]
+    starts: Bools
+
+    def count_sequences(self, length: int) -> int:
+        """Return n: whole sequences of ``length`` tokens; what is left over is not used."""
+        return len(self.tokens) // (length - 1)
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Read the lines of a text file, composed (NFC), without empty ones.
+
+    ``.xz`` and ``.zst`` are unpacked on the way.
+
+    Raises:
+        PretrainingError: the file is missing, not UTF-8 or damaged.
+    """
+    import pyarrow as pa
+
+    try:
+        with _open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8") as lines:
+            for line in lines:
+                text = unicodedata.normalize("NFC", line).strip()
+                if text:
+                    yield text
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, pa.ArrowException) as error:
+        raise PretrainingError(f"--corpus {path}: cannot be read as text: {error}") from error
+
+
+@contextmanager
+def _open_bytes(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+
+    if path.suffix == ".xz":
+        with lzma.open(path) as stream:
+            yield stream
+    elif path.suffix == ".zst":
+        with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
+            yield stream
+    else:
+        with path.open("rb") as stream:
+            yield stream
+
+
+def drop_repeated(
+    texts: Sequence[Text], *, forbidden: Iterable[str] = ()
+) -> tuple[tuple[Text, ...], int]:
+    """Keep the first of equal lines over all texts, and no forbidden line.
+
+    Returns:
+        The texts, and how many forbidden lines stood in them.
+    """
+    banned = {unicodedata.normalize("NFC", line).strip() for line in forbidden}
+    seen: set[str] = set()
+    met = 0
+    kept_texts = []
+    for text in texts:
+        kept = []
+        for line in text.lines:
+            if line in banned:
+                met += 1
+            elif line not in seen:
+                seen.add(line)
+                kept.append(line)
+        kept_texts.append(Text(text.name, tuple(kept), text.weight, text.decay_weight))
+    return tuple(kept_texts), met
+
+
+def sample_lines(texts: Sequence[Text], most_chars: int) -> Iterator[str]:
+    """Yield lines evenly from each text, in shares of its weight, up to about ``most_chars``.
+
+    A tokenizer learns from these: what is seen more often should be cut into fewer tokens.
+    """
+    chars = [text.weight * sum(map(len, text.lines)) for text in texts]
+    scale = min(1.0, most_chars / max(1.0, sum(chars)))
+    for text in texts:
+        copies = text.weight * scale
+        count = int(copies * len(text.lines))
+        for at in range(count):
+            yield text.lines[int(at / copies) % len(text.lines)]
+
+
+def read_or_pack(folder: Path, text: Text, tokenizer: Any, tokenizer_hash: str) -> PackedText:
+    """Return a text's token ids from ``folder``, tokenised there first if they are not there yet.
+
+    Args:
+        folder: the cache; an entry is named by the hash of tokenizer and text.
+        text: the lines.
+        tokenizer: a fast tokenizer.
+        tokenizer_hash: what identifies it.
+    """
+    made_from = {"text": text.hash, "tokenizer": tokenizer_hash, "v": RESULT_VERSION}
+    own = folder / f"text-{fingerprint(made_from)[:16]}"
+    if not (own / "text.json").is_file():
+        tokens, starts = pack_lines(text.lines, tokenizer)
+        for name, array in (("tokens", tokens), ("starts", starts)):
+            buffer = io.BytesIO()
+            np.save(buffer, array, allow_pickle=False)
+            write_atomically(own / f"{name}.npy", buffer.getvalue())
+        write_atomically(own / "text.json", json.dumps({"name": text.name, "tokens": len(tokens)}))
+    arrays = [np.load(own / f"{n}.npy", mmap_mode="r") for n in ("tokens", "starts")]
+    return PackedText(text.name, arrays[0], arrays[1])
+
+
+def pack_lines(lines: Sequence[str], tokenizer: Any) -> tuple[npt.NDArray[Any], Bools]:
+    """Tokenise lines into one run of ids, each line followed by the separator.
+
+    Returns:
+        (L,) uint16 or int32 ids and (L,) bool, where a word begins.
+    """
+    width = np.uint16 if len(tokenizer) <= 2**16 else np.int32
+    raw = tokenizer.backend_tokenizer
+    raw.no_truncation()
+    raw.no_padding()
+    ids: list[npt.NDArray[Any]] = []
+    starts: list[Bools] = []
+    for begin in range(0, len(lines), TOKENISE_CHUNK_LINES):
+        chunk = list(lines[begin : begin + TOKENISE_CHUNK_LINES])
+        for encoded in raw.encode_batch(chunk, add_special_tokens=False):
+            ids.append(np.asarray([*encoded.ids, tokenizer.sep_token_id], width))
+            words = np.asarray([-1, *(-1 if w is None else w for w in encoded.word_ids), -2])
+            starts.append(words[1:] != words[:-1])
+    if not ids:
+        return np.zeros(0, width), np.zeros(0, bool)
+    return np.concatenate(ids), np.concatenate(starts)
+
+
+@dataclass(frozen=True)
+class Library:
+    """All packed texts as sequences of ``length`` tokens, numbered text by text.
+
+    ``firsts`` (S + 1,) is each text's first number; ``heldout`` (n,) marks what is never trained
+    on.
+    """
+
+    texts: tuple[PackedText, ...]
+    length: int
+    cls_id: int
+    firsts: Ints
+    heldout: Bools
+
+    def read(self, numbers: Ints) -> tuple[Ints, Bools]:
+        """Return (B, T) int64 ids and (B, T) bool, where a word begins, of some sequences."""
+        body = self.length - 1
+        ids = np.full((len(numbers), self.length), self.cls_id, np.int64)
+        starts = np.ones((len(numbers), self.length), bool)
+        for place, number in enumerate(numbers):
+            text = int(np.searchsorted(self.firsts, number, side="right")) - 1
+            at = int(number - self.firsts[text]) * body
+            ids[place, 1:] = self.texts[text].tokens[at : at + body]
+            starts[place, 1:] = self.texts[text].starts[at : at + body]
+        return ids, starts
+
+    def numbers_of(self, text: int, *, heldout: bool) -> Ints:
+        """Return the numbers of a text's sequences, those held out or those trained on."""
+        numbers = np.arange(self.firsts[text], self.firsts[text + 1])
+        chosen: Ints = numbers[self.heldout[numbers] == heldout]
+        return chosen
+
+
+def build_library(texts: Sequence[PackedText], length: int, cls_id: int) -> Library:
+    """Number the sequences of all texts and hold a few out, chosen by the hash of their tokens.
+
+    Raises:
+        PretrainingError: fewer than two sequences.
+    """
+    counts = [text.count_sequences(length) for text in texts]
+    firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    total = int(firsts[-1])
+    if total < 2:
+        raise PretrainingError(
+            f"the text is too short: {sum(len(t.tokens) for t in texts)} tokens do not fill two "
+            f"sequences of {length}; give more text, or a lower sequence_tokens"
+        )
+    keys = np.concatenate(
+        [_hash_sequences(text, length - 1, n) for text, n in zip(texts, counts, strict=True)]
+    )
+    size = max(1, min(int(HELDOUT_MOST_FRAC * total), HELDOUT_MOST_TOKENS // length))
+    heldout = np.zeros(total, bool)
+    heldout[np.argsort(keys, kind="stable")[:size]] = True
+    return Library(tuple(texts), length, cls_id, firsts, heldout)
+
+
+def _hash_sequences(text: PackedText, body: int, count: int) -> npt.NDArray[np.uint64]:
+    keys = np.zeros(count, np.uint64)
+    for number in range(count):
+        content = np.ascontiguousarray(text.tokens[number * body : (number + 1) * body], "<i4")
+        digest = hashlib.blake2b(content.tobytes(), digest_size=8).digest()
+        keys[number] = int.from_bytes(digest, "little")
+    return keys
+
+
+class Mixture:
+    """An endless order of sequences, in which each text stands as often as its weight says.
+
+    Each text is an endless run of its sequences, shuffled anew every time round; an epoch takes
+    ``weight`` times its size from each run and shuffles what it took. The order depends on the
+    seed alone, not on how much of it will be read.
+    """
+
+    def __init__(
+        self, members: Sequence[Ints], weights: Sequence[float], *, seed: Sequence[int]
+    ) -> None:
+        self._members = list(members)
+        self._weights = list(weights)
+        self._seed = list(seed)
+        if self._drawn_before(1) == 0:
+            raise PretrainingError("every text has weight 0, or no text has a sequence to train on")
+        self._epoch = lru_cache(maxsize=EPOCHS_REMEMBERED)(self._build_epoch)
+        self._round = lru_cache(maxsize=4 * len(self._members))(self._shuffle_round)
+
+    @property
+    def epoch_sequences(self) -> float:
+        """Return the sequences of an epoch, on average."""
+        return sum(w * len(m) for w, m in zip(self._weights, self._members, strict=True))
+
+    def take(self, first: int, count: int) -> Ints:
+        """Return the numbers of the sequences at places ``first`` to ``first + count``."""
+        parts: list[Ints] = []
+        epoch = max(0, int(first / self.epoch_sequences) - 1)
+        while count > 0:
+            begin, end = self._drawn_before(epoch), self._drawn_before(epoch + 1)
+            if first < end:
+                part = self._epoch(epoch)[first - begin : first - begin + count]
+                parts.append(part)
+                first, count = first + len(part), count - len(part)
+            epoch += 1
+        return np.concatenate(parts)
+
+    def _share_before(self, text: int, epoch: int) -> int:
+        return int(epoch * self._weights[text] * len(self._members[text]))
+
+    def _drawn_before(self, epoch: int) -> int:
+        return sum(self._share_before(text, epoch) for text in range(len(self._members)))
+
+    def _build_epoch(self, epoch: int) -> Ints:
+        parts = [
+            self._draw(text, self._share_before(text, epoch), self._share_before(text, epoch + 1))
+            for text in range(len(self._members))
+        ]
+        order: Ints = np.random.default_rng([*self._seed, 0, epoch]).permutation(
+            np.concatenate(parts)
+        )
+        return order
+
+    def _draw(self, text: int, begin: int, end: int) -> Ints:
+        size = len(self._members[text])
+        parts = [np.zeros(0, np.int64)]
+        while begin < end:
+            turn, at = divmod(begin, size)
+            part = self._round(text, turn)[at : at + end - begin]
+            parts.append(part)
+            begin += len(part)
+        return np.concatenate(parts)
+
+    def _shuffle_round(self, text: int, turn: int) -> Ints:
+        shuffled: Ints = np.random.default_rng([*self._seed, 1, text, turn]).permutation(
+            self._members[text]
+        )
+        return shuffled
+
+
+def pack_texts(
+    texts: Sequence[Text],
+    tokenizer: Any,
+    tokenizer_hash: str,
+    *,
+    cache_dir: Path,
+    say: Callable[[str], None],
+) -> tuple[PackedText, ...]:
+    """Tokenise texts into the cache, saying how large each is."""
+    packed = []
+    for text in texts:
+        packed.append(read_or_pack(cache_dir, text, tokenizer, tokenizer_hash))
+        chars = sum(map(len, text.lines))
+        say(
+            f"{text.name}: {len(text.lines):,} lines, {chars:,} characters, "
+            f"{len(packed[-1].tokens):,} tokens, weight {text.weight:g}, "
+            f"in the decay {text.decay_weight:g}"
+        )
+    return tuple(packed)

@@ -1,0 +1,116 @@
+"""Easy rows first: how much of a fold is shown at a step, and the epochs planned from that.
+
+Between the difficulty of rows (their length, or what ``linear`` measures) and the steps that
+``sampling`` hands to training. Nothing is remembered between epochs, so a job that was killed
+anywhere goes on with the plan it had.
+
+Legend: n training rows of a fold, S steps of an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.settings import CurriculumSettings
+
+RESULT_VERSION = 1
+
+TIES = 2**32 - 1
+"""Stands where an epoch's number stands in a seed. A missing last part would read as epoch 0."""
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When the rows are shown: ``total_steps`` of training, ``batch_rows`` rows each, planned in
+    pools of ``bucket_steps`` steps.
+    """
+
+    settings: CurriculumSettings
+    total_steps: int
+    batch_rows: int
+    bucket_steps: int
+
+
+def measure_competence(step: int, total_steps: int, settings: CurriculumSettings) -> float:
+    """Return the share of the rows, easiest first, that may be shown at a step counted from 0.
+
+    >>> by_length = CurriculumSettings(by="length", start_competence=0.1, pace_frac=0.5)
+    >>> [round(measure_competence(step, 200, by_length), 3) for step in (0, 1, 25, 50, 99, 100)]
+    [0.1, 0.141, 0.507, 0.711, 0.995, 1.0]
+
+    Returns:
+        A float in (0, 1].
+
+    Source: Platanios et al. 2019, arXiv 1903.09848, "Competence Functions", the square root:
+    c(t) = min(1, sqrt(t (1 - c0²) / T + c0²)); T is ``pace_frac`` of the steps.
+    """
+    first = settings.start_competence**2
+    done = step / max(1.0, settings.pace_frac * total_steps)
+    return min(1.0, math.sqrt(done * (1.0 - first) + first))
+
+
+def rank_by_difficulty(difficulty: Floats, *, seed: int, fold: int) -> Ints:
+    """Order rows from easy to hard; equally hard rows stand in an order drawn once per job.
+
+    Args:
+        difficulty: (n,) finite numbers, larger is harder.
+
+    Returns:
+        (n,) int64 places, a permutation of ``range(n)``.
+    """
+    drawn = np.random.default_rng([seed, fold, TIES]).permutation(len(difficulty))
+    order: Ints = drawn[np.argsort(np.asarray(difficulty)[drawn], kind="stable")]
+    return order
+
+
+def plan_curriculum_epoch(
+    order: Ints, lengths: Ints, pace: Pace, epoch: int, generator: np.random.Generator
+) -> list[Ints]:
+    """Cut one epoch into optimiser steps whose rows are among the easiest at their time.
+
+    A pool of ``bucket_steps`` steps draws from the share that its first step may see, so that
+    sorting the pool by length and shuffling its steps shows no row too early. Rows are drawn
+    without repetition until every row of the share was shown in the pool.
+
+    Args:
+        order: (n,) places from easy to hard.
+        lengths: (n,) tokens of each row.
+        pace: how fast the share grows.
+        epoch: counted from 0.
+        generator: owns the epoch's draws.
+
+    Returns:
+        S arrays of places, as many and, the last step apart, as large as those of a plain epoch.
+
+    Source: Platanios et al. 2019, arXiv 1903.09848, algorithm 1; changed: pools in place of
+    single batches, and no repetition inside a pool.
+    """
+    total = len(order)
+    steps_per_epoch = math.ceil(total / pace.batch_rows)
+    planned: list[Ints] = []
+    for first in range(0, steps_per_epoch, pace.bucket_steps):
+        competence = measure_competence(
+            epoch * steps_per_epoch + first, pace.total_steps, pace.settings
+        )
+        easiest = order[: max(1, round(competence * total))]
+        stop = min(first + pace.bucket_steps, steps_per_epoch)
+        size = min(stop * pace.batch_rows, total) - first * pace.batch_rows
+        rows = _draw(easiest, size, generator)
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        steps = [rows[at : at + pace.batch_rows] for at in range(0, size, pace.batch_rows)]
+        planned += [steps[i] for i in generator.permutation(len(steps))]
+    return planned
+
+
+def _draw(rows: Ints, size: int, generator: np.random.Generator) -> Ints:
+    """Draw ``size`` rows; none is drawn again before all were."""
+    rounds = [generator.permutation(rows) for _ in range(math.ceil(size / len(rows)))]
+    return np.concatenate(rounds)[:size]

@@ -1,0 +1,273 @@
+"""``predict``: new rows through the saved weights of a blend's members, then through the blend.
+
+Beside ``fold`` on the way of a row: the same formats, tokens, networks and number formats, the
+weights as saved, and the blend as written, so that the competition's own test rows get the answers
+that ``blend`` gave them.
+Legend: R new rows, K folds, C labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from competition.console import Column, Table
+from competition.corpus import read_rows
+from competition.errors import CorpusError, PredictionsError, UsageError
+from competition.folds import Prepared, read_prepared
+from competition.metrics import decide
+from competition.pooling import pool_test
+from competition.predictions import (
+    Member,
+    ResultKey,
+    Store,
+    average_in_log_space,
+    read_members,
+)
+from competition.profile import Competition
+from competition.routes import read_or_make_length_routes, route_lengths
+from competition.rows import Rows
+from competition.submission import write_answers
+from models.batches import tokenize_rows
+from models.encoder import build_model, load_tokenizer
+from models.formats import FORMATS
+from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
+from models.job import FACTS_FILE, WEIGHTS_FILE, JobSpec
+from models.jobs import build_job, job_dir
+from models.linear import fit_and_predict_linear
+from models.linear_job import linear_task
+from models.pool import read_texts
+from models.restriction import number_pairs
+from models.routing import count_tokens
+from models.states import read_weight_facts, read_weights
+from models.training import Predictor
+from models.variant import LINEAR, Variant
+
+Probs = npt.NDArray[np.float32]
+Say = Callable[[str], None]
+ROUTE_MEMBER = "route:"
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """What a person asks of ``predict``; no blend named is the newest, no ``out`` beside it."""
+
+    file: Path
+    blend: str | None = None
+    out: Path | None = None
+    threads: int | None = None
+
+
+def run_predict(competition: Competition, request: PredictRequest, say: Say) -> Table:
+    """Answer for the rows of a file as a blend does, and write them as a submission is written.
+
+    Args:
+        competition: whose profile describes the file, and whose blend is asked.
+        request: the file, the blend and where the answers go.
+        say: hears what is going on.
+
+    Raises:
+        CorpusError: rows of the file cannot be used.
+        UsageError: there is no such blend.
+        PredictionsError: its members were trained anew since, or their weights are not kept.
+    """
+    reading = read_rows(request.file, competition.profile, is_train=False)
+    if reading.offences:
+        raise CorpusError(f"{request.file}: rows cannot be predicted", reading.offences)
+    name, spec = _read_blend(competition, request.blend)
+    prepared = read_prepared(competition)
+    rows = reading.rows
+    weights = {each["name"]: float(each["weight"]) for each in spec["members"]}
+    members = [
+        _predict_member(prepared, each, rows, request.threads, say)
+        for each in spec["members"]
+        if each["weight"] > 0
+    ]
+    probs = pool_test(members, np.array([weights[member.name] for member in members]))
+    negative_id = competition.profile.negative_id
+    pred = decide(probs, negative_id, spec["threshold"])
+    out = request.out or request.file.with_name(f"{request.file.stem}-{name}.csv")
+    write_answers(out, competition.profile, rows.ids.tolist(), probs, pred)
+    columns = (
+        Column("file", "file"),
+        Column("rows", "rows", "count"),
+        Column("positive", "positive", "share"),
+    )
+    positive = float(np.mean(pred != negative_id)) if len(pred) else 0.0
+    row = {"file": str(out), "rows": len(rows), "positive": positive}
+    return Table("predicted", f"Predicted with {name}", columns, (row,))
+
+
+def _read_blend(competition: Competition, name: str | None) -> tuple[str, dict[str, Any]]:
+    """Return a blend's name and what determined it; the newest when none is named."""
+    folder = competition.submissions_dir
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        if path.name.endswith(".run.json"):
+            continue
+        spec = json.loads(path.read_text(encoding="utf-8"))
+        if spec.get("kind") == "blend":
+            found[path.stem] = spec
+    if name is not None and name not in found:
+        known = ", ".join(found) or "there is none yet: python run.py blend"
+        raise UsageError(f"no blend {name!r} in {folder}; choose one of {known}")
+    if not found:
+        raise UsageError(f"no blend in {folder} yet; run: python run.py fold, then blend")
+    if name is None:
+        name = max(found, key=lambda each: _time_of(folder, each))
+    return name, found[name]
+
+
+def _time_of(folder: Path, name: str) -> str:
+    path = folder / f"{name}.run.json"
+    if not path.is_file():
+        return ""
+    return str(json.loads(path.read_text(encoding="utf-8")).get("time", ""))
+
+
+def _predict_member(
+    prepared: Prepared, wanted: Mapping[str, Any], rows: Rows, threads: int | None, say: Say
+) -> Member:
+    """Predict new rows with one member of a blend: a variant, or specialists together."""
+    competition = prepared.competition
+    store = Store(competition.oof_dir, competition.profile.labels)
+    name = str(wanted["name"])
+    parts = _find_parts(store, name)
+    members, _ = read_members(store, parts, prepared)
+    if len(members) != 1 or members[0].recipe != wanted["recipe"]:
+        raise PredictionsError(
+            f"{name} was trained anew since the blend was made; run: python run.py blend"
+        )
+    seeds = [int(seed) for seed in wanted["seeds"]]
+    n_labels = len(competition.profile.labels)
+    test = np.full((prepared.folds.count, len(rows), n_labels), np.nan, np.float32)
+    route_of: npt.NDArray[np.object_] | None = None
+    for fold in range(prepared.folds.count):
+        for part in parts:
+            specs = [_find_job(prepared, store, ResultKey(part, seed, fold), say) for seed in seeds]
+            route = specs[0].variant.route
+            chosen = np.ones(len(rows), bool)
+            if route is not None:
+                if route_of is None:
+                    route_of = _route_rows(prepared, specs[0], rows)
+                chosen = route_of == route.partition(":")[2]
+            if not chosen.any():
+                continue
+            some = rows.take(np.flatnonzero(chosen))
+            say(f"{part} fold {fold}: {len(some):,} rows")
+            probs = [predict_job(spec, some, threads or _threads_of(store, spec)) for spec in specs]
+            test[fold, chosen] = average_in_log_space(probs)
+    nothing = np.empty((0, n_labels), np.float32)
+    return Member(name, nothing, test, tuple(seeds), members[0].route, "", True, members[0].why)
+
+
+def _find_parts(store: Store, name: str) -> list[str]:
+    """Return the variants behind a member: itself, or the specialists of its route."""
+    if not name.startswith(ROUTE_MEMBER):
+        return [name]
+    route = name.removeprefix(ROUTE_MEMBER)
+    headers = {each: store.read_header(store.keys(each)[0]) for each in store.variants()}
+    return [
+        each
+        for each, header in headers.items()
+        if header is not None and (header.route or "").partition(":")[0] == route
+    ]
+
+
+def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> JobSpec:
+    """Return the job that made a result, held against the result's own fingerprint."""
+    folder = job_dir(prepared.competition.checkpoints_dir, key)
+    header = store.read_header(key)
+    again = f"run: python run.py fold {key.variant} --overwrite, without --no-checkpoints"
+    if header is None:
+        raise PredictionsError(f"{store.path(key)} is missing; {again}")
+    weights, facts = folder / WEIGHTS_FILE, folder / FACTS_FILE
+    if weights.is_file():
+        kept: dict[str, Any] = read_weight_facts(weights)
+    elif facts.is_file():
+        kept = json.loads(facts.read_text(encoding="utf-8"))
+    else:
+        raise PredictionsError(f"{folder} keeps no weights of {key.variant}; {again}")
+    spec = build_job(prepared, Variant.model_validate(kept["variant"]), key, say)
+    if {kept["fingerprint"], spec.fingerprint} != {header.fingerprint}:
+        raise PredictionsError(
+            f"{folder} does not belong to {store.path(key)}: the data, the encoder or the code "
+            f"changed since; {again}"
+        )
+    return spec
+
+
+def _threads_of(store: Store, spec: JobSpec) -> int:
+    return int(store.read_run(spec.key)["threads"])
+
+
+def _route_rows(prepared: Prepared, spec: JobSpec, rows: Rows) -> npt.NDArray[np.object_]:
+    """Return each new row's part of the length route, by the borders that the route was made with.
+
+    Raises:
+        PredictionsError: the route is a person's own file, which says nothing of new rows.
+    """
+    routes = read_or_make_length_routes(prepared, None, "")
+    if routes.borders is None or spec.network is None:
+        raise PredictionsError(
+            "the length route is a file of your own, so new rows have no route; blend without the "
+            "specialists: python run.py blend VARIANT…"
+        )
+    lengths = count_tokens(rows, load_tokenizer(spec.network.source, spec.network.new_tokens))
+    return route_lengths(lengths, routes.borders)
+
+
+def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
+    """Predict rows with what a finished job kept; the job's own test rows get their old answers.
+
+    A linear model is not kept: it is fitted again, which takes seconds and gives the same model.
+
+    Args:
+        spec: the finished job.
+        rows: R rows.
+        threads: as the job had them, for the same bytes.
+
+    Returns:
+        (R, C) float32 probabilities; rows sum to 1.
+    """
+    if spec.variant.learner == LINEAR:
+        return fit_and_predict_linear(
+            read_texts(spec.texts, spec.rows.train_rows),
+            spec.rows.train_label_ids,
+            [rows],
+            linear_task(spec),
+        )[0]
+    network, variant = spec.network, spec.variant
+    assert network is not None
+    torch.set_num_threads(threads)
+    fix_randomness_of_kernels()
+    accelerator = build_accelerator(choose_precision(variant.run.precision))
+    tokenizer = load_tokenizer(network.source, network.new_tokens)
+    model = build_model(
+        variant,
+        network.source,
+        labels=len(spec.labels),
+        vocabulary=len(tokenizer),
+        device_type=accelerator.device.type,
+    )
+    facts = read_weights(spec.job_dir / WEIGHTS_FILE, model)
+    model.to(accelerator.device)
+    tokens = tokenize_rows(
+        rows,
+        FORMATS[variant.format],
+        tokenizer,
+        variant.max_tokens,
+        formatting=variant.formatting,
+    )
+    allowed = None
+    if facts.get("allowed") is not None:
+        allowed = np.asarray(facts["allowed"], bool)[number_pairs(rows, spec.entity_types)]
+    predictor = Predictor(model, accelerator, tokenizer.pad_token_id, variant.run.micro_tokens)
+    return predictor.predict(tokens, np.arange(len(rows)), allowed)

@@ -1,0 +1,153 @@
+"""What ``pretrain`` begins with: the lines of all texts, and the encoder or its bare shape.
+
+Between a request and the loop: texts are read here without what must not be seen, and an encoder
+is settled as for ``fold``, or tokenizer and configuration of a new one are made from the texts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from competition.corpus import read_corpus
+from competition.errors import UsageError
+from competition.files import write_atomically
+from competition.folds import read_prepared
+from competition.profile import Competition
+from models import corpora
+from models.corpora import Text, drop_repeated, read_lines, sample_lines
+from models.encoder import (
+    SPECIAL_TOKENS,
+    EncoderSource,
+    scratch_config,
+    settle_encoder,
+    train_wordpiece,
+)
+from models.pretrain_request import SIZES, PretrainRequest, PretrainSettings
+from models.settings import ScratchSettings
+from models.variant import SCRATCH, Variant, fingerprint
+
+TOKENIZER_CHARS = 20_000_000
+TASK_TEXT = "task-sentences"
+
+
+def read_texts(
+    competition: Competition, request: PretrainRequest, say: Callable[[str], None]
+) -> tuple[Text, ...]:
+    """Read the competition's sentences and the corpus files, without what must not be seen.
+
+    Test sentences are taken only if asked for. If not, and as with the sentences of a fold that is
+    left out, lines equal to them are taken out of every text.
+
+    Raises:
+        UsageError: there is no such fold, or no text.
+        PretrainingError: a file cannot be read.
+    """
+    sentences, forbidden = _split_sentences(competition, request)
+    weights = request.task_weights
+    texts = []
+    if weights.stable or weights.decay:
+        texts.append(Text(TASK_TEXT, tuple(sentences), weights.stable, weights.decay))
+    for path, own in request.corpora:
+        name = re.sub(r"(\.txt)?(\.xz|\.zst)?$", "", path.name)
+        texts.append(Text(name, tuple(read_lines(path)), own.stable, own.decay))
+    names = [text.name for text in texts]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two texts have one name ({', '.join(sorted(names))}); rename a file")
+    if not texts:
+        raise UsageError("no text: give --corpus FILE, or a --task-weight above 0")
+    kept, met = drop_repeated(texts, forbidden=forbidden)
+    if met:
+        say(f"{met} lines equal a sentence that must not be seen and were left out")
+    return kept
+
+
+def _split_sentences(
+    competition: Competition, request: PretrainRequest
+) -> tuple[list[str], list[str]]:
+    """Return the competition's sentences to learn from and those that must not be seen."""
+    if request.leave_out_fold is None:
+        corpus = read_corpus(competition)
+        left_out = np.zeros(len(corpus.train), bool)
+    else:
+        prepared = read_prepared(competition)
+        corpus, folds = prepared.corpus, prepared.folds
+        if not 0 <= request.leave_out_fold < folds.count:
+            raise UsageError(
+                f"--leave-out-fold {request.leave_out_fold}: the folds are 0 to {folds.count - 1}"
+            )
+        left_out = folds.fold_of == request.leave_out_fold
+    train = corpus.train.text("sentence")
+    lines = [_as_line(sentence) for sentence in train[~left_out]]
+    forbidden = [_as_line(sentence) for sentence in train[left_out]]
+    test = [_as_line(sentence) for sentence in corpus.test.text("sentence")]
+    return (lines + test, forbidden) if request.test_sentences else (lines, forbidden + test)
+
+
+def _as_line(sentence: str) -> str:
+    return " ".join(sentence.split())
+
+
+def settle_source(
+    competition: Competition,
+    request: PretrainRequest,
+    settings: PretrainSettings,
+    texts: Sequence[Text],
+    cache_dir: Path,
+) -> EncoderSource:
+    """Find the encoder to go on from, or make tokenizer and configuration of a new one."""
+    if request.encoder is None:
+        shape = SIZES[request.size or ""].scratch
+        return make_new_source(shape, texts, competition.profile.entity_types, cache_dir)
+    if request.encoder == SCRATCH:
+        raise UsageError("--encoder scratch: to begin with random weights, say --scratch --size")
+    return settle_encoder(carry(request.encoder, settings), sentences=(), cache_dir=cache_dir)
+
+
+def carry(encoder: str, settings: PretrainSettings) -> Variant:
+    """Return a variant that names an encoder and how it is run, for rooms that take a variant."""
+    return Variant(
+        name="pretrain",
+        why="names the encoder to pretrain",
+        encoder=encoder,
+        format="concat",
+        head="cls",
+        run=settings.run,
+    )
+
+
+def make_new_source(
+    shape: ScratchSettings, texts: Sequence[Text], reserved: Sequence[str], cache_dir: Path
+) -> EncoderSource:
+    """Train a tokenizer on the texts and lay it beside a configuration, once; no weights yet."""
+    from transformers import PreTrainedTokenizerFast
+
+    made_from = {
+        "settings": shape.model_dump(),
+        "texts": [[text.hash, text.weight] for text in texts],
+        "reserved": list(reserved),
+        "v": corpora.RESULT_VERSION,
+    }
+    folder = cache_dir / f"pretrain-{fingerprint(made_from)[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "making.lock"):
+        if not (folder / "identity.json").is_file():
+            lines = list(sample_lines(texts, TOKENIZER_CHARS))
+            raw = train_wordpiece(lines, shape.vocabulary, reserved)
+            names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+            config = scratch_config(shape, raw.get_vocab_size())
+            config.save_pretrained(folder)
+            PreTrainedTokenizerFast(
+                tokenizer_object=raw,
+                model_max_length=config.max_position_embeddings,
+                **dict(zip(names, SPECIAL_TOKENS, strict=True)),
+            ).save_pretrained(folder)
+            identity = fingerprint({"tokenizer": raw.to_str(), "config": shape.model_dump()})
+            write_atomically(folder / "identity.json", json.dumps({"identity": identity}))
+    identity = json.loads((folder / "identity.json").read_text())["identity"]
+    return EncoderSource(SCRATCH, folder, identity, has_weights=False)

@@ -1,0 +1,96 @@
+"""What determines a result: the parts that a fingerprint is taken over.
+
+Stands beside ``jobs``. Rooms that every network passes always enter with their ``RESULT_VERSION``;
+a room that only some variants use enters for those alone, so that a change there leaves the
+results of all others valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from competition.folds import Prepared
+from models import (
+    augmentation,
+    averaging,
+    batches,
+    cleaning,
+    corrections,
+    curriculum,
+    encoder,
+    extra,
+    formats,
+    heads,
+    linear,
+    losses,
+    particles,
+    pseudo,
+    restriction,
+    roles,
+    sampling,
+    steps,
+    training,
+)
+from models.encoder import EncoderSource
+from models.formats import FORMATS
+from models.pool import Pool
+from models.routing import Route
+from models.variant import LINEAR, Variant
+
+NETWORK_ROOMS = (batches, encoder, formats, heads, losses, training)
+
+
+def recipe_parts(
+    variant: Variant,
+    source: EncoderSource | None,
+    prepared: Prepared,
+    *,
+    pool: Pool,
+    route: Route | None,
+) -> dict[str, Any]:
+    """Return all that determines a variant's results, seed and fold aside, as JSON-able parts.
+
+    Files of a person's own enter by their content, not by their name.
+    """
+    settings = variant.recipe()
+    settings.pop("encoder", None)
+    if "corrections" in pool.made_of:
+        settings["clean"]["corrections"] = pool.made_of["corrections"]
+    if "extra_train" in pool.made_of:
+        settings["extra_train"] = pool.made_of["extra_train"]
+    return {
+        "variant": settings,
+        "encoder": None if source is None else source.identity,
+        "data": prepared.corpus.hash,
+        "folds": prepared.folds.hash,
+        "routes": route.hash if route else None,
+        "versions": {room.__name__: room.RESULT_VERSION for room in rooms_of(variant)},
+    }
+
+
+def rooms_of(variant: Variant) -> Iterator[ModuleType]:
+    """Name the rooms whose code decides a variant's results."""
+    if variant.learner == LINEAR:
+        yield linear
+    else:
+        yield from NETWORK_ROOMS
+    by_difficulty = variant.curriculum is not None and variant.curriculum.by == "difficulty"
+    used: dict[ModuleType, bool] = {
+        augmentation: variant.augment is not None,
+        averaging: variant.regularise.ema_decay > 0,
+        cleaning: variant.clean.duplicates != "keep" or variant.clean.conflicts != "keep",
+        corrections: bool(variant.clean.corrections),
+        curriculum: variant.curriculum is not None,
+        extra: variant.extra_train is not None,
+        pseudo: variant.pseudo is not None,
+        restriction: variant.restrict is not None,
+        roles: variant.entity_embedding,
+        sampling: variant.sampling is not None,
+        steps: variant.regularise.r_drop > 0 or variant.regularise.adversarial != "none",
+    }
+    if variant.learner != LINEAR:
+        used[linear] = by_difficulty
+        used[particles] = FORMATS[variant.format].prompt is not None
+    yield from (room for room, is_used in used.items() if is_used)

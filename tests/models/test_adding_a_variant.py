@@ -1,0 +1,99 @@
+"""docs/adding-a-variant.md, carried out as it stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from competition.errors import HarnessError
+from competition.folds import Prepared
+from competition.predictions import Store
+from models import formats, heads
+from models.formats import EXAMPLE_ROW, FORMATS, FormatSettings
+from models.heads import HEADS
+from models.job import run_job
+from models.jobs import FoldRequest, plan_jobs
+from models.variant import VARIANTS_DIR, resolve_variant
+from models.watch import Watch
+from tests.models.conftest import TINY_SCRATCH
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-variant.md"
+BLOCK = re.compile(r"^```(\w+)\n# (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = {path: text for _, path, text in BLOCK.findall(DOCUMENT.read_text(encoding="utf-8"))}
+
+
+@pytest.fixture
+def follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], str]:
+    """Do what the document says: add its code to the rooms, write a file; return its path."""
+    for room, path, known in (
+        (heads, "models/heads.py", HEADS),
+        (formats, "models/formats.py", FORMATS),
+    ):
+        for name in list(known):
+            monkeypatch.setitem(known, name, known[name])  # type: ignore[arg-type]
+        before = set(known)
+        exec(BLOCKS[path], room.__dict__)
+        for added in set(known) - before:
+            monkeypatch.setitem(known, added, known.pop(added))  # type: ignore[arg-type]
+    base = (VARIANTS_DIR / "typed-punct.toml").read_text(encoding="utf-8")
+    (tmp_path / "typed-punct.toml").write_text(base, encoding="utf-8")
+
+    def write(name: str) -> str:
+        file = tmp_path / f"{name}.toml"
+        file.write_text(BLOCKS[f"models/variants/{name}.toml"], encoding="utf-8")
+        return str(file)
+
+    return write
+
+
+def test_the_document_has_the_examples_it_speaks_of() -> None:
+    assert sorted(BLOCKS) == [
+        "models/formats.py",
+        "models/heads.py",
+        "models/variants/calm.toml",
+        "models/variants/entity-mean.toml",
+        "models/variants/quoted.toml",
+    ]
+
+
+def test_the_settings_of_the_first_example_are_understood(follow: Callable[[str], str]) -> None:
+    variant = resolve_variant(follow("calm"), encoder="klue/roberta-large")
+    assert (variant.name, variant.train.lr, variant.train.epochs) == ("calm", 2e-5, 6)
+    assert (variant.format, variant.head) == ("typed-punct", "entity-start")
+
+
+@pytest.mark.parametrize("name", ["entity-mean", "quoted"])
+def test_a_documented_variant_trains_and_answers(
+    name: str, follow: Callable[[str], str], prepared: Prepared, quiet_watch: Watch
+) -> None:
+    request = FoldRequest(
+        variants=(follow(name),),
+        folds=(0,),
+        encoder="scratch",
+        overrides=TINY_SCRATCH,
+        save_as=name,
+    )
+    spec = plan_jobs(prepared, request, lambda text: None, threads=1).jobs[0]
+    outcome = run_job(spec, quiet_watch)
+    assert outcome.finished
+    result = Store(spec.store_dir, spec.labels).read(spec.key)
+    assert len(result.oof_ids) == int((prepared.folds.fold_of == 0).sum())
+
+
+def test_the_documented_format_keeps_its_doctest(follow: Callable[[str], str]) -> None:
+    follow("quoted")
+    shown = re.search(r"\[13:\]\n    '(.*)'", BLOCKS["models/formats.py"])
+    assert shown is not None
+    built: Any = FORMATS["quoted"].build(EXAMPLE_ROW, FormatSettings())
+    assert built.segments[0][13:] == shown[1]
+
+
+def test_without_the_line_in_the_dict_the_choices_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "alone.toml"
+    file.write_text('why = "a head that nobody wrote"\nhead = "entity-median"\n', encoding="utf-8")
+    with pytest.raises(HarnessError, match="choose one of bilstm, cls, entity-start"):
+        resolve_variant(str(file), encoder="scratch")

@@ -1,0 +1,133 @@
+"""Variants that build on another's result, the order they are trained in, and ``predict``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from competition.blend_report import run_blend
+from competition.errors import PredictionsError, TrainingError, UsageError
+from competition.folds import Prepared
+from competition.progress import ProgressBoard
+from models.fold import order_in_waves, run_fold
+from models.job import WEIGHTS_FILE, run_job
+from models.jobs import FoldRequest, plan_jobs, resolve_all
+from models.predict import PredictRequest, run_predict
+from models.states import read_weight_facts
+from models.watch import Watch
+from tests.models.conftest import TINY_SCRATCH
+
+
+def request_for(
+    *names: str, overrides: tuple[tuple[str, Any], ...] = (), **more: Any
+) -> FoldRequest:
+    return FoldRequest(
+        variants=names,
+        encoder="scratch",
+        overrides=(*TINY_SCRATCH, ("train.epochs", 1), *overrides),
+        threads=1,
+        **more,
+    )
+
+
+def train_base(prepared: Prepared, watch: Watch, *, fold: int, keep: bool = True) -> None:
+    wanted = request_for("typed-punct", folds=(fold,), save_as="base", keep_checkpoints=keep)
+    for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
+        run_job(spec, watch)
+
+
+def plan_on_base(prepared: Prepared, *, fold: int, **overrides: Any) -> Any:
+    wanted = request_for(
+        "typed-punct", overrides=tuple(overrides.items()), folds=(fold,), save_as="next"
+    )
+    return plan_jobs(prepared, wanted, print, threads=1)
+
+
+def test_a_warm_start_begins_with_the_weights_of_the_same_fold(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    train_base(prepared, quiet_watch, fold=1)
+    spec = plan_on_base(prepared, fold=1, start_from="base").jobs[0]
+    assert spec.network is not None
+    assert spec.network.start is not None
+    path, wanted = spec.network.start
+    assert path.parent.name == "s42-f1"
+    assert read_weight_facts(path)["fingerprint"] == wanted
+    cold = plan_on_base(prepared, fold=1).jobs[0]
+    assert cold.fingerprint != spec.fingerprint
+    assert run_job(spec, quiet_watch).finished
+
+
+def test_what_it_builds_on_is_part_of_the_fingerprint(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    train_base(prepared, quiet_watch, fold=0)
+    first = plan_on_base(prepared, fold=0, start_from="base").jobs[0]
+    wanted = request_for(
+        "typed-punct", overrides=(("train.lr", 3e-3),), folds=(0,), save_as="base", overwrite=True
+    )
+    for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
+        run_job(spec, quiet_watch)
+    second = plan_on_base(prepared, fold=0, start_from="base").jobs[0]
+    assert first.fingerprint != second.fingerprint
+
+
+def test_a_missing_result_or_missing_weights_are_named(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    with pytest.raises(UsageError, match="builds on base, whose fold 0 has no result yet"):
+        plan_on_base(prepared, fold=0, start_from="base")
+    train_base(prepared, quiet_watch, fold=0, keep=False)
+    spec = plan_on_base(prepared, fold=0, start_from="base").jobs[0]
+    with pytest.raises(TrainingError, match="without --no-checkpoints"):
+        run_job(spec, quiet_watch)
+
+
+def test_variants_are_trained_after_what_they_build_on(prepared: Prepared) -> None:
+    profile = prepared.competition.profile
+    request = request_for("short-warm", "bilstm", "typed-punct", "pseudo")
+    variants = resolve_all(profile, FoldRequest(variants=request.variants, encoder="scratch"))
+    waves = order_in_waves(
+        profile, FoldRequest(variants=request.variants, encoder="scratch"), variants
+    )
+    assert [[v.name.partition("@")[0] for v in wave] for wave in waves] == [
+        ["bilstm", "typed-punct"],
+        ["short-warm", "pseudo"],
+    ]
+
+
+@pytest.fixture
+def blended(prepared: Prepared) -> Prepared:
+    """Two networks and a linear model, trained and blended on the tiny competition."""
+    with ProgressBoard() as board:
+        for names, save_as in ((("typed-punct",), "net"), (("type-restricted",), "held")):
+            wanted = request_for(*names, save_as=save_as)
+            assert run_fold(prepared.competition, wanted, board).complete
+        linear = FoldRequest(variants=("tfidf-linear",), threads=1)
+        assert run_fold(prepared.competition, linear, board).complete
+    run_blend(prepared.competition, (), trials=5, seed=0, name="all", run={"time": "2026-01-01"})
+    return prepared
+
+
+def test_predict_gives_the_test_rows_the_answers_of_the_blend(blended: Prepared) -> None:
+    competition = blended.competition
+    out = competition.home / "again.csv"
+    table = run_predict(competition, PredictRequest(competition.test_path, "all", out), print)
+    assert table.rows[0]["rows"] == len(blended.corpus.test)
+    assert out.read_bytes() == (competition.submissions_dir / "all.csv").read_bytes()
+
+
+def test_predict_refuses_what_no_longer_belongs_together(blended: Prepared) -> None:
+    competition = blended.competition
+    ask = PredictRequest(competition.test_path, "all", competition.home / "x.csv")
+    spec = json.loads((competition.submissions_dir / "all.json").read_text(encoding="utf-8"))
+    used = [m["name"] for m in spec["members"] if m["weight"] > 0 and m["name"] != "tfidf-linear"]
+    weights = competition.checkpoints_dir / used[0] / "s42-f0" / WEIGHTS_FILE
+    weights.rename(weights.with_suffix(".away"))
+    with pytest.raises(PredictionsError, match="keeps no weights"):
+        run_predict(competition, ask, print)
+    with pytest.raises(UsageError, match="no blend 'nope'"):
+        run_predict(competition, PredictRequest(competition.test_path, "nope"), print)
+    assert not ask.out or not ask.out.exists()

@@ -1,0 +1,502 @@
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from typer.testing import CliRunner
+
+import run as commands
+from competition.errors import EncoderError, PretrainingError, UsageError
+from competition.folds import read_prepared
+from competition.profile import Competition
+from competition.progress import ProgressBoard
+from models.corpora import Text
+from models.encoder import EncoderSource, build_model, load_tokenizer, settle_encoder
+from models.masked_model import MaskedModel, build_masked_model
+from models.pretrain import PretrainHooks, PretrainJob, make_adapted_encoder, run_job, run_pretrain
+from models.pretrain_card import read_done
+from models.pretrain_request import (
+    PretrainRequest,
+    PretrainSettings,
+    Weights,
+    build_schedule,
+    parse_corpus,
+    parse_count,
+    parse_weights,
+    resolve_settings,
+)
+from models.pretrain_source import TASK_TEXT, carry, make_new_source, read_texts
+from models.settings import RunSettings, ScratchSettings
+from models.states import read_facts
+from tests.models.conftest import ARCHITECTURES, make_encoder
+
+TINY_SHAPE = ScratchSettings(
+    layers=2, hidden=32, heads=1, feed_forward=32, vocabulary=200, dropout=0.1
+)
+TINY = PretrainSettings(
+    batch_sequences=4,
+    sequence_tokens=16,
+    warmup_steps=3,
+    decay_frac=0.4,
+    heldout_every_steps=6,
+    lr=5e-3,
+    run=RunSettings(precision="float32"),
+)
+STEP_TOKENS = 4 * 16
+FOLDER_FILES = {
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "pretraining.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+WORDS = ("가마", "나비", "다리", "라면", "마음", "바다", "사람", "아이")
+
+
+def pattern_lines(count: int = 600) -> tuple[str, ...]:
+    """Lines in which each word follows from the one before: something to learn."""
+    starts = np.random.default_rng(0).integers(0, len(WORDS), count)
+    lines = (" ".join(WORDS[(start + i) % 8] for i in range(12)) for start in starts)
+    return tuple(f"{number % 97} {line}" for number, line in enumerate(lines))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _swept_heap() -> Iterator[None]:
+    """Take the libraries' objects out of what each run's end has to sweep."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, cache_dir: Path) -> Callable[..., PretrainJob]:
+    texts = (
+        Text("pattern", pattern_lines(), 1.0, 0.5),
+        Text("more", ("하나 둘 셋",) * 40, 0.5, 2.0),
+    )
+    source = make_new_source(TINY_SHAPE, texts, ("PER", "ORG"), cache_dir)
+
+    def make(out: str = "out", steps: int = 20, **settings: Any) -> PretrainJob:
+        request = PretrainRequest(size="mini", tokens=steps * STEP_TOKENS, seed=1, threads=1)
+        own = TINY.model_copy(update=settings)
+        return PretrainJob(request, own, texts, source, tmp_path / out, cache_dir, "the command")
+
+    return make
+
+
+def hooks(
+    stops: Callable[[], bool] = lambda: False, said: list[str] | None = None
+) -> PretrainHooks:
+    heard: list[str] = [] if said is None else said
+    return PretrainHooks(heard.append, lambda frac, text: None, stops)
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """Ask to stop after so many steps of this process."""
+    count: Iterator[int] = iter(range(1, 10_000))
+    return lambda: next(count) >= steps
+
+
+def left_by(job: PretrainJob) -> dict[str, bytes]:
+    """Everything in the folder that may not depend on time."""
+    files = (path for path in job.out.iterdir() if path.is_file() and path.name != "README.md")
+    return {path.name: path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_stopped_anywhere_ends_in_the_same_bytes(
+    make_job: Callable[..., PretrainJob], optimizer: str
+) -> None:
+    whole, pieces = make_job("whole", optimizer=optimizer), make_job("pieces", optimizer=optimizer)
+    facts, finished = run_job(whole, hooks())
+    assert finished
+    for stop in (4, 6, 5):  # before, at and in the decay, which begins at step 12
+        stopped, finished = run_job(pieces, hooks(after(stop)))
+        assert not finished
+        assert not (pieces.out / "model.safetensors").exists()
+    assert stopped["stopped_at"] == 15
+    run_job(pieces, hooks())
+    assert left_by(pieces) == left_by(whole)
+    assert [look["step"] for look in facts["history"]] == [6, 12, 18, 20]
+    assert facts["tokens"] == facts["history"][-1]["tokens"] == 20 * STEP_TOKENS
+    assert {path.name for path in whole.out.iterdir()} == FOLDER_FILES | {"training"}
+    assert not (whole.out / "training" / "state.safetensors").exists()
+
+
+def test_a_killed_run_goes_on_from_its_last_state(make_job: Callable[..., PretrainJob]) -> None:
+    whole, killed = make_job("whole"), make_job("killed", run=RunSettings(precision="float32"))
+    run_job(whole, hooks())
+    calls = iter(range(100))
+
+    def kill() -> bool:
+        if next(calls) == 8:
+            raise KeyboardInterrupt
+        return False
+
+    run_job(killed, hooks(after(5)))
+    with pytest.raises(KeyboardInterrupt):
+        run_job(killed, hooks(kill))
+    run_job(killed, hooks())
+    assert left_by(killed) == left_by(whole)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_longer_run_goes_on_from_where_the_decay_began(
+    make_job: Callable[..., PretrainJob], optimizer: str
+) -> None:
+    whole = make_job("whole", steps=30, optimizer=optimizer)
+    run_job(whole, hooks())
+    said: list[str] = []
+    run_job(make_job("grown", steps=20, optimizer=optimizer), hooks())
+    grown = make_job("grown", steps=30, optimizer=optimizer)
+    run_job(grown, hooks(said=said))
+    assert "resumed at step 12" in said
+    assert left_by(grown) == left_by(whole)
+
+
+def test_a_run_can_be_made_shorter_before_its_decay(make_job: Callable[..., PretrainJob]) -> None:
+    whole = make_job("whole", steps=10)
+    run_job(whole, hooks())
+    run_job(make_job("cut", steps=100), hooks(after(5)))
+    said: list[str] = []
+    cut = make_job("cut", steps=10)
+    run_job(cut, hooks(said=said))
+    assert "resumed at step 5" in said
+    assert left_by(cut) == left_by(whole)
+
+
+def test_a_run_without_decay_can_grow(make_job: Callable[..., PretrainJob]) -> None:
+    whole = make_job("whole", steps=20, decay_frac=0.0)
+    run_job(whole, hooks())
+    run_job(make_job("grown", steps=10, decay_frac=0.0), hooks())
+    grown, said = make_job("grown", steps=20, decay_frac=0.0), []
+    run_job(grown, hooks(said=said))
+    assert "resumed at step 10" in said
+    assert left_by(grown) == left_by(whole)
+
+
+def test_another_run_does_not_take_up_a_state(make_job: Callable[..., PretrainJob]) -> None:
+    run_job(make_job(steps=20), hooks(after(5)))
+    said: list[str] = []
+    run_job(make_job(steps=20, lr=1e-3), hooks(said=said))
+    assert not any(line.startswith("resumed") for line in said)
+
+
+def test_a_finished_run_is_kept_and_made_again_the_same(
+    make_job: Callable[..., PretrainJob],
+) -> None:
+    first, second = make_job("first"), make_job("second")
+    run_job(first, hooks())
+    run_job(second, hooks())
+    assert left_by(first) == left_by(second)
+    said: list[str] = []
+    facts, finished = run_job(first, hooks(said=said))
+    assert finished
+    assert any("done before" in line for line in said)
+    assert read_done(first.out, facts["fingerprint"]) == json.loads(
+        (first.out / "pretraining.json").read_text()
+    )
+    other = replace(first, request=replace(first.request, seed=2))
+    again, _ = run_job(other, hooks())
+    assert again["fingerprint"] != facts["fingerprint"]
+
+
+def test_text_is_learnt(make_job: Callable[..., PretrainJob]) -> None:
+    facts, _ = run_job(make_job(steps=150, heldout_every_steps=50), hooks())
+    first, last = facts["history"][0], facts["history"][-1]
+    assert last["heldout_loss"] < first["heldout_loss"] - 0.5
+    assert last["heldout_accuracy"] > first["heldout_accuracy"] + 0.2
+
+
+def test_how_a_step_is_cut_does_not_matter(
+    make_job: Callable[..., PretrainJob], cache_dir: Path
+) -> None:
+    losses = []
+    calm = make_new_source(
+        TINY_SHAPE.model_copy(update={"dropout": 0.0}), make_job().texts, (), cache_dir
+    )
+    for name, micro_tokens in (("one", 64), ("four", 16)):
+        own = RunSettings(precision="float32", micro_tokens=micro_tokens)
+        job = replace(make_job(name, steps=8, run=own), source=calm)
+        facts, _ = run_job(job, hooks())
+        losses.append([look["heldout_loss"] for look in facts["history"]])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_at_masked_places_are_those_of_the_whole_model(
+    tmp_path: Path, architecture: str
+) -> None:
+    source = settled(make_encoder(architecture, tmp_path / architecture))
+    said: list[str] = []
+    model = build_masked_model(
+        source, TINY, vocabulary=20, attention="eager", say=said.append
+    ).eval()
+    ids = torch.randint(5, 20, (3, 12), generator=torch.Generator().manual_seed(0))
+    places = torch.tensor([1, 5, 17, 35])
+    with torch.inference_mode():
+        found = model(ids, places)
+        whole = model.whole(input_ids=ids).logits.flatten(0, 1)[places]
+    assert torch.allclose(found, whole, atol=1e-6)
+    assert any("begin random" in line for line in said)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_adapted_encoder_of_every_architecture_loads(
+    tmp_path: Path, cache_dir: Path, architecture: str
+) -> None:
+    source = settled(make_encoder(architecture, tmp_path / architecture))
+    job = PretrainJob(
+        PretrainRequest(encoder=str(source.path), tokens=4 * STEP_TOKENS, threads=1),
+        TINY,
+        (Text("pattern", pattern_lines(100), 1.0, 1.0),),
+        source,
+        tmp_path / "adapted",
+        cache_dir,
+        "the command",
+    )
+    run_job(job, hooks())
+    adapted = settled(job.out)
+    before, after_ = (
+        build_model(carry(str(s.path), TINY), s, labels=3, vocabulary=20, device_type="cpu")
+        for s in (source, adapted)
+    )
+    names = dict(before.encoder.named_parameters()).keys()
+    assert names == dict(after_.encoder.named_parameters()).keys()
+    changed = [
+        not torch.equal(a, b)
+        for a, b in zip(before.encoder.parameters(), after_.encoder.parameters(), strict=True)
+    ]
+    assert sum(changed) > len(changed) / 2
+    said: list[str] = []
+    again = build_masked_model(adapted, TINY, vocabulary=20, attention="eager", say=said.append)
+    assert said == []
+    assert again.whole.get_output_embeddings().weight is again.whole.get_input_embeddings().weight
+
+
+def settled(folder: Path) -> EncoderSource:
+    return settle_encoder(carry(str(folder), TINY), sentences=(), cache_dir=folder)
+
+
+def test_a_scratch_encoder_goes_on_to_fold_and_to_another_run(
+    make_job: Callable[..., PretrainJob],
+) -> None:
+    job = make_job(steps=6)
+    run_job(job, hooks())
+    source = settled(job.out)
+    assert source.has_weights
+    tokenizer = load_tokenizer(source)
+    assert tokenizer.tokenize("PER ORG") == ["PER", "ORG"]
+    assert tokenizer.mask_token_id == 4
+    card = (job.out / "README.md").read_text(encoding="utf-8")
+    assert "the command" in card
+    assert "| pattern |" in card
+    again = replace(job, source=source, out=job.out.with_name("again"))
+    said: list[str] = []
+    run_job(again, hooks(said=said))
+    assert not any("begin random" in line for line in said)
+
+
+def test_an_encoder_that_does_not_suit_is_refused(tmp_path: Path) -> None:
+    from transformers import AlbertConfig, AlbertForMaskedLM
+
+    config = AlbertConfig(hidden_size=16, num_attention_heads=1, intermediate_size=16, vocab_size=9)
+    with pytest.raises(EncoderError, match="albert"):
+        MaskedModel(AlbertForMaskedLM(config))
+    source = settled(make_encoder("roberta", tmp_path / "roberta"))
+    with pytest.raises(EncoderError, match="500 tokens"):
+        build_masked_model(source, TINY, vocabulary=500, attention="eager", say=print)
+    long = TINY.model_copy(update={"sequence_tokens": 512})
+    with pytest.raises(EncoderError, match="sequence_tokens=511"):
+        build_masked_model(source, long, vocabulary=20, attention="eager", say=print)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(make_job: Callable[..., PretrainJob]) -> None:
+    with pytest.raises(PretrainingError, match="lower lr"):
+        run_job(make_job(lr=1e30, warmup_steps=0, clip_norm=1e30), hooks())
+
+
+def test_a_folder_in_use_or_of_another_encoder_is_refused(
+    make_job: Callable[..., PretrainJob],
+) -> None:
+    job = make_job()
+    (job.out / "training").mkdir(parents=True)
+    with (
+        FileLock(job.out / "training" / "run.lock"),
+        pytest.raises(PretrainingError, match="another process"),
+    ):
+        run_job(job, hooks())
+    (job.out / "model.safetensors").write_bytes(b"somebody's")
+    with pytest.raises(PretrainingError, match="another encoder"):
+        run_job(job, hooks())
+
+
+def sentences_in(texts: tuple[Text, ...], split: list[str]) -> set[str]:
+    seen = {line for text in texts for line in text.lines}
+    return {sentence for sentence in split if " ".join(sentence.split()) in seen}
+
+
+def test_test_sentences_are_read_only_when_asked_for(
+    tiny_competition: Competition, tmp_path: Path
+) -> None:
+    prepared = read_prepared(tiny_competition)
+    train = prepared.corpus.train.text("sentence").tolist()
+    test = prepared.corpus.test.text("sentence").tolist()
+    (tmp_path / "corpus.txt").write_text("\n".join([*test, "다른 글"]), encoding="utf-8")
+    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
+    said: list[str] = []
+    texts = read_texts(tiny_competition, request, said.append)
+    assert sentences_in(texts, train) == set(train)
+    assert sentences_in(texts, test) == set()
+    assert texts[1].lines == ("다른 글",)
+    assert "must not be seen" in said[0]
+    asked = read_texts(tiny_competition, replace(request, test_sentences=True), said.append)
+    assert sentences_in(asked, test) == set(test)
+
+
+def test_a_fold_can_be_left_out(tiny_competition: Competition) -> None:
+    prepared = read_prepared(tiny_competition)
+    sentences = prepared.corpus.train.text("sentence")
+    left_out = set(sentences[prepared.folds.fold_of == 1])
+    request = PretrainRequest(size="mini", leave_out_fold=1)
+    (text,) = read_texts(tiny_competition, request, lambda line: None)
+    assert text.name == TASK_TEXT
+    assert set(text.lines) == set(sentences) - left_out
+    with pytest.raises(UsageError, match="0 to 2"):
+        read_texts(tiny_competition, replace(request, leave_out_fold=3), lambda line: None)
+    with pytest.raises(UsageError, match="no text"):
+        read_texts(tiny_competition, replace(request, task_weights=Weights(0, 0)), print)
+
+
+def test_an_encoder_reads_the_task_once(
+    tiny_competition: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.pretrain.resolve_settings", lambda request: TINY)
+    source = settled(make_encoder("bert", tmp_path / "bert"))
+    said: list[str] = []
+    with pytest.raises(PretrainingError, match="stopped at step 2"):
+        make_adapted_encoder(
+            source, tiny_competition, say=said.append, should_stop=after(2), threads=1
+        )
+    adapted = make_adapted_encoder(source, tiny_competition, say=said.append, threads=1)
+    assert adapted.has_weights
+    assert adapted.name == f"{source.name}+tapt"
+    assert adapted.identity != source.identity
+    facts = json.loads((adapted.path / "pretraining.json").read_text())
+    (text,) = facts["texts"]
+    assert facts["tokens"] == pytest.approx(10 * text["tokens"], abs=STEP_TOKENS)
+    assert not facts["test_sentences"]
+    assert make_adapted_encoder(source, tiny_competition, say=said.append, threads=1) == adapted
+    assert "done before" in said[-1]
+
+
+def test_a_scratch_encoder_reads_the_task_too(
+    tiny_competition: Competition, tmp_path: Path
+) -> None:
+    variant = carry("scratch", TINY).model_copy(update={"scratch": TINY_SHAPE})
+    sentences = read_prepared(tiny_competition).corpus.train.text("sentence")
+    foreign = settle_encoder(variant, sentences=pattern_lines(50), cache_dir=tmp_path)
+    with pytest.raises(PretrainingError, match="knows none"):
+        make_adapted_encoder(foreign, tiny_competition, say=lambda line: None, threads=1)
+    source = settle_encoder(variant, sentences=sentences, cache_dir=tmp_path)
+    adapted = make_adapted_encoder(source, tiny_competition, say=lambda line: None, threads=1)
+    assert adapted.has_weights
+    build_model(carry("x", TINY), adapted, labels=3, vocabulary=20, device_type="cpu")
+
+
+def test_settings_are_resolved_and_checked() -> None:
+    mini = PretrainRequest(size="mini", overrides=(("lr", 1e-3), ("run.precision", "bf16")))
+    settings = resolve_settings(mini)
+    assert (settings.lr, settings.run.precision, settings.mask_rate) == (1e-3, "bf16", 0.25)
+    assert resolve_settings(PretrainRequest(encoder="x")).lr == 1e-4
+    for wrong, match in (
+        (PretrainRequest(), "--encoder"),
+        (PretrainRequest(size="mini", encoder="x"), "--encoder"),
+        (PretrainRequest(size="huge"), "mini, small, base"),
+        (PretrainRequest(size="mini", overrides=(("rate", 1),)), "choose one of .*mask_rate"),
+        (PretrainRequest(size="mini", overrides=(("run.lr", 1),)), "choose one of .*precision"),
+        (PretrainRequest(size="mini", overrides=(("lr", "fast"),)), "--set lr"),
+        (PretrainRequest(size="mini", overrides=(("lr", 1.0), ("lr.x", 1))), "one value"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            resolve_settings(wrong)
+
+
+def test_the_schedule_warms_up_holds_and_decays_to_nothing() -> None:
+    settings = PretrainSettings(warmup_steps=10, decay_frac=0.2)
+    schedule = build_schedule(settings, 100 * 16 * 128)
+    rates = [schedule.rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert rates[10:81] == [1.0] * 71
+    assert rates[80:] == pytest.approx([1 - step / 20 for step in range(20)])
+    root = build_schedule(settings.model_copy(update={"decay_shape": "sqrt"}), 100 * 16 * 128)
+    assert root.rate(85) == pytest.approx(0.5)
+    longer = build_schedule(settings, 300 * 16 * 128)
+    assert [longer.rate(step) for step in range(80)] == rates[:80]
+
+
+def test_what_is_typed_is_read_or_refused() -> None:
+    assert parse_corpus("a.txt=0.5:2")[1] == Weights(0.5, 2.0)
+    for wrong in ("2:", "-1", "a", "1:2:3", ""):
+        with pytest.raises(UsageError):
+            parse_weights(wrong, "--task-weight")
+    for wrong in ("0", "-3", "3T", "many", "0.1"):
+        with pytest.raises(UsageError, match="30M"):
+            parse_count(wrong)
+
+
+def test_the_command_leaves_an_encoder_and_says_when_it_is_not_done(
+    tiny_competition: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPETITION_HOME", str(tmp_path))
+    (tmp_path / "more.txt").write_text("\n".join(pattern_lines()), encoding="utf-8")
+    arguments = [
+        *("pretrain", "--competition", str(tmp_path / "tiny.toml"), "--scratch", "--size", "mini"),
+        *("--corpus", f"{tmp_path / 'more.txt'}=2:1", "--tokens", "256", "--threads", "1"),
+        *("--set", "sequence_tokens=16", "--set", "batch_sequences=2", "--json"),
+    ]
+    runner = CliRunner()
+    stopped = runner.invoke(commands.app, [*arguments, "--stop-after", "0s"])
+    assert stopped.exit_code == commands.INCOMPLETE_EXIT
+    done = runner.invoke(commands.app, arguments)
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)["pretrain"]["rows"]
+    out = tmp_path / "checkpoints" / "tiny" / "encoders" / "scratch-mini-s42"
+    assert (row["folder"], row["tokens"], row["steps"]) == (str(out), 256, 8)
+    assert {path.name for path in out.iterdir()} == FOLDER_FILES | {"training"}
+    assert (out / "model.safetensors").stat().st_size < 32e6
+    stable = read_facts(out / "training" / "stable.safetensors")
+    assert stable is not None
+    assert stable["step"] == 6
+    wrong = runner.invoke(commands.app, ["pretrain", "--size", "mini", "--encoder", "x"])
+    assert wrong.exit_code == 2
+
+
+def test_two_texts_of_one_name_and_a_scratch_encoder_are_refused(
+    tiny_competition: Competition, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.txt").write_text("글", encoding="utf-8")
+    corpora = tuple((tmp_path / folder / "same.txt", Weights(1, 1)) for folder in ("a", "b"))
+    with pytest.raises(UsageError, match="one name"):
+        read_texts(tiny_competition, PretrainRequest(size="mini", corpora=corpora), print)
+    with ProgressBoard(live=False) as board, pytest.raises(UsageError, match="--scratch"):
+        run_pretrain(tiny_competition, PretrainRequest(encoder="scratch"), board)
