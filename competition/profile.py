@@ -28,11 +28,11 @@ from pydantic import (
 )
 
 from competition.errors import ProfileError, UsageError
+from competition.upload.settings import SLUG, UploadRules
 
 DEFAULT_PROFILE = "klue-re"
 DEMO_PROFILE = "demo"
 HOME_VARIABLE = "COMPETITION_HOME"
-SLUG = r"^[a-z0-9][a-z0-9._-]*$"
 _PACKAGE = Path(__file__).resolve().parent
 _PROFILES = _PACKAGE / "profiles"
 _Item = TypeVar("_Item")
@@ -166,12 +166,16 @@ class MetricRules(_Section):
 
 
 class SubmissionRules(_Section):
-    """The leaderboard's file and its daily quota, counted in the days of ``timezone``."""
+    """The leaderboard's file and its daily quota, counted in the days of ``timezone``.
+
+    ``final_picks`` is how many submissions may be selected to count at the end.
+    """
 
     id_column: Text = "id"
     label_column: Text = "pred_label"
     probs_column: Text = "probs"
     per_day: Positive | None = None
+    final_picks: Positive = 2
     timezone: Annotated[Text, AfterValidator(_check_timezone)] = "UTC"
 
 
@@ -181,20 +185,6 @@ class Defaults(_Section):
     encoder: Text = "scratch"
     variants: Texts = ()
     overrides: Annotated[dict[str, Any], BeforeValidator(_flatten)] = Field(default_factory=dict)
-
-
-class LocalBoard(_Section):
-    """The local leaderboard's fixed split of the test rows into a public and a private part."""
-
-    public_frac: Share = 0.5
-    seed: int = 42
-
-
-class UploadRules(_Section):
-    """Where ``submit`` sends a file when not told."""
-
-    default: Annotated[str, Field(pattern=SLUG)] = "folder"
-    local: LocalBoard = LocalBoard()
 
 
 class Profile(_Section):

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from competition.files import dump_json, sha256_of, write_atomically
 from competition.profile import Competition
-from competition.upload.target import Receipt, Submission, TargetOptions
+from competition.upload.target import Receipt, Sought, Submission, TargetOptions
 
 
 class FolderTarget:
     """Leaves ``<name>-<short hash>.csv`` and its receipt, so that no copy hides another."""
 
     name = "folder"
-    can_find = True
     has_quota = False
+    settle_s = 0.0
 
     def __init__(self, options: TargetOptions) -> None:
         """Take --folder."""
@@ -30,10 +30,10 @@ class FolderTarget:
         copy, receipt = self._paths(submission, competition)
         return [f"copy {submission.path} to {copy}", f"write {receipt}"]
 
-    def find(self, submission: Submission, competition: Competition) -> Receipt | None:
+    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
         """Look whether the copy and its receipt are there and whole."""
-        copy, receipt = self._paths(submission, competition)
-        if not receipt.is_file() or not copy.is_file() or sha256_of(copy) != submission.sha256:
+        copy, receipt = self._paths(sought, competition)
+        if not receipt.is_file() or not copy.is_file() or sha256_of(copy) != sought.sha256:
             return None
         return Receipt(ref=copy.name, message=f"copied to {copy}")
 
@@ -51,7 +51,7 @@ class FolderTarget:
         write_atomically(receipt, dump_json(facts))
         return Receipt(ref=copy.name, message=f"copied to {copy}")
 
-    def _paths(self, submission: Submission, competition: Competition) -> tuple[Path, Path]:
-        stem = f"{submission.name}-{submission.short_hash}"
+    def _paths(self, file: Submission | Sought, competition: Competition) -> tuple[Path, Path]:
+        stem = f"{file.name}-{file.sha256[:8]}"
         folder = Path(self.destination(competition))
         return folder / f"{stem}.csv", folder / f"{stem}.receipt.json"

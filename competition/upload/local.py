@@ -7,6 +7,7 @@ so that neither the order of rows nor another submission moves a row.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,16 @@ import numpy.typing as npt
 from competition.answers import Answers
 from competition.errors import UploadError
 from competition.profile import Competition
-from competition.score import Scores, join_solution, score_rows
-from competition.upload.target import Receipt, Submission, TargetOptions
+from competition.score import join_solution, score_rows
+from competition.upload.target import Receipt, ScoreMap, Sought, Submission, TargetOptions
 
 
 class LocalTarget:
     """Scores a submission against the profile's solution file."""
 
     name = "local"
-    can_find = True
     has_quota = True
+    settle_s = 0.0
 
     def __init__(self, _options: TargetOptions) -> None:
         """Take nothing: the profile says all."""
@@ -39,25 +40,32 @@ class LocalTarget:
         solution = self._solution_path(competition)
         return [f"score {submission.path} against {solution}, {share:.0%} of the rows in public"]
 
-    def find(self, submission: Submission, competition: Competition) -> Receipt | None:
-        """Score again: what is asked of this leaderboard is what it would have answered."""
-        return self.send(submission, competition)
+    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
+        """Score the file again, which is what this leaderboard would have answered.
+
+        Of a file that is not at hand nothing was kept, so it did not arrive.
+        """
+        return None if sought.path is None else self._score(sought.path, sought.sha256, competition)
 
     def send(self, submission: Submission, competition: Competition) -> Receipt:
         """Score the public and the private part."""
+        return self._score(submission.path, submission.sha256, competition)
+
+    def _score(self, path: Path, sha256: str, competition: Competition) -> Receipt:
         profile, rules = competition.profile, competition.profile.upload.local
         solution = self._solution_path(competition)
-        ids, gold, answers = join_solution(submission.path, solution, profile)
+        ids, gold, answers = join_solution(path, solution, profile)
         public = split_public(ids, frac=rules.public_frac, seed=rules.seed)
 
-        def score(rows: npt.NDArray[np.bool_]) -> Scores:
+        def score(rows: npt.NDArray[np.bool_]) -> ScoreMap:
             pred, probs = answers.pred[rows], answers.probs[rows]
-            part = Answers([], [], pred, probs)
-            return score_rows(gold[rows], part, profile)
+            part = score_rows(gold[rows], Answers([], [], pred, probs), profile)
+            area = None if math.isnan(part.auprc) else part.auprc
+            return {"micro_f1": part.micro_f1, "auprc": area}
 
         n_public, n_private = int(public.sum()), int((~public).sum())
         return Receipt(
-            ref=submission.short_hash,
+            ref=sha256[:8],
             message=f"scored on {n_public:,} public and {n_private:,} private rows",
             public=score(public),
             private=score(~public),

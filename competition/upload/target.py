@@ -1,17 +1,22 @@
 """What every place a submission can be sent to has in common.
 
 A target is one small file with one class; ``competition.upload.send`` names them all and is the
-only caller. Checks, quota and the ledger are not a target's business.
+only caller. Checks, the ledger and waiting are not a target's business. What only some platforms
+can do (be asked what arrived, what is left today, what a file scored) is a protocol of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from competition.profile import Competition
-from competition.score import Scores
+from competition.upload.masking import Mask
+
+ScoreMap = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,38 @@ class Submission:
         """Return the eight hex digits that let a person or a platform recognise the bytes."""
         return self.sha256[:8]
 
+    @property
+    def file_name(self) -> str:
+        """Return the name under which the bytes travel."""
+        return f"{self.name}.csv"
+
+    @property
+    def description(self) -> str:
+        """Return the text by which a platform is asked later whether these bytes arrived."""
+        return f"{self.name} {write_tag(self.sha256)}"
+
+
+@dataclass(frozen=True)
+class Sought:
+    """An attempt whose outcome nobody knows; ``path`` where its file is at hand.
+
+    ``known_refs`` are what the ledger already knows of that place: those are other attempts.
+    """
+
+    name: str
+    sha256: str
+    path: Path | None = None
+    known_refs: frozenset[str] = frozenset()
+
+    @property
+    def tag(self) -> str:
+        """Return what the attempt's description ends with."""
+        return write_tag(self.sha256)
+
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a target answered.
+    """What a target answered; scores map ``micro_f1`` and ``auprc`` to [0, 1].
 
     ``outcome`` is ``sent``; ``refused`` when the platform has the file and rejected it; ``unknown``
     when the answer was lost after the upload.
@@ -39,27 +72,52 @@ class Receipt:
 
     ref: str | None
     message: str
-    public: Scores | None = None
-    private: Scores | None = None
+    public: ScoreMap | None = None
+    private: ScoreMap | None = None
     outcome: Literal["sent", "refused", "unknown"] = "sent"
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a platform says of a file it has."""
+
+    state: Literal["pending", "scored", "rejected"]
+    message: str = ""
+    public: ScoreMap | None = None
+    private: ScoreMap | None = None
+
+
+@dataclass(frozen=True)
 class TargetOptions:
-    """What the command line says about a target; each takes what concerns it."""
+    """What a target is made with; each takes what concerns it."""
 
     folder: Path | None = None
+    mask: Mask = field(default_factory=Mask)
+    sleep: Callable[[float], None] = time.sleep
+
+
+class LostAnswerError(Exception):
+    """The file was sent and no usable answer came: it may have arrived. ``send`` alone raises."""
+
+
+class RejectedError(Exception):
+    """The platform read the file and rejected it. ``send`` alone raises it.
+
+    ``ref`` is set when the platform keeps it as a submission all the same.
+    """
+
+    def __init__(self, message: str, ref: str | None = None) -> None:
+        super().__init__(message)
+        self.ref = ref
 
 
 class UploadTarget(Protocol):
     """A place to send submissions to.
 
-    ``can_find``: it can be asked whether a file arrived.
     ``has_quota``: what is sent counts towards the profile's submissions a day.
     """
 
     name: str
-    can_find: bool
     has_quota: bool
 
     def destination(self, competition: Competition) -> str:
@@ -67,13 +125,64 @@ class UploadTarget(Protocol):
         ...
 
     def plan(self, submission: Submission, competition: Competition) -> list[str]:
-        """Return what ``send`` would do, step by step, for --dry-run; secrets masked."""
-        ...
-
-    def find(self, submission: Submission, competition: Competition) -> Receipt | None:
-        """Return the receipt of a file that arrived earlier, None when it did not."""
+        """Return what ``send`` would do, step by step, for --dry-run; without key or network."""
         ...
 
     def send(self, submission: Submission, competition: Competition) -> Receipt:
-        """Send the file; UploadError when it surely did not arrive."""
+        """Send the file once.
+
+        Raises:
+            UploadError: it surely did not arrive.
+            RejectedError: it arrived and was rejected.
+            LostAnswerError: nobody knows.
+        """
         ...
+
+
+@runtime_checkable
+class Findable(Protocol):
+    """A target that can be asked whether a file arrived.
+
+    ``settle_s``: how long after sending a file that is not there may still turn up.
+    """
+
+    settle_s: float
+
+    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
+        """Return the receipt of a file that arrived earlier, None when it did not."""
+        ...
+
+
+@runtime_checkable
+class Rationed(Protocol):
+    """A target that tells its quota itself."""
+
+    def ask_quota(self, competition: Competition) -> int | None:
+        """Return how many submissions are left now, None when it does not say."""
+        ...
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """A target that can be asked later what a file scored."""
+
+    def can_poll(self, competition: Competition) -> bool:
+        """Say whether the profile tells how to ask."""
+        ...
+
+    def plan_poll(self, competition: Competition) -> str:
+        """Return what ``poll`` would do, for --dry-run; without key or network."""
+        ...
+
+    def poll(self, ref: str, competition: Competition) -> Verdict:
+        """Ask once; UploadError when it cannot be asked."""
+        ...
+
+
+def write_tag(sha256: str) -> str:
+    """Write the mark of some bytes.
+
+    >>> write_tag("abcdef123456")
+    '[re:abcdef12]'
+    """
+    return f"[re:{sha256[:8]}]"

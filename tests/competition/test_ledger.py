@@ -49,6 +49,15 @@ def test_an_attempt_is_told_from_its_records(ledger: Ledger) -> None:
     assert len(ledger.path.read_bytes().splitlines()) == 3
 
 
+def test_what_a_platform_decides_later_stands(ledger: Ledger) -> None:
+    fill(ledger, 1)
+    with ledger.locked():
+        ledger.append_receipt(1, NOON, "refused", ref="r", message="id 7 is missing")
+    (entry,) = ledger.read()
+    assert (entry.outcome, entry.ref, entry.message) == ("refused", "r", "id 7 is missing")
+    assert len(ledger.path.read_bytes().splitlines()) == 3
+
+
 def test_lines_are_only_appended(ledger: Ledger) -> None:
     fill(ledger)
     before = ledger.path.read_bytes()

@@ -27,7 +27,15 @@ from competition.submission import read_test_ids, score_submission, write_submis
 from competition.upload import send
 from competition.upload.local import split_public
 from competition.upload.send import SubmitOptions, build_submit_tables, open_ledger, submit
-from competition.upload.target import Receipt, Submission, TargetOptions
+from competition.upload.target import (
+    Findable,
+    Receipt,
+    Scoring,
+    Sought,
+    Submission,
+    TargetOptions,
+    Verdict,
+)
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LOCAL, FOLDER = SubmitOptions(target="local"), SubmitOptions(target="folder")
@@ -47,9 +55,8 @@ def write(competition: Competition, name: str = "blend", seed: int = 0, time: st
 
 @dataclass
 class FakeTarget:
-    """A platform under the test's control; ``arrived`` is what it received."""
+    """A platform under the test's control that cannot be asked; ``arrived`` is what it received."""
 
-    can_find: bool = True
     has_quota: bool = True
     name: str = "fake"
     arrived: list[str] = field(default_factory=list)
@@ -63,9 +70,6 @@ class FakeTarget:
     def plan(self, submission: Submission, competition: Competition) -> list[str]:
         return [f"POST {submission.short_hash}"]
 
-    def find(self, submission: Submission, competition: Competition) -> Receipt | None:
-        return Receipt("found", "it was there") if submission.sha256 in self.arrived else None
-
     def send(self, submission: Submission, competition: Competition) -> Receipt:
         self.before()
         self.arrived.append(submission.sha256)
@@ -73,9 +77,38 @@ class FakeTarget:
         return Receipt("1", "thanks", outcome=self.outcome)  # type: ignore[arg-type]
 
 
+@dataclass
+class AskableTarget(FakeTarget):
+    """The same, and it says what arrived, and ``verdicts`` one after the other."""
+
+    settle_s: float = 0.0
+    verdicts: list[Verdict] = field(default_factory=list)
+    asked: list[Sought] = field(default_factory=list)
+
+    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
+        self.asked.append(sought)
+        return Receipt("found", "it was there") if sought.sha256 in self.arrived else None
+
+    def can_poll(self, competition: Competition) -> bool:
+        return True
+
+    def plan_poll(self, competition: Competition) -> str:
+        return "GET verdict"
+
+    def poll(self, ref: str, competition: Competition) -> Verdict:
+        return self.verdicts.pop(0) if self.verdicts else Verdict("pending")
+
+
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
+def silent(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
     target = FakeTarget()
+    monkeypatch.setitem(send.TARGETS, "fake", lambda _: target)
+    return target
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> AskableTarget:
+    target = AskableTarget()
     monkeypatch.setitem(send.TARGETS, "fake", lambda _: target)
     return target
 
@@ -97,22 +130,21 @@ def test_the_local_board_scores_both_parts(tiny_competition: Competition) -> Non
     assert (report.target, report.outcome, report.quota_left) == ("local", "sent", 2)
     assert report.public is not None
     assert report.private is not None
-    assert report.public.n_rows + report.private.n_rows == 20
+    assert "public and" in report.message
     solution = tiny_competition.solution_path
     assert solution is not None
     whole = score_submission(path, solution, tiny_competition.profile)
-    low, high = sorted([report.public.micro_f1, report.private.micro_f1])
-    assert low <= whole.micro_f1 <= high
+    parts = [report.public["micro_f1"] or 0.0, report.private["micro_f1"] or 0.0]
+    assert min(parts) <= whole.micro_f1 <= max(parts)
     (entry,) = open_ledger(tiny_competition).read()
-    assert entry.public == {"micro_f1": report.public.micro_f1, "auprc": report.public.auprc}
-    assert entry.private is not None
+    assert (entry.public, entry.private) == (report.public, report.private)
     assert (entry.name, entry.time, entry.ref) == ("blend", NOON, report.sha256[:8])
     kinds = [
         json.loads(line)["kind"]
         for line in open_ledger(tiny_competition).path.read_text("utf-8").splitlines()
     ]
     assert kinds == ["intent", "receipt", "score"]
-    assert build_submit_tables(report)[0].rows[0]["public_f1"] == report.public.micro_f1
+    assert build_submit_tables(report)[0].rows[0]["public_f1"] == parts[0]
 
 
 def test_the_split_depends_on_ids_and_seed_alone() -> None:
@@ -161,7 +193,7 @@ def test_no_file_means_the_newest(tiny_competition: Competition) -> None:
         submit(tiny_competition, None, LOCAL, clock=clock)
 
 
-def test_a_bad_file_goes_nowhere(tiny_competition: Competition, fake: FakeTarget) -> None:
+def test_a_bad_file_goes_nowhere(tiny_competition: Competition, fake: AskableTarget) -> None:
     path = write(tiny_competition)
     path.write_text(path.read_text("utf-8").replace("\n1002,", "\n1001,"), "utf-8")
     with pytest.raises(SubmissionError, match="also stands on line"):
@@ -194,7 +226,7 @@ def test_a_limited_competition_goes_nowhere(tiny_competition: Competition) -> No
 
 
 def test_the_demo_goes_to_local_and_folder_only(
-    tiny_competition: Competition, fake: FakeTarget
+    tiny_competition: Competition, fake: AskableTarget
 ) -> None:
     demo = replace(tiny_competition, is_demo_fallback=True)
     path = write(demo)
@@ -202,6 +234,15 @@ def test_the_demo_goes_to_local_and_folder_only(
         submit(demo, path, FAKE, clock=clock)
     submit(demo, path, LOCAL, clock=clock)
     submit(demo, path, FOLDER, clock=clock)
+
+
+def test_the_demo_named_is_the_demo_too(tmp_path: Path, fake: AskableTarget) -> None:
+    demo = resolve_competition("demo", None, None, home=tmp_path)
+    path = write(demo)
+    for target in ("fake", "kaggle", "aistages", "evalai", "http"):
+        with pytest.raises(UploadError, match="bundled demo"):
+            submit(demo, path, SubmitOptions(target=target), clock=clock)
+    assert fake.arrived == []
 
 
 def test_no_solution_no_local_board(tiny_competition: Competition) -> None:
@@ -217,7 +258,7 @@ def test_no_solution_no_local_board(tiny_competition: Competition) -> None:
     assert not open_ledger(tiny_competition).path.exists()
 
 
-def test_the_same_bytes_go_once(tiny_competition: Competition, fake: FakeTarget) -> None:
+def test_the_same_bytes_go_once(tiny_competition: Competition, fake: AskableTarget) -> None:
     path = write(tiny_competition)
     submit(tiny_competition, path, FAKE, clock=clock)
     other_name = path.with_name("other.csv")
@@ -232,7 +273,7 @@ def test_the_same_bytes_go_once(tiny_competition: Competition, fake: FakeTarget)
 
 
 def test_a_dry_run_sends_and_writes_nothing(
-    tiny_competition: Competition, fake: FakeTarget
+    tiny_competition: Competition, fake: AskableTarget
 ) -> None:
     path = write(tiny_competition)
     before = sorted(tiny_competition.home.rglob("*"))
@@ -250,7 +291,7 @@ def test_a_dry_run_sends_and_writes_nothing(
         submit(tiny_competition, path, replace(FAKE, dry_run=True), clock=clock)
 
 
-def test_the_quota_is_kept(tiny_competition: Competition, fake: FakeTarget) -> None:
+def test_the_quota_is_kept(tiny_competition: Competition, fake: AskableTarget) -> None:
     left = []
     for seed in range(3):
         path = write(tiny_competition, f"s{seed}", seed)
@@ -267,7 +308,7 @@ def test_the_quota_is_kept(tiny_competition: Competition, fake: FakeTarget) -> N
 
 
 def test_a_crash_before_the_receipt_is_asked_about(
-    tiny_competition: Competition, fake: FakeTarget
+    tiny_competition: Competition, fake: AskableTarget
 ) -> None:
     path = write(tiny_competition)
     fake.after = crash
@@ -284,7 +325,7 @@ def test_a_crash_before_the_receipt_is_asked_about(
 
 
 def test_a_crash_before_the_upload_is_asked_about(
-    tiny_competition: Competition, fake: FakeTarget
+    tiny_competition: Competition, fake: AskableTarget
 ) -> None:
     path = write(tiny_competition)
     fake.before = crash
@@ -296,11 +337,68 @@ def test_a_crash_before_the_upload_is_asked_about(
     assert outcomes(tiny_competition) == ["failed", "sent"]
 
 
-def test_a_crash_where_nobody_can_be_asked_needs_resend(
-    tiny_competition: Competition, fake: FakeTarget
+def test_what_left_just_now_may_still_turn_up(
+    tiny_competition: Competition, fake: AskableTarget
 ) -> None:
     path = write(tiny_competition)
-    fake.can_find, fake.after = False, crash
+    fake.before, fake.settle_s = crash, 60.0
+    with pytest.raises(KeyboardInterrupt):
+        submit(tiny_competition, path, FAKE, clock=clock)
+    fake.before = lambda: None
+    with pytest.raises(UploadError, match="try again in 60 s"):
+        submit(tiny_competition, path, FAKE, clock=clock)
+    assert outcomes(tiny_competition) == ["unknown"]
+    submit(tiny_competition, path, FAKE, clock=lambda: NOON + timedelta(seconds=60))
+    assert outcomes(tiny_competition) == ["failed", "sent"]
+    assert len(fake.arrived) == 1
+
+
+def leave_open(competition: Competition, name: str, sha256: str, time: datetime = NOON) -> None:
+    fields = {"target": "fake", "destination": f"fake/{competition.name}", "name": name}
+    ledger = open_ledger(competition)
+    with ledger.locked():
+        ledger.append_intent(time, {**fields, "sha256": sha256, "bytes": 1})
+
+
+def test_every_open_attempt_is_settled_before_another_file_goes(
+    tiny_competition: Competition, fake: AskableTarget
+) -> None:
+    fake.settle_s, later = 60.0, NOON + timedelta(minutes=2)
+    for name, time in (("lost", NOON), ("stuck", NOON), ("young", later)):
+        leave_open(tiny_competition, name, name, time)
+    fake.arrived.append("lost")
+    path = write(tiny_competition)
+    report = submit(tiny_competition, path, FAKE, clock=lambda: later)
+    assert outcomes(tiny_competition) == ["sent", "failed", "unknown", "sent"]
+    assert len(report.notes) == 2
+    assert "lost of" in report.notes[0]
+    assert "had arrived" in report.notes[0]
+    assert "stuck of" in report.notes[1]
+    assert "did not arrive" in report.notes[1]
+    assert [sought.path for sought in fake.asked] == [None] * 3  # only hashes are at hand
+    assert [sought.known_refs for sought in fake.asked] == [frozenset(), {"found"}, {"found"}]
+    assert len(fake.arrived) == 2
+
+
+def test_a_platform_that_cannot_say_what_arrived_gets_nothing_new(
+    tiny_competition: Competition, fake: AskableTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Receipt:
+        raise UploadError("no route")
+
+    leave_open(tiny_competition, "lost", "lost")
+    monkeypatch.setattr(AskableTarget, "find", fail)
+    with pytest.raises(UploadError, match=r"lost of .* could not be asked: no route"):
+        submit(tiny_competition, write(tiny_competition), FAKE, clock=clock)
+    assert outcomes(tiny_competition) == ["unknown"]
+    assert fake.arrived == []
+
+
+def test_a_crash_where_nobody_can_be_asked_needs_resend(
+    tiny_competition: Competition, silent: FakeTarget
+) -> None:
+    path, fake = write(tiny_competition), silent
+    fake.after = crash
     with pytest.raises(KeyboardInterrupt):
         submit(tiny_competition, path, FAKE, clock=clock)
     fake.after = lambda: None
@@ -313,7 +411,7 @@ def test_a_crash_where_nobody_can_be_asked_needs_resend(
 
 
 def test_a_torn_receipt_is_an_unknown_outcome(
-    tiny_competition: Competition, fake: FakeTarget
+    tiny_competition: Competition, fake: AskableTarget
 ) -> None:
     path = write(tiny_competition)
     submit(tiny_competition, path, FAKE, clock=clock)
@@ -369,7 +467,7 @@ def test_a_killed_process_leaves_its_intent_and_no_lock(tiny_competition: Compet
 
 @pytest.mark.parametrize("error", [UploadError("no route"), QuotaError("full")])
 def test_a_failure_is_recorded_and_may_be_tried_again(
-    tiny_competition: Competition, fake: FakeTarget, error: UploadError
+    tiny_competition: Competition, fake: AskableTarget, error: UploadError
 ) -> None:
     def fail() -> None:
         raise error
@@ -387,9 +485,54 @@ def test_a_failure_is_recorded_and_may_be_tried_again(
     ]
 
 
+SECRET = "hunter2hunter2"
+
+
+class Talker(AskableTarget):
+    """Says the key wherever it can say something."""
+
+    def send(self, submission: Submission, competition: Competition) -> Receipt:
+        super().send(submission, competition)
+        return Receipt(f"ref-{SECRET}", f"thanks for {SECRET}")
+
+    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
+        found = super().find(sought, competition)
+        return found and Receipt(f"ref-{SECRET}", f"found {SECRET}")
+
+
+def test_whatever_a_target_says_passes_the_mask(
+    tiny_competition: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(options: TargetOptions) -> Talker:
+        options.mask.add(SECRET)
+        return target
+
+    def fail() -> None:
+        raise UploadError(f"refused {SECRET}")
+
+    target = Talker(verdicts=[Verdict("rejected", f"odd {SECRET}")])
+    monkeypatch.setitem(send.TARGETS, "fake", make)
+    options = replace(FAKE, wait=True)
+    report = submit(tiny_competition, write(tiny_competition), options, clock=clock)
+    assert (report.ref, report.message) == ("ref-***", "thanks for ***")
+    assert "odd ***" in report.notes
+    target.after = crash
+    path = write(tiny_competition, "other", 1)
+    with pytest.raises(KeyboardInterrupt):
+        submit(tiny_competition, path, FAKE, clock=clock)
+    report = submit(tiny_competition, path, FAKE, clock=clock)
+    assert any("found ***" in note for note in report.notes)
+    target.before = fail
+    with pytest.raises(UploadError) as caught:
+        submit(tiny_competition, write(tiny_competition, "third", 2), FAKE, clock=clock)
+    assert str(caught.value) == "refused ***"
+    assert SECRET not in repr(report)
+    assert SECRET not in open_ledger(tiny_competition).path.read_text("utf-8")
+
+
 @pytest.mark.parametrize("outcome", ["refused", "unknown"])
 def test_what_a_platform_says_is_recorded(
-    tiny_competition: Competition, fake: FakeTarget, outcome: str
+    tiny_competition: Competition, fake: AskableTarget, outcome: str
 ) -> None:
     fake.outcome = outcome
     report = submit(tiny_competition, write(tiny_competition), FAKE, clock=clock)
@@ -398,7 +541,7 @@ def test_what_a_platform_says_is_recorded(
 
 
 def test_a_file_that_changes_meanwhile_is_not_sent(
-    tiny_competition: Competition, fake: FakeTarget, monkeypatch: pytest.MonkeyPatch
+    tiny_competition: Competition, fake: AskableTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tiny_competition)
     check = send.check_submission
@@ -446,11 +589,13 @@ def test_two_processes_do_not_share_the_last_submission(tiny_competition: Compet
     assert outcomes(tiny_competition) == ["sent"] * 3
 
 
-def test_targets_take_options() -> None:
-    for build in (send.FolderTarget, send.LocalTarget):
-        target = build(TargetOptions())
-        assert send.TARGETS[target.name] is build
-        assert isinstance(target.can_find, bool)
+@pytest.mark.parametrize("name", send.TARGETS)
+def test_targets_take_options(name: str) -> None:
+    target = send.TARGETS[name](TargetOptions())
+    assert target.name == name
+    assert target.has_quota == (name != "folder")
+    assert isinstance(target, Findable) == (name in ("folder", "local", "kaggle", "evalai"))
+    assert isinstance(target, Scoring) == (name in ("kaggle", "evalai", "http"))
 
 
 def test_tables_print(tiny_competition: Competition, capsys: pytest.CaptureFixture[str]) -> None:

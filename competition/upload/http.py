@@ -1,0 +1,144 @@
+"""Target ``http``: any server that takes a form with a file, as ``upload.http`` describes it.
+
+It cannot be asked what arrived, so after a lost answer sending again needs --resend; with
+``status_url`` it can be asked what a file scored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from competition.errors import UploadError
+from competition.profile import Competition
+from competition.upload.masking import read_secret
+from competition.upload.scores import dig, find_scores
+from competition.upload.settings import HttpBoard
+from competition.upload.target import (
+    LostAnswerError,
+    Receipt,
+    RejectedError,
+    Submission,
+    TargetOptions,
+    Verdict,
+)
+from competition.upload.wire import Call, Wire
+
+MOST_REF_CHARS = 200
+
+
+class HttpTarget:
+    """Sends one request with the file, and reads id, status and scores from its JSON answer."""
+
+    name = "http"
+    has_quota = True
+
+    def __init__(self, options: TargetOptions) -> None:
+        """Take the mask and the clock."""
+        self._options = options
+
+    def destination(self, competition: Competition) -> str:
+        """Return the server's address."""
+        return _read_url(competition)
+
+    def plan(self, submission: Submission, competition: Competition) -> list[str]:
+        """Show the one request."""
+        rules = competition.profile.upload.http
+        return [_build_upload(submission, competition, _build_head(rules, "")).describe()]
+
+    def send(self, submission: Submission, competition: Competition) -> Receipt:
+        """Send the file and read the answer."""
+        rules, url = competition.profile.upload.http, _read_url(competition)
+        call = _build_upload(submission, competition, self._read_head(rules))
+        with Wire(self._options, rules.key_variable or "the key") as wire:
+            answer = wire.create(call)
+        try:
+            body = answer.json()
+        except ValueError:
+            raise LostAnswerError(f"{url} answered {answer.status} with no JSON") from None
+        said = self._options.mask.quote(str(dig(body, rules.answer.error) or ""))
+        ref = _read_ref(body, rules)
+        if said or str(dig(body, rules.answer.status)) in rules.answer.rejected:
+            raise RejectedError(said or f"{url} rejected the file", ref)
+        if ref is None and rules.answer.id is not None:
+            raise LostAnswerError(f"{url}: its answer has no {rules.answer.id} (answer.id)")
+        found = find_scores(body, rules.scores)
+        message = f"uploaded as {ref}" if ref else "uploaded"
+        remarks = f"{message}; {found.remark}" if found.remark else message
+        return Receipt(ref=ref, message=remarks, public=found.public, private=found.private)
+
+    def can_poll(self, competition: Competition) -> bool:
+        """Say whether the profile has a ``status_url``."""
+        return competition.profile.upload.http.status_url is not None
+
+    def plan_poll(self, competition: Competition) -> str:
+        """Show the question for the status."""
+        rules = competition.profile.upload.http
+        return _build_status(rules, "<id of the answer>", _build_head(rules, "")).describe()
+
+    def poll(self, ref: str, competition: Competition) -> Verdict:
+        """Ask for the status."""
+        rules = competition.profile.upload.http
+        call = _build_status(rules, quote(ref, safe=""), self._read_head(rules))
+        with Wire(self._options, rules.key_variable or "the key") as wire:
+            answer = wire.ask(call, allowed=(404,))
+        try:
+            body = answer.json() if answer.is_good else None
+        except ValueError:
+            raise UploadError(f"{call.url} gave no JSON") from None
+        status = str(dig(body, rules.answer.status) or "")
+        said = self._options.mask.quote(str(dig(body, rules.answer.error) or ""))
+        if said or status in rules.answer.rejected:
+            return Verdict("rejected", said or status)
+        if status not in rules.answer.done:
+            return Verdict("pending", self._options.mask.quote(status))
+        found = find_scores(body, rules.scores)
+        return Verdict("scored", found.remark, found.public, found.private)
+
+    def _read_head(self, rules: HttpBoard) -> dict[str, str]:
+        if rules.key_variable is None:
+            return {}
+        return _build_head(rules, read_secret(rules.key_variable, self._options.mask))
+
+
+def _read_url(competition: Competition) -> str:
+    url = competition.profile.upload.http.url
+    if url is None:
+        raise UploadError(
+            f"the profile {competition.profile.name} does not say where to: set url under"
+            " [upload.http]"
+        )
+    return url
+
+
+def _build_head(rules: HttpBoard, key: str) -> dict[str, str]:
+    if rules.key_variable is None:
+        return {}
+    return {rules.key_header: f"{rules.key_prefix}{key}"}
+
+
+def _build_upload(submission: Submission, competition: Competition, head: dict[str, str]) -> Call:
+    rules = competition.profile.upload.http
+
+    def fill(text: str) -> str:
+        return text.replace("{name}", submission.name).replace("{hash}", submission.short_hash)
+
+    return Call(
+        rules.method,
+        _read_url(competition),
+        secret_headers=head,
+        fields={name: fill(value) for name, value in rules.fields.items()},
+        file=(rules.file_field, submission.file_name, submission.data),
+    )
+
+
+def _build_status(rules: HttpBoard, ref: str, head: dict[str, str]) -> Call:
+    if rules.status_url is None:
+        raise UploadError("upload.http.status_url is not set: nothing can be asked")
+    return Call("GET", rules.status_url.replace("{id}", ref), secret_headers=head)
+
+
+def _read_ref(body: Any, rules: HttpBoard) -> str | None:
+    ref = dig(body, rules.answer.id)
+    text = str(ref) if isinstance(ref, int | str) and not isinstance(ref, bool) else ""
+    return text if text.isprintable() and 0 < len(text) <= MOST_REF_CHARS else None

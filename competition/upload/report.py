@@ -1,0 +1,63 @@
+"""What a person sees of a submission: what was done, or with --dry-run what would be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from competition.console import Column, Table
+from competition.ledger import Outcome
+from competition.upload.target import ScoreMap
+
+
+@dataclass(frozen=True)
+class SubmitReport:
+    """What was done, or with ``outcome`` None what would be; scores in [0, 1].
+
+    ``is_pending``: the platform has the file and will score it, but has not yet.
+    """
+
+    name: str
+    target: str
+    destination: str
+    sha256: str
+    plan: tuple[str, ...]
+    outcome: Outcome | None = None
+    ref: str | None = None
+    message: str = ""
+    public: ScoreMap | None = None
+    private: ScoreMap | None = None
+    quota_left: int | None = None
+    is_pending: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def build_submit_tables(report: SubmitReport) -> list[Table]:
+    """Show what was done, or would be, for a person."""
+    public, private = report.public or {}, report.private or {}
+    row = {
+        "name": report.name,
+        "target": report.target,
+        "outcome": report.outcome or "not sent (dry run)",
+        "public_f1": public.get("micro_f1"),
+        "public_auprc": public.get("auprc"),
+        "private_f1": private.get("micro_f1"),
+        "private_auprc": private.get("auprc"),
+        "quota_left": report.quota_left,
+        "ref": report.ref,
+        "sha256": report.sha256,
+    }
+    columns = [
+        Column("name", "submission"),
+        Column("target", "to"),
+        Column("outcome", "outcome"),
+        Column("public_f1", "public F1", "score"),
+        Column("public_auprc", "public AUPRC", "score"),
+        Column("private_f1", "private F1", "score"),
+        Column("private_auprc", "private AUPRC", "score"),
+        Column("quota_left", "left today", "count"),
+    ]
+    steps = [f"would {step}" for step in report.plan] if report.outcome is None else []
+    notes = [*([report.message] if report.message else []), *steps, *report.notes]
+    if report.is_pending:
+        notes.append(f"The score is pending; ask for it with: submit --to {report.target} --wait")
+    return [Table("submit", "Submission", columns, [row], notes)]

@@ -1,0 +1,134 @@
+"""What a profile says about leaderboards: one section for each target, every key checked.
+
+Read by ``competition.profile`` with the rest of the TOML file; used by the targets. A section that
+lacks what its target needs is no error until something is sent there. No section holds a key or a
+token: those come from the environment.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+SLUG = r"^[a-z0-9][a-z0-9._-]*$"
+HEADER = r"^[A-Za-z][A-Za-z0-9-]*$"
+VARIABLE = r"^[A-Z_][A-Z0-9_]*$"
+
+
+def _check_url(url: str) -> str:
+    """Refuse what is no address, and one with a login in it, which would reach the ledger."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable():
+        raise ValueError("write a whole address such as https://board.example.org/api")
+    if parts.username or parts.password:
+        raise ValueError("an address holds no login; name the key by its environment variable")
+    if " " in url or parts.fragment:
+        raise ValueError("an address holds no spaces and no fragment")
+    return url
+
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+Url = Annotated[str, AfterValidator(_check_url)]
+Number = Annotated[int, Field(ge=1)]
+FieldPath = Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$")]
+
+
+class _Section(BaseModel):
+    """A TOML table: every key is known, nothing is coerced, nothing changes afterwards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class LocalBoard(_Section):
+    """The local leaderboard's fixed split of the test rows into a public and a private part."""
+
+    public_frac: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    seed: int = 42
+
+
+class ScoreFields(_Section):
+    """Where an answer holds which score, as a dotted path; ``scale`` is what it calls a full score.
+
+    A platform that shows 71.5 for 0.715 has scale 100.
+    """
+
+    public_f1: FieldPath | None = None
+    public_auprc: FieldPath | None = None
+    private_f1: FieldPath | None = None
+    private_auprc: FieldPath | None = None
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+class KaggleScores(ScoreFields):
+    """Kaggle gives one score; it counts as micro-F1 unless the profile says otherwise."""
+
+    public_f1: FieldPath | None = "publicScore"
+    private_f1: FieldPath | None = "privateScore"
+
+
+class KaggleBoard(_Section):
+    """A Kaggle competition, by the name in its address."""
+
+    competition: Annotated[str, Field(pattern=SLUG)] | None = None
+    scores: KaggleScores = KaggleScores()
+
+
+class AIStagesBoard(_Section):
+    """An AI Stages competition: the API's address and the competition's number."""
+
+    host: Url | None = None
+    id: Number | None = None
+
+
+class EvalAIBoard(_Section):
+    """A phase of an EvalAI challenge; ``scores`` are paths in the result file its host writes."""
+
+    host: Url = "https://eval.ai"
+    challenge: Number | None = None
+    phase: Number | None = None
+    scores: ScoreFields = ScoreFields()
+
+
+class HttpAnswer(_Section):
+    """Where a server's JSON answer holds what; ``done`` and ``rejected`` are values of status."""
+
+    id: FieldPath | None = "id"
+    status: FieldPath = "status"
+    error: FieldPath = "error"
+    done: Texts = ("finished",)
+    rejected: Texts = ("failed",)
+
+
+class HttpBoard(_Section):
+    """A server that takes a form with a file; without ``status_url`` it cannot be asked later."""
+
+    url: Url | None = None
+    method: Literal["POST", "PUT"] = "POST"
+    file_field: Text = "file"
+    fields: dict[Text, str] = Field(default_factory=dict)
+    key_variable: Annotated[str, Field(pattern=VARIABLE)] | None = None
+    key_header: Annotated[str, Field(pattern=HEADER)] = "Authorization"
+    key_prefix: str = "Bearer "
+    status_url: Url | None = None
+    answer: HttpAnswer = HttpAnswer()
+    scores: ScoreFields = ScoreFields()
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> HttpBoard:
+        if self.status_url is not None and ("{id}" not in self.status_url or not self.answer.id):
+            raise ValueError("status_url holds {id}, which answer.id finds in the answer")
+        return self
+
+
+class UploadRules(_Section):
+    """Where ``submit`` sends a file when not told, and what each target needs to know."""
+
+    default: Annotated[str, Field(pattern=SLUG)] = "folder"
+    local: LocalBoard = LocalBoard()
+    kaggle: KaggleBoard = KaggleBoard()
+    aistages: AIStagesBoard = AIStagesBoard()
+    evalai: EvalAIBoard = EvalAIBoard()
+    http: HttpBoard = HttpBoard()

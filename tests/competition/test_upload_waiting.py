@@ -1,0 +1,182 @@
+"""waiting: a verdict is recorded whenever it comes, and no file goes twice for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from competition.errors import DuplicateError, UploadError, UsageError
+from competition.profile import Competition
+from competition.upload.report import build_submit_tables
+from competition.upload.send import SubmitOptions, SubmitReport, open_ledger, submit
+from competition.upload.target import Verdict
+from competition.upload.waiting import LONGEST_PAUSE_S, WAIT_LIMIT_S, list_pauses
+from tests.competition.test_upload import (
+    FAKE,
+    FOLDER,
+    LOCAL,
+    NOON,
+    AskableTarget,
+    clock,
+    fake,  # noqa: F401 - a fixture
+    outcomes,
+    write,
+)
+
+WAIT = replace(FAKE, wait=True)
+SCORED = Verdict("scored", "", {"micro_f1": 0.7}, {"micro_f1": 0.6})
+
+
+class Watch:
+    """Sleeps at once and remembers for how long."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+        self.told: list[tuple[float, str]] = []
+
+    def submit(
+        self, competition: Competition, path: Path, options: SubmitOptions = WAIT
+    ) -> SubmitReport:
+        return submit(
+            competition,
+            path,
+            options,
+            clock=lambda: NOON + timedelta(seconds=sum(self.slept)),
+            sleep=self.slept.append,
+            on_wait=lambda waited_s, status: self.told.append((waited_s, status)),
+        )
+
+
+def test_the_pauses_grow_and_end() -> None:
+    pauses = list(list_pauses(WAIT_LIMIT_S))
+    assert sum(pauses) == pytest.approx(WAIT_LIMIT_S)
+    assert pauses[:-1] == sorted(pauses[:-1])
+    assert max(pauses) == LONGEST_PAUSE_S
+
+
+def test_the_score_is_waited_for_and_recorded(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    fake.verdicts = [Verdict("pending", "running"), Verdict("pending"), SCORED]
+    watch, path = Watch(), write(tiny_competition)
+    report = watch.submit(tiny_competition, path)
+    assert (report.outcome, report.is_pending) == ("sent", False)
+    assert (report.public, report.private) == ({"micro_f1": 0.7}, {"micro_f1": 0.6})
+    assert watch.slept == [5.0, 7.5]
+    assert watch.told == [(0.0, "running"), (5.0, "pending")]
+    (entry,) = open_ledger(tiny_competition).read()
+    assert (entry.outcome, entry.public, entry.private) == ("sent", report.public, report.private)
+    row = build_submit_tables(report)[0].rows[0]
+    assert (row["public_f1"], row["public_auprc"]) == (0.7, None)
+
+
+def test_a_rejection_is_recorded_with_its_reason(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    fake.verdicts = [Verdict("rejected", "id 7 is missing")]
+    watch, path = Watch(), write(tiny_competition)
+    report = watch.submit(tiny_competition, path)
+    assert (report.outcome, report.is_pending) == ("refused", False)
+    assert "id 7 is missing" in report.notes
+    (entry,) = open_ledger(tiny_competition).read()
+    assert (entry.outcome, entry.ref, entry.message) == ("refused", "1", "id 7 is missing")
+    with pytest.raises(DuplicateError, match="sent and rejected"):
+        watch.submit(tiny_competition, path)
+    assert len(fake.arrived) == 1
+
+
+def test_a_score_that_comes_later_is_fetched_without_sending(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    watch, path = Watch(), write(tiny_competition)
+    report = watch.submit(tiny_competition, path)
+    assert (report.outcome, report.is_pending) == ("sent", True)
+    assert "no score within 30 minutes" in report.notes
+    assert sum(watch.slept) == pytest.approx(WAIT_LIMIT_S)
+    assert any("--wait" in note for note in build_submit_tables(report)[0].notes)
+    with pytest.raises(DuplicateError, match="add --resend; for their score, add --wait"):
+        watch.submit(tiny_competition, path, FAKE)
+    fake.verdicts = [SCORED]
+    later = watch.submit(tiny_competition, path)
+    assert (later.public, later.is_pending) == ({"micro_f1": 0.7}, False)
+    again = watch.submit(tiny_competition, path)
+    assert (again.public, again.is_pending) == ({"micro_f1": 0.7}, False)
+    assert len(fake.arrived) == 1
+    assert outcomes(tiny_competition) == ["sent"]
+    with pytest.raises(DuplicateError) as caught:
+        watch.submit(tiny_competition, path, FAKE)
+    assert "--wait" not in str(caught.value)
+
+
+def test_resend_sends_even_while_waiting(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    watch, path = Watch(), write(tiny_competition)
+    fake.verdicts = [SCORED, SCORED]
+    watch.submit(tiny_competition, path)
+    watch.submit(tiny_competition, path, replace(WAIT, resend=True))
+    assert len(fake.arrived) == 2
+    assert outcomes(tiny_competition) == ["sent", "sent"]
+
+
+def test_trouble_while_asking_loses_nothing(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> Verdict:
+        raise UploadError("no route")
+
+    monkeypatch.setattr(AskableTarget, "poll", fail)
+    report = Watch().submit(tiny_competition, write(tiny_competition))
+    assert (report.outcome, report.is_pending) == ("sent", True)
+    assert "the score could not be asked for: no route" in report.notes
+    assert outcomes(tiny_competition) == ["sent"]
+    assert len(fake.arrived) == 1
+
+
+def test_done_without_a_score_is_said(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    fake.verdicts = [Verdict("scored")]
+    report = Watch().submit(tiny_competition, write(tiny_competition))
+    assert (report.outcome, report.public, report.is_pending) == ("sent", None, False)
+    (entry,) = open_ledger(tiny_competition).read()
+    assert (entry.outcome, entry.message) == ("sent", "done, without a score")
+
+
+def test_the_lock_is_free_while_waiting(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    first, second = write(tiny_competition, "a", 1), write(tiny_competition, "b", 2)
+    done: list[SubmitReport] = []
+
+    def send_another(_: float) -> None:
+        if not done:
+            done.append(submit(tiny_competition, second, FOLDER, clock=clock))
+
+    fake.verdicts = [Verdict("pending"), SCORED]
+    submit(tiny_competition, first, WAIT, clock=clock, sleep=send_another)
+    assert [report.outcome for report in done] == ["sent"]
+    (one, two) = open_ledger(tiny_competition).read()
+    assert (one.public, two.public) == ({"micro_f1": 0.7}, None)
+
+
+@pytest.mark.parametrize("options", [FOLDER, LOCAL, SubmitOptions(target="aistages")])
+def test_nothing_to_wait_for_is_said_before_sending(
+    tiny_competition: Competition, options: SubmitOptions
+) -> None:
+    path = write(tiny_competition)
+    for target in (replace(options, wait=True), SubmitOptions(target="http", wait=True)):
+        with pytest.raises(UsageError, match="--wait does not go with"):
+            submit(tiny_competition, path, target, clock=clock)
+    assert not open_ledger(tiny_competition).path.exists()
