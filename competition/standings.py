@@ -63,6 +63,10 @@ def build_standings(prepared: Prepared, names: Sequence[str]) -> Table:
     notes += [f"{row['variant']}: seeds {row['seeds']}" for row in many]
     notes += [f"{row['variant']} lacks {row['lacks']}" for row in rows if row["lacks"]]
     notes += [f"{row['variant']}: {row['why']}" for row in rows if row["why"]]
+    for row in rows:
+        if row.get("tuned_on"):
+            folds = ", ".join(map(str, row["tuned_on"]))
+            notes.append(f"{row['variant']} was tuned on folds {folds}: they flatter it.")
     return Table("variants", "Variants", columns, rows, notes)
 
 
@@ -78,7 +82,8 @@ class _Scorer:
         missing = find_missing_folds(self.store, name, n_folds)
         row: dict[str, Any] = {
             "variant": name,
-            "why": self._read_why(name),
+            "why": self._read_own(name).get("why", ""),
+            "tuned_on": (self._read_own(name).get("tune") or {}).get("folds", []),
             "seeds": ", ".join(map(str, missing)),
             "done": f"{len(self.store.keys(name))}/{n_folds * max(1, len(missing))}",
             "rows_per_s": self._read_speed(name),
@@ -140,12 +145,13 @@ class _Scorer:
         groups = self.prepared.groups[covered]
         return build_resamples(groups, replicates=replicates, seed=BOOTSTRAP_SEED)
 
-    def _read_why(self, name: str) -> str:
+    def _read_own(self, name: str) -> Mapping[str, Any]:
+        """Return what a variant's results say of it, empty where they are damaged."""
         try:
             header = next(map(self.store.read_header, self.store.keys(name)), None)
         except PredictionsError:
-            return ""  # the row's ``lacks`` names the damaged file
-        return str(header.variant.get("why", "")) if header else ""
+            return {}  # the row's ``lacks`` names the damaged file
+        return header.variant if header else {}
 
     def _read_speed(self, name: str) -> int | None:
         """Return the mean rate over the jobs that say one; a team-mate's may not."""

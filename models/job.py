@@ -150,7 +150,7 @@ def _build_result(spec: JobSpec, learned: Learned) -> Result:
         key=spec.key,
         fingerprint=spec.fingerprint,
         recipe=spec.recipe,
-        variant={"name": spec.variant.name, "why": spec.variant.why, **spec.variant.recipe()},
+        variant=_describe(spec.variant),
         labels=spec.labels,
         data_hash=spec.data_hash,
         folds_hash=spec.folds_hash,
@@ -161,6 +161,12 @@ def _build_result(spec: JobSpec, learned: Learned) -> Result:
         test_ids=ids["test"][spec.rows.test_rows],
         test_probs=learned.test_probs,
     )
+
+
+def _describe(variant: Variant) -> dict[str, Any]:
+    """Write down a variant for its results; one that ``tune`` wrote says on which folds."""
+    told = {"name": variant.name, "why": variant.why, **variant.recipe()}
+    return told if variant.tune is None else told | {"tune": variant.tune.model_dump(mode="json")}
 
 
 def _read_ids(spec: JobSpec, part: str) -> npt.NDArray[np.object_]:

@@ -1,0 +1,121 @@
+"""Show a comparison for a person: who is better, where, and how sure that is.
+
+Stands after ``compare`` on the way of a row; nothing here is read or scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from competition.compare import ENOUGH_GROUPS, Comparison, Line, judge
+from competition.console import Column, Table
+from competition.contenders import Contender
+
+COLUMNS = (
+    Column("n_rows", "rows", "count"),
+    Column("first", "A", "score"),
+    Column("second", "B", "score"),
+    Column("difference", "A minus B", "difference"),
+    Column("interval", "95%", "spread"),
+    Column("verdict", "verdict"),
+)
+
+
+def build_compare_tables(found: Comparison) -> list[Table]:
+    """Show a comparison: both keys of the leaderboard, then length thirds, sources and labels."""
+    first, second = (each.name for each in found.contenders)
+    tables = [
+        _build_table(
+            "overall", ("measure", f"A = {first}, B = {second}"), found.overall, _say(found)
+        )
+    ]
+    length_note = f"Thirds of the train rows, {found.length_unit}."
+    for name, title, lines, notes in (
+        ("length", "Micro-F1 by length", found.by_length, [length_note]),
+        ("source", "Micro-F1 by source", found.by_source, []),
+        ("label", "F1 of each label", found.by_label, _say_of_labels(found.by_label)),
+    ):
+        if lines:
+            tables.append(_build_table(name, (name, title), lines, notes))
+    return tables
+
+
+def _build_table(
+    name: str, headings: tuple[str, str], lines: Sequence[Line], notes: Sequence[str]
+) -> Table:
+    header, title = headings
+    return Table(name, title, [Column("what", header), *COLUMNS], list(map(_row, lines)), notes)
+
+
+def _row(line: Line) -> dict[str, Any]:
+    paired = line.paired
+    return {
+        "what": line.what,
+        "n_rows": line.n_rows,
+        "first": line.first,
+        "second": line.second,
+        "difference": line.first - line.second,
+        "interval": None if paired is None else (paired.low, paired.high),
+        "no_better": None if paired is None else paired.p_worse,
+        "verdict": judge(paired),
+    }
+
+
+def _say(found: Comparison) -> list[str]:
+    """Write what a person must know beside the figures: rows, rule, seeds, what flatters whom."""
+    first, second = found.contenders
+    folds = ", ".join(map(str, found.folds))
+    alone_first, alone_second = found.only_right
+    notes = [
+        f"On the {found.n_rows:,} of {found.n_all:,} train rows that both answer for, folds"
+        f" {folds}; whole groups of rows resampled, the same for both.",
+        f"Another label for {found.differing:,} rows: A alone is right in {alone_first:,}, B alone"
+        f" in {alone_second:,}.",
+        _say_rule(found),
+    ]
+    seeds = [each.seeds for each in found.contenders if each.seeds]
+    if seeds and len(seeds[0]) > 1:
+        notes.append(f"Averaged over the seeds that both have: {', '.join(map(str, seeds[0]))}.")
+    for letter, each in (("A", first), ("B", second)):
+        notes += _say_of_contender(letter, each, found)
+    return notes
+
+
+def _say_rule(found: Comparison) -> str:
+    if found.by_threshold:
+        of_each = [
+            (letter, found.thresholds.get(each.name, ()))
+            for letter, each in zip("AB", found.contenders, strict=True)
+        ]
+        shown = [f"{letter} {min(each):.3f}–{max(each):.3f}" for letter, each in of_each if each]
+        told = f" ({', '.join(shown)})" if shown else ""
+        return f"Decided by thresholds, each fold's tuned on the other folds{told}."
+    return "Decided by the most probable label; --threshold tunes a threshold for each."
+
+
+def _say_of_contender(letter: str, each: Contender, found: Comparison) -> list[str]:
+    notes = []
+    if each.nested_pred is not None:
+        notes.append(f"{letter} is a blend: weights and thresholds nested, chosen on other folds.")
+    tuned = sorted(set(each.tuned_on) & set(found.folds))
+    if tuned:
+        rest = sorted(set(found.folds) - set(tuned))
+        mend = f"; for a fair comparison add --folds {','.join(map(str, rest))}" if rest else ""
+        listed = ", ".join(map(str, tuned))
+        notes.append(f"{letter} was tuned on folds {listed}, which flatters it there{mend}.")
+    return notes
+
+
+def _say_of_labels(lines: Sequence[Line]) -> list[str]:
+    judged = sum(line.paired is not None for line in lines)
+    notes = []
+    if judged < len(lines):
+        notes.append(f"No interval where fewer than {ENOUGH_GROUPS} groups have the label.")
+    if judged:
+        by_chance = f"{judged / 20:.1g}"
+        notes.append(
+            f"One interval in twenty shows a difference where there is none: about {by_chance} of"
+            f" these {judged}."
+        )
+    return notes

@@ -1,0 +1,307 @@
+"""Who can be compared: variants, specialists that answer together, and blends.
+
+Beside ``predictions`` on the way of a row: that room joins whole members for a blend, this one
+takes of two contenders whatever both have, so that a pair trained on one fold can be compared too.
+
+Legend: N train rows, C labels, K folds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.blend import estimate_nested
+from competition.errors import PredictionsError, UsageError
+from competition.folds import Prepared
+from competition.outlook import build_row_weights, choose_row_weights
+from competition.pooling import build_pooled_rows
+from competition.predictions import Member, Store, average_in_log_space, read_members
+from competition.results import Header, Probs, ResultKey
+from competition.search import BLEND, SearchPlan
+from competition.shift import find_obstacle, read_or_fit_shift
+
+ROUTE_PREFIX = "route:"
+TOGETHER = ","  # no name holds it, so specialists can be named in one argument
+
+Job = tuple[int, int]
+"""A seed and a fold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One side of a comparison.
+
+    Attributes:
+        name: as a person typed it.
+        probs: (N, C) float32 out-of-fold probabilities; NaN where it does not answer.
+        nested_pred: (N,) label ids under a blend's own nested thresholds; None for variants.
+        seeds: averaged over; empty for a blend, whose members have their own.
+        tuned_on: folds that chose its settings, so that its scores there are flattered.
+    """
+
+    name: str
+    probs: Probs
+    nested_pred: npt.NDArray[np.int64] | None = None
+    seeds: tuple[int, ...] = ()
+    tuned_on: tuple[int, ...] = ()
+
+
+def read_contenders(
+    prepared: Prepared,
+    names: tuple[str, str],
+    folds: Sequence[int] = (),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Contender, Contender]:
+    """Read two contenders: the same folds and, of variants, the same seeds on both sides.
+
+    Args:
+        prepared: whose rows and folds.
+        names: each a variant, specialists joined by commas, ``route:length``, or a blend that
+            ``blend`` wrote. A blend's answers are its nested ones, made again as it was made.
+        folds: only these; none takes every fold that both have.
+        on_progress: called with trials done and trials in all of a blend's search.
+
+    Raises:
+        PredictionsError: nothing in common, or results of other data, folds or recipes.
+        UsageError: a name that nothing has, or the same name twice.
+    """
+    if names[0] == names[1]:
+        raise UsageError(f"{names[0]} is named twice; name two to compare")
+    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    sides = [_find(prepared, store, name) for name in names]
+    jobs = _common_jobs(sides, names, set(folds) or set(range(prepared.folds.count)))
+    first, second = (
+        _read_variants(store, name, side, jobs, prepared)
+        if isinstance(side, _Parts)
+        else _read_blend(store, name, side, prepared, on_progress)
+        for name, side in zip(names, sides, strict=True)
+    )
+    return first, second
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The variants behind a name, and the jobs that all of them have done."""
+
+    variants: tuple[str, ...]
+    jobs: frozenset[Job]
+
+
+def _find(prepared: Prepared, store: Store, name: str) -> _Parts | Path:
+    """Return the variants behind a name, or the file that says how a blend was made."""
+    if name.startswith(ROUTE_PREFIX):
+        variants = _find_specialists(store, name.removeprefix(ROUTE_PREFIX))
+    else:
+        variants = tuple(part.strip() for part in name.split(TOGETHER) if part.strip())
+        spec = prepared.competition.submissions_dir / f"{name}.json"
+        if len(variants) == 1 and not store.keys(variants[0]) and spec.is_file():
+            return spec
+    missing = [variant for variant in variants if not store.keys(variant)]
+    if missing or not variants:
+        known = ", ".join(store.variants()) or "none yet; run: python run.py fold"
+        what = missing[0] if missing else name
+        raise UsageError(f"{what!r} has no out-of-fold rows and is no blend; variants: {known}")
+    done = [{(key.seed, key.fold) for key in store.keys(variant)} for variant in variants]
+    return _Parts(variants, frozenset(set.intersection(*done)))
+
+
+def _find_specialists(store: Store, route: str) -> tuple[str, ...]:
+    """Name the variants of the store that answer for a part of a route."""
+    found = []
+    for variant in store.variants():
+        header = store.read_header(store.keys(variant)[0])
+        if header is not None and header.route and header.route.startswith(f"{route}:"):
+            found.append(variant)
+    return tuple(found)
+
+
+def _common_jobs(
+    sides: Sequence[_Parts | Path], names: tuple[str, str], folds: set[int]
+) -> list[Job]:
+    """Return the jobs that every side of variants has done, within the folds wanted."""
+    parts = [side for side in sides if isinstance(side, _Parts)]
+    if not parts:
+        return []
+    common = sorted(
+        job for job in frozenset.intersection(*(part.jobs for part in parts)) if job[1] in folds
+    )
+    if not common:
+        has = "; ".join(
+            f"{name} has {_write_jobs(side.jobs)}"
+            for name, side in zip(names, sides, strict=True)
+            if isinstance(side, _Parts)
+        )
+        raise PredictionsError(
+            f"no seed and fold in common among folds {_write(sorted(folds))}: {has}; train one with"
+            " the other's: python run.py fold VARIANT --seeds … --folds …"
+        )
+    return common
+
+
+def _write_jobs(jobs: Iterable[Job]) -> str:
+    by_seed: dict[int, list[int]] = {}
+    for seed, fold in sorted(jobs):
+        by_seed.setdefault(seed, []).append(fold)
+    return ", ".join(f"seed {seed} folds {_write(folds)}" for seed, folds in by_seed.items()) or "–"
+
+
+def _write(items: Iterable[object]) -> str:
+    return " ".join(map(str, items))
+
+
+def _read_variants(
+    store: Store, name: str, side: _Parts, jobs: Sequence[Job], prepared: Prepared
+) -> Contender:
+    """Join the common jobs of a contender's variants into one (N, C) array."""
+    probs = np.full((len(prepared.corpus.train), len(store.labels)), np.nan, dtype=np.float32)
+    tuned_on: set[int] = set()
+    for variant in side.variants:
+        own = np.full_like(probs, np.nan)
+        headers: list[Header] = []
+        for fold in sorted({fold for _, fold in jobs}):
+            keys = [
+                ResultKey(variant, seed, job_fold) for seed, job_fold in jobs if job_fold == fold
+            ]
+            rows, answers = _read_fold(store, keys, prepared, headers)
+            own[rows] = average_in_log_space(answers)
+        both = ~np.isnan(probs[:, 0]) & ~np.isnan(own[:, 0])
+        if both.any():
+            raise UsageError(
+                f"{name}: {_write(side.variants)} answer twice for {both.sum()} rows; name one"
+                " specialist for each part, joined by commas"
+            )
+        probs = np.where(np.isnan(probs), own, probs)
+        tuned_on |= set((headers[0].variant.get("tune") or {}).get("folds", ()))
+    seeds = tuple(sorted({seed for seed, _ in jobs}))
+    return Contender(name, probs, seeds=seeds, tuned_on=tuple(sorted(tuned_on)))
+
+
+def _read_fold(
+    store: Store, keys: Sequence[ResultKey], prepared: Prepared, headers: list[Header]
+) -> tuple[npt.NDArray[np.intp], list[Probs]]:
+    """Return the rows a variant answers for in a fold, and (n, C) for each seed."""
+    row_of = {row_id: row for row, row_id in enumerate(prepared.corpus.train.ids)}
+    rows: npt.NDArray[np.intp] | None = None
+    answers = []
+    for key in keys:
+        result = store.read(key)
+        path = store.path(key)
+        headers.append(result)
+        _check_header(result, headers[0], prepared, path)
+        found = np.array([row_of.get(row_id, -1) for row_id in result.oof_ids], dtype=np.intp)
+        in_fold = found[(found >= 0) & (prepared.folds.fold_of[found] == key.fold)]
+        n_expected = int((prepared.folds.fold_of == key.fold).sum())
+        whole = result.route is not None or len(found) == n_expected
+        if len(in_fold) < len(found) or not whole or (rows is not None and set(rows) != set(found)):
+            raise PredictionsError(
+                f"{path} does not answer for the rows of fold {key.fold}; train this fold again"
+                " with --overwrite"
+            )
+        order = np.argsort(found)
+        rows = found[order]
+        answers.append(result.oof_probs[order])
+    assert rows is not None
+    return rows, answers
+
+
+def _check_header(header: Header, first: Header, prepared: Prepared, path: Path) -> None:
+    """Refuse results that were made from other data, folds or recipes than those beside them.
+
+    Raises:
+        PredictionsError: saying which, and how to mend it.
+    """
+    redo = f"run: python run.py fold {header.key.variant} --overwrite"
+    if header.data_hash != prepared.corpus.hash:
+        raise PredictionsError(f"{path} was made from other data than is there now; {redo}")
+    if header.folds_hash != prepared.folds.hash:
+        raise PredictionsError(f"{path} was made with other folds than folds.csv holds; {redo}")
+    if (header.recipe, header.route) != (first.recipe, first.route):
+        raise PredictionsError(
+            f"{path} was made by another recipe than the files beside it; {redo}"
+        )
+
+
+def _read_blend(
+    store: Store,
+    name: str,
+    path: Path,
+    prepared: Prepared,
+    on_progress: Callable[[int, int], None] | None,
+) -> Contender:
+    """Make a blend's nested answers again, as ``blend`` made them.
+
+    Its fitted answers were tuned on the very rows they would be compared on; the nested ones say
+    what it is worth.
+    """
+    spec = _read_spec(path)
+    members = _read_blend_members(store, name, spec, prepared)
+    corpus, profile = prepared.corpus, prepared.competition.profile
+    rows = build_pooled_rows(members, corpus.train.gold, profile.negative_id)
+    reweight = spec.get("reweight")
+    if reweight is not None:
+        shift = read_or_fit_shift(prepared.competition, corpus)
+        share = profile.metrics.shifted_negative_share
+        ways = build_row_weights(rows.gold, rows.negative_id, share, shift)
+        weights = choose_row_weights(ways, reweight, find_obstacle(corpus))
+        rows = replace(rows, weights=weights)
+    trials, done = int(spec["trials"]), 0
+
+    def on_trial() -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            on_progress(done, trials * prepared.folds.count)
+
+    plan = SearchPlan(trials, int(spec["seed"]), on_trial, spec.get("objective", "micro-f1"))
+    nested = estimate_nested(rows, prepared.folds.fold_of, plan)[BLEND]
+    return Contender(name, nested.probs, nested.pred)
+
+
+def _read_spec(path: Path) -> Mapping[str, Any]:
+    try:
+        spec = json.loads(path.read_text("utf-8"))
+        if spec["kind"] != "blend":
+            raise KeyError("kind")
+        for member in spec["members"]:
+            _ = member["name"], member["recipe"], member["seeds"]
+        _ = int(spec["trials"]), int(spec["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PredictionsError(
+            f"{path} does not say how a blend was made ({error!r}); only a submission that blend"
+            " wrote can be compared"
+        ) from None
+    return dict(spec)
+
+
+def _read_blend_members(
+    store: Store, name: str, spec: Mapping[str, Any], prepared: Prepared
+) -> list[Member]:
+    """Read a blend's members, in its order, if they are still what it was made of.
+
+    Raises:
+        PredictionsError: a member, the data or the folds changed since.
+    """
+    wanted: list[str] = []
+    for member in spec["members"]:
+        route = str(member["name"]).removeprefix(ROUTE_PREFIX)
+        is_route = route != member["name"]
+        wanted += _find_specialists(store, route) if is_route else [str(member["name"])]
+    by_name = {member.name: member for member in read_members(store, wanted, prepared)[0]}
+    members = []
+    for member in spec["members"]:
+        found = by_name.get(member["name"])
+        same = found is not None and found.recipe == member["recipe"]
+        if found is None or not same or list(found.seeds) != member["seeds"]:
+            raise PredictionsError(
+                f"the blend {name} was made of another {member['name']} than the store holds now;"
+                f" make it again: python run.py blend --name {name}"
+            )
+        members.append(found)
+    return members
