@@ -1,10 +1,10 @@
 """Say what predictions are worth: both keys of the leaderboard, with intervals, and compared.
 
-Stands between ``blend`` and what a person reads. Scores are plain and, where the profile expects
-another share of the negative label in the test, reweighted to that share; nothing is tuned on the
-reweighted ones.
+Stands between ``blend`` and what a person reads. Scores are plain and, beside them, of rows weighed
+to be like the test: by the share of the negative label that the profile expects there, or by the
+odds of ``shift``. Every system is drawn on the same groups, so any two can be compared.
 
-Legend: N rows, C labels.
+Legend: N rows, C labels, R replicates.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,13 @@ from competition.intervals import (
     F1_REPLICATES,
     Paired,
     Resamples,
-    auprc_interval,
+    auprc_replicates,
+    bound,
     build_resamples,
-    f1_interval,
-    paired_auprc,
-    paired_f1,
+    f1_replicates,
+    pair,
 )
-from competition.metrics import Floats, Ints, auprc, micro_f1, weights_for_negative_share
+from competition.metrics import Floats, Ints, auprc, count_hits, micro_f1
 
 MAX_WORKERS = 4  # each holds some N × C cells of its own
 
@@ -45,13 +45,34 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Shifted:
+    """Both keys on rows weighed to be like the test."""
+
+    f1: float
+    auprc: float
+
+
+@dataclass(frozen=True, eq=False)
 class Assessment:
-    """Both keys of the leaderboard; the shifted ones are None where the profile asks for none."""
+    """Both keys of the leaderboard; ``shifted`` maps each way of weighing rows to its scores.
+
+    ``f1_replicates`` and ``auprc_replicates`` (R,) are what intervals were taken from.
+    """
 
     f1: Score
     auprc: Score
-    shifted_f1: Score | None
-    shifted_auprc: Score | None
+    shifted: Mapping[str, Shifted]
+    f1_replicates: NDArray[np.float64] = field(repr=False)
+    auprc_replicates: NDArray[np.float64] = field(repr=False)
+
+    def describe(self) -> dict[str, object]:
+        """Return the scores as plain values, for JSON."""
+        described: dict[str, object] = {
+            key: {"value": each.value, "low": each.low, "high": each.high}
+            for key, each in (("f1", self.f1), ("auprc", self.auprc))
+        }
+        shifted = {key: {"f1": each.f1, "auprc": each.auprc} for key, each in self.shifted.items()}
+        return described | {"shifted": shifted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +87,34 @@ class Comparison:
 class Assessor:
     """What answers are held against: gold labels, draws of groups, and weights for the shift.
 
-    ``shift_weights`` is (N,) float64, or None where the profile expects no shift.
+    ``row_weights`` maps each way of weighing rows to (N,) float64.
     """
 
     gold: Ints
     negative_id: int | None
     for_f1: Resamples
     for_auprc: Resamples
-    shift_weights: NDArray[np.float64] | None
+    row_weights: Mapping[str, NDArray[np.float64]]
 
     def assess(self, answered: Answered) -> Assessment:
         """Score answers: (N, C) probabilities and (N,) label ids, each apart from the other."""
-        shifted = self.shift_weights
+        probs, pred = answered
+        hits = count_hits(self.gold, pred, self.negative_id)
+        for_f1 = f1_replicates(hits, self.for_f1)
+        for_auprc = auprc_replicates(self.gold, probs, self.for_auprc)
+        shifted = {
+            key: Shifted(
+                micro_f1(self.gold, pred, self.negative_id, weights),
+                auprc(self.gold, probs, weights),
+            )
+            for key, weights in self.row_weights.items()
+        }
         return Assessment(
-            self._score_f1(answered, None),
-            self._score_auprc(answered, None),
-            None if shifted is None else self._score_f1(answered, shifted),
-            None if shifted is None else self._score_auprc(answered, shifted),
+            Score(micro_f1(self.gold, pred, self.negative_id), *bound(for_f1)),
+            Score(auprc(self.gold, probs), *bound(for_auprc)),
+            shifted,
+            for_f1,
+            for_auprc,
         )
 
     def assess_all(self, answers: Mapping[str, Answered]) -> dict[str, Assessment]:
@@ -90,24 +122,25 @@ class Assessor:
         with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as workers:
             return dict(zip(answers, workers.map(self.assess, answers.values()), strict=True))
 
-    def compare(self, first: Answered, second: Answered) -> Comparison:
-        """Compare answers in pairs: first minus second."""
-        return Comparison(
-            paired_f1(self.gold, (first[1], second[1]), self.negative_id, self.for_f1),
-            paired_auprc(self.gold, (first[0], second[0]), self.for_auprc),
-        )
 
-    def _score_f1(self, answered: Answered, weights: NDArray[np.float64] | None) -> Score:
-        bounds = f1_interval(self.gold, answered[1], self.negative_id, self.for_f1, weights)
-        return Score(micro_f1(self.gold, answered[1], self.negative_id, weights), *bounds)
-
-    def _score_auprc(self, answered: Answered, weights: NDArray[np.float64] | None) -> Score:
-        bounds = auprc_interval(self.gold, answered[0], self.for_auprc, weights)
-        return Score(auprc(self.gold, answered[0], weights), *bounds)
+def compare(first: Assessment, second: Assessment) -> Comparison:
+    """Compare two systems that one assessor assessed: first minus second, draw by draw."""
+    return Comparison(
+        pair(first.f1.value - second.f1.value, first.f1_replicates - second.f1_replicates),
+        pair(
+            first.auprc.value - second.auprc.value,
+            first.auprc_replicates - second.auprc_replicates,
+        ),
+    )
 
 
 def build_assessor(
-    gold: Ints, negative_id: int | None, groups: Ints, *, shifted_share: float | None, seed: int
+    gold: Ints,
+    negative_id: int | None,
+    groups: Ints,
+    *,
+    row_weights: Mapping[str, NDArray[np.float64]],
+    seed: int,
 ) -> Assessor:
     """Prepare to score answers for the same rows again and again.
 
@@ -115,21 +148,15 @@ def build_assessor(
         gold: (N,) label ids.
         negative_id: the label micro-F1 does not count, or None.
         groups: (N,) which rows are drawn together.
-        shifted_share: share of the negative label to reweight to, or None.
+        row_weights: ways of weighing rows to be like the test, (N,) each.
         seed: of the draws.
-
-    Raises:
-        UsageError: the rows cannot be reweighted to that share.
     """
-    shifted = None
-    if shifted_share is not None:
-        shifted = weights_for_negative_share(gold, negative_id, shifted_share)
     return Assessor(
         gold,
         negative_id,
         build_resamples(groups, replicates=F1_REPLICATES, seed=seed),
         build_resamples(groups, replicates=AUPRC_REPLICATES, seed=seed),
-        shifted,
+        row_weights,
     )
 
 

@@ -10,16 +10,18 @@ Legend: M members, N rows, C labels, K folds, T test rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.aims import Point
 from competition.errors import BlendError
 from competition.metrics import Ints, decide
-from competition.pooling import PooledRows, build_pooled_rows, pool, pool_test
+from competition.pooling import PooledRows, pool, pool_test
 from competition.predictions import Member
-from competition.search import BLEND, SYSTEMS, Point, SearchPlan, fit_points
+from competition.search import BLEND, SYSTEMS, Fit, SearchPlan
+from competition.shrinkage import fit_all
 
 
 @dataclass(frozen=True)
@@ -49,46 +51,47 @@ class Estimate:
 class BlendFit:
     """A blend with what it is compared to.
 
-    ``fitted`` and ``nested`` hold one entry for each of ``search.SYSTEMS``; fitted ones were tuned
-    on the rows they answer for, nested ones were not.
+    Attributes:
+        fit: to all rows: every way of weighing, the selection, the front.
+        fitted: an estimate for each of ``search.SYSTEMS``, tuned on the rows it answers for.
+        nested: likewise, tuned on the other folds' rows.
+        single_preds: (2, M, N) label ids of each member alone, its threshold fitted and nested.
     """
 
     blend: Blend
+    fit: Fit
     fitted: Mapping[str, Estimate]
     nested: Mapping[str, Estimate]
+    single_preds: NDArray[np.int64]
 
 
-def fit_blend(
-    members: Sequence[Member],
-    gold: Ints,
-    folds: Ints,
-    negative_id: int | None,
-    plan: SearchPlan,
-) -> BlendFit:
+def fit_blend(names: Sequence[str], rows: PooledRows, plan: SearchPlan) -> BlendFit:
     """Fit a blend to all out-of-fold rows, and estimate it by refitting inside each fold.
 
     Args:
-        members: one is enough: then only its threshold is tuned.
-        gold: (N,) label ids in the order of the members' rows.
-        folds: (N,) the fold that holds each row out.
-        negative_id: the label the decision rule falls back on, or None.
+        names: of the members; one is enough: then only its threshold is tuned.
+        rows: the members', of ``build_pooled_rows``, with folds.
         plan: of each search; the nested estimate searches as long in every fold as the fit.
 
     Raises:
-        BlendError: members that cannot be blended.
+        BlendError: the rows have no folds.
     """
-    rows = build_pooled_rows(members, gold, negative_id)
-    points = fit_points(rows, plan)
-    best = points[BLEND]
+    if rows.folds is None:
+        raise BlendError("a blend is estimated across folds; hand in which fold holds each row out")
+    fit = fit_all(rows, plan)
+    best = fit.points[BLEND]
+    fits = fit_inside(rows, plan)
     return BlendFit(
         Blend(
-            tuple(member.name for member in members),
+            tuple(names),
             tuple(map(float, best.weights)),
             best.threshold,
-            negative_id,
+            rows.negative_id,
         ),
-        {name: estimate_fitted(rows, point) for name, point in points.items()},
-        estimate_nested(rows, folds, plan),
+        fit,
+        {name: estimate_fitted(rows, point) for name, point in fit.points.items()},
+        _join_systems(rows, fits),
+        np.stack([_decide_singles(rows, {None: fit}), _decide_singles(rows, fits)]),
     )
 
 
@@ -101,28 +104,58 @@ def estimate_fitted(rows: PooledRows, point: Point) -> Estimate:
 def estimate_nested(rows: PooledRows, folds: Ints, plan: SearchPlan) -> dict[str, Estimate]:
     """Answer for each fold's rows with weights, threshold and choices made on the other folds.
 
-    Everything is made anew on the other folds: the best single variant is chosen there, weights
-    are fitted and searched there, thresholds tuned there. One thing is not nested: the other
-    folds' probabilities come from models that were trained on this fold's rows. A blend has a few
-    numbers to fit, so that leak is small, and closing it would take K times the training.
+    Everything is made anew on the other folds: members are selected and the best single variant is
+    chosen there, weights are fitted and searched there, thresholds tuned there. One thing is not
+    nested: the other folds' probabilities come from models that were trained on this fold's rows.
+    A blend has a few numbers to fit, so that leak is small, and closing it would take K times the
+    training.
 
     Returns:
         An estimate for each of ``search.SYSTEMS``, with one point per fold.
     """
+    rows = replace(rows, folds=folds)
+    return _join_systems(rows, fit_inside(rows, plan))
+
+
+def fit_inside(rows: PooledRows, plan: SearchPlan) -> dict[int | None, Fit]:
+    """Fit every way of weighing to the rows outside each fold."""
+    assert rows.folds is not None
+    return {
+        int(fold): fit_all(rows.take(rows.folds != fold), plan) for fold in np.unique(rows.folds)
+    }
+
+
+def _join_systems(rows: PooledRows, fits: Mapping[int | None, Fit]) -> dict[str, Estimate]:
+    """Answer for each fold's rows with what was fitted outside it."""
     n_rows, n_labels = len(rows.gold), rows.logs.shape[1]
     probs = {name: np.empty((n_rows, n_labels), dtype=np.float32) for name in SYSTEMS}
     pred = {name: np.empty(n_rows, dtype=np.int64) for name in SYSTEMS}
-    points: dict[str, list[Point]] = {name: [] for name in SYSTEMS}
-    for fold in np.unique(folds):
-        held_out = folds == fold
-        found = fit_points(rows.take(~held_out), plan)
+    for fold, fit in fits.items():
+        held_out = np.asarray(rows.folds == fold)
         logs = rows.take(held_out).logs
-        for name, point in found.items():
+        for name, point in fit.points.items():
             answered = pool(logs, point.weights)
             probs[name][held_out] = answered
             pred[name][held_out] = decide(answered, rows.negative_id, point.threshold)
-            points[name].append(point)
-    return {name: Estimate(probs[name], pred[name], tuple(points[name])) for name in SYSTEMS}
+    points = {name: tuple(fit.points[name] for fit in fits.values()) for name in SYSTEMS}
+    return {name: Estimate(probs[name], pred[name], points[name]) for name in SYSTEMS}
+
+
+def answer_alone(rows: PooledRows, member: int) -> NDArray[np.float32]:
+    """Return a member's own probabilities, floored like all that is pooled: (N, C) float32."""
+    return pool(rows.logs[member : member + 1], np.ones(1))
+
+
+def _decide_singles(rows: PooledRows, fits: Mapping[int | None, Fit]) -> NDArray[np.int64]:
+    """Decide (M, N) label ids, each member alone; the fit under None is for all rows."""
+    preds = np.empty((len(rows.logs), len(rows.gold)), dtype=np.int64)
+    for member, pred in enumerate(preds):
+        probs = answer_alone(rows, member)
+        for fold, fit in fits.items():
+            mine = np.ones(len(pred), dtype=bool) if fold is None else rows.folds == fold
+            threshold = fit.singles[member].threshold
+            pred[mine] = decide(probs[mine], rows.negative_id, threshold)
+    return preds
 
 
 def apply_blend(

@@ -1,69 +1,148 @@
 """Blend a competition's variants from end to end: read, fit, estimate, write.
 
 What ``run.py blend`` calls. Reads members from the store, fits the blend, leaves a submission, and
-reports what it is worth beside its best variant; ``blend_tables`` shows the report.
+reports what it is worth beside its best variant and where it may mislead; ``blend_tables`` and
+``trust_tables`` show the report, ``blend_spec`` writes it down.
 
 Legend: M members, N rows, C labels, K folds.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.aims import Objective
+from competition.alarms import Alarm, find_alarms
 from competition.assessment import (
+    Answered,
     Assessment,
     Assessor,
     Comparison,
     Side,
     build_assessor,
+    compare,
     measure_shares,
     measure_side,
 )
-from competition.blend import BlendFit, Estimate, apply_blend, estimate_fitted, fit_blend
+from competition.blend import BlendFit, Estimate, answer_alone, apply_blend, fit_blend
+from competition.blend_spec import build_spec, name_blend
 from competition.errors import BlendError
 from competition.files import check_name
 from competition.folds import Prepared, read_prepared
-from competition.pooling import build_pooled_rows, check_memory
+from competition.halves import BoardRows, HalfNoise, Pair, simulate_halves
+from competition.metrics import micro_f1
+from competition.outlook import (
+    Outlook,
+    Reweight,
+    build_row_weights,
+    choose_row_weights,
+    look_ahead,
+)
+from competition.pooling import PooledRows, Weights, build_pooled_rows, check_memory
 from competition.predictions import LeftOut, Member, Store, read_members
 from competition.profile import Competition
-from competition.search import BEST_SINGLE, BLEND, CONVEX, GREEDY, UNIFORM, SearchPlan, tune_point
+from competition.search import BEST_SINGLE, BLEND, CONVEX, GREEDY, UNIFORM, SearchPlan
+from competition.shift import OnStep, Shift, find_obstacle, read_or_fit_shift
 from competition.submission import write_submission
 
-HASH_CHARS = 8
 COMPARED = (BEST_SINGLE, UNIFORM, CONVEX, GREEDY)
+
+
+@dataclass(frozen=True)
+class BlendOptions:
+    """How to blend.
+
+    Attributes:
+        trials: of each search.
+        seed: of the searches, the intervals and the simulated boards.
+        objective: what to search for.
+        reweight: fit to rows weighed to be like the test; None: all rows alike.
+        shrink: pull the searched weights back towards the convex ones, as far as folds say.
+    """
+
+    trials: int
+    seed: int
+    objective: Objective = "micro-f1"
+    reweight: Reweight | None = None
+    shrink: bool = False
+
+    def count_trials(self, n_folds: int) -> int:
+        """Return how many trials the fit and its nested estimate make."""
+        fits = 1 + n_folds
+        return self.trials * (fits + n_folds**2 if self.shrink else fits)
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a blend is made of.
+
+    Attributes:
+        rows: the members' out-of-fold rows, all counting alike, with folds.
+        row_weights: ways of weighing them to be like the test.
+        left_out: variants that are no members.
+    """
+
+    prepared: Prepared
+    members: tuple[Member, ...]
+    left_out: tuple[LeftOut, ...]
+    rows: PooledRows
+    shift: Shift | None
+    row_weights: Mapping[str, Weights]
+
+    @property
+    def names(self) -> list[str]:
+        """Return the members' names."""
+        return [member.name for member in self.members]
+
+
+@dataclass(frozen=True, eq=False)
+class Worth:
+    """What every way of weighing and every member is worth.
+
+    Attributes:
+        fitted: each of ``search.SYSTEMS``, on the rows it was tuned on.
+        nested: each of ``search.SYSTEMS``, tuned on the other folds.
+        single_fitted: each member's micro-F1 under the threshold that is best for all rows.
+        singles: each member, its threshold tuned on the other folds.
+        compared: the nested blend minus each of ``COMPARED``.
+    """
+
+    fitted: Mapping[str, Assessment]
+    nested: Mapping[str, Assessment]
+    single_fitted: Mapping[str, float]
+    singles: Mapping[str, Assessment]
+    compared: Mapping[str, Comparison]
 
 
 @dataclass(frozen=True, eq=False)
 class BlendReport:
-    """Everything ``blend`` found; ``blend_tables`` shows it.
+    """Everything ``blend`` found.
 
-    ``singles`` maps each member to its assessment under its own best threshold; ``fitted`` and
-    ``nested`` map each of ``search.SYSTEMS``; ``compared`` maps what the nested blend is compared
-    to. ``nested_weights`` is (K, M) float64; ``gold_shares`` the train rows' labels.
+    Attributes:
+        nested_weights: (K, M) float64.
+        gold_shares: of the train rows' labels.
+        outlook: what weights and ranks would be on rows like the test's.
+        noise: how far public and private halves part.
     """
 
     path: Path
+    options: BlendOptions
+    material: Material
     fit: BlendFit
-    members: tuple[Member, ...]
-    left_out: tuple[LeftOut, ...]
-    singles: Mapping[str, Assessment]
-    fitted: Mapping[str, Assessment]
-    nested: Mapping[str, Assessment]
-    compared: Mapping[str, Comparison]
+    worth: Worth
     nested_weights: NDArray[np.float64]
     oof_side: Side
     test_side: Side
     gold_shares: tuple[float, ...]
-    labels: tuple[str, ...]
-    shifted_share: float | None
+    outlook: Mapping[str, Outlook]
+    noise: tuple[HalfNoise, ...]
+    alarms: tuple[Alarm, ...]
 
 
 def run_blend(  # noqa: PLR0913 - the options of one command
@@ -75,101 +154,55 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     name: str | None,
     run: Mapping[str, Any],
     on_progress: Callable[[int, int], None] | None = None,
+    objective: Objective = "micro-f1",
+    reweight: Reweight | None = None,
+    shrink: bool = False,
+    on_step: OnStep | None = None,
 ) -> BlendReport:
     """Blend variants and leave the submission ``<name>.csv`` with its two companions.
 
     Args:
         variants: which to blend; none takes every complete one.
         trials: of each search.
-        seed: of the searches and of the intervals.
+        seed: of the searches, the intervals and the simulated boards.
         name: of the submission; None is ``name_blend``'s, so that no other blend is overwritten.
         run: provenance to keep beside the submission, time included.
         on_progress: called with trials done and trials in all.
+        objective: what to search for.
+        reweight: fit to rows weighed to be like the test.
+        shrink: pull the searched weights back towards the convex ones.
+        on_step: called while the shift is measured, with the share done and what comes next.
 
     Raises:
         BlendError: nothing can be blended, or it would not fit in memory.
         PredictionsError: a variant that was named cannot be a member.
+        UsageError: the rows cannot be weighed as asked.
     """
     if name is not None:
         check_name(name)
-    prepared = read_prepared(competition)
-    members, left_out = _read(prepared, variants)
-    gold, negative_id = prepared.corpus.train.gold, competition.profile.negative_id
-    on_trial = _count_trials(on_progress, trials * (prepared.folds.count + 1))
-    plan = SearchPlan(trials, seed, on_trial)
-    name = name or name_blend(members, trials, seed)
-    fit = fit_blend(members, gold, prepared.folds.fold_of, negative_id, plan)
-    probs, pred = apply_blend(fit.blend, members)
-    assessor = build_assessor(
-        gold,
-        negative_id,
-        prepared.groups,
-        shifted_share=competition.profile.metrics.shifted_negative_share,
-        seed=seed,
-    )
-    report = BlendReport(
-        path=competition.submissions_dir / f"{name}.csv",
-        fit=fit,
-        members=tuple(members),
-        left_out=tuple(left_out),
-        **_assess(assessor, fit, members),
-        compared=_compare(assessor, fit),
-        nested_weights=np.stack([point.weights for point in fit.nested[BLEND].points]),
-        oof_side=measure_side(_answered(fit.fitted[BLEND]), negative_id),
-        test_side=measure_side((probs, pred), negative_id),
-        gold_shares=measure_shares(gold, competition.profile.n_labels),
-        labels=competition.profile.labels,
-        shifted_share=competition.profile.metrics.shifted_negative_share,
-    )
-    spec = build_spec(report, prepared) | {"trials": trials, "seed": seed}
-    write_submission(competition, name, list(prepared.corpus.test.ids), probs, pred, spec, run)
+    options = BlendOptions(trials, seed, objective, reweight, shrink)
+    material = _gather(competition, variants, on_step)
+    obstacle = find_obstacle(material.prepared.corpus)
+    weights = choose_row_weights(material.row_weights, reweight, obstacle)
+    total = options.count_trials(material.prepared.folds.count)
+    plan = SearchPlan(trials, seed, _count_trials(on_progress, total), objective, shrink)
+    fit = fit_blend(material.names, replace(material.rows, weights=weights), plan)
+    test = apply_blend(fit.blend, material.members)
+    name = name or name_blend(material.members, options)
+    path = competition.submissions_dir / f"{name}.csv"
+    report = _build_report(path, options, material, fit, test)
+    ids = list(material.prepared.corpus.test.ids)
+    write_submission(competition, name, ids, *test, build_spec(report), run)
     return report
 
 
-def name_blend(members: Sequence[Member], trials: int, seed: int) -> str:
-    """Return a name that tells this blend from every other: ``blend-`` and a short hash."""
-    made_of = [(member.name, member.recipe, list(member.seeds)) for member in members]
-    text = json.dumps([made_of, trials, seed], ensure_ascii=False)
-    return f"blend-{hashlib.sha256(text.encode()).hexdigest()[:HASH_CHARS]}"
-
-
-def build_spec(report: BlendReport, prepared: Prepared) -> dict[str, Any]:
-    """Write down what determined a submission, and what it is estimated to be worth."""
-    blend, profile = report.fit.blend, prepared.competition.profile
-    return {
-        "kind": "blend",
-        "competition": prepared.competition.name,
-        "corpus_hash": prepared.corpus.hash,
-        "folds_hash": prepared.folds.hash,
-        "labels": list(report.labels),
-        "negative_label": profile.negative_label,
-        "threshold": blend.threshold,
-        "members": [
-            {
-                "name": member.name,
-                "weight": weight,
-                "recipe": member.recipe,
-                "route": member.route,
-                "seeds": list(member.seeds),
-            }
-            for member, weight in zip(report.members, blend.weights, strict=True)
-        ],
-        "shifted_negative_share": report.shifted_share,
-        "singles": {key: asdict(each) for key, each in report.singles.items()},
-        "fitted": {key: asdict(each) for key, each in report.fitted.items()},
-        "nested": {key: asdict(each) for key, each in report.nested.items()},
-        "nested_blend_minus": {key: asdict(each) for key, each in report.compared.items()},
-        "oof": asdict(report.oof_side),
-        "test": asdict(report.test_side),
-    }
-
-
-def _read(prepared: Prepared, variants: Sequence[str]) -> tuple[list[Member], list[LeftOut]]:
-    """Read the members, if they fit in memory."""
-    corpus, profile = prepared.corpus, prepared.competition.profile
-    store = Store(prepared.competition.oof_dir, profile.labels)
-    n_members = len(variants or store.variants())
+def _gather(competition: Competition, variants: Sequence[str], on_step: OnStep | None) -> Material:
+    """Read the members, if they fit in memory, and measure the shift."""
+    prepared = read_prepared(competition)
+    corpus, profile = prepared.corpus, competition.profile
+    store = Store(competition.oof_dir, profile.labels)
     test_shape = (prepared.folds.count, len(corpus.test), profile.n_labels)
+    n_members = len(variants or store.variants())
     check_memory(n_members, (len(corpus.train), profile.n_labels), test_shape)
     members, left_out = read_members(store, variants, prepared)
     if not members:
@@ -177,7 +210,17 @@ def _read(prepared: Prepared, variants: Sequence[str]) -> tuple[list[Member], li
         raise BlendError(
             f"no variant in {store.directory} can be blended; run: python run.py fold{reasons}"
         )
-    return members, left_out
+    rows = build_pooled_rows(members, corpus.train.gold, profile.negative_id)
+    shift = read_or_fit_shift(competition, corpus, on_step)
+    share = profile.metrics.shifted_negative_share
+    return Material(
+        prepared,
+        tuple(members),
+        tuple(left_out),
+        replace(rows, folds=prepared.folds.fold_of),
+        shift,
+        build_row_weights(rows.gold, rows.negative_id, share, shift),
+    )
 
 
 def _count_trials(
@@ -196,24 +239,71 @@ def _count_trials(
     return on_trial
 
 
-def _answered(estimate: Estimate) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _build_report(
+    path: Path,
+    options: BlendOptions,
+    material: Material,
+    fit: BlendFit,
+    test: tuple[NDArray[np.float32], NDArray[np.int64]],
+) -> BlendReport:
+    """Assess what was fitted, and look for what may mislead."""
+    rows, prepared = material.rows, material.prepared
+    assessor = build_assessor(
+        rows.gold,
+        rows.negative_id,
+        prepared.groups,
+        row_weights=material.row_weights,
+        seed=options.seed,
+    )
+    return BlendReport(
+        path=path,
+        options=options,
+        material=material,
+        fit=fit,
+        worth=_assess(assessor, rows, fit, material.names),
+        nested_weights=np.stack([point.weights for point in fit.nested[BLEND].points]),
+        oof_side=measure_side(_answered(fit.fitted[BLEND]), rows.negative_id),
+        test_side=measure_side(test, rows.negative_id),
+        gold_shares=measure_shares(rows.gold, rows.logs.shape[1]),
+        outlook=look_ahead(rows, material.row_weights),
+        noise=tuple(_simulate(material, fit, options.seed)),
+        alarms=tuple(find_alarms(material.members, rows, prepared.groups, material.row_weights)),
+    )
+
+
+def _answered(estimate: Estimate) -> Answered:
     return estimate.probs, estimate.pred
 
 
-def _assess(
-    assessor: Assessor, fit: BlendFit, members: Sequence[Member]
-) -> dict[str, dict[str, Assessment]]:
-    rows = build_pooled_rows(members, assessor.gold, assessor.negative_id)
-    singles = {}
-    for member, weights in zip(members, np.eye(len(members)), strict=True):
-        singles[member.name] = _answered(estimate_fitted(rows, tune_point(rows, weights)))
-    return {
-        "singles": assessor.assess_all(singles),
-        "fitted": assessor.assess_all({key: _answered(e) for key, e in fit.fitted.items()}),
-        "nested": assessor.assess_all({key: _answered(e) for key, e in fit.nested.items()}),
+def _assess(assessor: Assessor, rows: PooledRows, fit: BlendFit, names: Sequence[str]) -> Worth:
+    fitted_preds, nested_preds = fit.single_preds
+    alone = {
+        name: (answer_alone(rows, place), nested_preds[place]) for place, name in enumerate(names)
     }
+    nested = assessor.assess_all({key: _answered(e) for key, e in fit.nested.items()})
+    return Worth(
+        fitted=assessor.assess_all({key: _answered(e) for key, e in fit.fitted.items()}),
+        nested=nested,
+        single_fitted={
+            name: micro_f1(rows.gold, pred, rows.negative_id)
+            for name, pred in zip(names, fitted_preds, strict=True)
+        },
+        singles=assessor.assess_all(alone),
+        compared={key: compare(nested[BLEND], nested[key]) for key in COMPARED},
+    )
 
 
-def _compare(assessor: Assessor, fit: BlendFit) -> dict[str, Comparison]:
-    blend = _answered(fit.nested[BLEND])
-    return {key: assessor.compare(blend, _answered(fit.nested[key])) for key in COMPARED}
+def _simulate(material: Material, fit: BlendFit, seed: int) -> list[HalfNoise]:
+    """Simulate the public half for the blend against what it is compared to."""
+    if len(material.members) == 1:
+        return []
+    rows, profile = material.rows, material.prepared.competition.profile
+    board = BoardRows(
+        rows.gold,
+        rows.negative_id,
+        len(material.prepared.corpus.test),
+        profile.metrics.shifted_negative_share,
+    )
+    answers = {key: _answered(fit.nested[key]) for key in (BLEND, *COMPARED)}
+    pairs: list[Pair] = [(BLEND, key) for key in COMPARED]
+    return simulate_halves(board, answers, pairs, seed=seed)

@@ -1,37 +1,49 @@
-"""Show a blend for a person: is it worth more than its best variant, and where may it mislead.
+"""Show a blend for a person: is it worth more than its best variant, and what is in it.
 
 Stands after ``blend_report`` on the way of a row; nothing here is fitted, scored or written.
+``trust_tables`` shows where it may mislead.
 
 Legend: K folds, M members.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from competition.assessment import Assessment, Side
+from competition.assessment import Assessment, Comparison, compare
 from competition.blend_report import BlendReport
+from competition.blend_spec import describe_left_out
 from competition.console import Column, Table
 from competition.intervals import Paired
-from competition.search import BEST_SINGLE, BLEND, CONVEX, UNIFORM
+from competition.search import BEST_SINGLE, BLEND, CONVEX, SYSTEMS, UNIFORM
+from competition.trust_tables import build_trust_tables
 
-SHARES_SHOWN = 8
-POSITIVE_TOLERANCE = 0.10  # share of positive labels, out-of-fold against test
-CONFIDENCE_TOLERANCE = 0.03  # mean confidence, likewise
-NOISE_SDS = 3  # and at least this many standard deviations of the difference
+FRONT_SHOWN = 8
+
+
+def build_blend_tables(report: BlendReport) -> list[Table]:
+    """Show a blend: members, every way of weighing, what to doubt, and what was left out."""
+    tables = [_members_table(report), _systems_table(report)]
+    if report.options.objective == "both":
+        tables.append(_front_table(report))
+    tables += build_trust_tables(report)
+    left_out = describe_left_out(report)
+    if left_out:
+        columns = [Column("name", "variant"), Column("reason", "why it is left out")]
+        tables.append(Table("left_out", "Left out", columns, left_out))
+    return tables
 
 
 def judge_blend(report: BlendReport) -> list[str]:
     """Say in words whether the nested blend beats the best single variant and the uniform mean."""
-    if len(report.members) == 1:
-        return [f"Only {report.members[0].name} is there to blend: just its threshold was tuned."]
+    names, worth = report.material.names, report.worth
+    if len(names) == 1:
+        return [f"Only {names[0]} is there to blend: just its threshold was tuned."]
     lines = []
     for key, name in ((BEST_SINGLE, "best single variant"), (UNIFORM, "uniform mean")):
-        paired = report.compared[key].f1
+        paired = worth.compared[key].f1
         figures = _write_paired(paired)
         if paired.low > 0:
             lines.append(f"The blend beats the {name} in truth, by {figures}.")
@@ -39,52 +51,19 @@ def judge_blend(report: BlendReport) -> list[str]:
             lines.append(f"The blend is worse than the {name}, by {figures}: submit that instead.")
         else:
             lines.append(f"The blend does not beat the {name} beyond doubt: {figures}.")
-    convex = report.compared[CONVEX].f1
+    convex = worth.compared[CONVEX].f1
     if convex.difference < 0:
         lines.append(
             "The convex weights alone do as well nested, so the search overfits: the blend minus"
             f" them is {_write_paired(convex)}."
         )
-    fitted, nested = report.fitted[BLEND].f1.value, report.nested[BLEND].f1.value
+    fitted, nested = worth.fitted[BLEND], worth.nested[BLEND]
     lines.append(
-        f"Fitted micro-F1 is {100 * (fitted - nested):+.2f} against nested: what tuning on the same"
-        " rows adds on paper."
+        f"Optimism, fitted minus nested: {100 * (fitted.f1.value - nested.f1.value):+.2f} micro-F1"
+        f" and {100 * (fitted.auprc.value - nested.auprc.value):+.2f} AUPRC, what tuning on the"
+        " same rows adds on paper."
     )
     return lines
-
-
-def find_partings(oof: Side, test: Side) -> list[str]:
-    """Warn where the blend answers test rows otherwise than out-of-fold rows."""
-    per_row = 1 / oof.n_rows + 1 / test.n_rows
-    found = []
-    share = oof.positive_share
-    noise = NOISE_SDS * math.sqrt(share * (1 - share) * per_row)
-    if abs(test.positive_share - share) > max(POSITIVE_TOLERANCE, noise):
-        found.append(
-            f"Warning: {100 * test.positive_share:.1f}% of test rows get a positive label, and"
-            f" {100 * share:.1f}% of out-of-fold rows: the test is another mix of rows, or the"
-            " threshold misfires on averaged models. Out-of-fold scores do not foretell the board."
-        )
-    # a probability's standard deviation is at most a half
-    noise = NOISE_SDS * 0.5 * math.sqrt(per_row)
-    if abs(test.confidence - oof.confidence) > max(CONFIDENCE_TOLERANCE, noise):
-        found.append(
-            f"Warning: mean confidence is {100 * test.confidence:.1f}% on test rows and"
-            f" {100 * oof.confidence:.1f}% out-of-fold: test rows are unlike the train rows, or a"
-            " member has seen its out-of-fold rows."
-        )
-    return found
-
-
-def build_blend_tables(report: BlendReport) -> list[Table]:
-    """Show a blend: members, what it is compared to, label shares, and what was left out."""
-    tables = [_members_table(report), _systems_table(report), _compared_table(report)]
-    tables += [_sides_table(report), _shares_table(report)]
-    if report.left_out:
-        columns = [Column("name", "variant"), Column("reason", "why it is left out")]
-        rows = [asdict(each) for each in report.left_out]
-        tables.append(Table("left_out", "Left out", columns, rows))
-    return tables
 
 
 def _write_paired(paired: Paired) -> str:
@@ -94,141 +73,133 @@ def _write_paired(paired: Paired) -> str:
     )
 
 
-def _score_columns(shifted_share: float | None, *, intervals: bool = True) -> list[Column]:
-    """Columns for what ``_score_row`` holds; the rest of it stays in the JSON."""
-    columns = [
-        Column("f1", "F1", "score"),
-        Column("f1_interval", "95%", "interval"),
-        Column("auprc", "AUPRC", "score"),
-        Column("auprc_interval", "95%", "interval"),
-    ]
-    if not intervals:
-        columns = [column for column in columns if column.kind == "score"]
-    if shifted_share is not None:
-        at = f"at {100 * shifted_share:.0f}%"
-        columns += [
-            Column("shifted_f1", f"F1 {at}", "score"),
-            Column("shifted_auprc", f"AUPRC {at}", "score"),
-        ]
-    return columns
-
-
-def _score_row(assessment: Assessment) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for key in ("f1", "auprc", "shifted_f1", "shifted_auprc"):
-        score = getattr(assessment, key)
-        if score is not None:
-            row |= {key: score.value, f"{key}_interval": (score.low, score.high)}
-    return row
-
-
 def _members_table(report: BlendReport) -> Table:
     columns = [
         Column("name", "member"),
         Column("weight", "weight", "number"),
-        *_score_columns(report.shifted_share, intervals=False),
+        Column("nested_weights", "in the folds"),
+        Column("why", "why"),
     ]
     rows = []
-    for index, (member, weight) in enumerate(
-        zip(report.members, report.fit.blend.weights, strict=True)
-    ):
-        refitted = report.nested_weights[:, index]
+    for place, member in enumerate(report.material.members):
+        refitted = report.nested_weights[:, place]
         rows.append(
             {
                 "name": member.name,
-                "weight": weight,
+                "weight": report.fit.blend.weights[place],
                 "nested_weights": f"{refitted.min():.2f}–{refitted.max():.2f}",
-                **_score_row(report.singles[member.name]),
                 "why": member.why,
             }
         )
-    dropped = [row["name"] for row in rows if row["weight"] == 0]
-    notes = ["Each member's score is under its own best threshold, tuned on the same rows."]
-    if dropped:
-        notes.append(f"Weight 0, the blend is no better with them: {', '.join(dropped)}.")
+    notes = []
+    if report.fit.blend.threshold is not None:
+        notes.append(
+            "Decision: the best positive label where the blend gives it"
+            f" {report.fit.blend.threshold:.4f} or more."
+        )
+    if report.options.reweight is not None:
+        notes.append(
+            f"Fitted to rows weighed by {report.options.reweight}: unproven. Corrections of this"
+            " kind have made submissions worse; compare it with the plain blend on the board."
+        )
+    shrinkage = report.fit.fit.shrinkage
+    if shrinkage is not None:
+        notes.append(
+            f"Pulled {shrinkage:.0%} of the way back to the convex weights, which did best on folds"
+            " not fitted to; so the fitted score may be below another's."
+        )
+    averages = [member.name for member in report.material.members if member.test_is_average]
+    if averages:
+        notes.append(
+            f"Test predictions of {', '.join(averages)} are one average, flatter than the models"
+            " that weights and threshold were fitted to; the blend is applied to it once."
+        )
     return Table("members", "Members", columns, rows, notes)
 
 
 def _systems_table(report: BlendReport) -> Table:
+    """Show each member and each way of weighing: fitted, nested, and against the best single."""
     columns = [
         Column("system", "weights"),
-        Column("estimate", "estimate"),
-        *_score_columns(report.shifted_share),
+        Column("fitted_f1", "fitted F1", "score"),
+        Column("nested_f1", "nested F1", "score"),
+        Column("f1_interval", "95%", "interval"),
+        Column("f1_gain", "over best single", "difference"),
+        Column("f1_gain_interval", "95%", "spread"),
+        Column("fitted_auprc", "fitted AUPRC", "score"),
+        Column("nested_auprc", "nested AUPRC", "score"),
+        Column("auprc_gain", "over best single", "difference"),
+        Column("auprc_gain_interval", "95%", "spread"),
     ]
-    rows = []
-    for estimate, assessed, estimates in (
-        ("fitted", report.fitted, report.fit.fitted),
-        ("nested", report.nested, report.fit.nested),
-    ):
-        for system, assessment in assessed.items():
-            found = [point.threshold for point in estimates[system].points]
-            thresholds = [threshold for threshold in found if threshold is not None]
-            threshold = float(np.mean(thresholds)) if thresholds else None
-            row = {"system": system, "estimate": estimate, "threshold": threshold}
-            rows.append(row | _score_row(assessment))
-    notes = ["All under the same decision rule. Nested: chosen and tuned on the other folds."]
-    if report.shifted_share is not None:
-        at = f"{100 * report.shifted_share:.0f}%"
-        notes.append(
-            f"At {at}: rows reweighted until {at} of them are negative; nothing is tuned so."
-        )
-    return Table("systems", "Ways of weighing", columns, rows, notes)
-
-
-def _compared_table(report: BlendReport) -> Table:
-    columns = [Column("against", "blend minus")]
-    for key, header in (("f1", "F1"), ("auprc", "AUPRC")):
-        columns.append(Column(f"{key}_difference", header, "difference"))
-        columns.append(Column(f"{key}_interval", "95%", "spread"))
+    worth = report.worth
+    single = worth.nested[BEST_SINGLE]
     rows = [
-        {"against": against}
-        | _paired_row("f1", comparison.f1)
-        | _paired_row("auprc", comparison.auprc)
-        for against, comparison in report.compared.items()
+        _system_row(name, worth.single_fitted[name], nested, nested, compare(nested, single))
+        for name, nested in worth.singles.items()
     ]
-    return Table("compared", "Nested, paired", columns, rows, judge_blend(report))
+    for name in SYSTEMS:
+        fitted, nested = worth.fitted[name], worth.nested[name]
+        found = _system_row(name, fitted.f1.value, fitted, nested, compare(nested, single))
+        points = report.fit.nested[name].points
+        thresholds = [point.threshold for point in points if point.threshold is not None]
+        found["thresholds"] = thresholds
+        rows.append(found)
+    notes = [
+        "All under one decision rule, its threshold exactly the best. Fitted: on the rows tuned on."
+        " Nested: selected, weighed and tuned on the other folds.",
+        *judge_blend(report),
+    ]
+    return Table("systems", "Members and ways of weighing", columns, rows, notes)
 
 
-def _paired_row(key: str, paired: Paired) -> dict[str, Any]:
+def _system_row(
+    name: str,
+    fitted_f1: float,
+    fitted: Assessment,
+    nested: Assessment,
+    gain: Comparison,
+) -> dict[str, Any]:
     return {
-        f"{key}_difference": paired.difference,
-        f"{key}_interval": (paired.low, paired.high),
-        f"{key}_no_better": paired.p_worse,
+        "system": name,
+        "fitted_f1": fitted_f1,
+        "nested_f1": nested.f1.value,
+        "f1_interval": (nested.f1.low, nested.f1.high),
+        "f1_optimism": fitted_f1 - nested.f1.value,
+        "f1_gain": gain.f1.difference,
+        "f1_gain_interval": (gain.f1.low, gain.f1.high),
+        "fitted_auprc": fitted.auprc.value,
+        "nested_auprc": nested.auprc.value,
+        "auprc_optimism": fitted.auprc.value - nested.auprc.value,
+        "auprc_interval": (nested.auprc.low, nested.auprc.high),
+        "auprc_gain": gain.auprc.difference,
+        "auprc_gain_interval": (gain.auprc.low, gain.auprc.high),
     }
 
 
-def _sides_table(report: BlendReport) -> Table:
+def _front_table(report: BlendReport) -> Table:
+    """Show the points that no other beats by both scores, and which was kept."""
     columns = [
-        Column("side", "rows"),
-        Column("n_rows", "count", "count"),
-        Column("positive_share", "positive labels", "share"),
-        Column("confidence", "mean confidence", "share"),
+        Column("f1", "fitted F1", "score"),
+        Column("auprc", "fitted AUPRC", "score"),
+        Column("kept", "kept"),
+        Column("weights", "weights"),
     ]
-    rows = []
-    for side, measured in (("out-of-fold", report.oof_side), ("test", report.test_side)):
-        figures = asdict(measured)
-        del figures["label_shares"]
-        rows.append({"side": side} | figures)
-    notes = find_partings(report.oof_side, report.test_side)
-    return Table("sides", "The blend's answers", columns, rows, notes)
-
-
-def _shares_table(report: BlendReport) -> Table:
-    columns = [
-        Column("label", "label"),
-        Column("gold", "train", "share"),
-        Column("oof", "out-of-fold", "share"),
-        Column("test", "test", "share"),
-        Column("difference", "test minus out-of-fold", "difference"),
+    front = report.fit.fit.front
+    kept = report.fit.fit.points[BLEND]
+    others = [each for each in front if not np.array_equal(each.weights, kept.weights)]
+    shown = [*others[:: max(1, len(others) // FRONT_SHOWN)], kept]
+    rows = [
+        {
+            "f1": point.f1,
+            "auprc": point.auprc,
+            "kept": "kept" if point is kept else "",
+            "weights": " ".join(f"{weight:.2f}" for weight in point.weights),
+        }
+        for point in sorted(shown, key=lambda point: -point.f1)
     ]
-    oof, test = report.oof_side.label_shares, report.test_side.label_shares
-    rows: list[dict[str, Any]] = [
-        {"label": label, "gold": gold, "oof": here, "test": there, "difference": there - here}
-        for label, gold, here, there in zip(
-            report.labels, report.gold_shares, oof, test, strict=True
-        )
+    notes = [
+        f"{len(front)} points that no other beats by both scores. Kept: of those whose micro-F1"
+        " reaches every comparator's, the one with the highest AUPRC, less members that it does as"
+        " well without; a last hundredth of micro-F1 is the noise of these rows."
     ]
-    rows.sort(key=lambda row: -abs(row["difference"]))
-    return Table(
-        "shares", "Predicted labels whose share differs most", columns, rows[:SHARES_SHOWN]
-    )
+    return Table("front", "Micro-F1 against AUPRC", columns, rows, notes)

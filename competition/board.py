@@ -1,7 +1,8 @@
 """The board: every variant, blend and submission of a competition, with what each scored.
 
 The end of the way of a row. Variants are scored on their out-of-fold rows under one rule, the most
-probable label; blends show what was written beside them; submissions come from the ledger.
+probable label; blends show what was written beside them; submissions come from the ledger, which is
+all that is read: nothing here asks a leaderboard.
 
 Legend: N train rows, K folds.
 """
@@ -9,14 +10,23 @@ Legend: N train rows, K folds.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from math import sqrt
 from pathlib import Path
+from statistics import median
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from competition.console import Column, Table
 from competition.errors import HarnessError
 from competition.files import sha256_of
+from competition.final_table import (
+    Specs,
+    build_final_table,
+    list_specs,
+    measure_half_variance,
+)
 from competition.folds import read_prepared
 from competition.ledger import Entry
 from competition.predictions import Store
@@ -26,14 +36,22 @@ from competition.standings import build_standings
 from competition.upload.send import TARGETS, count_quota_left, open_ledger
 from competition.upload.target import TargetOptions
 
+ENOUGH_FOR_TREND = 4  # scored submissions
+TREND = 0.015  # least change of the gap that is worth a word
+TYPICAL_DISAGREEMENT = 0.1  # of two blends, over the test rows
+
 
 def build_board_tables(competition: Competition, *, now: datetime) -> list[Table]:
     """Show variants, blends and submissions; ``now`` decides which submissions are today's."""
-    return [
+    blends = build_blends_table(competition)
+    specs = list_specs(competition.submissions_dir, blends.rows)
+    tables = [
         build_variants_table(competition),
-        build_blends_table(competition),
-        build_submissions_table(competition, now=now),
+        blends,
+        build_submissions_table(competition, specs, now=now),
     ]
+    final = _build_final_table(competition, specs)
+    return tables if final is None else [*tables, final]
 
 
 def build_variants_table(competition: Competition) -> Table:
@@ -69,17 +87,26 @@ def build_blends_table(competition: Competition) -> Table:
     if any(row.get("nested_single_f1") is not None for row in rows):
         notes.append("Best single: nested F1 of the best variant, its threshold tuned alike.")
     notes += [f"{row['name']}: {row['state']}" for row in rows if row["state"]]
+    notes += [f"{row['name']}, warning: {text}" for row in rows for text in row.get("alarms", ())]
     return Table("blends", "Blends", columns, rows, notes)
 
 
-def build_submissions_table(competition: Competition, *, now: datetime) -> Table:
-    """Show what was sent where and what it scored, in the time zone of the leaderboard."""
+def build_submissions_table(competition: Competition, specs: Specs, *, now: datetime) -> Table:
+    """Show what was sent where and what it scored, in the time zone of the leaderboard.
+
+    Args:
+        competition: whose ledger.
+        specs: what is known of the submissions, of ``list_specs``.
+        now: decides which submissions are today's.
+    """
     columns = [
         Column("time", "time"),
         Column("name", "submission"),
         Column("target", "to"),
         Column("outcome", "outcome"),
+        Column("nested_f1", "nested F1", "score"),
         Column("public_f1", "public F1", "score"),
+        Column("gap", "public minus nested", "difference"),
         Column("public_auprc", "public AUPRC", "score"),
         Column("private_f1", "private F1", "score"),
         Column("private_auprc", "private AUPRC", "score"),
@@ -90,10 +117,12 @@ def build_submissions_table(competition: Competition, *, now: datetime) -> Table
         entries, torn = ledger.read(), ledger.read_torn()
     except HarnessError as error:
         return Table("submissions", "Submissions", columns, [], [str(error)])
-    rows = [_describe_entry(entry, ZoneInfo(rules.timezone)) for entry in entries]
+    zone = ZoneInfo(rules.timezone)
+    rows = [_describe_entry(entry, zone, specs.get(entry.sha256, {})) for entry in entries]
     notes = [] if rows else ["Nothing is sent yet; run: python run.py submit"]
     unsent = [entry for entry in entries if entry.outcome != "sent"]
     notes += [f"{e.name}, {e.outcome}: {e.message or 'no answer came'}" for e in unsent]
+    notes += _tell_gaps(rows, measure_half_variance(specs))
     for name in dict.fromkeys((competition.profile.upload.default, *(e.target for e in entries))):
         if name in TARGETS:
             left = count_quota_left(competition, ledger, TARGETS[name](TargetOptions()), now)
@@ -127,7 +156,20 @@ def _describe_blend(path: Path) -> dict[str, Any]:
         "nested_single_f1": _dig(spec, "nested", BEST_SINGLE, "f1", "value"),
         "fitted_auprc": _dig(spec, "fitted", BLEND, "auprc", "value"),
         "nested_auprc": _dig(spec, "nested", BLEND, "auprc", "value"),
+        "noise": _read_noise(spec),
+        "alarms": [str(_dig(alarm, "text")) for alarm in _list(_dig(spec, "alarms"))],
     }
+
+
+def _read_noise(spec: Any) -> list[dict[str, float]]:
+    """Return the simulated halves that a spec holds, as far as they are whole."""
+    keys = ("agreement", "f1_sd")
+    found = [{key: _dig(each, key) for key in keys} for each in _list(_dig(spec, "noise"))]
+    return [each for each in found if all(isinstance(value, float) for value in each.values())]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _dig(value: Any, *keys: str) -> Any:
@@ -141,14 +183,55 @@ def _dig(value: Any, *keys: str) -> Any:
     return value
 
 
-def _describe_entry(entry: Entry, zone: ZoneInfo) -> dict[str, Any]:
+def _build_final_table(competition: Competition, specs: Specs) -> Table | None:
+    try:
+        entries = open_ledger(competition).read()
+    except HarnessError:
+        return None  # the table of submissions says what is wrong with it
+    return build_final_table(competition, entries, specs)
+
+
+def _tell_gaps(rows: Sequence[Mapping[str, Any]], half_variance: float) -> list[str]:
+    """Say how the public score stands to the nested one, and whether that changes over time.
+
+    Args:
+        rows: of the submissions, in the order they were sent.
+        half_variance: of the public half, of ``measure_half_variance``.
+    """
+    gaps = [row["gap"] for row in rows if row["gap"] is not None]
+    if not gaps:
+        return []
+    notes = [
+        "Nested F1 ranks blends, it does not foretell the board; so the gap should stay alike."
+    ]
+    if len(gaps) >= ENOUGH_FOR_TREND:
+        half = len(gaps) // 2
+        before, after = median(gaps[:half]), median(gaps[-half:])
+        noise = max(TREND, 2 * sqrt(half_variance * TYPICAL_DISAGREEMENT))
+        if before - after > noise:
+            notes.append(
+                f"Warning: the gap went from {100 * before:+.2f} to {100 * after:+.2f}: the later"
+                " blends are fitted to the out-of-fold rows' noise."
+            )
+        elif after - before > noise:
+            notes.append(
+                f"Warning: the gap went from {100 * before:+.2f} to {100 * after:+.2f}: the later"
+                " submissions may be chosen by the public half, which is no gain on the private."
+            )
+    return notes
+
+
+def _describe_entry(entry: Entry, zone: ZoneInfo, spec: Mapping[str, Any]) -> dict[str, Any]:
     public, private = entry.public or {}, entry.private or {}
+    nested, scored = spec.get("nested_f1"), public.get("micro_f1")
     return {
         "time": entry.time.astimezone(zone).strftime("%Y-%m-%d %H:%M"),
         "name": entry.name,
         "target": entry.target,
         "outcome": entry.outcome,
-        "public_f1": public.get("micro_f1"),
+        "nested_f1": nested,
+        "public_f1": scored,
+        "gap": None if nested is None or scored is None else scored - nested,
         "public_auprc": public.get("auprc"),
         "private_f1": private.get("micro_f1"),
         "private_auprc": private.get("auprc"),

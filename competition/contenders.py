@@ -259,7 +259,8 @@ def _read_blend(
         if on_progress is not None:
             on_progress(done, trials * prepared.folds.count)
 
-    plan = SearchPlan(trials, int(spec["seed"]), on_trial, spec.get("objective", "micro-f1"))
+    objective, shrink = spec.get("objective", "micro-f1"), bool(spec.get("shrink"))
+    plan = SearchPlan(trials, int(spec["seed"]), on_trial, objective, shrink)
     nested = estimate_nested(rows, prepared.folds.fold_of, plan)[BLEND]
     return Contender(name, nested.probs, nested.pred)
 

@@ -115,7 +115,7 @@ def f1_interval(
     weights: Floats | None = None,
 ) -> tuple[float, float]:
     """Bound micro-F1: the two-sided 95% percentile interval over resampled groups."""
-    return _interval(f1_replicates(count_hits(gold, pred, negative_id), resamples, weights))
+    return bound(f1_replicates(count_hits(gold, pred, negative_id), resamples, weights))
 
 
 def paired_f1(
@@ -129,7 +129,7 @@ def paired_f1(
     hits = [count_hits(gold, pred, negative_id) for pred in preds]
     first, second = (f1_replicates(h, resamples, weights) for h in hits)
     a, b = (micro_f1(gold, pred, negative_id, weights) for pred in preds)
-    return _paired(a - b, first - second)
+    return pair(a - b, first - second)
 
 
 def auprc_replicates(
@@ -172,7 +172,7 @@ def auprc_interval(
     gold: Ints, probs: Floats, resamples: Resamples, weights: Floats | None = None
 ) -> tuple[float, float]:
     """Bound AUPRC: the two-sided 95% percentile interval over resampled groups."""
-    return _interval(auprc_replicates(gold, probs, resamples, weights))
+    return bound(auprc_replicates(gold, probs, resamples, weights))
 
 
 def paired_auprc(
@@ -184,14 +184,16 @@ def paired_auprc(
     """Compare two systems' probabilities by AUPRC on the same draws; ``probs`` is (A, B)."""
     first, second = (auprc_replicates(gold, p, resamples, weights) for p in probs)
     a, b = (auprc(gold, p, weights) for p in probs)
-    return _paired(a - b, first - second)
+    return pair(a - b, first - second)
 
 
-def _interval(replicates: NDArray[np.float64]) -> tuple[float, float]:
+def bound(replicates: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the two-sided 95% percentile interval of replicates (R,)."""
     low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def _paired(difference: float, replicates: NDArray[np.float64]) -> Paired:
-    low, high = _interval(replicates)
+def pair(difference: float, replicates: NDArray[np.float64]) -> Paired:
+    """Bound a difference by its replicates (R,), taken draw by draw."""
+    low, high = bound(replicates)
     return Paired(difference, low, high, float((replicates <= 0).mean()))

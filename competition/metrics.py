@@ -152,7 +152,10 @@ def best_threshold(
 
 
 def sweep_threshold(
-    probability: Floats, is_right: NDArray[np.bool_], n_wanted: int
+    probability: Floats,
+    is_right: NDArray[np.bool_],
+    n_wanted: float,
+    weights: Floats | None = None,
 ) -> tuple[float, float]:
     """Sweep the threshold over every distinct probability of a best positive label.
 
@@ -163,7 +166,8 @@ def sweep_threshold(
     Args:
         probability: (N,) probability of each row's best positive label.
         is_right: (N,) whether that label is the gold one.
-        n_wanted: gold rows with a positive label.
+        n_wanted: gold rows with a positive label, or the sum of their weights.
+        weights: (N,) non-negative weight of each row; None counts each row once.
 
     Returns:
         The threshold, float64, and its micro-F1.
@@ -173,8 +177,13 @@ def sweep_threshold(
     order = np.argsort(probability)[::-1]
     ordered = probability[order].astype(np.float64)
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], [True]))
-    right = np.cumsum(is_right[order])[ends]
-    scores = 2.0 * right / (ends + 1 + n_wanted)
+    right: Floats
+    if weights is None:
+        right, chosen = np.cumsum(is_right[order], dtype=np.float64)[ends], ends + 1.0
+    else:
+        right = np.cumsum((weights * is_right)[order])[ends]
+        chosen = np.cumsum(weights[order])[ends]
+    scores = 2.0 * right / np.maximum(chosen + n_wanted, TINY)
     best = float(scores.max())
     lowest_in = ordered[ends]
     highest_out = np.append(ordered[ends[:-1] + 1], 0.0)

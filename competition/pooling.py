@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ from competition.metrics import Floats, Ints, sweep_threshold
 from competition.predictions import Member
 
 FLOOR = 1e-6
-BLOCK_ROWS = 2048  # rows pooled at once: C × BLOCK_ROWS floats stay in a core's cache
-COPIES_HELD = 3  # a member's out-of-fold rows: as read, as logs, and the part a nested fit takes
+BLOCK_ROWS = 8192  # rows pooled at once
+COPIES_HELD = 5  # a member's out-of-fold rows: as read, as logs, and what fits take of them
 ANSWERS_HELD = 10  # out-of-fold answers: fitted and nested, of five ways of weighing
 MEMORY_FRAC = 0.8
 MAX_CONVEX_STEPS = 200
@@ -39,18 +39,35 @@ class PooledRows:
     """The rows that weights and threshold are fitted on, or scored on.
 
     ``logs`` is (M, C, N) float32 and contiguous: with rows last, sums and maxima over labels run
-    along vectors. ``gold`` is (N,) label ids.
+    along vectors. ``gold`` is (N,) label ids. ``weights`` is (N,) float64 of mean 1, how much each
+    row counts in whatever is fitted, or None where all count alike. ``folds`` is (N,), which fold
+    held each row out, for choices that are made across folds; None where none is made.
     """
 
     logs: Logs
     gold: NDArray[np.int64]
     negative_id: int | None
+    weights: Weights | None = None
+    folds: Ints | None = None
 
     def take(self, rows: NDArray[np.bool_]) -> PooledRows:
         """Return some of the rows, copied."""
         return PooledRows(
-            np.ascontiguousarray(self.logs[:, :, rows]), self.gold[rows], self.negative_id
+            np.ascontiguousarray(self.logs[:, :, rows]),
+            self.gold[rows],
+            self.negative_id,
+            None if self.weights is None else self.weights[rows],
+            None if self.folds is None else self.folds[rows],
         )
+
+    def take_members(self, members: NDArray[np.intp]) -> PooledRows:
+        """Return all rows with some of the members, copied."""
+        return replace(self, logs=np.ascontiguousarray(self.logs[members]))
+
+    def count_wanted(self) -> float:
+        """Return how many gold rows have a positive label, weighted as the rows are."""
+        wanted = self.gold != self.negative_id
+        return float(wanted.sum() if self.weights is None else self.weights[wanted].sum())
 
 
 def build_pooled_rows(members: Sequence[Member], gold: Ints, negative_id: int | None) -> PooledRows:
@@ -132,8 +149,8 @@ def tune_threshold(rows: PooledRows, weights: Weights) -> tuple[float | None, fl
     """
     probability, is_right = decide_pool(rows, weights)
     if rows.negative_id is None:
-        return None, float(is_right.mean())
-    return sweep_threshold(probability, is_right, _count_wanted(rows))
+        return None, float(np.average(is_right, weights=rows.weights))
+    return sweep_threshold(probability, is_right, rows.count_wanted(), rows.weights)
 
 
 def decide_pool(
@@ -187,14 +204,40 @@ def measure_log_loss(rows: PooledRows, weights: Weights) -> tuple[float, Weights
     n_members, _, n_rows = rows.logs.shape
     loss, gradient = 0.0, np.zeros(n_members)
     for block, shares, total in _pool_blocks(rows.logs, weights):
-        excess = shares / total
+        excess = np.divide(shares, total, out=shares)
         places = (rows.gold[block], np.arange(len(total)))
-        loss -= float(np.log(np.maximum(excess[places], TINY), dtype=np.float64).sum())
+        losses = -np.log(np.maximum(excess[places], TINY), dtype=np.float64)
         excess[places] -= 1.0  # from here on: pooled minus gold
-        for member in range(n_members):
-            product = excess * rows.logs[member, :, block]
-            gradient[member] += product.sum(axis=1).sum(dtype=np.float64)
+        if rows.weights is not None:
+            losses *= rows.weights[block]
+            excess *= rows.weights[block].astype(np.float32)
+        loss += float(losses.sum())
+        sums = np.einsum("cn,mcn->mc", excess, rows.logs[:, :, block])
+        gradient += sums.sum(axis=1, dtype=np.float64)
     return loss / n_rows, gradient / n_rows
+
+
+def measure_curvature(
+    rows: PooledRows, weights: Weights
+) -> tuple[float, Weights, NDArray[np.float64]]:
+    """Return what ``measure_log_loss`` does and the second derivatives, (M, M) float64."""
+    loss, gradient = measure_log_loss(rows, weights)
+    n_members, _, n_rows = rows.logs.shape
+    curvature = np.zeros((n_members, n_members))
+    for block, shares, total in _pool_blocks(rows.logs, weights):
+        probs = np.divide(shares, total, out=shares)
+        logs = rows.logs[:, :, block]
+        means = np.einsum("cn,mcn->mn", probs, logs)
+        if rows.weights is not None:
+            probs *= rows.weights[block].astype(np.float32)
+        for member in range(n_members):
+            product = probs * logs[member]
+            sums = np.einsum("cn,mcn->mc", product, logs).sum(axis=1, dtype=np.float64)
+            weighted = means[member]
+            if rows.weights is not None:
+                weighted = weighted * rows.weights[block]
+            curvature[member] += sums - np.einsum("n,mn->m", weighted, means, dtype=np.float64)
+    return loss, gradient, curvature / n_rows
 
 
 def check_memory(
@@ -221,10 +264,6 @@ def check_memory(
         )
 
 
-def _count_wanted(rows: PooledRows) -> int:
-    return int((rows.gold != rows.negative_id).sum())
-
-
 def _pool_blocks(
     logs: Logs, weights: Weights
 ) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
@@ -235,15 +274,13 @@ def _pool_blocks(
         block); (n,) float32 their sum over labels.
     """
     _, n_labels, n_rows = logs.shape
-    space = np.empty((2, n_labels, min(BLOCK_ROWS, n_rows)), dtype=np.float32)
-    used = [(member, np.float32(weight)) for member, weight in enumerate(weights) if weight > 0]
+    space = np.empty((n_labels, min(BLOCK_ROWS, n_rows)), dtype=np.float32)
+    factors = np.asarray(weights, dtype=np.float32)
     for start in range(0, n_rows, BLOCK_ROWS):
         rows = slice(start, min(start + BLOCK_ROWS, n_rows))
-        pooled, scaled = space[:, :, : rows.stop - start]
-        pooled[:] = 0.0
-        for member, weight in used:
-            np.multiply(logs[member, :, rows], weight, out=scaled)
-            np.add(pooled, scaled, out=pooled)
+        pooled = space[:, : rows.stop - start]
+        # einsum sums member by member in one thread, a matrix product need not
+        np.einsum("m,mcn->cn", factors, logs[:, :, rows], out=pooled)
         np.subtract(pooled, pooled.max(axis=0), out=pooled)
         np.exp(pooled, out=pooled)
         yield rows, pooled, pooled.sum(axis=0)

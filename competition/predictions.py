@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from competition.folds import Prepared
 
 __all__ = [
+    "AVERAGE",
     "Header",
     "LeftOut",
     "Member",
@@ -32,12 +33,16 @@ __all__ = [
     "ResultKey",
     "Store",
     "average_in_log_space",
+    "find_answered_rows",
     "find_missing_folds",
+    "is_average",
+    "place_rows",
     "read_member",
     "read_members",
 ]
 
 PROBABILITY_FLOOR = 1e-6
+AVERAGE = "one average"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -48,6 +53,7 @@ class Member:
 
     oof (N, C) float32 in the order of the train rows, test (K, M, C) float32 in the order of the
     test rows; rows that a specialist does not answer for are NaN, and ``covers_all`` is False.
+    ``test_is_average`` where the K test predictions are one and the same average, imported so.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Member:
     recipe: str
     covers_all: bool
     why: str
+    test_is_average: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,7 @@ def read_member(
         lacking = "; ".join(f"seed {seed} lacks folds {_list(f)}" for seed, f in missing.items())
         raise PredictionsError(f"{variant}: {lacking}; run: python run.py fold {variant}")
     used = complete if seeds is None else [seed for seed in complete if seed in seeds]
-    answers = _answered_rows(header, prepared, variant)
+    answers = find_answered_rows(header, prepared, variant)
     per_seed = [_read_seed(store, variant, seed, prepared, answers) for seed in used]
     return Member(
         name=variant,
@@ -121,7 +128,14 @@ def read_member(
         recipe=header.recipe,
         covers_all=bool(answers[0].all() and answers[1].all()),
         why=str(header.variant.get("why", "")),
+        test_is_average=is_average(header),
     )
+
+
+def is_average(header: Header) -> bool:
+    """Say whether a result's test predictions are one average of all folds' models, imported so."""
+    imported = header.variant.get("imported")
+    return isinstance(imported, dict) and imported.get("test") == AVERAGE
 
 
 def read_members(
@@ -196,7 +210,7 @@ def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
     return first
 
 
-def _answered_rows(header: Header, prepared: Prepared, variant: str) -> tuple[Mask, Mask]:
+def find_answered_rows(header: Header, prepared: Prepared, variant: str) -> tuple[Mask, Mask]:
     """Return which train rows (N,) and test rows (M,) a variant answers for."""
     train, test = prepared.corpus.train, prepared.corpus.test
     if header.route is None:
@@ -231,14 +245,20 @@ def _read_seed(
         result = store.read(key)
         in_fold = answers[0] & (prepared.folds.fold_of == fold)
         where = f"{store.path(key)}, oof rows"
-        oof[_place(result.oof_ids, train_row, in_fold, where)] = result.oof_probs
+        oof[place_rows(result.oof_ids, train_row, in_fold, where)] = result.oof_probs
         where = f"{store.path(key)}, test rows"
-        on_test[fold, _place(result.test_ids, test_row, answers[1], where)] = result.test_probs
+        on_test[fold, place_rows(result.test_ids, test_row, answers[1], where)] = result.test_probs
     return oof, on_test
 
 
-def _place(ids: Ids, row_of: Mapping[str, int], expected: Mask, where: str) -> npt.NDArray[np.intp]:
-    """Return the corpus row of each id; the rows must be exactly the expected ones."""
+def place_rows(
+    ids: Ids, row_of: Mapping[str, int], expected: Mask, where: str
+) -> npt.NDArray[np.intp]:
+    """Return the corpus row of each id; the rows must be exactly the expected ones.
+
+    Raises:
+        PredictionsError: an id that is not expected, or one that is missing.
+    """
     rows = np.fromiter((row_of.get(row_id, -1) for row_id in ids), dtype=np.intp, count=len(ids))
     foreign = (rows < 0) | ~expected[rows]
     if foreign.any():

@@ -124,6 +124,13 @@ class Store:
         write_atomically(path, data)
         return path
 
+    def adopt(self, key: ResultKey, data: bytes, run: Mapping[str, Any]) -> Path:
+        """Leave the bytes of a result file that was checked before, its provenance first."""
+        path = self.path(key)
+        write_atomically(self.run_path(key), dump_json(run))
+        write_atomically(path, data)
+        return path
+
     def read_header(self, key: ResultKey) -> Header | None:
         """Read what a file says about itself, without its probabilities; None when it is absent.
 
@@ -147,7 +154,7 @@ class Store:
         path = self.path(key)
         if not path.is_file():
             raise PredictionsError(f"{path} does not exist; run: python run.py fold {key.variant}")
-        result = _read_result(path)
+        result = read_result(path)
         self._check_belongs(result, key, path)
         return result
 
@@ -212,8 +219,16 @@ def _read_header(path: Path) -> Header:
     return _decode_header(footer, path)
 
 
-def _read_result(path: Path) -> Result:
-    """Read a file whole.
+def is_result(path: Path) -> bool:
+    """Say whether a Parquet file is a result of this harness, whole or not."""
+    try:
+        return HEADER_KEY in (pq.read_metadata(path).metadata or {})
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+
+
+def read_result(path: Path) -> Result:
+    """Read a file whole, wherever it lies and whatever it is called.
 
     Raises:
         PredictionsError: the file is damaged or no result file, or holds rows of another fold,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from competition.blend import apply_blend, estimate_nested, fit_blend
+from competition.blend import answer_alone, apply_blend, estimate_nested, fit_blend
 from competition.errors import BlendError
 from competition.metrics import auprc, decide, micro_f1
 from competition.pooling import build_pooled_rows, pool, pool_test
 from competition.search import BEST_SINGLE, BLEND, SYSTEMS, UNIFORM, SearchPlan, fit_points
+from competition.shrinkage import SHARES, fit_all, mix_weights
 from tests.competition.planted import N_FOLDS, NEGATIVE_ID, plant
 
 PLAN = SearchPlan(trials=15, seed=0)
@@ -20,10 +23,15 @@ def planted():
     return plant(900)
 
 
+def fit_planted(planted, plan=PLAN, negative_id=NEGATIVE_ID):
+    members, gold, folds = planted
+    rows = replace(build_pooled_rows(members, gold, negative_id), folds=folds)
+    return fit_blend([member.name for member in members], rows, plan)
+
+
 @pytest.fixture(scope="module")
 def fit(planted):
-    members, gold, folds = planted
-    return fit_blend(members, gold, folds, NEGATIVE_ID, PLAN)
+    return fit_planted(planted)
 
 
 def test_the_planted_blend_beats_the_best_single_nested_too(planted, fit):
@@ -53,8 +61,9 @@ def test_probabilities_are_untouched_by_the_decision(planted, fit):
 def test_nested_answers_come_from_the_other_folds_alone(planted, fit):
     members, gold, folds = planted
     rows = build_pooled_rows(members, gold, NEGATIVE_ID)
+    rows = replace(rows, folds=folds)
     for fold in range(N_FOLDS):
-        points = fit_points(rows.take(folds != fold), PLAN)
+        points = fit_points(rows.take(folds != fold), PLAN).points
         held_out = rows.take(folds == fold)
         for name in SYSTEMS:
             probs = pool(held_out.logs, points[name].weights)
@@ -89,15 +98,14 @@ def test_the_best_single_is_chosen_inside_the_folds():
     oof[folds != 0] = 0.2
     members[1].oof[:] = oof
     members[0].oof[folds == 0] = 0.2
-    fit = fit_blend(members, gold, folds, NEGATIVE_ID, SearchPlan(0, 0))
+    fit = fit_planted((members, gold, folds), SearchPlan(0, 0))
     chosen = [int(point.weights.argmax()) for point in fit.nested[BEST_SINGLE].points]
     assert chosen[0] == 0
     assert micro_f1(gold[folds == 0], fit.nested[BEST_SINGLE].pred[folds == 0], NEGATIVE_ID) < 0.8
 
 
 def test_the_same_inputs_and_seed_give_the_same_bytes(planted, fit):
-    members, gold, folds = planted
-    again = fit_blend(members, gold, folds, NEGATIVE_ID, PLAN)
+    again = fit_planted(planted)
     assert again.blend == fit.blend
     for name in SYSTEMS:
         assert again.nested[name].probs.tobytes() == fit.nested[name].probs.tobytes()
@@ -117,8 +125,7 @@ def test_other_members_than_the_fitted_ones_are_refused(planted, fit):
 
 
 def test_without_a_negative_label_the_most_probable_label_is_taken(planted):
-    members, gold, folds = planted
-    fit = fit_blend(members, gold, folds, None, SearchPlan(5, 0))
+    fit = fit_planted(planted, SearchPlan(5, 0), None)
     assert fit.blend.threshold is None
     for estimate in (*fit.fitted.values(), *fit.nested.values()):
         assert (estimate.pred == estimate.probs.argmax(axis=1)).all()
@@ -126,7 +133,41 @@ def test_without_a_negative_label_the_most_probable_label_is_taken(planted):
 
 def test_one_member_gets_a_threshold_and_a_nested_estimate(planted):
     members, gold, folds = planted
-    fit = fit_blend(members[:1], gold, folds, NEGATIVE_ID, PLAN)
+    fit = fit_planted((members[:1], gold, folds))
     assert fit.blend.weights[0] > 0
     assert fit.blend.threshold is not None
     assert micro_f1(gold, fit.nested[BLEND].pred, NEGATIVE_ID) > 0.3
+
+
+def test_rows_without_folds_are_refused(planted):
+    members, gold, _ = planted
+    with pytest.raises(BlendError, match="across folds"):
+        fit_blend(["a"], build_pooled_rows(members[:1], gold, NEGATIVE_ID), PLAN)
+
+
+def test_each_member_alone_is_decided_by_a_threshold_of_the_other_folds(planted, fit):
+    members, gold, folds = planted
+    rows = replace(build_pooled_rows(members, gold, NEGATIVE_ID), folds=folds)
+    for place in range(len(members)):
+        probs = answer_alone(rows, place)
+        threshold = fit.fit.singles[place].threshold
+        assert (fit.single_preds[0, place] == decide(probs, NEGATIVE_ID, threshold)).all()
+        for fold in range(N_FOLDS):
+            inside = fit_points(rows.take(folds != fold), PLAN).singles[place].threshold
+            expected = decide(probs[folds == fold], NEGATIVE_ID, inside)
+            assert (fit.single_preds[1, place, folds == fold] == expected).all()
+
+
+def test_shrinking_goes_as_far_back_to_the_convex_weights_as_the_folds_say(planted):
+    members, gold, folds = planted
+    rows = replace(build_pooled_rows(members, gold, NEGATIVE_ID), folds=folds)
+    plan = SearchPlan(8, 0, shrink=True)
+    found = fit_all(rows, plan)
+    plain = fit_all(rows, replace(plan, shrink=False))
+    assert plain.shrinkage is None
+    assert found.shrinkage in SHARES
+    expected = mix_weights(plain, found.shrinkage)
+    np.testing.assert_allclose(found.points[BLEND].weights, expected)
+    convex = plain.points["convex"].weights
+    np.testing.assert_allclose(mix_weights(plain, 1.0), convex / convex.sum())
+    np.testing.assert_allclose(mix_weights(plain, 0.0), plain.points[BLEND].weights)

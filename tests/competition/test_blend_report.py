@@ -9,20 +9,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from competition import blend_report
+from competition import assessment, blend_report, halves, shift
 from competition.assessment import Side
 from competition.blend_report import run_blend
-from competition.blend_tables import build_blend_tables, find_partings, judge_blend
+from competition.blend_tables import build_blend_tables, judge_blend
 from competition.console import print_tables
 from competition.errors import BlendError, PredictionsError, UsageError
 from competition.folds import read_prepared
 from competition.predictions import Result, ResultKey, Store
 from competition.search import BEST_SINGLE, BLEND, SYSTEMS
 from competition.submission import check_submission
+from competition.trust_tables import find_partings
 from tests.competition.planted import softmax
+from tests.competition.test_predictions import fill
 
 RUN = {"time": "2026-11-01T00:00:00+09:00"}
 SIGHT = {"first": (3, 1, 0, 0), "second": (0, 1, 3, 3), "useless": (0, 0, 0, 0)}
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(halves, "REPLICATES", 5)
+    monkeypatch.setattr(assessment, "F1_REPLICATES", 50)
+    monkeypatch.setattr(assessment, "AUPRC_REPLICATES", 20)
 
 
 @pytest.fixture
@@ -30,7 +39,7 @@ def prepared(tiny_competition):
     return read_prepared(tiny_competition)
 
 
-def write_variant(prepared, name, n_folds=None):
+def write_variant(prepared, name, n_folds=None, save_as=None):
     """Leave a variant's files; its logits rise at the gold label by what it sees of it."""
     competition, corpus = prepared.competition, prepared.corpus
     labels = competition.profile.labels
@@ -42,7 +51,7 @@ def write_variant(prepared, name, n_folds=None):
         logits = rng.normal(0, 1, (len(gold), len(labels)))
         logits[np.arange(len(gold)), gold] += np.array(SIGHT[name])[gold]
         result = Result(
-            key=ResultKey(name, 1, fold),
+            key=ResultKey(save_as or name, 1, fold),
             fingerprint=f"{name} {fold}",
             recipe=f"recipe of {name}",
             variant={"why": f"why {name}"},
@@ -91,8 +100,12 @@ def test_the_json_says_what_determined_the_submission(prepared, report):
     assert spec["threshold"] == report.fit.blend.threshold
     assert set(spec["fitted"]) == set(spec["nested"]) == set(SYSTEMS)
     nested = spec["nested"][BLEND]
-    assert nested["f1"]["value"] == report.nested[BLEND].f1.value
-    assert nested["shifted_f1"]["low"] <= nested["shifted_f1"]["high"]
+    assert nested["f1"]["value"] == report.worth.nested[BLEND].f1.value
+    assert nested["f1"]["low"] <= nested["f1"]["value"] <= nested["f1"]["high"]
+    assert set(nested["shifted"]) == {"share", "odds"}
+    assert set(spec["singles"]) == set(spec["singles_fitted_f1"]) == {"first", "second", "useless"}
+    assert spec["noise"][0]["pair"] == [BLEND, BEST_SINGLE]
+    assert (spec["objective"], spec["reweight"], spec["shrink"]) == ("micro-f1", None, False)
     assert set(spec["nested_blend_minus"][BEST_SINGLE]["f1"]) == {
         "difference",
         "low",
@@ -118,7 +131,7 @@ def test_an_incomplete_variant_is_left_out_with_its_reason_or_refused_when_named
     write_variant(prepared, "first")
     write_variant(prepared, "second", n_folds=2)
     found = blend(prepared)
-    assert [each.name for each in found.left_out] == ["second"]
+    assert [each.name for each in found.material.left_out] == ["second"]
     (table,) = [table for table in build_blend_tables(found) if table.name == "left_out"]
     assert "lacks folds 2" in table.rows[0]["reason"]
     with pytest.raises(PredictionsError, match="lacks folds 2"):
@@ -157,6 +170,83 @@ def test_memory_is_asked_for_before_anything_is_read(prepared, monkeypatch):
         blend(prepared)
 
 
+def test_a_member_without_weight_stands_among_the_left_out_with_a_reason(report):
+    weights = dict(zip(report.fit.blend.members, report.fit.blend.weights, strict=True))
+    tables = {table.name: table for table in build_blend_tables(report)}
+    reasons = {row["name"]: row["reason"] for row in tables.get("left_out", report).rows}
+    assert {name for name, weight in weights.items() if weight == 0} == set(reasons)
+    assert all("gain" in reason or "lower" in reason for reason in reasons.values())
+
+
+def test_a_copy_is_left_out_and_warned_of(prepared):
+    write_variant(prepared, "first")
+    write_variant(prepared, "second")
+    write_variant(prepared, "first", save_as="first-again")
+    found = blend(prepared)
+    tables = {table.name: table for table in build_blend_tables(found)}
+    reasons = {row["name"]: row["reason"] for row in tables["left_out"].rows}
+    assert reasons["first-again"] == "a copy of first"
+    assert any("first and first-again say the same" in note for note in tables["sides"].notes)
+    spec = json.loads(found.path.with_suffix(".json").read_text())
+    assert spec["alarms"][0]["members"] == ["first", "first-again"]
+
+
+def test_rows_like_the_tests_are_shown_beside_and_fitted_to_when_asked(prepared, report):
+    tables = {table.name: table for table in build_blend_tables(report)}
+    shifted = tables["shifted"]
+    keys = [column.key for column in shifted.columns]
+    assert keys == [
+        *("system", "f1", "f1_share", "f1_odds"),
+        *("auprc", "auprc_share", "auprc_odds"),
+    ]
+    row = {row["system"]: row for row in shifted.rows}[BLEND]
+    scores = report.worth.nested[BLEND].shifted
+    assert (row["f1_share"], row["auprc_odds"]) == (scores["share"].f1, scores["odds"].auprc)
+    assert "At 60%: rows reweighted to that share of no_relation" in shifted.notes[0]
+    assert "worth" in shifted.notes[1]
+    assert {row["name"] for row in tables["outlook"].rows} == {"first", "second", "useless"}
+    found = blend(prepared, reweight="share")
+    assert found.path != report.path
+    assert found.fit.blend.threshold > report.fit.blend.threshold
+    notes = {table.name: table for table in build_blend_tables(found)}["members"].notes
+    assert any("unproven" in note for note in notes)
+    assert blend(prepared, reweight="odds").path not in {found.path, report.path}
+    with pytest.raises(UsageError, match="choose odds or share"):
+        blend(prepared, reweight="prior")
+
+
+def test_without_odds_they_are_not_shown_and_cannot_be_asked_for(prepared, monkeypatch):
+    write_variant(prepared, "first")
+    write_variant(prepared, "second")
+    monkeypatch.setattr(shift, "LEAST_ROWS", 1000)
+    tables = {table.name: table for table in build_blend_tables(blend(prepared))}
+    assert "by odds" not in str(tables["shifted"].columns)
+    assert "fewer than 1000" in tables["shifted"].notes[-1]
+    with pytest.raises(UsageError, match="one side has 20 rows"):
+        blend(prepared, reweight="odds")
+
+
+def test_both_scores_as_objective_show_the_front_and_what_was_kept(prepared, report):
+    found = blend(prepared, objective="both")
+    tables = {table.name: table for table in build_blend_tables(found)}
+    (kept,) = [row for row in tables["front"].rows if row["kept"]]
+    assert kept["f1"] == found.fit.fit.points[BLEND].f1
+    assert "reaches every comparator's" in tables["front"].notes[0]
+    assert "front" not in {table.name for table in build_blend_tables(report)}
+    assert found.path != report.path
+
+
+def test_shrinking_is_counted_and_told(prepared, report):
+    calls = []
+    found = blend(
+        prepared, trials=2, shrink=True, on_progress=lambda done, total: calls.append(total)
+    )
+    assert set(calls) == {2 * (1 + 3 + 9)}
+    assert len(calls) <= calls[0]
+    tables = {table.name: table for table in build_blend_tables(found)}
+    assert any("of the way back" in note for note in tables["members"].notes)
+
+
 def test_progress_counts_to_the_end(prepared, report):
     calls = []
     blend(prepared, on_progress=lambda done, total: calls.append((done, total)))
@@ -169,12 +259,20 @@ def test_tables_are_json_and_text(report, capsys):
     print_tables(tables, as_json=True)
     shown = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in shown["members"]["rows"]] == ["first", "second", "useless"]
-    assert len(shown["systems"]["rows"]) == 2 * len(SYSTEMS)
+    systems = {row["system"]: row for row in shown["systems"]["rows"]}
+    assert list(systems) == ["first", "second", "useless", *SYSTEMS]
     assert {row["side"] for row in shown["sides"]["rows"]} == {"out-of-fold", "test"}
-    nested = [row for row in shown["systems"]["rows"] if row["estimate"] == "nested"]
-    assert nested[-1]["f1"] == report.nested[BLEND].f1.value
+    nested, fitted = report.worth.nested[BLEND], report.worth.fitted[BLEND]
+    assert systems[BLEND]["nested_f1"] == nested.f1.value
+    assert systems[BLEND]["f1_optimism"] == fitted.f1.value - nested.f1.value
+    assert systems[BLEND]["auprc_optimism"] == fitted.auprc.value - nested.auprc.value
+    assert systems[BEST_SINGLE]["f1_gain"] == 0
+    expected = report.worth.compared[BEST_SINGLE]
+    assert systems[BLEND]["f1_gain"] == expected.f1.difference
+    assert systems[BLEND]["f1_gain_interval"] == [expected.f1.low, expected.f1.high]
+    assert systems[BLEND]["auprc_gain"] == expected.auprc.difference
     print_tables(tables, as_json=False)
-    assert "Ways of weighing" in capsys.readouterr().out
+    assert "ways of weighing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -185,8 +283,8 @@ def test_the_verdict_follows_the_interval(report, low, high, said):
     def put(comparison):
         return replace(comparison, f1=replace(comparison.f1, low=low, high=high))
 
-    compared = {key: put(each) for key, each in report.compared.items()}
-    lines = judge_blend(replace(report, compared=compared))
+    compared = {key: put(each) for key, each in report.worth.compared.items()}
+    lines = judge_blend(replace(report, worth=replace(report.worth, compared=compared)))
     assert sum(said in line for line in lines) == 2
 
 
@@ -199,3 +297,36 @@ def test_sides_that_part_are_warned_of_and_noise_is_not():
     assert [line.startswith("Warning") for line in both] == [True, True]
     assert "45.0% of test rows" in both[0]
     assert find_partings(side(0.7, 0.8, 60), side(0.55, 0.7, 20)) == []
+
+
+def test_the_command_passes_every_option_on(prepared, report, monkeypatch):
+    from typer.testing import CliRunner
+
+    from run import app
+
+    competition = prepared.competition
+    monkeypatch.setenv("COMPETITION_HOME", str(competition.home))
+    options = ["--objective", "both", "--reweight", "odds", "--shrink", "--trials", "2"]
+    own = ["--competition", str(competition.home / "tiny.toml"), "--json", "--name", "asked"]
+    done = CliRunner().invoke(app, ["blend", "first", "second", *options, *own])
+    assert done.exit_code == 0, done.output
+    assert {"members", "systems", "front", "shifted", "noise"} <= set(json.loads(done.stdout))
+    spec = json.loads((competition.submissions_dir / "asked.json").read_text())
+    assert (spec["objective"], spec["reweight"], spec["shrink"]) == ("both", "odds", True)
+    assert spec["shrinkage"] is not None
+    assert CliRunner().invoke(app, ["blend", "--objective", "accuracy", *own]).exit_code == 2
+
+
+def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreign_competition):
+    prepared = read_prepared(foreign_competition)
+    store = Store(foreign_competition.oof_dir, foreign_competition.profile.labels)
+    fill(store, prepared, "a")
+    fill(store, prepared, "b", seeds=(2,))
+    found = blend(prepared, objective="both", shrink=True, trials=3)
+    assert found.fit.blend.threshold is None
+    assert check_submission(found.path, foreign_competition).is_ok
+    tables = {table.name: table for table in build_blend_tables(found)}
+    assert "f1_odds" in tables["shifted"].rows[0]
+    assert "f1_share" not in tables["shifted"].rows[0]
+    with pytest.raises(UsageError, match=r"no metrics\.shifted_negative_share"):
+        blend(prepared, reweight="share")

@@ -161,7 +161,9 @@ def test_json_holds_plain_values(
     fill(store, prepared, "v")
     submit(tiny_competition, write(tiny_competition), SubmitOptions(), clock=lambda: NOON)
     print_tables(build_board_tables(tiny_competition, now=NOON), as_json=True)
-    assert set(json.loads(capsys.readouterr().out)) == {"variants", "blends", "submissions"}
+    assert set(json.loads(capsys.readouterr().out)) == {
+        *("variants", "blends", "submissions", "final")
+    }
 
 
 def test_a_blend_changed_by_hand_is_said_so(tiny_competition: Competition, tmp_path: Path) -> None:
@@ -207,3 +209,93 @@ def test_a_real_blend_is_shown_with_its_estimates(
     assert low <= row["nested_f1"] <= high
     report = submit(tiny_competition, None, SubmitOptions(), clock=lambda: NOON)
     assert (report.name, report.outcome) == ("mix", "sent")
+
+
+def send_scored(
+    competition: Competition, name: str, nested: float | None, public: float | None, seed: int = 0
+) -> Path:
+    """Leave a submission with its nested score and a ledger entry with its public one."""
+    path = write(competition, name, seed=seed)
+    spec_path = path.with_suffix(".json")
+    spec = json.loads(spec_path.read_text("utf-8"))
+    if nested is not None:
+        spec["nested"] = {"blend": {"f1": {"value": nested}}}
+    spec_path.write_text(json.dumps(spec), "utf-8")
+    ledger = open_ledger(competition)
+    intent = ledger.append_intent(
+        NOON,
+        {
+            "target": "kaggle",
+            "destination": "there",
+            "name": name,
+            "sha256": spec["csv_sha256"],
+            "bytes": path.stat().st_size,
+        },
+    )
+    ledger.append_receipt(intent, NOON, "sent", ref=None, message="")
+    if public is not None:
+        ledger.append_score(intent, NOON, public={"micro_f1": public, "auprc": None}, private=None)
+    return path
+
+
+def test_the_gap_between_nested_and_public_is_shown_over_time(
+    tiny_competition: Competition,
+) -> None:
+    for place, (nested, public) in enumerate(((0.7, 0.6), (0.71, 0.61), (0.73, 0.6), (0.74, 0.6))):
+        send_scored(tiny_competition, f"b{place}", nested, public, seed=place)
+    send_scored(tiny_competition, "unscored", 0.7, None, seed=9)
+    table = build(tiny_competition)["submissions"]
+    gaps = [row["gap"] for row in table.rows]
+    assert gaps[:4] == pytest.approx([-0.1, -0.1, -0.13, -0.14])
+    assert gaps[4] is None
+    assert any("from -10.00 to -13.50: the later blends are fitted" in n for n in table.notes)
+
+
+def test_a_steady_gap_and_one_that_narrows(tiny_competition: Competition) -> None:
+    for place in range(4):
+        send_scored(tiny_competition, f"b{place}", 0.7 + place / 100, 0.6 + place / 100, seed=place)
+    assert "Warning" not in " ".join(build(tiny_competition)["submissions"].notes)
+    for place in range(4, 8):
+        send_scored(tiny_competition, f"b{place}", 0.7, 0.66, seed=place)
+    assert "chosen by the public half" in " ".join(build(tiny_competition)["submissions"].notes)
+
+
+def test_the_final_picks_are_proposed_with_their_reasons(tiny_competition: Competition) -> None:
+    send_scored(tiny_competition, "steady", 0.72, 0.62, seed=1)
+    send_scored(tiny_competition, "lucky", 0.64, 0.66, seed=2)
+    send_scored(tiny_competition, "weak", 0.60, 0.50, seed=3)
+    write(tiny_competition, "never-sent", seed=4)
+    table = build(tiny_competition)["final"]
+    assert [row["pick"] for row in table.rows] == [1, 2]
+    names = [row["name"] for row in table.rows]
+    assert set(names) == {"steady", "lucky"}
+    assert "highest expected private" in table.rows[0]["reason"]
+    assert "otherwise" in table.rows[1]["reason"]
+    assert "kaggle, 2 may count" in table.title
+
+
+def test_how_many_may_count_is_the_profiles(tiny_competition: Competition) -> None:
+    rules = tiny_competition.profile.submission.model_copy(update={"final_picks": 1})
+    profile = tiny_competition.profile.model_copy(update={"submission": rules})
+    competition = replace(tiny_competition, profile=profile)
+    for place in range(3):
+        send_scored(competition, f"b{place}", 0.7, 0.6 + place / 50, seed=place)
+    assert [row["name"] for row in build(competition)["final"].rows] == ["b2"]
+
+
+def test_files_that_changed_or_are_gone_are_judged_by_what_is_known(
+    tiny_competition: Competition,
+) -> None:
+    send_scored(tiny_competition, "gone", 0.7, 0.65, seed=1).unlink()
+    send_scored(tiny_competition, "changed", 0.9, 0.55, seed=2).write_text("x", "utf-8")
+    send_scored(tiny_competition, "whole", 0.7, 0.60, seed=3)
+    table = build(tiny_competition)["final"]
+    assert {row["name"] for row in table.rows} <= {"gone", "changed", "whole"}
+    assert table.rows[0]["name"] == "gone"
+
+
+def test_without_any_estimate_nothing_is_proposed(tiny_competition: Competition) -> None:
+    send_scored(tiny_competition, "a", None, None)
+    table = build(tiny_competition)["final"]
+    assert not table.rows
+    assert "No submission has" in table.notes[0]

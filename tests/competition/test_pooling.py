@@ -19,6 +19,7 @@ from competition.pooling import (
     check_memory,
     fit_convex,
     floored_logs,
+    measure_curvature,
     measure_log_loss,
     pool,
     pool_test,
@@ -155,3 +156,50 @@ def test_what_does_not_fit_in_memory_is_refused_with_figures(monkeypatch):
     check_memory(8, (32_470, 30), (5, 7_765, 30))
     with pytest.raises(BlendError, match=r"100 members need about .* GiB .* has 8\.0"):
         check_memory(100, (1_000_000, 30), (5, 100_000, 30))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_curvature_is_the_change_of_the_gradient(rows, weighted):
+    if weighted:
+        weights = np.random.default_rng(1).uniform(0.2, 1.8, len(rows.gold))
+        rows = replace(rows, weights=weights / weights.mean())
+    loss, gradient, curvature = measure_curvature(rows, WEIGHTS)
+    expected = measure_log_loss(rows, WEIGHTS)
+    assert loss == expected[0]
+    assert (gradient == expected[1]).all()
+    np.testing.assert_allclose(curvature, curvature.T, rtol=1e-3, atol=1e-4)
+    for place, step in enumerate(0.01 * np.eye(3)):
+        above, below = (measure_log_loss(rows, WEIGHTS + s)[1] for s in (step, -step))
+        np.testing.assert_allclose((above - below) / 0.02, curvature[place], atol=4e-3)
+
+
+def test_a_weight_of_two_is_a_row_that_stands_twice(rows):
+    twice = np.concatenate([np.arange(len(rows.gold)), np.arange(200)])
+    weights = 1.0 + (np.arange(len(rows.gold)) < 200)
+    weighed = replace(rows, weights=weights / weights.mean())
+    repeated = replace(
+        rows, logs=np.ascontiguousarray(rows.logs[:, :, twice]), gold=rows.gold[twice]
+    )
+    threshold, score = tune_threshold(weighed, WEIGHTS)
+    assert (threshold, score) == pytest.approx(tune_threshold(repeated, WEIGHTS))
+    loss, gradient = measure_log_loss(weighed, WEIGHTS)
+    again = measure_log_loss(repeated, WEIGHTS)
+    assert loss == pytest.approx(again[0], rel=1e-5)
+    np.testing.assert_allclose(gradient, again[1], atol=1e-5)
+    without = tune_threshold(replace(weighed, negative_id=None), WEIGHTS)
+    assert without[1] == pytest.approx(
+        tune_threshold(replace(repeated, negative_id=None), WEIGHTS)[1]
+    )
+
+
+def test_some_rows_and_some_members_are_taken_with_all_that_belongs_to_them(rows):
+    rows = replace(rows, weights=np.arange(700.0), folds=np.arange(700) % 4)
+    some = rows.take(rows.folds == 1)
+    assert (some.gold == rows.gold[1::4]).all()
+    assert (some.weights == np.arange(700.0)[1::4]).all()
+    assert (some.folds == 1).all()
+    pair = rows.take_members(np.array([2, 0]))
+    assert (pair.logs == rows.logs[[2, 0]]).all()
+    assert (
+        pair.count_wanted() == rows.count_wanted() == rows.weights[rows.gold != NEGATIVE_ID].sum()
+    )

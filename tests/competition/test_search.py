@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from competition.metrics import auprc
+from competition.aims import Aim
+from competition.metrics import auprc, micro_f1
 from competition.pooling import build_pooled_rows, pool
 from competition.search import (
     BEST_SINGLE,
     BLEND,
+    CONVEX,
     GREEDY,
     SYSTEMS,
     UNIFORM,
@@ -20,7 +23,6 @@ from competition.search import (
     fit_points,
     search_weights,
     select_greedily,
-    tune_point,
 )
 from tests.competition.planted import NEGATIVE_ID, plant
 
@@ -32,13 +34,17 @@ def make_rows(seed=0, names=("sees-1-2", "sees-3-4", "useless"), negative_id=NEG
     return build_pooled_rows(members, gold, negative_id)
 
 
-def tune_singles(rows):
-    return [tune_point(rows, weights) for weights in np.eye(len(rows.logs))]
+def tune_singles(aim):
+    return [aim.measure(weights) for weights in np.eye(len(aim.rows.logs))]
+
+
+def everyone(rows):
+    return np.arange(len(rows.logs))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_planted_pair_beats_the_best_single_and_the_useless_member_weighs_little(seed):
-    points = fit_points(make_rows(seed), PLAN)
+    points = fit_points(make_rows(seed), PLAN).points
     blend = points[BLEND]
     assert blend.f1 > points[BEST_SINGLE].f1 + 0.05
     assert blend.weights[2] < 0.12 * blend.weights.sum()
@@ -48,7 +54,7 @@ def test_the_planted_pair_beats_the_best_single_and_the_useless_member_weighs_li
 @pytest.mark.parametrize("negative_id", [NEGATIVE_ID, None])
 @pytest.mark.parametrize("trials", [0, 3, 25])
 def test_the_blend_is_never_below_a_comparator_on_what_it_optimises(negative_id, trials):
-    points = fit_points(make_rows(negative_id=negative_id), SearchPlan(trials, 1))
+    points = fit_points(make_rows(negative_id=negative_id), SearchPlan(trials, 1)).points
     assert set(points) == set(SYSTEMS)
     for name in SYSTEMS:
         assert points[BLEND].f1 >= points[name].f1
@@ -57,19 +63,21 @@ def test_the_blend_is_never_below_a_comparator_on_what_it_optimises(negative_id,
 
 def test_comparators_are_what_they_say():
     rows = make_rows()
-    points = fit_points(rows, SearchPlan(0, 0))
+    fit = fit_points(rows, SearchPlan(0, 0))
+    points = fit.points
     assert points[UNIFORM].weights.tolist() == pytest.approx([1 / 3] * 3)
-    assert points[BEST_SINGLE].f1 == max(point.f1 for point in tune_singles(rows))
+    assert points[BEST_SINGLE].f1 == max(point.f1 for point in fit.singles)
+    assert [single.f1 for single in fit.singles] == [p.f1 for p in tune_singles(Aim(rows))]
     assert sorted(points[BEST_SINGLE].weights) == [0, 0, 1]
     assert points[GREEDY].weights.sum() == pytest.approx(1)
     for point in points.values():
-        assert tune_point(rows, point.weights).f1 == point.f1
+        assert Aim(rows).measure(point.weights).f1 == point.f1
 
 
 def test_one_member_is_tuned_alone_without_a_search():
     calls = []
     plan = SearchPlan(10, 0, lambda: calls.append(1))
-    points = fit_points(make_rows(names=("sees-1-2",)), plan)
+    points = fit_points(make_rows(names=("sees-1-2",)), plan).points
     for point in points.values():
         assert point.f1 <= points[BLEND].f1
     assert points[BEST_SINGLE].weights.tolist() == [1.0]
@@ -77,22 +85,34 @@ def test_one_member_is_tuned_alone_without_a_search():
 
 
 def test_greedy_selection_starts_from_the_best_and_never_falls_below_it():
-    rows = make_rows()
-    singles = tune_singles(rows)
-    found = select_greedily(rows, singles)
+    aim = Aim(make_rows())
+    singles = tune_singles(aim)
+    found = select_greedily(aim, singles)
     assert found.f1 > max(point.f1 for point in singles)
-    worst = make_rows(names=("useless", "useless"))
+    worst = Aim(make_rows(names=("useless", "useless")))
     singles = tune_singles(worst)
     assert select_greedily(worst, singles).f1 >= max(point.f1 for point in singles)
 
 
 def test_the_search_tries_its_starts_first_and_counts_every_trial():
     rows = make_rows()
-    starts = [*tune_singles(rows), tune_point(rows, np.array([0.8, 0.9, 0.0]))]
+    aim = Aim(rows)
+    starts = [aim.measure(np.array([0.4, 0.6, 0.0])), *tune_singles(aim)]
     calls = []
-    found = search_weights(rows, starts, SearchPlan(4, 0, lambda: calls.append(1)))
-    assert len(calls) == 4
-    assert found.f1 == max(start.f1 for start in starts)
+    plan = SearchPlan(4, 0, lambda: calls.append(1))
+    found = search_weights(aim, starts, everyone(rows), plan)
+    assert len(calls) == len(found) == 4
+    np.testing.assert_allclose([p.weights for p in found], [p.weights for p in starts])
+
+
+def test_the_search_weighs_kept_members_only_and_its_weights_sum_to_one():
+    rows = make_rows()
+    aim = Aim(rows)
+    starts = [aim.measure(np.array([0.9, 0.9, 0.0])), *tune_singles(aim)]
+    found = search_weights(aim, starts, np.array([0, 1]), SearchPlan(8, 0))
+    weights = np.array([point.weights for point in found])
+    assert not weights[:, 2].any()
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0)
 
 
 def test_the_same_seed_finds_the_same_and_optuna_stays_silent(caplog, capfd):
@@ -100,11 +120,13 @@ def test_the_same_seed_finds_the_same_and_optuna_stays_silent(caplog, capfd):
 
     before = optuna.logging.get_verbosity()
     rows = make_rows()
-    singles = tune_singles(rows)
+    aim = Aim(rows)
+    singles = tune_singles(aim)
     with caplog.at_level(logging.INFO):
-        first, again = (search_weights(rows, singles, PLAN) for _ in range(2))
-    assert first.weights.tobytes() == again.weights.tobytes()
-    assert first.threshold == again.threshold
+        first, again = (search_weights(aim, singles, everyone(rows), PLAN) for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        assert one.weights.tobytes() == other.weights.tobytes()
+        assert one.threshold == other.threshold
     assert "".join(capfd.readouterr()) == ""
     assert not caplog.records
     assert optuna.logging.get_verbosity() == before
@@ -112,14 +134,61 @@ def test_the_same_seed_finds_the_same_and_optuna_stays_silent(caplog, capfd):
 
 def test_a_member_without_use_is_dropped_and_one_of_use_is_kept():
     rows = make_rows()
-    copies = build_pooled_rows(plant(1200)[0][:2], rows.gold, NEGATIVE_ID)
-    good = tune_point(copies, np.array([1.0, 1.0]))
-    assert (drop_members(copies, good).weights > 0).all()
-    burdened = tune_point(rows, np.array([0.9, 0.9, 0.5]))
-    lighter = drop_members(rows, burdened)
+    pair = build_pooled_rows(plant(1200)[0][:2], rows.gold, NEGATIVE_ID)
+    good = Aim(pair).measure(np.array([1.0, 1.0]))
+    assert (drop_members(Aim(pair), good).weights > 0).all()
+    aim = Aim(rows)
+    burdened = aim.measure(np.array([0.9, 0.9, 0.5]))
+    lighter = drop_members(aim, burdened)
     assert lighter.weights[2] == 0
     assert lighter.f1 >= burdened.f1
     assert auprc(rows.gold, pool(rows.logs, lighter.weights)) >= auprc(
         rows.gold, pool(rows.logs, burdened.weights)
     )
-    assert (drop_members(rows, tune_singles(rows)[0]).weights > 0).sum() == 1
+    assert (drop_members(aim, tune_singles(aim)[0]).weights > 0).sum() == 1
+
+
+def test_an_objective_is_best_at_what_it_aims_at():
+    rows = make_rows()
+    fits = {aim: fit_points(rows, SearchPlan(25, 0, None, aim)) for aim in ("auprc", "both")}
+    plain = fit_points(rows, PLAN)
+
+    def area(point):
+        return auprc(rows.gold, pool(rows.logs, point.weights))
+
+    for name in SYSTEMS:
+        assert fits["auprc"].points[BLEND].auprc >= fits["auprc"].points[name].auprc
+        assert fits["both"].points[BLEND].f1 >= fits["both"].points[name].f1
+    assert fits["auprc"].points[BLEND].auprc == area(fits["auprc"].points[BLEND])
+    assert fits["auprc"].points[BLEND].auprc >= area(plain.points[BLEND])
+    assert plain.points[BLEND].auprc is None
+
+
+def test_the_front_holds_what_none_beats_and_the_kept_point_is_not_beaten():
+    fit = fit_points(make_rows(), SearchPlan(25, 0, None, "both"))
+    front = fit.front
+    assert [p.f1 for p in front] == sorted((p.f1 for p in front), reverse=True)
+    assert [p.auprc for p in front] == sorted(p.auprc for p in front)
+    kept = fit.points[BLEND]
+    for name in (BEST_SINGLE, UNIFORM, CONVEX, GREEDY):
+        other = fit.points[name]
+        assert not (other.f1 > kept.f1)
+        assert not (other.f1 == kept.f1 and other.auprc > kept.auprc)
+
+
+def test_weighed_rows_are_what_is_fitted_and_scored():
+    rows = make_rows()
+    weights = np.where(rows.gold == NEGATIVE_ID, 2.0, 0.4)
+    weighed = replace(rows, weights=weights / weights.mean())
+    fit = fit_points(weighed, PLAN)
+    point = fit.points[BLEND]
+    probs = pool(rows.logs, point.weights)
+    pred = np.where(probs[:, 1:].max(axis=1) >= point.threshold, probs[:, 1:].argmax(axis=1) + 1, 0)
+    assert point.f1 == pytest.approx(micro_f1(rows.gold, pred, NEGATIVE_ID, weighed.weights))
+    even = np.array([1.0, 1.0, 0.0])
+    assert Aim(weighed).measure(even).threshold > Aim(rows).measure(even).threshold
+    doubled = make_rows()
+    twice = replace(doubled, weights=np.ones(len(doubled.gold)))
+    assert fit_points(twice, PLAN).points[BLEND].f1 == pytest.approx(
+        fit_points(doubled, PLAN).points[BLEND].f1
+    )

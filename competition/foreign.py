@@ -1,0 +1,341 @@
+"""Predictions that another tool made, by row id, held against this competition's rows.
+
+Before the store on the way of a row: a CSV or Parquet table ``id, split, fold, <labels…>`` becomes
+arrays in the order of the corpus, or a list of everything that is wrong with it. Columns are found
+by name, rows by id; nothing depends on the order of either.
+
+Legend: n rows of the table, N train rows, M test rows, C labels, K folds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from competition.errors import Offence
+from competition.folds import Prepared
+from competition.predictions import AVERAGE
+from competition.records import RecordReader, Report, show
+from competition.results import SUM_TOLERANCE, Ids, Probs
+
+ID, SPLIT, FOLD = "id", "split", "fold"
+OOF, TEST = "oof", "test"
+NO_FOLD = -1
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignRows:
+    """Predictions of one model for each fold, in the order of the corpus.
+
+    ``oof`` is (N, C), ``test`` (K, M, C), both float32; ``is_average`` where all K test predictions
+    are one and the same, an average; ``has_folds`` where the table says each row's fold.
+    """
+
+    oof: Probs
+    test: Probs
+    is_average: bool
+    has_folds: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The cells of a table.
+
+    ``fold`` is -1 where the cell is empty or the column absent; ``unread`` are rows with a cell
+    that is no number, which was reported.
+    """
+
+    file: str
+    ids: Ids
+    lines: list[int | None]
+    split: Ids
+    fold: NDArray[np.int64]
+    probs: NDArray[np.float64]
+    has_folds: bool
+    report: Report
+    unread: set[int] = field(default_factory=set)
+
+    def offend(
+        self, row: int | np.integer[Any], column: str | None, found: str, remedy: str
+    ) -> None:
+        """Report what is wrong with a row."""
+        place = self.lines[int(row)], column, str(self.ids[row])
+        self.report(Offence(self.file, *place, found, remedy))
+
+
+def read_foreign_rows(
+    path: Path, prepared: Prepared, report: Report, *, needs_folds: bool = True
+) -> ForeignRows | None:
+    """Read a table of predictions and check every row of it.
+
+    Args:
+        path: a ``.csv`` or ``.parquet`` file.
+        prepared: whose rows, labels and folds.
+        report: called with every offence.
+        needs_folds: whether each out-of-fold row must say its fold.
+
+    Returns:
+        None when there is an offence.
+    """
+    offences = 0
+
+    def count(offence: Offence) -> None:
+        nonlocal offences
+        offences += 1
+        report(offence)
+
+    labels = prepared.competition.profile.labels
+    read = _read_parquet if path.suffix == ".parquet" else _read_csv
+    table = read(path, labels, count)
+    if table is None:
+        return None
+    _check_probs(table)
+    oof_row, test_row = _place_rows(table, prepared)
+    _check_folds(table, oof_row, prepared, needs_folds=needs_folds)
+    is_average = _check_coverage(table, oof_row, test_row, prepared)
+    if offences:
+        return None
+    return _arrange(table, (oof_row, test_row), prepared, is_average=is_average)
+
+
+def _read_csv(path: Path, labels: Sequence[str], report: Report) -> _Table | None:
+    header = _read_header(path)
+    if not _check_columns(path, header, labels, report):
+        return None
+    leading = [ID, SPLIT, *([FOLD] if FOLD in header else [])]
+    reader = RecordReader(path, {name: name for name in (*leading, *labels)}, report)
+    lines: list[int | None] = []
+    records: list[list[str]] = []
+    for line, record in reader.read():
+        lines.append(line)
+        records.append(record)
+    if not records:
+        return None
+    cells = np.array(records, dtype=object)
+    has_folds = FOLD in header
+    table = _Table(
+        path.name,
+        cells[:, 0],
+        lines,
+        cells[:, 1],
+        np.full(len(cells), NO_FOLD),
+        np.full((len(cells), len(labels)), np.nan),
+        has_folds,
+        report,
+    )
+    if has_folds:
+        table.fold[:] = [_parse_fold(table, row, text) for row, text in enumerate(cells[:, 2])]
+    _parse_probs(table, cells[:, len(leading) :], labels)
+    return table
+
+
+def _read_header(path: Path) -> list[str]:
+    """Return the names in a CSV's first line; the reader reports what is wrong with the rest."""
+    try:
+        with path.open("rb") as stream:
+            first = stream.readline(1_000_000).decode("utf-8-sig", errors="replace")
+    except OSError:
+        return []
+    return [name.strip('"') for name in first.rstrip("\r\n").split(",")]
+
+
+def _parse_fold(table: _Table, row: int, text: str) -> int:
+    if text == "":
+        return NO_FOLD
+    if text.isdecimal() and len(text) < 10:
+        return int(text)
+    table.offend(row, FOLD, f"{show(text)} is no fold", "write a whole number from 0")
+    table.unread.add(row)
+    return NO_FOLD
+
+
+def _parse_probs(table: _Table, cells: Ids, labels: Sequence[str]) -> None:
+    for place, label in enumerate(labels):
+        column = cells[:, place]
+        try:
+            table.probs[:, place] = column.astype(np.float64)
+        except ValueError:
+            for row, text in enumerate(column):
+                try:
+                    table.probs[row, place] = float(text)
+                except ValueError:
+                    table.offend(row, label, f"{show(text)} is no number", "write a probability")
+                    table.unread.add(row)
+
+
+def _read_parquet(path: Path, labels: Sequence[str], report: Report) -> _Table | None:
+    try:
+        found = pq.read_table(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0][:200]
+        report(Offence(path.name, None, None, None, f"no Parquet file ({reason})", "send it again"))
+        return None
+    names = found.schema.names
+    if not _check_columns(path, names, labels, report):
+        return None
+    has_folds = FOLD in names
+    try:
+        probs = [found.column(label).to_numpy().astype(np.float64) for label in labels]
+        folds = found.column(FOLD).to_pandas() if has_folds else None
+        fold = (
+            np.full(found.num_rows, NO_FOLD) if folds is None else folds.fillna(NO_FOLD).astype(int)
+        )
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        report(Offence(path.name, None, None, None, f"no numbers ({error})", "write numbers"))
+        return None
+    return _Table(
+        path.name,
+        np.array([str(each) for each in found.column(ID).to_pylist()], dtype=object),
+        [None] * found.num_rows,
+        np.array([str(each) for each in found.column(SPLIT).to_pylist()], dtype=object),
+        np.asarray(fold, dtype=np.int64),
+        np.stack(probs, axis=1),
+        has_folds,
+        report,
+    )
+
+
+def _check_columns(path: Path, names: Sequence[str], labels: Sequence[str], report: Report) -> bool:
+    """Report columns that are absent, named twice or no label of the profile."""
+    if not names:
+        report(Offence(path.name, None, None, None, "no such file or no header", "check the path"))
+        return False
+    wanted = {ID, SPLIT, *labels}
+    remedy = "name one column after each label of the profile; their order does not matter"
+    wrong = [(name, "no such column") for name in (ID, SPLIT, *labels) if name not in names]
+    wrong += [(name, "the column stands twice") for name, n in Counter(names).items() if n > 1]
+    wrong += [(name, "it is no label of the profile") for name in set(names) - wanted - {FOLD}]
+    for name, found in sorted(wrong):
+        report(Offence(path.name, 1, name, None, found, remedy))
+    return not wrong
+
+
+def _check_probs(table: _Table) -> None:
+    """Report rows that are no probabilities: not finite, below 0, or with another sum than 1."""
+    probs = table.probs
+    is_odd = ~np.isfinite(probs).all(axis=1)
+    sums = np.where(is_odd, 1.0, np.nan_to_num(probs, posinf=0.0, neginf=0.0).sum(axis=1))
+    is_negative = (probs < 0).any(axis=1) & ~is_odd
+    is_off = (np.abs(sums - 1) > SUM_TOLERANCE) & ~is_negative
+    for row in np.flatnonzero(is_odd):
+        if row in table.unread:
+            continue
+        table.offend(row, None, "a probability is missing, NaN or infinite", "predict it again")
+    for row in np.flatnonzero(is_negative):
+        least = probs[row].min()
+        table.offend(row, None, f"a probability is {least:.4g}", "hand in softmax output")
+    for row in np.flatnonzero(is_off):
+        found = f"probabilities sum to {sums[row]:.4f}, not 1"
+        table.offend(row, None, found, "hand in softmax output, applied once")
+
+
+def _place_rows(table: _Table, prepared: Prepared) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (n,) the train row and (n,) the test row of each line, -1 where it is none."""
+    found = []
+    for split, rows in ((OOF, prepared.corpus.train), (TEST, prepared.corpus.test)):
+        row_of: Mapping[str, int] = {row_id: row for row, row_id in enumerate(rows.ids)}
+        is_here = table.split == split
+        place = np.full(len(table.ids), -1, dtype=np.int64)
+        place[is_here] = [row_of.get(row_id, -1) for row_id in table.ids[is_here]]
+        for row in np.flatnonzero(is_here & (place < 0)):
+            table.offend(row, ID, f"no {split} row has this id", "take the row out")
+        found.append(place)
+    for row in np.flatnonzero((table.split != OOF) & (table.split != TEST)):
+        table.offend(row, SPLIT, f"{show(table.split[row])} is no split", f"write {OOF} or {TEST}")
+    return found[0], found[1]
+
+
+def _check_folds(
+    table: _Table, oof_row: NDArray[np.int64], prepared: Prepared, *, needs_folds: bool
+) -> None:
+    """Report out-of-fold rows of another fold than ours, or of none."""
+    if not table.has_folds:
+        if needs_folds:
+            found = "no column tells which fold held a row out"
+            remedy = (
+                "add it, or show by --folds-hash that these folds were used: the hash in the"
+                " folds.json that the predictions were made with"
+            )
+            table.report(Offence(table.file, 1, FOLD, None, found, remedy))
+        return
+    here = np.flatnonzero(oof_row >= 0)
+    ours = prepared.folds.fold_of[oof_row[here]].astype(np.int64)
+    for row, fold, said in zip(here, ours, table.fold[here], strict=True):
+        if row in table.unread or said == fold:
+            continue
+        found, remedy = f"fold {said}, here it is in fold {fold}", "train on these folds.csv"
+        if said == NO_FOLD:
+            found, remedy = "no fold", f"write {fold}, if that fold's model predicted it"
+        table.offend(row, FOLD, found, f"{remedy}: rows of another fold would leak")
+
+
+def _check_coverage(
+    table: _Table,
+    oof_row: NDArray[np.int64],
+    test_row: NDArray[np.int64],
+    prepared: Prepared,
+) -> bool:
+    """Report rows that are missing or answered twice; return whether the test is one average."""
+    n_folds = prepared.folds.count
+    _count_rows(table, oof_row, prepared.corpus.train.ids, OOF)
+    in_test = test_row >= 0
+    with_fold = in_test & (table.fold != NO_FOLD)
+    if not with_fold.any():
+        _count_rows(table, test_row, prepared.corpus.test.ids, TEST)
+        return True
+    for row in np.flatnonzero(in_test & ~with_fold):
+        table.offend(row, FOLD, "no fold, other test rows have one", "give every one its fold")
+    for row in np.flatnonzero(with_fold & (table.fold >= n_folds)):
+        table.offend(row, FOLD, f"fold {table.fold[row]} of {n_folds}", "write one from 0")
+    for fold in range(n_folds):
+        of_fold = np.where(table.fold == fold, test_row, -1)
+        _count_rows(table, of_fold, prepared.corpus.test.ids, f"{TEST}, fold {fold}")
+    return False
+
+
+def _count_rows(table: _Table, place: NDArray[np.int64], ids: Ids, where: str) -> None:
+    """Report every row that stands twice and every row of the corpus that is missing."""
+    here = np.flatnonzero(place >= 0)
+    first, times = np.unique(place[here], return_index=True, return_counts=True)[1:]
+    again = np.setdiff1d(here, here[first])
+    for row in again if (times > 1).any() else ():
+        table.offend(row, ID, f"the row stands more than once ({where})", "answer each row once")
+    missing = np.setdiff1d(np.arange(len(ids)), place[here])
+    for row in missing:
+        found, remedy = f"no answer for this row ({where})", "add the row"
+        table.report(Offence(table.file, None, ID, str(ids[row]), found, remedy))
+
+
+def _arrange(
+    table: _Table,
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    prepared: Prepared,
+    *,
+    is_average: bool,
+) -> ForeignRows:
+    """Put the rows in the order of the corpus."""
+    oof_row, test_row = places
+    n_folds, n_labels = prepared.folds.count, table.probs.shape[1]
+    oof = np.empty((len(prepared.corpus.train), n_labels), dtype=np.float32)
+    test = np.empty((n_folds, len(prepared.corpus.test), n_labels), dtype=np.float32)
+    oof[oof_row[oof_row >= 0]] = table.probs[oof_row >= 0]
+    for fold in range(n_folds):
+        here = (test_row >= 0) & (is_average | (table.fold == fold))
+        test[fold, test_row[here]] = table.probs[here]
+    return ForeignRows(oof, test, is_average, table.has_folds)
+
+
+def describe_rows(rows: ForeignRows) -> dict[str, Any]:
+    """Return in words how the test rows were answered and the folds made sure of."""
+    return {
+        "test": AVERAGE if rows.is_average else "per fold",
+        "folds": "row by row" if rows.has_folds else "by hash",
+    }

@@ -1,0 +1,377 @@
+"""import: what comes from elsewhere is a member like any other, or every offence is listed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.blend_report import run_blend
+from competition.blend_tables import build_blend_tables
+from competition.errors import PredictionsError, UsageError
+from competition.folds import Prepared, read_prepared
+from competition.intake import ImportOptions, ImportReport, build_import_tables, run_import
+from competition.predictions import ResultKey, Store, average_in_log_space, read_member
+from competition.profile import Competition
+from tests.competition.test_predictions import fill, make_result
+
+RUN = {"time": "2026-11-22T12:00:00+00:00", "commit": "abc"}
+
+
+@pytest.fixture
+def prepared(tiny_competition: Competition) -> Prepared:
+    return read_prepared(tiny_competition)
+
+
+@pytest.fixture
+def store(tiny_competition: Competition) -> Store:
+    return Store(tiny_competition.oof_dir, tiny_competition.profile.labels)
+
+
+@pytest.fixture
+def theirs(tiny_competition: Competition, prepared: Prepared, tmp_path: Path) -> Path:
+    """A team-mate's folder of the variant v, seed 1."""
+    labels = tiny_competition.profile.labels
+    elsewhere = Store(tmp_path / "elsewhere", labels)
+    fill(elsewhere, prepared, "v")
+    return elsewhere.directory / "v"
+
+
+def take(prepared: Prepared, path: Path, **options: Any) -> ImportReport:
+    return run_import(prepared.competition, path, ImportOptions(run=RUN, **options))
+
+
+def make_table(theirs: Path) -> pd.DataFrame:
+    """Join a team-mate's result files to one table of id, split, fold and labels."""
+    return pd.concat([pd.read_parquet(file) for file in sorted(theirs.glob("*.parquet"))])
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> Path:
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+    return path
+
+
+def nothing_written(prepared: Prepared) -> bool:
+    return not [each for each in prepared.competition.oof_dir.iterdir() if each.is_dir()]
+
+
+def test_result_files_come_in_byte_for_byte_with_where_they_are_from(
+    prepared: Prepared, store: Store, theirs: Path
+) -> None:
+    report = take(prepared, theirs)
+    assert [each.is_new for each in report.imported] == [True] * 3
+    for fold in range(3):
+        key = ResultKey("v", 1, fold)
+        assert store.path(key).read_bytes() == (theirs / f"s1-f{fold}.parquet").read_bytes()
+        run = store.read_run(key)
+        assert run["imported_from"] == str(theirs / f"s1-f{fold}.parquet")
+        assert (run["time"], run["imported"]) == ("now", RUN)
+    again = take(prepared, theirs)
+    assert [each.is_new for each in again.imported] == [False] * 3
+    (table,) = build_import_tables(again)
+    assert (table.rows[0]["folds"], table.rows[0]["kept"]) == ("", "0 1 2")
+
+
+def test_a_whole_store_comes_in_and_a_variant_under_another_name(
+    prepared: Prepared, store: Store, theirs: Path
+) -> None:
+    fill(Store(theirs.parent, store.labels), prepared, "w", seeds=(1, 2))
+    take(prepared, theirs.parent)
+    assert store.variants() == ["v", "w"]
+    take(prepared, theirs, save_as="kims-v")
+    assert read_member(store, "kims-v", prepared).oof.tobytes() == (
+        read_member(store, "v", prepared).oof.tobytes()
+    )
+    header = store.read_header(ResultKey("kims-v", 1, 0))
+    assert header is not None
+    assert header.variant["name"] == "kims-v"
+    assert header.fingerprint == "fingerprint 1 0"
+    with pytest.raises(UsageError, match="--as names one variant"):
+        take(prepared, theirs.parent, save_as="both")
+
+
+def test_one_file_and_a_renamed_folder_are_read_by_what_they_say(
+    prepared: Prepared, store: Store, theirs: Path
+) -> None:
+    moved = theirs.rename(theirs.with_name("received from Kim"))
+    report = take(prepared, moved / "s1-f0.parquet")
+    assert [each.key for each in report.imported] == [ResultKey("v", 1, 0)]
+    assert report.notes == ("v, seed 1, lacks folds 1, 2",)
+    take(prepared, moved)
+    assert read_member(store, "v", prepared).seeds == (1,)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data_hash": "0" * 64}, "made with other data"),
+        ({"folds_hash": "0" * 64}, "other folds, so that rows would leak"),
+        (
+            {"labels": ("no_relation", "per:birthplace", "per:employer", "per:sibling")},
+            "another order",
+        ),
+        ({"labels": ("a", "b", "c", "d")}, "other labels"),
+    ],
+)
+def test_results_of_another_competition_are_refused(
+    prepared: Prepared, theirs: Path, change: dict[str, Any], said: str
+) -> None:
+    key = ResultKey("v", 1, 1)
+    result = replace(make_result(prepared, key), **change)
+    Store(theirs.parent, result.labels).write(result, {})
+    with pytest.raises(PredictionsError, match=said):
+        take(prepared, theirs)
+    assert nothing_written(prepared)
+
+
+def test_a_file_that_misses_a_row_is_refused_and_nothing_is_written(
+    prepared: Prepared, store: Store, theirs: Path
+) -> None:
+    whole = make_result(prepared, ResultKey("v", 1, 2))
+    less = replace(whole, oof_ids=whole.oof_ids[1:], oof_probs=whole.oof_probs[1:])
+    Store(theirs.parent, store.labels).write(less, {})
+    with pytest.raises(PredictionsError, match=r"1 of .* rows are missing"):
+        take(prepared, theirs)
+    assert nothing_written(prepared)
+
+
+def test_another_recipe_under_the_same_name_is_refused(
+    prepared: Prepared, store: Store, theirs: Path
+) -> None:
+    store.write(make_result(prepared, ResultKey("v", 7, 0), recipe="ours"), {})
+    with pytest.raises(PredictionsError, match="import under another name"):
+        take(prepared, theirs)
+    assert store.keys("v") == [ResultKey("v", 7, 0)]
+    take(prepared, theirs, save_as="v-kim")
+    assert len(store.keys("v-kim")) == 3
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_of_ours_comes_back_to_the_last_bit_whatever_its_order(
+    prepared: Prepared, store: Store, theirs: Path, tmp_path: Path, suffix: str
+) -> None:
+    frame = make_table(theirs).sample(frac=1, random_state=0)
+    labels = list(store.labels)
+    frame = frame[["fold", *labels[::-1], "id", "split"]]
+    report = take(prepared, write_table(frame, tmp_path / f"kim{suffix}"))
+    assert report.offences == ()
+    take(prepared, theirs)
+    ours, expected = (read_member(store, name, prepared) for name in ("kim", "v"))
+    assert ours.oof.tobytes() == expected.oof.tobytes()
+    assert ours.test.tobytes() == expected.test.tobytes()
+    assert (ours.seeds, ours.test_is_average) == ((0,), False)
+    assert ours.why == f"imported from kim{suffix}"
+    run = store.read_run(ResultKey("kim", 0, 0))
+    assert run["imported_from"] == str(tmp_path / f"kim{suffix}")
+    assert (len(run["imported_sha256"]), run["time"]) == (64, RUN["time"])
+
+
+def test_csv_and_parquet_are_the_same_recipe(
+    prepared: Prepared, store: Store, theirs: Path, tmp_path: Path
+) -> None:
+    frame = make_table(theirs)
+    for suffix in (".csv", ".parquet"):
+        report = take(prepared, write_table(frame, tmp_path / f"t{suffix}"), save_as="kim")
+    assert not any(each.is_new for each in report.imported)
+    other = frame.copy()
+    other.loc[other["split"] == "test", list(store.labels)] = 0.25
+    with pytest.raises(PredictionsError, match="another recipe"):
+        take(prepared, write_table(other, tmp_path / "other.csv"), save_as="kim")
+
+
+def test_one_average_of_the_test_is_accepted_and_said(
+    prepared: Prepared, store: Store, theirs: Path, tmp_path: Path
+) -> None:
+    take(prepared, theirs)
+    member = read_member(store, "v", prepared)
+    average = average_in_log_space(list(member.test))
+    frame = make_table(theirs)
+    oof = frame[frame["split"] == "oof"]
+    test = pd.DataFrame(average, columns=list(store.labels))
+    test = test.assign(id=prepared.corpus.test.ids, split="test", fold=None)
+    table = pd.concat([oof.astype({"fold": "Int64"}), test.astype({"fold": "Int64"})])
+    report = take(prepared, write_table(table, tmp_path / "kim.csv"))
+    assert "one average" in report.notes[0]
+    imported = read_member(store, "kim", prepared)
+    assert imported.test_is_average
+    assert (imported.test == average).all()
+    report = take(prepared, write_table(table, tmp_path / "kim2.parquet"))
+    assert read_member(store, "kim2", prepared).test_is_average
+    found = run_blend(prepared.competition, ["kim"], trials=0, seed=0, name="b", run=RUN)
+    notes = build_blend_tables(found)[0].notes
+    assert any("Test predictions of kim are one average" in note for note in notes)
+    assert json.loads(found.path.with_suffix(".json").read_text())["members"][0]["test_is_average"]
+
+
+def test_without_folds_the_hash_must_be_shown(
+    prepared: Prepared, store: Store, theirs: Path, tmp_path: Path
+) -> None:
+    frame = make_table(theirs)
+    oof, test = (frame[frame["split"] == split] for split in ("oof", "test"))
+    table = pd.concat([oof, test[test["fold"] == 0]]).drop(columns="fold")
+    path = write_table(table, tmp_path / "kim.csv")
+    report = take(prepared, path)
+    assert [each.column for each in report.offences] == ["fold"]
+    assert "--folds-hash" in report.offences[0].remedy
+    for wrong in ("0" * 64, prepared.folds.hash[:7]):
+        with pytest.raises(UsageError, match="would leak"):
+            take(prepared, path, folds_hash=wrong)
+    report = take(prepared, path, folds_hash=prepared.folds.hash[:12])
+    assert any("taken from the hash" in note for note in report.notes)
+    assert read_member(store, "kim", prepared).covers_all
+    with pytest.raises(UsageError, match="goes with a table"):
+        take(prepared, theirs, folds_hash=prepared.folds.hash)
+
+
+def spoil(frame: pd.DataFrame, labels: list[str]) -> dict[str, tuple[str, str | None]]:
+    """Break single rows of a table; return what is said of each id."""
+    oof = np.flatnonzero(frame["split"] == "oof")
+    test = np.flatnonzero(frame["split"] == "test")
+    place = {name: frame.columns.get_loc(name) for name in frame.columns}
+    said: dict[str, tuple[str, str | None]] = {}
+
+    def tell(row: int, found: str, column: str | None) -> None:
+        said[str(frame.iat[row, place["id"]])] = (found, column)
+
+    frame.iat[oof[0], place["fold"]] = (frame.iat[oof[0], place["fold"]] + 1) % 3
+    tell(oof[0], "here it is in fold", "fold")
+    frame.iat[oof[1], place[labels[0]]] = np.nan
+    tell(oof[1], "NaN or infinite", None)
+    frame.iat[oof[2], place[labels[0]]] = -0.01
+    tell(oof[2], "a probability is -0.01", None)
+    frame.iloc[oof[3], [place[label] for label in labels]] = 0.3
+    tell(oof[3], "sum to 1.2000", None)
+    frame.iat[oof[4], place["split"]] = "valid"
+    tell(oof[4], "no answer for this row (oof)", "id")
+    frame.iat[test[0], place["fold"]] = 3
+    tell(test[0], "no answer for this row (test, fold", "id")
+    return said
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_every_offence_is_listed_and_nothing_is_written(
+    prepared: Prepared, store: Store, theirs: Path, tmp_path: Path, suffix: str
+) -> None:
+    frame = make_table(theirs).reset_index(drop=True).astype({"fold": "int64"})
+    said = spoil(frame, list(store.labels))
+    if suffix == ".csv":  # where NaN is an empty cell
+        said = {
+            row_id: ("'' is no number", store.labels[0]) if "NaN" in told[0] else told
+            for row_id, told in said.items()
+        }
+    twice = frame[frame["split"] == "oof"].iloc[[10]]
+    foreign = frame[frame["split"] == "oof"].iloc[[11]].assign(id="nobody")
+    frame = pd.concat([frame, twice, foreign])
+    report = take(prepared, write_table(frame, tmp_path / f"bad{suffix}"))
+    found = {(each.id, each.column): each.found for each in report.offences}
+    for row_id, (text, column) in said.items():
+        assert text in found[row_id, column], (row_id, found)
+    assert "stands more than once" in found[twice["id"].iloc[0], "id"]
+    assert found["nobody", "id"] == "no oof row has this id"
+    assert any("'valid' is no split" in text for text in found.values())
+    assert any("fold 3 of 3" in text for text in found.values())
+    assert nothing_written(prepared)
+    if suffix == ".csv":
+        lines = [each.line for each in report.offences if "sum to 1.2" in each.found]
+        assert lines == [5]
+    (table,) = build_import_tables(report)
+    assert len(table.rows) == len(report.offences)
+    assert "nothing was imported" in table.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("per:sibling", "per:siblings", "no such column"),
+        ("per:sibling", "per:siblings", "it is no label of the profile"),
+        ("split", "part", "no such column"),
+        ("per:sibling", "per:employer", "the column stands twice"),
+    ],
+)
+def test_columns_are_found_by_name_or_named(
+    prepared: Prepared, theirs: Path, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    path = write_table(make_table(theirs), tmp_path / "kim.csv")
+    header, rest = path.read_text("utf-8").split("\n", 1)
+    path.write_text(f"{header.replace(old, new)}\n{rest}", "utf-8")
+    report = take(prepared, path)
+    assert said in {each.found for each in report.offences}
+
+
+def test_text_in_place_of_numbers_is_named(
+    prepared: Prepared, theirs: Path, tmp_path: Path
+) -> None:
+    frame = make_table(theirs).astype(object)
+    frame.iloc[4, 3] = "half"
+    frame.iloc[5, 2] = "first"
+    report = take(prepared, write_table(frame, tmp_path / "kim.csv"))
+    found = {(each.line, each.column): each.found for each in report.offences}
+    assert found[6, "per:birthplace"] == "'half' is no number"
+    assert found[7, "fold"] == "'first' is no fold"
+    (tmp_path / "kim.parquet").write_bytes(b"PAR1")
+    assert "no Parquet file" in take(prepared, tmp_path / "kim.parquet").offences[0].found
+
+
+def test_what_is_nothing_to_import_is_said(prepared: Prepared, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("x", "utf-8")
+    (tmp_path / "empty.csv").write_text("", "utf-8")
+    with pytest.raises(UsageError, match="no such file"):
+        take(prepared, tmp_path / "gone")
+    with pytest.raises(UsageError, match="holds no result files"):
+        take(prepared, tmp_path / "empty")
+    with pytest.raises(UsageError, match=r"ends in \.csv or \.parquet"):
+        take(prepared, tmp_path / "notes.txt")
+    with pytest.raises(UsageError, match="cannot be a name"):
+        take(prepared, tmp_path / "empty", save_as="../x")
+    assert take(prepared, tmp_path / "empty.csv").offences
+
+
+def test_damaged_files_are_refused(prepared: Prepared, theirs: Path) -> None:
+    file = theirs / "s1-f1.parquet"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    file.write_bytes(bytes(data))
+    with pytest.raises(PredictionsError, match="damaged"):
+        take(prepared, theirs)
+    assert nothing_written(prepared)
+
+
+def test_an_import_is_blended_like_any_other(
+    prepared: Prepared, store: Store, theirs: Path
+) -> None:
+    fill(store, prepared, "ours", seeds=(3,))
+    take(prepared, theirs)
+    found = run_blend(prepared.competition, (), trials=2, seed=0, name="b", run=RUN)
+    assert found.fit.blend.members == ("ours", "v")
+    shutil.rmtree(theirs)
+    again = run_blend(prepared.competition, (), trials=2, seed=0, name="c", run=RUN)
+    assert again.path.read_bytes() == found.path.read_bytes()
+
+
+def test_the_command_says_what_it_did_and_leaves_2_on_offences(
+    prepared: Prepared, theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from run import app
+
+    monkeypatch.setenv("COMPETITION_HOME", str(prepared.competition.home))
+    own = ["--competition", str(tmp_path / "tiny.toml"), "--json"]
+    path = write_table(make_table(theirs), tmp_path / "kim.csv")
+    done = CliRunner().invoke(app, ["import", str(path), "--as", "kim", *own])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["imported"]["rows"][0]["folds"] == "0 1 2"
+    bad = write_table(make_table(theirs).iloc[1:], tmp_path / "bad.csv")
+    done = CliRunner().invoke(app, ["import", str(bad), *own])
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)["offences"]["rows"][0]["found"].startswith("no answer")
