@@ -176,7 +176,7 @@ def test_ctrl_c_writes_states_and_the_next_fold_goes_on(tmp_path: Path, tiny: li
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["fold", "no-such-variant"], "choose one of bilstm, concat-cls"),
+        (["fold", "no-such-variant"], "choose one of augment-aeda"),
         (["fold", "--encoder", "klue/roberta-large"], "use --encoder FOLDER"),
         (["fold", "typed-punct", "--set", "train.lr"], "key=value"),
         (["blend"], "python run.py fold"),

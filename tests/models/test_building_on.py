@@ -10,8 +10,7 @@ import pytest
 from competition.blend_report import run_blend
 from competition.errors import PredictionsError, TrainingError, UsageError
 from competition.folds import Prepared
-from competition.progress import ProgressBoard
-from models.fold import order_in_waves, run_fold
+from models.fold import order_in_waves
 from models.job import WEIGHTS_FILE, run_job
 from models.jobs import FoldRequest, plan_jobs, resolve_all
 from models.predict import PredictRequest, run_predict
@@ -99,14 +98,16 @@ def test_variants_are_trained_after_what_they_build_on(prepared: Prepared) -> No
 
 
 @pytest.fixture
-def blended(prepared: Prepared) -> Prepared:
+def blended(prepared: Prepared, quiet_watch: Watch) -> Prepared:
     """Two networks and a linear model, trained and blended on the tiny competition."""
-    with ProgressBoard() as board:
-        for names, save_as in ((("typed-punct",), "net"), (("type-restricted",), "held")):
-            wanted = request_for(*names, save_as=save_as)
-            assert run_fold(prepared.competition, wanted, board).complete
-        linear = FoldRequest(variants=("tfidf-linear",), threads=1)
-        assert run_fold(prepared.competition, linear, board).complete
+    linear = FoldRequest(variants=("tfidf-linear",), threads=1)
+    networks = [
+        request_for(name, save_as=save_as)
+        for name, save_as in (("typed-punct", "net"), ("type-restricted", "held"))
+    ]
+    for wanted in (*networks, linear):
+        for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
+            assert run_job(spec, quiet_watch).finished
     run_blend(prepared.competition, (), trials=5, seed=0, name="all", run={"time": "2026-01-01"})
     return prepared
 
