@@ -10,6 +10,7 @@
     ├── FormatError              a row cannot be turned into a model's input
     ├── TrainingError            a fold cannot be trained: the loss is not a number, or the job died
     ├── PretrainingError         text cannot be read, or an encoder cannot be pretrained on it
+    ├── StoppedError             a person or a deadline stopped it; its state is kept (exit code 3)
     ├── PredictionsError         stored predictions are missing, partial, foreign or damaged
     ├── BlendError               members cannot be blended
     ├── SubmissionError          a CSV breaks the leaderboard's rules; carries every offence found
@@ -114,6 +115,12 @@ class TrainingError(HarnessError):
 
 class PretrainingError(HarnessError):
     """Text cannot be read, or an encoder cannot be pretrained on it."""
+
+
+class StoppedError(HarnessError):
+    """A person or a deadline stopped it; its state is kept, and the same command goes on."""
+
+    exit_code = 3
 
 
 class PredictionsError(HarnessError):

@@ -45,7 +45,9 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
     run = FoldRun((), (), ())
     for wave in order_in_waves(competition.profile, request, variants):
-        plan = plan_jobs(prepared, request, board.say, threads=threads, variants=wave)
+        plan = plan_jobs(
+            prepared, request, board.say, threads=threads, variants=wave, deadline=deadline
+        )
         for key in plan.done:
             board.say(f"{name_of(key)}: done before, kept")
         if plan.jobs:

@@ -94,10 +94,14 @@ def plan_jobs(
     *,
     threads: int,
     variants: Sequence[Variant] | None = None,
+    deadline: float | None = None,
 ) -> Plan:
     """Find the jobs of the requested variants, or of some of them, whose result is missing.
 
+    Encoders that are to be adapted first are adapted here, until the deadline.
+
     Raises:
+        StoppedError: adapting an encoder was stopped.
         PredictionsError: a result of the same name was made from something else.
         UsageError, VariantError, EncoderError: the request cannot be met.
     """
@@ -110,7 +114,7 @@ def plan_jobs(
     jobs: list[JobSpec] = []
     done: list[ResultKey] = []
     for variant in variants:
-        settled = _settle(variant, prepared, request, say, threads)
+        settled = _settle(variant, prepared, request, say, threads, deadline)
         wanted = _fingerprints(settled, folds)
         missing = {
             key: print_
@@ -225,7 +229,12 @@ class _Settled:
 
 
 def _settle(
-    variant: Variant, prepared: Prepared, request: FoldRequest, say: Say, threads: int
+    variant: Variant,
+    prepared: Prepared,
+    request: FoldRequest,
+    say: Say,
+    threads: int,
+    deadline: float | None = None,
 ) -> _Settled:
     profile = prepared.competition.profile
     pool = build_pool(prepared, variant, say)
@@ -237,7 +246,7 @@ def _settle(
         return _Settled(variant, prepared, pool, route, None, None, (), parts, needs)
     form = FORMATS[variant.format]
     check_suits(variant, profile)
-    source = _settle_encoder(variant, prepared, say, threads)
+    source = _settle_encoder(variant, prepared, say, threads, deadline)
     new_tokens = form.new_tokens(profile.entity_types, variant.formatting)
     tokenizer = load_tokenizer(source, new_tokens)
     route = read_route(variant.route, prepared, tokenizer) if variant.route else None
@@ -263,14 +272,18 @@ def settle_base_encoder(
     )
 
 
-def _settle_encoder(variant: Variant, prepared: Prepared, say: Say, threads: int) -> EncoderSource:
+def _settle_encoder(
+    variant: Variant, prepared: Prepared, say: Say, threads: int, deadline: float | None
+) -> EncoderSource:
     """Return a variant's encoder, adapted to the task's text if it wants that."""
     source = settle_base_encoder(variant, prepared.competition, prepared.corpus)
     if variant.pretrain == "none":
         return source
     from models.pretrain import make_adapted_encoder
 
-    return make_adapted_encoder(source, prepared.competition, say=say, threads=threads)
+    return make_adapted_encoder(
+        source, prepared.competition, say=say, deadline=deadline, threads=threads
+    )
 
 
 def check_suits(variant: Variant, profile: Profile) -> None:

@@ -8,12 +8,8 @@ sentences gets it from ``make_adapted_encoder``. What is left is a folder like a
 from __future__ import annotations
 
 import datetime
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from competition.console import Column, Table
-from competition.errors import EncoderError, PretrainingError
+from competition.errors import EncoderError, PretrainingError, StoppedError
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
 from models import corpora, masking, pretraining
@@ -54,6 +50,7 @@ from models.pretraining import (
     pretrain,
     stream_seed,
 )
+from models.stopping import stop_requests
 from models.variant import fingerprint
 
 VERSIONED_ROOMS = (corpora, masking, pretraining)
@@ -63,6 +60,7 @@ INITIAL_STEP = 2**40  # stands for "before the first step" where random weights 
 DECAY_SETTINGS = ("decay_frac", "decay_shape", "final_mask_rate")
 """Settings that change nothing before the decay."""
 SAY_EVERY_S = 30.0
+STOPPING = "stopping: the run writes its state; once more to kill"
 
 
 @dataclass(frozen=True)
@@ -113,13 +111,11 @@ def run_pretrain(
     command = describe_command(request, out)
     job = PretrainJob(request, settings, texts, source, out, cache_dir, command)
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
-    with _stop_requests() as asked:
+    with stop_requests(STOPPING, deadline=deadline) as should_stop:
         hooks = PretrainHooks(
             say=board.say,
             update=lambda frac, text: board.update(out.name, frac, text),
-            should_stop=lambda: (
-                asked.is_set() or (deadline is not None and time.monotonic() > deadline)
-            ),
+            should_stop=should_stop,
         )
         facts, complete = run_job(job, hooks)
     return PretrainSummary((_build_table(out, facts, complete=complete),), complete)
@@ -130,7 +126,7 @@ def make_adapted_encoder(
     competition: Competition,
     *,
     say: Callable[[str], None],
-    should_stop: Callable[[], bool] = lambda: False,
+    deadline: float | None = None,
     threads: int | None = None,
 ) -> EncoderSource:
     """Return an encoder after it has read the competition's training sentences, made once.
@@ -144,11 +140,11 @@ def make_adapted_encoder(
         source: a settled encoder; without weights, they begin random.
         competition: whose training sentences.
         say: hears progress.
-        should_stop: asked at every step.
+        deadline: on ``time.monotonic``'s clock; the run then writes its state and ends.
         threads: of the run; None: all cores.
 
     Raises:
-        PretrainingError: it was stopped; the same call goes on from there.
+        StoppedError: the deadline or a person stopped it; the same call goes on from there.
         EncoderError: the encoder cannot be trained so.
     """
     request = PretrainRequest(encoder=source.name, threads=threads)
@@ -166,10 +162,11 @@ def make_adapted_encoder(
     command = "python run.py fold VARIANT --set pretrain=tapt"
     cache_dir = competition.checkpoints_dir / "cache"
     job = PretrainJob(request, settings, texts, source, out, cache_dir, command)
-    hooks = PretrainHooks(say, _say_now_and_then(say, f"adapting {source.name}"), should_stop)
-    facts, complete = run_job(job, hooks, wait=True)
+    update = _say_now_and_then(say, f"adapting {source.name}")
+    with stop_requests(STOPPING, deadline=deadline) as should_stop:
+        facts, complete = run_job(job, PretrainHooks(say, update, should_stop), wait=True)
     if not complete:
-        raise PretrainingError(
+        raise StoppedError(
             f"adapting {source.name} was stopped at step {facts['stopped_at']}; run the same "
             "command again to go on"
         )
@@ -387,27 +384,3 @@ def _build_table(out: Path, facts: Mapping[str, Any], *, complete: bool) -> Tabl
         else "Not finished; run the same command again to go on."
     )
     return Table("pretrain", "Pretrained encoder", columns, (row,), (note,))
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into a wish to stop at the next step; a second one kills."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def note(number: int, frame: Any) -> None:
-        del number, frame
-        if asked.is_set():
-            raise KeyboardInterrupt
-        print("stopping: the run writes its state; once more to kill", file=sys.stderr)
-        asked.set()
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, note) for number in numbers]
-    try:
-        yield asked
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

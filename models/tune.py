@@ -212,7 +212,7 @@ class _Tuner:
             _prune(trial, f"these settings do not go together: {error}")
         threads = threads_per_job(request.threads, request.workers)
         say = _say_nothing if self.has_planned else self.board.say
-        plan = plan_jobs(search.prepared, request, say, threads=threads)
+        plan = plan_jobs(search.prepared, request, say, threads=threads, deadline=self.deadline)
         self.has_planned = True
         if plan.done:
             raise UsageError(

@@ -11,12 +11,11 @@ import datetime
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -26,6 +25,7 @@ from filelock import FileLock, Timeout
 from competition.errors import HarnessError, TrainingError, explain_os_error
 from competition.predictions import ResultKey, Store
 from models.job import LOG_FILE, JobOutcome, JobSpec, run_job
+from models.stopping import stop_requests
 from models.watch import Progress, Watch
 
 PRELOAD = ("models.workers", "transformers", "accelerate", "safetensors.torch")
@@ -80,10 +80,10 @@ def run_jobs(
     stopped: list[ResultKey] = []
     failed: list[tuple[ResultKey, str]] = []
     retry_at: dict[ResultKey, float] = {}  # jobs that another process was busy with
-    with _stop_requests() as stop_asked:
+    said = "stopping: running jobs write their state; once more to kill"
+    with stop_requests(said, deadline=deadline) as should_stop:
         while waiting or running:
-            stopping = stop_asked.is_set() or (deadline is not None and time.monotonic() > deadline)
-            now = time.monotonic()
+            stopping, now = should_stop(), time.monotonic()
             ready = [spec for spec in waiting if retry_at.get(spec.key, 0.0) <= now]
             chosen = ready[: 0 if stopping else workers - len(running)]
             waiting = [spec for spec in waiting if not any(spec is one for one in chosen)]
@@ -258,31 +258,6 @@ def _choose_gpu(slot: int) -> None:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into a request to stop at the next step; a second one kills."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def on_signal(number: int, frame: Any) -> None:
-        del number, frame
-        if asked.is_set():
-            raise KeyboardInterrupt
-        print("stopping: running jobs write their state; once more to kill", file=sys.stderr)
-        asked.set()
-
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def raise_failures(run: FoldRun) -> None:

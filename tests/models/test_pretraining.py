@@ -14,7 +14,7 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 import run as commands
-from competition.errors import EncoderError, PretrainingError, UsageError
+from competition.errors import EncoderError, PretrainingError, StoppedError, UsageError
 from competition.folds import read_prepared
 from competition.profile import Competition
 from competition.progress import ProgressBoard
@@ -391,10 +391,8 @@ def test_an_encoder_reads_the_task_once(
     monkeypatch.setattr("models.pretrain.resolve_settings", lambda request: TINY)
     source = settled(make_encoder("bert", tmp_path / "bert"))
     said: list[str] = []
-    with pytest.raises(PretrainingError, match="stopped at step 2"):
-        make_adapted_encoder(
-            source, tiny_competition, say=said.append, should_stop=after(2), threads=1
-        )
+    with pytest.raises(StoppedError, match="stopped at step 1;"):
+        make_adapted_encoder(source, tiny_competition, say=said.append, deadline=0.0, threads=1)
     adapted = make_adapted_encoder(source, tiny_competition, say=said.append, threads=1)
     assert adapted.has_weights
     assert adapted.name == f"{source.name}+tapt"
