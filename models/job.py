@@ -19,9 +19,9 @@ import numpy.typing as npt
 from competition.metrics import auprc, decide, micro_f1
 from competition.predictions import Result, ResultKey, Store
 from competition.provenance import read_commit
-from models.encoder import EncoderSource
 from models.hardware import describe_machine
 from models.pool import FoldRows
+from models.sources import EncoderSource
 from models.variant import LINEAR, NETWORK, Variant
 from models.watch import Watch
 

@@ -20,15 +20,16 @@ from competition.folds import Prepared
 from competition.predictions import ResultKey, Store
 from competition.profile import Competition, Profile
 from competition.results import Header
-from models import batches, encoder, formats
+from models import batches, formats
 from models.augmentation import Scheme, check_augment
 from models.batches import read_or_tokenize
-from models.encoder import EncoderSource, load_tokenizer, settle_encoder
+from models.encoder import load_tokenizer
 from models.formats import FORMATS, check_format
 from models.job import WEIGHTS_FILE, JobSpec, NetworkSpec
 from models.pool import Pool, build_pool, choose_fold_rows, write_texts
 from models.recipes import recipe_parts
 from models.routing import Route, read_route
+from models.sources import EncoderSource, recommended_settings, settle_encoder
 from models.variant import LINEAR, Variant, fingerprint, own_encoder, resolve_variant
 
 Say = Callable[[str], None]
@@ -157,7 +158,7 @@ def resolve_requested(
         name,
         encoder=defaults.encoder,
         encoder_override=encoder_override,
-        defaults={**encoder.recommended_settings(chosen), **own},
+        defaults={**recommended_settings(chosen), **own},
         overrides=overrides,
         save_as=save_as,
     )

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from competition.errors import EncoderError
-from models.encoder import EncoderSource
+from models.encoder import load_weights
 from models.pretrain_request import PretrainSettings
+from models.sources import EncoderSource
 
 HEAD_NAMES: dict[str, tuple[str, ...]] = {
     "bert": ("cls",),
@@ -82,15 +83,13 @@ def build_masked_model(
         config = AutoConfig.from_pretrained(source.path, local_files_only=True)
         _check_length(source, settings, config)
         if source.has_weights:
-            whole, report = AutoModelForMaskedLM.from_pretrained(
-                source.path,
+            whole, missing = load_weights(
+                AutoModelForMaskedLM,
+                source,
+                bin_weights=settings.run.bin_weights,
                 config=config,
-                local_files_only=True,
-                use_safetensors=None if settings.run.bin_weights else True,
-                output_loading_info=True,
                 **options,
             )
-            missing = sorted(report["missing_keys"])
         else:
             whole = AutoModelForMaskedLM.from_config(config, **options)
     except (OSError, ValueError, KeyError) as error:

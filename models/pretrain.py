@@ -24,7 +24,7 @@ from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
 from models import corpora, masking, pretraining
 from models.corpora import PackedText, Text, build_library, pack_texts
-from models.encoder import EncoderSource, choose_attention, load_tokenizer
+from models.encoder import choose_attention, load_tokenizer
 from models.hardware import (
     build_accelerator,
     choose_precision,
@@ -50,6 +50,7 @@ from models.pretraining import (
     pretrain,
     stream_seed,
 )
+from models.sources import EncoderSource
 from models.stopping import stop_requests
 from models.variant import fingerprint
 

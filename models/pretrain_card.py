@@ -16,9 +16,9 @@ import torch
 
 from competition.errors import PretrainingError
 from competition.files import dump_json, write_atomically
+from models.sources import PRETRAINING_FILE
 from models.states import distinct_weights, write_weights
 
-FACTS_FILE = "pretraining.json"
 WEIGHTS_FILE = "model.safetensors"
 CURVE_ROWS = 30
 TEXT_HEADER = ("text", "lines", "tokens", "weight", "in the decay", "sha256")
@@ -27,7 +27,7 @@ LOOK_HEADER = ("step", "tokens", "loss", "held-out loss", "held-out accuracy")
 
 def read_done(out: Path, wanted: str) -> dict[str, Any] | None:
     """Return the facts of a finished run if the folder holds that run."""
-    path = out / FACTS_FILE
+    path = out / PRETRAINING_FILE
     if not path.is_file() or not (out / WEIGHTS_FILE).is_file():
         return None
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ def check_free(out: Path) -> None:
     Raises:
         PretrainingError: it does.
     """
-    if (out / WEIGHTS_FILE).is_file() and not (out / FACTS_FILE).is_file():
+    if (out / WEIGHTS_FILE).is_file() and not (out / PRETRAINING_FILE).is_file():
         raise PretrainingError(f"{out} holds another encoder; name a new folder with --out")
 
 
@@ -68,7 +68,7 @@ def export_encoder(
     """
     weights = _round(model)
     out.mkdir(parents=True, exist_ok=True)
-    (out / FACTS_FILE).unlink(missing_ok=True)
+    (out / PRETRAINING_FILE).unlink(missing_ok=True)
     config = type(model.config).from_dict(model.config.to_dict())
     config.architectures = [type(model).__name__]
     config.dtype = "float16"
@@ -76,7 +76,7 @@ def export_encoder(
     tokenizer.save_pretrained(out)
     write_weights(out / WEIGHTS_FILE, weights, {"kind": "masked-language model"})
     write_atomically(out / "README.md", build_card(out, facts, run))
-    write_atomically(out / FACTS_FILE, dump_json(facts))
+    write_atomically(out / PRETRAINING_FILE, dump_json(facts))
 
 
 def _round(model: Any) -> dict[str, torch.Tensor]:

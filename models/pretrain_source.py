@@ -6,30 +6,22 @@ is settled as for ``fold``, or tokenizer and configuration of a new one are made
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from competition.corpus import read_corpus
 from competition.errors import UsageError
-from competition.files import write_atomically
 from competition.folds import read_prepared
 from competition.profile import Competition
 from models import corpora
 from models.corpora import Text, drop_repeated, read_lines, sample_lines
-from models.encoder import (
-    SPECIAL_TOKENS,
-    EncoderSource,
-    scratch_config,
-    settle_encoder,
-    train_wordpiece,
-)
 from models.pretrain_request import SIZES, PretrainRequest, PretrainSettings
+from models.scratch import make_bare_encoder
 from models.settings import ScratchSettings
+from models.sources import EncoderSource, settle_encoder
 from models.variant import SCRATCH, Variant, fingerprint
 
 TOKENIZER_CHARS = 20_000_000
@@ -125,8 +117,6 @@ def make_new_source(
     shape: ScratchSettings, texts: Sequence[Text], reserved: Sequence[str], cache_dir: Path
 ) -> EncoderSource:
     """Train a tokenizer on the texts and lay it beside a configuration, once; no weights yet."""
-    from transformers import PreTrainedTokenizerFast
-
     made_from = {
         "settings": shape.model_dump(),
         "texts": [[text.hash, text.weight] for text in texts],
@@ -134,20 +124,8 @@ def make_new_source(
         "v": corpora.RESULT_VERSION,
     }
     folder = cache_dir / f"pretrain-{fingerprint(made_from)[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "making.lock"):
-        if not (folder / "identity.json").is_file():
-            lines = list(sample_lines(texts, TOKENIZER_CHARS))
-            raw = train_wordpiece(lines, shape.vocabulary, reserved)
-            names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-            config = scratch_config(shape, raw.get_vocab_size())
-            config.save_pretrained(folder)
-            PreTrainedTokenizerFast(
-                tokenizer_object=raw,
-                model_max_length=config.max_position_embeddings,
-                **dict(zip(names, SPECIAL_TOKENS, strict=True)),
-            ).save_pretrained(folder)
-            identity = fingerprint({"tokenizer": raw.to_str(), "config": shape.model_dump()})
-            write_atomically(folder / "identity.json", json.dumps({"identity": identity}))
-    identity = json.loads((folder / "identity.json").read_text())["identity"]
+    lines = sample_lines(texts, TOKENIZER_CHARS)
+    identity = make_bare_encoder(
+        folder, shape, lines, reserved, identified_by={}, names_length=True
+    )
     return EncoderSource(SCRATCH, folder, identity, has_weights=False)

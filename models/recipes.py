@@ -33,10 +33,10 @@ from models import (
     steps,
     training,
 )
-from models.encoder import EncoderSource
 from models.formats import FORMATS
 from models.pool import Pool
 from models.routing import Route
+from models.sources import EncoderSource
 from models.variant import LINEAR, Variant
 
 NETWORK_ROOMS = (batches, encoder, formats, heads, losses, training)

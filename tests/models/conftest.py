@@ -11,11 +11,12 @@ import torch
 
 from competition.folds import Prepared, read_prepared
 from competition.profile import Competition
-from models.encoder import load_tokenizer, train_wordpiece
+from models.encoder import load_tokenizer
 from models.inputs import FoldInputs
 from models.job import JobSpec
 from models.jobs import FoldRequest, plan_jobs
 from models.network_job import open_inputs
+from models.scratch import train_wordpiece
 from models.watch import Watch
 
 TINY_SCRATCH = (

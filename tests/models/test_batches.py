@@ -30,10 +30,11 @@ from models.batches import (
     take_rows,
     tokenize_rows,
 )
-from models.encoder import EncoderSource, load_tokenizer
+from models.encoder import load_tokenizer
 from models.formats import EXAMPLE_ROW, FORMATS, MASK_SLOT, PLAIN
 from models.heads import Positions
 from models.settings import FormatSettings
+from models.sources import EncoderSource
 from tests.models.conftest import ARCHITECTURES, make_encoder
 
 TYPES = ["PER", "ORG", "LOC"]

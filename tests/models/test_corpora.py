@@ -22,7 +22,8 @@ from models.corpora import (
     read_or_pack,
     sample_lines,
 )
-from models.encoder import EncoderSource, load_tokenizer
+from models.encoder import load_tokenizer
+from models.sources import EncoderSource
 from tests.models.conftest import SENTENCES, make_encoder
 
 LINES = (*SENTENCES, "짧다.", "서울에서 부산까지 😀 간다.")

@@ -8,14 +8,9 @@ import torch
 
 from competition.errors import EncoderError
 from models.batches import collate, tokenize_rows
-from models.encoder import (
-    EncoderSource,
-    build_model,
-    load_tokenizer,
-    parameter_depth,
-    settle_encoder,
-)
+from models.encoder import build_model, load_tokenizer, parameter_depth
 from models.formats import FORMATS
+from models.sources import EncoderSource, settle_encoder
 from models.variant import resolve_variant
 from tests.models.conftest import ARCHITECTURES, SENTENCES, TINY_SCRATCH, make_encoder
 

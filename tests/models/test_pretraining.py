@@ -19,7 +19,7 @@ from competition.folds import read_prepared
 from competition.profile import Competition
 from competition.progress import ProgressBoard
 from models.corpora import Text
-from models.encoder import EncoderSource, build_model, load_tokenizer, settle_encoder
+from models.encoder import build_model, load_tokenizer
 from models.masked_model import MaskedModel, build_masked_model
 from models.pretrain import PretrainHooks, PretrainJob, make_adapted_encoder, run_job, run_pretrain
 from models.pretrain_card import read_done
@@ -35,6 +35,7 @@ from models.pretrain_request import (
 )
 from models.pretrain_source import TASK_TEXT, carry, make_new_source, read_texts
 from models.settings import RunSettings, ScratchSettings
+from models.sources import EncoderSource, settle_encoder
 from models.states import read_facts
 from tests.models.conftest import ARCHITECTURES, make_encoder
 

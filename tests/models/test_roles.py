@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from models.batches import Batch, role_ids
-from models.encoder import EncoderSource, RelationModel, build_model, parameter_depth
+from models.encoder import RelationModel, build_model, parameter_depth
 from models.heads import Positions
+from models.sources import EncoderSource
 from models.variant import resolve_variant
 from tests.models.conftest import ARCHITECTURES, make_encoder
 

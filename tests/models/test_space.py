@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from competition.errors import UsageError, VariantError
-from models.encoder import recommended_settings
+from models.sources import recommended_settings
 from models.space import (
     DEFAULT_SPACES,
     Choice,
