@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,15 @@ from competition.errors import EncoderError
 from models.batches import collate, tokenize_rows
 from models.encoder import build_model, load_tokenizer, parameter_depth
 from models.formats import FORMATS
-from models.sources import EncoderSource, settle_encoder
+from models.pretrain_request import PretrainSettings
+from models.sources import EncoderSource, list_bundled, recommended_settings, settle_encoder
 from models.variant import resolve_variant
 from tests.models.conftest import ARCHITECTURES, SENTENCES, TINY_SCRATCH, make_encoder
+
+SEEN_BY_NONE = (
+    "그는 1978년 3월 서울에서 태어나 고등학교를 졸업한 뒤 대학교에서 경제학을 공부하였다.",
+    "회사는 지난해 매출이 크게 늘어 올해 새로운 공장을 세울 계획이라고 밝혔다.",
+)
 
 
 def variant(encoder: str, *overrides: tuple[str, Any]) -> Any:
@@ -91,7 +98,7 @@ def test_identity_follows_content_not_place(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("./missing", "does not exist"),
-        ("klue/roberta-large", "use --encoder FOLDER"),
+        ("klue/roberta-large", "--encoder ko-mini, which is in the box"),
         ("no such name", "use --encoder FOLDER"),
     ],
 )
@@ -103,6 +110,78 @@ def test_an_encoder_out_of_reach_gives_one_clear_line(
     with pytest.raises(EncoderError, match=said) as caught:
         settle_encoder(variant(name), sentences=(), cache_dir=tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_encoder_in_the_box_is_found_by_its_name(tmp_path: Path) -> None:
+    assert list_bundled() == ["ko-mini"]
+    source = settle_encoder(variant("ko-mini"), sentences=(), cache_dir=tmp_path / "unused")
+    assert source.has_weights
+    assert not (tmp_path / "unused").exists()
+    assert sum(path.stat().st_size for path in source.path.iterdir()) < 32 * 2**20
+    card = (source.path / "README.md").read_text()
+    assert "CC BY-SA 4.0" in card
+    assert "no test sentence was seen" in card
+    by_folder = settle_encoder(variant(str(source.path)), sentences=(), cache_dir=tmp_path)
+    assert by_folder.identity == source.identity
+
+
+def test_the_encoder_in_the_box_knows_korean(tmp_path: Path) -> None:
+    """It guesses hidden words of sentences that it never saw far better than by how common."""
+    from models.masked_model import build_masked_model
+
+    source = settle_encoder(variant("ko-mini"), sentences=(), cache_dir=tmp_path)
+    tokenizer = load_tokenizer(source)
+    model = build_masked_model(
+        source, PretrainSettings(), vocabulary=len(tokenizer), attention="eager", say=print
+    ).eval()
+    right = total = 0
+    with torch.inference_mode():
+        for sentence in SEEN_BY_NONE:
+            ids = torch.tensor([tokenizer(sentence)["input_ids"]])
+            for place in range(1, ids.shape[1] - 1):
+                hidden = ids.clone()
+                hidden[0, place] = tokenizer.mask_token_id
+                right += int(model(hidden, torch.tensor([place])).argmax() == ids[0, place])
+                total += 1
+    assert right / total > 0.25, (right, total)
+
+
+@pytest.mark.parametrize(
+    ("facts", "rate"),
+    [
+        ({"size": "mini", "from": "scratch"}, 5e-4),
+        ({"size": None, "from": "ko-mini"}, 5e-4),
+        ({"size": "small", "from": "scratch"}, None),
+        ({"of": "another tool"}, None),
+    ],
+)
+def test_settings_suit_what_pretraining_left(
+    facts: dict[str, Any], rate: float | None, tmp_path: Path
+) -> None:
+    (tmp_path / "pretraining.json").write_text(json.dumps(facts))
+    assert recommended_settings(str(tmp_path)).get("train.lr") == rate
+    assert recommended_settings("klue/roberta-large") == {}
+    assert recommended_settings("ko-mini")["train.lr"] == 5e-4
+
+
+def test_absent_weights_are_refused_and_loading_is_quiet(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = make_encoder("bert", tmp_path / "e")
+    wanted = variant(str(folder))
+    source = settle_encoder(wanted, sentences=(), cache_dir=tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "cls.bias": torch.zeros(3)}, folder / "model.safetensors")
+    capfd.readouterr()
+    build_model(wanted, source, labels=4, vocabulary=9, device_type="cpu")
+    assert capfd.readouterr() == ("", "")
+    name = next(name for name in weights if name.endswith("encoder.layer.1.output.dense.weight"))
+    del weights[name]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(EncoderError, match=r"has no weights for .*layer\.1\.output\.dense\.weight"):
+        build_model(wanted, source, labels=4, vocabulary=9, device_type="cpu")
 
 
 def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
