@@ -128,7 +128,7 @@ def fold(
     resolved = _resolve(competition, data, limit)
     from competition.progress import ProgressBoard
     from models.fold import run_fold
-    from models.jobs import FoldRequest
+    from models.request import FoldRequest
 
     request = FoldRequest(
         variants=tuple(variants or ()),
@@ -466,7 +466,10 @@ def score(
 
 @app.command()
 def submit(
-    file: Annotated[Path | None, typer.Argument(help="The CSV; unset: the newest.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="The CSV; unset: the newest, or with --wait the newest unscored."),
+    ] = None,
     to: Annotated[
         str | None,
         typer.Option("--to", help="kaggle, aistages, evalai, http, folder or local."),
@@ -488,7 +491,11 @@ def submit(
     from competition.upload.send import submit as send
     from competition.upload.waiting import WAIT_LIMIT_S
 
-    options = SubmitOptions(to, folder, dry_run=dry_run, resend=resend, wait=wait)
+    named = ("--competition", competition) if competition is not None else ()
+    placed = ("--data", str(data)) if data is not None else ()
+    options = SubmitOptions(
+        to, folder, dry_run=dry_run, resend=resend, wait=wait, context=(*named, *placed)
+    )
     resolved = _resolve(competition, data, limit)
     with ProgressBoard() as board:
         report = send(

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.aims import Point
+from competition.aims import Aim, Point
 from competition.errors import BlendError
 from competition.metrics import Ints, decide
 from competition.pooling import PooledRows, pool, pool_test
 from competition.predictions import Member
-from competition.search import BLEND, SYSTEMS, Fit, SearchPlan
+from competition.search import BLEND, CONVEX, SYSTEMS, Fit, SearchPlan, scale_point
 from competition.shrinkage import fit_all
 
 
@@ -78,7 +78,7 @@ def fit_blend(names: Sequence[str], rows: PooledRows, plan: SearchPlan) -> Blend
     """
     if rows.folds is None:
         raise BlendError("a blend is estimated across folds; hand in which fold holds each row out")
-    fit = fit_all(rows, plan)
+    fit = fit_at_one_temperature(rows, plan)
     best = fit.points[BLEND]
     fits = fit_inside(rows, plan)
     return BlendFit(
@@ -121,8 +121,33 @@ def fit_inside(rows: PooledRows, plan: SearchPlan) -> dict[int | None, Fit]:
     """Fit every way of weighing to the rows outside each fold."""
     assert rows.folds is not None
     return {
-        int(fold): fit_all(rows.take(rows.folds != fold), plan) for fold in np.unique(rows.folds)
+        int(fold): fit_at_one_temperature(rows.take(rows.folds != fold), plan)
+        for fold in np.unique(rows.folds)
     }
+
+
+def fit_at_one_temperature(rows: PooledRows, plan: SearchPlan) -> Fit:
+    """Fit every way of weighing; a shrunk blend too gets the sum of the convex weights.
+
+    Answers of different folds are pooled for AUPRC, so all must be as confident as each other.
+    """
+    fit = fit_all(rows, plan)
+    if fit.shrinkage is None:
+        return fit
+    aim, total = Aim(rows, plan.objective), float(fit.points[CONVEX].weights.sum())
+    return replace(fit, points={**fit.points, BLEND: scale_point(aim, fit.points[BLEND], total)})
+
+
+def count_nested_fits(n_folds: int, *, shrink: bool) -> int:
+    """Return how many searches the nested estimate makes.
+
+    Shrinking makes one more inside each of the other folds, where there are two of them or more.
+
+    >>> count_nested_fits(5, shrink=False), count_nested_fits(5, shrink=True)
+    (5, 25)
+    """
+    others = n_folds - 1
+    return n_folds * (1 + others if shrink and others > 1 else 1)
 
 
 def _join_systems(rows: PooledRows, fits: Mapping[int | None, Fit]) -> dict[str, Estimate]:

@@ -30,7 +30,14 @@ from competition.assessment import (
     measure_shares,
     measure_side,
 )
-from competition.blend import BlendFit, Estimate, answer_alone, apply_blend, fit_blend
+from competition.blend import (
+    BlendFit,
+    Estimate,
+    answer_alone,
+    apply_blend,
+    count_nested_fits,
+    fit_blend,
+)
 from competition.blend_spec import build_spec, name_blend
 from competition.errors import BlendError
 from competition.files import check_name
@@ -48,7 +55,7 @@ from competition.pooling import PooledRows, Weights, build_pooled_rows, check_me
 from competition.predictions import LeftOut, Member, Store, read_members
 from competition.profile import Competition
 from competition.search import BEST_SINGLE, BLEND, CONVEX, GREEDY, UNIFORM, SearchPlan
-from competition.shift import OnStep, Shift, find_obstacle, read_or_fit_shift
+from competition.shift import OnStep, Shift, explain_absence, read_or_fit_shift
 from competition.submission import write_submission
 
 COMPARED = (BEST_SINGLE, UNIFORM, CONVEX, GREEDY)
@@ -74,8 +81,8 @@ class BlendOptions:
 
     def count_trials(self, n_folds: int) -> int:
         """Return how many trials the fit and its nested estimate make."""
-        fits = 1 + n_folds
-        return self.trials * (fits + n_folds**2 if self.shrink else fits)
+        fits = 1 + n_folds if self.shrink else 1
+        return self.trials * (fits + count_nested_fits(n_folds, shrink=self.shrink))
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +189,7 @@ def run_blend(  # noqa: PLR0913 - the options of one command
         check_name(name)
     options = BlendOptions(trials, seed, objective, reweight, shrink)
     material = _gather(competition, variants, on_step)
-    obstacle = find_obstacle(material.prepared.corpus)
+    obstacle = explain_absence(material.shift, material.prepared.corpus)
     weights = choose_row_weights(material.row_weights, reweight, obstacle)
     total = options.count_trials(material.prepared.folds.count)
     plan = SearchPlan(trials, seed, _count_trials(on_progress, total), objective, shrink)

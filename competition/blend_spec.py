@@ -66,6 +66,7 @@ def build_spec(report: BlendReport) -> dict[str, Any]:
 def _describe_member(member: Member, weight: float) -> dict[str, Any]:
     return {
         "name": member.name,
+        "parts": list(member.parts),
         "weight": weight,
         "recipe": member.recipe,
         "route": member.route,

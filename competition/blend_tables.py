@@ -21,6 +21,7 @@ from competition.search import BEST_SINGLE, BLEND, CONVEX, SYSTEMS, UNIFORM
 from competition.trust_tables import build_trust_tables
 
 FRONT_SHOWN = 8
+UNSEEN = "On rows it was not tuned on"
 
 
 def build_blend_tables(report: BlendReport) -> list[Table]:
@@ -46,11 +47,13 @@ def judge_blend(report: BlendReport) -> list[str]:
         paired = worth.compared[key].f1
         figures = _write_paired(paired)
         if paired.low > 0:
-            lines.append(f"The blend beats the {name} in truth, by {figures}.")
+            lines.append(f"{UNSEEN}, the blend beats the {name} by {figures}.")
         elif paired.high < 0:
-            lines.append(f"The blend is worse than the {name}, by {figures}: submit that instead.")
+            lines.append(
+                f"{UNSEEN}, the blend is worse than the {name}: {figures}. Submit that instead."
+            )
         else:
-            lines.append(f"The blend does not beat the {name} beyond doubt: {figures}.")
+            lines.append(f"{UNSEEN}, the blend does not beat the {name} beyond doubt: {figures}.")
     convex = worth.compared[CONVEX].f1
     if convex.difference < 0:
         lines.append(
@@ -68,8 +71,8 @@ def judge_blend(report: BlendReport) -> list[str]:
 
 def _write_paired(paired: Paired) -> str:
     return (
-        f"{100 * paired.difference:+.2f} micro-F1, 95% interval {100 * paired.low:+.2f} to"
-        f" {100 * paired.high:+.2f}, nested and paired"
+        f"{100 * paired.difference:+.2f} micro-F1 (95% {100 * paired.low:+.2f} to"
+        f" {100 * paired.high:+.2f})"
     )
 
 

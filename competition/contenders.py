@@ -17,17 +17,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from competition.blend import estimate_nested
+from competition.blend import count_nested_fits, estimate_nested
 from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared
 from competition.outlook import build_row_weights, choose_row_weights
 from competition.pooling import build_pooled_rows
-from competition.predictions import Member, Store, average_in_log_space, read_members
+from competition.predictions import (
+    ROUTE_PREFIX,
+    Member,
+    Store,
+    advise_redo,
+    average_in_log_space,
+    find_specialists,
+    read_members,
+)
 from competition.results import Header, Probs, ResultKey
 from competition.search import BLEND, SearchPlan
-from competition.shift import find_obstacle, read_or_fit_shift
+from competition.shift import explain_absence, read_or_fit_shift
 
-ROUTE_PREFIX = "route:"
 TOGETHER = ","  # no name holds it, so specialists can be named in one argument
 
 Job = tuple[int, int]
@@ -97,7 +104,7 @@ class _Parts:
 def _find(prepared: Prepared, store: Store, name: str) -> _Parts | Path:
     """Return the variants behind a name, or the file that says how a blend was made."""
     if name.startswith(ROUTE_PREFIX):
-        variants = _find_specialists(store, name.removeprefix(ROUTE_PREFIX))
+        variants = find_specialists(store, name)
     else:
         variants = tuple(part.strip() for part in name.split(TOGETHER) if part.strip())
         spec = prepared.competition.submissions_dir / f"{name}.json"
@@ -110,16 +117,6 @@ def _find(prepared: Prepared, store: Store, name: str) -> _Parts | Path:
         raise UsageError(f"{what!r} has no out-of-fold rows and is no blend; variants: {known}")
     done = [{(key.seed, key.fold) for key in store.keys(variant)} for variant in variants]
     return _Parts(variants, frozenset(set.intersection(*done)))
-
-
-def _find_specialists(store: Store, route: str) -> tuple[str, ...]:
-    """Name the variants of the store that answer for a part of a route."""
-    found = []
-    for variant in store.variants():
-        header = store.read_header(store.keys(variant)[0])
-        if header is not None and header.route and header.route.startswith(f"{route}:"):
-            found.append(variant)
-    return tuple(found)
 
 
 def _common_jobs(
@@ -217,7 +214,7 @@ def _check_header(header: Header, first: Header, prepared: Prepared, path: Path)
     Raises:
         PredictionsError: saying which, and how to mend it.
     """
-    redo = f"run: python run.py fold {header.key.variant} --overwrite"
+    redo = advise_redo(header)
     if header.data_hash != prepared.corpus.hash:
         raise PredictionsError(f"{path} was made from other data than is there now; {redo}")
     if header.folds_hash != prepared.folds.hash:
@@ -249,17 +246,18 @@ def _read_blend(
         shift = read_or_fit_shift(prepared.competition, corpus)
         share = profile.metrics.shifted_negative_share
         ways = build_row_weights(rows.gold, rows.negative_id, share, shift)
-        weights = choose_row_weights(ways, reweight, find_obstacle(corpus))
+        weights = choose_row_weights(ways, reweight, explain_absence(shift, corpus))
         rows = replace(rows, weights=weights)
-    trials, done = int(spec["trials"]), 0
+    trials, shrink, done = int(spec["trials"]), bool(spec.get("shrink")), 0
+    total = trials * count_nested_fits(prepared.folds.count, shrink=shrink)
 
     def on_trial() -> None:
         nonlocal done
         done += 1
         if on_progress is not None:
-            on_progress(done, trials * prepared.folds.count)
+            on_progress(done, total)
 
-    objective, shrink = spec.get("objective", "micro-f1"), bool(spec.get("shrink"))
+    objective = spec.get("objective", "micro-f1")
     plan = SearchPlan(trials, int(spec["seed"]), on_trial, objective, shrink)
     nested = estimate_nested(rows, prepared.folds.fold_of, plan)[BLEND]
     return Contender(name, nested.probs, nested.pred)
@@ -289,20 +287,23 @@ def _read_blend_members(
     Raises:
         PredictionsError: a member, the data or the folds changed since.
     """
-    wanted: list[str] = []
-    for member in spec["members"]:
-        route = str(member["name"]).removeprefix(ROUTE_PREFIX)
-        is_route = route != member["name"]
-        wanted += _find_specialists(store, route) if is_route else [str(member["name"])]
-    by_name = {member.name: member for member in read_members(store, wanted, prepared)[0]}
     members = []
     for member in spec["members"]:
-        found = by_name.get(member["name"])
-        same = found is not None and found.recipe == member["recipe"]
-        if found is None or not same or list(found.seeds) != member["seeds"]:
+        parts = _find_parts(store, member)
+        found = read_members(store, parts, prepared)[0] if parts else []
+        same = len(found) == 1 and found[0].recipe == member["recipe"]
+        if not same or list(found[0].seeds) != member["seeds"]:
             raise PredictionsError(
                 f"the blend {name} was made of another {member['name']} than the store holds now;"
                 f" make it again: python run.py blend --name {name}"
             )
-        members.append(found)
+        members.append(replace(found[0], name=str(member["name"])))
     return members
+
+
+def _find_parts(store: Store, member: Mapping[str, Any]) -> Sequence[str]:
+    """Return the variants behind a blend's member; blends of before did not write them down."""
+    if "parts" in member:
+        return [str(part) for part in member["parts"]]
+    name = str(member["name"])
+    return find_specialists(store, name) if name.startswith(ROUTE_PREFIX) else [name]

@@ -8,6 +8,7 @@ Legend: S submissions.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,11 @@ def build_final_table(
     sent = _sent_to_one_place(entries)
     if not sent:
         return None
-    candidates = [_build_candidate(competition, entry, specs) for entry in sent]
+    uses = Counter(entry.name for entry in sent)
+    candidates = []
+    for entry in sent:
+        name = _tell_apart(entry) if uses[entry.name] > 1 else entry.name
+        candidates.append(_build_candidate(competition, name, entry, specs))
     count = competition.profile.submission.final_picks
     picks, forecast = pick_final(candidates, count, measure_half_variance(specs))
     columns = [
@@ -70,11 +75,17 @@ def _public_f1(entry: Entry) -> float | None:
     return (entry.public or {}).get("micro_f1")
 
 
-def _build_candidate(competition: Competition, entry: Entry, specs: Specs) -> Candidate:
+def _tell_apart(entry: Entry) -> str:
+    """Name one of several files that were sent under a name, as their platform shows them."""
+    ref = "" if entry.ref is None else f"{entry.ref}, "
+    return f"{entry.name} ({ref}re:{entry.sha256[:8]})"
+
+
+def _build_candidate(competition: Competition, name: str, entry: Entry, specs: Specs) -> Candidate:
     known = specs.get(entry.sha256, {})
     path = known.get("path")
     labels = None if path is None else _read_labels(path, competition)
-    return Candidate(entry.name, known.get("nested_f1"), _public_f1(entry), labels)
+    return Candidate(name, known.get("nested_f1"), _public_f1(entry), labels)
 
 
 def _read_labels(path: Path, competition: Competition) -> NDArray[np.object_] | None:
@@ -125,10 +136,11 @@ def _explain(candidates: Sequence[Candidate], first: str, forecast: Forecast) ->
         return notes
     best = max(scored, key=lambda each: each.public_f1 or 0.0)
     place = {each.name: i for i, each in enumerate(candidates)}
-    margin = forecast.margin(place[first], place[best.name])
     chosen = next(each for each in candidates if each.name == first)
-    if best.name != first and chosen.public_f1 is not None:
+    is_compared = forecast.compared[place[first], place[best.name]]
+    if best.name != first and chosen.public_f1 is not None and is_compared:
         lead = (best.public_f1 or 0.0) - chosen.public_f1
+        margin = forecast.margin(place[first], place[best.name])
         said = "below" if lead < margin else "above"
         notes.append(
             f"{best.name} leads on the public half by {100 * lead:.2f}, {said} the"

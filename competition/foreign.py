@@ -29,6 +29,7 @@ from competition.results import SUM_TOLERANCE, Ids, Probs
 ID, SPLIT, FOLD = "id", "split", "fold"
 OOF, TEST = "oof", "test"
 NO_FOLD = -1
+MOST_ROUNDED = 0.01 + 1e-9  # off 1, in a sum: more than that is not rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +220,10 @@ def _check_columns(path: Path, names: Sequence[str], labels: Sequence[str], repo
 
 
 def _check_probs(table: _Table) -> None:
-    """Report rows that are no probabilities: not finite, below 0, or with another sum than 1."""
+    """Report rows that are no probabilities: not finite, below 0, or with another sum than 1.
+
+    What is wrong with a whole table, percentages or rounding, is said once.
+    """
     probs = table.probs
     is_odd = ~np.isfinite(probs).all(axis=1)
     sums = np.where(is_odd, 1.0, np.nan_to_num(probs, posinf=0.0, neginf=0.0).sum(axis=1))
@@ -232,9 +236,26 @@ def _check_probs(table: _Table) -> None:
     for row in np.flatnonzero(is_negative):
         least = probs[row].min()
         table.offend(row, None, f"a probability is {least:.4g}", "hand in softmax output")
-    for row in np.flatnonzero(is_off):
+    is_percent = is_off & (np.abs(sums - 100) <= 1)
+    _offend_once(table, is_percent, "about 100", "these are percentages; divide by 100")
+    is_rounded = is_off & (np.abs(sums - 1) <= MOST_ROUNDED)
+    remedy = "these are rounded; write at least 5 decimals"
+    _offend_once(table, is_rounded, "0.99 to 1.01, not to 1", remedy)
+    for row in np.flatnonzero(is_off & ~is_percent & ~is_rounded):
         found = f"probabilities sum to {sums[row]:.4f}, not 1"
         table.offend(row, None, found, "hand in softmax output, applied once")
+
+
+def _offend_once(table: _Table, is_off: NDArray[np.bool_], total: str, remedy: str) -> None:
+    """Report rows that share one fault by their number, at the place of the first."""
+    count = int(is_off.sum())
+    if not count:
+        return
+    first = int(is_off.argmax())
+    line = table.lines[first]
+    where = f"id {table.ids[first]}" if line is None else f"line {line}"
+    rows = "1 row sums" if count == 1 else f"{count:,} rows sum"
+    table.offend(first, None, f"{rows} to {total} (first: {where})", remedy)
 
 
 def _place_rows(table: _Table, prepared: Prepared) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -114,14 +114,27 @@ def _import_table(
     name = check_name(options.save_as or path.stem)
     results = _build_results(name, rows, prepared, path.name)
     run = {"imported_from": str(path.absolute()), "imported_sha256": sha256_of(path)}
-    _check_room(results, store)
+    stale = _find_stale(name, prepared, store)
+    _check_room(results, store, stale)
     imported = []
     for result in results:
-        is_new = store.read_header(result.key) is None
+        is_new = store.read_header(result.key) is None or result.key in stale
         if is_new:
             store.write(result, {**run, **(options.run or {})})
         imported.append(Imported(result.key, is_new))
+    for key in stale - {result.key for result in results}:
+        store.remove(key)  # of a fold that there is no more
+    notes = tuple(_tell_of_table(rows, name, len(stale)))
+    return ImportReport(path, tuple(imported), (), notes)
+
+
+def _tell_of_table(rows: ForeignRows, name: str, n_stale: int) -> list[str]:
+    """Say what an import replaced, and what its table leaves to be wished for."""
     notes = []
+    if n_stale:
+        notes.append(
+            f"{name}: {n_stale} results imported for other data or folds are replaced by these."
+        )
     if rows.is_average:
         notes.append(
             "Test predictions are one average; the blend is applied to it once. It is flatter than"
@@ -129,15 +142,20 @@ def _import_table(
         )
     if not rows.has_folds:
         notes.append("That the folds are the same was taken from the hash, not seen row by row.")
-    return ImportReport(path, tuple(imported), (), tuple(notes))
+    return notes
 
 
 def _build_results(
     name: str, rows: ForeignRows, prepared: Prepared, file_name: str
 ) -> list[Result]:
-    """Build a result for each fold; its recipe is what the table says, whatever its form."""
+    """Build a result for each fold.
+
+    Its recipe is what the table says, whatever its form, and the data and folds it was checked
+    against.
+    """
     said = describe_rows(rows)
     digest = hashlib.sha256(json.dumps(said).encode())
+    digest.update(f"{prepared.corpus.hash} {prepared.folds.hash}".encode())
     for values in (rows.oof, rows.test):
         digest.update(np.ascontiguousarray(values).tobytes())
     recipe = digest.hexdigest()
@@ -242,8 +260,26 @@ def _rename(result: Result, name: str | None) -> Result:
     return replace(result, key=replace(result.key, variant=name), variant=variant)
 
 
-def _check_room(results: Sequence[Result], store: Store) -> None:
-    """Refuse a name under which results of another recipe stand already.
+def _find_stale(name: str, prepared: Prepared, store: Store) -> frozenset[ResultKey]:
+    """Return results under this name that a table left for other data or folds than are here.
+
+    No blend takes them, and a table's recipe is its content: only another import makes them anew.
+    """
+    here = prepared.corpus.hash, prepared.folds.hash
+    stale = set()
+    for key in store.keys(name):
+        header = store.read_header(key)
+        if header is None or not header.variant.get("imported"):
+            continue
+        if (header.data_hash, header.folds_hash) != here:
+            stale.add(key)
+    return frozenset(stale)
+
+
+def _check_room(
+    results: Sequence[Result], store: Store, replaced: frozenset[ResultKey] = frozenset()
+) -> None:
+    """Refuse a name under which results of another recipe stand already, and will stay.
 
     Raises:
         PredictionsError: naming the variant and what to do.
@@ -251,7 +287,7 @@ def _check_room(results: Sequence[Result], store: Store) -> None:
     by_name: dict[str, Header] = {}
     for result in results:
         name = result.key.variant
-        known = by_name.get(name) or _read_first(store, name) or result
+        known = by_name.get(name) or _read_first(store, name, replaced) or result
         by_name[name] = known
         if (known.recipe, known.route) != (result.recipe, result.route):
             raise PredictionsError(
@@ -260,8 +296,8 @@ def _check_room(results: Sequence[Result], store: Store) -> None:
             )
 
 
-def _read_first(store: Store, name: str) -> Header | None:
-    return next((store.read_header(key) for key in store.keys(name)), None)
+def _read_first(store: Store, name: str, replaced: frozenset[ResultKey]) -> Header | None:
+    return next((store.read_header(key) for key in store.keys(name) if key not in replaced), None)
 
 
 def _write(store: Store, file: Path, result: Result, options: ImportOptions) -> None:

@@ -8,8 +8,9 @@ arrived. A last line torn by a crash is put aside; any other damaged line is an 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +21,14 @@ from filelock import FileLock, Timeout
 
 from competition.errors import UploadError
 from competition.files import append_line_synced, write_atomically
+from competition.profile import Competition
 
 Outcome = Literal["sent", "refused", "failed", "unknown"]
 
+Scores = Mapping[str, float | None]
+Record = Mapping[str, Any]
+
+LEDGER_NAME = "ledger.jsonl"
 LOCK_TIMEOUT_S = 60.0
 FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "intent": {
@@ -54,7 +60,8 @@ FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
 class Entry:
     """One attempt to send a file; ``outcome`` is unknown until a receipt says more.
 
-    public and private map ``micro_f1`` and ``auprc`` to scores in [0, 1].
+    public and private map ``micro_f1`` and ``auprc`` to scores in [0, 1]. ``is_decided``: the
+    platform has told what came of it, be it without a score.
     """
 
     id: int
@@ -67,25 +74,31 @@ class Entry:
     outcome: Outcome = "unknown"
     ref: str | None = None
     message: str = ""
-    public: Mapping[str, float | None] | None = None
-    private: Mapping[str, float | None] | None = None
+    public: Scores | None = None
+    private: Scores | None = None
+    is_decided: bool = False
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger of one competition, ``submissions/<competition>/ledger.jsonl``."""
+    """The ledger of one competition, ``submissions/<competition>/ledger.jsonl``.
+
+    The file may be a link to one that several folders share; its lock lies beside the file itself.
+    """
 
     path: Path
 
     @contextmanager
-    def locked(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+    def locked(self, timeout_s: float | None = None) -> Iterator[None]:
         """Keep every other process from sending and recording meanwhile.
 
         Raises:
-            UploadError: another process kept the lock for ``timeout_s``.
+            UploadError: another process kept the lock for ``timeout_s``, or ``LOCK_TIMEOUT_S``.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_name(f"{self.path.name}.lock"))
+        timeout_s = LOCK_TIMEOUT_S if timeout_s is None else timeout_s
+        path = self.path.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f"{path.name}.lock"))
         try:
             lock.acquire(timeout=timeout_s)
         except Timeout as error:
@@ -117,6 +130,8 @@ class Ledger:
                 )
             keys = ("outcome", "ref", "message") if kind == "receipt" else ("public", "private")
             entries[record["intent"]] |= {key: record[key] for key in keys}
+            if kind == "score":
+                entries[record["intent"]]["is_decided"] = True
         return [Entry(**fields) for fields in entries.values()]
 
     def read_torn(self) -> str | None:
@@ -129,17 +144,18 @@ class Ledger:
         Call under ``locked``: outside it the last line may just be being written.
         """
         records, torn = self._read_records()
-        data = self.path.read_bytes() if self.path.is_file() else b""
+        path = self.path.resolve()  # a link stays one
+        data = path.read_bytes() if path.is_file() else b""
         if torn is None:
             if records and not data.endswith(b"\n"):
-                write_atomically(self.path, data + b"\n")
+                write_atomically(path, data + b"\n")
             return None
         keep = data.rfind(b"\n") + 1
         numbers = range(1, 10_000)
         asides = (self.path.with_name(f"{self.path.stem}.torn-{n}.txt") for n in numbers)
         aside = next(path for path in asides if not path.exists())
         write_atomically(aside, data[keep:])
-        write_atomically(self.path, data[:keep])
+        write_atomically(path, data[:keep])
         return aside
 
     def append_intent(self, time: datetime, fields: Mapping[str, Any]) -> int:
@@ -149,32 +165,36 @@ class Ledger:
             fields: target, destination, name, sha256 and bytes.
         """
         intent = max((entry.id for entry in self.read()), default=0) + 1
-        self._append({"kind": "intent", "id": intent, "time": _write_time(time), **fields})
+        self.append({"kind": "intent", "id": intent, "time": _write_time(time), **fields})
         return intent
 
     def append_receipt(
         self, intent: int, time: datetime, outcome: Outcome, *, ref: str | None, message: str
     ) -> None:
         """Record what came of an intent; call under ``locked``."""
-        fields = {"outcome": outcome, "ref": ref, "message": message}
-        self._append({"kind": "receipt", "intent": intent, "time": _write_time(time), **fields})
+        self.append(build_receipt(intent, time, outcome, ref=ref, message=message))
 
     def append_score(
-        self,
-        intent: int,
-        time: datetime,
-        *,
-        public: Mapping[str, float | None] | None,
-        private: Mapping[str, float | None] | None,
+        self, intent: int, time: datetime, *, public: Scores | None, private: Scores | None
     ) -> None:
         """Record what a leaderboard gave; call under ``locked``."""
-        fields = {"public": public, "private": private}
-        self._append({"kind": "score", "intent": intent, "time": _write_time(time), **fields})
+        self.append(build_score(intent, time, public=public, private=private))
 
-    def _append(self, record: Mapping[str, Any]) -> None:
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
-        _check_record(json.loads(line))
-        append_line_synced(self.path, line)
+    def append(self, *records: Record) -> None:
+        """Append records, all of them or, when the disk is full, none; call under ``locked``.
+
+        Raises:
+            OSError: they could not be written, and the file is as it was.
+        """
+        lines = [dump_record(record) for record in records]
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        try:
+            for line in lines:
+                append_line_synced(self.path, line)
+        except OSError:
+            with suppress(OSError):  # a shorter file needs no room
+                os.truncate(self.path, size)
+            raise
 
     def _read_records(self) -> tuple[list[dict[str, Any]], str | None]:
         """Return the records and a torn last line; one that only lacks its newline is whole."""
@@ -199,6 +219,44 @@ class Ledger:
             f"{self.path}, line {number}: {reason}; the ledger is only ever appended to: restore"
             " the line from a copy, or take it out when you know what it said"
         )
+
+
+def open_ledger(competition: Competition) -> Ledger:
+    """Return the competition's ledger."""
+    return Ledger(competition.submissions_dir / LEDGER_NAME)
+
+
+def build_receipt(
+    intent: int, time: datetime, outcome: Outcome, *, ref: str | None, message: str
+) -> Record:
+    """Make the record of what came of an intent."""
+    fields = {"outcome": outcome, "ref": ref, "message": message}
+    return {"kind": "receipt", "intent": intent, "time": _write_time(time), **fields}
+
+
+def build_score(
+    intent: int, time: datetime, *, public: Scores | None, private: Scores | None
+) -> Record:
+    """Make the record of what a leaderboard gave; both None when it gives no score."""
+    fields = {"public": public, "private": private}
+    return {"kind": "score", "intent": intent, "time": _write_time(time), **fields}
+
+
+def dump_record(record: Record) -> str:
+    """Write a record as its line, without the newline; it is checked as when it is read."""
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    _check_record(json.loads(line))
+    return line
+
+
+def tell_time(time: datetime, timezone: str) -> str:
+    """Write a time for a person, by the leaderboard's clock as everywhere else.
+
+    >>> from datetime import UTC
+    >>> tell_time(datetime(2026, 11, 22, 18, 55, tzinfo=UTC), "Asia/Seoul")
+    '2026-11-23 03:55 (Asia/Seoul)'
+    """
+    return f"{time.astimezone(ZoneInfo(timezone)):%Y-%m-%d %H:%M} ({timezone})"
 
 
 def count_on_day(entries: Sequence[Entry], now: datetime, timezone: str, *, target: str) -> int:

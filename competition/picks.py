@@ -23,6 +23,7 @@ DISAGREEMENT_VARIANCE = 5.4e-4
 TRANSFER_SD = 0.01  # how far the nested ranking is off on the test, until scores show it
 LEAST_TRANSFER_SD = 0.003
 ENOUGH_SCORED = 4  # submissions with both scores from which the transfer error is measured
+SUPPOSED_DISAGREEMENT = 0.1  # of two submissions, where no two files can be compared
 DRAWS = 4000
 SEED = 0
 
@@ -36,7 +37,8 @@ class Candidate:
     Attributes:
         nested_f1: the blend's own honest estimate, None where nothing says it.
         public_f1: what the public half says, None before it is scored.
-        labels: (T,) predicted labels in the order of the file; None when the file is gone.
+        labels: (T,) predicted labels in the order of the file; None when the file is gone. Files of
+            other lengths cannot be compared.
     """
 
     name: str
@@ -61,7 +63,8 @@ class Forecast:
     Attributes:
         expected: (S,) micro-F1.
         variance: (S,) of the error of it.
-        disagreement: (S, S) share of test rows answered otherwise.
+        disagreement: (S, S) share of test rows answered otherwise; supposed where not compared.
+        compared: (S, S) bool, whether the two files could be compared.
         gap: public minus nested, the median of those with both; None without any.
         half_variance: of a public minus private difference, per share of rows answered otherwise.
     """
@@ -69,6 +72,7 @@ class Forecast:
     expected: Floats
     variance: Floats
     disagreement: Floats
+    compared: NDArray[np.bool_]
     gap: float | None
     half_variance: float
 
@@ -126,7 +130,7 @@ def forecast_private(known: Sequence[Candidate], half_variance: float) -> Foreca
     The nested estimate, moved by the gap common to all, errs by how ranks carry over to the test;
     the public score by the draw of its half.
     """
-    disagreement = _measure_disagreement(known)
+    disagreement, compared = _measure_disagreement(known)
     both = [e for e in known if e.nested_f1 is not None and e.public_f1 is not None]
     parted = np.array([(e.public_f1 or 0.0) - (e.nested_f1 or 0.0) for e in both])
     gap = float(np.median(parted)) if len(parted) else None
@@ -147,22 +151,32 @@ def forecast_private(known: Sequence[Candidate], half_variance: float) -> Foreca
         weights = np.array([1.0 / error for _, error in told])
         expected[place] = float(weights @ np.array([value for value, _ in told]) / weights.sum())
         variance[place] = 1.0 / float(weights.sum())
-    return Forecast(expected, variance, disagreement, gap, half_variance)
+    return Forecast(expected, variance, disagreement, compared, gap, half_variance)
 
 
-def _measure_disagreement(known: Sequence[Candidate]) -> Floats:
-    """Return (S, S) shares of rows answered otherwise; the mean where a file is gone."""
+def _measure_disagreement(known: Sequence[Candidate]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return (S, S) shares of rows answered otherwise, and which of them were measured.
+
+    Where a file is gone or of another length, the share is supposed to be the mean of the others.
+    """
     size = len(known)
     found = np.full((size, size), np.nan)
     for i, first in enumerate(known):
         for j, second in enumerate(known):
-            if i == j:
-                found[i, j] = 0.0
-            elif first.labels is not None and second.labels is not None:
-                found[i, j] = float((first.labels != second.labels).mean())
+            found[i, j] = 0.0 if i == j else _measure_apart(first, second)
     apart = found[~np.eye(size, dtype=bool)]
     seen = apart[~np.isnan(apart)]
-    return np.where(np.isnan(found), float(seen.mean()) if len(seen) else 0.1, found)
+    supposed = float(seen.mean()) if len(seen) else SUPPOSED_DISAGREEMENT
+    compared = ~np.isnan(found)
+    return np.where(compared, found, supposed), compared
+
+
+def _measure_apart(first: Candidate, second: Candidate) -> float:
+    """Return the share of rows answered otherwise; NaN where the files cannot be compared."""
+    one, other = first.labels, second.labels
+    if one is None or other is None or one.shape != other.shape:
+        return math.nan
+    return float(np.mean(one != other))
 
 
 def _draw(forecast: Forecast) -> Floats:
@@ -188,12 +202,16 @@ def _explain(
     first = chosen[0]
     reasons = [f"highest expected private micro-F1 ({_tell(known[first], forecast)})"]
     for place, gain in zip(chosen[1:], gains[1:], strict=True):
-        other = forecast.disagreement[first, place]
-        reasons.append(
-            f"expected {100 * (forecast.expected[first] - forecast.expected[place]):.2f} below the"
-            f" first ({_tell(known[place], forecast)}), but answers {other:.1%} of the rows"
-            f" otherwise: together they promise {100 * gain:.2f} more than without it"
-        )
+        below = 100 * (forecast.expected[first] - forecast.expected[place])
+        reason = f"expected {below:.2f} below the first ({_tell(known[place], forecast)})"
+        if forecast.compared[first, place]:
+            reason += (
+                f", but answers {forecast.disagreement[first, place]:.1%} of the rows otherwise:"
+                f" together they promise {100 * gain:.2f} more than without it"
+            )
+        else:
+            reason += "; the files cannot be compared, so how much they differ is not known"
+        reasons.append(reason)
     return reasons
 
 

@@ -32,9 +32,12 @@ __all__ = [
     "Result",
     "ResultKey",
     "Store",
+    "advise_redo",
     "average_in_log_space",
     "find_answered_rows",
     "find_missing_folds",
+    "find_specialists",
+    "group_specialists",
     "is_average",
     "place_rows",
     "read_member",
@@ -43,6 +46,7 @@ __all__ = [
 
 PROBABILITY_FLOOR = 1e-6
 AVERAGE = "one average"
+ROUTE_PREFIX = "route:"  # before the name of a member that is several specialists
 
 Mask = npt.NDArray[np.bool_]
 
@@ -54,6 +58,7 @@ class Member:
     oof (N, C) float32 in the order of the train rows, test (K, M, C) float32 in the order of the
     test rows; rows that a specialist does not answer for are NaN, and ``covers_all`` is False.
     ``test_is_average`` where the K test predictions are one and the same average, imported so.
+    ``parts`` names the variants behind it: itself, or the specialists that answer together.
     """
 
     name: str
@@ -65,6 +70,7 @@ class Member:
     covers_all: bool
     why: str
     test_is_average: bool = False
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,7 @@ def read_member(
         raise PredictionsError(f"{variant}: {lacking}; run: python run.py fold {variant}")
     used = complete if seeds is None else [seed for seed in complete if seed in seeds]
     answers = find_answered_rows(header, prepared, variant)
-    per_seed = [_read_seed(store, variant, seed, prepared, answers) for seed in used]
+    per_seed = [_read_seed(store, header, seed, prepared, answers) for seed in used]
     return Member(
         name=variant,
         oof=average_in_log_space([oof for oof, _ in per_seed]),
@@ -129,6 +135,7 @@ def read_member(
         covers_all=bool(answers[0].all() and answers[1].all()),
         why=str(header.variant.get("why", "")),
         test_is_average=is_average(header),
+        parts=(variant,),
     )
 
 
@@ -144,7 +151,8 @@ def read_members(
     """Read the members of a blend: the variants named, or with none named every complete one.
 
     Specialists of one route become one member (``route:length``) when their parts exactly
-    partition the rows.
+    partition the rows. With none named, several sets of them are told apart by their names
+    (``group_specialists``), each a member of its own.
 
     Returns:
         The members, in the order named and joined routes last, and what was left out.
@@ -157,7 +165,7 @@ def read_members(
         raise UsageError(f"{repeated[0]} is named twice; name each variant once")
     members: list[Member] = []
     left_out: list[LeftOut] = []
-    specialists: dict[str, list[Member]] = {}
+    specialists: dict[str, Member] = {}
     for name in variants or store.variants():
         try:
             member = read_member(store, name, prepared)
@@ -169,15 +177,78 @@ def read_members(
         if member.route is None:
             members.append(member)
         else:
-            specialists.setdefault(member.route.partition(":")[0], []).append(member)
-    for route, parts in specialists.items():
+            specialists[name] = member
+    route_of = {name: str(member.route) for name, member in specialists.items()}
+    groups = group_specialists(route_of, by_name=not variants)
+    for joined_name, names in groups.items():
+        parts = [specialists[name] for name in names]
         try:
-            members.append(_join_route(store, route, parts, prepared))
+            members.append(_join_route(store, joined_name, parts, prepared))
         except PredictionsError as error:
             if variants:
                 raise
             left_out.extend(LeftOut(part.name, str(error)) for part in parts)
     return members, left_out
+
+
+def group_specialists(route_of: Mapping[str, str], *, by_name: bool = True) -> dict[str, list[str]]:
+    """Group specialists that answer together; each group is one member, complete or not.
+
+    One for each part of a route belong together whatever they are called. Where a part has
+    several, those do whose names are the same once the part is taken out of each.
+
+    Args:
+        route_of: the route and part of each specialist, such as ``length:short``.
+        by_name: whether names are looked at; else all specialists of a route are one group.
+
+    Returns:
+        The specialists of each group under the name of the member they make.
+
+    >>> parts = ("short", "medium", "long")
+    >>> route_of = {part + end: f"length:{part}" for end in ("", "-warm") for part in parts}
+    >>> group_specialists(route_of)["route:length-warm"]
+    ['short-warm', 'medium-warm', 'long-warm']
+    >>> list(group_specialists({"a": "length:short", "b": "length:medium"}))
+    ['route:length']
+    """
+    routes: dict[str, dict[str, str]] = {}
+    for variant, route in route_of.items():
+        whole, _, part = route.partition(":")
+        routes.setdefault(whole, {})[variant] = part
+    groups: dict[str, list[str]] = {}
+    for whole, part_of in routes.items():
+        named: dict[str, list[str]] = {}
+        for variant, part in part_of.items():
+            named.setdefault(variant.replace(part, whole, 1), []).append(variant)
+        is_repeated = len(set(part_of.values())) < len(part_of)
+        if not by_name or (len(named) > 1 and not is_repeated):
+            named = {whole: list(part_of)}
+        groups |= {f"{ROUTE_PREFIX}{name}": variants for name, variants in named.items()}
+    return groups
+
+
+def find_specialists(store: Store, name: str) -> tuple[str, ...]:
+    """Return the variants of a store that make the member of this name, such as ``route:length``.
+
+    Where none of several sets of specialists is called so, all specialists of the route.
+    """
+    route_of = {}
+    for variant in store.variants():
+        header = store.read_header(store.keys(variant)[0])
+        if header is not None and header.route is not None:
+            route_of[variant] = header.route
+    groups = group_specialists(route_of)
+    if name not in groups:
+        groups = group_specialists(route_of, by_name=False)
+    return tuple(groups.get(name, ()))
+
+
+def advise_redo(header: Header) -> str:
+    """Say how results that no longer belong here are made anew: trained, or imported again."""
+    name = header.key.variant
+    if header.variant.get("imported"):
+        return f"run: python run.py import FILE --as {name} (it was {header.variant.get('why')})"
+    return f"run: python run.py fold {name} --overwrite"
 
 
 def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
@@ -195,17 +266,17 @@ def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
         if header.data_hash != prepared.corpus.hash:
             raise PredictionsError(
                 f"{path} was made from other data than {prepared.competition.data_dir} holds now;"
-                f" run: python run.py fold {variant} --overwrite"
+                f" {advise_redo(header)}"
             )
         if header.folds_hash != prepared.folds.hash or key.fold >= prepared.folds.count:
             raise PredictionsError(
                 f"{path} was made with other folds than {store.directory / 'folds.csv'} holds, so"
-                f" that rows would leak; run: python run.py fold {variant} --overwrite"
+                f" that rows would leak; {advise_redo(header)}"
             )
         if (header.recipe, header.route) != (first.recipe, first.route):
             raise PredictionsError(
                 f"{path} was made by another recipe than {store.path(keys[0]).name} beside it (the"
-                f" variant or the data changed); run: python run.py fold {variant} --overwrite"
+                f" variant or the data changed); {advise_redo(header)}"
             )
     return first
 
@@ -231,9 +302,13 @@ def find_answered_rows(header: Header, prepared: Prepared, variant: str) -> tupl
 
 
 def _read_seed(
-    store: Store, variant: str, seed: int, prepared: Prepared, answers: tuple[Mask, Mask]
+    store: Store, header: Header, seed: int, prepared: Prepared, answers: tuple[Mask, Mask]
 ) -> tuple[Probs, Probs]:
-    """Return one seed's oof (N, C) and test (K, M, C) in the order of the corpus."""
+    """Return one seed's oof (N, C) and test (K, M, C) in the order of the corpus.
+
+    Raises:
+        PredictionsError: a file is no longer of the recipe, data and folds that ``header`` told.
+    """
     train, test = prepared.corpus.train, prepared.corpus.test
     n_folds, n_labels = prepared.folds.count, len(store.labels)
     oof = np.full((len(train), n_labels), np.nan, dtype=np.float32)
@@ -241,14 +316,25 @@ def _read_seed(
     train_row = {row_id: row for row, row_id in enumerate(train.ids)}
     test_row = {row_id: row for row, row_id in enumerate(test.ids)}
     for fold in range(n_folds):
-        key = ResultKey(variant, seed, fold)
+        key = ResultKey(header.key.variant, seed, fold)
         result = store.read(key)
+        if _made_of(result) != _made_of(header):
+            raise PredictionsError(
+                f"{store.path(key)} was made anew, otherwise than the files beside it, while they"
+                " were read; run this command again once that is done"
+            )
         in_fold = answers[0] & (prepared.folds.fold_of == fold)
         where = f"{store.path(key)}, oof rows"
         oof[place_rows(result.oof_ids, train_row, in_fold, where)] = result.oof_probs
         where = f"{store.path(key)}, test rows"
         on_test[fold, place_rows(result.test_ids, test_row, answers[1], where)] = result.test_probs
     return oof, on_test
+
+
+def _made_of(header: Header) -> tuple[str | None, ...]:
+    """Return what all files of one variant have in common."""
+    hashes = header.data_hash, header.folds_hash, header.routes_hash
+    return (header.recipe, header.route, *hashes)
 
 
 def place_rows(
@@ -274,8 +360,9 @@ def place_rows(
     return rows
 
 
-def _join_route(store: Store, route: str, parts: list[Member], prepared: Prepared) -> Member:
+def _join_route(store: Store, name: str, parts: list[Member], prepared: Prepared) -> Member:
     """Join specialists whose parts exactly partition the rows, with the seeds all of them have."""
+    route = str(parts[0].route).partition(":")[0]
     names = _list(part.name for part in parts)
     seeds = sorted(set.intersection(*(set(part.seeds) for part in parts)))
     if not seeds:
@@ -307,11 +394,12 @@ def _join_route(store: Store, route: str, parts: list[Member], prepared: Prepare
     recipe = hashlib.sha256("\n".join(sorted(part.recipe for part in parts)).encode()).hexdigest()
     return replace(
         joined,
-        name=f"route:{route}",
+        name=name,
         route=route,
         recipe=recipe,
         covers_all=True,
         why=" + ".join(part.name for part in parts),
+        parts=tuple(part.name for part in parts),
     )
 
 

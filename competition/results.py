@@ -131,6 +131,11 @@ class Store:
         write_atomically(path, data)
         return path
 
+    def remove(self, key: ResultKey) -> None:
+        """Take a job's predictions away, and their provenance after them."""
+        self.path(key).unlink(missing_ok=True)
+        self.run_path(key).unlink(missing_ok=True)
+
     def read_header(self, key: ResultKey) -> Header | None:
         """Read what a file says about itself, without its probabilities; None when it is absent.
 

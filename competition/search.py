@@ -32,7 +32,8 @@ SYSTEMS = (BEST_SINGLE, UNIFORM, CONVEX, GREEDY, BLEND)
 GREEDY_PICKS = 20
 GREEDY_PATIENCE = 4  # picks without a gain before greedy selection stops
 PENALTY = 0.005  # score given up per relative L1 distance from the convex weights, in the search
-ROOM_ABOVE = 1.25  # the search's upper bound on a weight, over the greatest weight it starts from
+ROOM_ABOVE = 1.25  # the search's upper bound on a share, over the greatest share it starts from
+LEAST_SUM = 0.01  # of the weights: a pool hotter than this is flat to a float32
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:
         plan: of the search; without trials the blend is the best of the simple ways.
 
     Returns:
-        The blend is the best point of all on these rows, never below another one on what the plan
-        aims at.
+        The blend is the best point of all on these rows, each at the temperature of the convex fit:
+        never below the convex weights on what the plan aims at, nor below another way of weighing
+        once its weights are scaled to their sum.
     """
     aim = Aim(rows, plan.objective)
     n_members = len(rows.logs)
@@ -94,7 +96,8 @@ def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:
         GREEDY: select_greedily(aim, singles),
     }
     # of equal scores the first named here wins: the fitted pool before what needs a search
-    starts = [points[CONVEX], points[GREEDY], points[UNIFORM], *singles]
+    simple = [points[CONVEX], points[GREEDY], points[UNIFORM], *singles]
+    starts = [scale_point(aim, point, float(selection.convex.sum())) for point in simple]
     is_choice = len(selection.kept) > 1  # one member's weight alone decides nothing
     tried = search_weights(aim, starts, selection.kept, plan) if is_choice else []
     blend = drop_members(aim, aim.choose(starts, tried))
@@ -129,6 +132,18 @@ def select_greedily(aim: Aim, singles: Sequence[Point]) -> Point:
     return best
 
 
+def scale_point(aim: Aim, point: Point, total: float) -> Point:
+    """Give a point's weights another sum, at least ``LEAST_SUM``, and what follows from it.
+
+    The sum is the pool's temperature. Decisions at the most probable label do not feel it;
+    thresholds and everything that orders rows do.
+    """
+    now, total = float(point.weights.sum()), max(total, LEAST_SUM)
+    if now <= 0 or now == total:
+        return point
+    return aim.measure(point.weights * (total / now))
+
+
 def search_weights(
     aim: Aim, starts: Sequence[Point], kept: NDArray[np.intp], plan: SearchPlan
 ) -> list[Point]:
@@ -139,15 +154,16 @@ def search_weights(
     found less than a third of the gain. A penalty on the distance from the first start (the convex
     weights) guides the search; what is returned is unpenalised.
 
-    Only the weights' direction is searched; their sum is 1, as in a geometric mean. Micro-F1 hardly
-    feels the sum, which is the pool's temperature, and one chosen in each fold makes probabilities
-    of different folds incomparable: it cost 5 AUPRC on the bundled demo, nested, and 0.8 on
-    KLUE-RE even when chosen from four values.
+    Only the weights' direction is searched; their sum is that of the starts, the convex fit's.
+    Micro-F1 hardly feels the sum, which is the pool's temperature, and one chosen in each fold
+    makes probabilities of different folds incomparable: it cost 5 AUPRC on the bundled demo,
+    nested, and 0.8 on KLUE-RE even when chosen from four values. The convex fit finds nearly the
+    same one in every fold.
 
     Args:
         aim: what is fitted on, and for; for both scores the study has two objectives.
-        starts: enqueued first, as far as they weigh kept members only; the first of them is what
-            the penalty pulls towards.
+        starts: of one sum; enqueued first, as far as they weigh kept members only. The first of
+            them is what the penalty pulls towards.
         kept: (S,) places of the members to weigh.
         plan: trials, starts included, and the sampler's seed.
 
@@ -158,19 +174,20 @@ def search_weights(
 
     names = [f"w{member}" for member in kept]
     inside = [each for each in starts if not np.delete(each.weights, kept).any()]
-    top = ROOM_ABOVE * max(float(start.weights.max()) for start in inside)
-    anchor = starts[0].weights / max(float(starts[0].weights.sum()), 1e-9)
+    total = max(float(starts[0].weights.sum()), LEAST_SUM)
+    top = ROOM_ABOVE * max(float(start.weights.max()) for start in inside) / total
+    anchor = starts[0].weights / total
     tried: list[Point] = []
 
     def measure(trial: optuna.Trial) -> float | tuple[float, ...]:
         proposed = np.zeros(len(anchor))
         proposed[kept] = [trial.suggest_float(name, 0.0, top) for name in names]
-        weights = proposed / max(float(proposed.sum()), 1e-9)
-        point = aim.measure(weights)
+        shares = proposed / max(float(proposed.sum()), 1e-9)
+        point = aim.measure(shares * total)
         tried.append(point)
         if plan.on_trial is not None:
             plan.on_trial()
-        penalty = PENALTY * float(np.abs(weights - anchor).sum())
+        penalty = PENALTY * float(np.abs(shares - anchor).sum())
         penalised = tuple(value - penalty for value in aim.values(point))
         return penalised if len(penalised) > 1 else penalised[0]
 
@@ -179,20 +196,25 @@ def search_weights(
         directions = ["maximize"] * len(aim.values(starts[0]))
         study = optuna.create_study(directions=directions, sampler=sampler)
         for start in inside:
-            study.enqueue_trial(dict(zip(names, map(float, start.weights[kept]), strict=True)))
+            shares = start.weights[kept] / total
+            study.enqueue_trial(dict(zip(names, map(float, shares), strict=True)))
         study.optimize(measure, n_trials=plan.trials, n_jobs=1)
     return tried
 
 
 def drop_members(aim: Aim, point: Point) -> Point:
-    """Set weights to 0 while neither micro-F1 nor AUPRC is lower without them, smallest first."""
-    rows = aim.rows
+    """Set weights to 0 while neither micro-F1 nor AUPRC is lower without them, smallest first.
+
+    The weights that stay are raised so that all have the sum they had.
+    """
+    rows, total = aim.rows, float(point.weights.sum())
     area = auprc(rows.gold, pool(rows.logs, point.weights), rows.weights)
     for member in np.argsort(point.weights, kind="stable"):
         if point.weights[member] == 0 or (point.weights > 0).sum() == 1:
             continue
         weights = point.weights.copy()
         weights[member] = 0.0
+        weights *= total / weights.sum()
         without = aim.measure(weights)
         if without.f1 < point.f1:
             continue

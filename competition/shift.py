@@ -9,6 +9,7 @@ Legend: N train rows, M test rows, F features.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from competition.console import Column, Table
 from competition.corpus import Corpus
 from competition.dealing import build_folds
+from competition.errors import FoldsError
 from competition.files import write_atomically
 from competition.groups import build_groups
 from competition.intervals import bound, build_resamples
@@ -113,28 +115,46 @@ def find_obstacle(corpus: Corpus) -> str | None:
     return None
 
 
+ONE_SIDED = (
+    "the shift is not measured: rows hang together in so few or so large groups that a classifier"
+    " which leaves some of them out would see train or test rows only"
+)
+
+
+def explain_absence(shift: Shift | None, corpus: Corpus) -> str | None:
+    """Say why the shift of this corpus was not measured, None where it was."""
+    if shift is not None:
+        return None
+    return find_obstacle(corpus) or ONE_SIDED
+
+
 def read_or_fit_shift(
     competition: Competition, corpus: Corpus, on_step: OnStep | None = None
 ) -> Shift | None:
     """Read the shift that was measured for these rows, or measure it and keep it.
 
     Args:
-        competition: whose ``checkpoints/<competition>/cache`` holds it, keyed by the data's hash.
+        competition: whose ``checkpoints/<competition>/cache`` holds it, keyed by the data's hash
+            and by what groups rows.
         corpus: the rows.
         on_step: called with the share that is done and what comes next.
 
     Returns:
-        None where ``find_obstacle`` finds one.
+        None where it cannot be measured; ``explain_absence`` says why.
     """
     if find_obstacle(corpus) is not None:
         return None
-    path = competition.checkpoints_dir / "cache" / f"shift{VERSION}-{corpus.hash[:16]}.npz"
-    kept = _read(path, corpus)
+    made_of = _describe_inputs(corpus, competition.profile.folds.group_by)
+    digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+    path = competition.checkpoints_dir / "cache" / f"shift{VERSION}-{digest[:16]}.npz"
+    kept = _read(path, corpus, made_of)
     if kept is not None:
         return kept
     group_by = competition.profile.folds.group_by
     shift = fit_shift(corpus, group_by, on_step or (lambda _frac, _text: None))
-    about = {"corpus_hash": corpus.hash, "auc": shift.auc, "low": shift.low, "high": shift.high}
+    if shift is None:
+        return None
+    about = {**made_of, "auc": shift.auc, "low": shift.low, "high": shift.high}
     about["telling"] = [asdict(each) for each in shift.telling]
     stream = io.BytesIO()
     np.savez(stream, odds=shift.odds, about=np.array(json.dumps(about, ensure_ascii=False)))
@@ -142,20 +162,26 @@ def read_or_fit_shift(
     return shift
 
 
-def _read(path: Path, corpus: Corpus) -> Shift | None:
-    """Read what was kept, if it is whole and of these rows; else it is made anew."""
+def _describe_inputs(corpus: Corpus, group_by: tuple[str, ...]) -> dict[str, Any]:
+    """Return what determines the shift: the rows, and which of them are held out together."""
+    return {"corpus_hash": corpus.hash, "group_by": sorted(group_by)}
+
+
+def _read(path: Path, corpus: Corpus, made_of: dict[str, Any]) -> Shift | None:
+    """Read what was kept, if it is whole and of these rows and groups; else it is made anew."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             odds, about = kept["odds"], json.loads(str(kept["about"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    if about["corpus_hash"] != corpus.hash or odds.shape != (len(corpus.train),):
+    same = {key: about.get(key) for key in made_of} == made_of
+    if not same or odds.shape != (len(corpus.train),):
         return None
     telling = tuple(Telling(**each) for each in about["telling"])
     return Shift(odds, about["auc"], about["low"], about["high"], telling)
 
 
-def fit_shift(corpus: Corpus, group_by: tuple[str, ...], on_step: OnStep) -> Shift:
+def fit_shift(corpus: Corpus, group_by: tuple[str, ...], on_step: OnStep) -> Shift | None:
     """Measure how well train and test rows can be told apart, and by what.
 
     A logistic regression over character n-grams, source, types, lengths, distance and order of the
@@ -167,6 +193,9 @@ def fit_shift(corpus: Corpus, group_by: tuple[str, ...], on_step: OnStep) -> Shi
         group_by: what rows of one group share, as for the folds.
         on_step: called with the share that is done and what comes next.
 
+    Returns:
+        None where the groups of some four fifths hold rows of one side only.
+
     Source: Bickel, Brückner & Scheffer 2007, "Discriminative learning for differing training and
     test distributions", section 3: density ratios from a classifier's odds.
     """
@@ -176,8 +205,10 @@ def fit_shift(corpus: Corpus, group_by: tuple[str, ...], on_step: OnStep) -> Shi
     rows = Rows(pd.concat([corpus.train.frame, corpus.test.frame], ignore_index=True), None)
     is_test = np.arange(len(rows)) >= n_train
     groups = build_groups(rows, group_by)
-    count = min(FOLDS, int(groups.max()) + 1)
-    fold_of = build_folds(is_test.astype(np.int16), groups, count=count, seed=SEED)
+    fold_of = _deal(is_test, groups)
+    if fold_of is None:
+        return None
+    count = int(fold_of.max()) + 1
     on_step(0.0, "counting characters")
     features, names = build_features(rows)
     log_odds = np.empty(len(rows))
@@ -192,6 +223,22 @@ def fit_shift(corpus: Corpus, group_by: tuple[str, ...], on_step: OnStep) -> Shi
     auc, low, high = _measure_auc(log_odds, is_test, groups)
     telling = _rank_features(features, names, is_test, np.asarray(whole.coef_[0]))
     return Shift(np.exp(log_odds[:n_train]).astype(np.float64), auc, low, high, telling)
+
+
+def _deal(is_test: NDArray[np.bool_], groups: NDArray[np.int32]) -> NDArray[np.int8] | None:
+    """Return (N + M,) folds of whole groups; None where some classifier would see one side only."""
+    count = min(FOLDS, int(groups.max()) + 1)
+    if count < 2:
+        return None
+    try:
+        fold_of = build_folds(is_test.astype(np.int16), groups, count=count, seed=SEED)
+    except FoldsError:
+        return None
+    for fold in range(count):
+        seen = is_test[fold_of != fold]
+        if seen.all() or not seen.any():
+            return None
+    return fold_of
 
 
 def _fit(features: csr_matrix, is_test: NDArray[np.bool_]) -> Any:
@@ -286,7 +333,8 @@ def _rank_features(
 def build_shift_tables(shift: Shift | None, corpus: Corpus) -> list[Table]:
     """Show how well train and test can be told apart, and by what."""
     if shift is None:
-        return [Table("told_apart", "Train told from test", (), [], [find_obstacle(corpus) or ""])]
+        why = explain_absence(shift, corpus)
+        return [Table("told_apart", "Train told from test", (), [], [why or ""])]
     columns = (
         Column("what", "Train told from test"),
         Column("value", "by"),

@@ -40,10 +40,10 @@ def fit_all(rows: PooledRows, plan: SearchPlan) -> Fit:
 
 
 def mix_weights(fit: Fit, share: float) -> Weights:
-    """Return (M,) weights a share of the way from the blend's to the convex ones, of sum 1."""
-    convex = fit.points[CONVEX].weights
-    total = max(float(convex.sum()), 1e-9)
-    return (1.0 - share) * fit.points[BLEND].weights + share * convex / total
+    """Return (M,) weights a share of the way from the blend's to the convex ones, of its sum."""
+    blend, convex = fit.points[BLEND].weights, fit.points[CONVEX].weights
+    scale = float(blend.sum()) / max(float(convex.sum()), 1e-9)
+    return (1.0 - share) * blend + share * scale * convex
 
 
 def _score_outside(

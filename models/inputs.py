@@ -116,11 +116,11 @@ class Augmenter:
 class FoldInputs:
     """All that training sees of the data: no held-out label is in it.
 
-    ``train_rows`` (n,) are row numbers into ``train``, the pool's tokens; ``train_label_ids`` (n,)
+    ``train_rows`` (n,) are row numbers into ``pool``; ``train_label_ids`` (n,)
     belong to them. ``heldout_rows`` and ``test_rows`` are predicted after the last step.
     """
 
-    train: TokenizedRows
+    pool: TokenizedRows
     test: TokenizedRows
     train_rows: Ints
     train_label_ids: Ints
@@ -135,7 +135,7 @@ class FoldInputs:
     def plain(self) -> EpochRows:
         """The training rows as they are."""
         pair_ids = None if self.pairs is None else self.pairs.pool[self.train_rows]
-        return EpochRows(self.train, self.train_rows, self.train_label_ids, pair_ids)
+        return EpochRows(self.pool, self.train_rows, self.train_label_ids, pair_ids)
 
     def epoch(self, number: int) -> EpochRows:
         """Return the training rows of an epoch, the same whenever it is asked for."""

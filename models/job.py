@@ -2,12 +2,14 @@
 
 Runs in a process of its own (``models.workers``); what it is told is a ``JobSpec``, what it leaves
 is one file of the store and, if wanted, the trained weights. Held-out labels are looked at once,
-for the scores, after the last prediction. A learner (``LEARNERS``) does the fitting.
+for the scores, after the last prediction. A learner, network or linear,
+does the fitting.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +56,8 @@ class JobSpec:
     """Everything one job needs, small enough to be sent to another process.
 
     Attributes:
+        replaces: fingerprint of the result that stood there when the job was planned.
+        bases: by role, the variants in the store that it builds on.
         rows: what is trained on and answered for, as places in the variant's pool.
         texts: files of the pool's parts without labels; none where a job needs no text.
     """
@@ -61,6 +65,8 @@ class JobSpec:
     key: ResultKey
     fingerprint: str
     recipe: str
+    replaces: str | None
+    bases: Mapping[str, str]
     variant: Variant
     labels: tuple[str, ...]
     negative_id: int | None
@@ -81,7 +87,10 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a learner gives back: probabilities (n, C) and (m, C), and facts for the provenance."""
+    """What a learner gives back: probabilities (n, C) and (m, C), facts for the provenance.
+
+    ``warnings`` are what a person must hear.
+    """
 
     oof_probs: Probs
     test_probs: Probs
@@ -89,6 +98,7 @@ class Learned:
     rows_per_s: float
     steps: int
     facts: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,28 @@ def run_job(spec: JobSpec, watch: Watch) -> JobOutcome:
     return outcome
 
 
+def describe_model(spec: JobSpec) -> dict[str, Any]:
+    """Return what is kept beside a model, so that it can be built and asked again."""
+    return {
+        "fingerprint": spec.fingerprint,
+        "variant": spec.variant.model_dump(mode="json"),
+        "bases": dict(spec.bases),
+    }
+
+
+def read_kept(folder: Path) -> dict[str, Any] | None:
+    """Return what a job's folder says about the model that it keeps; None if it keeps none."""
+    from models.states import read_weight_facts
+
+    if (folder / WEIGHTS_FILE).is_file():
+        return read_weight_facts(folder / WEIGHTS_FILE)
+    path = folder / FACTS_FILE
+    if not path.is_file():
+        return None
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return kept
+
+
 def _build_result(spec: JobSpec, learned: Learned) -> Result:
     ids = {part: _read_ids(spec, part) for part in ("train", "test")}
     return Result(
@@ -183,7 +215,7 @@ def _score(spec: JobSpec, learned: Learned) -> JobOutcome:
     """Look at the held-out labels, for the scores and nothing else."""
     gold = spec.heldout_label_ids
     pred = decide(learned.oof_probs, spec.negative_id, None)
-    warnings = []
+    warnings = list(learned.warnings)
     if len(np.unique(pred)) == 1 and len(np.unique(gold)) > 1:
         warnings.append(
             f"collapsed: every held-out row is predicted {spec.labels[pred[0]]!r}; "

@@ -10,7 +10,7 @@ Legend: n training rows, r rows to predict, C labels, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,25 +57,45 @@ class LinearTask:
     groups: Ints | None = None
 
 
-def fit_and_predict_linear(
-    train: Rows,
-    train_label_ids: Ints,
-    predict: Sequence[Rows],
-    task: LinearTask,
-    say: Say | None = None,
-) -> list[Probs]:
-    """Fit the linear model on training rows and predict others.
+@dataclass(frozen=True)
+class LinearModel:
+    """A fitted linear model; ``present`` are the labels that its training rows have.
+
+    ``is_calibrated`` is False where too few rows have a label to fit a temperature; probabilities
+    are then a softmax of the margins, whose confidence means little.
+    """
+
+    reader: FeatureReader
+    classifier: Any
+    present: Ints
+    n_labels: int
+    is_calibrated: bool
+
+    def predict(self, rows: Rows) -> Probs:
+        """Answer for r rows: (r, C) float32; rows sum to 1, a label never trained on gets 0."""
+        out = np.zeros((len(rows), self.n_labels), np.float32)
+        if len(self.present) < 2:
+            out[:, self.present] = 1.0
+        elif len(rows):
+            found = self.reader.read(rows)
+            out[:, self.present] = (
+                self.classifier.predict_proba(found)
+                if self.is_calibrated
+                else _softmax(_two_sided(self.classifier.decision_function(found)))
+            )
+        return out
+
+
+def fit_linear(
+    train: Rows, train_label_ids: Ints, task: LinearTask, say: Say | None = None
+) -> LinearModel:
+    """Fit the linear model on training rows.
 
     Args:
         train: n rows; labels that they carry are not looked at.
         train_label_ids: (n,) their labels.
-        predict: rows to answer for, in any number of parts.
         task: what it is fitted for.
         say: hears what is being done.
-
-    Returns:
-        For each part (r, C) float32 probabilities; rows sum to 1. A label that no training row has
-        gets 0.
 
     Source: one temperature for the cross-fitted decision values, after Guo et al. 2017, arXiv
     1706.04599; the classifier that answers is fitted to all rows.
@@ -95,19 +115,7 @@ def fit_and_predict_linear(
     present = np.unique(train_label_ids)
     if len(present) > 1:
         classifier.fit(features, train_label_ids)
-    answers = []
-    for rows in predict:
-        out = np.zeros((len(rows), task.n_labels), np.float32)
-        if len(rows) and len(present) > 1:
-            found = reader.read(rows)
-            out[:, present] = (
-                classifier.predict_proba(found)
-                if parts
-                else _softmax(_two_sided(classifier.decision_function(found)))
-            )
-        out[:, present] = out[:, present] if len(present) > 1 else 1.0
-        answers.append(out)
-    return answers
+    return LinearModel(reader, classifier, present, task.n_labels, is_calibrated=bool(parts))
 
 
 def measure_difficulty(

@@ -6,12 +6,18 @@ Called by ``models.job`` in the job's own process, beside ``network_job``.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from competition.files import dump_json, write_atomically
-from models.job import FACTS_FILE, JobSpec, Learned
-from models.linear import LinearTask, fit_and_predict_linear
+from models.job import FACTS_FILE, JobSpec, Learned, describe_model
+from models.linear import LinearModel, LinearTask, fit_linear
 from models.pool import read_texts
 from models.watch import Watch
+
+UNCALIBRATED = (
+    "not calibrated: some label stands in too few groups of training rows; its confidence means "
+    "little, and AUPRC and blend may suffer"
+)
 
 
 def learn_linear(spec: JobSpec, watch: Watch) -> Learned | int:
@@ -25,22 +31,20 @@ def learn_linear(spec: JobSpec, watch: Watch) -> Learned | int:
     started = time.monotonic()
     rows = spec.rows
     held, test = read_texts(spec.texts, rows.heldout_rows), read_texts({"test": spec.texts["test"]})
-    oof_probs, test_probs = fit_and_predict_linear(
-        read_texts(spec.texts, rows.train_rows),
-        rows.train_label_ids,
-        [held, test.take(rows.test_rows)],
-        linear_task(spec),
-        watch.log,
-    )
+    model = refit_linear(spec, watch.log)
+    oof_probs, test_probs = model.predict(held), model.predict(test.take(rows.test_rows))
     if spec.keep_checkpoint:
-        kept = {"fingerprint": spec.fingerprint, "variant": spec.variant.model_dump(mode="json")}
+        kept = describe_model(spec)
         write_atomically(spec.job_dir / FACTS_FILE, dump_json(kept))
     seconds = time.monotonic() - started
     rate = len(rows.train_rows) / seconds
-    return Learned(oof_probs, test_probs, seconds, rate, steps=1, facts={})
+    warnings = () if model.is_calibrated else (UNCALIBRATED,)
+    facts = {"calibrated": model.is_calibrated}
+    return Learned(oof_probs, test_probs, seconds, rate, steps=1, facts=facts, warnings=warnings)
 
 
-def linear_task(spec: JobSpec) -> LinearTask:
-    """Return what a job's linear model is fitted for."""
-    groups = spec.rows.train_groups
-    return LinearTask(spec.variant.linear, len(spec.labels), spec.key.seed, groups)
+def refit_linear(spec: JobSpec, say: Callable[[str], None] | None = None) -> LinearModel:
+    """Fit a job's model: the same one each time, so that it need not be kept."""
+    rows = spec.rows
+    task = LinearTask(spec.variant.linear, len(spec.labels), spec.key.seed, rows.train_groups)
+    return fit_linear(read_texts(spec.texts, rows.train_rows), rows.train_label_ids, task, say)

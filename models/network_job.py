@@ -18,11 +18,19 @@ from filelock import FileLock
 from competition.files import write_atomically
 from models import linear
 from models.augmentation import Scheme
-from models.batches import open_tokenized, stack_rows
+from models.batches import TokenizedRows, open_tokenized, stack_rows
 from models.encoder import build_model, choose_attention, load_tokenizer
 from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
 from models.inputs import Augmenter, Floats, FoldInputs, Pairs
-from models.job import STATE_FILE, WEIGHTS_FILE, JobSpec, Learned, Probs
+from models.job import (
+    STATE_FILE,
+    WEIGHTS_FILE,
+    JobSpec,
+    Learned,
+    NetworkSpec,
+    Probs,
+    describe_model,
+)
 from models.linear import LinearTask, measure_difficulty
 from models.pool import read_texts
 from models.restriction import build_table, measure_coverage, number_pairs
@@ -71,8 +79,7 @@ def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
     oof_probs, test_probs = _predict(predictor, inputs)
     if spec.keep_checkpoint:
         saved = {
-            "fingerprint": spec.fingerprint,
-            "variant": spec.variant.model_dump(mode="json"),
+            **describe_model(spec),
             "encoder": {"name": network.source.name, "identity": network.source.identity},
             "labels": spec.labels,
             "new_tokens": network.new_tokens,
@@ -85,7 +92,7 @@ def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
         "encoder": network.source.name,
         "resumed_at_step": fit.first_step,
         "steps": fit.steps,
-        "rows_cut": {"train": inputs.train.cut, "test": inputs.test.cut},
+        "rows_cut": {name: part.cut for name, part in open_parts(network).items()},
         "loss": fit.loss,
         **_measure_restriction(spec, inputs),
     }
@@ -98,7 +105,7 @@ def _predict(predictor: Predictor, inputs: FoldInputs) -> tuple[Probs, Probs]:
     if pairs is not None:
         oof_allowed = pairs.table[pairs.pool[inputs.heldout_rows]]
         test_allowed = pairs.table[pairs.test[inputs.test_rows]]
-    oof = predictor.predict(inputs.train, inputs.heldout_rows, oof_allowed)
+    oof = predictor.predict(inputs.pool, inputs.heldout_rows, oof_allowed)
     return oof, predictor.predict(inputs.test, inputs.test_rows, test_allowed)
 
 
@@ -120,11 +127,10 @@ def open_inputs(spec: JobSpec, tokenizer: Any) -> FoldInputs:
     """Open what training may see of a job's data: everything but the held-out labels."""
     network = spec.network
     assert network is not None
-    parts = [open_tokenized(folder) for folder in network.tokens.values()]
-    rows = spec.rows
+    parts, rows = open_parts(network), spec.rows
     return FoldInputs(
-        train=parts[0] if len(parts) == 1 else stack_rows(parts),
-        test=open_tokenized(network.tokens["test"]),
+        pool=stack_rows(list(parts.values())),
+        test=parts["test"],
         train_rows=rows.train_rows,
         train_label_ids=rows.train_label_ids,
         heldout_rows=rows.heldout_rows,
@@ -134,6 +140,11 @@ def open_inputs(spec: JobSpec, tokenizer: Any) -> FoldInputs:
         pairs=_read_pairs(spec),
         augmenter=_build_augmenter(spec, tokenizer),
     )
+
+
+def open_parts(network: NetworkSpec) -> dict[str, TokenizedRows]:
+    """Map the tokens of every part of the pool, in the order of their places."""
+    return {name: open_tokenized(folder) for name, folder in network.tokens.items()}
 
 
 def _build_augmenter(spec: JobSpec, tokenizer: Any) -> Augmenter | None:
@@ -182,6 +193,7 @@ def _read_difficulty(spec: JobSpec) -> Floats | None:
             "labels": rows.train_label_ids.tolist(),
             "folds": rows.train_folds.tolist(),
             "linear": spec.variant.linear.model_dump(mode="json"),
+            "seed": spec.key.seed,
             "version": linear.RESULT_VERSION,
         }
     )

@@ -39,20 +39,17 @@ from models.batches import tokenize_rows
 from models.encoder import build_model, load_tokenizer
 from models.formats import FORMATS
 from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
-from models.job import FACTS_FILE, WEIGHTS_FILE, JobSpec
+from models.job import WEIGHTS_FILE, JobSpec, read_kept
 from models.jobs import build_job, job_dir
-from models.linear import fit_and_predict_linear
-from models.linear_job import linear_task
-from models.pool import read_texts
+from models.linear_job import refit_linear
 from models.restriction import number_pairs
-from models.routing import count_tokens
-from models.states import read_weight_facts, read_weights
+from models.routing import count_tokens, name_unit
+from models.states import read_weights
 from models.training import Predictor
 from models.variant import LINEAR, Variant
 
 Probs = npt.NDArray[np.float32]
 Say = Callable[[str], None]
-ROUTE_MEMBER = "route:"
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,9 @@ def _predict_member(
     competition = prepared.competition
     store = Store(competition.oof_dir, competition.profile.labels)
     name = str(wanted["name"])
-    parts = _find_parts(store, name)
+    if "parts" not in wanted:
+        raise PredictionsError(f"the blend does not say what {name} is; run: python run.py blend")
+    parts = [str(part) for part in wanted["parts"]]
     members, _ = read_members(store, parts, prepared)
     if len(members) != 1 or members[0].recipe != wanted["recipe"]:
         raise PredictionsError(
@@ -168,19 +167,6 @@ def _predict_member(
     return Member(name, nothing, test, tuple(seeds), members[0].route, "", True, members[0].why)
 
 
-def _find_parts(store: Store, name: str) -> list[str]:
-    """Return the variants behind a member: itself, or the specialists of its route."""
-    if not name.startswith(ROUTE_MEMBER):
-        return [name]
-    route = name.removeprefix(ROUTE_MEMBER)
-    headers = {each: store.read_header(store.keys(each)[0]) for each in store.variants()}
-    return [
-        each
-        for each, header in headers.items()
-        if header is not None and (header.route or "").partition(":")[0] == route
-    ]
-
-
 def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> JobSpec:
     """Return the job that made a result, held against the result's own fingerprint."""
     folder = job_dir(prepared.competition.checkpoints_dir, key)
@@ -188,14 +174,11 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
     again = f"run: python run.py fold {key.variant} --overwrite, without --no-checkpoints"
     if header is None:
         raise PredictionsError(f"{store.path(key)} is missing; {again}")
-    weights, facts = folder / WEIGHTS_FILE, folder / FACTS_FILE
-    if weights.is_file():
-        kept: dict[str, Any] = read_weight_facts(weights)
-    elif facts.is_file():
-        kept = json.loads(facts.read_text(encoding="utf-8"))
-    else:
+    kept = read_kept(folder)
+    if kept is None:
         raise PredictionsError(f"{folder} keeps no weights of {key.variant}; {again}")
-    spec = build_job(prepared, Variant.model_validate(kept["variant"]), key, say)
+    variant = Variant.model_validate(kept["variant"])
+    spec = build_job(prepared, variant, key, say, bases=kept["bases"])
     if {kept["fingerprint"], spec.fingerprint} != {header.fingerprint}:
         raise PredictionsError(
             f"{folder} does not belong to {store.path(key)}: the data, the encoder or the code "
@@ -212,7 +195,8 @@ def _route_rows(prepared: Prepared, spec: JobSpec, rows: Rows) -> npt.NDArray[np
     """Return each new row's part of the length route, by the borders that the route was made with.
 
     Raises:
-        PredictionsError: the route is a person's own file, which says nothing of new rows.
+        PredictionsError: the route is a person's own file, which says nothing of new rows, or was
+            measured with another tokenizer than the specialists have.
     """
     routes = read_or_make_length_routes(prepared, None, "")
     if routes.borders is None or spec.network is None:
@@ -220,7 +204,13 @@ def _route_rows(prepared: Prepared, spec: JobSpec, rows: Rows) -> npt.NDArray[np
             "the length route is a file of your own, so new rows have no route; blend without the "
             "specialists: python run.py blend VARIANT…"
         )
-    lengths = count_tokens(rows, load_tokenizer(spec.network.source, spec.network.new_tokens))
+    tokenizer = load_tokenizer(spec.network.source, spec.network.new_tokens)
+    if routes.unit != name_unit(tokenizer):
+        raise PredictionsError(
+            f"the length route was measured with another tokenizer than {spec.key.variant} has, "
+            "so new rows have no route; blend without the specialists: python run.py blend VARIANT…"
+        )
+    lengths = count_tokens(rows, tokenizer)
     return route_lengths(lengths, routes.borders)
 
 
@@ -238,12 +228,7 @@ def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
         (R, C) float32 probabilities; rows sum to 1.
     """
     if spec.variant.learner == LINEAR:
-        return fit_and_predict_linear(
-            read_texts(spec.texts, spec.rows.train_rows),
-            spec.rows.train_label_ids,
-            [rows],
-            linear_task(spec),
-        )[0]
+        return refit_linear(spec).predict(rows)
     network, variant = spec.network, spec.variant
     assert network is not None
     torch.set_num_threads(threads)

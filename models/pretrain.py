@@ -50,6 +50,7 @@ from models.pretraining import (
     pretrain,
     stream_seed,
 )
+from models.settings import RunSettings
 from models.sources import EncoderSource
 from models.stopping import stop_requests
 from models.variant import fingerprint
@@ -126,6 +127,7 @@ def make_adapted_encoder(
     source: EncoderSource,
     competition: Competition,
     *,
+    run: RunSettings,
     say: Callable[[str], None],
     deadline: float | None = None,
     threads: int | None = None,
@@ -140,6 +142,7 @@ def make_adapted_encoder(
     Args:
         source: a settled encoder; without weights, they begin random.
         competition: whose training sentences.
+        run: how the work is laid on the hardware.
         say: hears progress.
         deadline: on ``time.monotonic``'s clock; the run then writes its state and ends.
         threads: of the run; None: all cores.
@@ -148,11 +151,12 @@ def make_adapted_encoder(
         StoppedError: the deadline or a person stopped it; the same call goes on from there.
         EncoderError: the encoder cannot be trained so.
     """
+    from accelerate.utils.memory import clear_device_cache
+
     request = PretrainRequest(encoder=source.name, threads=threads)
     texts = read_texts(competition, request, say)
-    settings = resolve_settings(request)
-    if not source.has_weights:
-        settings = PretrainSettings(lr=1e-3)
+    settings = resolve_settings(request) if source.has_weights else PretrainSettings(lr=1e-3)
+    settings = settings.model_copy(update={"run": run})
     made_from = {
         "encoder": source.identity,
         "texts": [text.hash for text in texts],
@@ -166,6 +170,7 @@ def make_adapted_encoder(
     update = _say_now_and_then(say, f"adapting {source.name}")
     with stop_requests(STOPPING, deadline=deadline) as should_stop:
         facts, complete = run_job(job, PretrainHooks(say, update, should_stop), wait=True)
+    clear_device_cache(garbage_collection=True)  # jobs in other processes want the memory
     if not complete:
         raise StoppedError(
             f"adapting {source.name} was stopped at step {facts['stopped_at']}; run the same "

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from competition.folds import Prepared
 from competition.routes import read_or_make_length_routes
 from competition.rows import Rows
+from models.variant import fingerprint
 
 Mask = npt.NDArray[np.bool_]
 
@@ -34,10 +35,19 @@ def read_route(name: str, prepared: Prepared, tokenizer: Any) -> Route:
 
     Without a tokenizer there is nothing to measure with: the file must be there already.
     """
-    measure = None if tokenizer is None else partial(count_tokens, tokenizer=tokenizer)
-    routes = read_or_make_length_routes(prepared, measure, unit="tokens of the sentence")
+    if tokenizer is None:
+        routes = read_or_make_length_routes(prepared, None, unit="")
+    else:
+        measure = partial(count_tokens, tokenizer=tokenizer)
+        routes = read_or_make_length_routes(prepared, measure, unit=name_unit(tokenizer))
     part = name.partition(":")[2]
     return Route(routes.train == part, routes.test == part, routes.hash)
+
+
+def name_unit(tokenizer: Any) -> str:
+    """Say what lengths are counted in, by the vocabulary without the tokens that a format added."""
+    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    return f"tokens of the vocabulary {fingerprint(vocabulary)[:12]}"
 
 
 def count_tokens(rows: Rows, tokenizer: Any) -> npt.NDArray[np.int64]:

@@ -14,7 +14,7 @@ from typing import Any
 from competition.errors import UsageError
 from competition.files import check_name
 from competition.folds import Prepared
-from models.jobs import resolve_requested
+from models.request import resolve_requested
 from models.space import Dimension, Found, check_space, choose_space, place_variant
 from models.storage import parse_storage
 from models.study import SeededByPlace, StudyPlan

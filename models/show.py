@@ -19,8 +19,9 @@ from competition.rows import Rows
 from models.batches import POSITION_NAMES, tokenize_rows
 from models.encoder import load_tokenizer
 from models.formats import FORMATS
-from models.jobs import check_suits, resolve_requested, settle_base_encoder
 from models.pool import correct_rows
+from models.request import resolve_requested
+from models.settling import check_suits, settle_base_encoder
 from models.variant import LINEAR, Variant
 
 SUBJECT_STYLE, OBJECT_STYLE, MARK_STYLE = "bold black on cyan", "bold black on yellow", "reverse"

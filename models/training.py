@@ -256,7 +256,8 @@ class Predictor:
                     logits = self.model(batch.input_ids, batch.attention_mask, batch.positions)
                 if allowed is not None:
                     logits = mask_logits(logits, torch.from_numpy(allowed[part]).to(logits.device))
-                out[part] = torch.softmax(logits.double(), dim=-1).float().cpu().numpy()
+                # float64 on the CPU: an MPS device has none
+                out[part] = torch.softmax(logits.float().cpu().double(), dim=-1).float().numpy()
         return out
 
 

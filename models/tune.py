@@ -19,7 +19,7 @@ import optuna
 from optuna.exceptions import TrialPruned
 from optuna.trial import FrozenTrial, TrialState
 
-from competition.errors import HarnessError, TrainingError, UsageError, VariantError
+from competition.errors import HarnessError, StoppedError, TrainingError, UsageError, VariantError
 from competition.files import check_name
 from competition.folds import Prepared, read_prepared
 from competition.metrics import auprc, decide, micro_f1
@@ -28,7 +28,8 @@ from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
 from models.hardware import threads_per_job
 from models.job import JobSpec
-from models.jobs import FoldRequest, job_dir, plan_jobs
+from models.jobs import job_dir, plan_jobs
+from models.request import FoldRequest
 from models.search import OBJECTIVES, Scores, Search, TuneRequest, plan_search
 from models.space import Found, describe_found, read_found
 from models.study import PLACE, RETRY_OF, SharedStudy, open_study, try_again
@@ -38,10 +39,6 @@ from models.workers import FoldHooks, run_jobs
 DIVERGED = "the loss became"  # how a fit whose loss is no number says so
 WAIT_S = 1.0
 FAILURES_BORNE = 3  # failed jobs in a row after which the trouble is not the settings'
-
-
-class StoppedError(Exception):
-    """A trial was stopped, by a person or the clock; the next ``tune`` goes on from there."""
 
 
 class JobFailedError(Exception):

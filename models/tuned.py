@@ -29,17 +29,9 @@ REASON, MICRO_F1, AUPRC, FOLDS_DONE = "reason", "micro_f1", "auprc", "folds_done
 SCORES = {MICRO_F1: "micro-F1", AUPRC: "AUPRC"}
 
 
-def build_toml(variant: Variant, searched: Sequence[Dimension]) -> str:
-    """Write a variant as a TOML file that ``fold`` takes.
-
-    Args:
-        variant: with what was found, ``why`` and ``tune`` set.
-        searched: settings that are written even where they are at their default.
-    """
-    tree = {"why": variant.why, **variant.recipe()}
-    for key in dict.fromkeys(dimension.key for dimension in searched):
-        root = key.split(".", maxsplit=1)[0]
-        tree[root] = variant.model_dump(mode="json", include={root})[root]
+def build_toml(variant: Variant) -> str:
+    """Write a variant with all its settings, ``why`` and ``tune`` set, as a file for ``fold``."""
+    tree = {"why": variant.why, **variant.model_dump(mode="json", include=variant.reads())}
     for key in ("seeds", "run"):
         tree |= variant.model_dump(mode="json", include={key}, exclude_defaults=True)
     tree |= variant.model_dump(mode="json", include={"tune"}, exclude_none=True)
@@ -191,7 +183,7 @@ def write_best(search: Search, best: FrozenTrial, n_trials: int) -> Path:
     mark = f'study = "{search.plan.name}"'
     if path.exists() and mark not in path.read_text("utf-8"):
         raise UsageError(f"{path} is there and not of this study; give another --write")
-    write_atomically(path, build_toml(variant, search.space))
+    write_atomically(path, build_toml(variant))
     return path
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args
@@ -127,15 +127,37 @@ class Variant(Frozen):
 
     def recipe(self) -> Settings:
         """Return what of the variant determines results: no name, reason, seeds or hardware."""
-        settings = self.model_dump(mode="json", exclude=set(OUTSIDE_FINGERPRINT))
+        settings = self.model_dump(mode="json", include=self.reads())
         if self.learner == LINEAR:
-            return {key: settings[key] for key in LINEAR_READS}
-        if self.encoder != SCRATCH:
-            del settings["scratch"]
-        for key in SINCE_FIRST_RESULTS:
-            if getattr(self, key) == Variant.model_fields[key].default:
-                del settings[key]
-        return settings
+            return settings
+        young = SINCE_FIRST_RESULTS & settings.keys()
+        at_default = {key for key in young if getattr(self, key) == _default_of(key)}
+        return {key: value for key, value in settings.items() if key not in at_default}
+
+    def reads(self) -> set[str]:
+        """Name the settings that can have an effect on results, given the others."""
+        if self.learner == LINEAR:
+            return set(LINEAR_READS)
+        idle = {key for key, (is_idle, _) in self._idle_sections().items() if is_idle}
+        return set(Variant.model_fields) - OUTSIDE_FINGERPRINT - idle
+
+    def _idle_sections(self) -> dict[str, tuple[bool, str]]:
+        """Map what only some networks read to whether this one does not, and what it needs."""
+        by_difficulty = self.curriculum is not None and self.curriculum.by == "difficulty"
+        return {
+            "scratch": (self.encoder != SCRATCH, f"encoder = {SCRATCH!r}"),
+            "linear": (not by_difficulty, "curriculum.by = 'difficulty'"),
+            "extra_overlap": (self.extra_train is None, "extra_train"),
+        }
+
+    def explain_idle(self, key: str) -> str | None:
+        """Say why a chosen setting, a dotted key, has no effect; None if it has one."""
+        root = key.split(".", maxsplit=1)[0]
+        if root in self.reads() | OUTSIDE_FINGERPRINT:
+            return None
+        if self.learner == LINEAR:
+            return f"{key} does nothing for learner = 'linear', which reads {_list(LINEAR_READS)}"
+        return f"{key} does nothing without {self._idle_sections()[root][1]}"
 
     def _idle_settings(self) -> Iterator[tuple[str, str]]:
         """Yield settings that were chosen and have no effect, with what they need."""
@@ -174,6 +196,14 @@ class Variant(Frozen):
         if self.pseudo and self.pseudo.variant == self.name:
             raise ValueError("pseudo.variant names the variant itself")
         return self
+
+
+def _default_of(key: str) -> Any:
+    return Variant.model_fields[key].default
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _one_of(value: str, choices: Mapping[str, object]) -> str:
@@ -243,9 +273,14 @@ def resolve_variant(
     tree["name"] = save_as or _derived_name(stem, encoder_override if renamed else None, changed)
     check_name(tree["name"])
     try:
-        return Variant.model_validate(tree)
+        variant = Variant.model_validate(tree)
     except ValidationError as error:
         raise VariantError(_explain(stem, error)) from None
+    for key in (*own, *(key for key, _ in overrides)):
+        idle = variant.explain_idle(key)
+        if idle is not None:
+            raise VariantError(f"variant {stem}: {idle}")
+    return variant
 
 
 def own_encoder(name: str) -> str | None:
@@ -264,7 +299,8 @@ def _read_own(name: str) -> tuple[str, Settings]:
     own = _read_toml(path, name)
     base = own.pop("base", None)
     if base is not None:
-        shared = _read_toml(path.parent / f"{base}.toml", str(base))
+        beside = path.parent / f"{base}.toml"
+        shared = _read_toml(beside if beside.is_file() else VARIANTS_DIR / beside.name, str(base))
         if "base" in shared:
             raise VariantError(f"{path.name}: base {base!r} has a base itself; one level is enough")
         shared.pop("why", None)
@@ -275,6 +311,8 @@ def _read_own(name: str) -> tuple[str, Settings]:
 
 def _read_toml(path: Path, name: str) -> Settings:
     if not path.is_file():
+        if name.endswith(".toml"):
+            raise VariantError(f"there is no variant file {name}")
         raise VariantError(f"no variant {name!r}; choose one of {', '.join(list_variants())}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

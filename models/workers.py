@@ -173,9 +173,14 @@ def _work_locked(
     try:
         with FileLock(spec.job_dir / "job.lock", timeout=0):
             header = Store(spec.store_dir, spec.labels).read_header(spec.key)
-            if header is not None and header.fingerprint == spec.fingerprint:
-                log("done by another process in the meantime")
-                return "done", JobOutcome(spec.key, finished=True)
+            if header is not None and header.fingerprint != spec.replaces:
+                if header.fingerprint == spec.fingerprint:
+                    log("done by another process in the meantime")
+                    return "done", JobOutcome(spec.key, finished=True)
+                return "failed", (
+                    "another process stored a result of another recipe under this name in the "
+                    "meantime; train yours under a new name with --as NAME"
+                )
             log(f"begun, fingerprint {spec.fingerprint[:16]}")
             last_logged = -1e9
 

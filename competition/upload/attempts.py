@@ -11,11 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeGuard
 
 from competition.errors import DuplicateError, UploadError
-from competition.ledger import Entry, Ledger, Outcome
+from competition.ledger import (
+    Entry,
+    Ledger,
+    Outcome,
+    Record,
+    build_receipt,
+    build_score,
+    dump_record,
+    tell_time,
+)
 from competition.profile import Competition
 from competition.upload.masking import Mask
+from competition.upload.scores import list_missing, merge_scores
 from competition.upload.target import (
     Findable,
     Receipt,
@@ -27,6 +38,7 @@ from competition.upload.target import (
 )
 
 Clock = Callable[[], datetime]
+HAPPENED = {"sent": "WAS sent", "unknown": "may have been sent", "refused": "was sent and rejected"}
 
 
 @dataclass(frozen=True)
@@ -73,26 +85,42 @@ class Attempts:
             receipt = self._find(self.target, entry, submission.path if is_same else None)
             if receipt is not None:
                 self.record(entry.id, receipt)
-                notes.append(f"{_name(entry)} had arrived: {self.mask.hide(receipt.message)}")
-                arrived = self._read_one(entry.id) if is_same else arrived
+                said = self.mask.hide(receipt.message)
+                notes.append(f"{self.name(entry)} had arrived: {said}")
+                arrived = self.read_one(entry.id) if is_same else arrived
                 continue
             left_s = self.target.settle_s - (self.clock() - entry.time).total_seconds()
             if left_s > 0 and is_same:
                 raise UploadError(
-                    f"{_name(entry)} is not at {self.target.name} yet, but left so lately that it"
-                    f" may still turn up; try again in {left_s:.0f} s"
+                    f"{self.name(entry)} is not at {self.target.name} yet, but left so lately"
+                    f" that it may still turn up; try again in {left_s:.0f} s"
                 )
             if left_s <= 0:
                 message = f"{self.target.name} was asked: it did not arrive"
                 self._append(entry.id, "failed", None, message)
-                notes.append(f"{_name(entry)} did not arrive")
+                notes.append(f"{self.name(entry)} did not arrive")
         return Settled(tuple(notes), arrived)
 
-    def find_unscored(self, submission: Submission) -> Entry | None:
-        """Return the last attempt with these bytes that arrived and whose score is unknown."""
-        same = [e for e in self.read_same(submission) if e.outcome == "sent" and e.ref is not None]
-        unscored = [e for e in same if e.public is None and e.private is None]
-        return unscored[-1] if unscored else None
+    def can_poll(self, target: UploadTarget) -> TypeGuard[Scoring]:
+        """Say whether the target can be asked what a file scored."""
+        return isinstance(target, Scoring) and target.can_poll(self.competition)
+
+    def is_open(self, entry: Entry) -> bool:
+        """Say whether a file arrived and its platform, which can be asked, has not decided yet."""
+        has_arrived = entry.outcome == "sent" and entry.ref is not None
+        return has_arrived and not entry.is_decided and self.can_poll(self.target)
+
+    def list_missing(self, entry: Entry) -> tuple[str, ...]:
+        """Name the scores of a file that arrived that the platform can give and has not given."""
+        target = self.target
+        if entry.outcome != "sent" or entry.ref is None or not self.can_poll(target):
+            return ()
+        fields = target.score_fields(self.competition)
+        return list_missing(entry.public, entry.private, fields)
+
+    def is_awaited(self, entry: Entry) -> bool:
+        """Say whether there is something to ask of an attempt."""
+        return self.is_open(entry) or bool(self.list_missing(entry))
 
     def check_not_sent(self, submission: Submission) -> None:
         """Refuse to send the same bytes twice.
@@ -110,13 +138,17 @@ class Attempts:
             else:
                 continue
             hint = "to send them once more, add --resend"
-            can_wait = isinstance(self.target, Scoring) and self.target.can_poll(self.competition)
-            if can_wait and self.find_unscored(submission) is not None:
+            if any(self.is_awaited(each) for each in self.read_same(submission)):
                 hint += "; for their score, add --wait"
             raise DuplicateError(
                 f"these bytes ({submission.short_hash}) {happened} to {entry.target}"
-                f" ({entry.destination}) at {entry.time}, as {entry.name}; {hint}"
+                f" ({entry.destination}) at {self.when(entry)}, as {entry.name}; {hint}"
             )
+
+    def mend(self) -> tuple[str, ...]:
+        """Put a torn last line of the ledger aside, its lock held, and say so."""
+        aside = self.ledger.mend()
+        return () if aside is None else (f"the ledger's torn last line was put aside: {aside}",)
 
     def record_intent(self, submission: Submission) -> int:
         """Record that a file is about to be sent; return the attempt's id."""
@@ -131,29 +163,89 @@ class Attempts:
 
     def record(self, intent: int, receipt: Receipt) -> Receipt:
         """Record what came of an attempt; return the receipt as it was recorded, masked."""
-        ref = None if receipt.ref is None else self.mask.hide(receipt.ref)
-        masked = replace(receipt, ref=ref, message=self.mask.hide(receipt.message))
-        self._append(intent, masked.outcome, masked.ref, masked.message)
-        if masked.public is not None or masked.private is not None:
-            self.ledger.append_score(
-                intent, self.clock(), public=masked.public, private=masked.private
-            )
+        masked = self._mask(receipt)
+        self.ledger.append(*self._build_records(intent, masked))
         return masked
 
-    def record_failure(self, intent: int, outcome: Outcome, error: UploadError) -> None:
-        """Record that an attempt surely did not arrive."""
-        self._append(intent, outcome, None, self.mask.hide(str(error)))
+    def record_answer(self, intent: int, receipt: Receipt) -> Receipt:
+        """As ``record``, of a file that has just left this machine.
 
-    def record_verdict(self, intent: int, ref: str, verdict: Verdict) -> None:
-        """Record what a platform decided; nothing while it has not."""
-        message = self.mask.hide(verdict.message)
+        Raises:
+            UploadError: the ledger cannot be written; says what happened to the file all the same.
+        """
+        try:
+            return self.record(intent, receipt)
+        except OSError as error:
+            entry, masked = self.read_one(intent), self._mask(receipt)
+            remedy = "run the same command again: it asks what arrived and records it"
+            if not isinstance(self.target, Findable):
+                records = self._build_records(intent, masked)
+                lines = "\n".join(dump_record(record) for record in records)
+                remedy = f"add this at the end of {self.ledger.path}:\n{lines}"
+            raise UploadError(
+                f"{entry.name} {HAPPENED[masked.outcome]} to {entry.target} ({masked.message}),"
+                f" but the ledger could not be written: {error.strerror or error}; do not use"
+                f" --resend; make room, then {remedy}"
+            ) from None
+
+    def record_failure(self, intent: int, outcome: Outcome, error: UploadError) -> None:
+        """Record that an attempt surely did not arrive.
+
+        Raises:
+            UploadError: of the same kind, when the ledger cannot be written either.
+        """
+        try:
+            self._append(intent, outcome, None, self.mask.hide(str(error)))
+        except OSError as full:
+            raise type(error)(
+                f"{error}; nothing arrived, but the ledger could not be written"
+                f" ({full.strerror or full}): make room, then send it with --resend"
+            ) from None
+
+    def record_verdict(self, intent: int, verdict: Verdict) -> Entry:
+        """Record what a platform decided, as far as it is new; return what is known then."""
+        entry, message = self.read_one(intent), self.mask.hide(verdict.message)
         if verdict.state == "rejected":
-            self._append(intent, "refused", ref, message)
-        elif verdict.public is not None or verdict.private is not None:
-            now = self.clock()
-            self.ledger.append_score(intent, now, public=verdict.public, private=verdict.private)
+            self._append(intent, "refused", entry.ref, message)
         elif verdict.state == "scored":
-            self._append(intent, "sent", ref, message or "done, without a score")
+            public = merge_scores(entry.public, verdict.public)
+            private = merge_scores(entry.private, verdict.private)
+            records: list[Record] = []
+            message = message or "done, without a score"
+            if public is None and private is None and message != entry.message:
+                records.append(
+                    build_receipt(intent, self.clock(), "sent", ref=entry.ref, message=message)
+                )
+            if not entry.is_decided or (public, private) != (entry.public, entry.private):
+                records.append(build_score(intent, self.clock(), public=public, private=private))
+            self.ledger.append(*records)
+        return self.read_one(intent)
+
+    def read_one(self, intent: int) -> Entry:
+        """Return an attempt by its id."""
+        return next(entry for entry in self.ledger.read() if entry.id == intent)
+
+    def when(self, entry: Entry) -> str:
+        """Write when an attempt was made, by the leaderboard's clock."""
+        return tell_time(entry.time, self.competition.profile.submission.timezone)
+
+    def name(self, entry: Entry) -> str:
+        """Name an attempt in a sentence."""
+        return f"the attempt with {entry.name} of {self.when(entry)}"
+
+    def _mask(self, receipt: Receipt) -> Receipt:
+        ref = None if receipt.ref is None else self.mask.hide(receipt.ref)
+        return replace(receipt, ref=ref, message=self.mask.hide(receipt.message))
+
+    def _build_records(self, intent: int, masked: Receipt) -> list[Record]:
+        now = self.clock()
+        records = [
+            build_receipt(intent, now, masked.outcome, ref=masked.ref, message=masked.message)
+        ]
+        if masked.public is not None or masked.private is not None:
+            score = build_score(intent, now, public=masked.public, private=masked.private)
+            records.append(score)
+        return records
 
     def _find(self, target: Findable, entry: Entry, path: Path | None) -> Receipt | None:
         refs = frozenset(each.ref for each in self.read() if each.ref is not None)
@@ -162,15 +254,8 @@ class Attempts:
             return target.find(sought, self.competition)
         except UploadError as error:
             raise type(error)(
-                f"what became of {_name(entry)} could not be asked: {error}"
+                f"what became of {self.name(entry)} could not be asked: {error}"
             ) from None
-
-    def _read_one(self, intent: int) -> Entry:
-        return next(entry for entry in self.ledger.read() if entry.id == intent)
 
     def _append(self, intent: int, outcome: Outcome, ref: str | None, message: str) -> None:
         self.ledger.append_receipt(intent, self.clock(), outcome, ref=ref, message=message)
-
-
-def _name(entry: Entry) -> str:
-    return f"the attempt with {entry.name} of {entry.time}"

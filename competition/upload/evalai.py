@@ -13,6 +13,7 @@ from competition.errors import UploadError
 from competition.profile import Competition
 from competition.upload.masking import read_secret
 from competition.upload.scores import dig, find_scores
+from competition.upload.settings import ScoreFields
 from competition.upload.target import (
     LostAnswerError,
     Receipt,
@@ -93,6 +94,14 @@ class EvalAITarget:
         del competition
         return True
 
+    def score_fields(self, competition: Competition) -> ScoreFields:
+        """Return where the result file holds which score."""
+        return competition.profile.upload.evalai.scores
+
+    def poll_url(self, competition: Competition) -> str:
+        """Return the host's address."""
+        return _read_place(competition)[0]
+
     def plan_poll(self, competition: Competition) -> str:
         """Show the question for the status."""
         return _with_token(_build_status(competition, "<id of the answer>"), "").describe()
@@ -105,13 +114,14 @@ class EvalAITarget:
             body = _read_json(answer)
             status = str(dig(body, "status"))
             if answer.status == 404 or status not in {"finished", *ENDED_BADLY}:
-                return Verdict("pending", "" if answer.status == 404 else status)
+                said = "" if answer.status == 404 else self._options.mask.quote(status)
+                return Verdict("pending", said)
             if status in ENDED_BADLY:
                 reason = _fetch(wire, dig(body, "stderr_file"), host)
                 said = self._options.mask.quote(reason.text if reason else "")
                 return Verdict("rejected", f"{status}: {said}" if said else status)
             result = _fetch(wire, dig(body, "submission_result_file"), host)
-        found = find_scores(_read_json(result), competition.profile.upload.evalai.scores)
+        found = find_scores(_read_json(result), self.score_fields(competition), self._options.mask)
         return Verdict("scored", found.remark, found.public, found.private)
 
     def _open(self) -> Wire:

@@ -13,7 +13,7 @@ from competition.errors import UploadError
 from competition.profile import Competition
 from competition.upload.masking import read_secret
 from competition.upload.scores import dig, find_scores
-from competition.upload.settings import HttpBoard
+from competition.upload.settings import HttpBoard, ScoreFields
 from competition.upload.target import (
     LostAnswerError,
     Receipt,
@@ -62,7 +62,7 @@ class HttpTarget:
             raise RejectedError(said or f"{url} rejected the file", ref)
         if ref is None and rules.answer.id is not None:
             raise LostAnswerError(f"{url}: its answer has no {rules.answer.id} (answer.id)")
-        found = find_scores(body, rules.scores)
+        found = find_scores(body, rules.scores, self._options.mask)
         message = f"uploaded as {ref}" if ref else "uploaded"
         remarks = f"{message}; {found.remark}" if found.remark else message
         return Receipt(ref=ref, message=remarks, public=found.public, private=found.private)
@@ -70,6 +70,14 @@ class HttpTarget:
     def can_poll(self, competition: Competition) -> bool:
         """Say whether the profile has a ``status_url``."""
         return competition.profile.upload.http.status_url is not None
+
+    def score_fields(self, competition: Competition) -> ScoreFields:
+        """Return where an answer holds which score."""
+        return competition.profile.upload.http.scores
+
+    def poll_url(self, competition: Competition) -> str:
+        """Return ``status_url``."""
+        return str(competition.profile.upload.http.status_url)
 
     def plan_poll(self, competition: Competition) -> str:
         """Show the question for the status."""
@@ -92,7 +100,7 @@ class HttpTarget:
             return Verdict("rejected", said or status)
         if status not in rules.answer.done:
             return Verdict("pending", self._options.mask.quote(status))
-        found = find_scores(body, rules.scores)
+        found = find_scores(body, rules.scores, self._options.mask)
         return Verdict("scored", found.remark, found.public, found.private)
 
     def _read_head(self, rules: HttpBoard) -> dict[str, str]:

@@ -20,6 +20,7 @@ from competition.errors import UploadError
 from competition.profile import Competition
 from competition.upload.masking import Mask
 from competition.upload.scores import find_scores
+from competition.upload.settings import ScoreFields
 from competition.upload.target import (
     LostAnswerError,
     Receipt,
@@ -171,6 +172,15 @@ class KaggleTarget:
         del competition
         return True
 
+    def score_fields(self, competition: Competition) -> ScoreFields:
+        """Return what Kaggle's score counts as; the private one is told at the end."""
+        return competition.profile.upload.kaggle.scores
+
+    def poll_url(self, competition: Competition) -> str:
+        """Return the service's address."""
+        del competition
+        return SERVICE
+
     def plan_poll(self, competition: Competition) -> str:
         """Show the question for one submission."""
         del competition
@@ -190,9 +200,9 @@ class KaggleTarget:
         if state == "rejected":
             return Verdict("rejected", self._options.mask.quote(found.error_description or "error"))
         if state != "scored":
-            return Verdict("pending", found.status.name.lower())
+            return Verdict("pending", self._options.mask.quote(found.status.name.lower()))
         answer = {"publicScore": found.public_score, "privateScore": found.private_score}
-        scores = find_scores(answer, competition.profile.upload.kaggle.scores)
+        scores = find_scores(answer, self.score_fields(competition), self._options.mask)
         return Verdict("scored", scores.remark, scores.public, scores.private)
 
     @contextmanager

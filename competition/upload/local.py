@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -45,16 +46,25 @@ class LocalTarget:
 
         Of a file that is not at hand nothing was kept, so it did not arrive.
         """
-        return None if sought.path is None else self._score(sought.path, sought.sha256, competition)
+        if sought.path is None:
+            return None
+        data = sought.path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != sought.sha256:
+            return None
+        return self._score(Submission(sought.name, sought.path, data, sought.sha256), competition)
 
     def send(self, submission: Submission, competition: Competition) -> Receipt:
         """Score the public and the private part."""
-        return self._score(submission.path, submission.sha256, competition)
+        return self._score(submission, competition)
 
-    def _score(self, path: Path, sha256: str, competition: Competition) -> Receipt:
+    def _score(self, submission: Submission, competition: Competition) -> Receipt:
+        """Score the checked bytes, whatever stands under the path by now."""
         profile, rules = competition.profile, competition.profile.upload.local
         solution = self._solution_path(competition)
-        ids, gold, answers = join_solution(path, solution, profile)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / submission.file_name
+            path.write_bytes(submission.data)
+            ids, gold, answers = join_solution(path, solution, profile)
         public = split_public(ids, frac=rules.public_frac, seed=rules.seed)
 
         def score(rows: npt.NDArray[np.bool_]) -> ScoreMap:
@@ -65,7 +75,7 @@ class LocalTarget:
 
         n_public, n_private = int(public.sum()), int((~public).sum())
         return Receipt(
-            ref=sha256[:8],
+            ref=submission.short_hash,
             message=f"scored on {n_public:,} public and {n_private:,} private rows",
             public=score(public),
             private=score(~public),

@@ -7,32 +7,37 @@ said before it is shown or recorded, since servers like to echo what they were s
 from __future__ import annotations
 
 import base64
+import html.entities
 import json
 import os
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from competition.errors import UploadError
 
 HIDDEN = "***"
 MOST_CHARS = 300
+MOST_QUOTED_CHARS = 100_000
 SHORTEST_SIGNATURE_CHARS = 20
+# What one character of a secret may come back as is bounded, so that no answer makes it slow.
+BACKSLASHES = r"\\{1,4}"
 
 
 class Mask:
     """The secrets known so far, in every spelling in which they may come back."""
 
     def __init__(self) -> None:
-        self._spellings: set[str] = set()
+        self._spellings: dict[str, re.Pattern[str]] = {}
 
     def add(self, secret: str) -> str:
-        """Hide a secret from now on, also quoted for a URL or JSON and in base64; return it."""
+        """Hide a secret from now on, also in base64 and however it is escaped; return it."""
         plain = secret.strip()
         if plain:
             encoded = base64.b64encode(plain.encode()).decode()
-            self._spellings |= {plain, quote(plain, safe=""), quote_plus(plain)}
-            self._spellings |= {json.dumps(plain)[1:-1], encoded, encoded.rstrip("=")}
+            safe = encoded.replace("+", "-").replace("/", "_")
+            for each in {plain, encoded, encoded.rstrip("="), safe, safe.rstrip("=")}:
+                self._spellings[each] = compile_spellings(each)
         return secret
 
     def add_signed(self, url: str, fields: Mapping[str, str] | None = None) -> None:
@@ -51,7 +56,7 @@ class Mask:
         'refused: *** (***)'
         """
         for spelling in sorted(self._spellings, key=len, reverse=True):
-            text = text.replace(spelling, HIDDEN)
+            text = self._spellings[spelling].sub(HIDDEN, text)
         return text
 
     def quote(self, text: str) -> str:
@@ -60,10 +65,44 @@ class Mask:
         >>> Mask().quote("<h1>Not\\x1b[31m found</h1>")
         'Not [31m found'
         """
-        bare = re.sub(r"<[^<>]*>", " ", self.hide(text[:100_000]))
+        hidden = self.hide(text[: 2 * MOST_QUOTED_CHARS])[:MOST_QUOTED_CHARS]
+        bare = re.sub(r"<[^<>]*>", " ", hidden)
         words = "".join(c if c.isprintable() else " " for c in bare).split()
         line = " ".join(words)
         return line if len(line) <= MOST_CHARS else f"{line[:MOST_CHARS]}…"
+
+
+def compile_spellings(secret: str) -> re.Pattern[str]:
+    """Compile what a secret may come back as: escaped for JSON, an address, HTML or a program.
+
+    Letters and digits come back as they are; any other character may be escaped in its own way.
+
+    >>> pattern = compile_spellings("a/b")
+    >>> [bool(pattern.fullmatch(said)) for said in ("a/b", "a\\\\/b", "a%2fb", "a&#x2F;b", "a-b")]
+    [True, True, True, True, False]
+    """
+    return re.compile("".join(_spell(c) for c in secret))
+
+
+def _spell(char: str) -> str:
+    """Write the pattern of one character; escapes may be nested, as ``%252F`` is."""
+    if char.isascii() and char.isalnum():
+        return char
+    utf16 = char.encode("utf-16-be").hex()
+    units = [utf16[place : place + 4] for place in range(0, len(utf16), 4)]
+    octets = [f"{octet:02x}" for octet in char.encode()]
+    names = [re.escape(name) for name, meant in html.entities.html5.items() if meant == char]
+    entities = [f"#0{{0,6}}{ord(char)};?", f"#x0{{0,6}}{ord(char):x};?", *names]
+    ways = [
+        rf"(?:{BACKSLASHES})?{re.escape(char)}",
+        re.escape(json.dumps(char)[1:-1]),
+        "".join(rf"{BACKSLASHES}u(?i:{unit})" for unit in units),
+        "".join(rf"{BACKSLASHES}x(?i:{octet})" for octet in octets),
+        "".join(rf"%(?:25){{0,3}}(?i:{octet})" for octet in octets),
+        rf"&(?:amp;){{0,3}}(?i:{'|'.join(entities)})",
+        *([r"\+"] if char == " " else []),
+    ]
+    return f"(?:{'|'.join(ways)})"
 
 
 def read_secret(variable: str, mask: Mask) -> str:

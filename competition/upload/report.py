@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from competition.console import Column, Table
 from competition.ledger import Outcome
@@ -13,7 +15,9 @@ from competition.upload.target import ScoreMap
 class SubmitReport:
     """What was done, or with ``outcome`` None what would be; scores in [0, 1].
 
-    ``is_pending``: the platform has the file and will score it, but has not yet.
+    ``is_pending``: the platform has the file and will score it, but has not yet. ``file`` is the
+    path that was given or found, None when it is gone; ``context`` is what the command line said
+    of the competition, as ``--competition NAME``.
     """
 
     name: str
@@ -29,6 +33,15 @@ class SubmitReport:
     quota_left: int | None = None
     is_pending: bool = False
     notes: tuple[str, ...] = ()
+    file: Path | None = None
+    context: tuple[str, ...] = ()
+
+    @property
+    def wait_command(self) -> str:
+        """Return the command that asks for the score of these bytes, and sends nothing."""
+        file = () if self.file is None else (str(self.file),)
+        words = ("submit", *file, "--to", self.target, *self.context, "--wait")
+        return shlex.join(("python", "run.py", *words))
 
 
 def build_submit_tables(report: SubmitReport) -> list[Table]:
@@ -59,5 +72,5 @@ def build_submit_tables(report: SubmitReport) -> list[Table]:
     steps = [f"would {step}" for step in report.plan] if report.outcome is None else []
     notes = [*([report.message] if report.message else []), *steps, *report.notes]
     if report.is_pending:
-        notes.append(f"The score is pending; ask for it with: submit --to {report.target} --wait")
+        notes.append(f"The score is pending; ask for it with: {report.wait_command}")
     return [Table("submit", "Submission", columns, [row], notes)]

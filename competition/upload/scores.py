@@ -10,8 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from competition.upload.masking import Mask
 from competition.upload.settings import ScoreFields
 from competition.upload.target import ScoreMap
+
+METRICS = {"micro_f1": "f1", "auprc": "auprc"}  # their names in the ledger and in a profile
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,11 @@ def dig(answer: Any, path: str | None) -> Any:
     return answer
 
 
-def find_scores(answer: Any, fields: ScoreFields) -> FoundScores:
-    """Read the scores of an answer.
+def find_scores(answer: Any, fields: ScoreFields, mask: Mask) -> FoundScores:
+    """Read the scores of an answer; what a remark quotes of it passes the mask.
 
     >>> from competition.upload.settings import ScoreFields
-    >>> found = find_scores({"f1": "71.5"}, ScoreFields(public_f1="f1", scale=100.0))
+    >>> found = find_scores({"f1": "71.5"}, ScoreFields(public_f1="f1", scale=100.0), Mask())
     >>> found.public, found.private
     ({'micro_f1': 0.715}, None)
     """
@@ -53,20 +56,49 @@ def find_scores(answer: Any, fields: ScoreFields) -> FoundScores:
     remarks: list[str] = []
     for side in ("public", "private"):
         scores: dict[str, float | None] = {}
-        for name, key in (("micro_f1", f"{side}_f1"), ("auprc", f"{side}_auprc")):
+        for name, short in METRICS.items():
+            key = f"{side}_{short}"
             value = dig(answer, getattr(fields, key))
             if value is None or value == "":
                 continue
             score = _read(value, fields.scale)
             if score is None:
+                said = mask.quote(str(value))[:40]
                 remarks.append(
-                    f"{key} is {str(value)[:40]!r}, no score between 0 and {fields.scale:g}:"
+                    f"{key} is {said!r}, no score between 0 and {fields.scale:g}:"
                     " mend scores in the profile"
                 )
             else:
                 scores[name] = score
         sides.append(scores or None)
     return FoundScores(sides[0], sides[1], "; ".join(remarks))
+
+
+def list_missing(
+    public: ScoreMap | None, private: ScoreMap | None, fields: ScoreFields
+) -> tuple[str, ...]:
+    """Name the scores that a profile says an answer holds, and that are not known yet.
+
+    >>> from competition.upload.settings import ScoreFields
+    >>> fields = ScoreFields(public_f1="a", private_f1="b")
+    >>> list_missing({"micro_f1": 0.7}, None, fields)
+    ('private_f1',)
+    """
+    return tuple(
+        f"{side}_{short}"
+        for side, known in (("public", public), ("private", private))
+        for name, short in METRICS.items()
+        if getattr(fields, f"{side}_{short}") is not None and (known or {}).get(name) is None
+    )
+
+
+def merge_scores(known: ScoreMap | None, told: ScoreMap | None) -> ScoreMap | None:
+    """Return what is known of one side after a platform told more; what it tells stands.
+
+    >>> merge_scores({"micro_f1": 0.7}, {"auprc": 0.6}), merge_scores(None, None)
+    ({'micro_f1': 0.7, 'auprc': 0.6}, None)
+    """
+    return {**(known or {}), **(told or {})} or None
 
 
 def _read(value: Any, scale: float) -> float | None:

@@ -7,21 +7,19 @@ submission of the day. Waiting for a score holds no lock.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
-from competition.errors import Offence, QuotaError, UploadError, UsageError
-from competition.files import check_name
-from competition.ledger import Entry, Ledger, count_on_day
+from competition.errors import QuotaError, UploadError, UsageError
+from competition.files import sha256_of
+from competition.ledger import Entry, Ledger, count_on_day, open_ledger
 from competition.profile import Competition
-from competition.submission import check_submission
 from competition.upload.aistages import AIStagesTarget
 from competition.upload.attempts import Attempts, Clock
+from competition.upload.choice import find_file, find_newest, read_checked
 from competition.upload.evalai import EvalAITarget
 from competition.upload.folder import FolderTarget
 from competition.upload.http import HttpTarget
@@ -41,10 +39,18 @@ from competition.upload.target import (
     TargetOptions,
     UploadTarget,
 )
-from competition.upload.waiting import OnWait, try_to_wait
+from competition.upload.waiting import OnWait, follow, follow_others
 from competition.upload.wire import is_loopback
 
-__all__ = ["TARGETS", "SubmitOptions", "SubmitReport", "build_submit_tables", "submit"]
+__all__ = [
+    "TARGETS",
+    "SubmitOptions",
+    "SubmitReport",
+    "build_submit_tables",
+    "count_quota_left",
+    "open_ledger",
+    "submit",
+]
 
 TARGETS: dict[str, Callable[[TargetOptions], UploadTarget]] = {
     "folder": FolderTarget,
@@ -55,23 +61,21 @@ TARGETS: dict[str, Callable[[TargetOptions], UploadTarget]] = {
     "http": HttpTarget,
 }
 DEMO_TARGETS = ("folder", "local")
-LEDGER_NAME = "ledger.jsonl"
 
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """What the command line says: where to send, and how far to go."""
+    """What the command line says: where to send, and how far to go.
+
+    ``context`` is how it names the competition, repeated in the commands that are proposed.
+    """
 
     target: str | None = None
     folder: Path | None = None
     dry_run: bool = False
     resend: bool = False
     wait: bool = False
-
-
-def open_ledger(competition: Competition) -> Ledger:
-    """Return the competition's ledger."""
-    return Ledger(competition.submissions_dir / LEDGER_NAME)
+    context: tuple[str, ...] = ()
 
 
 def submit(
@@ -86,7 +90,8 @@ def submit(
     """Check a submission and send it; with ``wait``, stay until it is scored or rejected.
 
     Args:
-        file: None takes the newest of the competition's submissions.
+        file: None takes the newest of the competition's submissions; with ``wait`` the newest
+            attempt that is not scored yet, if there is one, and sends nothing.
         clock: the current time, with its zone; asked before sending and again after.
         sleep: pauses for some seconds, between attempts and while waiting.
         on_wait: told before each pause how long has been waited, in seconds, and the status.
@@ -100,29 +105,19 @@ def submit(
     """
     mask = Mask()
     target = _build_target(competition, options, TargetOptions(options.folder, mask, sleep))
-    path = file or find_newest(competition)
-    job = _Job(
-        Attempts(
-            competition,
-            target,
-            target.destination(competition),
-            open_ledger(competition),
-            clock,
-            mask,
-        ),
-        options,
-    )
+    place = target.destination(competition)
+    attempts = Attempts(competition, target, place, open_ledger(competition), clock, mask)
+    job = _Job(attempts, options)
     try:
         if options.dry_run:
-            return job.preview(*_read_checked(path, competition))
-        with job.attempts.ledger.locked():
-            aside = job.attempts.ledger.mend()
-            submission, notes = _read_checked(path, competition)
-            if aside is not None:
-                notes = (*notes, f"the ledger's torn last line was put aside: {aside}")
-            report, intent = job.run(submission, notes)
-        if options.wait and intent is not None:
-            report = job.wait(report, intent, sleep=sleep, on_wait=on_wait)
+            return job.preview(file)
+        with attempts.ledger.locked():
+            told = job.run(file)
+        report = told.report
+        if options.wait and told.asks is not None:
+            report = follow(attempts, report, told.asks, sleep=sleep, on_wait=on_wait)
+        if options.wait and file is None and not told.is_new:
+            report = follow_others(attempts, report, told.asks)
         return report
     except UploadError as error:
         hidden = mask.hide(str(error))
@@ -132,82 +127,117 @@ def submit(
 
 
 @dataclass(frozen=True)
+class _Told:
+    """What was done: ``asks`` is the attempt whose scores may be asked for, if any."""
+
+    report: SubmitReport
+    asks: Entry | None
+    is_new: bool = False
+
+
+@dataclass(frozen=True)
 class _Job:
     """One run of ``submit``."""
 
     attempts: Attempts
     options: SubmitOptions
 
-    def preview(self, submission: Submission, notes: tuple[str, ...]) -> SubmitReport:
+    def preview(self, file: Path | None) -> SubmitReport:
         """Tell what would be done, asking nobody."""
         attempts, target = self.attempts, self.attempts.target
+        asked = ""
+        if self.options.wait and isinstance(target, Scoring):
+            asked = f"{target.plan_poll(attempts.competition)}; until it is scored or rejected"
+        awaited = self._find_awaited(file)
+        if awaited is not None:
+            notes = (*self._warn(), *self._tell_awaited(awaited))
+            report = self._report(awaited, notes, self._count_left())
+            return replace(report, outcome=None, message="", is_pending=False, plan=(asked,))
+        submission, remarks = self._read(file)
         earlier = [
-            f"the same bytes: {entry.outcome} at {entry.time}"
+            f"the same bytes: {entry.outcome} at {attempts.when(entry)}"
             for entry in attempts.read_same(submission)
         ]
         n_open = sum(entry.outcome == "unknown" for entry in attempts.read())
         if n_open and isinstance(target, Findable):
             earlier.append(f"would ask {target.name} first what became of {n_open} open attempts")
-        left = None if isinstance(target, Rationed) else self._count_left()
-        report = self._report(submission, (*notes, *self._warn(), *earlier), left)
-        if self.options.wait and isinstance(target, Scoring):
-            asked = f"{target.plan_poll(attempts.competition)}; until it is scored or rejected"
-            report = replace(report, plan=(*report.plan, asked))
-        return report
+        plan = target.plan(submission, attempts.competition)
+        return SubmitReport(
+            name=submission.name,
+            target=target.name,
+            destination=attempts.destination,
+            sha256=submission.sha256,
+            plan=(*plan, asked) if asked else tuple(plan),
+            quota_left=None if isinstance(target, Rationed) else self._count_left(),
+            notes=(*remarks, *self._warn(), *earlier),
+            file=submission.path,
+            context=self.options.context,
+        )
 
-    def run(
-        self, submission: Submission, notes: tuple[str, ...]
-    ) -> tuple[SubmitReport, int | None]:
-        """Send, the ledger's lock held; return what was done and the attempt yet to be scored."""
+    def run(self, file: Path | None) -> _Told:
+        """Send, or tell what was sent before; the ledger's lock is held."""
+        notes = self.attempts.mend()
+        awaited = self._find_awaited(file)
+        if awaited is not None:
+            return self._tell(awaited, (*notes, *self._warn(), *self._tell_awaited(awaited)))
+        submission, remarks = self._read(file)
         settled = self.attempts.settle(submission)
-        notes = (*notes, *self._warn(), *settled.notes)
+        notes = (*remarks, *notes, *self._warn(), *settled.notes)
         if settled.arrived is not None:
             notes = (*notes, "an earlier attempt had arrived; nothing was sent again")
-            return self._tell_entry(submission, notes, settled.arrived)
+            return self._tell(settled.arrived, notes, submission)
         if not self.options.resend:
-            if self.options.wait:
-                before = [e for e in self.attempts.read_same(submission) if e.outcome == "sent"]
-                entry = self.attempts.find_unscored(submission) or (before[-1] if before else None)
-                if entry is not None:
-                    said = f"sent at {entry.time} already; nothing was sent again"
-                    return self._tell_entry(submission, (*notes, said), entry)
+            entry = self._find_sent(submission)
+            if entry is not None:
+                said = f"sent at {self.attempts.when(entry)} already; nothing was sent again"
+                return self._tell(entry, (*notes, said), submission)
             self.attempts.check_not_sent(submission)
         left, remark = self._find_left()
         if left == 0:
             raise QuotaError(self._explain_quota(is_told=not remark))
         intent = self.attempts.record_intent(submission)
-        receipt = self.attempts.record(intent, self._send(intent, submission))
+        receipt = self.attempts.record_answer(intent, self._send(intent, submission))
         if left is not None and receipt.outcome != "refused":
             left -= 1
-        report = self._report(submission, (*notes, *remark), left, receipt)
-        return report, intent if report.is_pending else None
+        entry = self.attempts.read_one(intent)
+        report = self._report(entry, (*notes, *remark), left, submission)
+        return _Told(report, entry if self.attempts.is_awaited(entry) else None, is_new=True)
 
-    def wait(
-        self,
-        report: SubmitReport,
-        intent: int,
-        *,
-        sleep: Callable[[float], None],
-        on_wait: OnWait,
-    ) -> SubmitReport:
-        """Stay until the platform has decided, and record what it decided."""
-        target, attempts = self.attempts.target, self.attempts
-        assert isinstance(target, Scoring)
-        assert report.ref is not None
-        verdict, trouble = try_to_wait(
-            target, attempts.competition, report.ref, sleep=sleep, on_wait=on_wait
-        )
-        with attempts.ledger.locked():
-            attempts.record_verdict(intent, report.ref, verdict)
-        said = tuple(attempts.mask.hide(text) for text in (verdict.message, trouble) if text)
-        return replace(
-            report,
-            outcome="refused" if verdict.state == "rejected" else report.outcome,
-            public=verdict.public,
-            private=verdict.private,
-            is_pending=verdict.state == "pending",
-            notes=(*report.notes, *said),
-        )
+    def _read(self, file: Path | None) -> tuple[Submission, tuple[str, ...]]:
+        competition = self.attempts.competition
+        return read_checked(file or find_newest(competition), competition)
+
+    def _find_awaited(self, file: Path | None) -> Entry | None:
+        """Return the newest attempt that is not scored yet, where that is what is asked for."""
+        if file is not None or self.options.resend or not self.options.wait:
+            return None
+        return max(filter(self.attempts.is_open, self.attempts.read()), key=_id_of, default=None)
+
+    def _find_sent(self, submission: Submission) -> Entry | None:
+        """Return the attempt with these bytes to ask for scores, an undecided one before others."""
+        if not self.options.wait:
+            return None
+        same = [e for e in self.attempts.read_same(submission) if e.outcome == "sent"]
+        undecided = [entry for entry in same if self.attempts.is_open(entry)]
+        lacking = [entry for entry in same if self.attempts.list_missing(entry)]
+        return max(undecided or lacking or same, key=_id_of, default=None)
+
+    def _tell_awaited(self, entry: Entry) -> tuple[str, ...]:
+        """Say whose score is waited for, and which newer file is therefore not sent."""
+        said = f"waits for {entry.name}, sent at {self.attempts.when(entry)}; sends nothing"
+        try:
+            newest = find_newest(self.attempts.competition)
+        except UsageError:
+            return (said,)
+        known = {each.sha256 for each in self.attempts.read() if each.outcome != "failed"}
+        return (said,) if sha256_of(newest) in known else (said, f"to send {newest}, name it")
+
+    def _tell(
+        self, entry: Entry, notes: tuple[str, ...], submission: Submission | None = None
+    ) -> _Told:
+        left = None if isinstance(self.attempts.target, Rationed) else self._count_left()
+        report = self._report(entry, notes, left, submission)
+        return _Told(report, entry if self.attempts.is_awaited(entry) else None)
 
     def _send(self, intent: int, submission: Submission) -> Receipt:
         """Send once; when the answer is lost, ask at once whether the file arrived."""
@@ -259,54 +289,47 @@ class _Job:
         )
 
     def _warn(self) -> tuple[str, ...]:
-        place = self.attempts.destination
-        if place.startswith("http://") and not is_loopback(place):
-            return (f"{place} is no https address: the key and the file travel in the clear",)
-        return ()
-
-    def _tell_entry(
-        self, submission: Submission, notes: tuple[str, ...], entry: Entry
-    ) -> tuple[SubmitReport, int | None]:
-        outcome = entry.outcome if entry.outcome != "failed" else "unknown"
-        receipt = Receipt(entry.ref, entry.message, entry.public, entry.private, outcome)
-        left = None if isinstance(self.attempts.target, Rationed) else self._count_left()
-        report = self._report(submission, notes, left, receipt)
-        return report, entry.id if report.is_pending else None
+        """Warn of every address to which something secret would travel in the clear."""
+        attempts, target = self.attempts, self.attempts.target
+        places = {attempts.destination: "the key and the file travel"}
+        if isinstance(target, Scoring) and target.can_poll(attempts.competition):
+            places.setdefault(target.poll_url(attempts.competition), "the key travels")
+        return tuple(
+            f"{place} is no https address: {what} in the clear"
+            for place, what in places.items()
+            if place.startswith("http://") and not is_loopback(place)
+        )
 
     def _report(
         self,
-        submission: Submission,
+        entry: Entry,
         notes: tuple[str, ...],
         left: int | None,
-        receipt: Receipt | None = None,
+        submission: Submission | None = None,
     ) -> SubmitReport:
-        """Tell what was done, or without a receipt what would be."""
-        attempts = self.attempts
-        report = SubmitReport(
-            name=submission.name,
-            target=attempts.target.name,
-            destination=attempts.destination,
-            sha256=submission.sha256,
-            plan=tuple(attempts.target.plan(submission, attempts.competition)),
+        """Tell what became of an attempt; its own file is found where no ``submission`` says it."""
+        competition = self.attempts.competition
+        return SubmitReport(
+            name=entry.name if submission is None else submission.name,
+            target=entry.target,
+            destination=entry.destination,
+            sha256=entry.sha256,
+            plan=(),
+            outcome=entry.outcome,
+            ref=entry.ref,
+            message=entry.message,
+            public=entry.public,
+            private=entry.private,
             quota_left=left,
+            is_pending=self.attempts.is_open(entry),
             notes=notes,
+            file=find_file(competition, entry) if submission is None else submission.path,
+            context=self.options.context,
         )
-        if receipt is None:
-            return report
-        has_score = receipt.public is not None or receipt.private is not None
-        is_asked = isinstance(attempts.target, Scoring) and attempts.target.can_poll(
-            attempts.competition
-        )
-        is_open = receipt.outcome == "sent" and receipt.ref is not None and not has_score
-        return replace(
-            report,
-            outcome=receipt.outcome,
-            ref=receipt.ref,
-            message=receipt.message,
-            public=receipt.public,
-            private=receipt.private,
-            is_pending=is_open and is_asked,
-        )
+
+
+def _id_of(entry: Entry) -> int:
+    return entry.id
 
 
 def count_quota_left(
@@ -318,19 +341,6 @@ def count_quota_left(
         return None
     used = count_on_day(ledger.read(), now, rules.timezone, target=target.name)
     return max(0, rules.per_day - used)
-
-
-def find_newest(competition: Competition) -> Path:
-    """Return the newest submission, by the time in its ``.run.json``, else the file's own.
-
-    Raises:
-        UsageError: there is none.
-    """
-    folder = competition.submissions_dir
-    files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
-    if not files:
-        raise UsageError(f"{folder} holds no submission; run: python run.py blend")
-    return max(files, key=_read_time)
 
 
 def _build_target(
@@ -356,31 +366,3 @@ def _build_target(
     if options.wait and not (isinstance(target, Scoring) and target.can_poll(competition)):
         raise UsageError(f"--wait does not go with {name}, which has no score to wait for")
     return target
-
-
-def _read_checked(path: Path, competition: Competition) -> tuple[Submission, tuple[str, ...]]:
-    """Return a file that keeps every rule, and remarks on it."""
-    if not path.is_file():
-        raise UsageError(f"{path} is no file")
-    name = check_name(path.stem)
-    checked = check_submission(path, competition)
-    checked.raise_offences()
-    data = path.read_bytes()
-    submission = Submission(name, path, data, hashlib.sha256(data).hexdigest())
-    if submission.sha256 != checked.sha256:
-        raise UploadError(f"{path} was changed while it was checked; try again when it is finished")
-    return submission, tuple(_shorten(remark) for remark in checked.remarks)
-
-
-def _shorten(remark: Offence) -> str:
-    return f"remark: {remark.found} ({remark.remedy})"
-
-
-def _read_time(path: Path) -> tuple[datetime, str]:
-    own = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    try:
-        run = json.loads(path.with_name(f"{path.stem}.run.json").read_text("utf-8"))
-        time = datetime.fromisoformat(run["time"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return own, path.name
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)), path.name

@@ -15,6 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from competition.profile import Competition
 from competition.upload.masking import Mask
+from competition.upload.settings import ScoreFields
 
 ScoreMap = Mapping[str, float | None]
 
@@ -168,6 +169,14 @@ class Scoring(Protocol):
 
     def can_poll(self, competition: Competition) -> bool:
         """Say whether the profile tells how to ask."""
+        ...
+
+    def score_fields(self, competition: Competition) -> ScoreFields:
+        """Return which scores it can give, as the profile says."""
+        ...
+
+    def poll_url(self, competition: Competition) -> str:
+        """Return the address that ``poll`` asks with the key, where ``can_poll``."""
         ...
 
     def plan_poll(self, competition: Competition) -> str:

@@ -337,7 +337,8 @@ def check_hand_over(url: Any, base: str) -> str:
         parts = urlsplit(url if isinstance(url, str) else "")
     except ValueError:
         parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    is_shown = bool(parts.hostname) and str(parts.hostname).isprintable()
+    if parts.scheme not in ("http", "https") or not is_shown:
         raise UploadError(f"{urlsplit(base).hostname} named no address for the upload")
     in_clear = parts.scheme == "http" and base.startswith("https://")
     if in_clear or (is_loopback(url) and not is_loopback(base)):

@@ -7,11 +7,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from competition.blend import answer_alone, apply_blend, estimate_nested, fit_blend
+from competition.blend import (
+    answer_alone,
+    apply_blend,
+    count_nested_fits,
+    estimate_nested,
+    fit_blend,
+)
 from competition.errors import BlendError
 from competition.metrics import auprc, decide, micro_f1
 from competition.pooling import build_pooled_rows, pool, pool_test
-from competition.search import BEST_SINGLE, BLEND, SYSTEMS, UNIFORM, SearchPlan, fit_points
+from competition.search import (
+    BEST_SINGLE,
+    BLEND,
+    CONVEX,
+    SYSTEMS,
+    UNIFORM,
+    SearchPlan,
+    fit_points,
+)
 from competition.shrinkage import SHARES, fit_all, mix_weights
 from tests.competition.planted import N_FOLDS, NEGATIVE_ID, plant
 
@@ -158,6 +172,24 @@ def test_each_member_alone_is_decided_by_a_threshold_of_the_other_folds(planted,
             assert (fit.single_preds[1, place, folds == fold] == expected).all()
 
 
+@pytest.mark.parametrize("shrink", [False, True])
+def test_nested_answers_are_pooled_at_the_temperatures_of_the_convex_fits(planted, shrink):
+    members, gold, folds = planted
+    sharp = [
+        replace(each, oof=each.oof**4 / (each.oof**4).sum(axis=1)[:, None]) for each in members
+    ]
+    rows = build_pooled_rows(sharp, gold, NEGATIVE_ID)
+    calls = []
+    plan = SearchPlan(10, 0, lambda: calls.append(1), shrink=shrink)
+    nested = estimate_nested(rows, folds, plan)
+    convex = [point.weights.sum() for point in nested[CONVEX].points]
+    assert max(convex) < 0.6
+    np.testing.assert_allclose([p.weights.sum() for p in nested[BLEND].points], convex)
+    assert len(calls) == 10 * count_nested_fits(N_FOLDS, shrink=shrink)
+    if not shrink:  # pooled at two temperatures, the blend's area was 2 points below
+        assert auprc(gold, nested[BLEND].probs) >= auprc(gold, nested[CONVEX].probs)
+
+
 def test_shrinking_goes_as_far_back_to_the_convex_weights_as_the_folds_say(planted):
     members, gold, folds = planted
     rows = replace(build_pooled_rows(members, gold, NEGATIVE_ID), folds=folds)
@@ -169,5 +201,5 @@ def test_shrinking_goes_as_far_back_to_the_convex_weights_as_the_folds_say(plant
     expected = mix_weights(plain, found.shrinkage)
     np.testing.assert_allclose(found.points[BLEND].weights, expected)
     convex = plain.points["convex"].weights
-    np.testing.assert_allclose(mix_weights(plain, 1.0), convex / convex.sum())
+    np.testing.assert_allclose(mix_weights(plain, 1.0), convex)
     np.testing.assert_allclose(mix_weights(plain, 0.0), plain.points[BLEND].weights)

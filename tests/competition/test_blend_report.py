@@ -94,6 +94,7 @@ def test_the_json_says_what_determined_the_submission(prepared, report):
     assert [member["name"] for member in spec["members"]] == ["first", "second", "useless"]
     assert spec["members"][0]["recipe"] == "recipe of first"
     assert spec["members"][0]["seeds"] == [1]
+    assert spec["members"][0]["parts"] == ["first"]
     assert spec["folds_hash"] == prepared.folds.hash
     assert spec["corpus_hash"] == prepared.corpus.hash
     assert (spec["trials"], spec["seed"]) == (10, 0)
@@ -285,7 +286,11 @@ def test_the_verdict_follows_the_interval(report, low, high, said):
 
     compared = {key: put(each) for key, each in report.worth.compared.items()}
     lines = judge_blend(replace(report, worth=replace(report.worth, compared=compared)))
-    assert sum(said in line for line in lines) == 2
+    verdicts = [line for line in lines if said in line]
+    assert len(verdicts) == 2
+    for line in verdicts:
+        assert line.startswith("On rows it was not tuned on, the blend ")
+        assert f"micro-F1 (95% {100 * low:+.2f} to {100 * high:+.2f})" in line
 
 
 def test_sides_that_part_are_warned_of_and_noise_is_not():

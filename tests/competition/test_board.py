@@ -294,6 +294,19 @@ def test_files_that_changed_or_are_gone_are_judged_by_what_is_known(
     assert table.rows[0]["name"] == "gone"
 
 
+def test_two_files_sent_under_one_name_are_told_apart(tiny_competition: Competition) -> None:
+    ledger = open_ledger(tiny_competition)
+    for intent, (seed, public) in enumerate(((1, 0.62), (2, 0.66)), start=1):
+        path = send_scored(tiny_competition, "blend", 0.7, public, seed=seed)
+        ledger.append_receipt(intent, NOON, "sent", ref=f"471{seed}", message="")
+        path.rename(path.with_name("moved.csv"))
+    table = build(tiny_competition)["final"]
+    hashes = {seed: entry.sha256[:8] for seed, entry in enumerate(ledger.read(), start=1)}
+    names = [row["name"] for row in table.rows]
+    assert names == [f"blend (471{seed}, re:{hashes[seed]})" for seed in (2, 1)]
+    assert "10.0%" not in table.rows[1]["reason"]
+
+
 def test_without_any_estimate_nothing_is_proposed(tiny_competition: Competition) -> None:
     send_scored(tiny_competition, "a", None, None)
     table = build(tiny_competition)["final"]

@@ -237,8 +237,59 @@ def test_specialists_are_compared_alone_and_together(prepared: Prepared) -> None
     named = run_compare(prepared, ("short,medium,long", "whole"), PLAIN)
     assert named.overall == together.overall
     write(prepared, "short-too", 3, routes=(routes, "short"))
+    again = run_compare(prepared, ("route:length", "whole"), PLAIN)
+    assert again.overall == together.overall
     with pytest.raises(UsageError, match="answer twice"):
-        run_compare(prepared, ("route:length", "whole"), PLAIN)
+        run_compare(prepared, ("short,short-too,medium,long", "whole"), PLAIN)
+
+
+def test_a_blend_of_specialists_is_made_of_those_it_names(prepared: Prepared) -> None:
+    write(prepared, "whole", 1)
+    lengths = np.arange(len(prepared.corpus.train))
+    routes = read_or_make_length_routes(prepared, lambda rows: lengths[: len(rows)], "rows")
+    for part in ("short", "medium", "long"):
+        for end in ("", "-warm"):
+            write(prepared, part + end, 3, routes=(routes, part), **on_test(prepared, routes, part))
+    blends = {
+        "named": ["whole", "short-warm", "medium", "long"],
+        "all": [],
+    }
+    for name, variants in blends.items():
+        made = run_blend(prepared.competition, variants, trials=2, seed=3, name=name, run={})
+        spec = json.loads(made.path.with_suffix(".json").read_text())
+        parts = {member["name"]: member["parts"] for member in spec["members"]}
+        assert parts["whole"] == ["whole"]
+        assert set(parts) == (
+            {"whole", "route:length"}
+            if variants
+            else {"whole", "route:length", "route:length-warm"}
+        )
+        assert parts["route:length"] == (variants[1:] or ["long", "medium", "short"])
+        found = run_compare(prepared, (name, "whole"), CompareOptions(threshold=True))
+        assert found.overall[0].first == spec["nested"][BLEND]["f1"]["value"]
+    warm = run_compare(prepared, ("route:length-warm", "whole"), PLAIN)
+    named = run_compare(prepared, ("short-warm,medium-warm,long-warm", "whole"), PLAIN)
+    assert warm.overall == named.overall
+
+
+def on_test(prepared: Prepared, routes: Routes, part: str) -> dict[str, Any]:
+    """Return the test rows of one part, as its specialist answers for them."""
+    ids = prepared.corpus.test.ids[routes.test == part]
+    n_labels = prepared.competition.profile.n_labels
+    return {"test_ids": ids, "test_probs": softmax(np.zeros((len(ids), n_labels)))}
+
+
+def test_a_blend_of_before_is_read_by_its_members_names(prepared: Prepared) -> None:
+    for name in ("a", "b"):
+        write(prepared, name, 2)
+    made = run_blend(prepared.competition, ["a", "b"], trials=2, seed=3, name="both", run={})
+    path = made.path.with_suffix(".json")
+    spec = json.loads(path.read_text())
+    for member in spec["members"]:
+        del member["parts"]
+    path.write_text(json.dumps(spec))
+    found = run_compare(prepared, ("both", "a"), PLAIN)
+    assert np.array_equal(found.contenders[0].probs, made.fit.nested[BLEND].probs)
 
 
 def test_thresholds_are_tuned_on_the_other_folds(prepared: Prepared, store: Store) -> None:
@@ -260,7 +311,8 @@ def test_thresholds_are_tuned_on_the_other_folds(prepared: Prepared, store: Stor
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"objective": "both"}, {"reweight": "share"}, {"reweight": "odds"}]
+    "how",
+    [{}, {"objective": "both"}, {"reweight": "share"}, {"reweight": "odds"}, {"shrink": True}],
 )
 def test_a_blend_is_compared_by_its_nested_answers(prepared: Prepared, how: dict[str, Any]) -> None:
     write(prepared, "a", (3, 1, 0, 0))
@@ -269,7 +321,8 @@ def test_a_blend_is_compared_by_its_nested_answers(prepared: Prepared, how: dict
     heard: list[tuple[int, int]] = []
     options = CompareOptions(threshold=True)
     found = run_compare(prepared, ("both", "a"), options, lambda *at: heard.append(at))
-    assert 0 < heard[-1][0] <= heard[-1][1] == 18  # where one member is left, nothing is searched
+    total = 6 * 3 * (3 if how.get("shrink") else 1)
+    assert 0 < heard[-1][0] <= heard[-1][1] == total  # one member alone needs no search
     nested = made.fit.nested[BLEND]
     assert np.array_equal(found.contenders[0].probs, nested.probs)
     assert np.array_equal(found.contenders[0].nested_pred, nested.pred)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,63 @@ def test_every_offence_is_listed_and_nothing_is_written(
     (table,) = build_import_tables(report)
     assert len(table.rows) == len(report.offences)
     assert "nothing was imported" in table.notes[0]
+
+
+def test_a_table_of_other_data_is_replaced_when_it_is_imported_again(
+    prepared: Prepared,
+    store: Store,
+    theirs: Path,
+    tmp_path: Path,
+    edit_train: Callable[[str, str], int],
+) -> None:
+    path = write_table(make_table(theirs), tmp_path / "kim.csv")
+    take(prepared, path)
+    before = read_member(store, "kim", prepared).recipe
+    stale = replace(store.read(ResultKey("kim", 0, 2)), key=ResultKey("kim", 0, 3))
+    store.write(stale, {})  # as if there had been one fold more
+    text = prepared.competition.train_path.read_text("utf-8").splitlines()[1].split(",")[1]
+    edit_train(text, text.replace("태어났다", "자랐다"))
+    changed = read_prepared(prepared.competition)
+    assert changed.corpus.hash != prepared.corpus.hash
+    with pytest.raises(PredictionsError, match=r"run\.py import FILE --as kim"):
+        read_member(store, "kim", changed)
+    report = take(changed, path)
+    assert [each.is_new for each in report.imported] == [True] * 3
+    assert report.notes == (
+        "kim: 4 results imported for other data or folds are replaced by these.",
+    )
+    assert store.keys("kim") == [ResultKey("kim", 0, fold) for fold in range(3)]
+    assert read_member(store, "kim", changed).recipe != before
+    assert not any(each.is_new for each in take(changed, path).imported)
+
+
+def test_a_table_replaces_no_results_that_were_trained_here(
+    prepared: Prepared, store: Store, theirs: Path, tmp_path: Path
+) -> None:
+    key = ResultKey("kim", 0, 0)
+    trained = replace(make_result(prepared, key), data_hash="other")
+    store.write(trained, {})
+    with pytest.raises(PredictionsError, match="another recipe"):
+        take(prepared, write_table(make_table(theirs), tmp_path / "kim.csv"))
+    assert store.read(key).data_hash == "other"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_percentages_and_rounding_are_said_once(
+    prepared: Prepared, store: Store, theirs: Path, tmp_path: Path, suffix: str
+) -> None:
+    labels = list(store.labels)
+    frame = make_table(theirs).reset_index(drop=True)
+    count, first = f"{len(frame):,}", "line 2" if suffix == ".csv" else f"id {frame['id'].iloc[0]}"
+    scaled = frame.assign(**(100 * frame[labels]).round(3))
+    (offence,) = take(prepared, write_table(scaled, tmp_path / f"percent{suffix}")).offences
+    assert offence.found == f"{count} rows sum to about 100 (first: {first})"
+    assert offence.remedy == "these are percentages; divide by 100"
+    assert offence.line == (2 if suffix == ".csv" else None)
+    frame.loc[0, labels] = (0.25, 0.25, 0.25, 0.245)
+    (offence,) = take(prepared, write_table(frame, tmp_path / f"rounded{suffix}")).offences
+    assert offence.found == f"1 row sums to 0.99 to 1.01, not to 1 (first: {first})"
+    assert "5 decimals" in offence.remedy
 
 
 @pytest.mark.parametrize(

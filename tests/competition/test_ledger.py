@@ -198,3 +198,36 @@ def test_a_lock_that_is_held_gives_a_clear_error(ledger: Ledger) -> None:
     refused = pytest.raises(UploadError, match="another submit")
     with ledger.locked(), refused, other.locked(timeout_s=0.01):
         pytest.fail("both hold the lock")
+
+
+def test_a_link_to_a_shared_ledger_stays_one(ledger: Ledger, tmp_path: Path) -> None:
+    fill(ledger)
+    whole = ledger.path.read_bytes()
+    link = Ledger(tmp_path / "mine" / "ledger.jsonl")
+    link.path.parent.mkdir()
+    link.path.symlink_to(ledger.path)
+    for torn, mended in ((whole + b'{"kind', whole), (whole[:-1], whole)):
+        ledger.path.write_bytes(torn)
+        with link.locked():
+            link.mend()
+        assert link.path.is_symlink()
+        assert ledger.path.read_bytes() == mended
+    refused = pytest.raises(UploadError, match="another submit")
+    with ledger.locked(), refused, link.locked(timeout_s=0.01):
+        pass
+
+
+def test_a_line_that_does_not_fit_leaves_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def append(path: Path, line: str) -> None:
+        with path.open("ab") as stream:
+            stream.write(line.encode()[:20])
+        raise OSError("disk full")
+
+    fill(ledger)
+    before = ledger.path.read_bytes()
+    monkeypatch.setattr("competition.ledger.append_line_synced", append)
+    with pytest.raises(OSError, match="disk full"):
+        ledger.append_intent(NOON, FIELDS)
+    assert ledger.path.read_bytes() == before

@@ -124,3 +124,15 @@ def test_drawn_scores_part_as_far_as_the_rows_that_differ() -> None:
         chance = 4e-3 / 2 * forecast.disagreement[first, second]
         expected = chance + forecast.variance[first] + forecast.variance[second]
         assert np.var(draws[:, first] - draws[:, second]) == pytest.approx(expected, rel=0.1)
+
+
+def test_files_that_cannot_be_compared_are_not_said_to_differ() -> None:
+    short = Candidate("short", 0.71, 0.61, labels(0.1)[:-5])
+    gone = Candidate("gone", 0.70, 0.60, None)
+    known = [candidate("first", 0.72, 0.62), short, gone]
+    picks, forecast = pick_final(known, 3)
+    assert forecast is not None
+    assert forecast.compared.sum() == 3  # each with itself
+    for pick in picks[1:]:
+        assert "otherwise" not in pick.reason
+        assert "cannot be compared" in pick.reason

@@ -23,6 +23,7 @@ from competition.predictions import (
     Store,
     average_in_log_space,
     find_missing_folds,
+    find_specialists,
     read_member,
     read_members,
 )
@@ -389,6 +390,34 @@ def test_what_does_not_belong_together_is_refused(
     assert [each.name for each in left_out] == ["v"]
 
 
+def test_files_made_anew_while_they_are_read_are_not_mixed(
+    store: Store, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, prepared, "v")
+    last = make_result(prepared, ResultKey("v", 1, 2), recipe="new")
+    read = Store.read
+
+    def read_while_fold_overwrites(self: Store, key: ResultKey) -> Result:
+        if key.fold == 1:
+            store.write(last, {})
+        return read(self, key)
+
+    monkeypatch.setattr(Store, "read", read_while_fold_overwrites)
+    with pytest.raises(PredictionsError, match=r"s1-f2\.parquet was made anew"):
+        read_member(store, "v", prepared)
+
+
+@pytest.mark.parametrize("change", [{"data_hash": "x"}, {"folds_hash": "x"}])
+def test_what_was_imported_is_to_be_imported_again(
+    store: Store, prepared: Prepared, change: dict[str, str]
+) -> None:
+    variant = {"why": "imported from kim.csv", "imported": {"test": "per fold"}}
+    made = replace(make_result(prepared, ResultKey("kim", 0, 0)), variant=variant)
+    store.write(replace(made, **change), {})  # type: ignore[arg-type]
+    with pytest.raises(PredictionsError, match=r"run\.py import FILE --as kim .*kim\.csv"):
+        read_member(store, "kim", prepared)
+
+
 def test_a_row_of_another_fold_is_refused(store: Store, prepared: Prepared) -> None:
     fill(store, prepared, "v")
     first, second = store.read(ResultKey("v", 1, 0)), store.read(ResultKey("v", 1, 1))
@@ -421,6 +450,7 @@ def test_specialists_become_one_member(store: Store, prepared: Prepared, routes:
     members, left_out = read_members(store, (), prepared)
     assert left_out == []
     assert [(m.name, m.route, m.covers_all) for m in members] == [("route:length", "length", True)]
+    assert (alone.parts, members[0].parts) == (("short",), ("long", "medium", "short"))
     assert np.isfinite(members[0].oof).all()
     assert np.isfinite(members[0].test).all()
     _assert_holds(members[0], alone)
@@ -461,8 +491,45 @@ def test_partial_members_alone_are_left_out(
     with pytest.raises(PredictionsError, match="answer twice"):
         read_members(store, ["short", "short2", "medium", "long"], prepared)
     members, left_out = read_members(store, (), prepared)
-    assert members == []
-    assert [each.name for each in left_out] == ["long", "medium", "short", "short2"]
+    assert [member.parts for member in members] == [("long", "medium", "short")]
+    assert [each.name for each in left_out] == ["short2"]
+    assert "rows unanswered" in left_out[0].reason
+
+
+def test_sets_of_specialists_are_told_apart_by_their_names(
+    store: Store, prepared: Prepared, routes: Routes
+) -> None:
+    for end in ("", "-warm", "@ko-mini"):
+        for part in routes.names:
+            fill(store, prepared, f"{part}{end}", routes=routes, part=part)
+    fill(store, prepared, "long-cold", routes=routes, part="long")
+    members, left_out = read_members(store, (), prepared)
+    assert {member.name: set(member.parts) for member in members} == {
+        f"route:length{end}": {f"{part}{end}" for part in routes.names}
+        for end in ("", "-warm", "@ko-mini")
+    }
+    assert all(member.covers_all for member in members)
+    assert [each.name for each in left_out] == ["long-cold"]
+    for member in members:
+        assert find_specialists(store, member.name) == member.parts
+    named = ("short", "medium-warm", "long@ko-mini")
+    (mixed,), _ = read_members(store, named, prepared)
+    assert (mixed.name, mixed.parts) == ("route:length", named)
+    store.path(ResultKey("short", 1, 0)).unlink()
+    members, left_out = read_members(store, (), prepared)
+    assert [member.name for member in members] == ["route:length-warm", "route:length@ko-mini"]
+    assert {each.name for each in left_out} == {"long", "medium", "short", "long-cold"}
+
+
+def test_one_specialist_for_each_part_is_a_member_whatever_the_names(
+    store: Store, prepared: Prepared, routes: Routes
+) -> None:
+    for name, part in (("brief", "short"), ("medium-warm", "medium"), ("long", "long")):
+        fill(store, prepared, name, routes=routes, part=part)
+    (member,), left_out = read_members(store, (), prepared)
+    assert (member.name, left_out) == ("route:length", [])
+    assert find_specialists(store, "route:length") == member.parts
+    assert find_specialists(store, "route:length-warm") == ()
 
 
 def test_other_routes_are_refused(store: Store, prepared: Prepared, routes: Routes) -> None:

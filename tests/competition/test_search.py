@@ -16,11 +16,13 @@ from competition.search import (
     BLEND,
     CONVEX,
     GREEDY,
+    LEAST_SUM,
     SYSTEMS,
     UNIFORM,
     SearchPlan,
     drop_members,
     fit_points,
+    scale_point,
     search_weights,
     select_greedily,
 )
@@ -54,11 +56,49 @@ def test_the_planted_pair_beats_the_best_single_and_the_useless_member_weighs_li
 @pytest.mark.parametrize("negative_id", [NEGATIVE_ID, None])
 @pytest.mark.parametrize("trials", [0, 3, 25])
 def test_the_blend_is_never_below_a_comparator_on_what_it_optimises(negative_id, trials):
-    points = fit_points(make_rows(negative_id=negative_id), SearchPlan(trials, 1)).points
+    rows = make_rows(negative_id=negative_id)
+    points = fit_points(rows, SearchPlan(trials, 1)).points
     assert set(points) == set(SYSTEMS)
+    assert points[BLEND].f1 >= points[CONVEX].f1
+    total = points[CONVEX].weights.sum()
     for name in SYSTEMS:
-        assert points[BLEND].f1 >= points[name].f1
+        assert points[BLEND].f1 >= scale_point(Aim(rows), points[name], total).f1
         assert (points[name].threshold is None) == (negative_id is None)
+
+
+def warm(rows, power):
+    """Raise all members' probabilities to a power: above 1 they are surer than they are right."""
+    raised = rows.logs * np.float32(power)
+    raised -= np.log(np.exp(raised).sum(axis=1, keepdims=True))
+    return replace(rows, logs=raised)
+
+
+@pytest.mark.parametrize("objective", ["micro-f1", "auprc", "both"])
+@pytest.mark.parametrize("power", [0.4, 3.0])
+def test_the_blend_has_the_temperature_of_the_convex_fit_whatever_wins(power, objective):
+    rows = warm(make_rows(), power)
+    for trials in (0, 6):
+        points = fit_points(rows, SearchPlan(trials, 0, None, objective)).points
+        total = points[CONVEX].weights.sum()
+        assert abs(total - 1) > 0.3
+        assert points[BLEND].weights.sum() == pytest.approx(total)
+        again = Aim(rows, objective).measure(points[BLEND].weights)
+        assert (again.f1, again.threshold, again.auprc) == (
+            points[BLEND].f1,
+            points[BLEND].threshold,
+            points[BLEND].auprc,
+        )
+
+
+def test_a_sum_is_changed_with_all_that_follows_and_kept_above_nothing():
+    aim = Aim(make_rows())
+    point = aim.measure(np.array([0.4, 0.4, 0.2]))
+    scaled = scale_point(aim, point, 2.0)
+    np.testing.assert_allclose(scaled.weights, [0.8, 0.8, 0.4])
+    assert scaled.threshold > point.threshold
+    assert scale_point(aim, point, 0.0).weights.sum() == pytest.approx(LEAST_SUM)
+    nothing = aim.measure(np.zeros(3))
+    assert scale_point(aim, nothing, 2.0) is nothing
 
 
 def test_comparators_are_what_they_say():
@@ -78,8 +118,7 @@ def test_one_member_is_tuned_alone_without_a_search():
     calls = []
     plan = SearchPlan(10, 0, lambda: calls.append(1))
     points = fit_points(make_rows(names=("sees-1-2",)), plan).points
-    for point in points.values():
-        assert point.f1 <= points[BLEND].f1
+    assert points[BLEND] is points[CONVEX]
     assert points[BEST_SINGLE].weights.tolist() == [1.0]
     assert not calls
 
@@ -105,14 +144,15 @@ def test_the_search_tries_its_starts_first_and_counts_every_trial():
     np.testing.assert_allclose([p.weights for p in found], [p.weights for p in starts])
 
 
-def test_the_search_weighs_kept_members_only_and_its_weights_sum_to_one():
+def test_the_search_weighs_kept_members_only_and_holds_the_sum_of_its_starts():
     rows = make_rows()
     aim = Aim(rows)
-    starts = [aim.measure(np.array([0.9, 0.9, 0.0])), *tune_singles(aim)]
+    starts = [aim.measure(w) for w in (np.array([0.9, 0.9, 0.0]), *1.8 * np.eye(3))]
     found = search_weights(aim, starts, np.array([0, 1]), SearchPlan(8, 0))
     weights = np.array([point.weights for point in found])
     assert not weights[:, 2].any()
-    np.testing.assert_allclose(weights.sum(axis=1), 1.0)
+    np.testing.assert_allclose(weights.sum(axis=1), 1.8)
+    np.testing.assert_allclose(weights[:3], [each.weights for each in starts[:3]])
 
 
 def test_the_same_seed_finds_the_same_and_optuna_stays_silent(caplog, capfd):
@@ -141,6 +181,7 @@ def test_a_member_without_use_is_dropped_and_one_of_use_is_kept():
     burdened = aim.measure(np.array([0.9, 0.9, 0.5]))
     lighter = drop_members(aim, burdened)
     assert lighter.weights[2] == 0
+    assert lighter.weights.sum() == pytest.approx(burdened.weights.sum())
     assert lighter.f1 >= burdened.f1
     assert auprc(rows.gold, pool(rows.logs, lighter.weights)) >= auprc(
         rows.gold, pool(rows.logs, burdened.weights)
@@ -150,15 +191,18 @@ def test_a_member_without_use_is_dropped_and_one_of_use_is_kept():
 
 def test_an_objective_is_best_at_what_it_aims_at():
     rows = make_rows()
-    fits = {aim: fit_points(rows, SearchPlan(25, 0, None, aim)) for aim in ("auprc", "both")}
+    fits = {goal: fit_points(rows, SearchPlan(25, 0, None, goal)) for goal in ("auprc", "both")}
     plain = fit_points(rows, PLAN)
 
     def area(point):
         return auprc(rows.gold, pool(rows.logs, point.weights))
 
-    for name in SYSTEMS:
-        assert fits["auprc"].points[BLEND].auprc >= fits["auprc"].points[name].auprc
-        assert fits["both"].points[BLEND].f1 >= fits["both"].points[name].f1
+    for goal, key in (("auprc", "auprc"), ("both", "f1")):
+        points = fits[goal].points
+        total = points[CONVEX].weights.sum()
+        for name in SYSTEMS:
+            scaled = scale_point(Aim(rows, goal), points[name], total)
+            assert getattr(points[BLEND], key) >= getattr(scaled, key)
     assert fits["auprc"].points[BLEND].auprc == area(fits["auprc"].points[BLEND])
     assert fits["auprc"].points[BLEND].auprc >= area(plain.points[BLEND])
     assert plain.points[BLEND].auprc is None
@@ -170,8 +214,9 @@ def test_the_front_holds_what_none_beats_and_the_kept_point_is_not_beaten():
     assert [p.f1 for p in front] == sorted((p.f1 for p in front), reverse=True)
     assert [p.auprc for p in front] == sorted(p.auprc for p in front)
     kept = fit.points[BLEND]
+    total = fit.points[CONVEX].weights.sum()
     for name in (BEST_SINGLE, UNIFORM, CONVEX, GREEDY):
-        other = fit.points[name]
+        other = scale_point(Aim(make_rows(), "both"), fit.points[name], total)
         assert not (other.f1 > kept.f1)
         assert not (other.f1 == kept.f1 and other.auprc > kept.auprc)
 

@@ -19,6 +19,7 @@ from competition.shift import (
     Shift,
     build_features,
     build_shift_tables,
+    explain_absence,
     find_obstacle,
     fit_shift,
     read_or_fit_shift,
@@ -62,7 +63,9 @@ def make_corpus(seed: int, *, shares: tuple[float, float], n_rows: int = 600) ->
 
 
 def fit(corpus: Corpus) -> Shift:
-    return fit_shift(corpus, GROUP_BY, lambda _frac, _text: None)
+    found = fit_shift(corpus, GROUP_BY, lambda _frac, _text: None)
+    assert found is not None
+    return found
 
 
 def test_a_planted_shift_is_measured_and_the_odds_are_the_true_ones() -> None:
@@ -156,6 +159,39 @@ def test_it_is_kept_by_the_hash_of_the_data(
     other = replace(corpus, hash="0" * 64)
     assert read_or_fit_shift(tiny_competition, other) is not None
     assert len(list(kept.parent.glob("shift*"))) == 2
+
+
+def test_it_is_measured_anew_when_other_rows_are_held_out_together(
+    tiny_competition: Competition,
+) -> None:
+    corpus = read_corpus(tiny_competition)
+    rules = tiny_competition.profile.folds.model_copy(update={"group_by": ("sentence",)})
+    profile = tiny_competition.profile.model_copy(update={"folds": rules})
+    found = read_or_fit_shift(tiny_competition, corpus)
+    assert found is not None
+    other = read_or_fit_shift(replace(tiny_competition, profile=profile), corpus)
+    expected = fit_shift(corpus, ("sentence",), lambda _frac, _text: None)
+    assert other is not None
+    assert expected is not None
+    assert (other.odds == expected.odds).all()
+    assert (other.odds != found.odds).any()
+
+
+@pytest.mark.parametrize("side", ["test", "both"])
+def test_a_side_that_hangs_together_is_an_obstacle_not_a_failure(
+    tiny_competition: Competition, side: str
+) -> None:
+    corpus = make_corpus(5, shares=(0.5, 0.5), n_rows=60)
+    test = corpus.test.frame.assign(sentence=corpus.test.frame["sentence"].iloc[0])
+    train = corpus.train.frame
+    if side == "both":
+        train = train.assign(sentence=test["sentence"].iloc[0])
+    corpus = replace(corpus, train=replace(corpus.train, frame=train), test=Rows(test, None))
+    assert find_obstacle(corpus) is None
+    assert read_or_fit_shift(tiny_competition, corpus) is None
+    (table,) = build_shift_tables(None, corpus)
+    assert table.notes == [explain_absence(None, corpus)]
+    assert "train or test rows only" in table.notes[0]
 
 
 def test_too_few_and_too_many_rows_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,16 +6,20 @@ import json
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from sklearn.metrics import auc, f1_score, precision_recall_curve
 
-from competition.answers import parse_probs, read_answers
+from competition.answers import Answers, parse_probs, read_answers
 from competition.console import print_tables
 from competition.errors import CorpusError, SubmissionError, UsageError
+from competition.files import sha256_of
+from competition.ledger import Outcome, open_ledger
 from competition.profile import Competition, resolve_competition
 from competition.submission import (
     build_check_tables,
@@ -439,3 +443,43 @@ def test_the_real_sample_file_passes_quickly(klue_re_dir: Path, tmp_path: Path) 
     assert "sum to 3" in report.remarks[0].found
     assert report.n_rows == 7_765
     assert check_submission(write(competition), competition).is_ok
+
+
+@pytest.mark.parametrize(
+    ("outcome", "target"),
+    [("sent", "kaggle"), ("unknown", "kaggle"), ("failed", "kaggle"), ("sent", "local")],
+)
+def test_a_submission_that_was_sent_is_not_overwritten(
+    tiny_competition: Competition, outcome: Outcome, target: str
+) -> None:
+    path = write(tiny_competition)
+    before = {each: each.read_bytes() for each in path.parent.glob("blend.*")}
+    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    fields = {"target": target, "destination": "there", "name": "blend", "bytes": 1}
+    ledger = open_ledger(tiny_competition)
+    intent = ledger.append_intent(now, {**fields, "sha256": sha256_of(path)})
+    ledger.append_receipt(intent, now, outcome, ref=None, message="")
+    write(tiny_competition)  # the same bytes may be written again
+    if outcome == "failed" or target == "local":
+        write(tiny_competition, seed=1)
+        return
+    with pytest.raises(UsageError, match=r"sent to kaggle.* take another --name"):
+        write(tiny_competition, seed=1)
+    assert {each: each.read_bytes() for each in path.parent.glob("blend.*")} == before
+    write(tiny_competition, "other", seed=1)
+    write(tiny_competition, "other", seed=2)  # that one was never sent
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_vouched_for(
+    tiny_competition: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tiny_competition)
+
+    def read_then_change(*given: Any) -> Answers:
+        answers = read_answers(*given)
+        path.write_bytes(path.read_bytes().replace(b"1000,", b"9999,"))
+        return answers
+
+    monkeypatch.setattr("competition.submission.read_answers", read_then_change)
+    with pytest.raises(SubmissionError, match="changed while it was"):
+        check_submission(path, tiny_competition)

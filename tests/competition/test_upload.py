@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -21,12 +22,14 @@ from competition.errors import (
     UploadError,
     UsageError,
 )
-from competition.files import sha256_of
+from competition.files import append_line_synced, sha256_of
 from competition.profile import Competition, resolve_competition
 from competition.submission import read_test_ids, score_submission, write_submission
-from competition.upload import send
+from competition.upload import choice, send
+from competition.upload.attempts import Attempts
 from competition.upload.local import split_public
 from competition.upload.send import SubmitOptions, build_submit_tables, open_ledger, submit
+from competition.upload.settings import ScoreFields
 from competition.upload.target import (
     Findable,
     Receipt,
@@ -91,6 +94,12 @@ class AskableTarget(FakeTarget):
 
     def can_poll(self, competition: Competition) -> bool:
         return True
+
+    def score_fields(self, competition: Competition) -> ScoreFields:
+        return ScoreFields(public_f1="public", private_f1="private")
+
+    def poll_url(self, competition: Competition) -> str:
+        return "https://fake/status"
 
     def plan_poll(self, competition: Competition) -> str:
         return "GET verdict"
@@ -544,14 +553,14 @@ def test_a_file_that_changes_meanwhile_is_not_sent(
     tiny_competition: Competition, fake: AskableTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tiny_competition)
-    check = send.check_submission
+    check = choice.check_submission
 
     def check_then_change(file: Path, competition: Competition) -> object:
         report = check(file, competition)
         file.write_text("changed", "utf-8")
         return report
 
-    monkeypatch.setattr(send, "check_submission", check_then_change)
+    monkeypatch.setattr(choice, "check_submission", check_then_change)
     with pytest.raises(UploadError, match="was changed"):
         submit(tiny_competition, path, FAKE, clock=clock)
     assert fake.arrived == []
@@ -602,3 +611,122 @@ def test_tables_print(tiny_competition: Competition, capsys: pytest.CaptureFixtu
     report = submit(tiny_competition, write(tiny_competition), LOCAL, clock=clock)
     print_tables(build_submit_tables(report), as_json=True)
     assert json.loads(capsys.readouterr().out)["submit"]["rows"][0]["outcome"] == "sent"
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Let the disk be full when a record of a kind is written: half of its line gets there."""
+
+    def append(path: Path, line: str) -> None:
+        if json.loads(line)["kind"] == kind:
+            with path.open("ab") as stream:
+                stream.write(line.encode()[:40])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append_line_synced(path, line)
+
+    monkeypatch.setattr("competition.ledger.append_line_synced", append)
+
+
+def test_a_disk_that_fills_after_sending_hides_nothing(
+    tiny_competition: Competition, fake: AskableTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tiny_competition)
+    with monkeypatch.context() as patch:
+        fill_disk(patch, "receipt")
+        with pytest.raises(UploadError) as caught:
+            submit(tiny_competition, path, FAKE, clock=clock)
+    for said in ("blend WAS sent to fake (thanks)", "No space left", "do not use --resend"):
+        assert said in str(caught.value)
+    assert outcomes(tiny_competition) == ["unknown"]
+    assert open_ledger(tiny_competition).read_torn() is None
+    report = submit(tiny_competition, path, FAKE, clock=clock)
+    assert (report.outcome, len(fake.arrived)) == ("sent", 1)
+    assert outcomes(tiny_competition) == ["sent"]
+
+
+def test_where_nobody_can_be_asked_a_full_disk_says_the_missing_line(
+    tiny_competition: Competition, silent: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tiny_competition)
+    with monkeypatch.context() as patch:
+        fill_disk(patch, "receipt")
+        with pytest.raises(UploadError, match="WAS sent") as caught:
+            submit(tiny_competition, path, FAKE, clock=clock)
+    with pytest.raises(DuplicateError, match="may have been sent"):
+        submit(tiny_competition, path, FAKE, clock=clock)
+    with open_ledger(tiny_competition).path.open("a", encoding="utf-8") as stream:
+        stream.write(str(caught.value).rpartition("\n")[2] + "\n")
+    (entry,) = open_ledger(tiny_competition).read()
+    assert (entry.outcome, entry.ref, entry.message) == ("sent", "1", "thanks")
+
+
+def test_a_failure_on_a_full_disk_is_still_told(
+    tiny_competition: Competition, fake: AskableTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise QuotaError("the day is used up")
+
+    fake.before = fail
+    fill_disk(monkeypatch, "receipt")
+    with pytest.raises(QuotaError, match="the day is used up; nothing arrived, but the ledger"):
+        submit(tiny_competition, write(tiny_competition), FAKE, clock=clock)
+
+
+def test_a_score_is_recorded_with_its_receipt_or_neither(
+    tiny_competition: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tiny_competition)
+    with monkeypatch.context() as patch:
+        fill_disk(patch, "score")
+        with pytest.raises(UploadError, match="WAS sent to local"):
+            submit(tiny_competition, path, LOCAL, clock=clock)
+    assert outcomes(tiny_competition) == ["unknown"]
+    assert submit(tiny_competition, path, LOCAL, clock=clock).public is not None
+
+
+def test_the_local_board_scores_the_bytes_that_were_checked(
+    tiny_competition: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = write(tiny_competition, "one", 1), write(tiny_competition, "two", 2)
+    expected = submit(tiny_competition, path, LOCAL, clock=clock)
+    changed = other.read_bytes()
+    record = Attempts.record_intent
+
+    def record_then_change(attempts: Attempts, submission: Submission) -> int:
+        path.write_bytes(changed)
+        return record(attempts, submission)
+
+    monkeypatch.setattr(Attempts, "record_intent", record_then_change)
+    report = submit(tiny_competition, path, replace(LOCAL, resend=True), clock=clock)
+    assert (report.public, report.private) == (expected.public, expected.private)
+    assert submit(tiny_competition, other, LOCAL, clock=clock).public != expected.public
+
+
+def test_what_an_editor_leaves_is_not_the_newest(tiny_competition: Competition) -> None:
+    path = write(tiny_competition)
+    folder = tiny_competition.submissions_dir
+    folder.joinpath(".#next.csv").symlink_to("someone@host.4711")
+    folder.joinpath("gone.csv").symlink_to("nowhere.csv")
+    folder.joinpath(".hidden.csv").write_bytes(path.read_bytes())
+    folder.joinpath("folder.csv").mkdir()
+    assert submit(tiny_competition, None, LOCAL, clock=clock).name == "blend"
+
+
+def test_times_are_told_by_the_leaderboards_clock(
+    tiny_competition: Competition, fake: AskableTarget
+) -> None:
+    path, when = write(tiny_competition), "2026-11-23 03:55 (Asia/Seoul)"
+    late = NOON + timedelta(hours=6, minutes=55)
+    submit(tiny_competition, path, FAKE, clock=lambda: late)
+    with pytest.raises(DuplicateError) as caught:
+        submit(tiny_competition, path, FAKE, clock=lambda: late)
+    assert f"at {when}, as blend" in str(caught.value)
+    dry = submit(tiny_competition, path, replace(FAKE, dry_run=True), clock=lambda: late)
+    assert f"the same bytes: sent at {when}" in dry.notes
+    fake.verdicts = [Verdict("pending")] * 99
+    waited = submit(
+        tiny_competition, path, replace(FAKE, wait=True), clock=lambda: late, sleep=lambda _: None
+    )
+    assert f"sent at {when} already; nothing was sent again" in waited.notes
+    leave_open(tiny_competition, "lost", "lost", late)
+    settled = submit(tiny_competition, write(tiny_competition, "b", 1), FAKE, clock=lambda: late)
+    assert f"the attempt with lost of {when} did not arrive" in settled.notes

@@ -23,9 +23,9 @@ from typer.testing import CliRunner
 import run
 from competition.console import print_tables
 from competition.errors import DuplicateError, HarnessError, QuotaError, UploadError
-from competition.ledger import Ledger
 from competition.profile import Competition, read_profile, resolve_competition
 from competition.upload import send
+from competition.upload.attempts import Attempts
 from competition.upload.kaggle import KaggleTarget, build_api, log_in
 from competition.upload.report import SubmitReport, build_submit_tables
 from competition.upload.send import SubmitOptions, open_ledger, submit
@@ -134,6 +134,7 @@ class Evening:
     path: Path
     errors: list[str] = field(default_factory=list)
     slept_s: float = 0.0
+    told: list[str] = field(default_factory=list)
 
     def submit(self, path: Path | None = None, **more: Any) -> SubmitReport:
         options = SubmitOptions(target=self.name, **more)
@@ -144,6 +145,7 @@ class Evening:
                 options,
                 clock=lambda: NOON + timedelta(seconds=self.slept_s),
                 sleep=self.sleep,
+                on_wait=lambda _, status: self.told.append(status),
             )
         except BaseException as error:
             self.errors.append("".join(traceback.format_exception(error)))
@@ -671,6 +673,13 @@ def test_the_command_tells_how_it_ended(evening: Evening, monkeypatch: pytest.Mo
     evening.see(count=0)
     assert call("--wait") == run.INCOMPLETE_EXIT
     evening.see("sent", count=1)
+    write(evening.competition, "newer", 1, time="2026-11-23T00:00:00+00:00")
+    assert call("--wait") == run.INCOMPLETE_EXIT  # of the one that was sent
+    evening.see("sent", count=1)
+    hint = CliRunner().invoke(run.app, [*command, "--wait", "--json"]).stdout
+    proposed = f"submit {evening.path} --to http --competition {home / 'tiny.toml'} --wait"
+    assert proposed in hint
+    (home / "submissions" / "tiny" / "newer.csv").unlink()
     evening.server.settle("finished", public=50)
     assert call("--wait", "--json") == 0
     evening.see("sent", count=1)
@@ -686,7 +695,7 @@ def _be_killed(home: str, url: str, name: str, when: str) -> None:
     competition = resolve_competition(f"{home}/tiny.toml", None, None, home=Path(home))
     send.TARGETS["kaggle"] = lambda made: kaggle_at(lambda: url, made)
     if when == "after":
-        Ledger.append_receipt = lambda *_, **__: os._exit(9)  # type: ignore[method-assign]
+        Attempts.record = lambda *_: os._exit(9)  # type: ignore[method-assign]
     else:
         target = send.TARGETS[name](TargetOptions())
         type(target).send = lambda *_: os._exit(9)  # type: ignore[method-assign]
@@ -771,3 +780,61 @@ def test_bundled_profiles_name_every_key_of_uploading() -> None:
                 or f"\n# {key} = " in section
                 or (f"\n[upload.{name}.{key}]" in text)
             ), f"upload.{name}.{key}"
+
+
+@pytest.mark.parametrize("name", ["aistages", "evalai", "http"])
+def test_an_escaped_key_in_an_error_is_hidden(evening: Evening) -> None:
+    escaped = KEY.replace("/", "\\/").replace("=", "\\u003d")
+    said = f'{{"code": 400, "message": "odd {escaped}", "error": "odd {KEY}"}}'
+    evening.server.faults[CREATES[evening.name]] = [Fault(400, said)]
+    report = evening.submit()
+    assert report.message.count("***") == 2
+    assert "Zq+secret" not in repr(report)
+    assert "Zq+secret" not in open_ledger(evening.competition).path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["evalai", "http"])
+def test_a_status_is_shown_plain_and_masked(evening: Evening) -> None:
+    evening.submit()
+    evening.server.settle(f"at \x1b[2J {KEY}", public=50.0)
+
+    def finish(seconds: float) -> None:
+        evening.server.settle("finished")
+
+    evening.sleep = finish  # type: ignore[method-assign]
+    assert evening.submit(wait=True).public is not None
+    assert evening.told == ["at [2J ***"]
+
+
+@pytest.mark.parametrize("name", ["kaggle", "http"])
+def test_the_private_score_of_every_file_arrives_at_the_end(evening: Evening) -> None:
+    paths = [write(evening.competition, f"s{seed}", seed + 1) for seed in range(2)]
+    for path in (evening.path, *paths):
+        evening.submit(path)
+        evening.server.settle("finished", public=50.0)
+        assert evening.submit(path, wait=True).private is None
+    for one in evening.server.submissions:
+        one["private"] = 40.0
+    evening.submit(wait=True)
+    scored = [entry.private for entry in open_ledger(evening.competition).read()]
+    assert scored == [{"micro_f1": 0.4}, None, None]
+    options = SubmitOptions(target=evening.name, wait=True)
+    submit(evening.competition, None, options, clock=lambda: NOON, sleep=evening.sleep)
+    scored = [entry.private for entry in open_ledger(evening.competition).read()]
+    assert scored == [{"micro_f1": 0.4}] * 3
+    evening.see("sent", "sent", "sent", count=3)
+
+
+@pytest.mark.parametrize("name", ["http"])
+def test_each_address_in_the_clear_is_warned_of(evening: Evening) -> None:
+    profile, path = evening.competition.home / "tiny.toml", evening.path
+    text = profile.read_text("utf-8")
+    clear, url = "http://board.example.org", evening.server.url
+    for key in ("url", "status_url"):
+        profile.write_text(text.replace(f'\n{key} = "{url}', f'\n{key} = "{clear}'), "utf-8")
+        competition = resolve_competition(str(profile), None, None, home=profile.parent)
+        options = SubmitOptions(target="http", dry_run=True)
+        report = submit(competition, path, options, clock=lambda: NOON)
+        (note,) = [each for each in report.notes if "in the clear" in each]
+        assert note.startswith(f"{clear}/api/submissions")
+        assert ("{id}" in note) == (key == "status_url")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from competition.errors import DuplicateError, UploadError, UsageError
+from competition.files import sha256_of
 from competition.profile import Competition
+from competition.upload import send
 from competition.upload.report import build_submit_tables
 from competition.upload.send import SubmitOptions, SubmitReport, open_ledger, submit
-from competition.upload.target import Verdict
+from competition.upload.target import TargetOptions, Verdict
 from competition.upload.waiting import LONGEST_PAUSE_S, WAIT_LIMIT_S, list_pauses
 from tests.competition.test_upload import (
     FAKE,
@@ -28,6 +31,7 @@ from tests.competition.test_upload import (
 
 WAIT = replace(FAKE, wait=True)
 SCORED = Verdict("scored", "", {"micro_f1": 0.7}, {"micro_f1": 0.6})
+PUBLIC = Verdict("scored", "", {"micro_f1": 0.7})
 
 
 class Watch:
@@ -38,7 +42,7 @@ class Watch:
         self.told: list[tuple[float, str]] = []
 
     def submit(
-        self, competition: Competition, path: Path, options: SubmitOptions = WAIT
+        self, competition: Competition, path: Path | None, options: SubmitOptions = WAIT
     ) -> SubmitReport:
         return submit(
             competition,
@@ -180,3 +184,138 @@ def test_nothing_to_wait_for_is_said_before_sending(
         with pytest.raises(UsageError, match="--wait does not go with"):
             submit(tiny_competition, path, target, clock=clock)
     assert not open_ledger(tiny_competition).path.exists()
+
+
+def test_the_command_that_is_proposed_names_the_file_and_the_competition(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    path = write(tiny_competition, "spec")
+    named = replace(FAKE, context=("--competition", "a b.toml"))
+    notes = build_submit_tables(Watch().submit(tiny_competition, path, named))[0].notes
+    (hint,) = [note for note in notes if "ask for it with" in note]
+    words = shlex.split(hint.partition("with: ")[2])
+    asked = ["--to", "fake", "--competition", "a b.toml", "--wait"]
+    assert words == ["python", "run.py", "submit", str(path), *asked]
+
+
+def test_waiting_without_a_file_asks_for_what_was_sent_and_sends_nothing(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    watch = Watch()
+    watch.submit(tiny_competition, write(tiny_competition, "old", 1), FAKE)
+    sent = write(tiny_competition, "sent", 2)
+    watch.submit(tiny_competition, sent, FAKE)
+    newer = write(tiny_competition, "newer", 3, time="2026-11-22T13:00:00+00:00")
+    dry = watch.submit(tiny_competition, None, replace(WAIT, dry_run=True))
+    assert (dry.name, dry.outcome) == ("sent", None)
+    assert dry.plan == ("GET verdict; until it is scored or rejected",)
+    fake.verdicts = [Verdict("pending"), PUBLIC, SCORED]
+    report = watch.submit(tiny_competition, None)
+    assert (report.name, report.public) == ("sent", {"micro_f1": 0.7})
+    assert any(f"to send {newer}, name it" in note for note in report.notes)
+    assert any("1 earlier attempts too, with news of old" in note for note in report.notes)
+    old, entry = open_ledger(tiny_competition).read()
+    assert (old.private, entry.public, entry.private) == (SCORED.private, PUBLIC.public, None)
+    assert fake.arrived == [sha256_of(sent.with_name("old.csv")), sha256_of(sent)]
+    sent.unlink()
+    fake.verdicts = [PUBLIC]
+    assert watch.submit(tiny_competition, None).name == "newer"  # nothing is open: sent as ever
+    assert len(fake.arrived) == 3
+
+
+def test_a_private_score_that_comes_at_the_end_is_asked_for_once_each_time(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    watch, path = Watch(), write(tiny_competition)
+    fake.verdicts = [PUBLIC, PUBLIC, Verdict("pending"), SCORED]
+    first = watch.submit(tiny_competition, path)
+    assert (first.private, first.is_pending) == (None, False)
+    assert "not told yet: private_f1" in first.notes
+    for _ in range(2):  # still nothing
+        again = watch.submit(tiny_competition, path)
+        assert (again.public, again.private, again.is_pending) == (PUBLIC.public, None, False)
+    assert len(open_ledger(tiny_competition).path.read_text("utf-8").splitlines()) == 3
+    last = watch.submit(tiny_competition, None)  # the newest file, which was sent already
+    assert (last.public, last.private) == (SCORED.public, SCORED.private)
+    (entry,) = open_ledger(tiny_competition).read()
+    assert (entry.public, entry.private) == (SCORED.public, SCORED.private)
+    assert (watch.slept, len(fake.arrived)) == ([], 1)
+    fake.verdicts = [Verdict("rejected", "not to be asked again")]
+    assert watch.submit(tiny_competition, path).outcome == "sent"
+
+
+def test_what_is_done_without_a_score_does_not_keep_the_next_file_back(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    fake.verdicts = [Verdict("scored"), SCORED]
+    watch = Watch()
+    watch.submit(tiny_competition, write(tiny_competition))
+    write(tiny_competition, "newer", 1, time="2026-11-22T13:00:00+00:00")
+    assert watch.submit(tiny_competition, None).name == "newer"
+    assert len(fake.arrived) == 2
+
+
+def test_a_line_that_another_process_tore_takes_no_score_with_it(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+) -> None:
+    ledger = open_ledger(tiny_competition)
+
+    def tear(_: float) -> None:
+        with ledger.path.open("ab") as stream:
+            stream.write(b'{"kind": "int')
+
+    fake.verdicts = [Verdict("pending"), SCORED]
+    path = write(tiny_competition)
+    report = submit(tiny_competition, path, WAIT, clock=clock, sleep=tear)
+    assert any("put aside" in note for note in report.notes)
+    (entry,) = ledger.read()
+    assert entry.public == SCORED.public
+    assert ledger.read_torn() is None
+
+
+def test_a_verdict_is_told_when_the_ledger_stays_locked(
+    tiny_competition: Competition,
+    fake: AskableTarget,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch, path = Watch(), write(tiny_competition)
+    watch.submit(tiny_competition, path, FAKE)
+    fake.verdicts = [SCORED]
+    locks = []
+
+    def poll(*_: object) -> Verdict:
+        monkeypatch.setattr("competition.ledger.LOCK_TIMEOUT_S", 0.05)
+        locks.append(open_ledger(tiny_competition).locked())
+        locks[-1].__enter__()
+        return SCORED
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AskableTarget, "poll", poll)
+        report = watch.submit(tiny_competition, path)
+    locks[0].__exit__(None, None, None)
+    assert (report.outcome, report.public, report.is_pending) == ("sent", SCORED.public, False)
+    assert any(
+        "the ledger has not got this" in note and report.wait_command in note
+        for note in report.notes
+    )
+    watch.submit(tiny_competition, path)
+    assert open_ledger(tiny_competition).read()[0].public == SCORED.public
+
+
+def test_what_is_shown_while_waiting_has_passed_the_mask(
+    tiny_competition: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(options: TargetOptions) -> AskableTarget:
+        options.mask.add("hunter2/hunter2")
+        return target
+
+    target = AskableTarget(verdicts=[Verdict("pending", "at \x1b[2J hunter2%2fhunter2"), SCORED])
+    monkeypatch.setitem(send.TARGETS, "fake", make)
+    watch = Watch()
+    watch.submit(tiny_competition, write(tiny_competition))
+    assert watch.told == [(0.0, "at [2J ***")]

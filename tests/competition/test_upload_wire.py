@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -229,7 +230,7 @@ FIELDS = ScoreFields(public_f1="p", public_auprc="q.1", private_f1="r", scale=10
 
 @pytest.mark.parametrize("value", ["n/a", True, float("nan"), 101, -1, "1e999", [1], {"a": 1}])
 def test_what_is_no_score_is_remarked(value: object) -> None:
-    found = find_scores({"p": value, "r": 50}, FIELDS)
+    found = find_scores({"p": value, "r": 50}, FIELDS, Mask())
     assert found.public is None
     assert found.private == {"micro_f1": 0.5}
     assert found.remark.startswith("public_f1 is ")
@@ -237,7 +238,7 @@ def test_what_is_no_score_is_remarked(value: object) -> None:
 
 @pytest.mark.parametrize("answer", [None, [], "x", {"q": {"1": None}}, {"p": "", "q": [1]}])
 def test_scores_that_are_not_there_are_no_fault(answer: object) -> None:
-    found = find_scores(answer, FIELDS)
+    found = find_scores(answer, FIELDS, Mask())
     assert (found.public, found.private, found.remark) == (None, None, "")
 
 
@@ -267,3 +268,39 @@ def test_a_wrong_key_of_uploading_is_named(tmp_path: object, section: str, told:
         read_profile(path)
     assert told in str(caught.value)
     assert "pw@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        r"sk-3f9a\/Zq+pw==",
+        r"sk-3f9a\\/Zq+pw==",
+        "sk-3f9a%2fZq%2bpw%3d%3d",
+        "sk-3f9a%252FZq%252Bpw%253D%253D",
+        "sk-3f9a&#x2F;Zq&#43;pw&#061;&equals;",
+        "sk&#45;3f9a&sol;Zq&plus;pw&#X3d;&#x3D;",
+        "sk-3f9a&amp;#x2f;Zq+pw==",
+        r"sk\u002D3f9a\u002fZq\u002Bpw\u003d\u003D",
+        r"sk\x2d3f9a\x2FZq\x2bpw==",
+    ],
+)
+def test_a_key_is_hidden_however_it_is_escaped(said: str) -> None:
+    mask = Mask()
+    mask.add("sk-3f9a/Zq+pw==")
+    assert mask.hide(f"bad key {said}!") == "bad key ***!"
+    assert mask.hide("sk-3f9a-Zq+pw==") == "sk-3f9a-Zq+pw=="
+
+
+def test_masking_an_odd_answer_takes_no_time() -> None:
+    mask = Mask()
+    mask.add("/" * 30)
+    started = time.perf_counter()
+    for text in ("\\" * 100_000, "&amp;" * 20_000, "%25" * 30_000):
+        assert mask.hide(text) == text
+    assert time.perf_counter() - started < 5
+
+
+def test_a_key_in_the_place_of_a_score_is_hidden_before_it_is_cut() -> None:
+    mask = Mask()
+    key = mask.add("key" * 20)
+    assert find_scores({"p": key}, FIELDS, mask).remark.startswith("public_f1 is '***', no score")

@@ -14,8 +14,9 @@ from competition.profile import Competition
 from models.encoder import load_tokenizer
 from models.inputs import FoldInputs
 from models.job import JobSpec
-from models.jobs import FoldRequest, plan_jobs
+from models.jobs import plan_jobs
 from models.network_job import open_inputs
+from models.request import FoldRequest
 from models.scratch import train_wordpiece
 from models.watch import Watch
 

@@ -16,7 +16,8 @@ from models import formats, heads
 from models.formats import EXAMPLE_ROW, FORMATS, FormatSettings
 from models.heads import HEADS
 from models.job import run_job
-from models.jobs import FoldRequest, plan_jobs
+from models.jobs import plan_jobs
+from models.request import FoldRequest
 from models.variant import VARIANTS_DIR, resolve_variant
 from models.watch import Watch
 from tests.models.conftest import TINY_SCRATCH

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from competition.blend_report import run_blend
-from competition.errors import PredictionsError, TrainingError, UsageError
+from competition.errors import PredictionsError, TrainingError, UsageError, VariantError
 from competition.folds import Prepared
+from competition.predictions import AVERAGE, ResultKey, Store
 from models.fold import order_in_waves
 from models.job import WEIGHTS_FILE, run_job
-from models.jobs import FoldRequest, plan_jobs, resolve_all
+from models.jobs import plan_jobs
 from models.predict import PredictRequest, run_predict
+from models.request import FoldRequest, resolve_all
 from models.states import read_weight_facts
 from models.watch import Watch
 from tests.models.conftest import TINY_SCRATCH
@@ -82,6 +86,46 @@ def test_a_missing_result_or_missing_weights_are_named(
     spec = plan_on_base(prepared, fold=0, start_from="base").jobs[0]
     with pytest.raises(TrainingError, match="without --no-checkpoints"):
         run_job(spec, quiet_watch)
+
+
+def test_pseudo_labels_come_from_each_folds_own_model(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    """An average over the folds' models has seen the held-out labels."""
+    train_base(prepared, quiet_watch, fold=0)
+    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    own = store.read(ResultKey("base", 42, 0))
+    store.write(replace(own, variant={"why": "kim's", "imported": {"test": AVERAGE}}), {})
+    with pytest.raises(PredictionsError, match="one average"):
+        plan_on_base(prepared, fold=0, **{"pseudo.variant": "base"})
+    assert plan_on_base(prepared, fold=0, start_from="base").jobs
+    store.write(replace(own, data_hash="f" * 64), {})
+    with pytest.raises(PredictionsError, match="other data or folds"):
+        plan_on_base(prepared, fold=0, **{"pseudo.variant": "base"})
+
+
+def test_weights_that_were_not_kept_are_made_by_overwrite(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    train_base(prepared, quiet_watch, fold=0, keep=False)
+    wanted = request_for("typed-punct", folds=(0,), save_as="base")
+    assert plan_jobs(prepared, wanted, print, threads=1).jobs == ()
+    (spec,) = plan_jobs(prepared, replace(wanted, overwrite=True), print, threads=1).jobs
+    assert run_job(spec, quiet_watch).finished
+    assert plan_jobs(prepared, replace(wanted, overwrite=True), print, threads=1).jobs == ()
+
+
+def test_a_persons_own_files_build_on_each_other(prepared: Prepared, tmp_path: Path) -> None:
+    base, warm = tmp_path / "my-base.toml", tmp_path / "my-warm.toml"
+    base.write_text('base = "typed-punct"\nwhy = "mine"\n[train]\nlr = 1e-4\n')
+    warm.write_text('base = "my-base"\nwhy = "warm"\nstart_from = "my-base"\n')
+    with pytest.raises(VariantError, match="one level is enough"):
+        resolve_all(prepared.competition.profile, FoldRequest(variants=(str(warm),)))
+    warm.write_text('base = "typed-punct"\nwhy = "warm"\nstart_from = "my-base"\n')
+    request = FoldRequest(variants=(str(warm), str(base)), encoder="ko-mini")
+    variants = resolve_all(prepared.competition.profile, request)
+    waves = order_in_waves(prepared.competition.profile, request, variants)
+    assert [[v.name for v in wave] for wave in waves] == [["my-base@ko-mini"], ["my-warm@ko-mini"]]
 
 
 def test_variants_are_trained_after_what_they_build_on(prepared: Prepared) -> None:

@@ -149,8 +149,8 @@ def test_the_encoder_in_the_box_knows_korean(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "rate"),
     [
-        ({"size": "mini", "from": "scratch"}, 5e-4),
-        ({"size": None, "from": "ko-mini"}, 5e-4),
+        ({"size": "mini", "from": "scratch"}, 1e-3),
+        ({"size": None, "from": "ko-mini"}, 1e-3),
         ({"size": "small", "from": "scratch"}, None),
         ({"of": "another tool"}, None),
     ],
@@ -161,7 +161,7 @@ def test_settings_suit_what_pretraining_left(
     (tmp_path / "pretraining.json").write_text(json.dumps(facts))
     assert recommended_settings(str(tmp_path)).get("train.lr") == rate
     assert recommended_settings("klue/roberta-large") == {}
-    assert recommended_settings("ko-mini")["train.lr"] == 5e-4
+    assert recommended_settings("ko-mini")["train.lr"] == 1e-3
 
 
 def test_absent_weights_are_refused_and_loading_is_quiet(

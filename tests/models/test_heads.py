@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -86,24 +88,39 @@ def test_cls_reads_the_first_state_only(states: Tensor) -> None:
     assert torch.equal(head(touched, where), head(states, where))
 
 
-def test_bilstm_reads_its_last_layer_which_therefore_learns(states: Tensor) -> None:
+def packed_twin(head: BiLstmHead) -> nn.LSTM:
+    """The library's LSTM of two layers with the head's weights, to be fed packed rows."""
+    twin = nn.LSTM(HIDDEN, HIDDEN, num_layers=2, bidirectional=True, batch_first=True)
+    own = head.state_dict()
+    for name in twin.state_dict():
+        kind, depth, back = re.fullmatch(r"(\w+)_l(\d)(_reverse)?", name).groups()  # type: ignore[union-attr]
+        way = "backwards" if back else "forwards"
+        twin.state_dict()[name].copy_(own[f"layers.{depth}.{way}.{kind}_l0"])
+    return twin
+
+
+def test_bilstm_gives_what_packed_rows_give(states: Tensor) -> None:
+    torch.manual_seed(0)
+    head = BiLstmHead(HIDDEN, LABELS, 0.0).eval()
+    twin, lengths = packed_twin(head), torch.tensor([3, 6])
+    packed = nn.utils.rnn.pack_padded_sequence(
+        states, lengths, batch_first=True, enforce_sorted=False
+    )
+    _, (final, _) = twin(packed)
+    wanted = head.out(torch.cat([final[-2], final[-1]], dim=-1))
+    torch.testing.assert_close(head(states, positions([3, 6], [1, 1], [3, 3])), wanted)
+    touched = states.clone()
+    touched[0, 3:] = 99.0
+    torch.testing.assert_close(head(touched, positions([3, 6], [1, 1], [3, 3])), wanted)
+
+
+def test_bilstm_learns_in_all_its_layers(states: Tensor) -> None:
     torch.manual_seed(0)
     head = BiLstmHead(HIDDEN, LABELS, 0.0)
     head(states, positions([4, 6], [1, 1], [3, 3])).sum().backward()
-    of_last_layer = {n: p for n, p in head.lstm.named_parameters() if "_l1" in n}
-    assert len(of_last_layer) == 8
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in of_last_layer.values())
-
-
-def test_bilstm_ends_where_the_row_ends(states: Tensor) -> None:
-    torch.manual_seed(0)
-    head = BiLstmHead(HIDDEN, LABELS, 0.0).eval()
-    short = positions([4, 4], [1, 1], [3, 3])
-    alone = head(states[:1, :4], positions([4], [1], [3]))
-    torch.testing.assert_close(head(states, short)[:1], alone)
-    by_hand, (final, _) = head.lstm(states[:1, :4])
-    torch.testing.assert_close(final[-2], by_hand[:, -1, :HIDDEN])
-    torch.testing.assert_close(final[-1], by_hand[:, 0, HIDDEN:])
+    of_layers = [p for n, p in head.named_parameters() if n.startswith("layers.")]
+    assert len(of_layers) == 16
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in of_layers)
 
 
 def spread_positions() -> Positions:
@@ -219,7 +236,7 @@ def test_the_first_heads_keep_the_names_of_their_weights() -> None:
     names = {name: set(HEADS[name](HIDDEN, LABELS, 0.1).state_dict()) for name in HEADS}
     assert names["cls"] == {"out.weight", "out.bias"}
     assert names["entity-start"] == names["cls"] | {"mix.weight", "mix.bias"}
-    assert {name for name in names["bilstm"] if not name.startswith("lstm.")} == names["cls"]
+    assert {name for name in names["bilstm"] if not name.startswith("layers.")} == names["cls"]
 
 
 def test_a_head_that_reads_the_mask_needs_a_format_that_has_one() -> None:

@@ -16,8 +16,9 @@ from competition.folds import Prepared
 from competition.predictions import Store
 from models.heads import Positions
 from models.job import JobOutcome, JobSpec, run_job
-from models.jobs import FoldRequest, Plan, plan_jobs
+from models.jobs import Plan, plan_jobs
 from models.pool import FoldRows, build_pool, choose_fold_rows
+from models.request import FoldRequest
 from models.routing import Route
 from models.variant import resolve_variant
 from models.watch import Watch
@@ -59,7 +60,7 @@ def test_no_held_out_label_reaches_what_training_sees(prepared: Prepared) -> Non
     before, after = (inputs_of(job) for job in jobs)
     for name in ("train_rows", "train_label_ids", "heldout_rows", "test_rows"):
         assert getattr(before, name).tobytes() == getattr(after, name).tobytes()
-    for split in ("train", "test"):
+    for split in ("pool", "test"):
         for array in ("tokens", "offsets", "positions", "ids"):
             first, second = (getattr(getattr(i, split), array) for i in (before, after))
             assert first.tobytes() == second.tobytes()
@@ -248,6 +249,22 @@ def test_a_failed_job_does_not_stop_the_others(make_specs: Specs) -> None:
 
     with pytest.raises(TrainingError, match=r"tiny s42 f1: .*the loss became nan"):
         raise_failures(run)
+
+
+def test_another_recipe_stored_meanwhile_is_not_replaced(
+    make_specs: Specs, quiet_watch: Watch
+) -> None:
+    spec = make_specs(folds=(0,))[0]
+    store = Store(spec.store_dir, spec.labels)
+    run_job(spec, quiet_watch)
+    other = replace(store.read(spec.key), fingerprint="f" * 64)
+    store.write(other, {})
+    before = store.path(spec.key).read_bytes()
+    run, _ = run_all([spec])
+    assert "another recipe" in run.failed[0][1]
+    assert store.path(spec.key).read_bytes() == before
+    run, _ = run_all([replace(spec, replaces=other.fingerprint)])
+    assert run.finished
 
 
 def test_a_deadline_stops_jobs_with_their_state(make_specs: Specs) -> None:

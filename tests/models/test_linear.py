@@ -12,8 +12,10 @@ from models.formats import EXAMPLE_ROW
 from models.linear import (
     BLOCKS,
     FeatureReader,
+    Ints,
     LinearTask,
-    fit_and_predict_linear,
+    Probs,
+    fit_linear,
     measure_difficulty,
     read_blocks,
 )
@@ -24,6 +26,11 @@ SETTINGS = LinearSettings(most_features=4096)
 
 def gold(rows: Rows) -> np.ndarray:
     return rows.gold.astype(np.int64)
+
+
+def answer(train: Rows, label_ids: Ints, parts: list[Rows], task: LinearTask) -> list[Probs]:
+    model = fit_linear(train, label_ids, task)
+    return [model.predict(part) for part in parts]
 
 
 def test_it_runs_without_torch() -> None:
@@ -46,7 +53,7 @@ def test_every_block_reads_its_own_part_of_the_row() -> None:
 def test_probabilities_are_probabilities_and_the_same_each_time(prepared: Prepared) -> None:
     train, groups = prepared.corpus.train, prepared.groups.astype(np.int64)
     runs = [
-        fit_and_predict_linear(
+        answer(
             train,
             gold(train),
             [train, prepared.corpus.test],
@@ -66,18 +73,18 @@ def test_probabilities_are_probabilities_and_the_same_each_time(prepared: Prepar
 def test_a_row_is_answered_alone_as_among_others(prepared: Prepared) -> None:
     train, test = prepared.corpus.train, prepared.corpus.test
     parts = [test, test.take(np.array([3]))]
-    many, one = fit_and_predict_linear(train, gold(train), parts, LinearTask(SETTINGS, 4, 1))
+    many, one = answer(train, gold(train), parts, LinearTask(SETTINGS, 4, 1))
     np.testing.assert_allclose(many[3], one[0], atol=1e-6)
 
 
 def test_a_label_that_training_lacks_gets_nothing(prepared: Prepared) -> None:
     train = prepared.corpus.train
     known = train.take(np.flatnonzero(train.gold != 2))
-    (probs,) = fit_and_predict_linear(known, gold(known), [train], LinearTask(SETTINGS, 4, 1))
+    (probs,) = answer(known, gold(known), [train], LinearTask(SETTINGS, 4, 1))
     assert (probs[:, 2] == 0).all()
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
     alone = train.take(np.flatnonzero(train.gold == 3))
-    (probs,) = fit_and_predict_linear(alone, gold(alone), [train], LinearTask(SETTINGS, 4, 1))
+    (probs,) = answer(alone, gold(alone), [train], LinearTask(SETTINGS, 4, 1))
     assert (probs[:, 3] == 1).all()
 
 
@@ -86,7 +93,9 @@ def test_two_labels_are_enough(prepared: Prepared, labels: tuple[int, int]) -> N
     train = prepared.corpus.train
     some = train.take(np.flatnonzero(np.isin(train.gold, labels)))
     groups = np.zeros(len(some), np.int64)  # nothing to part: no calibration
-    (probs,) = fit_and_predict_linear(some, gold(some), [some], LinearTask(SETTINGS, 4, 1, groups))
+    model = fit_linear(some, gold(some), LinearTask(SETTINGS, 4, 1, groups))
+    assert not model.is_calibrated
+    probs = model.predict(some)
     assert (probs.argmax(axis=1) == gold(some)).mean() > 0.9
 
 
@@ -115,9 +124,9 @@ def test_calibration_makes_confidence_match_what_is_right() -> None:
     )
     label_ids = rng.integers(0, 2, 400)
     first, rest = np.arange(200), np.arange(200, 400)
-    (probs,) = fit_and_predict_linear(
-        rows.take(first), label_ids[first], [rows.take(rest)], LinearTask(SETTINGS, 2, 1)
-    )
+    model = fit_linear(rows.take(first), label_ids[first], LinearTask(SETTINGS, 2, 1))
+    assert model.is_calibrated
+    probs = model.predict(rows.take(rest))
     right = (probs.argmax(axis=1) == label_ids[rest]).mean()
     assert abs(probs.max(axis=1).mean() - right) < 0.12
 

@@ -42,6 +42,7 @@ from tests.models.conftest import ARCHITECTURES, make_encoder
 TINY_SHAPE = ScratchSettings(
     layers=2, hidden=32, heads=1, feed_forward=32, vocabulary=200, dropout=0.1
 )
+RUN = RunSettings()
 TINY = PretrainSettings(
     batch_sequences=4,
     sequence_tokens=16,
@@ -393,8 +394,10 @@ def test_an_encoder_reads_the_task_once(
     source = settled(make_encoder("bert", tmp_path / "bert"))
     said: list[str] = []
     with pytest.raises(StoppedError, match="stopped at step 1;"):
-        make_adapted_encoder(source, tiny_competition, say=said.append, deadline=0.0, threads=1)
-    adapted = make_adapted_encoder(source, tiny_competition, say=said.append, threads=1)
+        make_adapted_encoder(
+            source, tiny_competition, run=RUN, say=said.append, deadline=0.0, threads=1
+        )
+    adapted = make_adapted_encoder(source, tiny_competition, run=RUN, say=said.append, threads=1)
     assert adapted.has_weights
     assert adapted.name == f"{source.name}+tapt"
     assert adapted.identity != source.identity
@@ -402,7 +405,10 @@ def test_an_encoder_reads_the_task_once(
     (text,) = facts["texts"]
     assert facts["tokens"] == pytest.approx(10 * text["tokens"], abs=STEP_TOKENS)
     assert not facts["test_sentences"]
-    assert make_adapted_encoder(source, tiny_competition, say=said.append, threads=1) == adapted
+    assert (
+        make_adapted_encoder(source, tiny_competition, run=RUN, say=said.append, threads=1)
+        == adapted
+    )
     assert "done before" in said[-1]
 
 
@@ -413,9 +419,11 @@ def test_a_scratch_encoder_reads_the_task_too(
     sentences = read_prepared(tiny_competition).corpus.train.text("sentence")
     foreign = settle_encoder(variant, sentences=pattern_lines(50), cache_dir=tmp_path)
     with pytest.raises(PretrainingError, match="knows none"):
-        make_adapted_encoder(foreign, tiny_competition, say=lambda line: None, threads=1)
+        make_adapted_encoder(foreign, tiny_competition, run=RUN, say=lambda line: None, threads=1)
     source = settle_encoder(variant, sentences=sentences, cache_dir=tmp_path)
-    adapted = make_adapted_encoder(source, tiny_competition, say=lambda line: None, threads=1)
+    adapted = make_adapted_encoder(
+        source, tiny_competition, run=RUN, say=lambda line: None, threads=1
+    )
     assert adapted.has_weights
     build_model(carry("x", TINY), adapted, labels=3, vocabulary=20, device_type="cpu")
 

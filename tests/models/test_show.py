@@ -98,4 +98,4 @@ def test_an_unknown_row_or_split_is_refused(tiny_competition: Competition) -> No
 
 def test_a_variant_that_reads_no_tokens_is_refused(tiny_competition: Competition) -> None:
     with pytest.raises(UsageError, match="no tokens to show"):
-        show_rows(tiny_competition, request("typed-punct", ("learner", "linear")))
+        show_rows(tiny_competition, ShowRequest("tfidf-linear"))

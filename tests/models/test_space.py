@@ -27,7 +27,8 @@ from models.variant import LINEAR, SCRATCH, Variant, resolve_variant
 
 def resolve(found: Any = (), **options: Any) -> Variant:
     encoder = options.pop("encoder", "klue/roberta-large")
-    return resolve_variant("typed-punct", encoder=encoder, overrides=found, **options)
+    name = options.pop("name", "typed-punct")
+    return resolve_variant(name, encoder=encoder, overrides=found, **options)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_what_suits_the_variant_is_searched_around_what_it_is() -> None:
     kinds = {
         "pretrained": resolve(),
         SCRATCH: resolve(encoder=SCRATCH, defaults=recommended_settings(SCRATCH)),
-        LINEAR: resolve([("learner", LINEAR)]),
+        LINEAR: resolve(name="tfidf-linear"),
     }
     for kind, variant in kinds.items():
         space = choose_space((), variant)
@@ -76,23 +77,23 @@ def test_what_suits_the_variant_is_searched_around_what_it_is() -> None:
         placed = place_variant(space, variant)
         assert placed is not None, kind
         again = resolve_variant(
-            "typed-punct",
+            variant.name,
             encoder=variant.encoder,
             defaults=recommended_settings(variant.encoder),
-            overrides=[("learner", variant.learner), *read_found(space, placed)],
+            overrides=read_found(space, placed),
         )
         assert again.recipe() == variant.recipe()
 
 
 def test_the_default_spaces_fit() -> None:
-    for encoder, learner in (
-        ("klue/roberta-large", "network"),
-        (SCRATCH, "network"),
-        ("a", LINEAR),
+    for encoder, name in (
+        ("klue/roberta-large", "typed-punct"),
+        (SCRATCH, "typed-punct"),
+        ("a", "tfidf-linear"),
     ):
-        base = resolve([("learner", learner)], encoder=encoder)
-        space = choose_space((), base)
-        check_space(space, lambda found, e=encoder: resolve(found, encoder=e))  # type: ignore[misc]
+        kind = {"encoder": encoder, "name": name}
+        space = choose_space((), resolve(**kind))
+        check_space(space, lambda found, kind=kind: resolve(found, **kind))  # type: ignore[misc]
 
 
 def test_a_key_is_searched_once() -> None:

@@ -103,7 +103,7 @@ def test_eight_rows_are_learned_by_heart(
     model, report = fit(spec, quiet_watch, inputs=eight)
     assert report.loss < 0.1
     predictor = Predictor(model, build_accelerator("float32"), pad_id=0, micro_tokens=100)
-    probs = predictor.predict(eight.train, eight.train_rows)
+    probs = predictor.predict(eight.pool, eight.train_rows)
     assert probs.argmax(axis=1).tolist() == eight.train_label_ids.tolist()
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
 

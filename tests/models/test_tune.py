@@ -22,9 +22,8 @@ from competition.predictions import Result, Store
 from competition.progress import ProgressBoard
 from models import tune as room
 from models.job import JobOutcome, JobSpec
-from models.jobs import resolve_requested
+from models.request import resolve_requested
 from models.search import TuneRequest, plan_search
-from models.space import parse_dimension
 from models.study import MOST_ATTEMPTS, open_study
 from models.training import check_loss
 from models.tune import run_tune
@@ -447,8 +446,21 @@ def test_a_written_variant_is_the_variant(name: str, tmp_path: Path) -> None:
     defaults = {"train.lr": 0.123, "train.epochs": 9}
     variant = resolve_variant(name, encoder="klue/roberta-large", defaults=defaults)
     path = tmp_path / f"{name}.toml"
-    path.write_text(build_toml(variant, ()), "utf-8")
+    path.write_text(build_toml(variant), "utf-8")
     assert resolve_variant(str(path), encoder="scratch").recipe() == variant.recipe()
+
+
+def test_a_written_variant_stands_above_the_profiles_overrides(tmp_path: Path) -> None:
+    shown = {"formatting.show_source": True}
+    wanted = resolve_variant(
+        "typed-punct",
+        encoder="a/b",
+        defaults=shown,
+        overrides=[("formatting.show_source", False)],
+    )
+    path = tmp_path / "v.toml"
+    path.write_text(build_toml(wanted), "utf-8")
+    assert resolve_variant(str(path), encoder="a/b", defaults=shown).recipe() == wanted.recipe()
 
 
 def test_strings_and_sections_survive_being_written(tmp_path: Path) -> None:
@@ -460,9 +472,8 @@ def test_strings_and_sections_survive_being_written(tmp_path: Path) -> None:
         ("train.lr", 1e-7),
     ]
     variant = resolve_variant("typed-punct", encoder="a/b", overrides=overrides)
-    searched = [parse_dimension("regularise.r_drop=0.0..2.0")]
     path = tmp_path / "v.toml"
-    path.write_text(build_toml(variant, searched), "utf-8")
+    path.write_text(build_toml(variant), "utf-8")
     tree = tomllib.loads(path.read_text("utf-8"))
     assert tree["why"] == variant.why
     assert tree["regularise"]["r_drop"] == 0.0  # at its default, and yet what was found

@@ -1,0 +1,74 @@
+"""Which file is sent: the one that is named, or the newest; checked before anything else happens.
+
+Stands between the submissions that ``blend`` wrote and ``send``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from competition.errors import Offence, UploadError, UsageError
+from competition.files import check_name, sha256_of
+from competition.ledger import Entry
+from competition.profile import Competition
+from competition.submission import check_submission
+from competition.upload.target import Submission
+
+
+def find_newest(competition: Competition) -> Path:
+    """Return the newest submission, by the time in its ``.run.json``, else the file's own.
+
+    Hidden files, which editors leave, are none.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder = competition.submissions_dir
+    found = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+    files = [path for path in found if path.is_file() and not path.name.startswith(".")]
+    if not files:
+        raise UsageError(f"{folder} holds no submission; run: python run.py blend")
+    return max(files, key=_read_time)
+
+
+def find_file(competition: Competition, entry: Entry) -> Path | None:
+    """Return the submission that an attempt sent, None when it is gone or holds other bytes."""
+    path = competition.submissions_dir / f"{entry.name}.csv"
+    return path if path.is_file() and sha256_of(path) == entry.sha256 else None
+
+
+def read_checked(path: Path, competition: Competition) -> tuple[Submission, tuple[str, ...]]:
+    """Return a file that keeps every rule, and remarks on it.
+
+    Raises:
+        UsageError: it is no file, or its name cannot be a submission's.
+        SubmissionError: it breaks a rule; carries every offence.
+        UploadError: it changed after it was checked.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} is no file")
+    name = check_name(path.stem)
+    checked = check_submission(path, competition)
+    checked.raise_offences()
+    data = path.read_bytes()
+    submission = Submission(name, path, data, hashlib.sha256(data).hexdigest())
+    if submission.sha256 != checked.sha256:
+        raise UploadError(f"{path} was changed while it was checked; try again when it is finished")
+    return submission, tuple(_shorten(remark) for remark in checked.remarks)
+
+
+def _shorten(remark: Offence) -> str:
+    return f"remark: {remark.found} ({remark.remedy})"
+
+
+def _read_time(path: Path) -> tuple[datetime, str]:
+    own = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    try:
+        run = json.loads(path.with_name(f"{path.stem}.run.json").read_text("utf-8"))
+        time = datetime.fromisoformat(run["time"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return own, path.name
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)), path.name

@@ -1,0 +1,121 @@
+"""What a person asks of ``fold``, and the variants that it means.
+
+First of the rooms of jobs: names, ``--encoder`` and ``--set`` become resolved variants here;
+``models.settling`` then finds what each needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from competition.errors import UsageError, VariantError
+from competition.profile import Profile
+from models.sources import recommended_settings
+from models.variant import Variant, own_encoder, resolve_variant
+
+START, PSEUDO = "start", "pseudo"
+"""What a result is for another that builds on it: weights to begin with, or labels."""
+
+
+@dataclass(frozen=True)
+class FoldRequest:
+    """What a person asks of ``fold``."""
+
+    variants: tuple[str, ...] = ()
+    folds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()
+    encoder: str | None = None
+    overrides: tuple[tuple[str, Any], ...] = ()
+    save_as: str | None = None
+    overwrite: bool = False
+    keep_checkpoints: bool = True
+    workers: int = 1
+    threads: int | None = None
+    stop_after_s: float | None = None
+
+
+def resolve_all(profile: Profile, request: FoldRequest) -> tuple[Variant, ...]:
+    """Resolve the variants of a request, in its order.
+
+    Raises:
+        UsageError, VariantError: a name, a setting, or two variants of one name.
+    """
+    names = request.variants or tuple(profile.defaults.variants)
+    if request.save_as and len(names) > 1:
+        raise UsageError("--as names one variant; name one variant to train, or leave --as out")
+    overrides = list(request.overrides)
+    if request.seeds:
+        overrides.append(("seeds", list(request.seeds)))
+    variants = tuple(
+        resolve_requested(
+            profile,
+            name,
+            encoder_override=request.encoder,
+            overrides=overrides,
+            save_as=request.save_as,
+        )
+        for name in names
+    )
+    if len({variant.name for variant in variants}) < len(variants):
+        raise UsageError("two of the variants named have one name; name each once")
+    return variants
+
+
+def resolve_requested(
+    profile: Profile,
+    name: str,
+    *,
+    encoder_override: str | None = None,
+    overrides: Sequence[tuple[str, Any]] = (),
+    save_as: str | None = None,
+) -> Variant:
+    """Resolve a variant in a competition, as every command that takes a variant does.
+
+    The profile's overrides suit its default encoder and are left out with any other.
+
+    Raises:
+        UsageError: an override of the encoder, which decides what settings suit.
+        VariantError: an unknown variant, key or value.
+    """
+    if any(key == "encoder" for key, _ in overrides):
+        raise UsageError("--set encoder=…: say --encoder …, which brings the settings that suit it")
+    defaults = profile.defaults
+    chosen = encoder_override or own_encoder(name) or defaults.encoder
+    own = defaults.overrides if chosen == defaults.encoder else {}
+    return resolve_variant(
+        name,
+        encoder=defaults.encoder,
+        encoder_override=encoder_override,
+        defaults={**recommended_settings(chosen), **own},
+        overrides=overrides,
+        save_as=save_as,
+    )
+
+
+def find_bases(variant: Variant) -> dict[str, str]:
+    """Name the variants whose results a variant needs before it can begin, by role."""
+    roles = {START: variant.start_from, PSEUDO: variant.pseudo and variant.pseudo.variant}
+    return {role: name for role, name in roles.items() if name}
+
+
+def name_bases(profile: Profile, request: FoldRequest, variant: Variant) -> dict[str, str]:
+    """Return the names under which what a variant builds on has its results, by role."""
+    return {
+        role: _name_in_request(profile, request, name) for role, name in find_bases(variant).items()
+    }
+
+
+def _name_in_request(profile: Profile, request: FoldRequest, name: str) -> str:
+    """Return the name under which a variant that another builds on has its results.
+
+    ``typed-punct`` is ``typed-punct@scratch`` when the request trains with that encoder; a file of
+    a person's own is known by its stem if the request names it too.
+    """
+    named = next((each for each in request.variants if Path(each).stem == name), name)
+    try:
+        return resolve_requested(profile, named, encoder_override=request.encoder).name
+    except VariantError:
+        return name  # no shipped variant: a name made by --as
