@@ -25,7 +25,7 @@ BUNDLED_DIR = Path(__file__).parent / "encoders"
 MINI = "mini"
 RECOMMENDED: dict[str, dict[str, Any]] = {
     SCRATCH: {"train.lr": 1e-3, "train.epochs": 5.0},
-    MINI: {"train.lr": 1e-3, "train.epochs": 3.0, "train.batch_rows": 16},
+    MINI: {"train.lr": 1e-3, "train.epochs": 2.0, "train.batch_rows": 16},
 }
 """By ``scratch`` or the size of which ``pretrain`` made it; measured in docs/experiments.md."""
 
