@@ -23,17 +23,18 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from competition.assessment import Comparison, build_assessor
+from competition.assessment import build_assessor, compare
 from competition.folds import Prepared, read_prepared
 from competition.groups import build_groups, sample_rows
 from competition.intervals import Paired, paired_f1
-from competition.metrics import decide
+from competition.metrics import decide, weights_for_negative_share
 from competition.predictions import Member, Store, average_in_log_space, read_members
 from competition.profile import resolve_competition
 
 PROFILE = Path(__file__).resolve().parent.parent / "docs" / "experiments" / "klue-re-8000.toml"
 REFERENCE = "typed-punct"
 ROWS, SEED, FOLDS = 8000, 42, 3
+SHARE = "share"
 
 
 def write_sample(folder: Path) -> None:
@@ -69,38 +70,33 @@ def reference_of(members: list[Member]) -> Member:
 def print_table(prepared: Prepared) -> None:
     profile = prepared.competition.profile
     gold, negative = prepared.corpus.train.gold.astype(np.int64), profile.negative_id
-    assessor = build_assessor(
-        gold,
-        negative,
-        prepared.groups,
-        shifted_share=profile.metrics.shifted_negative_share,
-        seed=0,
-    )
+    share = profile.metrics.shifted_negative_share
+    assert share is not None
+    weights = weights_for_negative_share(gold, negative, share)
+    assessor = build_assessor(gold, negative, prepared.groups, row_weights={SHARE: weights}, seed=0)
     members = read_all(prepared)
     base = reference_of(members)
-    base_pred = decide(base.oof, negative, None)
+    preds = {member.name: decide(member.oof, negative, None) for member in members}
+    scores = assessor.assess_all({each.name: (each.oof, preds[each.name]) for each in members})
     store = Store(prepared.competition.oof_dir, profile.labels)
     print(
         "| variant | F1 | difference | AUPRC | difference | F1 at 60% | difference | "
         "AUPRC at 60% | rows/s |\n|---|---|---|---|---|---|---|---|---|"
     )
-    shift = assessor.shift_weights
     for member in sorted(members, key=lambda m: (m is not base, m.name)):
-        pred = decide(member.oof, negative, None)
-        score = assessor.assess((member.oof, pred))
-        assert score.shifted_f1 is not None
-        assert score.shifted_auprc is not None
-        plain: Comparison = assessor.compare((member.oof, pred), (base.oof, base_pred))
-        shifted = paired_f1(gold, (pred, base_pred), negative, assessor.for_f1, shift)
+        score = scores[member.name]
+        plain = compare(score, scores[base.name])
+        pair = (preds[member.name], preds[base.name])
+        shifted = paired_f1(gold, pair, negative, assessor.for_f1, weights)
         cells = [
             member.name,
             f"{100 * score.f1.value:.2f}",
             _difference(plain.f1) if member is not base else "",
             f"{100 * score.auprc.value:.2f}",
             _difference(plain.auprc) if member is not base else "",
-            f"{100 * score.shifted_f1.value:.2f}",
+            f"{100 * score.shifted[SHARE].f1:.2f}",
             _difference(shifted) if member is not base else "",
-            f"{100 * score.shifted_auprc.value:.2f}",
+            f"{100 * score.shifted[SHARE].auprc:.2f}",
             _speed(store, member),
         ]
         print("| " + " | ".join(cells) + " |")
