@@ -25,13 +25,15 @@ class Point:
     """Weights with the threshold that is best for them, and the scores this gives.
 
     ``weights`` is (M,) float64, at least 0; ``threshold`` is None without a negative label;
-    ``auprc`` is None where only micro-F1 is aimed at.
+    ``auprc`` is the pool's as it is, None where only micro-F1 is aimed at. ``temperature`` flattens
+    the probabilities that are ranked, and is settled last; no score here feels it.
     """
 
     weights: Weights
     threshold: float | None
     f1: float
     auprc: float | None = None
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

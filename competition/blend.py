@@ -1,15 +1,18 @@
 """Fit a blend, say honestly what it is worth, and apply it to the test rows.
 
 Between ``predictions`` and ``submission`` on the way of a row. ``search`` fits weights and
-threshold to rows; here it is run on all out-of-fold rows for the blend itself, and once more
-inside every fold for the nested estimate. ``blend_report`` runs it all for a competition.
+threshold to rows, then the temperature is chosen at which the pool ranks them best; here that is
+done on all out-of-fold rows for the blend itself, and once more inside every fold for the nested
+estimate. Labels are decided in the pool as fitted, so no temperature moves them.
 
 Legend: M members, N rows, C labels, K folds, T test rows.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,28 +21,41 @@ from numpy.typing import NDArray
 from competition.aims import Aim, Point
 from competition.errors import BlendError
 from competition.metrics import Ints, decide
-from competition.pooling import PooledRows, pool, pool_test
+from competition.pooling import (
+    Logs,
+    PooledRows,
+    Weights,
+    choose_temperature,
+    pool,
+    pool_test,
+)
 from competition.predictions import Member
 from competition.search import BLEND, CONVEX, SYSTEMS, Fit, SearchPlan, scale_point
 from competition.shrinkage import fit_all
 
+MAX_WORKERS = 4  # each holds three times N × C cells of its own
+
 
 @dataclass(frozen=True)
 class Blend:
-    """What is applied to new rows: members by name, their weights, and the decision rule."""
+    """What is applied to new rows: members by name, their weights, and the decision rule.
+
+    ``temperature`` flattens the probabilities that are handed on, after labels are decided.
+    """
 
     members: tuple[str, ...]
     weights: tuple[float, ...]
     threshold: float | None
     negative_id: int | None
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """What a way of weighing says about the out-of-fold rows.
 
-    ``probs`` is (N, C) float32 and untouched by the decision, ``pred`` (N,) label ids, ``points``
-    the weights and threshold behind them: one, or one per fold.
+    ``probs`` is (N, C) float32, flattened to rank the rows and untouched by the decision; ``pred``
+    (N,) label ids, decided before; ``points`` what is behind them: one, or one per fold.
     """
 
     probs: NDArray[np.float32]
@@ -55,21 +71,21 @@ class BlendFit:
         fit: to all rows: every way of weighing, the selection, the front.
         fitted: an estimate for each of ``search.SYSTEMS``, tuned on the rows it answers for.
         nested: likewise, tuned on the other folds' rows.
-        single_preds: (2, M, N) label ids of each member alone, its threshold fitted and nested.
+        inside: the fits behind ``nested``, by the fold they did not see; for ``estimate_single``.
     """
 
     blend: Blend
     fit: Fit
     fitted: Mapping[str, Estimate]
     nested: Mapping[str, Estimate]
-    single_preds: NDArray[np.int64]
+    inside: Mapping[int | None, Fit]
 
 
 def fit_blend(names: Sequence[str], rows: PooledRows, plan: SearchPlan) -> BlendFit:
     """Fit a blend to all out-of-fold rows, and estimate it by refitting inside each fold.
 
     Args:
-        names: of the members; one is enough: then only its threshold is tuned.
+        names: of the members; one is enough: then only its threshold and temperature are tuned.
         rows: the members', of ``build_pooled_rows``, with folds.
         plan: of each search; the nested estimate searches as long in every fold as the fit.
 
@@ -78,7 +94,7 @@ def fit_blend(names: Sequence[str], rows: PooledRows, plan: SearchPlan) -> Blend
     """
     if rows.folds is None:
         raise BlendError("a blend is estimated across folds; hand in which fold holds each row out")
-    fit = fit_at_one_temperature(rows, plan)
+    fit = fit_settled(rows, plan)
     best = fit.points[BLEND]
     fits = fit_inside(rows, plan)
     return BlendFit(
@@ -87,28 +103,28 @@ def fit_blend(names: Sequence[str], rows: PooledRows, plan: SearchPlan) -> Blend
             tuple(map(float, best.weights)),
             best.threshold,
             rows.negative_id,
+            best.temperature,
         ),
         fit,
         {name: estimate_fitted(rows, point) for name, point in fit.points.items()},
         _join_systems(rows, fits),
-        np.stack([_decide_singles(rows, {None: fit}), _decide_singles(rows, fits)]),
+        fits,
     )
 
 
 def estimate_fitted(rows: PooledRows, point: Point) -> Estimate:
     """Answer for the very rows that a point was tuned on."""
-    probs = pool(rows.logs, point.weights)
-    return Estimate(probs, decide(probs, rows.negative_id, point.threshold), (point,))
+    return Estimate(*_answer(rows.logs, point, rows.negative_id), (point,))
 
 
 def estimate_nested(rows: PooledRows, folds: Ints, plan: SearchPlan) -> dict[str, Estimate]:
     """Answer for each fold's rows with weights, threshold and choices made on the other folds.
 
     Everything is made anew on the other folds: members are selected and the best single variant is
-    chosen there, weights are fitted and searched there, thresholds tuned there. One thing is not
-    nested: the other folds' probabilities come from models that were trained on this fold's rows.
-    A blend has a few numbers to fit, so that leak is small, and closing it would take K times the
-    training.
+    chosen there, weights are fitted and searched there, thresholds and temperatures tuned there.
+    One thing is not nested: the other folds' probabilities come from models that were trained on
+    this fold's rows. A blend has a few numbers to fit, so that leak is small, and closing it would
+    take K times the training.
 
     Returns:
         An estimate for each of ``search.SYSTEMS``, with one point per fold.
@@ -121,21 +137,38 @@ def fit_inside(rows: PooledRows, plan: SearchPlan) -> dict[int | None, Fit]:
     """Fit every way of weighing to the rows outside each fold."""
     assert rows.folds is not None
     return {
-        int(fold): fit_at_one_temperature(rows.take(rows.folds != fold), plan)
+        int(fold): fit_settled(rows.take(rows.folds != fold), plan)
         for fold in np.unique(rows.folds)
     }
 
 
-def fit_at_one_temperature(rows: PooledRows, plan: SearchPlan) -> Fit:
-    """Fit every way of weighing; a shrunk blend too gets the sum of the convex weights.
+def fit_settled(rows: PooledRows, plan: SearchPlan) -> Fit:
+    """Fit every way of weighing; then choose for each, and for each member, its temperature.
 
-    Answers of different folds are pooled for AUPRC, so all must be as confident as each other.
+    Answers of different folds are pooled for AUPRC, so all must be as sure as each other: a shrunk
+    blend too gets the sum of the convex weights, and temperatures come from a few values.
     """
     fit = fit_all(rows, plan)
-    if fit.shrinkage is None:
-        return fit
-    aim, total = Aim(rows, plan.objective), float(fit.points[CONVEX].weights.sum())
-    return replace(fit, points={**fit.points, BLEND: scale_point(aim, fit.points[BLEND], total)})
+    if fit.shrinkage is not None:
+        aim, total = Aim(rows, plan.objective), float(fit.points[CONVEX].weights.sum())
+        blend = scale_point(aim, fit.points[BLEND], total)
+        fit = replace(fit, points={**fit.points, BLEND: blend})
+    return _settle_temperatures(rows, fit) if plan.flatten else fit
+
+
+def _settle_temperatures(rows: PooledRows, fit: Fit) -> Fit:
+    """Choose the temperature of each point, side by side; each alone would choose the same."""
+    points = [*fit.points.values(), *fit.singles]
+    with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as workers:
+        distinct = {point.weights.tobytes(): point.weights for point in points}
+        found = workers.map(lambda weights: choose_temperature(rows, weights), distinct.values())
+        chosen = dict(zip(distinct, found, strict=True))
+
+    def settle(point: Point) -> Point:
+        return replace(point, temperature=chosen[point.weights.tobytes()])
+
+    settled = {name: settle(point) for name, point in fit.points.items()}
+    return replace(fit, points=settled, singles=tuple(map(settle, fit.singles)))
 
 
 def count_nested_fits(n_folds: int, *, shrink: bool) -> int:
@@ -150,37 +183,49 @@ def count_nested_fits(n_folds: int, *, shrink: bool) -> int:
     return n_folds * (1 + others if shrink and others > 1 else 1)
 
 
+def estimate_single(rows: PooledRows, member: int, fits: Mapping[int | None, Fit]) -> Estimate:
+    """Answer with one member alone, as what was fitted outside each fold says.
+
+    Args:
+        rows: all of them, with folds.
+        member: its place.
+        fits: by the fold whose rows they answer for; the fit under None answers for all rows.
+    """
+    # only its own logs are pooled, which gives the same and takes an Mth of the time
+    own = replace(rows, logs=rows.logs[member : member + 1])
+    points = {fold: replace(fit.singles[member], weights=np.ones(1)) for fold, fit in fits.items()}
+    return _join(own, points)
+
+
 def _join_systems(rows: PooledRows, fits: Mapping[int | None, Fit]) -> dict[str, Estimate]:
     """Answer for each fold's rows with what was fitted outside it."""
+    return {
+        name: _join(rows, {fold: fit.points[name] for fold, fit in fits.items()})
+        for name in SYSTEMS
+    }
+
+
+def _join(rows: PooledRows, points: Mapping[int | None, Point]) -> Estimate:
+    """Answer for each fold's rows with its point; the point under None answers for all rows."""
     n_rows, n_labels = len(rows.gold), rows.logs.shape[1]
-    probs = {name: np.empty((n_rows, n_labels), dtype=np.float32) for name in SYSTEMS}
-    pred = {name: np.empty(n_rows, dtype=np.int64) for name in SYSTEMS}
-    for fold, fit in fits.items():
-        held_out = np.asarray(rows.folds == fold)
-        logs = rows.take(held_out).logs
-        for name, point in fit.points.items():
-            answered = pool(logs, point.weights)
-            probs[name][held_out] = answered
-            pred[name][held_out] = decide(answered, rows.negative_id, point.threshold)
-    points = {name: tuple(fit.points[name] for fit in fits.values()) for name in SYSTEMS}
-    return {name: Estimate(probs[name], pred[name], points[name]) for name in SYSTEMS}
+    probs = np.empty((n_rows, n_labels), dtype=np.float32)
+    pred = np.empty(n_rows, dtype=np.int64)
+    for fold, point in points.items():
+        mine = np.ones(n_rows, dtype=bool) if fold is None else np.asarray(rows.folds == fold)
+        logs = rows.logs if fold is None else rows.take(mine).logs
+        probs[mine], pred[mine] = _answer(logs, point, rows.negative_id)
+    return Estimate(probs, pred, tuple(points.values()))
 
 
-def answer_alone(rows: PooledRows, member: int) -> NDArray[np.float32]:
-    """Return a member's own probabilities, floored like all that is pooled: (N, C) float32."""
-    return pool(rows.logs[member : member + 1], np.ones(1))
-
-
-def _decide_singles(rows: PooledRows, fits: Mapping[int | None, Fit]) -> NDArray[np.int64]:
-    """Decide (M, N) label ids, each member alone; the fit under None is for all rows."""
-    preds = np.empty((len(rows.logs), len(rows.gold)), dtype=np.int64)
-    for member, pred in enumerate(preds):
-        probs = answer_alone(rows, member)
-        for fold, fit in fits.items():
-            mine = np.ones(len(pred), dtype=bool) if fold is None else rows.folds == fold
-            threshold = fit.singles[member].threshold
-            pred[mine] = decide(probs[mine], rows.negative_id, threshold)
-    return preds
+def _answer(
+    logs: Logs, point: Point, negative_id: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Decide labels in the pool as it is, then flatten it: (N, C) float32 and (N,) label ids."""
+    probs = pool(logs, point.weights)
+    pred = decide(probs, negative_id, point.threshold)
+    if point.temperature != 1.0:
+        probs = pool(logs, point.weights, temperature=point.temperature)
+    return probs, pred
 
 
 def apply_blend(
@@ -189,7 +234,7 @@ def apply_blend(
     """Answer for the test rows: blend each fold's models, average in log space, decide.
 
     Returns:
-        (T, C) float32 probabilities, rows sum to 1, untouched by the decision; (T,) label ids.
+        (T, C) float32 probabilities, rows sum to 1, flattened; (T,) label ids, decided before.
 
     Raises:
         BlendError: other members than those that the blend was fitted to.
@@ -200,5 +245,7 @@ def apply_blend(
             f"the blend was fitted to {', '.join(blend.members)} and is applied to"
             f" {', '.join(names)}; hand in the same members in the same order"
         )
-    probs = pool_test(members, np.array(blend.weights))
-    return probs, decide(probs, blend.negative_id, blend.threshold)
+    weights: Weights = np.array(blend.weights)
+    decided = pool_test(members, weights)
+    pred = decide(decided, blend.negative_id, blend.threshold)
+    return pool_test(members, weights, temperature=blend.temperature), pred

@@ -33,9 +33,9 @@ from competition.assessment import (
 from competition.blend import (
     BlendFit,
     Estimate,
-    answer_alone,
     apply_blend,
     count_nested_fits,
+    estimate_single,
     fit_blend,
 )
 from competition.blend_spec import build_spec, name_blend
@@ -43,7 +43,7 @@ from competition.errors import BlendError
 from competition.files import check_name
 from competition.folds import Prepared, read_prepared
 from competition.halves import BoardRows, HalfNoise, Pair, simulate_halves
-from competition.metrics import micro_f1
+from competition.metrics import auprc, micro_f1
 from competition.outlook import (
     Outlook,
     Reweight,
@@ -51,7 +51,14 @@ from competition.outlook import (
     choose_row_weights,
     look_ahead,
 )
-from competition.pooling import PooledRows, Weights, build_pooled_rows, check_memory
+from competition.pooling import (
+    PooledRows,
+    Weights,
+    build_pooled_rows,
+    check_memory,
+    pool,
+    unflatten,
+)
 from competition.predictions import LeftOut, Member, Store, read_members
 from competition.profile import Competition
 from competition.search import BEST_SINGLE, BLEND, CONVEX, GREEDY, UNIFORM, SearchPlan
@@ -115,16 +122,19 @@ class Worth:
     Attributes:
         fitted: each of ``search.SYSTEMS``, on the rows it was tuned on.
         nested: each of ``search.SYSTEMS``, tuned on the other folds.
-        single_fitted: each member's micro-F1 under the threshold that is best for all rows.
-        singles: each member, its threshold tuned on the other folds.
+        single_fitted: each member's micro-F1 and AUPRC, its threshold and temperature tuned on all
+            rows.
+        singles: each member, both tuned on the other folds.
+        as_pooled: the fitted blend's AUPRC before it is flattened.
         compared: the nested blend minus each of ``COMPARED``.
     """
 
     fitted: Mapping[str, Assessment]
     nested: Mapping[str, Assessment]
-    single_fitted: Mapping[str, float]
+    single_fitted: Mapping[str, tuple[float, float]]
     singles: Mapping[str, Assessment]
     compared: Mapping[str, Comparison]
+    as_pooled: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,8 +279,8 @@ def _build_report(
         fit=fit,
         worth=_assess(assessor, rows, fit, material.names),
         nested_weights=np.stack([point.weights for point in fit.nested[BLEND].points]),
-        oof_side=measure_side(_answered(fit.fitted[BLEND]), rows.negative_id),
-        test_side=measure_side(test, rows.negative_id),
+        oof_side=_measure_side(_answered(fit.fitted[BLEND]), fit),
+        test_side=_measure_side(test, fit),
         gold_shares=measure_shares(rows.gold, rows.logs.shape[1]),
         outlook=look_ahead(rows, material.row_weights),
         noise=tuple(_simulate(material, fit, options.seed)),
@@ -282,21 +292,35 @@ def _answered(estimate: Estimate) -> Answered:
     return estimate.probs, estimate.pred
 
 
+def _measure_side(answered: Answered, fit: BlendFit) -> Side:
+    """Measure a side's confidence where labels are decided; flattened, it is no probability."""
+    probs, pred = answered
+    return measure_side((unflatten(probs, fit.blend.temperature), pred), fit.blend.negative_id)
+
+
 def _assess(assessor: Assessor, rows: PooledRows, fit: BlendFit, names: Sequence[str]) -> Worth:
-    fitted_preds, nested_preds = fit.single_preds
     alone = {
-        name: (answer_alone(rows, place), nested_preds[place]) for place, name in enumerate(names)
+        name: _answered(estimate_single(rows, place, fit.inside))
+        for place, name in enumerate(names)
     }
     nested = assessor.assess_all({key: _answered(e) for key, e in fit.nested.items()})
     return Worth(
         fitted=assessor.assess_all({key: _answered(e) for key, e in fit.fitted.items()}),
         nested=nested,
         single_fitted={
-            name: micro_f1(rows.gold, pred, rows.negative_id)
-            for name, pred in zip(names, fitted_preds, strict=True)
+            name: _score(rows, estimate_single(rows, place, {None: fit.fit}))
+            for place, name in enumerate(names)
         },
         singles=assessor.assess_all(alone),
         compared={key: compare(nested[BLEND], nested[key]) for key in COMPARED},
+        as_pooled=auprc(rows.gold, pool(rows.logs, fit.fit.points[BLEND].weights)),
+    )
+
+
+def _score(rows: PooledRows, estimate: Estimate) -> tuple[float, float]:
+    return (
+        micro_f1(rows.gold, estimate.pred, rows.negative_id),
+        auprc(rows.gold, estimate.probs),
     )
 
 

@@ -49,6 +49,7 @@ def build_spec(report: BlendReport) -> dict[str, Any]:
         "shrink": options.shrink,
         "shrinkage": report.fit.fit.shrinkage,
         "threshold": blend.threshold,
+        "temperature": blend.temperature,
         "members": [
             _describe_member(member, weight)
             for member, weight in zip(report.material.members, blend.weights, strict=True)
@@ -78,7 +79,7 @@ def _describe_member(member: Member, weight: float) -> dict[str, Any]:
 def _describe_worth(worth: Worth) -> dict[str, Any]:
     return {
         "singles": {key: each.describe() for key, each in worth.singles.items()},
-        "singles_fitted_f1": dict(worth.single_fitted),
+        "singles_fitted_f1": {key: f1 for key, (f1, _) in worth.single_fitted.items()},
         "fitted": {key: each.describe() for key, each in worth.fitted.items()},
         "nested": {key: each.describe() for key, each in worth.nested.items()},
         "nested_blend_minus": {key: asdict(each) for key, each in worth.compared.items()},

@@ -100,6 +100,7 @@ def _members_table(report: BlendReport) -> Table:
             "Decision: the best positive label where the blend gives it"
             f" {report.fit.blend.threshold:.4f} or more."
         )
+    notes.append(_tell_temperature(report))
     if report.options.reweight is not None:
         notes.append(
             f"Fitted to rows weighed by {report.options.reweight}: unproven. Corrections of this"
@@ -120,6 +121,22 @@ def _members_table(report: BlendReport) -> Table:
     return Table("members", "Members", columns, rows, notes)
 
 
+def _tell_temperature(report: BlendReport) -> str:
+    """Say how flat the probabilities are that are ranked, and where folds chose otherwise."""
+    chosen, worth = report.fit.blend.temperature, report.worth
+    nested = sorted({point.temperature for point in report.fit.nested[BLEND].points})
+    folds = ""
+    if nested != [chosen]:
+        folds = f"; folds chose {' and '.join(f'{each:g}' for each in nested)}"
+    if chosen == 1.0:
+        return f"Probabilities: as pooled; no temperature ranks the fitted rows better{folds}."
+    return (
+        f"Probabilities: {'flattened' if chosen > 1 else 'sharpened'} with temperature {chosen:g}"
+        f" (AUPRC {100 * worth.as_pooled:.1f} → {100 * worth.fitted[BLEND].auprc.value:.1f} on the"
+        f" fitted rows{folds}); labels are decided before."
+    )
+
+
 def _systems_table(report: BlendReport) -> Table:
     """Show each member and each way of weighing: fitted, nested, and against the best single."""
     columns = [
@@ -137,31 +154,32 @@ def _systems_table(report: BlendReport) -> Table:
     worth = report.worth
     single = worth.nested[BEST_SINGLE]
     rows = [
-        _system_row(name, worth.single_fitted[name], nested, nested, compare(nested, single))
+        _system_row(name, worth.single_fitted[name], nested, compare(nested, single))
         for name, nested in worth.singles.items()
     ]
     for name in SYSTEMS:
         fitted, nested = worth.fitted[name], worth.nested[name]
-        found = _system_row(name, fitted.f1.value, fitted, nested, compare(nested, single))
+        scores = (fitted.f1.value, fitted.auprc.value)
+        found = _system_row(name, scores, nested, compare(nested, single))
         points = report.fit.nested[name].points
         thresholds = [point.threshold for point in points if point.threshold is not None]
         found["thresholds"] = thresholds
+        found["temperatures"] = [point.temperature for point in points]
         rows.append(found)
     notes = [
-        "All under one decision rule, its threshold exactly the best. Fitted: on the rows tuned on."
-        " Nested: selected, weighed and tuned on the other folds.",
+        "All under one decision rule, its threshold exactly the best, and ranked at the temperature"
+        " that is best for each. Fitted: on the rows tuned on. Nested: selected, weighed and tuned"
+        " on the other folds.",
         *judge_blend(report),
     ]
     return Table("systems", "Members and ways of weighing", columns, rows, notes)
 
 
 def _system_row(
-    name: str,
-    fitted_f1: float,
-    fitted: Assessment,
-    nested: Assessment,
-    gain: Comparison,
+    name: str, fitted: tuple[float, float], nested: Assessment, gain: Comparison
 ) -> dict[str, Any]:
+    """Lay out a row; ``fitted`` are micro-F1 and AUPRC."""
+    fitted_f1, fitted_auprc = fitted
     return {
         "system": name,
         "fitted_f1": fitted_f1,
@@ -170,9 +188,9 @@ def _system_row(
         "f1_optimism": fitted_f1 - nested.f1.value,
         "f1_gain": gain.f1.difference,
         "f1_gain_interval": (gain.f1.low, gain.f1.high),
-        "fitted_auprc": fitted.auprc.value,
+        "fitted_auprc": fitted_auprc,
         "nested_auprc": nested.auprc.value,
-        "auprc_optimism": fitted.auprc.value - nested.auprc.value,
+        "auprc_optimism": fitted_auprc - nested.auprc.value,
         "auprc_interval": (nested.auprc.low, nested.auprc.high),
         "auprc_gain": gain.auprc.difference,
         "auprc_gain_interval": (gain.auprc.low, gain.auprc.high),
@@ -203,6 +221,6 @@ def _front_table(report: BlendReport) -> Table:
     notes = [
         f"{len(front)} points that no other beats by both scores. Kept: of those whose micro-F1"
         " reaches every comparator's, the one with the highest AUPRC, less members that it does as"
-        " well without; a last hundredth of micro-F1 is the noise of these rows."
+        " well without; a last hundredth of micro-F1 is the noise of these rows. AUPRC as pooled."
     ]
     return Table("front", "Micro-F1 against AUPRC", columns, rows, notes)

@@ -47,7 +47,8 @@ class Contender:
 
     Attributes:
         name: as a person typed it.
-        probs: (N, C) float32 out-of-fold probabilities; NaN where it does not answer.
+        probs: (N, C) float32 out-of-fold probabilities, a blend's flattened; NaN where it does not
+            answer.
         nested_pred: (N,) label ids under a blend's own nested thresholds; None for variants.
         seeds: averaged over; empty for a blend, whose members have their own.
         tuned_on: folds that chose its settings, so that its scores there are flattered.
@@ -258,7 +259,9 @@ def _read_blend(
             on_progress(done, total)
 
     objective = spec.get("objective", "micro-f1")
-    plan = SearchPlan(trials, int(spec["seed"]), on_trial, objective, shrink)
+    # blends of before were not flattened
+    flatten = "temperature" in spec
+    plan = SearchPlan(trials, int(spec["seed"]), on_trial, objective, shrink, flatten)
     nested = estimate_nested(rows, prepared.folds.fold_of, plan)[BLEND]
     return Contender(name, nested.probs, nested.pred)
 

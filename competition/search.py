@@ -41,6 +41,7 @@ class SearchPlan:
     """How long to search, from which seed, for what, and what to call after each trial.
 
     ``shrink`` is for ``shrinkage`` to heed: pull what was found back towards the convex weights.
+    ``flatten`` is for ``blend``: choose how flat the probabilities are that are ranked.
     """
 
     trials: int
@@ -48,6 +49,7 @@ class SearchPlan:
     on_trial: Callable[[], None] | None = None
     objective: Objective = "micro-f1"
     shrink: bool = False
+    flatten: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,7 @@ def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:
         plan: of the search; without trials the blend is the best of the simple ways.
 
     Returns:
-        The blend is the best point of all on these rows, each at the temperature of the convex fit:
+        The blend is the best point of all on these rows, each with the sum of the convex weights:
         never below the convex weights on what the plan aims at, nor below another way of weighing
         once its weights are scaled to their sum.
     """
@@ -135,7 +137,7 @@ def select_greedily(aim: Aim, singles: Sequence[Point]) -> Point:
 def scale_point(aim: Aim, point: Point, total: float) -> Point:
     """Give a point's weights another sum, at least ``LEAST_SUM``, and what follows from it.
 
-    The sum is the pool's temperature. Decisions at the most probable label do not feel it;
+    The sum says how sure the pool is. Decisions at the most probable label do not feel it;
     thresholds and everything that orders rows do.
     """
     now, total = float(point.weights.sum()), max(total, LEAST_SUM)
@@ -155,10 +157,10 @@ def search_weights(
     weights) guides the search; what is returned is unpenalised.
 
     Only the weights' direction is searched; their sum is that of the starts, the convex fit's.
-    Micro-F1 hardly feels the sum, which is the pool's temperature, and one chosen in each fold
-    makes probabilities of different folds incomparable: it cost 5 AUPRC on the bundled demo,
-    nested, and 0.8 on KLUE-RE even when chosen from four values. The convex fit finds nearly the
-    same one in every fold.
+    Micro-F1 hardly feels the sum, which says how sure the pool is, and one chosen in each fold by
+    micro-F1 makes probabilities of different folds incomparable: it cost 5 AUPRC on the bundled
+    demo, nested, and 0.8 on KLUE-RE even when chosen from four values. The convex fit finds nearly
+    the same one in every fold; how flat the ranked probabilities are is chosen afterwards.
 
     Args:
         aim: what is fitted on, and for; for both scores the study has two objectives.

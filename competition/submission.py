@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from competition.console import Column, Table
 from competition.errors import Offence, SubmissionError, UsageError
 from competition.files import check_name, dump_json, sha256_of, write_atomically
 from competition.ledger import open_ledger
+from competition.metrics import best_positive
+from competition.pooling import unflatten
 from competition.profile import Competition, Profile
 from competition.records import Report
 from competition.score import Scores, build_score_tables, score_submission
@@ -53,6 +56,9 @@ __all__ = [
 SUM_TOLERANCE = 1e-3
 OFFENCES_IN_TABLE = 1_000
 LOCAL = "local"  # the target that costs nothing
+
+Rule = tuple[float | None, float]
+"""A decision threshold and the temperature by which probabilities were flattened afterwards."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,7 @@ def write_answers(
 def check_submission(
     path: Path, competition: Competition, test_ids: Sequence[str] | None = None
 ) -> CheckReport:
-    """Check a submission against the leaderboard's rules.
+    """Check a submission against the leaderboard's rules, and its labels against its blend's.
 
     Args:
         test_ids: the ids in the order of the test file; None reads them.
@@ -204,6 +210,7 @@ def check_submission(
         check_order(path, answers, expected, column, offences.append)
     remarks: list[Offence] = []
     _remark_probs(path, answers, competition.profile, remarks.append)
+    _remark_rule(path, answers, competition.profile, remarks.append)
     offences.sort(key=lambda offence: (offence.line is None, offence.line or 0))
     if answers.ids and _hash_readable(path, len(expected), competition.profile.n_labels) != digest:
         found, remedy = "it changed while it was read", "check it again when it is finished"
@@ -314,3 +321,79 @@ def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report
         )
         remedy = "fine if meant; else the labels' order may be wrong"
         remark(Offence(path.name, line, profile.submission.label_column, row_id, found, remedy))
+
+
+def _remark_rule(path: Path, answers: Answers, profile: Profile, remark: Report) -> None:
+    """Remark labels that the blend of that name does not give to rows with these probabilities."""
+    column = profile.submission.label_column
+    try:
+        rule = _read_rule(path)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        found = f"{path.stem}.json does not say how labels were decided ({error!r})"
+        remedy = "they were not held against it; blend again under that name"
+        remark(Offence(path.name, None, column, None, found, remedy))
+        return
+    usable = np.isfinite(answers.probs).all(axis=1) & (answers.pred >= 0)
+    usable &= answers.probs.max(axis=1, initial=0.0) > 0
+    if rule is None or not usable.any():
+        return
+    probs, pred = answers.probs[usable], answers.pred[usable]
+    odd = np.flatnonzero(usable)[~follows_rule(probs, pred, profile.negative_id, rule)]
+    if len(odd):
+        line, row_id = answers.lines[odd[0]], show_id(answers.ids[odd[0]])
+        label = profile.labels[answers.pred[odd[0]]]
+        found = (
+            f"{label} is not what the rule in {path.stem}.json gives, in {len(odd):,} rows (first"
+            " here)"
+        )
+        remedy = "fine if meant; else labels or probabilities were changed since blend wrote them"
+        remark(Offence(path.name, line, column, row_id, found, remedy))
+
+
+def _read_rule(path: Path) -> Rule | None:
+    """Return how the blend beside a submission decided; None where no blend stands beside it."""
+    spec_path = path.with_name(f"{path.stem}.json")
+    if not spec_path.is_file():
+        return None
+    spec = json.loads(spec_path.read_text("utf-8"))
+    if not isinstance(spec, dict) or spec.get("kind") != "blend":
+        return None
+    threshold, temperature = spec["threshold"], float(spec.get("temperature", 1.0))
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"temperature {temperature:g}")
+    return None if threshold is None else float(threshold), temperature
+
+
+def follows_rule(
+    probs: npt.NDArray[np.float64],
+    pred: npt.NDArray[np.int64],
+    negative_id: int | None,
+    rule: Rule,
+) -> npt.NDArray[np.bool_]:
+    """Say of each row whether a blend's rule may have given its label, rounding allowed for.
+
+    Labels are decided in the pool p before it is flattened to q, so p ∝ q^T is recovered first. A
+    written q went through a float32 twice, of the pool and of the file: each is off by less than
+    2^-23 of itself, its power by T times that, the sum of powers by as much again, and the float32
+    that was decided on by 2^-24. So p is off by less than (2T + 1) · 2^-23 of itself, about 6 in
+    ten million at T = 2. A row so near the threshold may be decided either way, and of labels so
+    nearly tied each may stand.
+
+    Args:
+        probs: (M, C) as written, flattened.
+        pred: (M,) label ids.
+        negative_id: the label given below the threshold, or None.
+        rule: the threshold, None for the most probable label; and the temperature.
+
+    Returns:
+        (M,) bool.
+    """
+    threshold, temperature = rule
+    pooled = unflatten(probs, temperature)
+    off = (2 * temperature + 1) * 2.0**-23
+    given = pooled[np.arange(len(pred)), pred]
+    if negative_id is None or threshold is None:
+        return np.asarray(given >= pooled.max(axis=1) * (1 - off))
+    best = best_positive(pooled, negative_id)[1]
+    is_positive = (given >= best * (1 - off)) & (best >= threshold * (1 - off))
+    return np.where(pred == negative_id, best < threshold * (1 + off), is_positive)

@@ -18,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from competition.blend import Blend, apply_blend
 from competition.console import Column, Table
 from competition.corpus import read_rows
 from competition.errors import CorpusError, PredictionsError, UsageError
 from competition.folds import Prepared, read_prepared
-from competition.metrics import decide
-from competition.pooling import pool_test
 from competition.predictions import (
     Member,
     ResultKey,
@@ -87,9 +86,15 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
         for each in spec["members"]
         if each["weight"] > 0
     ]
-    probs = pool_test(members, np.array([weights[member.name] for member in members]))
     negative_id = competition.profile.negative_id
-    pred = decide(probs, negative_id, spec["threshold"])
+    blend = Blend(
+        tuple(member.name for member in members),
+        tuple(weights[member.name] for member in members),
+        spec["threshold"],
+        negative_id,
+        float(spec.get("temperature", 1.0)),
+    )
+    probs, pred = apply_blend(blend, members)
     out = request.out or request.file.with_name(f"{request.file.stem}-{name}.csv")
     write_answers(out, competition.profile, rows.ids.tolist(), probs, pred)
     columns = (

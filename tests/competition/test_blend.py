@@ -7,16 +7,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from competition import pooling
 from competition.blend import (
-    answer_alone,
     apply_blend,
     count_nested_fits,
     estimate_nested,
+    estimate_single,
     fit_blend,
 )
 from competition.errors import BlendError
 from competition.metrics import auprc, decide, micro_f1
-from competition.pooling import build_pooled_rows, pool, pool_test
+from competition.pooling import (
+    FLATTER,
+    SHARPER,
+    build_pooled_rows,
+    choose_temperature,
+    pool,
+    pool_test,
+    unflatten,
+)
 from competition.search import (
     BEST_SINGLE,
     BLEND,
@@ -27,7 +36,7 @@ from competition.search import (
     fit_points,
 )
 from competition.shrinkage import SHARES, fit_all, mix_weights
-from tests.competition.planted import N_FOLDS, NEGATIVE_ID, plant
+from tests.competition.planted import N_FOLDS, NEGATIVE_ID, plant, softmax
 
 PLAN = SearchPlan(trials=15, seed=0)
 
@@ -68,7 +77,7 @@ def test_fitted_scores_are_those_the_points_promise(planted, fit):
 def test_probabilities_are_untouched_by_the_decision(planted, fit):
     members, gold, _ = planted
     rows = build_pooled_rows(members, gold, NEGATIVE_ID)
-    expected = pool(rows.logs, np.array(fit.blend.weights))
+    expected = pool(rows.logs, np.array(fit.blend.weights), temperature=fit.blend.temperature)
     assert fit.fitted[BLEND].probs.tobytes() == expected.tobytes()
 
 
@@ -77,12 +86,17 @@ def test_nested_answers_come_from_the_other_folds_alone(planted, fit):
     rows = build_pooled_rows(members, gold, NEGATIVE_ID)
     rows = replace(rows, folds=folds)
     for fold in range(N_FOLDS):
-        points = fit_points(rows.take(folds != fold), PLAN).points
+        others = rows.take(folds != fold)
+        points = fit_points(others, PLAN).points
         held_out = rows.take(folds == fold)
         for name in SYSTEMS:
-            probs = pool(held_out.logs, points[name].weights)
+            weights = points[name].weights
             estimate = fit.nested[name]
-            assert estimate.probs[folds == fold].tobytes() == probs.tobytes()
+            temperature = choose_temperature(others, weights)
+            assert estimate.points[fold].temperature == temperature
+            ranked = pool(held_out.logs, weights, temperature=temperature)
+            assert estimate.probs[folds == fold].tobytes() == ranked.tobytes()
+            probs = pool(held_out.logs, weights)
             expected = decide(probs, NEGATIVE_ID, points[name].threshold)
             assert (estimate.pred[folds == fold] == expected).all()
 
@@ -98,6 +112,7 @@ def test_labels_of_a_fold_do_not_reach_its_own_answers(planted, fit, fold):
         kept, found = fit.nested[name], again[name]
         assert kept.points[fold].weights.tobytes() == found.points[fold].weights.tobytes()
         assert kept.points[fold].threshold == found.points[fold].threshold
+        assert kept.points[fold].temperature == found.points[fold].temperature
         assert (kept.pred[folds == fold] == found.pred[folds == fold]).all()
     others = [k for k in range(N_FOLDS) if k != fold]
     changed = [fit.nested[UNIFORM].points[k].f1 != again[UNIFORM].points[k].f1 for k in others]
@@ -128,8 +143,13 @@ def test_the_same_inputs_and_seed_give_the_same_bytes(planted, fit):
 def test_the_blend_is_applied_as_it_was_fitted(planted, fit):
     members = planted[0]
     probs, pred = apply_blend(fit.blend, members)
-    assert probs.tobytes() == pool_test(members, np.array(fit.blend.weights)).tobytes()
-    assert (pred == decide(probs, NEGATIVE_ID, fit.blend.threshold)).all()
+    pooled = pool_test(members, np.array(fit.blend.weights))
+    assert probs.tobytes() == pooled.tobytes()
+    assert (pred == decide(pooled, NEGATIVE_ID, fit.blend.threshold)).all()
+    flat, again = apply_blend(replace(fit.blend, temperature=2.8), members)
+    assert (again == pred).all()
+    np.testing.assert_allclose(unflatten(flat, 2.8), pooled, rtol=2e-6)
+    assert flat.max(axis=1).mean() < pooled.max(axis=1).mean() - 0.1
 
 
 def test_other_members_than_the_fitted_ones_are_refused(planted, fit):
@@ -163,13 +183,15 @@ def test_each_member_alone_is_decided_by_a_threshold_of_the_other_folds(planted,
     members, gold, folds = planted
     rows = replace(build_pooled_rows(members, gold, NEGATIVE_ID), folds=folds)
     for place in range(len(members)):
-        probs = answer_alone(rows, place)
+        probs = pool(rows.logs[place : place + 1], np.ones(1))
         threshold = fit.fit.singles[place].threshold
-        assert (fit.single_preds[0, place] == decide(probs, NEGATIVE_ID, threshold)).all()
+        fitted = estimate_single(rows, place, {None: fit.fit})
+        nested = estimate_single(rows, place, fit.inside)
+        assert (fitted.pred == decide(probs, NEGATIVE_ID, threshold)).all()
         for fold in range(N_FOLDS):
             inside = fit_points(rows.take(folds != fold), PLAN).singles[place].threshold
             expected = decide(probs[folds == fold], NEGATIVE_ID, inside)
-            assert (fit.single_preds[1, place, folds == fold] == expected).all()
+            assert (nested.pred[folds == fold] == expected).all()
 
 
 @pytest.mark.parametrize("shrink", [False, True])
@@ -203,3 +225,91 @@ def test_shrinking_goes_as_far_back_to_the_convex_weights_as_the_folds_say(plant
     convex = plain.points["convex"].weights
     np.testing.assert_allclose(mix_weights(plain, 1.0), convex)
     np.testing.assert_allclose(mix_weights(plain, 0.0), plain.points[BLEND].weights)
+
+
+def make_too_sure(member, rows=slice(None), seed=0):
+    """Square a member's probabilities and add chance to its negative label's, on some rows."""
+    logs = 2.0 * np.log(member.oof.astype(np.float64))
+    logs[:, NEGATIVE_ID] += np.random.default_rng(seed).normal(0, 6.0, len(logs))
+    oof = member.oof.copy()
+    oof[rows] = softmax(logs)[rows]
+    return replace(member, oof=oof)
+
+
+def plant_too_sure():
+    members, gold, folds = plant(1500, 1, ("sees-1-2", "sees-3-4"))
+    return [make_too_sure(member, seed=seed) for seed, member in enumerate(members)], gold, folds
+
+
+def test_a_pool_that_is_too_sure_ranks_better_flattened_and_decides_the_same():
+    members, gold, folds = plant_too_sure()
+    rows = replace(build_pooled_rows(members, gold, NEGATIVE_ID), folds=folds)
+    plain = estimate_nested(rows, folds, replace(PLAN, flatten=False))
+    flat = estimate_nested(rows, folds, PLAN)
+    for name in SYSTEMS:
+        assert (plain[name].pred == flat[name].pred).all()
+        assert [point.temperature for point in plain[name].points] == [1.0] * N_FOLDS
+    for name in (BEST_SINGLE, UNIFORM):
+        assert [point.temperature for point in flat[name].points] == [2.0] * N_FOLDS
+        assert auprc(gold, flat[name].probs) > auprc(gold, plain[name].probs) + 0.004
+    assert flat[CONVEX].points[0].temperature == 1.0  # the convex fit is not too sure
+
+
+@pytest.mark.parametrize(("least", "expected"), [(0.0, {0.7, 1.4, 2.0}), (0.005, {1.0, 2.0})])
+def test_a_temperature_is_the_best_of_a_few_or_one(monkeypatch, least, expected):
+    monkeypatch.setattr(pooling, "LEAST_GAIN", least)
+    chosen = set()
+    clean = plant(1500, 1, ("sees-1-2", "sees-3-4"))
+    for (members, gold, _), size in ((clean, 0.25), (clean, 1.0), (plant_too_sure(), 0.5)):
+        rows, weights = build_pooled_rows(members, gold, NEGATIVE_ID), np.full(2, size)
+        areas = {
+            each: auprc(gold, pool(rows.logs, weights, temperature=each))
+            for each in (1.0, *FLATTER, *SHARPER)
+        }
+        found = choose_temperature(rows, weights)
+        best = max(areas.values())
+        assert areas[found] == pytest.approx(areas[1.0] if best < areas[1.0] + least else best)
+        chosen.add(found)
+    assert chosen == expected
+
+
+def test_where_nothing_is_gained_the_temperature_is_one(monkeypatch):
+    """Two labels: any temperature leaves every order of rows as it is."""
+    monkeypatch.setattr(pooling, "LEAST_GAIN", 0.0)
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 2, 400)
+    chance = rng.uniform(0.01, 0.99, 400) * 0.7 + 0.15 * gold
+    probs = np.stack([1 - chance, chance], axis=1).astype(np.float32)
+    rows = build_pooled_rows([replace(plant(10)[0][0], oof=probs)], gold, NEGATIVE_ID)
+    assert choose_temperature(rows, np.ones(1)) == 1.0
+    assert choose_temperature(replace(rows, gold=np.full(400, 7)), np.ones(1)) == 1.0
+
+
+def test_a_temperature_is_chosen_on_the_other_folds_alone():
+    """All folds but fold 0 are too sure; its rows would choose another temperature than it gets."""
+    members, gold, folds = plant(1500, 1, ("sees-1-2",))
+    rows = build_pooled_rows([make_too_sure(members[0], folds != 0)], gold, NEGATIVE_ID)
+    assert choose_temperature(rows.take(folds == 0), np.ones(1)) == 1.0
+    nested = estimate_nested(rows, folds, SearchPlan(0, 0))
+    assert nested[BEST_SINGLE].points[0].temperature == 2.0
+    held_out = rows.take(folds == 0)
+    expected = pool(held_out.logs, np.ones(1), temperature=2.0)
+    assert nested[BEST_SINGLE].probs[folds == 0].tobytes() == expected.tobytes()
+
+
+def test_weighed_rows_choose_the_temperature():
+    members, gold, folds = plant(1500, 1, ("sees-1-2",))
+    rows = build_pooled_rows([make_too_sure(members[0], folds != 0)], gold, NEGATIVE_ID)
+    weights = [np.where(chosen, 1.0, 1e-9) for chosen in (folds == 0, folds != 0)]
+    found = [choose_temperature(replace(rows, weights=each), np.ones(1)) for each in weights]
+    assert found == [1.0, 2.0]
+
+
+def test_each_member_alone_is_ranked_at_its_own_temperature():
+    members, gold, folds = plant_too_sure()
+    rows = replace(build_pooled_rows(members, gold, NEGATIVE_ID), folds=folds)
+    fit = fit_blend([each.name for each in members], rows, SearchPlan(0, 0))
+    assert fit.fit.singles[0].temperature == 2.0
+    expected = pool(rows.logs[:1], np.ones(1), temperature=2.0)
+    assert estimate_single(rows, 0, {None: fit.fit}).probs.tobytes() == expected.tobytes()
+    assert fit.blend.temperature == fit.fit.points[BLEND].temperature

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from competition import assessment, blend_report, halves, shift
+from competition import blend as blend_module
+from competition.answers import read_answers
 from competition.assessment import Side
 from competition.blend_report import run_blend
 from competition.blend_tables import build_blend_tables, judge_blend
 from competition.console import print_tables
 from competition.errors import BlendError, PredictionsError, UsageError
 from competition.folds import read_prepared
+from competition.pooling import unflatten
 from competition.predictions import Result, ResultKey, Store
 from competition.search import BEST_SINGLE, BLEND, SYSTEMS
 from competition.submission import check_submission
@@ -83,7 +86,8 @@ def report(prepared):
 def test_a_submission_is_left_that_keeps_the_rules(prepared, report):
     assert report.path == prepared.competition.submissions_dir / f"{report.path.stem}.csv"
     assert re.fullmatch("blend-[0-9a-f]{8}", report.path.stem)
-    assert check_submission(report.path, prepared.competition).is_ok
+    checked = check_submission(report.path, prepared.competition)
+    assert (checked.is_ok, checked.remarks) == (True, ())
     left = {path.name for path in report.path.parent.iterdir()}
     assert left == {f"{report.path.stem}{end}" for end in (".csv", ".json", ".run.json")}
     assert json.loads(report.path.with_suffix(".run.json").read_text()) == RUN
@@ -99,6 +103,7 @@ def test_the_json_says_what_determined_the_submission(prepared, report):
     assert spec["corpus_hash"] == prepared.corpus.hash
     assert (spec["trials"], spec["seed"]) == (10, 0)
     assert spec["threshold"] == report.fit.blend.threshold
+    assert spec["temperature"] == report.fit.blend.temperature
     assert set(spec["fitted"]) == set(spec["nested"]) == set(SYSTEMS)
     nested = spec["nested"][BLEND]
     assert nested["f1"]["value"] == report.worth.nested[BLEND].f1.value
@@ -120,6 +125,60 @@ def test_the_same_inputs_and_seed_give_the_same_bytes(prepared, report):
     again = blend(prepared, run={"time": "later"})
     for suffix, content in before.items():
         assert again.path.with_suffix(suffix).read_bytes() == content
+
+
+def test_flattened_probabilities_are_ranked_and_labels_decided_before(
+    prepared, report, monkeypatch
+):
+    monkeypatch.setattr(blend_module, "choose_temperature", lambda rows, weights: 2.0)
+    flat = blend(prepared, name="flat")
+    monkeypatch.setattr(blend_module, "choose_temperature", lambda rows, weights: 1.0)
+    plain = blend(prepared, name="plain")
+    specs = [json.loads(each.path.with_suffix(".json").read_text()) for each in (plain, flat)]
+    assert [spec["temperature"] for spec in specs] == [1.0, 2.0]
+    for name in SYSTEMS:
+        assert flat.worth.nested[name].f1 == plain.worth.nested[name].f1
+        assert flat.worth.nested[name].shifted["share"].f1 == (
+            plain.worth.nested[name].shifted["share"].f1
+        )
+        assert flat.worth.nested[name].auprc != plain.worth.nested[name].auprc
+    answers = [
+        read_answers(each.path, prepared.competition.profile, 20, print) for each in (plain, flat)
+    ]
+    assert (answers[0].pred == answers[1].pred).all()
+    np.testing.assert_allclose(unflatten(answers[1].probs, 2.0), answers[0].probs, rtol=2e-6)
+    assert (answers[1].probs.max(axis=1) < answers[0].probs.max(axis=1)).all()
+    # confidence is what it was, so that its warning means what it meant
+    assert flat.oof_side.confidence == pytest.approx(plain.oof_side.confidence, abs=1e-6)
+    assert flat.test_side.confidence == pytest.approx(plain.test_side.confidence, abs=1e-6)
+    assert flat.worth.as_pooled == plain.worth.fitted[BLEND].auprc.value
+    assert check_submission(flat.path, prepared.competition).remarks == ()
+
+
+def test_the_temperature_is_told_in_a_line_and_folds_that_part_are_named(prepared, report):
+    def tell(temperature, folds):
+        points = tuple(replace(p, temperature=t) for p, t in zip(nested.points, folds, strict=True))
+        fit = replace(
+            report.fit,
+            blend=replace(report.fit.blend, temperature=temperature),
+            nested={**report.fit.nested, BLEND: replace(nested, points=points)},
+        )
+        notes = build_blend_tables(replace(report, fit=fit))[0].notes
+        return next(note for note in notes if note.startswith("Probabilities"))
+
+    nested = report.fit.nested[BLEND]
+    n_folds = len(nested.points)
+    assert tell(1.0, [1.0] * n_folds) == (
+        "Probabilities: as pooled; no temperature ranks the fitted rows better."
+    )
+    assert re.fullmatch(
+        r"Probabilities: flattened with temperature 2 \(AUPRC \d+\.\d → \d+\.\d on the fitted"
+        r" rows\); labels are decided before\.",
+        tell(2.0, [2.0] * n_folds),
+    )
+    parted = tell(0.7, [1.4] + [2.0] * (n_folds - 1))
+    assert "sharpened with temperature 0.7" in parted
+    assert "on the fitted rows; folds chose 1.4 and 2)" in parted
 
 
 def test_named_variants_alone_are_blended_under_the_name_given(prepared, report):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from competition import compare
+from competition import blend, compare
 from competition.blend_report import run_blend
 from competition.compare import CompareOptions, Comparison, replicate_slices, run_compare
 from competition.compare_tables import build_compare_tables
@@ -25,6 +25,7 @@ from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared, read_prepared
 from competition.intervals import build_resamples, f1_replicates, paired_auprc, paired_f1
 from competition.metrics import best_threshold, count_hits, decide, weights_for_negative_share
+from competition.pooling import unflatten
 from competition.predictions import Result, ResultKey, Store, average_in_log_space, read_member
 from competition.profile import Competition
 from competition.routes import Routes, read_or_make_length_routes
@@ -290,6 +291,27 @@ def test_a_blend_of_before_is_read_by_its_members_names(prepared: Prepared) -> N
     path.write_text(json.dumps(spec))
     found = run_compare(prepared, ("both", "a"), PLAIN)
     assert np.array_equal(found.contenders[0].probs, made.fit.nested[BLEND].probs)
+
+
+def test_a_blend_is_ranked_flattened_unless_it_was_made_before_blends_were(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blend, "choose_temperature", lambda rows, weights: 2.0)
+    for name in ("a", "b"):
+        write(prepared, name, 2)
+    made = run_blend(prepared.competition, ["a", "b"], trials=2, seed=3, name="both", run={})
+    nested = made.fit.nested[BLEND]
+    flat = run_compare(prepared, ("both", "a"), CompareOptions(threshold=True))
+    assert np.array_equal(flat.contenders[0].probs, nested.probs)
+    path = made.path.with_suffix(".json")
+    spec = json.loads(path.read_text())
+    del spec["temperature"]
+    path.write_text(json.dumps(spec))
+    before = run_compare(prepared, ("both", "a"), CompareOptions(threshold=True))
+    assert before.overall[0].first == flat.overall[0].first
+    probs = before.contenders[0].probs
+    assert not np.allclose(probs, nested.probs, atol=0.01)
+    np.testing.assert_allclose(probs, unflatten(nested.probs, 2.0), rtol=2e-6)
 
 
 def test_thresholds_are_tuned_on_the_other_folds(prepared: Prepared, store: Store) -> None:

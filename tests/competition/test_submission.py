@@ -20,11 +20,13 @@ from competition.console import print_tables
 from competition.errors import CorpusError, SubmissionError, UsageError
 from competition.files import sha256_of
 from competition.ledger import Outcome, open_ledger
+from competition.metrics import best_positive, decide
 from competition.profile import Competition, resolve_competition
 from competition.submission import (
     build_check_tables,
     build_score_tables,
     check_submission,
+    follows_rule,
     read_test_ids,
     score_submission,
     write_submission,
@@ -295,6 +297,88 @@ def test_a_negative_label_below_the_best_positive_is_no_remark(
     probs = np.tile(np.array([0.4, 0.3, 0.2, 0.1]), (20, 1))
     path = write_submission(tiny_competition, "x", ids, probs, np.ones(20, np.int64), {}, {})
     assert check_submission(path, tiny_competition).remarks == ()
+
+
+def write_flattened(
+    competition: Competition, temperature: float | None, threshold: float = 0.3
+) -> tuple[Path, npt.NDArray[np.int64]]:
+    """Decide labels in a pool, flatten it, and write both; return the labels too."""
+    ids, pooled, _ = make_answers(competition)
+    negative_id = competition.profile.negative_id
+    pred = decide(pooled, negative_id, threshold)
+    flat = pooled.astype(np.float64) ** (1 / (temperature or 1.0))
+    flat /= flat.sum(axis=1, keepdims=True)
+    spec: dict[str, Any] = {"kind": "blend", "threshold": threshold}
+    if temperature is not None:
+        spec["temperature"] = temperature
+    path = write_submission(
+        competition, "flat", ids, flat.astype(np.float32), pred, spec, {"time": "2026-11-22"}
+    )
+    return path, pred
+
+
+@pytest.mark.parametrize("temperature", [None, 0.7, 1.0, 2.0])
+def test_labels_are_held_against_the_blends_rule_before_flattening(
+    tiny_competition: Competition, temperature: float | None
+) -> None:
+    path, pred = write_flattened(tiny_competition, temperature)
+    negative_id = tiny_competition.profile.negative_id
+    assert check_submission(path, tiny_competition).remarks == ()
+    if temperature == 2.0:  # in what is written, the threshold would give other labels
+        offences: list[Any] = []
+        answers = read_answers(path, tiny_competition.profile, 20, offences.append)
+        assert (decide(answers.probs, negative_id, 0.3) != pred).any()
+    row = int(np.flatnonzero(pred != negative_id)[3])
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    labels = tiny_competition.profile.labels
+    lines[row + 1] = lines[row + 1].replace(labels[pred[row]], labels[negative_id or 0], 1)
+    path.write_text("".join(lines), "utf-8")
+    report = check_submission(path, tiny_competition)
+    assert report.is_ok
+    (remark,) = report.remarks
+    assert remark.line == row + 2
+    assert "is not what the rule in flat.json gives, in 1 rows" in remark.found
+
+
+def test_a_spec_that_says_no_rule_is_a_remark_and_anothers_is_none(
+    tiny_competition: Competition,
+) -> None:
+    path, _ = write_flattened(tiny_competition, 2.0)
+    spec = path.with_suffix(".json")
+    for text in ("{", '{"kind": "blend"}', '{"kind": "blend", "threshold": 1, "temperature": 0}'):
+        spec.write_text(text, "utf-8")
+        (remark,) = check_submission(path, tiny_competition).remarks
+        assert "flat.json does not say how labels were decided" in remark.found
+    for text in ("[]", '{"kind": "another tool"}'):
+        spec.write_text(text, "utf-8")
+        assert check_submission(path, tiny_competition).remarks == ()
+    spec.unlink()
+    assert check_submission(path, tiny_competition).remarks == ()
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.4, 2.0])
+def test_only_rows_within_rounding_of_the_rule_are_let_pass(temperature: float) -> None:
+    """Thresholds and ties stand exactly on rows of the pool; the written numbers are rounded."""
+    rng = np.random.default_rng(0)
+    pooled = rng.dirichlet(np.full(6, 0.2), 4000).astype(np.float32)
+    pooled[::7, 2] = pooled[::7, 1]  # ties
+    pooled /= pooled.sum(axis=1, keepdims=True)
+    flat = pooled.astype(np.float64) ** (1 / temperature)
+    flat = (flat / flat.sum(axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
+    flat = (flat / flat.sum(axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
+    _, best = best_positive(pooled, 0)
+    for threshold in map(float, best[:40]):
+        pred = decide(pooled, 0, threshold)
+        assert follows_rule(flat, pred, 0, (threshold, temperature)).all()
+        near = np.abs(best / threshold - 1) < 2e-6
+        other = np.where(pred == 0, best_positive(pooled, 0)[0], 0)
+        assert not follows_rule(flat[~near], other[~near], 0, (threshold, temperature)).any()
+    second = np.argsort(pooled, axis=1)[:, -2]
+    exact = np.sort(pooled, axis=1)
+    apart = exact[:, -2] < exact[:, -1] * (1 - 2e-6)
+    rule = (None, temperature)
+    assert follows_rule(flat, decide(pooled, None, None), None, rule).all()
+    assert not follows_rule(flat[apart], second[apart], None, rule).any()
 
 
 def test_terminals_are_safe_from_a_file(
