@@ -97,7 +97,7 @@ def fold(
     folds: Annotated[str | None, typer.Option("--folds", help="Only these, such as 0,1.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Such as 42,43.")] = None,
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="A hub name, a local folder, or 'scratch'.")
+        str | None, typer.Option("--encoder", help="A hub name, a folder, 'ko-mini' or 'scratch'.")
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Jobs at a time.")] = 1,
     threads: Annotated[
