@@ -1,0 +1,51 @@
+"""A submission from the models of one fold alone, to see what five folds and a blend add.
+
+    python benchmarks/one_fold.py typed-punct@ko-mini --fold 0 --name klue-re-ko-mini-base
+
+Labels are the most probable ones. It is written as ``blend`` writes its own, without a blend's
+facts, and can be checked and sent like any other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from competition.folds import read_prepared
+from competition.metrics import decide
+from competition.predictions import Store, average_in_log_space
+from competition.profile import resolve_competition
+from competition.submission import write_answers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("variant")
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--competition", default="klue-re")
+    asked = parser.parse_args()
+    prepared = read_prepared(resolve_competition(asked.competition, None, None))
+    competition = prepared.competition
+    profile = competition.profile
+    store = Store(competition.oof_dir, profile.labels)
+    results = [store.read(key) for key in store.keys(asked.variant) if key.fold == asked.fold]
+    if not results:
+        sys.exit(f"{asked.variant} has no result of fold {asked.fold}")
+    test_ids = prepared.corpus.test.ids
+    if any(not np.array_equal(each.test_ids, test_ids) for each in results):
+        sys.exit(f"{asked.variant} does not answer for every test row")
+    probs = average_in_log_space([each.test_probs for each in results])
+    path = competition.submissions_dir / f"{asked.name}.csv"
+    pred = decide(probs, profile.negative_id, None)
+    write_answers(path, profile, test_ids.tolist(), probs, pred)
+    print(f"{path}: {len(pred):,} rows, {np.mean(pred != profile.negative_id):.1%} positive")
+
+
+if __name__ == "__main__":
+    main()
