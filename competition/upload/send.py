@@ -111,6 +111,8 @@ def submit(
     try:
         if options.dry_run:
             return job.preview(file)
+        if file is None and not attempts.read():
+            find_newest(competition)  # nothing to send or to wait for: said before a file is made
         with attempts.ledger.locked():
             told = job.run(file)
         report = told.report
