@@ -201,8 +201,8 @@ class BiLstmHead(nn.Module):
     """A 2-layer bidirectional LSTM over all states; its last layer's two final states to logits.
 
     Each row is read by its true length: backwards from its last token, forwards up to it. This is
-    what packed sequences give, to the bit of rounding, in half the time on a CPU, where packing
-    steps outside the fast kernel. Runs in float32: recurrences add up rounding.
+    what packed sequences give, within rounding, in half the time on a CPU, where packing steps
+    outside the fast kernel. Runs in float32: recurrences add up rounding.
     """
 
     def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:

@@ -24,6 +24,7 @@ from competition.provenance import read_commit
 from models.hardware import describe_machine
 from models.pool import FoldRows
 from models.sources import EncoderSource
+from models.states import read_weight_facts
 from models.variant import LINEAR, NETWORK, Variant
 from models.watch import Watch
 
@@ -165,8 +166,6 @@ def describe_model(spec: JobSpec) -> dict[str, Any]:
 
 def read_kept(folder: Path) -> dict[str, Any] | None:
     """Return what a job's folder says about the model that it keeps; None if it keeps none."""
-    from models.states import read_weight_facts
-
     if (folder / WEIGHTS_FILE).is_file():
         return read_weight_facts(folder / WEIGHTS_FILE)
     path = folder / FACTS_FILE

@@ -101,11 +101,12 @@ def job_dir(checkpoints_dir: Path, key: ResultKey) -> Path:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One result that is asked for: what identifies it, and the results that it builds on."""
+    """One result that is asked for: what identifies it, what it builds on, what stands there."""
 
     key: ResultKey
     fingerprint: str
     bases: Mapping[str, Header]  # by role
+    stored: Header | None
 
 
 def _plan_results(settled: Settled, folds: Sequence[int]) -> list[_Wanted]:
@@ -118,7 +119,7 @@ def _plan_results(settled: Settled, folds: Sequence[int]) -> list[_Wanted]:
             ids = {role: header.fingerprint for role, header in bases.items()}
             extra = {"builds_on": ids} if ids else {}
             print_ = fingerprint({**settled.parts, "seed": seed, "fold": fold, **extra})
-            wanted.append(_Wanted(key, print_, bases))
+            wanted.append(_Wanted(key, print_, bases, settled.store.read_header(key)))
     return wanted
 
 
@@ -140,7 +141,6 @@ def _build_specs(
     specs = []
     for wanted in missing:
         key, pseudo = wanted.key, wanted.bases.get(PSEUDO)
-        stored = settled.store.read_header(key)
         rows = choose_fold_rows(
             prepared,
             pool,
@@ -153,7 +153,7 @@ def _build_specs(
             JobSpec(
                 key=key,
                 fingerprint=wanted.fingerprint,
-                replaces=None if stored is None else stored.fingerprint,
+                replaces=None if wanted.stored is None else wanted.stored.fingerprint,
                 bases=settled.bases,
                 recipe=recipe,
                 variant=variant,
@@ -195,18 +195,16 @@ def _is_done(settled: Settled, wanted: _Wanted, request: FoldRequest) -> bool:
     Raises:
         PredictionsError: the result of another recipe stands there and may not be overwritten.
     """
-    store, key = settled.store, wanted.key
-    header = store.read_header(key)
-    if header is None:
+    if wanted.stored is None:
         return False
-    if header.fingerprint == wanted.fingerprint:
-        folder = job_dir(settled.prepared.competition.checkpoints_dir, key)
+    if wanted.stored.fingerprint == wanted.fingerprint:
+        folder = job_dir(settled.prepared.competition.checkpoints_dir, wanted.key)
         repairs = request.overwrite and request.keep_checkpoints
         return not repairs or (read_kept(folder) or {}).get("fingerprint") == wanted.fingerprint
     if request.overwrite:
         return False
     raise PredictionsError(
-        f"{store.path(key)} holds a result of another recipe (the variant, data, folds or encoder "
-        f"changed since). Keep it and train under a new name with --as NAME, or replace it with "
-        "--overwrite"
+        f"{settled.store.path(wanted.key)} holds a result of another recipe (the variant, data, "
+        "folds or encoder changed since). Keep it and train under a new name with --as NAME, or "
+        "replace it with --overwrite"
     )

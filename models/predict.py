@@ -183,7 +183,7 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
     if kept is None:
         raise PredictionsError(f"{folder} keeps no weights of {key.variant}; {again}")
     variant = Variant.model_validate(kept["variant"])
-    spec = build_job(prepared, variant, key, say, bases=kept["bases"])
+    spec = build_job(prepared, variant, key, say, bases=kept.get("bases", {}))
     if {kept["fingerprint"], spec.fingerprint} != {header.fingerprint}:
         raise PredictionsError(
             f"{folder} does not belong to {store.path(key)}: the data, the encoder or the code "

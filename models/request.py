@@ -95,17 +95,10 @@ def resolve_requested(
     )
 
 
-def find_bases(variant: Variant) -> dict[str, str]:
-    """Name the variants whose results a variant needs before it can begin, by role."""
-    roles = {START: variant.start_from, PSEUDO: variant.pseudo and variant.pseudo.variant}
-    return {role: name for role, name in roles.items() if name}
-
-
 def name_bases(profile: Profile, request: FoldRequest, variant: Variant) -> dict[str, str]:
     """Return the names under which what a variant builds on has its results, by role."""
-    return {
-        role: _name_in_request(profile, request, name) for role, name in find_bases(variant).items()
-    }
+    roles = {START: variant.start_from, PSEUDO: variant.pseudo and variant.pseudo.variant}
+    return {role: _name_in_request(profile, request, name) for role, name in roles.items() if name}
 
 
 def _name_in_request(profile: Profile, request: FoldRequest, name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args
@@ -130,9 +130,10 @@ class Variant(Frozen):
         settings = self.model_dump(mode="json", include=self.reads())
         if self.learner == LINEAR:
             return settings
-        young = SINCE_FIRST_RESULTS & settings.keys()
-        at_default = {key for key in young if getattr(self, key) == _default_of(key)}
-        return {key: value for key, value in settings.items() if key not in at_default}
+        for key in SINCE_FIRST_RESULTS & settings.keys():
+            if getattr(self, key) == Variant.model_fields[key].default:
+                del settings[key]
+        return settings
 
     def reads(self) -> set[str]:
         """Name the settings that can have an effect on results, given the others."""
@@ -156,7 +157,8 @@ class Variant(Frozen):
         if root in self.reads() | OUTSIDE_FINGERPRINT:
             return None
         if self.learner == LINEAR:
-            return f"{key} does nothing for learner = 'linear', which reads {_list(LINEAR_READS)}"
+            read = ", ".join(LINEAR_READS)
+            return f"{key} does nothing for learner = 'linear', which reads {read}"
         return f"{key} does nothing without {self._idle_sections()[root][1]}"
 
     def _idle_settings(self) -> Iterator[tuple[str, str]]:
@@ -196,14 +198,6 @@ class Variant(Frozen):
         if self.pseudo and self.pseudo.variant == self.name:
             raise ValueError("pseudo.variant names the variant itself")
         return self
-
-
-def _default_of(key: str) -> Any:
-    return Variant.model_fields[key].default
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names)
 
 
 def _one_of(value: str, choices: Mapping[str, object]) -> str:

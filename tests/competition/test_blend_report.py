@@ -37,11 +37,6 @@ def few_draws(monkeypatch):
     monkeypatch.setattr(assessment, "AUPRC_REPLICATES", 20)
 
 
-@pytest.fixture
-def prepared(tiny_competition):
-    return read_prepared(tiny_competition)
-
-
 def write_variant(prepared, name, n_folds=None, save_as=None):
     """Leave a variant's files; its logits rise at the gold label by what it sees of it."""
     competition, corpus = prepared.competition, prepared.corpus

@@ -25,16 +25,6 @@ from tests.competition.test_upload import write
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-@pytest.fixture
-def prepared(tiny_competition: Competition) -> Prepared:
-    return read_prepared(tiny_competition)
-
-
-@pytest.fixture
-def store(tiny_competition: Competition) -> Store:
-    return Store(tiny_competition.oof_dir, tiny_competition.profile.labels)
-
-
 def build(competition: Competition) -> dict[str, Table]:
     return {table.name: table for table in build_board_tables(competition, now=NOON)}
 

@@ -39,16 +39,6 @@ NEGATIVE = 1  # of the tiny competition
 
 
 @pytest.fixture
-def prepared(tiny_competition: Competition) -> Prepared:
-    return read_prepared(tiny_competition)
-
-
-@pytest.fixture
-def store(prepared: Prepared) -> Store:
-    return Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
-
-
-@pytest.fixture
 def few_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "ENOUGH_GROUPS", 5)
 

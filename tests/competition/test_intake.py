@@ -26,16 +26,6 @@ RUN = {"time": "2026-11-22T12:00:00+00:00", "commit": "abc"}
 
 
 @pytest.fixture
-def prepared(tiny_competition: Competition) -> Prepared:
-    return read_prepared(tiny_competition)
-
-
-@pytest.fixture
-def store(tiny_competition: Competition) -> Store:
-    return Store(tiny_competition.oof_dir, tiny_competition.profile.labels)
-
-
-@pytest.fixture
 def theirs(tiny_competition: Competition, prepared: Prepared, tmp_path: Path) -> Path:
     """A team-mate's folder of the variant v, seed 1."""
     labels = tiny_competition.profile.labels

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from competition.errors import FoldsError, PredictionsError, UsageError
-from competition.folds import Prepared, read_prepared
+from competition.folds import Prepared
 from competition.predictions import (
     Member,
     Result,
@@ -27,18 +27,7 @@ from competition.predictions import (
     read_member,
     read_members,
 )
-from competition.profile import Competition
 from competition.routes import Routes, read_or_make_length_routes
-
-
-@pytest.fixture
-def prepared(tiny_competition: Competition) -> Prepared:
-    return read_prepared(tiny_competition)
-
-
-@pytest.fixture
-def store(tiny_competition: Competition) -> Store:
-    return Store(tiny_competition.oof_dir, tiny_competition.profile.labels)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from competition.errors import FoldsError
 from competition.folds import Prepared, read_prepared
-from competition.profile import Competition, resolve_competition
+from competition.profile import resolve_competition
 from competition.routes import (
     LENGTH_ROUTES,
     build_borders,
@@ -29,11 +29,6 @@ UNIT = "characters"
 def measure(rows: Rows) -> npt.NDArray[np.int64]:
     """Lengths 10, 11, 12 … by id, so that folds do not follow them."""
     return np.array([10 + int(id_) % 1000 for id_ in rows.ids])
-
-
-@pytest.fixture
-def prepared(tiny_competition: Competition) -> Prepared:
-    return read_prepared(tiny_competition)
 
 
 def with_borders(tmp_path: Path, short: int, medium: int) -> Prepared:

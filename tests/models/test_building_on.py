@@ -14,7 +14,7 @@ from competition.errors import PredictionsError, TrainingError, UsageError, Vari
 from competition.folds import Prepared
 from competition.predictions import AVERAGE, ResultKey, Store
 from models.fold import order_in_waves
-from models.job import WEIGHTS_FILE, run_job
+from models.job import FACTS_FILE, WEIGHTS_FILE, run_job
 from models.jobs import plan_jobs
 from models.predict import PredictRequest, run_predict
 from models.request import FoldRequest, resolve_all
@@ -161,6 +161,18 @@ def test_predict_gives_the_test_rows_the_answers_of_the_blend(blended: Prepared)
     out = competition.home / "again.csv"
     table = run_predict(competition, PredictRequest(competition.test_path, "all", out), print)
     assert table.rows[0]["rows"] == len(blended.corpus.test)
+    assert out.read_bytes() == (competition.submissions_dir / "all.csv").read_bytes()
+
+
+def test_weights_that_do_not_say_what_they_build_on_build_on_nothing(blended: Prepared) -> None:
+    """As those that were kept before variants could build on each other."""
+    competition = blended.competition
+    facts = competition.checkpoints_dir / "tfidf-linear" / "s42-f0" / FACTS_FILE
+    kept = json.loads(facts.read_text(encoding="utf-8"))
+    assert kept.pop("bases") == {}
+    facts.write_text(json.dumps(kept), encoding="utf-8")
+    out = competition.home / "again.csv"
+    run_predict(competition, PredictRequest(competition.test_path, "all", out), print)
     assert out.read_bytes() == (competition.submissions_dir / "all.csv").read_bytes()
 
 
