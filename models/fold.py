@@ -73,6 +73,8 @@ def order_in_waves(
 ) -> list[list[Variant]]:
     """Order variants so that each comes after those of the request that it builds on.
 
+    The first waves hold only what others wait for, so that nothing waits for the rest.
+
     Raises:
         UsageError: some build on each other.
     """
@@ -82,11 +84,12 @@ def order_in_waves(
     }
     waves: list[list[Variant]] = []
     while waiting:
-        ready = [v for name, v in waiting.items() if not needs[name] & waiting.keys()]
-        if not ready:
+        needed = set().union(*(needs[name] for name in waiting))
+        last = [variant for name, variant in waiting.items() if name not in needed]
+        if not last:
             raise UsageError(f"these variants build on each other: {', '.join(waiting)}")
-        waves.append(ready)
-        waiting = {name: v for name, v in waiting.items() if v not in ready}
+        waves.insert(0, last)
+        waiting = {name: v for name, v in waiting.items() if name in needed}
     return waves
 
 

@@ -64,7 +64,7 @@ def plan_jobs(
             prepared,
             bases=name_bases(prepared.competition.profile, request, variant),
             say=say,
-            threads=threads,
+            threads=threads * request.workers,  # no job runs beside it yet
             deadline=deadline,
         )
         wanted = _plan_results(settled, folds)

@@ -136,9 +136,18 @@ def test_variants_are_trained_after_what_they_build_on(prepared: Prepared) -> No
         profile, FoldRequest(variants=request.variants, encoder="scratch"), variants
     )
     assert [[v.name.partition("@")[0] for v in wave] for wave in waves] == [
-        ["bilstm", "typed-punct"],
-        ["short-warm", "pseudo"],
+        ["typed-punct"],
+        ["short-warm", "bilstm", "pseudo"],
     ]
+
+
+def test_variants_that_build_on_each_other_are_refused(prepared: Prepared) -> None:
+    profile = prepared.competition.profile
+    request = FoldRequest(variants=("typed-punct", "short-warm"), encoder="scratch")
+    base, warm = resolve_all(profile, request)
+    ring = [base.model_copy(update={"start_from": warm.name.partition("@")[0]}), warm]
+    with pytest.raises(UsageError, match="build on each other"):
+        order_in_waves(profile, request, ring)
 
 
 @pytest.fixture
