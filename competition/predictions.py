@@ -205,9 +205,9 @@ def group_specialists(route_of: Mapping[str, str], *, by_name: bool = True) -> d
         The specialists of each group under the name of the member they make.
 
     >>> parts = ("short", "medium", "long")
-    >>> route_of = {part + end: f"length:{part}" for end in ("", "-warm") for part in parts}
-    >>> group_specialists(route_of)["route:length-warm"]
-    ['short-warm', 'medium-warm', 'long-warm']
+    >>> route_of = {part + end: f"length:{part}" for end in ("", "-cold") for part in parts}
+    >>> group_specialists(route_of)["route:length-cold"]
+    ['short-cold', 'medium-cold', 'long-cold']
     >>> list(group_specialists({"a": "length:short", "b": "length:medium"}))
     ['route:length']
     """

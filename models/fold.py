@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from competition.console import Table
 from competition.errors import UsageError
 from competition.folds import Prepared, read_prepared
-from competition.predictions import ResultKey
+from competition.predictions import ResultKey, Store
 from competition.profile import Competition, Profile
 from competition.progress import ProgressBoard, format_seconds
 from competition.standings import build_standings
 from models.hardware import threads_per_job
 from models.job import JobOutcome, JobSpec
 from models.jobs import plan_jobs
-from models.request import FoldRequest, name_bases, resolve_all
+from models.request import FoldRequest, name_bases, resolve_all, resolve_bases
 from models.variant import Variant
 from models.watch import Progress
 from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
@@ -42,7 +42,9 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
     for notice in (*prepared.corpus.notices, *prepared.folds.notices):
         board.say(f"notice: {notice}")
     threads = threads_per_job(request.threads, request.workers)
-    variants = resolve_all(competition.profile, request)
+    variants = include_bases(
+        prepared, request, resolve_all(competition.profile, request), board.say
+    )
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
     run = FoldRun((), (), ())
     for wave in order_in_waves(competition.profile, request, variants):
@@ -66,6 +68,29 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
         if run.stopped:
             break
     return FoldSummary((build_summary(prepared, variants, run),), complete=not run.stopped)
+
+
+def include_bases(
+    prepared: Prepared,
+    request: FoldRequest,
+    variants: Sequence[Variant],
+    say: Callable[[str], None],
+) -> tuple[Variant, ...]:
+    """Add what the variants build on where a fold of it has no result yet."""
+    competition = prepared.competition
+    store = Store(competition.oof_dir, competition.profile.labels)
+    folds = set(request.folds or range(prepared.folds.count))
+    found = {variant.name: variant for variant in variants}
+    waiting = list(variants)
+    while waiting:
+        variant = waiting.pop(0)
+        for base in resolve_bases(competition.profile, request, variant):
+            if base.name in found or folds <= {key.fold for key in store.keys(base.name)}:
+                continue
+            say(f"{variant.name} builds on {base.name}, which is trained first")
+            found[base.name] = base
+            waiting.append(base)
+    return tuple(found.values())
 
 
 def order_in_waves(

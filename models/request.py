@@ -7,6 +7,7 @@ First of the rooms of jobs: names, ``--encoder`` and ``--set`` become resolved v
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,28 @@ def resolve_requested(
 
 def name_bases(profile: Profile, request: FoldRequest, variant: Variant) -> dict[str, str]:
     """Return the names under which what a variant builds on has its results, by role."""
+    bases = _bases(variant)
+    return {role: _name_in_request(profile, request, name) for role, name in bases.items()}
+
+
+def resolve_bases(profile: Profile, request: FoldRequest, variant: Variant) -> tuple[Variant, ...]:
+    """Resolve what a variant builds on, with the request's encoder and seeds.
+
+    A name made by ``--as`` is no variant and left out.
+    """
+    seeds = [("seeds", list(request.seeds))] if request.seeds else []
+    found = []
+    for name in _bases(variant).values():
+        with suppress(VariantError):
+            found.append(
+                resolve_requested(profile, name, encoder_override=request.encoder, overrides=seeds)
+            )
+    return tuple(found)
+
+
+def _bases(variant: Variant) -> dict[str, str]:
     roles = {START: variant.start_from, PSEUDO: variant.pseudo and variant.pseudo.variant}
-    return {role: _name_in_request(profile, request, name) for role, name in roles.items() if name}
+    return {role: name for role, name in roles.items() if name}
 
 
 def _name_in_request(profile: Profile, request: FoldRequest, name: str) -> str:

@@ -13,7 +13,7 @@ from competition.blend_report import run_blend
 from competition.errors import PredictionsError, TrainingError, UsageError, VariantError
 from competition.folds import Prepared
 from competition.predictions import AVERAGE, ResultKey, Store
-from models.fold import order_in_waves
+from models.fold import include_bases, order_in_waves
 from models.job import FACTS_FILE, WEIGHTS_FILE, run_job
 from models.jobs import plan_jobs
 from models.predict import PredictRequest, run_predict
@@ -35,8 +35,10 @@ def request_for(
     )
 
 
-def train_base(prepared: Prepared, watch: Watch, *, fold: int, keep: bool = True) -> None:
-    wanted = request_for("typed-punct", folds=(fold,), save_as="base", keep_checkpoints=keep)
+def train_base(
+    prepared: Prepared, watch: Watch, *, fold: int, keep: bool = True, name: str = "base"
+) -> None:
+    wanted = request_for("typed-punct", folds=(fold,), save_as=name, keep_checkpoints=keep)
     for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
         run_job(spec, watch)
 
@@ -130,20 +132,42 @@ def test_a_persons_own_files_build_on_each_other(prepared: Prepared, tmp_path: P
 
 def test_variants_are_trained_after_what_they_build_on(prepared: Prepared) -> None:
     profile = prepared.competition.profile
-    request = request_for("short-warm", "bilstm", "typed-punct", "pseudo")
+    request = request_for("short", "bilstm", "typed-punct", "pseudo")
     variants = resolve_all(profile, FoldRequest(variants=request.variants, encoder="scratch"))
     waves = order_in_waves(
         profile, FoldRequest(variants=request.variants, encoder="scratch"), variants
     )
     assert [[v.name.partition("@")[0] for v in wave] for wave in waves] == [
         ["typed-punct"],
-        ["short-warm", "bilstm", "pseudo"],
+        ["short", "bilstm", "pseudo"],
     ]
+
+
+def test_what_a_variant_builds_on_is_trained_first_where_it_has_no_result(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    profile = prepared.competition.profile
+    request = FoldRequest(variants=("short",), encoder="scratch", folds=(0, 1), seeds=(7,))
+    asked = resolve_all(profile, request)
+    said: list[str] = []
+
+    both = include_bases(prepared, request, asked, said.append)
+    waves = order_in_waves(profile, request, both)
+    assert [[(v.name, v.seeds) for v in wave] for wave in waves] == [
+        [("typed-punct", (7,))],
+        [("short", (7,))],
+    ]
+    assert said == ["short builds on typed-punct, which is trained first"]
+
+    for fold in (0, 1):
+        train_base(prepared, quiet_watch, fold=fold, name="typed-punct")
+        left = include_bases(prepared, request, asked, said.append)
+        assert left == (both if fold == 0 else asked)
 
 
 def test_variants_that_build_on_each_other_are_refused(prepared: Prepared) -> None:
     profile = prepared.competition.profile
-    request = FoldRequest(variants=("typed-punct", "short-warm"), encoder="scratch")
+    request = FoldRequest(variants=("typed-punct", "short"), encoder="scratch")
     base, warm = resolve_all(profile, request)
     ring = [base.model_copy(update={"start_from": warm.name.partition("@")[0]}), warm]
     with pytest.raises(UsageError, match="build on each other"):
