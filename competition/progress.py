@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,38 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class TimeToGo:
+    """How long tasks of known sizes will still take, by the pace since this object was made.
+
+    >>> now = iter([0.0, 60.0])
+    >>> to_go = TimeToGo({"a": 100.0, "b": 300.0}, clock=lambda: next(now))
+    >>> to_go.note("a", 0.5)  # resumed: what was done before is no pace
+    >>> to_go.note("a", 1.0)
+    >>> to_go.seconds()
+    360.0
+    """
+
+    def __init__(
+        self, sizes: Mapping[Hashable, float], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sizes, self._clock, self._began = sizes, clock, clock()
+        self._first: dict[Hashable, float] = {}
+        self._latest: dict[Hashable, float] = {}
+
+    def note(self, task: Hashable, frac: float) -> None:
+        """Take down that a task is done to ``frac`` (0 to 1)."""
+        self._first.setdefault(task, frac)
+        self._latest[task] = frac
+
+    def seconds(self) -> float | None:
+        """Return the seconds until all tasks are done; None as long as nothing was done."""
+        done = sum(
+            self._sizes[task] * (self._latest[task] - frac) for task, frac in self._first.items()
+        )
+        left = sum(size * (1 - self._latest.get(task, 0.0)) for task, size in self._sizes.items())
+        return left * (self._clock() - self._began) / done if done > 0 else None
 
 
 class ProgressBoard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from competition.console import Table
@@ -11,15 +11,19 @@ from competition.errors import UsageError
 from competition.folds import Prepared, read_prepared
 from competition.predictions import ResultKey, Store
 from competition.profile import Competition, Profile
-from competition.progress import ProgressBoard, format_seconds
+from competition.progress import ProgressBoard, TimeToGo, format_seconds
 from competition.standings import build_standings
 from models.hardware import threads_per_job
 from models.job import JobOutcome, JobSpec
 from models.jobs import plan_jobs
 from models.request import FoldRequest, name_bases, resolve_all, resolve_bases
-from models.variant import Variant
+from models.settling import Say
+from models.variant import LINEAR, Variant
 from models.watch import Progress
 from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
+
+LINEAR_EPOCHS = 0.1
+"""What a linear model's job counts, in passes of a small network over the same rows."""
 
 
 @dataclass(frozen=True)
@@ -47,26 +51,30 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
     )
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
     run = FoldRun((), (), ())
-    for wave in order_in_waves(competition.profile, request, variants):
-        plan = plan_jobs(
-            prepared, request, board.say, threads=threads, variants=wave, deadline=deadline
-        )
+    failed: list[tuple[ResultKey, str]] = []
+    broken: set[str] = set()
+    say = _say_once(board.say)
+    waves = order_in_waves(competition.profile, request, variants)
+    for place, wave in enumerate(waves):
+        sound = _without_broken(competition.profile, request, wave, broken, say)
+        plan = plan_jobs(prepared, request, say, threads=threads, variants=sound, deadline=deadline)
         for key in plan.done:
-            board.say(f"{name_of(key)}: done before, kept")
+            say(f"{name_of(key)}: done before, kept")
         if plan.jobs:
-            board.say(
+            later = [variant.name for wave in waves[place + 1 :] for variant in wave]
+            then = f"; then {', '.join(later)}" if later else ""
+            say(
                 f"{len(plan.jobs)} jobs to train, {len(plan.done)} done before; "
-                f"{request.workers} at a time, {threads} threads each"
+                f"{request.workers} at a time, {threads} threads each{then}"
             )
         run = run_jobs(
-            plan.jobs,
-            workers=request.workers,
-            deadline=deadline,
-            hooks=_hooks(board, len(plan.jobs)),
+            plan.jobs, workers=request.workers, deadline=deadline, hooks=_hooks(board, plan.jobs)
         )
-        raise_failures(run)
+        failed += run.failed
+        broken |= {key.variant for key, _ in run.failed}
         if run.stopped:
             break
+    raise_failures(failed)
     return FoldSummary((build_summary(prepared, variants, run),), complete=not run.stopped)
 
 
@@ -74,7 +82,7 @@ def include_bases(
     prepared: Prepared,
     request: FoldRequest,
     variants: Sequence[Variant],
-    say: Callable[[str], None],
+    say: Say,
 ) -> tuple[Variant, ...]:
     """Add what the variants build on where a fold of it has no result yet."""
     competition = prepared.competition
@@ -118,6 +126,25 @@ def order_in_waves(
     return waves
 
 
+def _without_broken(
+    profile: Profile,
+    request: FoldRequest,
+    wave: Sequence[Variant],
+    broken: set[str],
+    say: Say,
+) -> list[Variant]:
+    """Leave out variants that build on a broken one; they are broken with it."""
+    kept = []
+    for variant in wave:
+        lost = broken & set(name_bases(profile, request, variant).values())
+        if lost:
+            say(f"{variant.name}: not begun, as {min(lost)} failed, on which it builds")
+            broken.add(variant.name)
+        else:
+            kept.append(variant)
+    return kept
+
+
 def name_of(key: ResultKey) -> str:
     """Write a job's name for a person.
 
@@ -139,13 +166,33 @@ def build_summary(prepared: Prepared, variants: Sequence[Variant], run: FoldRun)
     return replace(standings, notes=(*standings.notes, note))
 
 
-def _hooks(board: ProgressBoard, total: int) -> FoldHooks:
+def _say_once(say: Say) -> Say:
+    """Say a line only the first time: variants share formats and encoders."""
+    said: set[str] = set()
+
+    def say_new(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    return say_new
+
+
+def _work_in(spec: JobSpec) -> float:
+    """Return how much work a job is against others: the rows that pass, fewer if linear."""
+    epochs = LINEAR_EPOCHS if spec.variant.learner == LINEAR else spec.variant.train.epochs
+    return len(spec.rows.train_rows) * epochs
+
+
+def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
     done = 0
+    to_go = TimeToGo({spec.key: _work_in(spec) for spec in jobs})
 
     def started(spec: JobSpec) -> None:
         board.update(name_of(spec.key), 0.0, "starting")
 
     def progress(spec: JobSpec, at: Progress) -> None:
+        to_go.note(spec.key, at.step / at.steps)
         text = f"{at.rows_per_s:.0f} rows/s, loss {at.loss:.3f}, {format_seconds(at.eta_s)} left"
         board.update(name_of(spec.key), at.step / at.steps, text)
 
@@ -158,12 +205,17 @@ def _hooks(board: ProgressBoard, total: int) -> FoldHooks:
         done += 1
         board.close(name_of(spec.key))
         if outcome.micro_f1 is None:
-            board.say(f"[{done}/{total}] {name_of(spec.key)}: done by another process")
+            to_go.note(spec.key, 1.0)
+            board.say(f"[{done}/{len(jobs)}] {name_of(spec.key)}: done by another process")
             return
+        to_go.note(spec.key, 0.0)
+        to_go.note(spec.key, 1.0)
+        left = to_go.seconds()
+        rest = f"; about {format_seconds(left)} for the rest" if left else ""
         board.say(
-            f"[{done}/{total}] {name_of(spec.key)}: micro-F1 {100 * outcome.micro_f1:.2f}, "
+            f"[{done}/{len(jobs)}] {name_of(spec.key)}: micro-F1 {100 * outcome.micro_f1:.2f}, "
             f"AUPRC {100 * (outcome.auprc or 0):.2f}, {outcome.rows_per_s:.0f} rows/s, "
-            f"{format_seconds(outcome.seconds)}"
+            f"{format_seconds(outcome.seconds)}{rest}"
         )
         for warning in outcome.warnings:
             board.say(f"  warning: {warning}")

@@ -199,8 +199,8 @@ def tokenize_pool(settled: Settled, say: Say) -> dict[str, Path]:
         )
         if made.cut:
             say(
-                f"{variant.name}: {made.cut} of {len(made)} {name} rows are longer than "
-                f"{variant.max_tokens} tokens and were cut to a window around their entities"
+                f"{made.cut} of {len(made)} {name} rows are longer than {variant.max_tokens} "
+                f"tokens as {variant.format} and were cut to a window around their entities"
             )
     return folders
 

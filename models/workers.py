@@ -265,14 +265,14 @@ def _choose_gpu(slot: int) -> None:
         torch.cuda.set_device(slot % torch.cuda.device_count())
 
 
-def raise_failures(run: FoldRun) -> None:
+def raise_failures(failed: Sequence[tuple[ResultKey, str]]) -> None:
     """Raise one error for all failed jobs, each reason once.
 
     Raises:
         TrainingError: a job failed.
     """
     reasons: dict[str, list[str]] = {}
-    for key, reason in run.failed:
+    for key, reason in failed:
         reasons.setdefault(reason, []).append(f"{key.variant} s{key.seed} f{key.fold}")
     if reasons:
         raise TrainingError(

@@ -13,7 +13,8 @@ from competition.blend_report import run_blend
 from competition.errors import PredictionsError, TrainingError, UsageError, VariantError
 from competition.folds import Prepared
 from competition.predictions import AVERAGE, ResultKey, Store
-from models.fold import include_bases, order_in_waves
+from competition.progress import ProgressBoard
+from models.fold import include_bases, order_in_waves, run_fold
 from models.job import FACTS_FILE, WEIGHTS_FILE, run_job
 from models.jobs import plan_jobs
 from models.predict import PredictRequest, run_predict
@@ -163,6 +164,28 @@ def test_what_a_variant_builds_on_is_trained_first_where_it_has_no_result(
         train_base(prepared, quiet_watch, fold=fold, name="typed-punct")
         left = include_bases(prepared, request, asked, said.append)
         assert left == (both if fold == 0 else asked)
+
+
+def test_what_fails_takes_only_what_builds_on_it_along(
+    prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, next_ = tmp_path / "bad.toml", tmp_path / "next.toml"
+    bad.write_text(
+        'base = "typed-punct"\nwhy = "its loss is no number"\n[train]\nlr = 1e30\n'
+        "[scratch]\nlayers = 1\nhidden = 32\nheads = 1\nfeed_forward = 32\nvocabulary = 400\n"
+    )
+    next_.write_text('base = "typed-punct"\nwhy = "next"\nstart_from = "bad"\n')
+    names = (str(next_), str(bad), "tfidf-linear")
+    competition = prepared.competition
+    with (
+        ProgressBoard(live=False) as board,
+        pytest.raises(TrainingError, match=r"^bad s42 f0: .*loss became"),
+    ):
+        run_fold(competition, FoldRequest(variants=names, folds=(0,), threads=1), board)
+    said = capsys.readouterr().err
+    assert "1 jobs to train, 0 done before; 1 at a time, 1 threads each; then next, tfidf" in said
+    assert "next: not begun, as bad failed, on which it builds" in said
+    assert Store(competition.oof_dir, competition.profile.labels).variants() == ["tfidf-linear"]
 
 
 def test_variants_that_build_on_each_other_are_refused(prepared: Prepared) -> None:
