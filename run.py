@@ -6,8 +6,11 @@ Heavy libraries are imported inside the commands that need them, so that help an
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,6 +33,8 @@ app = typer.Typer(
 )
 
 INCOMPLETE_EXIT = 3
+PROPOSED_COMMAND = re.compile(r"python run\.py [a-z]+\b")
+_context: list[str] = []  # what the command line says of the competition
 
 CompetitionOption = Annotated[
     str | None,
@@ -40,7 +45,6 @@ LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Sample about N train rows; for trying out.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")]
-VariantsArgument = Annotated[list[str] | None, typer.Argument(metavar="[VARIANT]...")]
 
 
 @app.command()
@@ -78,7 +82,9 @@ def show(
         str | None, typer.Option("--ids", help="These row ids, comma-separated.")
     ] = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help="As in fold.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in fold.")
+    ] = None,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
@@ -93,7 +99,10 @@ def show(
 
 @app.command()
 def fold(
-    variants: VariantsArgument = None,
+    variants: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[VARIANT]...", help="Names or .toml files; unset: the profile's."),
+    ] = None,
     folds: Annotated[str | None, typer.Option("--folds", help="Only these, such as 0,1.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Such as 42,43.")] = None,
     encoder: Annotated[
@@ -114,7 +123,11 @@ def fold(
         str | None, typer.Option("--as", help="Name of the variant that --set/--encoder make.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results of another recipe.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace results of another recipe; train again where no weights are kept.",
+        ),
     ] = False,
     no_checkpoints: Annotated[
         bool, typer.Option("--no-checkpoints", help="Do not keep the trained weights.")
@@ -271,11 +284,16 @@ def import_(
 
 @app.command()
 def blend(
-    variants: VariantsArgument = None,
+    variants: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[VARIANT]...", help="What to blend; unset: every complete variant."
+        ),
+    ] = None,
     trials: Annotated[int, typer.Option("--trials", min=0, help="Optuna trials.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the search.")] = 0,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the submission; unset: of the blend.")
+        str | None, typer.Option("--name", help="Name of the submission; unset: blend-<hash>.")
     ] = None,
     objective: Annotated[
         Literal["micro-f1", "auprc", "both"],
@@ -379,7 +397,8 @@ def tune(
         typer.Option("--storage", help="A journal file, or postgresql://… for several machines."),
     ] = None,
     study: Annotated[
-        str | None, typer.Option("--study", help="Name of the study; unset: of what it searches.")
+        str | None,
+        typer.Option("--study", help="Name of the study; unset: made from what it searches."),
     ] = None,
     dead_after: Annotated[
         str, typer.Option("--dead-after", help="Silence of a machine on PostgreSQL, such as 2m.")
@@ -474,7 +493,10 @@ def submit(
         str | None,
         typer.Option("--to", help="kaggle, aistages, evalai, http, folder or local."),
     ] = None,
-    folder: Annotated[Path | None, typer.Option("--folder", help="Where 'folder' puts it.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Where 'folder' puts it; unset: submissions/…/outbox."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, show, send nothing.")] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until it is scored; also of a file sent before.")
@@ -491,11 +513,7 @@ def submit(
     from competition.upload.send import submit as send
     from competition.upload.waiting import WAIT_LIMIT_S
 
-    named = ("--competition", competition) if competition is not None else ()
-    placed = ("--data", str(data)) if data is not None else ()
-    options = SubmitOptions(
-        to, folder, dry_run=dry_run, resend=resend, wait=wait, context=(*named, *placed)
-    )
+    options = SubmitOptions(to, folder, dry_run=dry_run, resend=resend, wait=wait)
     resolved = _resolve(competition, data, limit)
     with ProgressBoard() as board:
         report = send(
@@ -557,15 +575,25 @@ def _resolve(competition: str | None, data: Path | None, limit: int | None) -> C
     """Decide which competition is meant and say so, on the error stream, before anything else."""
     from competition.profile import resolve_competition
 
+    said = {"--competition": competition, "--data": data, "--limit": limit}
+    _context[:] = [str(word) for pair in said.items() if pair[1] is not None for word in pair]
     resolved = resolve_competition(competition, data, limit)
     print(resolved.headline, file=sys.stderr, flush=True)
     return resolved
 
 
+def _in_context(text: str) -> str:
+    """Let the commands that a text proposes mean the same competition, data and sample."""
+    return PROPOSED_COMMAND.sub(
+        lambda found: " ".join([found[0], *map(shlex.quote, _context)]), text
+    )
+
+
 def _print(tables: Iterable[Table], as_json: bool) -> None:
     from competition.console import print_tables
 
-    print_tables(list(tables), as_json=as_json)
+    spoken = [replace(each, notes=tuple(map(_in_context, each.notes))) for each in tables]
+    print_tables(spoken, as_json=as_json)
 
 
 def _now() -> datetime:
@@ -604,7 +632,7 @@ def main() -> None:
     try:
         app()
     except HarnessError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_in_context(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         known = explain_os_error(error)

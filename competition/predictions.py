@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from competition.errors import FoldsError, PredictionsError, UsageError
-from competition.results import Header, Ids, Probs, Result, ResultKey, Store
+from competition.results import Header, Ids, Probs, Result, ResultKey, Store, advise_training
 
 if TYPE_CHECKING:
     from competition.folds import Prepared
@@ -121,7 +121,7 @@ def read_member(
     complete = [seed for seed, folds in missing.items() if not folds]
     if not complete:
         lacking = "; ".join(f"seed {seed} lacks folds {_list(f)}" for seed, f in missing.items())
-        raise PredictionsError(f"{variant}: {lacking}; run: python run.py fold {variant}")
+        raise PredictionsError(f"{variant}: {lacking}; {advise_training(variant)}")
     used = complete if seeds is None else [seed for seed in complete if seed in seeds]
     answers = find_answered_rows(header, prepared, variant)
     per_seed = [_read_seed(store, header, seed, prepared, answers) for seed in used]
@@ -248,14 +248,14 @@ def advise_redo(header: Header) -> str:
     name = header.key.variant
     if header.variant.get("imported"):
         return f"run: python run.py import FILE --as {name} (it was {header.variant.get('why')})"
-    return f"run: python run.py fold {name} --overwrite"
+    return advise_training(name, "--overwrite")
 
 
 def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
     """Return the header that all files of a variant share, seed, fold and fingerprint aside."""
     keys = store.keys(variant)
     if not keys:
-        raise PredictionsError(f"{variant} has no results; run: python run.py fold {variant}")
+        raise PredictionsError(f"{variant} has no results; {advise_training(variant)}")
     headers = [store.read_header(key) for key in keys]
     first = headers[0]
     assert first is not None
@@ -295,8 +295,7 @@ def find_answered_rows(header: Header, prepared: Prepared, variant: str) -> tupl
     if header.routes_hash != routes.hash:
         raise PredictionsError(
             f"{variant} was made with other routes than those in"
-            f" {prepared.competition.oof_dir / 'routes'};"
-            f" run: python run.py fold {variant} --overwrite"
+            f" {prepared.competition.oof_dir / 'routes'}; {advise_redo(header)}"
         )
     return routes.train == part, routes.test == part
 

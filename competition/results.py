@@ -158,7 +158,7 @@ class Store:
         """
         path = self.path(key)
         if not path.is_file():
-            raise PredictionsError(f"{path} does not exist; run: python run.py fold {key.variant}")
+            raise PredictionsError(f"{path} does not exist; {advise_training(key.variant)}")
         result = read_result(path)
         self._check_belongs(result, key, path)
         return result
@@ -200,7 +200,27 @@ class Store:
 
 def _redo(path: Path) -> str:
     """Say how a file that cannot be used is made again."""
-    return f"delete it and run: python run.py fold {path.parent.name}"
+    return f"delete it; {advise_training(path.parent.name)}"
+
+
+def advise_training(name: str, *options: str) -> str:
+    """Say how a variant's results come to be, or come to be again with an option.
+
+    A name with ``@`` is no variant's own: an encoder or settings of the command line stand in it.
+
+    >>> advise_training("rbert", "--overwrite")
+    'run: python run.py fold rbert --overwrite'
+    >>> advise_training("rbert@ko-mini")
+    'run the command that trains it, python run.py fold rbert with its --encoder or --set'
+    """
+    variant, is_derived, _ = name.partition("@")
+    if not is_derived:
+        return f"run: {' '.join(('python run.py fold', variant, *options))}"
+    more = f", and {' '.join(options)}" if options else ""
+    return (
+        f"run the command that trains it, python run.py fold {variant} with its --encoder or "
+        f"--set{more}"
+    )
 
 
 @contextmanager

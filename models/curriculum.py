@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from models.settings import CurriculumSettings
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 TIES = 2**32 - 1
 """Stands where an epoch's number stands in a seed. A missing last part would read as epoch 0."""
@@ -71,14 +71,31 @@ def rank_by_difficulty(difficulty: Floats, *, seed: int, fold: int) -> Ints:
     return order
 
 
+def rank_within_labels(difficulty: Floats, label_ids: Ints) -> npt.NDArray[np.float64]:
+    """Return how hard each row is among those of its label, (n,) float64 in (0, 1).
+
+    The easiest share then has the labels of all rows: rare labels, hard as such, do not wait.
+
+    >>> rank_within_labels(np.array([0.1, 0.9, 0.2, 0.95]), np.array([0, 1, 0, 1])).tolist()
+    [0.25, 0.25, 0.75, 0.75]
+    """
+    ranks = np.empty(len(difficulty), dtype=np.float64)
+    for label in np.unique(label_ids):
+        rows = np.flatnonzero(label_ids == label)
+        ranks[rows[np.argsort(difficulty[rows], kind="stable")]] = (
+            np.arange(len(rows)) + 0.5
+        ) / len(rows)
+    return ranks
+
+
 def plan_curriculum_epoch(
     order: Ints, lengths: Ints, pace: Pace, epoch: int, generator: np.random.Generator
 ) -> list[Ints]:
     """Cut one epoch into optimiser steps whose rows are among the easiest at their time.
 
     A pool of ``bucket_steps`` steps draws from the share that its first step may see, so that
-    sorting the pool by length and shuffling its steps shows no row too early. Rows are drawn
-    without repetition until every row of the share was shown in the pool.
+    sorting the pool by length and shuffling its steps shows no row too early. Rows that the epoch
+    has shown least go first, so that hard ones do not lose it to easy ones shown twice.
 
     Args:
         order: (n,) places from easy to hard.
@@ -91,11 +108,12 @@ def plan_curriculum_epoch(
         S arrays of places, as many and, the last step apart, as large as those of a plain epoch.
 
     Source: Platanios et al. 2019, arXiv 1903.09848, algorithm 1; changed: pools in place of
-    single batches, and no repetition inside a pool.
+    single batches, and a row comes again only when all of the share were shown as often.
     """
     total = len(order)
     steps_per_epoch = math.ceil(total / pace.batch_rows)
     planned: list[Ints] = []
+    shown = np.zeros(total, dtype=np.int64)
     for first in range(0, steps_per_epoch, pace.bucket_steps):
         competence = measure_competence(
             epoch * steps_per_epoch + first, pace.total_steps, pace.settings
@@ -103,14 +121,18 @@ def plan_curriculum_epoch(
         easiest = order[: max(1, round(competence * total))]
         stop = min(first + pace.bucket_steps, steps_per_epoch)
         size = min(stop * pace.batch_rows, total) - first * pace.batch_rows
-        rows = _draw(easiest, size, generator)
+        rows = _draw_least_shown(easiest, size, shown, generator)
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         steps = [rows[at : at + pace.batch_rows] for at in range(0, size, pace.batch_rows)]
         planned += [steps[i] for i in generator.permutation(len(steps))]
     return planned
 
 
-def _draw(rows: Ints, size: int, generator: np.random.Generator) -> Ints:
-    """Draw ``size`` rows; none is drawn again before all were."""
-    rounds = [generator.permutation(rows) for _ in range(math.ceil(size / len(rows)))]
-    return np.concatenate(rounds)[:size]
+def _draw_least_shown(rows: Ints, size: int, shown: Ints, generator: np.random.Generator) -> Ints:
+    """Draw ``size`` rows, those shown least first, and count them in ``shown`` (n,)."""
+    drawn: list[Ints] = []
+    for first in range(0, size, len(rows)):
+        by_need = rows[np.lexsort((generator.random(len(rows)), shown[rows]))]
+        drawn.append(by_need[: size - first])
+        shown[drawn[-1]] += 1
+    return np.concatenate(drawn)

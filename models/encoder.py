@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from competition.errors import EncoderError
-from models.heads import HEADS, Positions
+from models.fresh import draw_new_tokens, take_mask_layer
+from models.heads import HEADS, MaskHead, Positions
 from models.roles import RoleEmbedding
 from models.sources import EncoderSource
 from models.variant import Variant
@@ -109,8 +110,10 @@ def build_model(
             encoder = AutoModel.from_config(config, **options)
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"{source.name}: the weights cannot be loaded: {error}") from error
-    if vocabulary > encoder.get_input_embeddings().num_embeddings:
-        encoder.resize_token_embeddings(vocabulary)
+    known = encoder.get_input_embeddings().num_embeddings
+    if vocabulary > known:
+        encoder.resize_token_embeddings(vocabulary, mean_resizing=False)
+        draw_new_tokens(encoder.get_input_embeddings().weight, known)
     if variant.run.gradient_checkpointing:
         encoder.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False}
@@ -118,9 +121,28 @@ def build_model(
     head = HEADS[variant.head](
         config.hidden_size, labels, variant.train.head_dropout, variant.regularise.dropout_samples
     )
+    if isinstance(head, MaskHead) and source.has_weights:
+        _begin_as_guessing_words(head, source, config, variant, options)
     # drawn last: encoder and head begin as they do without it
     roles = RoleEmbedding(encoder.get_input_embeddings()) if variant.entity_embedding else None
     return RelationModel(encoder, head, labels, roles)
+
+
+def _begin_as_guessing_words(
+    head: MaskHead, source: EncoderSource, config: Any, variant: Variant, options: dict[str, Any]
+) -> None:
+    """Give the mask head the layer with which the encoder guessed words; random if it has none."""
+    from transformers import AutoModelForMaskedLM
+
+    with suppress(ValueError):  # a kind of encoder that guesses no words
+        masked, absent = load_weights(
+            AutoModelForMaskedLM,
+            source,
+            bin_weights=variant.run.bin_weights,
+            config=config,
+            **options,
+        )
+        take_mask_layer(head, masked, absent)
 
 
 def load_weights(
@@ -187,7 +209,11 @@ def parameter_depth(name: str, layers: int) -> int:
     6
     >>> parameter_depth("head.out.weight", 6), parameter_depth("encoder.final_norm.weight", 6)
     (7, 7)
+    >>> parameter_depth("head.layers.0.forwards.weight_hh_l0", 6)
+    7
     """
+    if not name.startswith("encoder."):
+        return layers + 1
     inside = re.search(r"\.(?:layer|layers|h)\.(\d+)\.", name)
     if inside:
         return 1 + int(inside.group(1))

@@ -17,6 +17,8 @@ from competition.errors import VariantError
 from models.settings import FormatSettings
 
 RESULT_VERSION = 1
+HEAD_VERSIONS = {"bilstm": 2}
+"""Heads whose code changed alone since their first results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def drop_out(dropout: nn.Dropout, features: Tensor, samples: int) -> Tensor:
     What follows is linear, so the mean of what goes in gives the mean of the logits.
 
     Source: Inoue 2019, arXiv 1905.09788, section 3; theirs averages the losses of the samples, here
-    their logits are averaged, as competitors do.
+    their logits are averaged, as competitors do, for which their rates of dropout are higher.
     """
     if samples == 1 or not dropout.training:
         dropped: Tensor = dropout(features)
@@ -179,7 +181,8 @@ class MaskHead(nn.Module):
     The encoder learned to write at [MASK] what the sentence asks for; here that is the relation.
 
     Source: Devlin et al. 2019, arXiv 1810.04805, for the layer (their released code): linear, GELU,
-    layer norm. Its output goes to labels instead of to the vocabulary.
+    layer norm. Its output goes to labels instead of to the vocabulary. Where the checkpoint has
+    that layer, ``models.fresh`` begins with it.
     """
 
     def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
@@ -232,11 +235,25 @@ class _Both(nn.Module):
         super().__init__()
         self.forwards = nn.LSTM(width, hidden, batch_first=True)
         self.backwards = nn.LSTM(width, hidden, batch_first=True)
+        for reader in (self.forwards, self.backwards):
+            _remember_at_first(reader)
 
     def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states (B, T, H) of both, each in the order in which it read."""
         backwards, _ = self.backwards(reverse_rows(states, lengths))
         return self.forwards(states)[0], backwards
+
+
+def _remember_at_first(reader: nn.LSTM) -> None:
+    """Let the forget gate begin open: shut half-way, it halves what was read at every token.
+
+    Source: Jozefowicz et al. 2015, An Empirical Exploration of Recurrent Network Architectures,
+    section 2.2: a bias of 1.
+    """
+    forget = slice(reader.hidden_size, 2 * reader.hidden_size)  # of input, forget, cell, output
+    with torch.no_grad():
+        reader.get_parameter("bias_ih_l0")[forget] = 1.0
+        reader.get_parameter("bias_hh_l0")[forget] = 0.0
 
 
 def reverse_rows(states: Tensor, lengths: Tensor) -> Tensor:

@@ -155,8 +155,7 @@ def make_adapted_encoder(
 
     request = PretrainRequest(encoder=source.name, threads=threads)
     texts = read_texts(competition, request, say)
-    settings = resolve_settings(request) if source.has_weights else PretrainSettings(lr=1e-3)
-    settings = settings.model_copy(update={"run": run})
+    settings = resolve_settings(request).model_copy(update={"run": run})
     made_from = {
         "encoder": source.identity,
         "texts": [text.hash for text in texts],

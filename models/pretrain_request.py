@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from competition.errors import UsageError
 from models.settings import RunSettings, ScratchSettings
+from models.sources import MINI, PRETRAINED, find_kind
+from models.variant import SCRATCH
 
 
 class PretrainSettings(BaseModel):
@@ -71,8 +73,12 @@ SIZES: dict[str, Size] = {
         {"lr": 8e-4, "batch_sequences": 256, "warmup_steps": 1000},
     ),
 }
-ADAPTING: dict[str, Any] = {"lr": 1e-4, "batch_sequences": 32, "mask_rate": 0.15}
-"""What suits an encoder that has learnt before."""
+ADAPTING: dict[str, dict[str, Any]] = {
+    PRETRAINED: {"lr": 5e-5, "batch_sequences": 32, "mask_rate": 0.15},
+    MINI: {"lr": 5e-4, "batch_sequences": 32, "mask_rate": 0.15},
+    SCRATCH: {"lr": 1e-3},
+}
+"""What suits an encoder by its kind; all but ``scratch`` have learnt before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +210,11 @@ def resolve_settings(request: PretrainRequest) -> PretrainSettings:
         )
     if request.size is not None and request.size not in SIZES:
         raise UsageError(f"--size {request.size!r}: choose one of {', '.join(SIZES)}")
-    tree: dict[str, Any] = dict(SIZES[request.size].settings if request.size else ADAPTING)
+    if request.size is not None:
+        tree = dict(SIZES[request.size].settings)
+    else:
+        assert request.encoder is not None
+        tree = dict(ADAPTING[find_kind(request.encoder)])
     for key, value in request.overrides:
         group, dot, leaf = key.partition(".")
         if not dot:

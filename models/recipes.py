@@ -22,6 +22,7 @@ from models import (
     encoder,
     extra,
     formats,
+    fresh,
     heads,
     linear,
     losses,
@@ -66,8 +67,18 @@ def recipe_parts(
         "data": prepared.corpus.hash,
         "folds": prepared.folds.hash,
         "routes": route.hash if route else None,
-        "versions": {room.__name__: room.RESULT_VERSION for room in rooms_of(variant)},
+        "versions": {
+            **{room.__name__: room.RESULT_VERSION for room in rooms_of(variant)},
+            **_head_version(variant),
+        },
     }
+
+
+def _head_version(variant: Variant) -> dict[str, int]:
+    """Return the version of a head that changed alone; ``heads`` enters with every network."""
+    if variant.learner == LINEAR or variant.head not in heads.HEAD_VERSIONS:
+        return {}
+    return {f"{heads.__name__}.{variant.head}": heads.HEAD_VERSIONS[variant.head]}
 
 
 def rooms_of(variant: Variant) -> Iterator[ModuleType]:
@@ -93,4 +104,6 @@ def rooms_of(variant: Variant) -> Iterator[ModuleType]:
     if variant.learner != LINEAR:
         used[linear] = by_difficulty
         used[particles] = FORMATS[variant.format].prompt is not None
+        new_tokens = FORMATS[variant.format].new_tokens(("PER",), variant.formatting)
+        used[fresh] = bool(new_tokens) or variant.head in heads.READS_PROMPT
     yield from (room for room, is_used in used.items() if is_used)

@@ -45,6 +45,10 @@ def resolve_all(profile: Profile, request: FoldRequest) -> tuple[Variant, ...]:
         UsageError, VariantError: a name, a setting, or two variants of one name.
     """
     names = request.variants or tuple(profile.defaults.variants)
+    if not names:
+        raise UsageError(
+            "the profile has no defaults.variants; name some: python run.py fold VARIANT"
+        )
     if request.save_as and len(names) > 1:
         raise UsageError("--as names one variant; name one variant to train, or leave --as out")
     overrides = list(request.overrides)

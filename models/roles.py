@@ -7,13 +7,12 @@ Legend: B batch, T tokens, E width of the encoder's token embeddings.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from models.batches import role_ids
 from models.heads import Positions
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 OUTSIDE, N_ROLES = 0, 3
 
@@ -21,15 +20,15 @@ OUTSIDE, N_ROLES = 0, 3
 class RoleEmbedding(nn.Module):
     """Adds a vector per role to token embeddings; the outside's is zero and stays zero.
 
-    New vectors are drawn as widely as the encoder's own tokens are spread. They are named so that
-    ``parameter_depth`` finds them among what is new, which learns at the full rate.
+    All begin at zero: the network begins as it is without them. Vectors drawn as widely as tokens
+    are spread would drown the words that matter most. They are named so that ``parameter_depth``
+    finds them among what is new, which learns at the full rate.
     """
 
     def __init__(self, words: nn.Embedding) -> None:
         super().__init__()
         self.vectors = nn.Embedding(N_ROLES, words.embedding_dim, padding_idx=OUTSIDE)
-        with torch.no_grad():
-            self.vectors.weight[1:] *= words.weight.std()
+        nn.init.zeros_(self.vectors.weight)
 
     def forward(self, embedded: Tensor, positions: Positions) -> Tensor:
         """Return embedded tokens (B, T, E) with each one's role added."""

@@ -16,7 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from models.batches import plan_epoch
-from models.curriculum import Pace, measure_competence, plan_curriculum_epoch, rank_by_difficulty
+from models.curriculum import (
+    Pace,
+    measure_competence,
+    plan_curriculum_epoch,
+    rank_by_difficulty,
+    rank_within_labels,
+)
 from models.settings import CurriculumSettings, SamplingSettings, TrainSettings
 from models.variant import Variant
 
@@ -127,4 +133,4 @@ def _choose_difficulty(settings: CurriculumSettings, facts: PlanFacts) -> Floats
         return facts.lengths.astype(np.float64)
     if facts.difficulty is None:
         raise ValueError("curriculum.by = difficulty needs PlanFacts.difficulty")
-    return facts.difficulty
+    return rank_within_labels(facts.difficulty, facts.label_ids)

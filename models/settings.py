@@ -126,7 +126,9 @@ class RegulariseSettings(Frozen):
 
     r_drop: float = Field(0.0, ge=0, description="weight of the divergence of two dropout passes")
     adversarial: Literal["none", "fgm", "awp"] = "none"
-    adversarial_size: float = Field(0.5, gt=0, description="FGM: norm; AWP: share of the weight")
+    adversarial_size: float = Field(
+        0.5, gt=0, description="share: FGM of a word vector's norm, AWP of a weight's"
+    )
     adversarial_from: float = Field(0.0, ge=0, lt=1, description="share of the steps before it")
     dropout_samples: int = Field(1, ge=1, le=32, description="dropout masks averaged in the head")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="0: the last step's weights are kept")

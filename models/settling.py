@@ -66,7 +66,7 @@ class Settled:
         if not seeds:
             raise UsageError(
                 f"{self.variant.name} builds on {name}, whose fold {key.fold} has no result yet; "
-                f"run it first, or name both: python run.py fold {name} …"
+                "train it first, by its file or by the command that made it with --as"
             )
         seed = key.seed if key.seed in seeds else min(seeds)
         header = self.store.read_header(ResultKey(name, seed, key.fold))

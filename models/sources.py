@@ -22,12 +22,12 @@ HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 IDENTITY_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
 PRETRAINING_FILE = "pretraining.json"  # what ``pretrain`` leaves beside the weights
 BUNDLED_DIR = Path(__file__).parent / "encoders"
-MINI = "mini"
+MINI, PRETRAINED = "mini", "pretrained"
 RECOMMENDED: dict[str, dict[str, Any]] = {
     SCRATCH: {"train.lr": 1e-3, "train.epochs": 5.0},
     MINI: {"train.lr": 1e-3, "train.epochs": 2.0, "train.batch_rows": 16},
 }
-"""By ``scratch`` or the size of which ``pretrain`` made it; measured in docs/experiments.md."""
+"""By kind of encoder; measured in docs/experiments.md."""
 
 
 def list_bundled() -> list[str]:
@@ -39,18 +39,26 @@ def recommended_settings(encoder: str) -> dict[str, Any]:
     """Return the settings that suit an encoder's kind where neither profile nor variant names any.
 
     Dotted keys of ``Variant``. Small encoders, and those trained from random weights, need a far
-    higher rate than what hubs offer; the size of one that ``pretrain`` left stands in its folder.
+    higher rate than what hubs offer.
+    """
+    return dict(RECOMMENDED.get(find_kind(encoder), {}))
+
+
+def find_kind(encoder: str) -> str:
+    """Say which settings suit an encoder: ``scratch``, ``mini``, or ``pretrained`` as hubs' are.
+
+    The size of one that ``pretrain`` left stands in its folder.
     """
     if encoder == SCRATCH:
-        return dict(RECOMMENDED[SCRATCH])
+        return SCRATCH
     facts_path = _find_folder(encoder) / PRETRAINING_FILE
     if not facts_path.is_file():
-        return {}
+        return PRETRAINED
     facts = json.loads(facts_path.read_text(encoding="utf-8"))
     began_with = facts.get("size") or facts.get("from")
     if began_with in list_bundled():
-        return recommended_settings(began_with)
-    return dict(RECOMMENDED.get(began_with, {}))
+        return find_kind(began_with)
+    return began_with if began_with in RECOMMENDED else PRETRAINED
 
 
 def _find_folder(encoder: str) -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from competition.errors import UsageError, VariantError
+from models.sources import MINI, PRETRAINED, find_kind
 from models.variant import LINEAR, OUTSIDE_FINGERPRINT, SCRATCH, Variant, parse_override
 
 if TYPE_CHECKING:
@@ -26,12 +27,19 @@ UNSEARCHABLE = {
     "learner": "tune one learner at a time",
 }
 DEFAULT_SPACES = {
-    "pretrained": (
+    PRETRAINED: (
         "train.lr=8e-6..8e-5:log",
         "train.epochs=2..5",
         "train.batch_rows=16|32|64",
         "train.layer_decay=0.8..1.0",
         "train.warmup_frac=0.0..0.2",
+        "train.label_smoothing=0.0..0.2",
+    ),
+    MINI: (
+        "train.lr=3e-4..3e-3:log",
+        "train.epochs=1..4",
+        "train.batch_rows=8|16|32",
+        "train.head_dropout=0.0..0.4",
         "train.label_smoothing=0.0..0.2",
     ),
     SCRATCH: (
@@ -206,8 +214,7 @@ def choose_space(texts: Sequence[str], variant: Variant) -> tuple[Dimension, ...
     Raises:
         UsageError: a text that cannot be read, or a key named twice.
     """
-    kind = SCRATCH if variant.encoder == SCRATCH else "pretrained"
-    kind = LINEAR if variant.learner == LINEAR else kind
+    kind = LINEAR if variant.learner == LINEAR else find_kind(variant.encoder)
     space = tuple(map(parse_dimension, texts or DEFAULT_SPACES[kind]))
     keys = [dimension.key for dimension in space]
     twice = [key for key in keys if keys.count(key) > 1]

@@ -20,7 +20,7 @@ from models.heads import Positions
 from models.losses import Objective, symmetric_divergence
 from models.settings import RegulariseSettings
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,21 +157,26 @@ def _doubled(part: StepPart) -> StepPart:
 
 
 def aim_fgm(model: Any, size: float) -> list[Aim]:
-    """Aim at the table of word embeddings, by the distance ``size``.
+    """Aim at the table of word embeddings, by ``size`` times the norm of a typical word's vector.
 
     Source: Miyato et al. 2017, arXiv 1605.07725, section 3; theirs moves each row's own
     normalised embeddings, here the table of them is moved once for the whole step.
     """
-    return [(model.encoder.get_input_embeddings().weight, size)]
+    table = model.encoder.get_input_embeddings().weight
+    typical = torch.linalg.vector_norm(table.detach()) / len(table) ** 0.5
+    return [(table, size * typical)]
 
 
 def aim_awp(model: Any, size: float) -> list[Aim]:
-    """Aim at every weight matrix, by ``size`` times its own norm.
+    """Aim at every weight matrix but the table of words, by ``size`` times its own norm.
+
+    Of the table only the step's own words would move, all of them by what is meant for the whole.
 
     Source: Wu et al. 2020, arXiv 2004.05884, section 4, with one step of the inner loop and
     inputs that stay; biases and norms stay too, as in their code.
     """
-    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    table = model.encoder.get_input_embeddings().weight
+    matrices = [each for each in model.parameters() if each.ndim > 1 and each is not table]
     return [(weight, size * torch.linalg.vector_norm(weight.detach())) for weight in matrices]
 
 

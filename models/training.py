@@ -89,7 +89,8 @@ def fit_fold(
     Raises:
         TrainingError: the loss is not a number, or there is nothing to train on.
     """
-    settings = variant.train
+    rate = variant.train.lr * variant.start_rate
+    settings = variant.train.model_copy(update={"lr": rate})
     n_rows = len(inputs.train_rows)
     if n_rows == 0:
         raise TrainingError(f"{variant.name}: fold {task.fold} has no training rows")

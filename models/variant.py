@@ -59,6 +59,7 @@ SINCE_FIRST_RESULTS = frozenset(
         "extra_overlap",
         "pseudo",
         "start_from",
+        "start_rate",
         "pretrain",
         "linear",
     }
@@ -78,6 +79,7 @@ class Variant(Frozen):
     encoder: str = Field(min_length=1)
     pretrain: Literal["none", "tapt"] = "none"
     start_from: str | None = Field(None, description="variant whose weights of the fold begin it")
+    start_rate: float = Field(1.0, gt=0, le=1, description="share of train.lr after start_from")
     format: str = "typed-punct"
     formatting: FormatSettings = FormatSettings()
     entity_embedding: bool = False
@@ -149,6 +151,7 @@ class Variant(Frozen):
             "scratch": (self.encoder != SCRATCH, f"encoder = {SCRATCH!r}"),
             "linear": (not by_difficulty, "curriculum.by = 'difficulty'"),
             "extra_overlap": (self.extra_train is None, "extra_train"),
+            "start_rate": (self.start_from is None, "start_from"),
         }
 
     def explain_idle(self, key: str) -> str | None:
@@ -190,6 +193,11 @@ class Variant(Frozen):
             raise ValueError(
                 f"regularise.adversarial_size is a share of each weight's norm for awp, at most "
                 f"{MOST_AWP}; try 0.005"
+            )
+        if self.loss == "focal" and self.train.label_smoothing > 0:
+            raise ValueError(
+                "focal loss wants rows to be sure and label smoothing never lets them; set "
+                "train.label_smoothing = 0"
             )
         if self.extra_train and self.route:
             raise ValueError("extra_train has no routes; take a variant that answers for all rows")

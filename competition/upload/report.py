@@ -16,8 +16,7 @@ class SubmitReport:
     """What was done, or with ``outcome`` None what would be; scores in [0, 1].
 
     ``is_pending``: the platform has the file and will score it, but has not yet. ``file`` is the
-    path that was given or found, None when it is gone; ``context`` is what the command line said
-    of the competition, as ``--competition NAME``.
+    path that was given or found, None when it is gone.
     """
 
     name: str
@@ -34,13 +33,12 @@ class SubmitReport:
     is_pending: bool = False
     notes: tuple[str, ...] = ()
     file: Path | None = None
-    context: tuple[str, ...] = ()
 
     @property
     def wait_command(self) -> str:
         """Return the command that asks for the score of these bytes, and sends nothing."""
         file = () if self.file is None else (str(self.file),)
-        words = ("submit", *file, "--to", self.target, *self.context, "--wait")
+        words = ("submit", *file, "--to", self.target, "--wait")
         return shlex.join(("python", "run.py", *words))
 
 

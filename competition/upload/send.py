@@ -65,17 +65,13 @@ DEMO_TARGETS = ("folder", "local")
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """What the command line says: where to send, and how far to go.
-
-    ``context`` is how it names the competition, repeated in the commands that are proposed.
-    """
+    """What the command line says: where to send, and how far to go."""
 
     target: str | None = None
     folder: Path | None = None
     dry_run: bool = False
     resend: bool = False
     wait: bool = False
-    context: tuple[str, ...] = ()
 
 
 def submit(
@@ -173,7 +169,6 @@ class _Job:
             quota_left=None if isinstance(target, Rationed) else self._count_left(),
             notes=(*remarks, *self._warn(), *earlier),
             file=submission.path,
-            context=self.options.context,
         )
 
     def run(self, file: Path | None) -> _Told:
@@ -326,7 +321,6 @@ class _Job:
             is_pending=self.attempts.is_open(entry),
             notes=notes,
             file=find_file(competition, entry) if submission is None else submission.path,
-            context=self.options.context,
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from competition.blend_report import run_blend
@@ -142,6 +143,30 @@ def test_variants_are_trained_after_what_they_build_on(prepared: Prepared) -> No
         ["typed-punct"],
         ["short", "bilstm", "pseudo"],
     ]
+
+
+def test_the_rate_after_a_start_is_a_share_of_the_variants_own(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    train_base(prepared, quiet_watch, fold=0)
+    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    found = []
+    for name, rates in (
+        ("share", {"train.lr": 1e-3, "start_rate": 0.25}),
+        ("own", {"train.lr": 2.5e-4}),
+        ("whole", {"train.lr": 1e-3}),
+    ):
+        overrides = (("start_from", "base"), *rates.items())
+        wanted = request_for("typed-punct", overrides=overrides, folds=(0,), save_as=name)
+        (spec,) = plan_jobs(prepared, wanted, print, threads=1).jobs
+        run_job(spec, quiet_watch)
+        found.append(store.read(spec.key).oof_probs)
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+    with pytest.raises(VariantError, match="start_rate does nothing without start_from"):
+        resolve_all(
+            prepared.competition.profile, request_for("bilstm", overrides=(("start_rate", 0.5),))
+        )
 
 
 def test_what_a_variant_builds_on_is_trained_first_where_it_has_no_result(

@@ -13,6 +13,7 @@ from models.curriculum import (
     measure_competence,
     plan_curriculum_epoch,
     rank_by_difficulty,
+    rank_within_labels,
 )
 from models.settings import CurriculumSettings
 
@@ -88,6 +89,26 @@ def test_a_pool_repeats_no_row_before_it_has_shown_them_all() -> None:
     for pool in (plan[:5], plan[5:]):
         counts = np.bincount(np.concatenate(pool), minlength=40)
         assert counts.tolist() == [2] * 10 + [0] * 30
+
+
+@pytest.mark.parametrize(("pace_frac", "once"), [(0.2, 1.0), (0.4, 1.0), (0.5, 0.95)])
+def test_an_epoch_shows_every_row_once(pace_frac: float, once: float) -> None:
+    """Of two epochs the first; only what its last pool may not see yet waits for the second."""
+    settings = CurriculumSettings(by="length", start_competence=0.1, pace_frac=pace_frac)
+    order = np.random.default_rng(4).permutation(1000)
+    pace = Pace(settings, 2 * 125, batch_rows=8, bucket_steps=5)
+    plan = plan_curriculum_epoch(order, np.arange(1000), pace, 0, np.random.default_rng(0))
+    counts = np.bincount(np.concatenate(plan), minlength=1000)
+    assert np.mean(counts == 1) >= once
+    assert counts.max() <= 2
+
+
+def test_ranks_within_labels_let_every_label_begin() -> None:
+    difficulty = np.concatenate([np.linspace(0, 0.3, 90), np.linspace(0.9, 1, 10)])
+    labels = np.repeat([0, 1], [90, 10])
+    easiest = rank_by_difficulty(rank_within_labels(difficulty, labels), seed=0, fold=0)[:20]
+    assert np.bincount(labels[easiest]).tolist() == [18, 2]
+    assert difficulty[easiest[labels[easiest] == 1]].max() == pytest.approx(0.9 + 0.1 / 9)
 
 
 def test_a_pool_is_sorted_by_length() -> None:

@@ -246,3 +246,12 @@ def test_a_head_that_reads_the_mask_needs_a_format_that_has_one() -> None:
     for head in set(HEADS) - {"mask"}:
         for form in FORMATS:
             check_head_fits(head, form)
+
+
+def test_the_lstm_begins_with_its_forget_gates_open() -> None:
+    head = BiLstmHead(HIDDEN, LABELS, 0.0)
+    for name, weight in head.named_parameters():
+        if "bias" in name and name.startswith("layers."):
+            of_gates = weight.detach().reshape(4, -1)
+            assert (of_gates[1] == (1.0 if "_ih_" in name else 0.0)).all()
+            assert of_gates[0].std() > 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from competition.errors import UsageError, VariantError
-from models.sources import recommended_settings
+from models.sources import MINI, PRETRAINED, recommended_settings
 from models.space import (
     DEFAULT_SPACES,
     Choice,
@@ -65,7 +65,8 @@ def test_a_space_is_written_as_it_is_read(texts: tuple[str, ...]) -> None:
 def test_what_suits_the_variant_is_searched_around_what_it_is() -> None:
     """The variant itself must be one of the trials, so that nothing worse is ever found."""
     kinds = {
-        "pretrained": resolve(),
+        PRETRAINED: resolve(),
+        MINI: resolve(encoder="ko-mini", defaults=recommended_settings("ko-mini")),
         SCRATCH: resolve(encoder=SCRATCH, defaults=recommended_settings(SCRATCH)),
         LINEAR: resolve(name="tfidf-linear"),
     }
@@ -88,6 +89,7 @@ def test_what_suits_the_variant_is_searched_around_what_it_is() -> None:
 def test_the_default_spaces_fit() -> None:
     for encoder, name in (
         ("klue/roberta-large", "typed-punct"),
+        ("ko-mini", "typed-punct"),
         (SCRATCH, "typed-punct"),
         ("a", "tfidf-linear"),
     ):

@@ -90,6 +90,7 @@ def test_overrides_need_an_equals_sign() -> None:
     [
         ("tfidf-linear", "train.lr", 1e-3, "does nothing for learner = 'linear'"),
         ("tfidf-linear", "start_from", "typed-punct", "does nothing for learner = 'linear'"),
+        ("typed-punct", "loss", "focal", "label smoothing never lets them"),
         ("typed-punct", "scratch.layers", 2, "without encoder = 'scratch'"),
         ("typed-punct", "linear.most_features", 1024, "without curriculum.by = 'difficulty'"),
         ("typed-punct", "extra_overlap", "leave-out", "without extra_train"),
