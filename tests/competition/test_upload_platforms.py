@@ -677,7 +677,7 @@ def test_the_command_tells_how_it_ended(evening: Evening, monkeypatch: pytest.Mo
     assert call("--wait") == run.INCOMPLETE_EXIT  # of the one that was sent
     evening.see("sent", count=1)
     hint = CliRunner().invoke(run.app, [*command, "--wait", "--json"]).stdout
-    proposed = f"submit {evening.path} --to http --competition {home / 'tiny.toml'} --wait"
+    proposed = f"submit --competition {home / 'tiny.toml'} {evening.path} --to http --wait"
     assert proposed in hint
     (home / "submissions" / "tiny" / "newer.csv").unlink()
     evening.server.settle("finished", public=50)

@@ -186,17 +186,15 @@ def test_nothing_to_wait_for_is_said_before_sending(
     assert not open_ledger(tiny_competition).path.exists()
 
 
-def test_the_command_that_is_proposed_names_the_file_and_the_competition(
+def test_the_command_that_is_proposed_names_the_file(
     tiny_competition: Competition,
     fake: AskableTarget,  # noqa: F811
 ) -> None:
     path = write(tiny_competition, "spec")
-    named = replace(FAKE, context=("--competition", "a b.toml"))
-    notes = build_submit_tables(Watch().submit(tiny_competition, path, named))[0].notes
+    notes = build_submit_tables(Watch().submit(tiny_competition, path, FAKE))[0].notes
     (hint,) = [note for note in notes if "ask for it with" in note]
     words = shlex.split(hint.partition("with: ")[2])
-    asked = ["--to", "fake", "--competition", "a b.toml", "--wait"]
-    assert words == ["python", "run.py", "submit", str(path), *asked]
+    assert words == ["python", "run.py", "submit", str(path), "--to", "fake", "--wait"]
 
 
 def test_waiting_without_a_file_asks_for_what_was_sent_and_sends_nothing(
