@@ -32,7 +32,7 @@ from competition.profile import resolve_competition
 from models.batches import collate, open_tokenized
 from models.encoder import RelationModel, build_model, load_tokenizer
 from models.hardware import build_accelerator, choose_precision
-from models.job import JobSpec
+from models.job_spec import JobSpec
 from models.jobs import plan_jobs
 from models.network_job import open_inputs
 from models.request import FoldRequest

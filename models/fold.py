@@ -14,7 +14,7 @@ from competition.profile import Competition, Profile
 from competition.progress import ProgressBoard, TimeToGo, format_seconds
 from competition.standings import build_standings
 from models.hardware import threads_per_job
-from models.job import JobOutcome, JobSpec
+from models.job_spec import JobOutcome, JobSpec
 from models.jobs import plan_jobs
 from models.request import FoldRequest, name_bases, resolve_all, resolve_bases
 from models.settling import Say

@@ -16,7 +16,7 @@ from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared
 from competition.predictions import ResultKey
 from competition.results import Header
-from models.job import WEIGHTS_FILE, JobSpec, NetworkSpec, read_kept
+from models.job_spec import WEIGHTS_FILE, JobSpec, NetworkSpec, read_kept
 from models.pool import choose_fold_rows
 from models.request import PSEUDO, START, FoldRequest, name_bases, resolve_all
 from models.settling import Say, Settled, settle_variant, tokenize_pool, write_pool_texts

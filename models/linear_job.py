@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from competition.files import dump_json, write_atomically
-from models.job import FACTS_FILE, JobSpec, Learned, describe_model
+from models.job_spec import FACTS_FILE, JobSpec, Learned, describe_model
 from models.linear import LinearModel, LinearTask, fit_linear
 from models.pool import read_texts
 from models.watch import Watch

@@ -22,7 +22,7 @@ from models.batches import TokenizedRows, open_tokenized, stack_rows
 from models.encoder import build_model, choose_attention, load_tokenizer
 from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
 from models.inputs import Augmenter, Floats, FoldInputs, Pairs
-from models.job import (
+from models.job_spec import (
     STATE_FILE,
     WEIGHTS_FILE,
     JobSpec,

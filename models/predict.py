@@ -39,7 +39,7 @@ from models.batches import tokenize_rows
 from models.encoder import build_model, load_tokenizer
 from models.formats import FORMATS
 from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
-from models.job import WEIGHTS_FILE, JobSpec, read_kept
+from models.job_spec import WEIGHTS_FILE, JobSpec, read_kept
 from models.jobs import build_job, job_dir
 from models.linear_job import refit_linear
 from models.restriction import number_pairs

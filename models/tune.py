@@ -27,7 +27,7 @@ from competition.predictions import Store, average_in_log_space
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
 from models.hardware import threads_per_job
-from models.job import JobSpec
+from models.job_spec import JobSpec
 from models.jobs import job_dir, plan_jobs
 from models.request import FoldRequest
 from models.search import OBJECTIVES, Scores, Search, TuneRequest, plan_search

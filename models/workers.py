@@ -24,7 +24,8 @@ from filelock import FileLock, Timeout
 
 from competition.errors import HarnessError, TrainingError, explain_os_error
 from competition.predictions import ResultKey, Store
-from models.job import LOG_FILE, JobOutcome, JobSpec, run_job
+from models.job import run_job
+from models.job_spec import LOG_FILE, JobOutcome, JobSpec
 from models.stopping import stop_requests
 from models.watch import Progress, Watch
 

@@ -13,7 +13,7 @@ from competition.folds import Prepared, read_prepared
 from competition.profile import Competition
 from models.encoder import load_tokenizer
 from models.inputs import FoldInputs
-from models.job import JobSpec
+from models.job_spec import JobSpec
 from models.jobs import plan_jobs
 from models.network_job import open_inputs
 from models.request import FoldRequest

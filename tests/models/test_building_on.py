@@ -16,7 +16,8 @@ from competition.folds import Prepared
 from competition.predictions import AVERAGE, ResultKey, Store
 from competition.progress import ProgressBoard
 from models.fold import include_bases, order_in_waves, run_fold
-from models.job import FACTS_FILE, WEIGHTS_FILE, run_job
+from models.job import run_job
+from models.job_spec import FACTS_FILE, WEIGHTS_FILE
 from models.jobs import plan_jobs
 from models.predict import PredictRequest, run_predict
 from models.request import FoldRequest, resolve_all

@@ -15,7 +15,8 @@ from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared
 from competition.predictions import Store
 from models.heads import Positions
-from models.job import JobOutcome, JobSpec, run_job
+from models.job import run_job
+from models.job_spec import JobOutcome, JobSpec
 from models.jobs import Plan, plan_jobs
 from models.pool import FoldRows, build_pool, choose_fold_rows
 from models.request import FoldRequest
@@ -248,7 +249,7 @@ def test_a_failed_job_does_not_stop_the_others(make_specs: Specs) -> None:
     from competition.errors import TrainingError
 
     with pytest.raises(TrainingError, match=r"tiny s42 f1: .*the loss became nan"):
-        raise_failures(run)
+        raise_failures(run.failed)
 
 
 def test_another_recipe_stored_meanwhile_is_not_replaced(

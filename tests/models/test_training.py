@@ -13,7 +13,7 @@ import torch
 from competition.errors import TrainingError
 from models.encoder import RelationModel, build_model, load_tokenizer
 from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
-from models.job import JobSpec
+from models.job_spec import JobSpec
 from models.losses import cross_entropy
 from models.network_job import open_inputs
 from models.states import read_weights, round_weights, write_weights

@@ -21,7 +21,7 @@ from competition.metrics import auprc, decide, micro_f1
 from competition.predictions import Result, Store
 from competition.progress import ProgressBoard
 from models import tune as room
-from models.job import JobOutcome, JobSpec
+from models.job_spec import JobOutcome, JobSpec
 from models.request import resolve_requested
 from models.search import TuneRequest, plan_search
 from models.study import MOST_ATTEMPTS, open_study
