@@ -22,6 +22,14 @@ from models.sources import EncoderSource
 from models.variant import Variant
 
 RESULT_VERSION = 1
+ENCODER_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "embedding_dropout",
+    "mlp_dropout",
+    "attention_dropout",
+)
+"""What encoders of all kinds call their rates of dropout."""
 
 
 class RelationModel(nn.Module):
@@ -95,6 +103,7 @@ def build_model(
     try:
         config = AutoConfig.from_pretrained(source.path, local_files_only=True)
         _check_length(variant, source, config)
+        _set_dropout(config, variant.train.encoder_dropout)
         if source.has_weights:
             encoder, absent = load_weights(
                 AutoModel,
@@ -218,6 +227,13 @@ def parameter_depth(name: str, layers: int) -> int:
     if inside:
         return 1 + int(inside.group(1))
     return 0 if "embeddings" in name else layers + 1
+
+
+def _set_dropout(config: Any, rate: float | None) -> None:
+    """Drop out everywhere in the encoder at one rate; None leaves it as it was published."""
+    for name in ENCODER_DROPOUTS if rate is not None else ():
+        if hasattr(config, name):
+            setattr(config, name, rate)
 
 
 def _check_length(variant: Variant, source: EncoderSource, config: Any) -> None:

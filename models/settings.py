@@ -32,6 +32,7 @@ class TrainSettings(Frozen):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     head_dropout: float = Field(0.1, ge=0, lt=1)
+    encoder_dropout: float | None = Field(None, ge=0, lt=1, description="unset: as published")
     bucket_steps: int = Field(
         16, ge=1, description="steps whose rows are sorted by length together"
     )

@@ -65,6 +65,8 @@ SINCE_FIRST_RESULTS = frozenset(
     }
 )
 """Settings that enter the recipe only when they are not at their default."""
+TRAIN_SINCE_FIRST_RESULTS = frozenset({"encoder_dropout"})
+"""The same within ``train``."""
 LINEAR_READS = ("learner", "linear", "route", "clean", "extra_train", "extra_overlap", "pseudo")
 
 Settings = dict[str, Any]
@@ -135,6 +137,9 @@ class Variant(Frozen):
         for key in SINCE_FIRST_RESULTS & settings.keys():
             if getattr(self, key) == Variant.model_fields[key].default:
                 del settings[key]
+        for key in TRAIN_SINCE_FIRST_RESULTS:
+            if getattr(self.train, key) == TrainSettings.model_fields[key].default:
+                del settings["train"][key]
         return settings
 
     def reads(self) -> set[str]:

@@ -200,3 +200,29 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(EncoderError, match=r"no config\.json"):
         settle_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_encoders_own_dropout_can_be_set(architecture: str, tmp_path: Path) -> None:
+    folder = make_encoder(architecture, tmp_path / "e")
+    source = EncoderSource("tiny", folder, "identity", has_weights=True)
+
+    def passes(rate: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+        variant = resolve_variant(
+            "typed-punct",
+            encoder="none",
+            encoder_override=str(folder),
+            overrides=(("train.encoder_dropout", rate),) if rate is not None else (),
+        )
+        model = build_model(variant, source, labels=4, vocabulary=20, device_type="cpu").train()
+        ids = torch.arange(5, 17).reshape(2, 6)
+        first, second = (
+            model.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            for _ in range(2)
+        )
+        return first, second
+
+    assert torch.equal(*passes(0.0))
+    assert not torch.equal(*passes(0.3))
+    published = 0.0 if architecture == "modernbert" else 0.1
+    assert torch.equal(*passes(None)) == (published == 0.0)
