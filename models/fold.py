@@ -22,6 +22,7 @@ from models.variant import LINEAR, Variant
 from models.watch import Progress
 from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
 
+MOST_NAMED = 4
 LINEAR_EPOCHS = 0.1
 """What a linear model's job counts, in passes of a small network over the same rows."""
 
@@ -62,7 +63,8 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
             say(f"{name_of(key)}: done before, kept")
         if plan.jobs:
             later = [variant.name for wave in waves[place + 1 :] for variant in wave]
-            then = f"; then {', '.join(later)}" if later else ""
+            what = ", ".join(later) if len(later) <= MOST_NAMED else f"{len(later)} more variants"
+            then = f"; then {what}" if later else ""
             say(
                 f"{len(plan.jobs)} jobs to train, {len(plan.done)} done before; "
                 f"{request.workers} at a time, {threads} threads each{then}"
