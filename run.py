@@ -101,7 +101,7 @@ def show(
 def fold(
     variants: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[VARIANT]...", help="Names or .toml files; unset: the profile's."),
+        typer.Argument(metavar="VARIANT", help="Names or .toml files; unset: the profile's."),
     ] = None,
     folds: Annotated[str | None, typer.Option("--folds", help="Only these, such as 0,1.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Such as 42,43.")] = None,
@@ -286,9 +286,7 @@ def import_(
 def blend(
     variants: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[VARIANT]...", help="What to blend; unset: every complete variant."
-        ),
+        typer.Argument(metavar="VARIANT", help="What to blend; unset: every complete variant."),
     ] = None,
     trials: Annotated[int, typer.Option("--trials", min=0, help="Optuna trials.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the search.")] = 0,
