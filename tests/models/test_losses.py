@@ -168,7 +168,7 @@ def test_an_objective_is_what_the_variant_says() -> None:
     assert objective() == Objective("cross-entropy", 0.1, LossSettings().focal_gamma, None)
     hard = ("train.label_smoothing", 0.0)
     focal = objective(("loss", "focal"), ("loss_options.focal_gamma", 1.5), hard)
-    assert (focal.loss, focal.smoothing, focal.focal_gamma) == ("focal", 0.0, 1.5)
+    assert (focal.loss, focal.label_smoothing, focal.focal_gamma) == ("focal", 0.0, 1.5)
     weighted = objective(("loss_options.class_weight", "inverse-sqrt"))
     assert weighted.class_weights is not None
     assert weighted.class_weights[1] > weighted.class_weights[0]
