@@ -590,7 +590,20 @@ def _in_context(text: str) -> str:
 def _print(tables: Iterable[Table], as_json: bool) -> None:
     from competition.console import print_tables
 
-    spoken = [replace(each, notes=tuple(map(_in_context, each.notes))) for each in tables]
+    spoken = [
+        replace(
+            table,
+            rows=[
+                {
+                    key: _in_context(cell) if isinstance(cell, str) else cell
+                    for key, cell in row.items()
+                }
+                for row in table.rows
+            ],
+            notes=tuple(map(_in_context, table.notes)),
+        )
+        for table in tables
+    ]
     print_tables(spoken, as_json=as_json)
 
 

@@ -254,3 +254,16 @@ def test_help_answers_at_once() -> None:
         return time.perf_counter() - begun
 
     assert min(once() for _ in range(5)) < 0.4
+
+
+def test_proposed_commands_mean_the_same_competition(tmp_path: Path, tiny: list[str]) -> None:
+    profile = Path(tiny[1]).rename(tmp_path / "my tiny.toml")
+    named = ["--competition", str(profile), "--limit", "60"]
+    said = run(tmp_path, "board", *named)
+    for command in ("fold", "blend", "submit"):
+        assert f"python run.py {command} --competition '{profile}' --limit 60" in " ".join(
+            said.split()
+        )
+    assert f"run.py blend --competition '{profile}'" in run(tmp_path, "board", *named, "--json")
+    failed = run(tmp_path, "blend", *named, exits=2)
+    assert f"run: python run.py fold --competition '{profile}' --limit 60" in failed
