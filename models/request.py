@@ -15,7 +15,7 @@ from typing import Any
 from competition.errors import UsageError, VariantError
 from competition.profile import Profile
 from models.sources import recommended_settings
-from models.variant import Variant, own_encoder, resolve_variant
+from models.variant import LINEAR, SCRATCH, Variant, own_encoder, resolve_variant
 
 START, PSEUDO = "start", "pseudo"
 """What a result is for another that builds on it: weights to begin with, or labels."""
@@ -111,14 +111,23 @@ def resolve_bases(profile: Profile, request: FoldRequest, variant: Variant) -> t
 
     A name made by ``--as`` is no variant and left out.
     """
-    seeds = [("seeds", list(request.seeds))] if request.seeds else []
     found = []
     for name in _bases(variant).values():
         with suppress(VariantError):
-            found.append(
-                resolve_requested(profile, name, encoder_override=request.encoder, overrides=seeds)
-            )
+            found.append(_resolve_base(profile, request, name))
     return tuple(found)
+
+
+def _resolve_base(profile: Profile, request: FoldRequest, name: str) -> Variant:
+    """Resolve one; of the request's settings it takes those that are its encoder's shape."""
+    overrides: list[tuple[str, Any]] = [("seeds", list(request.seeds))] if request.seeds else []
+    base = resolve_requested(profile, name, encoder_override=request.encoder, overrides=overrides)
+    if base.learner == LINEAR or base.encoder != SCRATCH:
+        return base
+    shape = [pair for pair in request.overrides if pair[0].startswith(f"{SCRATCH}.")]
+    return resolve_requested(
+        profile, name, encoder_override=request.encoder, overrides=overrides + shape
+    )
 
 
 def _bases(variant: Variant) -> dict[str, str]:
@@ -134,6 +143,6 @@ def _name_in_request(profile: Profile, request: FoldRequest, name: str) -> str:
     """
     named = next((each for each in request.variants if Path(each).stem == name), name)
     try:
-        return resolve_requested(profile, named, encoder_override=request.encoder).name
+        return _resolve_base(profile, request, named).name
     except VariantError:
         return name  # no shipped variant: a name made by --as

@@ -109,7 +109,8 @@ def test_specialists_answer_together_as_one_member(tmp_path: Path, tiny: list[st
     for variant in ("short", "medium", "long"):
         run(tmp_path, "fold", variant, *TINY, "--as", variant, "--workers", "2", *tiny)
     assert {"length.csv", "length.json"} <= files_of(tmp_path / "oof" / "tiny" / "routes")
-    tables = json.loads(run_json(tmp_path, "blend", "--trials", "2", "--name", "b", *tiny))
+    blend = ("blend", "short", "medium", "long", "--trials", "2", "--name", "b", *tiny)
+    tables = json.loads(run_json(tmp_path, *blend))
     assert [row["name"] for row in tables["members"]["rows"]] == ["route:length"]
     run(tmp_path, "check", str(tmp_path / "submissions" / "tiny" / "b.csv"), *tiny)
 

@@ -432,7 +432,9 @@ def test_settings_are_resolved_and_checked() -> None:
     mini = PretrainRequest(size="mini", overrides=(("lr", 1e-3), ("run.precision", "bf16")))
     settings = resolve_settings(mini)
     assert (settings.lr, settings.run.precision, settings.mask_rate) == (1e-3, "bf16", 0.25)
-    assert resolve_settings(PretrainRequest(encoder="x")).lr == 1e-4
+    rates = {"x": 5e-5, "ko-mini": 5e-4, "scratch": 1e-3}
+    for encoder, rate in rates.items():
+        assert resolve_settings(PretrainRequest(encoder=encoder)).lr == rate
     for wrong, match in (
         (PretrainRequest(), "--encoder"),
         (PretrainRequest(size="mini", encoder="x"), "--encoder"),
