@@ -9,8 +9,8 @@ Legend: R new rows, K folds, C labels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,9 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
     prepared = read_prepared(competition)
     rows = reading.rows
     weights = {each["name"]: float(each["weight"]) for each in spec["members"]}
-    members = [
-        _predict_member(prepared, each, rows, request.threads, say)
-        for each in spec["members"]
-        if each["weight"] > 0
-    ]
+    # all of them before the first one predicts: what is missing is said at once
+    found = [_find_member(prepared, each, say) for each in spec["members"] if each["weight"] > 0]
+    members = [_predict_member(prepared, each, rows, request.threads, say) for each in found]
     negative_id = competition.profile.negative_id
     blend = Blend(
         tuple(member.name for member in members),
@@ -135,10 +133,16 @@ def _time_of(folder: Path, name: str) -> str:
     return str(json.loads(path.read_text(encoding="utf-8")).get("time", ""))
 
 
-def _predict_member(
-    prepared: Prepared, wanted: Mapping[str, Any], rows: Rows, threads: int | None, say: Say
-) -> Member:
-    """Predict new rows with one member of a blend: a variant, or specialists together."""
+@dataclass(frozen=True)
+class _Found:
+    """A member of a blend, and the jobs whose weights answer for it, by fold and part."""
+
+    member: Member
+    jobs: Mapping[tuple[int, str], Sequence[JobSpec]]
+
+
+def _find_member(prepared: Prepared, wanted: Mapping[str, Any], say: Say) -> _Found:
+    """Find a member as it was when the blend was made, with weights for every fold."""
     competition = prepared.competition
     store = Store(competition.oof_dir, competition.profile.labels)
     name = str(wanted["name"])
@@ -150,27 +154,40 @@ def _predict_member(
         raise PredictionsError(
             f"{name} was trained anew since the blend was made; run: python run.py blend"
         )
-    seeds = [int(seed) for seed in wanted["seeds"]]
+    seeds = tuple(int(seed) for seed in wanted["seeds"])
+    jobs = {
+        (fold, part): [
+            _find_job(prepared, store, ResultKey(part, seed, fold), say) for seed in seeds
+        ]
+        for fold in range(prepared.folds.count)
+        for part in parts
+    }
+    return _Found(replace(members[0], name=name, seeds=seeds), jobs)
+
+
+def _predict_member(
+    prepared: Prepared, found: _Found, rows: Rows, threads: int | None, say: Say
+) -> Member:
+    """Predict new rows with one member of a blend: a variant, or specialists together."""
+    competition = prepared.competition
+    store = Store(competition.oof_dir, competition.profile.labels)
     n_labels = len(competition.profile.labels)
     test = np.full((prepared.folds.count, len(rows), n_labels), np.nan, np.float32)
     route_of: npt.NDArray[np.object_] | None = None
-    for fold in range(prepared.folds.count):
-        for part in parts:
-            specs = [_find_job(prepared, store, ResultKey(part, seed, fold), say) for seed in seeds]
-            route = specs[0].variant.route
-            chosen = np.ones(len(rows), bool)
-            if route is not None:
-                if route_of is None:
-                    route_of = _route_rows(prepared, specs[0], rows)
-                chosen = route_of == route.partition(":")[2]
-            if not chosen.any():
-                continue
-            some = rows.take(np.flatnonzero(chosen))
-            say(f"{part} fold {fold}: {len(some):,} rows")
-            probs = [predict_job(spec, some, threads or _threads_of(store, spec)) for spec in specs]
-            test[fold, chosen] = average_in_log_space(probs)
-    nothing = np.empty((0, n_labels), np.float32)
-    return Member(name, nothing, test, tuple(seeds), members[0].route, "", True, members[0].why)
+    for (fold, part), specs in found.jobs.items():
+        route = specs[0].variant.route
+        chosen = np.ones(len(rows), bool)
+        if route is not None:
+            if route_of is None:
+                route_of = _route_rows(prepared, specs[0], rows)
+            chosen = route_of == route.partition(":")[2]
+        if not chosen.any():
+            continue
+        some = rows.take(np.flatnonzero(chosen))
+        say(f"{part} fold {fold}: {len(some):,} rows")
+        probs = [predict_job(spec, some, threads or _threads_of(store, spec)) for spec in specs]
+        test[fold, chosen] = average_in_log_space(probs)
+    return replace(found.member, oof=np.empty((0, n_labels), np.float32), test=test, recipe="")
 
 
 def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> JobSpec:

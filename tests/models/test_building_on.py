@@ -263,10 +263,12 @@ def test_predict_refuses_what_no_longer_belongs_together(blended: Prepared) -> N
     ask = PredictRequest(competition.test_path, "all", competition.home / "x.csv")
     spec = json.loads((competition.submissions_dir / "all.json").read_text(encoding="utf-8"))
     used = [m["name"] for m in spec["members"] if m["weight"] > 0 and m["name"] != "tfidf-linear"]
-    weights = competition.checkpoints_dir / used[0] / "s42-f0" / WEIGHTS_FILE
+    weights = competition.checkpoints_dir / used[-1] / "s42-f2" / WEIGHTS_FILE
     weights.rename(weights.with_suffix(".away"))
+    said: list[str] = []
     with pytest.raises(PredictionsError, match="keeps no weights"):
-        run_predict(competition, ask, print)
+        run_predict(competition, ask, said.append)
+    assert not [line for line in said if line.endswith(" rows")]  # before any is predicted
     with pytest.raises(UsageError, match="no blend 'nope'"):
         run_predict(competition, PredictRequest(competition.test_path, "nope"), print)
     assert not ask.out or not ask.out.exists()
