@@ -29,7 +29,8 @@ class TimeToGo:
     """How long tasks of known sizes will still take, by the pace since this object was made.
 
     >>> now = iter([0.0, 60.0])
-    >>> to_go = TimeToGo({"a": 100.0, "b": 300.0}, clock=lambda: next(now))
+    >>> to_go = TimeToGo({"a": 100.0, "b": 300.0, "c": 900.0}, clock=lambda: next(now))
+    >>> to_go.drop("c")
     >>> to_go.note("a", 0.5)  # resumed: what was done before is no pace
     >>> to_go.note("a", 1.0)
     >>> to_go.seconds()
@@ -39,7 +40,7 @@ class TimeToGo:
     def __init__(
         self, sizes: Mapping[Hashable, float], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._sizes, self._clock, self._began = sizes, clock, clock()
+        self._sizes, self._clock, self._began = dict(sizes), clock, clock()
         self._first: dict[Hashable, float] = {}
         self._latest: dict[Hashable, float] = {}
 
@@ -47,6 +48,11 @@ class TimeToGo:
         """Take down that a task is done to ``frac`` (0 to 1)."""
         self._first.setdefault(task, frac)
         self._latest[task] = frac
+
+    def drop(self, task: Hashable) -> None:
+        """Leave out a task that failed or was done elsewhere."""
+        for kept in (self._sizes, self._first, self._latest):
+            kept.pop(task, None)
 
     def seconds(self) -> float | None:
         """Return the seconds until all tasks are done; None as long as nothing was done."""

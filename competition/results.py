@@ -206,15 +206,17 @@ def _redo(path: Path) -> str:
 def advise_training(name: str, *options: str) -> str:
     """Say how a variant's results come to be, or come to be again with an option.
 
-    A name with ``@`` is no variant's own: an encoder or settings of the command line stand in it.
+    A name with ``@`` or ``+`` is no variant's own: what the command line said stands in it.
 
     >>> advise_training("rbert", "--overwrite")
     'run: python run.py fold rbert --overwrite'
     >>> advise_training("rbert@ko-mini")
     'run the command that trains it, python run.py fold rbert with its --encoder or --set'
+    >>> advise_training("rbert+epochs=1") == advise_training("rbert@scratch+epochs=1")
+    True
     """
-    variant, is_derived, _ = name.partition("@")
-    if not is_derived:
+    variant, *derived = re.split("[@+]", name, maxsplit=1)
+    if not derived:
         return f"run: {' '.join(('python run.py fold', variant, *options))}"
     more = f", and {' '.join(options)}" if options else ""
     return (

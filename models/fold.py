@@ -207,7 +207,7 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
         done += 1
         board.close(name_of(spec.key))
         if outcome.micro_f1 is None:
-            to_go.note(spec.key, 1.0)
+            to_go.drop(spec.key)
             board.say(f"[{done}/{len(jobs)}] {name_of(spec.key)}: done by another process")
             return
         to_go.note(spec.key, 0.0)
@@ -223,6 +223,7 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
             board.say(f"  warning: {warning}")
 
     def failed(spec: JobSpec, reason: str) -> None:
+        to_go.drop(spec.key)
         board.close(name_of(spec.key))
         board.say(f"{name_of(spec.key)}: failed: {reason.splitlines()[0]}")
 
