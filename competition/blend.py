@@ -153,7 +153,7 @@ def fit_settled(rows: PooledRows, plan: SearchPlan) -> Fit:
         aim, total = Aim(rows, plan.objective), float(fit.points[CONVEX].weights.sum())
         blend = scale_point(aim, fit.points[BLEND], total)
         fit = replace(fit, points={**fit.points, BLEND: blend})
-    return _settle_temperatures(rows, fit) if plan.flatten else fit
+    return _settle_temperatures(rows, fit)
 
 
 def _settle_temperatures(rows: PooledRows, fit: Fit) -> Fit:

@@ -8,16 +8,15 @@ Legend: N train rows, C labels, K folds.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from competition.blend import count_nested_fits, estimate_nested
+from competition.blend_record import BlendRecord, read_record
 from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared
 from competition.outlook import build_row_weights, choose_row_weights
@@ -238,19 +237,17 @@ def _read_blend(
     Its fitted answers were tuned on the very rows they would be compared on; the nested ones say
     what it is worth.
     """
-    spec = _read_spec(path)
-    members = _read_blend_members(store, name, spec, prepared)
+    record = _read_record(path)
+    members = _read_blend_members(store, name, record, prepared)
     corpus, profile = prepared.corpus, prepared.competition.profile
     rows = build_pooled_rows(members, corpus.train.gold, profile.negative_id)
-    reweight = spec.get("reweight")
-    if reweight is not None:
+    if record.reweight is not None:
         shift = read_or_fit_shift(prepared.competition, corpus)
         share = profile.metrics.shifted_negative_share
         ways = build_row_weights(rows.gold, rows.negative_id, share, shift)
-        weights = choose_row_weights(ways, reweight, explain_absence(shift, corpus))
+        weights = choose_row_weights(ways, record.reweight, explain_absence(shift, corpus))
         rows = replace(rows, weights=weights)
-    trials, shrink, done = int(spec["trials"]), bool(spec.get("shrink")), 0
-    total = trials * count_nested_fits(prepared.folds.count, shrink=shrink)
+    done, total = 0, record.trials * count_nested_fits(prepared.folds.count, shrink=record.shrink)
 
     def on_trial() -> None:
         nonlocal done
@@ -258,32 +255,27 @@ def _read_blend(
         if on_progress is not None:
             on_progress(done, total)
 
-    objective = spec.get("objective", "micro-f1")
-    # blends of before were not flattened
-    flatten = "temperature" in spec
-    plan = SearchPlan(trials, int(spec["seed"]), on_trial, objective, shrink, flatten)
+    plan = SearchPlan(record.trials, record.seed, on_trial, record.objective, record.shrink)
     nested = estimate_nested(rows, prepared.folds.fold_of, plan)[BLEND]
     return Contender(name, nested.probs, nested.pred)
 
 
-def _read_spec(path: Path) -> Mapping[str, Any]:
+def _read_record(path: Path) -> BlendRecord:
     try:
-        spec = json.loads(path.read_text("utf-8"))
-        if spec["kind"] != "blend":
-            raise KeyError("kind")
-        for member in spec["members"]:
-            _ = member["name"], member["recipe"], member["seeds"]
-        _ = int(spec["trials"]), int(spec["seed"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = read_record(path)
+        reason = "it is another tool's"
+    except (OSError, ValueError) as error:
+        record, reason = None, str(error)
+    if record is None:
         raise PredictionsError(
-            f"{path} does not say how a blend was made ({error!r}); only a submission that blend"
-            " wrote can be compared"
-        ) from None
-    return dict(spec)
+            f"{path} does not say how a blend was made ({reason}); only a submission that blend"
+            f" wrote can be compared: python run.py blend --name {path.stem}"
+        )
+    return record
 
 
 def _read_blend_members(
-    store: Store, name: str, spec: Mapping[str, Any], prepared: Prepared
+    store: Store, name: str, record: BlendRecord, prepared: Prepared
 ) -> list[Member]:
     """Read a blend's members, in its order, if they are still what it was made of.
 
@@ -291,22 +283,13 @@ def _read_blend_members(
         PredictionsError: a member, the data or the folds changed since.
     """
     members = []
-    for member in spec["members"]:
-        parts = _find_parts(store, member)
-        found = read_members(store, parts, prepared)[0] if parts else []
-        same = len(found) == 1 and found[0].recipe == member["recipe"]
-        if not same or list(found[0].seeds) != member["seeds"]:
+    for member in record.members:
+        found, _ = read_members(store, member.parts, prepared)
+        same = len(found) == 1 and found[0].recipe == member.recipe
+        if not same or found[0].seeds != member.seeds:
             raise PredictionsError(
-                f"the blend {name} was made of another {member['name']} than the store holds now;"
+                f"the blend {name} was made of another {member.name} than the store holds now;"
                 f" make it again: python run.py blend --name {name}"
             )
-        members.append(replace(found[0], name=str(member["name"])))
+        members.append(replace(found[0], name=member.name))
     return members
-
-
-def _find_parts(store: Store, member: Mapping[str, Any]) -> Sequence[str]:
-    """Return the variants behind a blend's member; blends of before did not write them down."""
-    if "parts" in member:
-        return [str(part) for part in member["parts"]]
-    name = str(member["name"])
-    return find_specialists(store, name) if name.startswith(ROUTE_PREFIX) else [name]

@@ -31,7 +31,7 @@ class HalfNoise:
 
     Attributes:
         pair: the systems, first minus second.
-        agreement: share of rows to which both give the same label.
+        agreement: share of the drawn rows to which both give the same label.
         f1_sd: standard deviation of public minus private difference, in micro-F1.
         auprc_sd: likewise, in AUPRC.
     """
@@ -87,6 +87,8 @@ def simulate_halves(
     """
     rng = np.random.default_rng(seed)
     names = sorted({name for pair in pairs for name in pair})
+    same = {pair: answers[pair[0]][1] == answers[pair[1]][1] for pair in pairs}
+    agreed: dict[Pair, list[float]] = {pair: [] for pair in pairs}
     parted: dict[Pair, list[tuple[float, float]]] = {pair: [] for pair in pairs}
     n_public = max(1, round(PUBLIC_FRAC * rows.n_test))
     for _ in range(REPLICATES):
@@ -100,11 +102,11 @@ def simulate_halves(
             first, second = (np.array(scores[name]) for name in pair)
             public, private = (first - second)[[0, -1]]
             parted[pair].append(tuple(public - private))
+            agreed[pair].append(float(same[pair][drawn].mean()))
     found = []
     for pair in pairs:
         f1_sd, auprc_sd = (float(sd) for sd in np.std(parted[pair], axis=0))
-        same = answers[pair[0]][1] == answers[pair[1]][1]
-        found.append(HalfNoise(pair, float(same.mean()), f1_sd, auprc_sd))
+        found.append(HalfNoise(pair, float(np.mean(agreed[pair])), f1_sd, auprc_sd))
     return found
 
 

@@ -136,7 +136,8 @@ def forecast_private(known: Sequence[Candidate], half_variance: float) -> Foreca
     gap = float(np.median(parted)) if len(parted) else None
     size = len(known)
     typical = disagreement.sum() / (size * (size - 1)) if size > 1 else 0.0
-    public_variance = max(half_variance * typical / 2, 1e-8)
+    # a pair's public minus private difference holds the chance of two halves in two submissions
+    public_variance = max(half_variance * typical / 4, 1e-8)
     transfer_variance = TRANSFER_SD**2
     if len(parted) >= ENOUGH_SCORED:
         seen = float(np.var(parted, ddof=1)) - public_variance

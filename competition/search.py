@@ -41,7 +41,6 @@ class SearchPlan:
     """How long to search, from which seed, for what, and what to call after each trial.
 
     ``shrink`` is for ``shrinkage`` to heed: pull what was found back towards the convex weights.
-    ``flatten`` is for ``blend``: choose how flat the probabilities are that are ranked.
     """
 
     trials: int
@@ -49,7 +48,6 @@ class SearchPlan:
     on_trial: Callable[[], None] | None = None
     objective: Objective = "micro-f1"
     shrink: bool = False
-    flatten: bool = True
 
 
 @dataclass(frozen=True, eq=False)

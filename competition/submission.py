@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from competition.answers import (
     read_table,
     show_id,
 )
+from competition.blend_record import BlendRule, read_rule
 from competition.console import Column, Table
 from competition.errors import Offence, SubmissionError, UsageError
 from competition.files import check_name, dump_json, sha256_of, write_atomically
@@ -56,9 +56,6 @@ __all__ = [
 SUM_TOLERANCE = 1e-3
 OFFENCES_IN_TABLE = 1_000
 LOCAL = "local"  # the target that costs nothing
-
-Rule = tuple[float | None, float]
-"""A decision threshold and the temperature by which probabilities were flattened afterwards."""
 
 
 @dataclass(frozen=True)
@@ -327,9 +324,9 @@ def _remark_rule(path: Path, answers: Answers, profile: Profile, remark: Report)
     """Remark labels that the blend of that name does not give to rows with these probabilities."""
     column = profile.submission.label_column
     try:
-        rule = _read_rule(path)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        found = f"{path.stem}.json does not say how labels were decided ({error!r})"
+        rule = read_rule(path.with_name(f"{path.stem}.json"))
+    except (OSError, ValueError) as error:
+        found = f"{path.stem}.json does not say how labels were decided ({error})"
         remedy = "they were not held against it; blend again under that name"
         remark(Offence(path.name, None, column, None, found, remedy))
         return
@@ -350,25 +347,11 @@ def _remark_rule(path: Path, answers: Answers, profile: Profile, remark: Report)
         remark(Offence(path.name, line, column, row_id, found, remedy))
 
 
-def _read_rule(path: Path) -> Rule | None:
-    """Return how the blend beside a submission decided; None where no blend stands beside it."""
-    spec_path = path.with_name(f"{path.stem}.json")
-    if not spec_path.is_file():
-        return None
-    spec = json.loads(spec_path.read_text("utf-8"))
-    if not isinstance(spec, dict) or spec.get("kind") != "blend":
-        return None
-    threshold, temperature = spec["threshold"], float(spec.get("temperature", 1.0))
-    if not 0 < temperature < np.inf:
-        raise ValueError(f"temperature {temperature:g}")
-    return None if threshold is None else float(threshold), temperature
-
-
 def follows_rule(
     probs: npt.NDArray[np.float64],
     pred: npt.NDArray[np.int64],
     negative_id: int | None,
-    rule: Rule,
+    rule: BlendRule,
 ) -> npt.NDArray[np.bool_]:
     """Say of each row whether a blend's rule may have given its label, rounding allowed for.
 
@@ -383,12 +366,12 @@ def follows_rule(
         probs: (M, C) as written, flattened.
         pred: (M,) label ids.
         negative_id: the label given below the threshold, or None.
-        rule: the threshold, None for the most probable label; and the temperature.
+        rule: of the blend that wrote them.
 
     Returns:
         (M,) bool.
     """
-    threshold, temperature = rule
+    threshold, temperature = rule.threshold, rule.temperature
     pooled = unflatten(probs, temperature)
     off = (2 * temperature + 1) * 2.0**-23
     given = pooled[np.arange(len(pred)), pred]

@@ -8,17 +8,16 @@ Legend: R new rows, K folds, C labels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from competition.blend import Blend, apply_blend
+from competition.blend_record import BlendMember, BlendRecord, list_blends, read_record
 from competition.console import Column, Table
 from competition.corpus import read_rows
 from competition.errors import CorpusError, PredictionsError, UsageError
@@ -78,20 +77,20 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
     reading = read_rows(request.file, competition.profile, is_train=False)
     if reading.offences:
         raise CorpusError(f"{request.file}: rows cannot be predicted", reading.offences)
-    name, spec = _read_blend(competition, request.blend)
+    name, record = _read_blend(competition, request.blend)
     prepared = read_prepared(competition)
     rows = reading.rows
-    weights = {each["name"]: float(each["weight"]) for each in spec["members"]}
+    used = [each for each in record.members if each.weight > 0]
     # all of them before the first one predicts: what is missing is said at once
-    found = [_find_member(prepared, each, say) for each in spec["members"] if each["weight"] > 0]
+    found = [_find_member(prepared, each, say) for each in used]
     members = [_predict_member(prepared, each, rows, request.threads, say) for each in found]
     negative_id = competition.profile.negative_id
     blend = Blend(
-        tuple(member.name for member in members),
-        tuple(weights[member.name] for member in members),
-        spec["threshold"],
+        tuple(each.name for each in used),
+        tuple(each.weight for each in used),
+        record.threshold,
         negative_id,
-        float(spec.get("temperature", 1.0)),
+        record.temperature,
     )
     probs, pred = apply_blend(blend, members)
     out = request.out or request.file.with_name(f"{request.file.stem}-{name}.csv")
@@ -106,31 +105,28 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
     return Table("predicted", f"Predicted with {name}", columns, (row,))
 
 
-def _read_blend(competition: Competition, name: str | None) -> tuple[str, dict[str, Any]]:
-    """Return a blend's name and what determined it; the newest when none is named."""
+def _read_blend(competition: Competition, name: str | None) -> tuple[str, BlendRecord]:
+    """Return a blend's name and what made it; the newest when none is named."""
     folder = competition.submissions_dir
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        if path.name.endswith(".run.json"):
-            continue
-        spec = json.loads(path.read_text(encoding="utf-8"))
-        if spec.get("kind") == "blend":
-            found[path.stem] = spec
-    if name is not None and name not in found:
-        known = ", ".join(found) or "there is none yet: python run.py blend"
-        raise UsageError(f"no blend {name!r} in {folder}; choose one of {known}")
-    if not found:
+    known = list_blends(folder)
+    if not known:
         raise UsageError(f"no blend in {folder} yet; run: python run.py fold, then blend")
-    if name is None:
-        name = max(found, key=lambda each: _time_of(folder, each))
-    return name, found[name]
-
-
-def _time_of(folder: Path, name: str) -> str:
-    path = folder / f"{name}.run.json"
-    if not path.is_file():
-        return ""
-    return str(json.loads(path.read_text(encoding="utf-8")).get("time", ""))
+    name = name or known[-1]
+    if name not in known:
+        raise UsageError(f"no blend {name!r} in {folder}; choose one of {', '.join(known)}")
+    path = folder / f"{name}.json"
+    try:
+        record = read_record(path)
+    except (OSError, ValueError) as error:
+        record, reason = None, str(error)
+    else:
+        reason = "it is gone"
+    if record is None:
+        raise PredictionsError(
+            f"{path} does not say how the blend was made ({reason}); blend again: "
+            f"python run.py blend --name {name}"
+        )
+    return name, record
 
 
 @dataclass(frozen=True)
@@ -141,28 +137,23 @@ class _Found:
     jobs: Mapping[tuple[int, str], Sequence[JobSpec]]
 
 
-def _find_member(prepared: Prepared, wanted: Mapping[str, Any], say: Say) -> _Found:
+def _find_member(prepared: Prepared, wanted: BlendMember, say: Say) -> _Found:
     """Find a member as it was when the blend was made, with weights for every fold."""
     competition = prepared.competition
     store = Store(competition.oof_dir, competition.profile.labels)
-    name = str(wanted["name"])
-    if "parts" not in wanted:
-        raise PredictionsError(f"the blend does not say what {name} is; run: python run.py blend")
-    parts = [str(part) for part in wanted["parts"]]
-    members, _ = read_members(store, parts, prepared)
-    if len(members) != 1 or members[0].recipe != wanted["recipe"]:
+    members, _ = read_members(store, wanted.parts, prepared)
+    if len(members) != 1 or members[0].recipe != wanted.recipe:
         raise PredictionsError(
-            f"{name} was trained anew since the blend was made; run: python run.py blend"
+            f"{wanted.name} was trained anew since the blend was made; run: python run.py blend"
         )
-    seeds = tuple(int(seed) for seed in wanted["seeds"])
     jobs = {
         (fold, part): [
-            _find_job(prepared, store, ResultKey(part, seed, fold), say) for seed in seeds
+            _find_job(prepared, store, ResultKey(part, seed, fold), say) for seed in wanted.seeds
         ]
         for fold in range(prepared.folds.count)
-        for part in parts
+        for part in wanted.parts
     }
-    return _Found(replace(members[0], name=name, seeds=seeds), jobs)
+    return _Found(replace(members[0], name=wanted.name, seeds=wanted.seeds), jobs)
 
 
 def _predict_member(

@@ -6,10 +6,9 @@ Stands between the submissions that ``blend`` wrote and ``send``.
 from __future__ import annotations
 
 import hashlib
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 
+from competition.blend_record import when_written
 from competition.errors import Offence, UploadError, UsageError
 from competition.files import check_name, sha256_of
 from competition.ledger import Entry
@@ -31,7 +30,7 @@ def find_newest(competition: Competition) -> Path:
     files = [path for path in found if path.is_file() and not path.name.startswith(".")]
     if not files:
         raise UsageError(f"{folder} holds no submission; run: python run.py blend")
-    return max(files, key=_read_time)
+    return max(files, key=when_written)
 
 
 def find_file(competition: Competition, entry: Entry) -> Path | None:
@@ -62,13 +61,3 @@ def read_checked(path: Path, competition: Competition) -> tuple[Submission, tupl
 
 def _shorten(remark: Offence) -> str:
     return f"remark: {remark.found} ({remark.remedy})"
-
-
-def _read_time(path: Path) -> tuple[datetime, str]:
-    own = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    try:
-        run = json.loads(path.with_name(f"{path.stem}.run.json").read_text("utf-8"))
-        time = datetime.fromisoformat(run["time"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return own, path.name
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)), path.name

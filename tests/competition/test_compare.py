@@ -25,7 +25,6 @@ from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared, read_prepared
 from competition.intervals import build_resamples, f1_replicates, paired_auprc, paired_f1
 from competition.metrics import best_threshold, count_hits, decide, weights_for_negative_share
-from competition.pooling import unflatten
 from competition.predictions import Result, ResultKey, Store, average_in_log_space, read_member
 from competition.profile import Competition
 from competition.routes import Routes, read_or_make_length_routes
@@ -270,22 +269,7 @@ def on_test(prepared: Prepared, routes: Routes, part: str) -> dict[str, Any]:
     return {"test_ids": ids, "test_probs": softmax(np.zeros((len(ids), n_labels)))}
 
 
-def test_a_blend_of_before_is_read_by_its_members_names(prepared: Prepared) -> None:
-    for name in ("a", "b"):
-        write(prepared, name, 2)
-    made = run_blend(prepared.competition, ["a", "b"], trials=2, seed=3, name="both", run={})
-    path = made.path.with_suffix(".json")
-    spec = json.loads(path.read_text())
-    for member in spec["members"]:
-        del member["parts"]
-    path.write_text(json.dumps(spec))
-    found = run_compare(prepared, ("both", "a"), PLAIN)
-    assert np.array_equal(found.contenders[0].probs, made.fit.nested[BLEND].probs)
-
-
-def test_a_blend_is_ranked_flattened_unless_it_was_made_before_blends_were(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_blend_is_ranked_flattened(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blend, "choose_temperature", lambda rows, weights: 2.0)
     for name in ("a", "b"):
         write(prepared, name, 2)
@@ -293,15 +277,6 @@ def test_a_blend_is_ranked_flattened_unless_it_was_made_before_blends_were(
     nested = made.fit.nested[BLEND]
     flat = run_compare(prepared, ("both", "a"), CompareOptions(threshold=True))
     assert np.array_equal(flat.contenders[0].probs, nested.probs)
-    path = made.path.with_suffix(".json")
-    spec = json.loads(path.read_text())
-    del spec["temperature"]
-    path.write_text(json.dumps(spec))
-    before = run_compare(prepared, ("both", "a"), CompareOptions(threshold=True))
-    assert before.overall[0].first == flat.overall[0].first
-    probs = before.contenders[0].probs
-    assert not np.allclose(probs, nested.probs, atol=0.01)
-    np.testing.assert_allclose(probs, unflatten(nested.probs, 2.0), rtol=2e-6)
 
 
 def test_thresholds_are_tuned_on_the_other_folds(prepared: Prepared, store: Store) -> None:
@@ -352,6 +327,9 @@ def test_a_blend_that_is_no_longer_what_it_was_is_refused(prepared: Prepared) ->
     with pytest.raises(PredictionsError, match="was made of another b than the store holds now"):
         run_compare(prepared, ("both", "a"), PLAIN)
     made.path.with_suffix(".json").write_text(json.dumps({"kind": "blend"}))
+    with pytest.raises(PredictionsError, match=r"does not say how a blend was made \(threshold"):
+        run_compare(prepared, ("both", "a"), PLAIN)
+    made.path.with_suffix(".json").write_text(json.dumps({"kind": "another tool"}))
     with pytest.raises(PredictionsError, match="does not say how a blend was made"):
         run_compare(prepared, ("both", "a"), PLAIN)
 

@@ -61,6 +61,17 @@ def test_noise_is_what_chance_alone_makes():
     assert found.agreement == pytest.approx(0.5, abs=0.02)
 
 
+def test_agreement_is_of_the_rows_that_are_drawn():
+    """Two systems that part on positive rows only, on a test with few of them."""
+    gold = np.repeat([NEGATIVE_ID, NEGATIVE_ID + 1], 2000)
+    probs = np.full((len(gold), 3), 1 / 3)
+    other = np.where(gold == NEGATIVE_ID, gold, NEGATIVE_ID)
+    rows = BoardRows(gold, NEGATIVE_ID, 1000, 0.9)
+    answers = {"one": (probs, gold), "other": (probs, other)}
+    (found,) = simulate_halves(rows, answers, [("one", "other")], seed=0)
+    assert found.agreement == pytest.approx(0.9)
+
+
 def test_noise_falls_with_rows_and_with_agreement(planted):
     answers, gold = planted
     near = answers["sees-1-2"][1].copy()

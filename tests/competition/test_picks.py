@@ -53,9 +53,32 @@ def test_the_common_gap_is_taken_off_and_both_scores_are_weighed() -> None:
     forecast = forecast_private(known, DISAGREEMENT_VARIANCE)
     assert forecast.gap == pytest.approx(-0.10)
     assert forecast.expected == pytest.approx([0.62, 0.60])
-    public_variance = DISAGREEMENT_VARIANCE * 0.2 / 2
+    public_variance = DISAGREEMENT_VARIANCE * 0.2 / 4
     expected = 1 / (1 / TRANSFER_SD**2 + 1 / public_variance)
     assert forecast.variance == pytest.approx([expected, expected])
+
+
+def test_the_forecast_errs_by_as_much_as_it_says() -> None:
+    """Truths, nested and public scores drawn by the law that is supposed; errors counted."""
+    rng = np.random.default_rng(5)
+    half_variance, differs, size = 4e-3, 0.2, 3
+    half_sd = np.sqrt(half_variance * differs / 4)  # of one submission on one half
+    made = [labels(differs / 2, 200 * place) for place in range(size)]  # any two part by `differs`
+    squares, said = [], []
+    for _ in range(400):
+        truth = rng.normal(0.6, 0.02, size)
+        nested = truth + rng.normal(0, TRANSFER_SD, size)
+        public = truth + rng.normal(0, half_sd, size)
+        known = [
+            Candidate(str(place), float(nested[place]), float(public[place]), made[place])
+            for place in range(size)  # too few to measure the transfer error from
+        ]
+        forecast = forecast_private(known, half_variance)
+        # what is common to all does not order them
+        error = forecast.expected - truth
+        squares.append(np.var(error, ddof=1))
+        said.append(forecast.variance.mean())
+    assert np.mean(squares) == pytest.approx(np.mean(said), rel=0.1)
 
 
 def test_a_lucky_public_score_is_discounted() -> None:

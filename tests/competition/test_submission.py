@@ -16,6 +16,7 @@ import pytest
 from sklearn.metrics import auc, f1_score, precision_recall_curve
 
 from competition.answers import Answers, parse_probs, read_answers
+from competition.blend_record import BlendRule
 from competition.console import print_tables
 from competition.errors import CorpusError, SubmissionError, UsageError
 from competition.files import sha256_of
@@ -300,26 +301,24 @@ def test_a_negative_label_below_the_best_positive_is_no_remark(
 
 
 def write_flattened(
-    competition: Competition, temperature: float | None, threshold: float = 0.3
+    competition: Competition, temperature: float, threshold: float = 0.3
 ) -> tuple[Path, npt.NDArray[np.int64]]:
     """Decide labels in a pool, flatten it, and write both; return the labels too."""
     ids, pooled, _ = make_answers(competition)
     negative_id = competition.profile.negative_id
     pred = decide(pooled, negative_id, threshold)
-    flat = pooled.astype(np.float64) ** (1 / (temperature or 1.0))
+    flat = pooled.astype(np.float64) ** (1 / temperature)
     flat /= flat.sum(axis=1, keepdims=True)
-    spec: dict[str, Any] = {"kind": "blend", "threshold": threshold}
-    if temperature is not None:
-        spec["temperature"] = temperature
+    spec = {"kind": "blend", "threshold": threshold, "temperature": temperature}
     path = write_submission(
         competition, "flat", ids, flat.astype(np.float32), pred, spec, {"time": "2026-11-22"}
     )
     return path, pred
 
 
-@pytest.mark.parametrize("temperature", [None, 0.7, 1.0, 2.0])
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 2.0])
 def test_labels_are_held_against_the_blends_rule_before_flattening(
-    tiny_competition: Competition, temperature: float | None
+    tiny_competition: Competition, temperature: float
 ) -> None:
     path, pred = write_flattened(tiny_competition, temperature)
     negative_id = tiny_competition.profile.negative_id
@@ -368,15 +367,16 @@ def test_only_rows_within_rounding_of_the_rule_are_let_pass(temperature: float) 
     flat = (flat / flat.sum(axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
     _, best = best_positive(pooled, 0)
     for threshold in map(float, best[:40]):
+        rule = BlendRule(threshold=threshold, temperature=temperature)
         pred = decide(pooled, 0, threshold)
-        assert follows_rule(flat, pred, 0, (threshold, temperature)).all()
+        assert follows_rule(flat, pred, 0, rule).all()
         near = np.abs(best / threshold - 1) < 2e-6
         other = np.where(pred == 0, best_positive(pooled, 0)[0], 0)
-        assert not follows_rule(flat[~near], other[~near], 0, (threshold, temperature)).any()
+        assert not follows_rule(flat[~near], other[~near], 0, rule).any()
     second = np.argsort(pooled, axis=1)[:, -2]
     exact = np.sort(pooled, axis=1)
     apart = exact[:, -2] < exact[:, -1] * (1 - 2e-6)
-    rule = (None, temperature)
+    rule = BlendRule(threshold=None, temperature=temperature)
     assert follows_rule(flat, decide(pooled, None, None), None, rule).all()
     assert not follows_rule(flat[apart], second[apart], None, rule).any()
 
