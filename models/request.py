@@ -14,6 +14,7 @@ from typing import Any
 
 from competition.errors import UsageError, VariantError
 from competition.profile import Profile
+from models.settings import ScratchSettings
 from models.sources import recommended_settings
 from models.variant import LINEAR, SCRATCH, Variant, own_encoder, resolve_variant
 
@@ -103,31 +104,31 @@ def resolve_requested(
 def name_bases(profile: Profile, request: FoldRequest, variant: Variant) -> dict[str, str]:
     """Return the names under which what a variant builds on has its results, by role."""
     bases = _bases(variant)
-    return {role: _name_in_request(profile, request, name) for role, name in bases.items()}
+    return {role: _name_base(profile, request, variant, name) for role, name in bases.items()}
 
 
 def resolve_bases(profile: Profile, request: FoldRequest, variant: Variant) -> tuple[Variant, ...]:
-    """Resolve what a variant builds on, with the request's encoder and seeds.
+    """Resolve what a variant builds on, with its encoder and the request's seeds.
 
     A name made by ``--as`` is no variant and left out.
     """
     found = []
     for name in _bases(variant).values():
         with suppress(VariantError):
-            found.append(_resolve_base(profile, request, name))
+            found.append(_resolve_base(profile, request, variant, name))
     return tuple(found)
 
 
-def _resolve_base(profile: Profile, request: FoldRequest, name: str) -> Variant:
-    """Resolve one; of the request's settings it takes those that are its encoder's shape."""
+def _resolve_base(profile: Profile, request: FoldRequest, variant: Variant, name: str) -> Variant:
+    """Resolve one: on the encoder of what builds on it, unless its own file names another."""
     overrides: list[tuple[str, Any]] = [("seeds", list(request.seeds))] if request.seeds else []
-    base = resolve_requested(profile, name, encoder_override=request.encoder, overrides=overrides)
+    encoder = request.encoder or own_encoder(name) or variant.encoder
+    base = resolve_requested(profile, name, encoder_override=encoder, overrides=overrides)
     if base.learner == LINEAR or base.encoder != SCRATCH:
         return base
-    shape = [pair for pair in request.overrides if pair[0].startswith(f"{SCRATCH}.")]
-    return resolve_requested(
-        profile, name, encoder_override=request.encoder, overrides=overrides + shape
-    )
+    usual = dict(ScratchSettings())
+    shape = [(f"{SCRATCH}.{k}", value) for k, value in variant.scratch if value != usual[k]]
+    return resolve_requested(profile, name, encoder_override=encoder, overrides=overrides + shape)
 
 
 def _bases(variant: Variant) -> dict[str, str]:
@@ -135,14 +136,14 @@ def _bases(variant: Variant) -> dict[str, str]:
     return {role: name for role, name in roles.items() if name}
 
 
-def _name_in_request(profile: Profile, request: FoldRequest, name: str) -> str:
+def _name_base(profile: Profile, request: FoldRequest, variant: Variant, name: str) -> str:
     """Return the name under which a variant that another builds on has its results.
 
-    ``typed-punct`` is ``typed-punct@scratch`` when the request trains with that encoder; a file of
+    ``typed-punct`` is ``typed-punct@scratch`` when the other is trained on that encoder; a file of
     a person's own is known by its stem if the request names it too.
     """
     named = next((each for each in request.variants if Path(each).stem == name), name)
     try:
-        return _resolve_base(profile, request, named).name
+        return _resolve_base(profile, request, variant, named).name
     except VariantError:
         return name  # no shipped variant: a name made by --as
