@@ -37,18 +37,22 @@ def test_by_the_profiles_encoder_and_by_the_requests(real: Profile) -> None:
 
 
 def test_by_an_encoder_that_the_variants_own_file_names(real: Profile, tmp_path: Path) -> None:
-    own = put(tmp_path, "mine", 'why = "w"\nbase = "typed-punct"\nstart_from = "typed-punct"\nencoder = "ko-mini"\n')
+    own = put(
+        tmp_path,
+        "mine",
+        'why = "w"\nbase = "typed-punct"\nstart_from = "typed-punct"\nencoder = "ko-mini"\n',
+    )
     assert ask(real, FoldRequest((own,))) == [("typed-punct@ko-mini", "ko-mini", 128)]
     asked = FoldRequest((own,), encoder="klue/bert-base")
-    assert ask(real, asked) == [("typed-punct@klue-bert-base", "klue/bert-base", 128)]
+    assert ask(real, asked) == [("typed-punct@bert-base", "klue/bert-base", 128)]
 
 
 def test_with_the_shape_of_scratch_from_file_or_command_line(real: Profile, tmp_path: Path) -> None:
     text = 'why = "w"\nbase = "typed-punct"\nstart_from = "typed-punct"\nencoder = "scratch"\n[scratch]\nhidden = 64\n'
     own = put(tmp_path, "mine", text)
-    assert ask(real, FoldRequest((own,))) == [("typed-punct@scratch", "scratch", 64)]
+    assert ask(real, FoldRequest((own,))) == [("typed-punct@scratch+hidden=64", "scratch", 64)]
     asked = FoldRequest((own,), overrides=(("scratch.hidden", 192),))
-    assert ask(real, asked) == [("typed-punct@scratch", "scratch", 192)]
+    assert ask(real, asked) == [("typed-punct@scratch+hidden=192", "scratch", 192)]
 
 
 def test_a_teacher_of_pseudo_labels_keeps_the_encoder_of_its_own_file(
