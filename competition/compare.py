@@ -24,7 +24,9 @@ from competition.intervals import (
     LEVEL,
     Paired,
     Resamples,
+    area_replicates,
     build_resamples,
+    pair,
     paired_auprc,
     paired_f1,
 )
@@ -32,6 +34,7 @@ from competition.metrics import (
     Floats,
     Ints,
     auprc,
+    auprc_by_class,
     best_threshold,
     count_hits,
     decide,
@@ -79,7 +82,8 @@ class Line:
 class Comparison:
     """Everything ``compare`` found; ``compare_tables`` shows it.
 
-    ``by_length``, ``by_source`` and ``by_label`` hold micro-F1 (a label's own F1) of each part;
+    ``by_length`` and ``by_source`` hold micro-F1, then AUPRC, of each part; ``by_label`` a label's
+    own F1, ``areas_by_label`` the area under its own curve;
     ``only_right`` counts rows that one alone has right, ``differing`` those with another label.
     ``thresholds`` maps a variant to its threshold of each fold; empty under the plain rule.
     """
@@ -89,6 +93,7 @@ class Comparison:
     by_length: tuple[Line, ...]
     by_source: tuple[Line, ...]
     by_label: tuple[Line, ...]
+    areas_by_label: tuple[Line, ...]
     n_rows: int
     n_all: int
     folds: tuple[int, ...]
@@ -131,12 +136,14 @@ def run_compare(
     first, second = contenders[0].probs[common], contenders[1].probs[common]
     right = [pred == rows.gold for pred in preds]
     lengths, unit = _length_thirds(prepared)
+    sources = prepared.corpus.train.text("source")
     return Comparison(
         contenders=contenders,
         overall=tuple(_compare_overall(prepared, rows, preds, (first, second))),
-        by_length=_compare_parts(rows, preds, lengths[common]),
-        by_source=_compare_parts(rows, preds, prepared.corpus.train.text("source")[common]),
+        by_length=_compare_parts(rows, preds, (first, second), lengths[common]),
+        by_source=_compare_parts(rows, preds, (first, second), sources[common]),
         by_label=_compare_labels(rows, preds, prepared.competition.profile.labels),
+        areas_by_label=_compare_areas(rows, (first, second), prepared.competition.profile.labels),
         n_rows=int(common.sum()),
         n_all=len(common),
         folds=tuple(np.unique(rows.fold_of).tolist()),
@@ -258,9 +265,9 @@ def _length_thirds(prepared: Prepared) -> tuple[Objects, str]:
 
 
 def _compare_parts(
-    rows: _CommonRows, preds: tuple[Ints, Ints], part_of: Objects
+    rows: _CommonRows, preds: tuple[Ints, Ints], probs: tuple[Floats, Floats], part_of: Objects
 ) -> tuple[Line, ...]:
-    """Compare micro-F1 in each part of the rows; rows without a part are left out."""
+    """Compare micro-F1, then AUPRC, in each part; rows without a part are left out."""
     named = [part for part in part_of.tolist() if part is not None]
     parts = list(dict.fromkeys(sorted(named, key=_part_order)))
     masks = [part_of == part for part in parts]
@@ -270,7 +277,41 @@ def _compare_parts(
         else np.empty((0, len(rows.gold), 3), dtype=bool)
         for pred in preds
     ]
-    return _compare_slices(rows, parts, [int(mask.sum()) for mask in masks], (hits[0], hits[1]))
+    n_rows = [int(mask.sum()) for mask in masks]
+    lines = _compare_slices(rows, parts, n_rows, (hits[0], hits[1]))
+    ranked = (_rank_part(rows, part, probs, mask) for part, mask in zip(parts, masks, strict=True))
+    return lines + tuple(ranked)
+
+
+def _rank_part(rows: _CommonRows, part: str, probs: tuple[Floats, Floats], mask: Bools) -> Line:
+    """Compare AUPRC in one part: the mean over the labels that have a gold row in it."""
+    gold, groups, some = rows.gold[mask], rows.groups[mask], (probs[0][mask], probs[1][mask])
+    paired = None
+    if len(np.unique(groups)) >= ENOUGH_GROUPS:
+        resamples = build_resamples(groups, replicates=AUPRC_REPLICATES, seed=BOOTSTRAP_SEED)
+        paired = paired_auprc(gold, some, resamples)
+    return Line(f"{part}, AUPRC", len(gold), auprc(gold, some[0]), auprc(gold, some[1]), paired)
+
+
+def _compare_areas(
+    rows: _CommonRows, probs: tuple[Floats, Floats], labels: Sequence[str]
+) -> tuple[Line, ...]:
+    """Compare the area under each label's own curve; labels without a row are left out."""
+    counts = np.bincount(rows.gold, minlength=len(labels))
+    present = np.flatnonzero(counts).tolist()
+    areas = [auprc_by_class(rows.gold, each) for each in probs]
+    resamples = rows.resample(AUPRC_REPLICATES)
+    drawn = [area_replicates(rows.gold, each, resamples) for each in probs]
+    lines = []
+    for place, label_id in enumerate(present):
+        a, b = (float(each[label_id]) for each in areas)
+        n_groups = len(np.unique(rows.groups[rows.gold == label_id]))
+        paired = None
+        if n_groups >= ENOUGH_GROUPS:
+            apart = drawn[0][place] - drawn[1][place]
+            paired = pair(a - b, apart[~np.isnan(apart)])
+        lines.append(Line(labels[label_id], int(counts[label_id]), a, b, paired))
+    return tuple(lines)
 
 
 def _part_order(part: str) -> tuple[int, str]:

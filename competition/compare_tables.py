@@ -32,12 +32,14 @@ def build_compare_tables(found: Comparison) -> list[Table]:
     ]
     length_note = f"Thirds of the train rows, {found.length_unit}."
     for name, title, lines, notes in (
-        ("length", "Micro-F1 by length", found.by_length, [length_note]),
-        ("source", "Micro-F1 by source", found.by_source, []),
+        ("length", "Micro-F1 and AUPRC by length", found.by_length, [length_note]),
+        ("source", "Micro-F1 and AUPRC by source", found.by_source, []),
         ("label", "F1 of each label", found.by_label, _say_of_labels(found.by_label)),
+        ("area", "Area under each label's curve", found.areas_by_label, []),
     ):
         if lines:
-            tables.append(_build_table(name, (name, title), lines, notes))
+            header = "label" if name == "area" else name
+            tables.append(_build_table(name, (header, title), lines, notes))
     return tables
 
 

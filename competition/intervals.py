@@ -137,11 +137,25 @@ def auprc_replicates(
 ) -> NDArray[np.float64]:
     """Score each bootstrap replicate by AUPRC, exactly; labels not drawn are left out of its mean.
 
+    Returns:
+        (R,) float64.
+    """
+    areas = area_replicates(gold, probs, resamples, weights)
+    known = ~np.isnan(areas)
+    means: NDArray[np.float64] = np.where(known, areas, 0.0).sum(axis=0) / known.sum(axis=0)
+    return means
+
+
+def area_replicates(
+    gold: Ints, probs: Floats, resamples: Resamples, weights: Floats | None = None
+) -> NDArray[np.float64]:
+    """Measure the area under each label's curve in each bootstrap replicate, exactly.
+
     Rows fall into segments between and at the gold scores of a label once; a replicate only
     changes how much each segment weighs, which is one sparse product of segments and groups.
 
     Returns:
-        (R,) float64.
+        (L, R) float64 of the L labels with a gold row, in their order; NaN where none was drawn.
     """
     from scipy.sparse import csr_matrix
 
@@ -158,14 +172,12 @@ def auprc_replicates(
         sums = csr_matrix((weight[felt], (segment[felt], group[felt])), shape)
         hits = csr_matrix((weight[is_gold], (segment[is_gold], group[is_gold])), shape)
         curves.append((sums, hits[1::2]))
-    means = []
+    areas = []
     for counts in resamples.chunks():
         drawn = np.ascontiguousarray(counts.T)
         products = ((np.asarray(sums @ drawn), np.asarray(hits @ drawn)) for sums, hits in curves)
-        areas = np.stack([weighted_areas(sums, hits) for sums, hits in products])
-        known = ~np.isnan(areas)
-        means.append(np.where(known, areas, 0.0).sum(axis=0) / known.sum(axis=0))
-    return np.concatenate(means)
+        areas.append(np.stack([weighted_areas(sums, hits) for sums, hits in products]))
+    return np.concatenate(areas, axis=1)
 
 
 def auprc_interval(

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import auc as area_under
+from sklearn.metrics import f1_score, precision_recall_curve
 
 from competition import blend, compare
 from competition.blend_report import run_blend
@@ -23,8 +24,20 @@ from competition.console import Table, print_tables
 from competition.contenders import read_contenders
 from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared, read_prepared
-from competition.intervals import build_resamples, f1_replicates, paired_auprc, paired_f1
-from competition.metrics import best_threshold, count_hits, decide, weights_for_negative_share
+from competition.intervals import (
+    AUPRC_REPLICATES,
+    build_resamples,
+    f1_replicates,
+    paired_auprc,
+    paired_f1,
+)
+from competition.metrics import (
+    auprc,
+    best_threshold,
+    count_hits,
+    decide,
+    weights_for_negative_share,
+)
 from competition.predictions import Result, ResultKey, Store, average_in_log_space, read_member
 from competition.profile import Competition
 from competition.routes import Routes, read_or_make_length_routes
@@ -143,6 +156,15 @@ def test_each_label_has_its_own_f1_and_interval(prepared: Prepared, store: Store
         assert line.n_rows == (gold == label_id).sum()
         assert line.paired is not None
         assert line.paired.low <= line.paired.difference <= line.paired.high
+    for label_id, line in enumerate(found.areas_by_label):
+        precision_recall = [
+            precision_recall_curve(gold == label_id, p.probs[:, label_id]) for p in found.contenders
+        ]
+        areas = [area_under(recall, precision) for precision, recall, _ in precision_recall]
+        assert (line.what, line.n_rows) == (labels[label_id], (gold == label_id).sum())
+        assert (line.first, line.second) == pytest.approx(tuple(areas))
+        assert line.paired is not None
+        assert line.paired.low <= line.paired.difference <= line.paired.high
     table = tables_of(found)["label"]
     said = {row["what"]: row["verdict"] for row in table.rows}
     assert (said[labels[0]], said[labels[2]]) == ("A is better", "B is better")
@@ -165,17 +187,26 @@ def test_lengths_and_sources_part_the_rows(prepared: Prepared) -> None:
     write(prepared, "a", 3)
     write(prepared, "b", 0)
     found = run_compare(prepared, ("a", "b"), PLAIN)
-    assert [line.what for line in found.by_length] == ["short", "medium", "long"]
-    assert [line.what for line in found.by_source] == ["news", "wiki"]
+    parts = ["short", "medium", "long"]
+    assert [line.what for line in found.by_length] == parts + [f"{each}, AUPRC" for each in parts]
+    assert [line.what for line in found.by_source[:2]] == ["news", "wiki"]
     for lines in (found.by_length, found.by_source):
-        assert sum(line.n_rows for line in lines) == len(prepared.corpus.train)
+        assert sum(line.n_rows for line in lines) == 2 * len(prepared.corpus.train)
     sources = prepared.corpus.train.text("source")
     assert found.by_source[0].n_rows == (sources == "news").sum()
+    gold, probs = prepared.corpus.train.gold, [each.probs for each in found.contenders]
+    for line, part in zip(found.by_source[2:], ("news", "wiki"), strict=True):
+        some = sources == part
+        assert (line.first, line.second) == tuple(auprc(gold[some], p[some]) for p in probs)
+        resamples = build_resamples(
+            prepared.groups[some], replicates=AUPRC_REPLICATES, seed=BOOTSTRAP_SEED
+        )
+        assert line.paired == paired_auprc(gold[some], (probs[0][some], probs[1][some]), resamples)
     assert "by characters" in tables_of(found)["length"].notes[0]
     read_or_make_length_routes(prepared, lambda rows: np.arange(len(rows)), "made-up units")
     again = run_compare(prepared, ("a", "b"), PLAIN)
     assert "made-up units" in tables_of(again)["length"].notes[0]
-    assert [line.n_rows for line in again.by_length] == [22, 21, 21]
+    assert [line.n_rows for line in again.by_length[:3]] == [22, 21, 21]
 
 
 def test_too_few_groups_get_no_interval(prepared: Prepared) -> None:
@@ -398,7 +429,7 @@ def test_untyped_rows_without_source_or_negative_label(foreign_competition: Comp
         write(prepared, name, sight, folds=(0, 1))
     found = run_compare(prepared, ("a", "b"), PLAIN)
     assert verdicts(found) == {"micro-F1": "A is better", "AUPRC": "A is better"}
-    assert set(tables_of(found)) == {"overall", "length", "label"}
+    assert set(tables_of(found)) == {"overall", "length", "label", "area"}
     with pytest.raises(UsageError, match="no negative label"):
         run_compare(prepared, ("a", "b"), CompareOptions(threshold=True))
 
@@ -426,7 +457,7 @@ def test_the_command_prints_tables_and_json_without_torch(prepared: Prepared) ->
     )
     assert answer.returncode == 0, answer.stderr
     printed = json.loads(answer.stdout)
-    assert set(printed) == {"overall", "length", "source", "label"}
+    assert set(printed) == {"overall", "length", "source", "label", "area"}
     row = printed["overall"]["rows"][0]
     assert row["verdict"] == "A is better"
     assert row["interval"][0] > 0

@@ -10,6 +10,9 @@ from competition.profile import Profile, read_profile
 from models.request import PSEUDO, FoldRequest, name_bases, resolve_all, resolve_bases
 
 
+BUILDS_ON = 'why = "w"\nbase = "typed-punct"\nstart_from = "typed-punct"\n'
+
+
 @pytest.fixture(scope="module")
 def real() -> Profile:
     return read_profile(Path(__file__).parents[2] / "competition/profiles/klue-re.toml")
@@ -37,18 +40,14 @@ def test_by_the_profiles_encoder_and_by_the_requests(real: Profile) -> None:
 
 
 def test_by_an_encoder_that_the_variants_own_file_names(real: Profile, tmp_path: Path) -> None:
-    own = put(
-        tmp_path,
-        "mine",
-        'why = "w"\nbase = "typed-punct"\nstart_from = "typed-punct"\nencoder = "ko-mini"\n',
-    )
+    own = put(tmp_path, "mine", BUILDS_ON + 'encoder = "ko-mini"\n')
     assert ask(real, FoldRequest((own,))) == [("typed-punct@ko-mini", "ko-mini", 128)]
     asked = FoldRequest((own,), encoder="klue/bert-base")
     assert ask(real, asked) == [("typed-punct@bert-base", "klue/bert-base", 128)]
 
 
 def test_with_the_shape_of_scratch_from_file_or_command_line(real: Profile, tmp_path: Path) -> None:
-    text = 'why = "w"\nbase = "typed-punct"\nstart_from = "typed-punct"\nencoder = "scratch"\n[scratch]\nhidden = 64\n'
+    text = BUILDS_ON + 'encoder = "scratch"\n[scratch]\nhidden = 64\n'
     own = put(tmp_path, "mine", text)
     assert ask(real, FoldRequest((own,))) == [("typed-punct@scratch+hidden=64", "scratch", 64)]
     asked = FoldRequest((own,), overrides=(("scratch.hidden", 192),))
