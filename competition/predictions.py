@@ -59,6 +59,7 @@ class Member:
     test rows; rows that a specialist does not answer for are NaN, and ``covers_all`` is False.
     ``test_is_average`` where the K test predictions are one and the same average, imported so.
     ``parts`` names the variants behind it: itself, or the specialists that answer together.
+    ``tuned_on`` are the folds that chose its settings, whose rows flatter it.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Member:
     why: str
     test_is_average: bool = False
     parts: tuple[str, ...] = ()
+    tuned_on: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ def read_member(
         why=str(header.variant.get("why", "")),
         test_is_average=is_average(header),
         parts=(variant,),
+        tuned_on=tuple((header.variant.get("tune") or {}).get("folds", ())),
     )
 
 
@@ -397,6 +400,7 @@ def _join_route(store: Store, name: str, parts: list[Member], prepared: Prepared
         route=route,
         recipe=recipe,
         covers_all=True,
+        tuned_on=tuple(sorted({fold for part in parts for fold in part.tuned_on})),
         why=" + ".join(part.name for part in parts),
         parts=tuple(part.name for part in parts),
     )

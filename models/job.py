@@ -50,6 +50,7 @@ def run_job(spec: JobSpec, watch: Watch) -> JobOutcome:
         "rows_per_s": round(learned.rows_per_s, 2),
         "train_rows": len(spec.rows.train_rows),
         **spec.rows.added,
+        **spec.rows.made_of,
         **learned.facts,
         "micro_f1": outcome.micro_f1,
         "auprc": outcome.auprc,
@@ -114,4 +115,5 @@ def _score(spec: JobSpec, learned: Learned) -> JobOutcome:
         seconds=learned.seconds,
         step=learned.steps,
         warnings=tuple(warnings),
+        notes=learned.notes,
     )

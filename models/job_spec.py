@@ -82,7 +82,7 @@ class JobSpec:
 class Learned:
     """What a learner gives back: probabilities (n, C) and (m, C), facts for the provenance.
 
-    ``warnings`` are what a person must hear.
+    ``warnings`` are what a person must hear, ``notes`` what tells them about the model.
     """
 
     oof_probs: Probs
@@ -92,6 +92,7 @@ class Learned:
     steps: int
     facts: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class JobOutcome:
     seconds: float = 0.0
     step: int = 0
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def describe_model(spec: JobSpec) -> dict[str, Any]:

@@ -94,9 +94,18 @@ def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
         "steps": fit.steps,
         "rows_cut": {name: part.cut for name, part in open_parts(network).items()},
         "loss": fit.loss,
-        **_measure_restriction(spec, inputs),
     }
-    return Learned(oof_probs, test_probs, fit.seconds, fit.rows_per_s, fit.steps, facts)
+    notes: tuple[str, ...] = ()
+    if inputs.pairs is not None:
+        allowed = _measure_restriction(spec, inputs, inputs.pairs)
+        facts["gold_allowed"] = allowed
+        notes = (
+            f"its type pairs may have {allowed['heldout']:.1%} of the held-out gold labels, "
+            f"{allowed['train']:.1%} of those trained on",
+        )
+    return Learned(
+        oof_probs, test_probs, fit.seconds, fit.rows_per_s, fit.steps, facts, notes=notes
+    )
 
 
 def _predict(predictor: Predictor, inputs: FoldInputs) -> tuple[Probs, Probs]:
@@ -109,17 +118,12 @@ def _predict(predictor: Predictor, inputs: FoldInputs) -> tuple[Probs, Probs]:
     return oof, predictor.predict(inputs.test, inputs.test_rows, test_allowed)
 
 
-def _measure_restriction(spec: JobSpec, inputs: FoldInputs) -> dict[str, Any]:
-    """Return how much gold the restriction allows, for the report, after the last prediction."""
-    pairs = inputs.pairs
-    if pairs is None:
-        return {}
+def _measure_restriction(spec: JobSpec, inputs: FoldInputs, pairs: Pairs) -> dict[str, float]:
+    """Return what share of the gold labels the restriction allows, after the last prediction."""
     train, heldout = pairs.pool[inputs.train_rows], pairs.pool[inputs.heldout_rows]
     return {
-        "gold_allowed": {
-            "train": measure_coverage(pairs.table, train, inputs.train_label_ids),
-            "heldout": measure_coverage(pairs.table, heldout, spec.heldout_label_ids),
-        }
+        "train": measure_coverage(pairs.table, train, inputs.train_label_ids),
+        "heldout": measure_coverage(pairs.table, heldout, spec.heldout_label_ids),
     }
 
 

@@ -75,6 +75,7 @@ class FoldRows:
         heldout_rows: rows of the fold that are answered for.
         test_rows: test rows that are answered for, as row numbers of the test file.
         added: how many rows are extra, how many pseudo-labelled, how many cleaning left out.
+        made_of: hashes of the files of a person's own that are in them, by what they are for.
     """
 
     train_rows: Ints
@@ -84,6 +85,7 @@ class FoldRows:
     heldout_rows: Ints
     test_rows: Ints
     added: dict[str, int]
+    made_of: dict[str, Any]
 
 
 def build_pool(prepared: Prepared, variant: Variant, say: Say | None = None) -> Pool:
@@ -183,6 +185,7 @@ def choose_fold_rows(
         heldout_rows=np.flatnonzero(in_route & heldout),
         test_rows=np.flatnonzero(test_in_route),
         added=added,
+        made_of={f"{use}_hash": digest for use, digest in pool.made_of.items()},
     )
 
 

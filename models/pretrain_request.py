@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from competition.errors import UsageError
 from models.settings import RunSettings, ScratchSettings
@@ -43,6 +43,15 @@ class PretrainSettings(BaseModel):
     clip_norm: float = Field(1.0, gt=0)
     heldout_every_steps: int = Field(500, ge=1, description="between looks at held-out text")
     run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> PretrainSettings:
+        usual = type(self).model_fields
+        if self.optimizer != "muon" and self.muon_lr != usual["muon_lr"].default:
+            raise ValueError("muon_lr does nothing without optimizer=muon")
+        if self.decay_frac == 0 and self.decay_shape != usual["decay_shape"].default:
+            raise ValueError("decay_shape does nothing without decay_frac")
+        return self
 
 
 @dataclass(frozen=True)
@@ -230,6 +239,8 @@ def resolve_settings(request: PretrainRequest) -> PretrainSettings:
 
 
 def _explain(problem: Any) -> str:
+    if problem["type"] == "value_error":
+        return f"--set {problem['ctx']['error']}"
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] != "extra_forbidden":
         return f"--set {key}: {problem['msg']}"

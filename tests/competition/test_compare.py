@@ -18,6 +18,7 @@ from sklearn.metrics import f1_score, precision_recall_curve
 
 from competition import blend, compare
 from competition.blend_report import run_blend
+from competition.blend_tables import build_blend_tables
 from competition.compare import CompareOptions, Comparison, replicate_slices, run_compare
 from competition.compare_tables import build_compare_tables
 from competition.console import Table, print_tables
@@ -374,6 +375,12 @@ def test_what_was_tuned_on_these_folds_is_said(prepared: Prepared) -> None:
     assert "--folds 1,2" in notes[-1]
     clean = run_compare(prepared, ("plain", "tuned"), CompareOptions(folds=(1, 2)))
     assert not any("flatters" in note for note in tables_of(clean)["overall"].notes)
+    blended = run_blend(
+        prepared.competition, ["plain", "tuned"], trials=2, seed=3, name="both", run={}
+    )
+    said = " ".join(note for table in build_blend_tables(blended) for note in table.notes)
+    assert "tuned was tuned on folds 0: every score with it" in said
+    assert "plain was tuned" not in said
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_cleaning_takes_training_rows_out_and_leaves_held_out_rows_alone(
         assert before.heldout_rows.tolist() == after.heldout_rows.tolist()
         assert set(after.train_rows) <= set(before.train_rows)
         assert after.added["cleaned_out"] == len(before.train_rows) - len(after.train_rows)
+        assert before.made_of == {}
         gone += after.added["cleaned_out"]
     assert gone > 0
 
@@ -76,6 +77,10 @@ def test_extra_rows_train_and_are_never_answered_for(
     first = len(prepared.corpus.train) + len(prepared.corpus.test)
     extra = rows.train_rows >= first
     assert rows.added["extra"] == extra.sum() == 4
+    (digest,) = rows.made_of.values()
+    write_extra(prepared, "more.csv", [0, 1, 2, 4], rename=True)
+    assert set(choose(prepared, variant, 1).made_of) == {"extra_train_hash"}
+    assert choose(prepared, variant, 1).made_of["extra_train_hash"] != digest
     assert (rows.train_label_ids[extra] == prepared.corpus.train.gold[:4]).all()
     assert (rows.train_folds[extra] == NO_FOLD).all()
     assert not set(rows.train_groups[extra]) & set(rows.train_groups[~extra])

@@ -9,7 +9,6 @@ import pytest
 from competition.profile import Profile, read_profile
 from models.request import PSEUDO, FoldRequest, name_bases, resolve_all, resolve_bases
 
-
 BUILDS_ON = 'why = "w"\nbase = "typed-punct"\nstart_from = "typed-punct"\n'
 
 
