@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -136,15 +137,18 @@ def read_or_tokenize(
 ) -> TokenizedRows:
     """Return tokenised rows from ``folder``, made there first if it does not hold them yet.
 
-    The folder's name must identify all inputs; a folder without ``rows.json`` is unfinished.
+    The folder's name must identify all inputs; one without ``rows.json`` is unfinished, and one
+    with a damaged file is made again.
     """
-    if not (folder / "rows.json").is_file():
-        made = tokenize_rows(rows, form, tokenizer, max_tokens, formatting=formatting)
-        for name in _ARRAYS:
-            buffer = io.BytesIO()
-            np.save(buffer, getattr(made, name), allow_pickle=False)
-            write_atomically(folder / f"{name}.npy", buffer.getvalue())
-        write_atomically(folder / "rows.json", json.dumps({"rows": len(made), "cut": made.cut}))
+    if (folder / "rows.json").is_file():
+        with suppress(OSError, ValueError, EOFError):
+            return open_tokenized(folder)
+    made = tokenize_rows(rows, form, tokenizer, max_tokens, formatting=formatting)
+    for name in _ARRAYS:
+        buffer = io.BytesIO()
+        np.save(buffer, getattr(made, name), allow_pickle=False)
+        write_atomically(folder / f"{name}.npy", buffer.getvalue())
+    write_atomically(folder / "rows.json", json.dumps({"rows": len(made), "cut": made.cut}))
     return open_tokenized(folder)
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from competition.corpus import Corpus
 from competition.files import write_atomically
@@ -217,18 +219,29 @@ def _pseudo_rows(
 
 
 def write_texts(folder: Path, pool: Pool) -> dict[str, Path]:
-    """Write the pool's parts without labels, once; the folder's name must identify their content.
+    """Write the pool's parts without labels, unless they are there whole.
+
+    The folder's name must identify their content.
 
     Returns:
         The file of each part, in the order of their places in the pool.
     """
     paths = {name: folder / f"{name}.parquet" for name in pool.parts}
     for name, rows in pool.parts.items():
-        if not paths[name].is_file():
+        if not _is_whole(paths[name]):
             buffer = io.BytesIO()
             rows.frame.to_parquet(buffer, index=False)
             write_atomically(paths[name], buffer.getvalue())
     return paths
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a Parquet file is there and was not cut short: its end says what it holds."""
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def read_texts(paths: Mapping[str, Path], places: Ints | None = None) -> Rows:

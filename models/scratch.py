@@ -79,7 +79,8 @@ def make_bare_encoder(
     folder.mkdir(parents=True, exist_ok=True)
     identity_path = folder / "identity.json"
     with FileLock(folder / "making.lock"):
-        if not identity_path.is_file():
+        identity = _read_identity(identity_path)
+        if identity is None:
             raw = train_wordpiece(lines, settings.vocabulary, reserved)
             config = scratch_config(settings, raw.get_vocab_size())
             config.save_pretrained(folder)
@@ -92,8 +93,15 @@ def make_bare_encoder(
                 {"tokenizer": raw.to_str(), "config": settings.model_dump(), **identified_by}
             )
             write_atomically(identity_path, json.dumps({"identity": identity}))
-    identity_: str = json.loads(identity_path.read_text(encoding="utf-8"))["identity"]
-    return identity_
+    return identity
+
+
+def _read_identity(path: Path) -> str | None:
+    """Return the identity that a finished folder holds; None if it is unfinished or damaged."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["identity"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def train_wordpiece(sentences: Iterable[str], vocabulary: int, reserved: Sequence[str]) -> Any:

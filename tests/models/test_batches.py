@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
@@ -38,6 +39,8 @@ from models.sources import EncoderSource
 from tests.models.conftest import ARCHITECTURES, make_encoder
 
 TYPES = ["PER", "ORG", "LOC"]
+MARKED = ("entity-marker", "typed-marker")
+PUNCTUATED = ("typed-punct", "typed-punct-ko", "query", "declarative", "mask-prompt")
 SPAN = st.tuples(st.integers(0, 60), st.integers(1, 12)).map(lambda s: (s[0], s[0] + s[1]))
 
 
@@ -133,20 +136,20 @@ def test_positions_hold_for_every_kind_of_tokenizer(
                 short = {"subject": "SUBJ", "object": "OBJ"}[role]
                 if formatting is masked:
                     assert tokenizer.convert_ids_to_tokens(span) == [f"[{short}-{entity.type}]"]
-                elif architecture != "xlm-roberta" and format_name != "concat":
+                elif architecture != "xlm-roberta" and format_name in (*MARKED, *PUNCTUATED):
                     alone = tokenizer(entity.word, add_special_tokens=False)["input_ids"]
                     assert span == alone  # there, the word stands between spaces or special tokens
                 mark = tokenizer.convert_ids_to_tokens(int(ids[where[f"{role}_mark"]]))
-                if format_name.endswith("-marker"):
+                if format_name in MARKED:
                     kind = f":{entity.type}" if form.needs_types else ""
                     assert mark == f"[{short}{kind}]"
-                elif format_name != "concat":  # a lone ▁ is the space that precedes the sign
+                elif format_name in PUNCTUATED:  # a lone ▁ is the space that precedes the sign
                     sign = "@" if role == "subject" else "#"
                     assert mark in (sign, f"▁{sign}", "▁", tokenizer.unk_token)
             assert ids[0] == tokenizer.cls_token_id
             assert ids[-1] == tokenizer.sep_token_id
             asked = where.pop("prompt_mask")
-            if format_name == "mask-prompt":
+            if form.build(EXAMPLE_ROW).prompt_mask is not None:
                 assert ids[asked] == tokenizer.mask_token_id
                 assert asked > ids.tolist().index(tokenizer.sep_token_id)  # in the segment behind
             else:
@@ -257,6 +260,21 @@ def test_rows_are_tokenised_once_and_mapped(
     assert made.cut == again.cut > 0
     plain = read_or_tokenize(tmp_path / "plain", rows, form, tokenizer, limit)
     assert (plain.lengths < made.lengths).all()  # no source in front
+
+
+def test_tokens_that_were_cut_short_on_disk_are_made_again(
+    sources: Sources, prepared: Prepared, tmp_path: Path
+) -> None:
+    rows, tokenizer = prepared.corpus.test, load_tokenizer(sources("bert"))
+    folder = tmp_path / "rows"
+    made = read_or_tokenize(folder, rows, FORMATS["typed-punct"], tokenizer, 256)
+    expected = {name: np.array(getattr(made, name)) for name in ("tokens", "positions", "ids")}
+    for name in ("tokens.npy", "ids.npy"):
+        for size in (0, 20, (folder / name).stat().st_size - 1):
+            os.truncate(folder / name, size)
+            again = read_or_tokenize(folder, rows, FORMATS["typed-punct"], tokenizer, 256)
+            for array, values in expected.items():
+                assert np.array_equal(getattr(again, array), values)
 
 
 def make_tokenized(lengths: list[int]) -> TokenizedRows:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -187,3 +188,16 @@ def test_what_a_job_gets_does_not_depend_on_held_out_labels(
     for name in ("train_rows", "train_label_ids", "train_groups", "train_folds", "heldout_rows"):
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes(), name
     assert first.added == second.added
+
+
+def test_texts_that_were_cut_short_on_disk_are_written_again(
+    prepared: Prepared, resolve: Callable[..., Variant], tmp_path: Path
+) -> None:
+    pool = build_pool(prepared, resolve())
+    paths = write_texts(tmp_path, pool)
+    before = paths["train"].read_bytes()
+    os.truncate(paths["train"], len(before) // 2)
+    untouched = paths["test"].stat().st_mtime_ns
+    assert write_texts(tmp_path, pool) == paths
+    assert paths["train"].read_bytes() == before
+    assert paths["test"].stat().st_mtime_ns == untouched
