@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python run.py
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
-WORKERS ?= $(shell [ $(CORES) -gt 10 ] && echo 10 || echo $(CORES))
+GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+# jobs at a time: one a core, at most 10; with GPUs one on each, or two that share the only one
+WORKERS ?= $(shell [ $(GPUS) -eq 1 ] && set -- 2 || set -- $(GPUS); [ $$1 -eq 0 ] && set -- $(CORES); \
+	[ $$1 -gt 10 ] && echo 10 || echo $$1)
 
 .PHONY: demo test format clean-demo
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from competition.errors import HarnessError, explain_os_error
+from competition.errors import HarnessError, UsageError, explain_os_error
 
 if TYPE_CHECKING:
     from competition.console import Table
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 
 INCOMPLETE_EXIT = 3
+MOST_SEED = 2**32 - 1  # what every library's generator takes
 PROPOSED_COMMAND = re.compile(r"python run\.py [a-z]+\b")
 _context: list[str] = []  # what the command line says of the competition
 
@@ -146,7 +147,7 @@ def fold(
     request = FoldRequest(
         variants=tuple(variants or ()),
         folds=_whole_numbers("--folds", folds),
-        seeds=_whole_numbers("--seeds", seeds),
+        seeds=_seeds(seeds),
         encoder=encoder,
         overrides=_overrides(overrides),
         save_as=save_as,
@@ -202,7 +203,7 @@ def pretrain(
         str | None,
         typer.Option("--tokens", help="Tokens to see in all, such as 30M; unset: 10 epochs."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every draw.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Of every draw.")] = 42,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads; unset: all cores.")
     ] = None,
@@ -289,7 +290,9 @@ def blend(
         typer.Argument(metavar="VARIANT", help="What to blend; unset: every complete variant."),
     ] = None,
     trials: Annotated[int, typer.Option("--trials", min=0, help="Optuna trials.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the search.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the search.")
+    ] = 0,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the submission; unset: blend-<hash>.")
     ] = None,
@@ -389,7 +392,9 @@ def tune(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of every trial."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the search.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the search.")
+    ] = 0,
     storage: Annotated[
         str | None,
         typer.Option("--storage", help="A journal file, or postgresql://… for several machines."),
@@ -506,11 +511,14 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Check a submission, send it, and record what came back."""
+    from competition.files import check_folder
     from competition.progress import ProgressBoard
     from competition.upload.send import SubmitOptions, build_submit_tables
     from competition.upload.send import submit as send
     from competition.upload.waiting import WAIT_LIMIT_S
 
+    if folder is not None:
+        check_folder(folder.expanduser(), "--folder")
     options = SubmitOptions(to, folder, dry_run=dry_run, resend=resend, wait=wait)
     resolved = _resolve(competition, data, limit)
     with ProgressBoard() as board:
@@ -617,9 +625,16 @@ def _split(text: str | None) -> tuple[str, ...]:
 
 def _whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
     parts = _split(text)
-    if not all(part.isdecimal() for part in parts):
+    if not all(part.isdecimal() and len(part) < 1000 for part in parts):
         raise typer.BadParameter(f"{text!r} is not a list such as 0,1", param_hint=option)
     return tuple(int(part) for part in parts)
+
+
+def _seeds(text: str | None) -> tuple[int, ...]:
+    seeds = _whole_numbers("--seeds", text)
+    if max(seeds, default=0) > MOST_SEED:
+        raise UsageError(f"--seeds {text}: a seed is a whole number up to {MOST_SEED}")
+    return seeds
 
 
 def _overrides(texts: list[str] | None) -> tuple[tuple[str, Any], ...]:
@@ -638,6 +653,15 @@ def _duration(text: str | None, option: str = "--stop-after") -> float | None:
     return float(number) * units[unit]
 
 
+def _explain(error: OSError | RuntimeError) -> str | None:
+    """Say what the system or the GPU refused, if a person can mend it."""
+    if isinstance(error, OSError):
+        return explain_os_error(error)
+    hardware = sys.modules.get("models.hardware")  # only who has loaded torch can have used a GPU
+    known: str | None = hardware.explain_gpu_error(error) if hardware else None
+    return known
+
+
 def main() -> None:
     """Run a command; what a person can mend is printed without a traceback."""
     try:
@@ -645,8 +669,8 @@ def main() -> None:
     except HarnessError as error:
         print(f"error: {_in_context(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except OSError as error:
-        known = explain_os_error(error)
+    except (OSError, RuntimeError) as error:
+        known = _explain(error)
         if known is None:
             raise
         print(f"error: {known}", file=sys.stderr)

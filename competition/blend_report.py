@@ -1,8 +1,8 @@
 """Blend a competition's variants from end to end: read, fit, estimate, write.
 
 What ``run.py blend`` calls. Reads members from the store, fits the blend, leaves a submission, and
-reports what it is worth beside its best variant and where it may mislead; ``blend_tables`` and
-``trust_tables`` show the report, ``blend_spec`` writes it down.
+reports what it is worth beside its best variant and where it may mislead; ``blend_parts`` says what
+a report holds, ``blend_tables`` and ``trust_tables`` show it, ``blend_spec`` writes it down.
 
 Legend: M members, N rows, C labels, K folds.
 """
@@ -10,7 +10,7 @@ Legend: M members, N rows, C labels, K folds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.aims import Objective
-from competition.alarms import Alarm, find_alarms
+from competition.alarms import find_alarms
 from competition.assessment import (
     Answered,
-    Assessment,
     Assessor,
-    Comparison,
     Side,
     build_assessor,
     compare,
@@ -34,18 +32,17 @@ from competition.blend import (
     BlendFit,
     Estimate,
     apply_blend,
-    count_nested_fits,
     estimate_single,
     fit_blend,
 )
+from competition.blend_parts import COMPARED, BlendOptions, BlendReport, Material, Worth
 from competition.blend_spec import build_spec, name_blend
 from competition.errors import BlendError
 from competition.files import check_name
-from competition.folds import Prepared, read_prepared
+from competition.folds import read_prepared
 from competition.halves import BoardRows, HalfNoise, Pair, simulate_halves
 from competition.metrics import auprc, micro_f1
 from competition.outlook import (
-    Outlook,
     Reweight,
     build_row_weights,
     choose_row_weights,
@@ -53,113 +50,16 @@ from competition.outlook import (
 )
 from competition.pooling import (
     PooledRows,
-    Weights,
     build_pooled_rows,
     check_memory,
     pool,
     unflatten,
 )
-from competition.predictions import LeftOut, Member, Store, read_members
+from competition.predictions import Store, read_members
 from competition.profile import Competition
-from competition.search import BEST_SINGLE, BLEND, CONVEX, GREEDY, UNIFORM, SearchPlan
-from competition.shift import OnStep, Shift, explain_absence, read_or_fit_shift
+from competition.search import BLEND, SearchPlan
+from competition.shift import OnStep, explain_absence, read_or_fit_shift
 from competition.submission import write_submission
-
-COMPARED = (BEST_SINGLE, UNIFORM, CONVEX, GREEDY)
-
-
-@dataclass(frozen=True)
-class BlendOptions:
-    """How to blend.
-
-    Attributes:
-        trials: of each search.
-        seed: of the searches, the intervals and the simulated boards.
-        objective: what to search for.
-        reweight: fit to rows weighed to be like the test; None: all rows alike.
-        shrink: pull the searched weights back towards the convex ones, as far as folds say.
-    """
-
-    trials: int
-    seed: int
-    objective: Objective = "micro-f1"
-    reweight: Reweight | None = None
-    shrink: bool = False
-
-    def count_trials(self, n_folds: int) -> int:
-        """Return how many trials the fit and its nested estimate make."""
-        fits = 1 + n_folds if self.shrink else 1
-        return self.trials * (fits + count_nested_fits(n_folds, shrink=self.shrink))
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """What a blend is made of.
-
-    Attributes:
-        rows: the members' out-of-fold rows, all counting alike, with folds.
-        row_weights: ways of weighing them to be like the test.
-        left_out: variants that are no members.
-    """
-
-    prepared: Prepared
-    members: tuple[Member, ...]
-    left_out: tuple[LeftOut, ...]
-    rows: PooledRows
-    shift: Shift | None
-    row_weights: Mapping[str, Weights]
-
-    @property
-    def names(self) -> list[str]:
-        """Return the members' names."""
-        return [member.name for member in self.members]
-
-
-@dataclass(frozen=True, eq=False)
-class Worth:
-    """What every way of weighing and every member is worth.
-
-    Attributes:
-        fitted: each of ``search.SYSTEMS``, on the rows it was tuned on.
-        nested: each of ``search.SYSTEMS``, tuned on the other folds.
-        single_fitted: each member's micro-F1 and AUPRC, its threshold and temperature tuned on all
-            rows.
-        singles: each member, both tuned on the other folds.
-        as_pooled: the fitted blend's AUPRC before it is flattened.
-        compared: the nested blend minus each of ``COMPARED``.
-    """
-
-    fitted: Mapping[str, Assessment]
-    nested: Mapping[str, Assessment]
-    single_fitted: Mapping[str, tuple[float, float]]
-    singles: Mapping[str, Assessment]
-    compared: Mapping[str, Comparison]
-    as_pooled: float
-
-
-@dataclass(frozen=True, eq=False)
-class BlendReport:
-    """Everything ``blend`` found.
-
-    Attributes:
-        nested_weights: (K, M) float64.
-        gold_shares: of the train rows' labels.
-        outlook: what weights and ranks would be on rows like the test's.
-        noise: how far public and private halves part.
-    """
-
-    path: Path
-    options: BlendOptions
-    material: Material
-    fit: BlendFit
-    worth: Worth
-    nested_weights: NDArray[np.float64]
-    oof_side: Side
-    test_side: Side
-    gold_shares: tuple[float, ...]
-    outlook: Mapping[str, Outlook]
-    noise: tuple[HalfNoise, ...]
-    alarms: tuple[Alarm, ...]
 
 
 def run_blend(  # noqa: PLR0913 - the options of one command

@@ -11,12 +11,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from competition.blend_parts import BlendOptions, BlendReport, Worth
 from competition.predictions import Member
-
-if TYPE_CHECKING:
-    from competition.blend_report import BlendOptions, BlendReport, Worth
 
 HASH_CHARS = 8
 

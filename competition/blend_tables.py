@@ -8,12 +8,13 @@ Legend: K folds, M members.
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import numpy as np
 
 from competition.assessment import Assessment, Comparison, compare
-from competition.blend_report import BlendReport
+from competition.blend_parts import BlendReport
 from competition.blend_spec import describe_left_out
 from competition.console import Column, Table
 from competition.intervals import Paired
@@ -34,14 +35,25 @@ def build_blend_tables(report: BlendReport) -> list[Table]:
     if left_out:
         columns = [Column("name", "variant"), Column("reason", "why it is left out")]
         tables.append(Table("left_out", "Left out", columns, left_out))
-    return tables
+    return [*tables, _tell_next(report)]
+
+
+def _tell_next(report: BlendReport) -> Table:
+    """Say where the submission lies and which commands come next; a sample's is never sent."""
+    path = shlex.quote(str(report.path))
+    commands = [f"python run.py check {path}"]
+    if report.material.prepared.competition.limit is None:
+        commands.append(f"python run.py submit {path}")
+    notes = [f"Written: {report.path}", f"Next: {'; '.join(commands)}"]
+    return Table("written", f"Submission {report.path.stem}", (), [], notes)
 
 
 def judge_blend(report: BlendReport) -> list[str]:
     """Say in words whether the nested blend beats the best single variant and the uniform mean."""
     names, worth = report.material.names, report.worth
     if len(names) == 1:
-        return [f"Only {names[0]} is there to blend: just its threshold was tuned."]
+        tuned = "threshold" if report.material.rows.negative_id is not None else "temperature"
+        return [f"Only {names[0]} is there to blend: just its {tuned} was tuned."]
     lines = []
     for key, name in ((BEST_SINGLE, "best single variant"), (UNIFORM, "uniform mean")):
         paired = worth.compared[key].f1
@@ -112,6 +124,13 @@ def _members_table(report: BlendReport) -> Table:
             f"Pulled {shrinkage:.0%} of the way back to the convex weights, which did best on folds"
             " not fitted to; so the fitted score may be below another's."
         )
+    for member in report.material.members:
+        if member.tuned_on:
+            folds = ", ".join(map(str, member.tuned_on))
+            notes.append(
+                f"{member.name} was tuned on folds {folds}: every score with it, nested ones too,"
+                " is flattered there."
+            )
     averages = [member.name for member in report.material.members if member.test_is_average]
     if averages:
         notes.append(
@@ -146,7 +165,7 @@ def _systems_table(report: BlendReport) -> Table:
         Column("f1_interval", "95%", "interval"),
         Column("f1_gain", "over best single", "difference"),
         Column("f1_gain_interval", "95%", "spread"),
-        Column("fitted_auprc", "fitted AUPRC", "score"),
+        Column("fitted_auprc", "fitted AUPRC", "score", begins_part=True),
         Column("nested_auprc", "nested AUPRC", "score"),
         Column("auprc_gain", "over best single", "difference"),
         Column("auprc_gain_interval", "95%", "spread"),
@@ -166,10 +185,14 @@ def _systems_table(report: BlendReport) -> Table:
         found["thresholds"] = thresholds
         found["temperatures"] = [point.temperature for point in points]
         rows.append(found)
+    rule = (
+        "All take the most probable label"
+        if report.material.rows.negative_id is None
+        else "All under one decision rule, its threshold exactly the best"
+    )
     notes = [
-        "All under one decision rule, its threshold exactly the best, and ranked at the temperature"
-        " that is best for each. Fitted: on the rows tuned on. Nested: selected, weighed and tuned"
-        " on the other folds.",
+        f"{rule}, and ranked at the temperature that is best for each. Fitted: on the rows tuned"
+        " on. Nested: selected, weighed and tuned on the other folds.",
         *judge_blend(report),
     ]
     return Table("systems", "Members and ways of weighing", columns, rows, notes)

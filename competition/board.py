@@ -83,9 +83,10 @@ def build_blends_table(competition: Competition) -> Table:
     folder = competition.submissions_dir
     files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
     rows = [_describe_blend(path) for path in files]
-    notes = [] if rows else ["No blend is made yet; run: python run.py blend"]
+    notes = [] if rows else [_advise_blending(competition)]
     if any(row.get("nested_single_f1") is not None for row in rows):
-        notes.append("Best single: nested F1 of the best variant, its threshold tuned alike.")
+        alike = "" if competition.profile.negative_label is None else ", its threshold tuned alike"
+        notes.append(f"Best single: nested F1 of the best variant{alike}.")
     notes += [f"{row['name']}: {row['state']}" for row in rows if row["state"]]
     notes += [f"{row['name']}, warning: {text}" for row in rows for text in row.get("alarms", ())]
     return Table("blends", "Blends", columns, rows, notes)
@@ -100,8 +101,8 @@ def build_submissions_table(competition: Competition, specs: Specs, *, now: date
         now: decides which submissions are today's.
     """
     columns = [
-        Column("time", "time"),
         Column("name", "submission"),
+        Column("time", "time"),
         Column("target", "to"),
         Column("outcome", "outcome"),
         Column("nested_f1", "nested F1", "score"),
@@ -119,7 +120,7 @@ def build_submissions_table(competition: Competition, specs: Specs, *, now: date
         return Table("submissions", "Submissions", columns, [], [str(error)])
     zone = ZoneInfo(rules.timezone)
     rows = [_describe_entry(entry, zone, specs.get(entry.sha256, {})) for entry in entries]
-    notes = [] if rows else ["Nothing is sent yet; run: python run.py submit"]
+    notes = [] if rows else [_advise_sending(competition)]
     unsent = [entry for entry in entries if entry.outcome != "sent"]
     notes += [f"{e.name}, {e.outcome}: {e.message or 'no answer came'}" for e in unsent]
     notes += _tell_gaps(rows, measure_half_variance(specs))
@@ -133,17 +134,39 @@ def build_submissions_table(competition: Competition, specs: Specs, *, now: date
     return Table("submissions", "Submissions", columns, rows, notes)
 
 
+def _advise_blending(competition: Competition) -> str:
+    """Say how a blend comes to be, were there none yet."""
+    if Store(competition.oof_dir, competition.profile.labels).variants():
+        return "No blend is made yet; run: python run.py blend"
+    return "No blend is made yet: a variant comes first."
+
+
+def _advise_sending(competition: Competition) -> str:
+    """Say how something comes to be sent, were nothing sent yet."""
+    if competition.limit is not None:
+        return "Nothing is sent: a sample's blends are for trying out."
+    folder = competition.submissions_dir
+    if folder.is_dir() and any(folder.glob("*.csv")):
+        return "Nothing is sent yet; run: python run.py submit"
+    return "Nothing is sent yet: a blend comes first."
+
+
 def _describe_blend(path: Path) -> dict[str, Any]:
     """Read what ``blend`` wrote beside a submission; another tool's may say less, or nothing."""
     row: dict[str, Any] = {"name": path.stem, "state": ""}
     spec_path = path.with_name(f"{path.stem}.json")
+    if not spec_path.exists():
+        return {**row, "state": f"no {spec_path.name} says how it was made"}
     try:
         spec = json.loads(spec_path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         spec = None
     digest = _dig(spec, "csv_sha256")
     if digest is None:
-        return {**row, "state": f"no {spec_path.name} says how it was made"}
+        state = (
+            f"{spec_path.name} is damaged, or not what blend writes: blend again under that name"
+        )
+        return {**row, "state": state}
     if digest != sha256_of(path):
         row["state"] = "changed since it was written"
     members = _dig(spec, "members")

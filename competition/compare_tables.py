@@ -11,6 +11,7 @@ from typing import Any
 from competition.compare import ENOUGH_GROUPS, Comparison, Line, judge
 from competition.console import Column, Table
 from competition.contenders import Contender
+from competition.intervals import Paired
 
 COLUMNS = (
     Column("n_rows", "rows", "count"),
@@ -18,7 +19,7 @@ COLUMNS = (
     Column("second", "B", "score"),
     Column("difference", "A minus B", "difference"),
     Column("interval", "95%", "spread"),
-    Column("verdict", "verdict"),
+    Column("better", "better"),
 )
 
 
@@ -60,8 +61,20 @@ def _row(line: Line) -> dict[str, Any]:
         "difference": line.first - line.second,
         "interval": None if paired is None else (paired.low, paired.high),
         "no_better": None if paired is None else paired.p_worse,
+        "better": _name_better(paired),
         "verdict": judge(paired),
     }
+
+
+def _name_better(paired: Paired | None) -> str | None:
+    """Name the contender whose lead is beyond doubt; None where neither's is.
+
+    >>> _name_better(Paired(0.02, 0.01, 0.03, 0.0)), _name_better(Paired(0.02, -0.01, 0.05, 0.2))
+    ('A', None)
+    """
+    if paired is None or paired.low <= 0 <= paired.high:
+        return None
+    return "A" if paired.low > 0 else "B"
 
 
 def _say(found: Comparison) -> list[str]:
@@ -75,10 +88,12 @@ def _say(found: Comparison) -> list[str]:
         f"Another label for {found.differing:,} rows: A alone is right in {alone_first:,}, B alone"
         f" in {alone_second:,}.",
         _say_rule(found),
+        "Better: whose lead the whole interval confirms; – where they cannot be told apart.",
     ]
     seeds = [each.seeds for each in found.contenders if each.seeds]
     if seeds and len(seeds[0]) > 1:
-        notes.append(f"Averaged over the seeds that both have: {', '.join(map(str, seeds[0]))}.")
+        whose = "that both have" if len(seeds) == 2 else "that the trained one has"
+        notes.append(f"Averaged over the seeds {whose}: {', '.join(map(str, seeds[0]))}.")
     for letter, each in (("A", first), ("B", second)):
         notes += _say_of_contender(letter, each, found)
     return notes
@@ -100,6 +115,13 @@ def _say_of_contender(letter: str, each: Contender, found: Comparison) -> list[s
     notes = []
     if each.nested_pred is not None:
         notes.append(f"{letter} is a blend: weights and thresholds nested, chosen on other folds.")
+        flat = sorted(set(each.temperatures))
+        if len(flat) > 1:
+            listed = " and ".join(f"{one:g}" for one in flat)
+            notes.append(
+                f"{letter}'s folds chose temperatures {listed}; ranked together that costs AUPRC,"
+                " which the blend itself, with one, does not pay."
+            )
     tuned = sorted(set(each.tuned_on) & set(found.folds))
     if tuned:
         rest = sorted(set(found.folds) - set(tuned))

@@ -11,13 +11,19 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
 
 Kind = Literal["text", "count", "score", "interval", "share", "difference", "spread", "number"]
 
 
 WIDTH_OF_FILES = 120  # where the output is no terminal, whose width would be known
 NARROWEST_TEXT = 18
+GAP = 2  # spaces between columns, where there is room
+COMMAND = "python run.py "
 
 FORMATTERS: dict[Kind, Callable[[Any], str]] = {
     "text": str,
@@ -33,11 +39,15 @@ FORMATTERS: dict[Kind, Callable[[Any], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: the key of its value in each row, its header and how the value is written."""
+    """One column: the key of its value in each row, its header and how the value is written.
+
+    ``begins_part``: a table too wide for the terminal is parted before this column first.
+    """
 
     key: str
     header: str
     kind: Kind = "text"
+    begins_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +76,13 @@ def format_value(value: Any, kind: Kind) -> str:
     return FORMATTERS[kind](value)
 
 
-def _narrowest(table: Table, column: Column) -> int:
-    """Return the width below which a text column is no longer readable."""
-    longest = max((len(format_value(row.get(column.key), "text")) for row in table.rows), default=0)
-    return min(NARROWEST_TEXT, max(longest, len(column.header)))
+def write_count(count: int, one: str, many: str | None = None) -> str:
+    """Write a number with its noun; ``many`` is the noun's plural where no s makes it.
+
+    >>> write_count(1, "offence"), write_count(1200, "offence"), write_count(1, "entry", "entries")
+    ('1 offence', '1,200 offences', '1 entry')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
@@ -81,37 +94,131 @@ def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
         }
         print(json.dumps(payload, ensure_ascii=False, indent=2))
         return
-    from rich import box
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table as RichTable
 
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDTH_OF_FILES
     for table in tables:
-        if table.rows:
-            grid = RichTable(
-                title=escape(table.title),
-                title_justify="left",
-                title_style="bold",
-                box=box.SIMPLE_HEAD,
-                padding=(0, 1, 0, 0),
-            )
-            for column in table.columns:
-                right = column.kind != "text"
-                grid.add_column(
-                    escape(column.header).replace(" ", "\n") if right else escape(column.header),
-                    justify="right" if right else "left",
-                    no_wrap=right,
-                    min_width=None if right else _narrowest(table, column),
-                    overflow="fold",
-                )
-            for row in table.rows:
-                cells = (format_value(row.get(c.key), c.kind) for c in table.columns)
-                grid.add_row(*(escape(cell) for cell in cells))
-            console.print(grid)
+        _print_table(console, table)
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """Print a table in as many parts as it takes, its title above and its notes below."""
+    from rich.text import Text
+
+    for place, columns in enumerate(_part_columns(table, console.width) if table.rows else [()]):
+        title = f"{table.title}, continued" if place else table.title
+        console.print(Text(title, style="bold"), soft_wrap=True)
+        if columns:
+            console.print(_build_grid(table, columns, console.width), crop=False)
+    for note in table.notes:
+        for line in _wrap(note, console.width):
+            console.print(Text(line), soft_wrap=True)
+
+
+def _wrap(note: str, width: int) -> list[str]:
+    """Break a note's lines between words; one with a command stays whole, so it can be copied.
+
+    >>> _wrap("one two three", 8), _wrap("run: python run.py fold", 8)
+    (['one two', 'three'], ['run: python run.py fold'])
+    """
+    from rich.cells import cell_len
+
+    lines: list[str] = []
+    for whole in note.splitlines():
+        if COMMAND in whole:
+            lines.append(whole)
+            continue
+        first, *words = whole.split(" ")
+        lines.append(first)
+        for word in words:
+            longer = f"{lines[-1]} {word}"
+            if cell_len(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+    return lines
+
+
+def _part_columns(table: Table, width: int) -> list[list[Column]]:
+    """Share a table's columns among parts that fit a width; each begins with the first column."""
+    first, *others = table.columns
+    if _find_gap(table, table.columns, width) is not None:
+        return [[first, *others]]
+    parts: list[list[Column]] = []
+    for column in others:
+        fits = parts and not column.begins_part
+        if fits and _find_gap(table, (*parts[-1], column), width) is not None:
+            parts[-1].append(column)
         else:
-            console.print(f"[bold]{escape(table.title)}[/bold]")
-        for note in table.notes:
-            console.print(escape(note))
+            parts.append([first, column])
+    return parts or [[first]]
+
+
+def _find_gap(table: Table, columns: Sequence[Column], width: int) -> int | None:
+    """Return how many spaces part the columns, fewer before names are broken; None: too wide."""
+    measured = [_measure(table, column) for column in columns]
+    (_, whole), *others = measured
+    if _sum_widths([whole, *(least for least, _ in others)], GAP) <= width:
+        return GAP
+    return 1 if _sum_widths([least for least, _ in measured], 1) <= width else None
+
+
+def _measure(table: Table, column: Column) -> tuple[int, int]:
+    """Return the least and the full width of a column; figures are never broken or cut."""
+    from rich.cells import cell_len
+
+    cells = (format_value(row.get(column.key), column.kind) for row in table.rows)
+    texts = [line for text in (_head(column), *cells) for line in text.split("\n")]
+    full = max(1, *map(cell_len, texts))
+    return (min(full, NARROWEST_TEXT) if column.kind == "text" else full), full
+
+
+def _head(column: Column) -> str:
+    """Write a column's header; a figure's, one word a line, is no wider than it must be."""
+    return column.header if column.kind == "text" else column.header.replace(" ", "\n")
+
+
+def _sum_widths(widths: Sequence[int], gap: int) -> int:
+    """Return the width of a grid: its columns, what parts them, and a space on both sides."""
+    return sum(widths) + gap * (len(widths) - 1) + 2
+
+
+def _share_width(table: Table, columns: Sequence[Column], width: int, gap: int) -> list[int]:
+    """Widen columns from their least towards their full width: the first, then the narrowest.
+
+    Where even the least widths are too wide, they stand: nothing is cut.
+    """
+    measured = [_measure(table, column) for column in columns]
+    widths = [least for least, _ in measured]
+    for _ in range(width - _sum_widths(widths, gap)):
+        growing = [i for i, (_, full) in enumerate(measured) if widths[i] < full]
+        if not growing:
+            break
+        widths[min(growing, key=lambda i: (i > 0, widths[i]))] += 1
+    return widths
+
+
+def _build_grid(table: Table, columns: Sequence[Column], width: int) -> RichTable:
+    """Lay out some columns of a table for a terminal of a width."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    gap = _find_gap(table, columns, width) or 1
+    widths = _share_width(table, columns, width, gap)
+    grid = RichTable(
+        box=box.SIMPLE_HEAD,
+        padding=(0, gap - 1, 0, 0),
+        pad_edge=False,
+        width=_sum_widths(widths, gap),
+    )
+    for column, each in zip(columns, widths, strict=True):
+        right = column.kind != "text"
+        justify: Literal["left", "right"] = "right" if right else "left"
+        head = Text(_head(column))
+        grid.add_column(head, justify=justify, no_wrap=right, width=each, overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(Text(format_value(row.get(c.key), c.kind)) for c in columns))
+    return grid

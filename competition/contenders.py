@@ -25,6 +25,7 @@ from competition.predictions import (
     ROUTE_PREFIX,
     Member,
     Store,
+    advise_after_new_data,
     advise_redo,
     average_in_log_space,
     find_specialists,
@@ -49,8 +50,9 @@ class Contender:
         probs: (N, C) float32 out-of-fold probabilities, a blend's flattened; NaN where it does not
             answer.
         nested_pred: (N,) label ids under a blend's own nested thresholds; None for variants.
-        seeds: averaged over; empty for a blend, whose members have their own.
+        seeds: averaged over; empty for a blend, whose members have their own, and for a table.
         tuned_on: folds that chose its settings, so that its scores there are flattered.
+        temperatures: of a blend, that of each fold's fit; empty for variants.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Contender:
     nested_pred: npt.NDArray[np.int64] | None = None
     seeds: tuple[int, ...] = ()
     tuned_on: tuple[int, ...] = ()
+    temperatures: tuple[float, ...] = ()
 
 
 def read_contenders(
@@ -67,6 +70,8 @@ def read_contenders(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Contender, Contender]:
     """Read two contenders: the same folds and, of variants, the same seeds on both sides.
+
+    An imported table has no seed of its own: its folds are held against all seeds of the other.
 
     Args:
         prepared: whose rows and folds.
@@ -85,7 +90,7 @@ def read_contenders(
     sides = [_find(prepared, store, name) for name in names]
     jobs = _common_jobs(sides, names, set(folds) or set(range(prepared.folds.count)))
     first, second = (
-        _read_variants(store, name, side, jobs, prepared)
+        _read_variants(store, name, side, side.select(jobs), prepared)
         if isinstance(side, _Parts)
         else _read_blend(store, name, side, prepared, on_progress)
         for name, side in zip(names, sides, strict=True)
@@ -95,10 +100,26 @@ def read_contenders(
 
 @dataclass(frozen=True)
 class _Parts:
-    """The variants behind a name, and the jobs that all of them have done."""
+    """The variants behind a name, and the jobs that all of them have done.
+
+    ``is_table``: it was imported as a table, whose seed says nothing.
+    """
 
     variants: tuple[str, ...]
     jobs: frozenset[Job]
+    is_table: bool = False
+
+    @property
+    def folds(self) -> set[int]:
+        """Return the folds of its jobs."""
+        return {fold for _, fold in self.jobs}
+
+    def select(self, common: Sequence[Job]) -> list[Job]:
+        """Return its own of the jobs to compare on."""
+        if not self.is_table:
+            return list(common)
+        folds = {fold for _, fold in common}
+        return sorted(job for job in self.jobs if job[1] in folds)
 
 
 def _find(prepared: Prepared, store: Store, name: str) -> _Parts | Path:
@@ -116,41 +137,50 @@ def _find(prepared: Prepared, store: Store, name: str) -> _Parts | Path:
         what = missing[0] if missing else name
         raise UsageError(f"{what!r} has no out-of-fold rows and is no blend; variants: {known}")
     done = [{(key.seed, key.fold) for key in store.keys(variant)} for variant in variants]
-    return _Parts(variants, frozenset(set.intersection(*done)))
+    first = store.read_header(store.keys(variants[0])[0])
+    is_table = len(variants) == 1 and first is not None and bool(first.variant.get("imported"))
+    return _Parts(variants, frozenset(set.intersection(*done)), is_table)
 
 
 def _common_jobs(
-    sides: Sequence[_Parts | Path], names: tuple[str, str], folds: set[int]
+    sides: Sequence[_Parts | Path], names: tuple[str, str], wanted: set[int]
 ) -> list[Job]:
-    """Return the jobs that every side of variants has done, within the folds wanted."""
+    """Return the jobs that every side of variants has done, within the folds wanted.
+
+    A table has done a fold's jobs whatever their seed.
+    """
     parts = [side for side in sides if isinstance(side, _Parts)]
     if not parts:
         return []
-    common = sorted(
-        job for job in frozenset.intersection(*(part.jobs for part in parts)) if job[1] in folds
-    )
+    trained = [part.jobs for part in parts if not part.is_table]
+    shared = frozenset.intersection(*(trained or [part.jobs for part in parts]))
+    folds = wanted.intersection(*(part.folds for part in parts if part.is_table))
+    common = sorted(job for job in shared if job[1] in folds)
     if not common:
         has = "; ".join(
-            f"{name} has {_write_jobs(side.jobs)}"
+            f"{name} has {_write_jobs(side)}"
             for name, side in zip(names, sides, strict=True)
             if isinstance(side, _Parts)
         )
         raise PredictionsError(
-            f"no seed and fold in common among folds {_write(sorted(folds))}: {has}; train one with"
-            " the other's: python run.py fold VARIANT --seeds … --folds …"
+            f"no seed and fold in common among folds {_write(sorted(wanted))}: {has}; train one"
+            " with the other's: python run.py fold VARIANT --seeds … --folds …"
         )
     return common
 
 
-def _write_jobs(jobs: Iterable[Job]) -> str:
+def _write_jobs(side: _Parts) -> str:
     by_seed: dict[int, list[int]] = {}
-    for seed, fold in sorted(jobs):
+    for seed, fold in sorted(side.jobs):
         by_seed.setdefault(seed, []).append(fold)
+    if side.is_table:
+        return "; ".join(f"folds {_write(folds)} (imported)" for folds in by_seed.values())
     return ", ".join(f"seed {seed} folds {_write(folds)}" for seed, folds in by_seed.items()) or "–"
 
 
 def _write(items: Iterable[object]) -> str:
-    return " ".join(map(str, items))
+    """List as an option takes it: ``0,1,2``."""
+    return ",".join(map(str, items))
 
 
 def _read_variants(
@@ -176,7 +206,7 @@ def _read_variants(
             )
         probs = np.where(np.isnan(probs), own, probs)
         tuned_on |= set((headers[0].variant.get("tune") or {}).get("folds", ()))
-    seeds = tuple(sorted({seed for seed, _ in jobs}))
+    seeds = () if side.is_table else tuple(sorted({seed for seed, _ in jobs}))
     return Contender(name, probs, seeds=seeds, tuned_on=tuple(sorted(tuned_on)))
 
 
@@ -216,6 +246,7 @@ def _check_header(header: Header, first: Header, prepared: Prepared, path: Path)
     """
     redo = advise_redo(header)
     if header.data_hash != prepared.corpus.hash:
+        redo = advise_after_new_data(header)
         raise PredictionsError(f"{path} was made from other data than is there now; {redo}")
     if header.folds_hash != prepared.folds.hash:
         raise PredictionsError(f"{path} was made with other folds than folds.csv holds; {redo}")
@@ -257,7 +288,8 @@ def _read_blend(
 
     plan = SearchPlan(record.trials, record.seed, on_trial, record.objective, record.shrink)
     nested = estimate_nested(rows, prepared.folds.fold_of, plan)[BLEND]
-    return Contender(name, nested.probs, nested.pred)
+    temperatures = tuple(point.temperature for point in nested.points)
+    return Contender(name, nested.probs, nested.pred, temperatures=temperatures)
 
 
 def _read_record(path: Path) -> BlendRecord:

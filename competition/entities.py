@@ -1,4 +1,4 @@
-"""An entity's cell → a checked ``Entity``: literal only, offsets inside the sentence, text as told.
+"""An entity's cell → a checked ``Entity``: data only, offsets inside the sentence, text as told.
 
 Called by ``corpus`` for both entities of every row. A cell that offends raises WrongCellError
 with what was found and what to do; nothing is guessed.
@@ -7,10 +7,12 @@ with what was found and what to do; nothing is guessed.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import unicodedata
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from competition.rows import Entity
 
 _CELL_MAX_CHARS = 100_000
 _JAMO = re.compile("[\u1100-\u11ff]")
+_LITERAL_START = re.compile(r"\s*\{\s*'")  # of what is no JSON, as most cells are
 _JAMO_RUN = re.compile("[가-힣]?[\u1100-\u11ff]+")
 
 
@@ -70,7 +73,7 @@ def compose_span(sentence: str, start: int, end: int) -> tuple[int, int] | None:
 
 
 def build_cell_reader(profile: Profile) -> Callable[[str], Cell]:
-    """Build the function that reads a cell: a pattern for the usual dict, else a literal.
+    """Build the function that reads a cell: a pattern for the usual dict, else JSON or a literal.
 
     The function raises WrongCellError.
     """
@@ -88,24 +91,22 @@ def build_cell_reader(profile: Profile) -> Callable[[str], Cell]:
     def read(text: str) -> Cell:
         usual = match(text)
         if usual is None:
-            return _read_literal(text, profile)
+            return _read_unusual(text, profile)
         type_ = usual[4] if is_typed else None
         return Cell(usual[1], int(usual[2]), int(usual[3]) + beyond, type_)
 
     return read
 
 
-def _read_literal(text: str, profile: Profile) -> Cell:
+def _read_unusual(text: str, profile: Profile) -> Cell:
     keys = profile.entity
     remedy = f"write a dict with the keys {', '.join(keys.keys)}"
     if len(text) > _CELL_MAX_CHARS:
         raise WrongCellError(f"an entity of {len(text):,} characters: {show(text)}", remedy)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd escapes in the text are the file's own business
-            value: Any = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        raise WrongCellError(f"not a literal: {show(text)}", remedy) from None
+        value = parse_value(text)
+    except ValueError:
+        raise WrongCellError(f"neither JSON nor a literal: {show(text)}", remedy) from None
     if not isinstance(value, dict):
         raise WrongCellError(f"a {type(value).__name__}, not a dict: {show(text)}", remedy)
     absent = [key for key in keys.keys if key not in value]
@@ -122,6 +123,31 @@ def _read_literal(text: str, profile: Profile) -> Cell:
     end = value[keys.end] + (1 if keys.end_inclusive else 0)
     kind = None if keys.type is None else value[keys.type]
     return Cell(value[keys.word], value[keys.start], end, kind)
+
+
+def parse_value(text: str) -> Any:
+    r"""Read JSON, or else a Python literal, without evaluating anything.
+
+    What is both is read as JSON. The two differ in two escapes only: JSON's ``\/`` is a slash, and
+    its pair of surrogates is one character, as offsets count it. Python's own writer makes neither.
+
+    >>> parse_value(r'{"word": "\ud83d\ude00", "type": null}')["word"] == "😀"
+    True
+    >>> parse_value("{'word': None}")
+    {'word': None}
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not _LITERAL_START.match(text):
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd escapes in the text are the file's own business
+            return ast.literal_eval(text)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(str(error)) from None
 
 
 def check_cell(cell: Cell, sentence: str, profile: Profile) -> Entity:

@@ -24,13 +24,26 @@ Everything else that is raised is a defect of ours and keeps its traceback.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 OFFENCES_SHOWN = 20
-MENDABLE_ERRNOS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
-)
+_ROOM = "make room, then run the same command again: finished files are kept"
+_RIGHTS = "give yourself the right to it, then run the same command again: finished files are kept"
+MENDABLE_ERRNOS: Mapping[int, str] = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "larger files than that do not fit there; name a place on another disk",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "nothing can be written there; name a place on another disk",
+    errno.EISDIR: "a file is needed there; name another path",
+    errno.ENOTDIR: "something on the way there is a file, not a folder; name another path",
+    errno.EEXIST: "what stands there is in the way; move it, or name another path",
+    errno.ENAMETOOLONG: "take a shorter name",
+}
+"""What a system may refuse and a person can mend, and how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +70,16 @@ class Offence:
 
 
 def explain_os_error(error: OSError) -> str | None:
-    """Say what the system refused, if a person can mend it: a full disk, a missing permission."""
-    if error.errno not in MENDABLE_ERRNOS:
+    """Say what the system refused and what to do, if a person can mend it.
+
+    >>> explain_os_error(OSError(errno.EISDIR, "", "/tmp"))
+    '/tmp: Is a directory; a file is needed there; name another path'
+    """
+    if error.errno is None or error.errno not in MENDABLE_ERRNOS:
         return None
-    where = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror}{where}; nothing is half-written, run the same command again after"
+    is_named = isinstance(error.filename, str | bytes | os.PathLike)
+    where = f"{os.fsdecode(error.filename)}: " if is_named else ""
+    return f"{where}{os.strerror(error.errno)}; {MENDABLE_ERRNOS[error.errno]}"
 
 
 class HarnessError(Exception):

@@ -12,7 +12,8 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,24 +63,68 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def check_writable(path: Path, option: str) -> None:
+    """Refuse a path under which no file can be written, before the work whose result it takes.
+
+    Raises:
+        UsageError: it is a folder, or lies in what is none, or nobody lets us write there.
+        OSError: the system cannot say; its name is too long, for instance.
+    """
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; name a file")
+    check_folder(path.parent, option)
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Refuse a path that is no folder and cannot become one, or that we may not write in.
+
+    Raises:
+        UsageError, OSError: as ``check_writable``.
+    """
+    path = path.absolute()
+    there = next(each for each in (path, *path.parents) if each.is_symlink() or each.exists())
+    if not there.is_dir():
+        raise UsageError(f"{option}: {there} is no folder; name another path")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{option}: nothing can be written in {there}; name another path")
+
+
+@contextmanager
+def _name_in_errors(path: Path) -> Iterator[None]:
+    """Let what the system refuses name the file that a person knows, not the hidden one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            if error.filename2 is not None:
+                del error.filename2
+            error.filename = str(path)
+        raise
+
+
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Leave ``data`` (text as UTF-8, newlines as given) under ``path``: all of it or nothing.
 
     Written to a hidden name in the same directory, synced, renamed. Folders are made.
+
+    Raises:
+        OSError: it could not be written; names ``path``, or the folder that could not be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = data.encode("utf-8") if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+    start = path.name[:40]  # with what is added to it, a name fits in 255 bytes
+    temporary = path.with_name(f".{start}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    with _name_in_errors(path):
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
 
 
 def append_line_synced(path: Path, line: str) -> None:
@@ -87,17 +132,19 @@ def append_line_synced(path: Path, line: str) -> None:
 
     Raises:
         ValueError: the line holds a newline, a defect of the caller.
+        OSError: it could not be written; names ``path``, or the folder that could not be made.
     """
     if "\n" in line or "\r" in line:
         raise ValueError("a line cannot hold a newline")
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
-    with path.open("ab") as stream:
-        stream.write(line.encode("utf-8") + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    if is_new:
-        sync_directory(path.parent)
+    with _name_in_errors(path):
+        with path.open("ab") as stream:
+            stream.write(line.encode("utf-8") + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        if is_new:
+            sync_directory(path.parent)
 
 
 def dump_json(value: Mapping[str, Any]) -> str:

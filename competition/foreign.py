@@ -9,6 +9,8 @@ Legend: n rows of the table, N train rows, M test rows, C labels, K folds.
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +31,7 @@ from competition.results import SUM_TOLERANCE, Ids, Probs
 ID, SPLIT, FOLD = "id", "split", "fold"
 OOF, TEST = "oof", "test"
 NO_FOLD = -1
+_WHOLE_NUMBER = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 MOST_ROUNDED = 0.01 + 1e-9  # off 1, in a sum: more than that is not rounding
 
 
@@ -108,8 +111,8 @@ def read_foreign_rows(
 
 
 def _read_csv(path: Path, labels: Sequence[str], report: Report) -> _Table | None:
-    header = _read_header(path)
-    if not _check_columns(path, header, labels, report):
+    header = RecordReader(path, {}, report).read_header()
+    if header is None or not _check_columns(path, header, labels, report):
         return None
     leading = [ID, SPLIT, *([FOLD] if FOLD in header else [])]
     reader = RecordReader(path, {name: name for name in (*leading, *labels)}, report)
@@ -138,21 +141,12 @@ def _read_csv(path: Path, labels: Sequence[str], report: Report) -> _Table | Non
     return table
 
 
-def _read_header(path: Path) -> list[str]:
-    """Return the names in a CSV's first line; the reader reports what is wrong with the rest."""
-    try:
-        with path.open("rb") as stream:
-            first = stream.readline(1_000_000).decode("utf-8-sig", errors="replace")
-    except OSError:
-        return []
-    return [name.strip('"') for name in first.rstrip("\r\n").split(",")]
-
-
 def _parse_fold(table: _Table, row: int, text: str) -> int:
+    """Read a fold; ``2.0`` is one, as tools write whole numbers among cells that are empty."""
     if text == "":
         return NO_FOLD
-    if text.isdecimal() and len(text) < 10:
-        return int(text)
+    if (found := _WHOLE_NUMBER.fullmatch(text)) is not None:
+        return int(found[1])
     table.offend(row, FOLD, f"{show(text)} is no fold", "write a whole number from 0")
     table.unread.add(row)
     return NO_FOLD
@@ -185,23 +179,24 @@ def _read_parquet(path: Path, labels: Sequence[str], report: Report) -> _Table |
     has_folds = FOLD in names
     try:
         probs = [found.column(label).to_numpy().astype(np.float64) for label in labels]
-        folds = found.column(FOLD).to_pandas() if has_folds else None
-        fold = (
-            np.full(found.num_rows, NO_FOLD) if folds is None else folds.fillna(NO_FOLD).astype(int)
-        )
     except (ValueError, TypeError, pa.ArrowException) as error:
         report(Offence(path.name, None, None, None, f"no numbers ({error})", "write numbers"))
         return None
-    return _Table(
+    table = _Table(
         path.name,
         np.array([str(each) for each in found.column(ID).to_pylist()], dtype=object),
         [None] * found.num_rows,
         np.array([str(each) for each in found.column(SPLIT).to_pylist()], dtype=object),
-        np.asarray(fold, dtype=np.int64),
+        np.full(found.num_rows, NO_FOLD),
         np.stack(probs, axis=1),
         has_folds,
         report,
     )
+    if has_folds:
+        for row, fold in enumerate(found.column(FOLD).to_pylist()):
+            is_empty = fold is None or (isinstance(fold, float) and math.isnan(fold))
+            table.fold[row] = _parse_fold(table, row, "" if is_empty else str(fold))
+    return table
 
 
 def _check_columns(path: Path, names: Sequence[str], labels: Sequence[str], report: Report) -> bool:

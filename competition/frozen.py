@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,17 @@ class FrozenTable:
         """Return the path of its hash and origin."""
         return self.directory / f"{self.name}.json"
 
-    def lock(self) -> FileLock:
+    def lock(self) -> AbstractContextManager[object]:
         """Return the lock to hold while the table is made; it is free again when we die.
+
+        A table that is there is only read, which needs no lock and no right to write: both files
+        come whole, the CSV last.
 
         Raises:
             FoldsError: the folder cannot be made.
         """
+        if self.csv_path.is_file() and self.json_path.is_file():
+            return nullcontext()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from competition.console import Column, Table
+from competition.console import Column, Table, write_count
 from competition.errors import Offence, PredictionsError, UsageError
 from competition.files import check_name, sha256_of
 from competition.folds import Prepared, read_prepared
@@ -290,9 +290,12 @@ def _check_room(
         known = by_name.get(name) or _read_first(store, name, replaced) or result
         by_name[name] = known
         if (known.recipe, known.route) != (result.recipe, result.route):
+            is_table = known.variant.get("imported") and result.variant.get("imported")
+            folder = store.path(result.key).parent
+            replacing = f"; to replace it by this one, first take {folder} away" if is_table else ""
             raise PredictionsError(
                 f"{name} stands here, made by another recipe: the two would not be one variant;"
-                " import under another name: --as NAME"
+                f" import under another name: --as NAME{replacing}"
             )
 
 
@@ -342,7 +345,8 @@ def build_import_tables(report: ImportReport) -> list[Table]:
         keys = [column.key for column in columns]
         shown = report.offences[:OFFENCES_IN_TABLE]
         rows = [{key: getattr(offence, key) for key in keys} for offence in shown]
-        notes = [f"{len(report.offences):,} offences in {report.path}; nothing was imported."]
+        count = write_count(len(report.offences), "offence")
+        notes = [f"{count} in {report.path}; nothing was imported."]
         return [Table("offences", "Offences", columns, rows, notes)]
     columns = [
         Column("variant", "variant"),

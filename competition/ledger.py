@@ -2,7 +2,8 @@
 
 Stands between upload and board on the way of a row. An ``intent`` is on the disk before anything is
 sent, a ``receipt`` after it, then the ``score``; so after a crash the ledger shows what may have
-arrived. A last line torn by a crash is put aside; any other damaged line is an error.
+arrived. A last line torn by a crash is put aside; any other damaged line is an error, but blank
+ones, as editors leave them, say nothing and are passed over.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Ledger:
             UploadError: a line other than a torn last one is damaged; names the line.
         """
         entries: dict[int, dict[str, Any]] = {}
-        for number, record in enumerate(self._read_records()[0], start=1):
+        for number, record in self._read_records()[0]:
             kind = record["kind"]
             if kind == "intent":
                 if record["id"] in entries:
@@ -196,21 +197,23 @@ class Ledger:
                 os.truncate(self.path, size)
             raise
 
-    def _read_records(self) -> tuple[list[dict[str, Any]], str | None]:
-        """Return the records and a torn last line; one that only lacks its newline is whole."""
+    def _read_records(self) -> tuple[list[tuple[int, dict[str, Any]]], str | None]:
+        """Return (line, record) of each and a torn last line; a missing newline tears none."""
         if not self.path.is_file():
             return [], None
         *lines, last = self.path.read_bytes().split(b"\n")
         records = []
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             try:
-                records.append(_decode(line))
+                records.append((number, _decode(line)))
             except ValueError as error:
                 raise self._damaged(number, str(error)) from error
-        if not last:
+        if not last.strip():
             return records, None
         try:
-            return [*records, _decode(last)], None
+            return [*records, (len(lines) + 1, _decode(last))], None
         except ValueError:
             return records, last.decode("utf-8", errors="replace")
 

@@ -32,6 +32,7 @@ __all__ = [
     "Result",
     "ResultKey",
     "Store",
+    "advise_after_new_data",
     "advise_redo",
     "average_in_log_space",
     "find_answered_rows",
@@ -254,6 +255,17 @@ def advise_redo(header: Header) -> str:
     return advise_training(name, "--overwrite")
 
 
+def advise_after_new_data(header: Header) -> str:
+    """Say how to mend a result of other data: a new test file does not ask for training."""
+    redo = advise_redo(header)
+    if header.variant.get("imported"):
+        return redo
+    return (
+        f"{redo}; or put the old test file back and answer the new rows with: python run.py"
+        " predict NEW.csv"
+    )
+
+
 def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
     """Return the header that all files of a variant share, seed, fold and fingerprint aside."""
     keys = store.keys(variant)
@@ -269,7 +281,7 @@ def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
         if header.data_hash != prepared.corpus.hash:
             raise PredictionsError(
                 f"{path} was made from other data than {prepared.competition.data_dir} holds now;"
-                f" {advise_redo(header)}"
+                f" {advise_after_new_data(header)}"
             )
         if header.folds_hash != prepared.folds.hash or key.fold >= prepared.folds.count:
             raise PredictionsError(

@@ -178,6 +178,11 @@ class SubmissionRules(_Section):
     final_picks: Positive = 2
     timezone: Annotated[Text, AfterValidator(_check_timezone)] = "UTC"
 
+    @model_validator(mode="after")
+    def _differ(self) -> SubmissionRules:
+        _check_unique((self.id_column, self.label_column, self.probs_column))
+        return self
+
 
 class Defaults(_Section):
     """What ``fold`` trains when nothing is named; ``overrides`` are settings for that encoder."""
@@ -236,13 +241,17 @@ class Profile(_Section):
 
 @dataclass(frozen=True)
 class Competition:
-    """A profile with the folders of its data and its artefacts."""
+    """A profile with the folders of its data and its artefacts.
+
+    ``expected_dir`` is where the default competition's data was looked for in vain.
+    """
 
     profile: Profile
     home: Path
     data_dir: Path
     limit: int | None = None
     is_demo_fallback: bool = False
+    expected_dir: Path | None = None
 
     @property
     def name(self) -> str:
@@ -288,6 +297,8 @@ class Competition:
             line += f"; limited to about {self.limit:,} train rows, for trying out only"
         if self.is_demo_fallback:
             line += f". This is the bundled demo, as the data of {DEFAULT_PROFILE} is not there"
+            if self.expected_dir is not None:
+                line += f": it is looked for in {self.expected_dir}"
         return line
 
 
@@ -302,6 +313,9 @@ def _describe(error: Mapping[str, Any]) -> str:
         case "value_error":
             message = str(error["ctx"]["error"])
             return f"{key}: {message}" if key else message
+        case "string_pattern_mismatch" if error["ctx"]["pattern"] == SLUG:
+            said = "lower-case letters, digits, . _ - and no sign in front"
+            return f"{key}: write {said}, not {reprlib.repr(error['input'])}"
         case _:
             message = error["msg"].replace("Input", "it").replace("String", "it")
             return f"{key}: {message}, not {reprlib.repr(error['input'])}"
@@ -384,5 +398,12 @@ def resolve_competition(
     is_absent = not (resolved.train_path.exists() or resolved.test_path.exists())
     if competition is None and is_absent:
         demo = read_profile(_find_profile(DEMO_PROFILE))
-        return Competition(demo, home, _default_data_dir(demo, home), limit, is_demo_fallback=True)
+        return Competition(
+            demo,
+            home,
+            _default_data_dir(demo, home),
+            limit,
+            is_demo_fallback=True,
+            expected_dir=resolved.data_dir,
+        )
     return resolved

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from competition.console import write_count
 from competition.errors import Offence
 
 FIELD_MAX_CHARS = 10_000_000
@@ -75,15 +76,27 @@ class RecordReader:
 
         The line is the one the record begins on, counted from 1.
         """
-        try:
-            stream = self.path.open("rb")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            self.offend(None, None, f"cannot be opened ({reason}): {self.path}", "check --data")
+        stream = self._open()
+        if stream is None:
             return
         with stream, _long_fields():
             if self._check_start(stream):
                 yield from self._read_records(stream)
+
+    def read_header(self) -> list[str] | None:
+        """Return the names of all columns, wanted or not; None where they cannot be told.
+
+        What is wrong is reported then.
+        """
+        stream = self._open()
+        if stream is None:
+            return None
+        with stream, _long_fields():
+            if not self._check_start(stream):
+                return None
+            line, header = next(self._parse(stream), (1, list[str]()))
+            is_usable = not self._bad_lines and self._find_columns(line, header) is not None
+            return header if is_usable else None
 
     def notices(self) -> list[Offence]:
         """Return what was accepted although it is odd; complete once all records are read."""
@@ -93,7 +106,8 @@ class RecordReader:
             odd = Offence(name, 1, None, None, "begins with a byte order mark", "it was left out")
             found.append(odd)
         if self.carriage_returns.count:
-            many = f"{self.carriage_returns.count:,} lines end in CR LF (Windows)"
+            ends = write_count(self.carriage_returns.count, "line ends", "lines end")
+            many = f"{ends} in CR LF (Windows)"
             found.append(
                 Offence(name, self.carriage_returns.line, None, None, many, "read as line ends")
             )
@@ -101,6 +115,15 @@ class RecordReader:
             many = f"{self.empty_lines.count:,} empty lines, this one first"
             found.append(Offence(name, self.empty_lines.line, None, None, many, "they hold no row"))
         return found
+
+    def _open(self) -> BinaryIO | None:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            remedy = "check this path (--data names the folder of a competition's own files)"
+            self.offend(None, None, f"cannot be opened ({reason}): {self.path}", remedy)
+            return None
 
     def _check_start(self, stream: BinaryIO) -> bool:
         """Look at the first bytes and leave the stream after a byte order mark."""
@@ -194,6 +217,10 @@ class RecordReader:
         elif "field larger than field limit" in reason:
             found = f"a field of more than {FIELD_MAX_CHARS:,} characters, up to line {last}"
             self.offend(line, None, found, "close the quote that most likely stays open here")
+        elif "new-line character" in reason:
+            found = "a carriage return (CR) that no line feed follows, as lines of an old Mac end"
+            remedy = "save the file with Unix line ends (LF), or quote the field that holds it"
+            self.offend(line, None, found, remedy)
         else:
             found = f"not a CSV record ({reason})"
             self.offend(line, None, found, "double the quotes inside a quoted field")

@@ -335,6 +335,7 @@ def build_shift_tables(shift: Shift | None, corpus: Corpus) -> list[Table]:
     if shift is None:
         why = explain_absence(shift, corpus)
         return [Table("told_apart", "Train told from test", (), [], [why or ""])]
+    is_absent = shift.low <= 0.5  # what moves a classifier that only guesses tells nothing
     columns = (
         Column("what", "Train told from test"),
         Column("value", "by"),
@@ -348,12 +349,13 @@ def build_shift_tables(shift: Shift | None, corpus: Corpus) -> list[Table]:
             "train": f"{each.train:.1%}" if each.is_share else f"{each.train:+.2f} SD",
             "test": f"{each.test:.1%}" if each.is_share else f"{each.test:+.2f} SD",
         }
-        for each in shift.telling
+        for each in (() if is_absent else shift.telling)
     ]
     effective, n_rows = shift.effective_rows(), len(shift.odds)
     notes = [
         f"A classifier that never saw a row's group tells train from test with an AUC of"
-        f" {shift.auc:.3f} ({shift.low:.3f}–{shift.high:.3f}); 0.5 would be no shift.",
+        f" {shift.auc:.3f} ({shift.low:.3f}–{shift.high:.3f});"
+        f" {'there is no shift that it finds' if is_absent else '0.5 would be no shift'}.",
         f"Weighed by its odds (at most {CLIP:g} times), the {n_rows:,} train rows are worth"
         f" {effective:,.0f} ({effective / n_rows:.0%}) of rows like the test's.",
     ]

@@ -52,7 +52,8 @@ def build_standings(prepared: Prepared, names: Sequence[str]) -> Table:
     scorer = _Scorer(Store(prepared.competition.oof_dir, profile.labels), prepared)
     rows = [scorer.score_variant(name) for name in names]
     rows += scorer.score_routes([row["variant"] for row in rows if row["route"]])
-    notes = ["Scored on out-of-fold rows by the most probable label; blend tunes a threshold too."]
+    tunes = "; blend tunes a threshold too" if profile.negative_label is not None else ""
+    notes = [f"Scored on out-of-fold rows by the most probable label{tunes}."]
     if share is not None:
         negative = profile.negative_label
         notes.append(f"F1 at {share:.0%}: reweighted to that share of {negative}, as in the test.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from competition.answers import (
     show_id,
 )
 from competition.blend_record import BlendRule, read_rule
-from competition.console import Column, Table
+from competition.console import Column, Table, write_count
 from competition.errors import Offence, SubmissionError, UsageError
 from competition.files import check_name, dump_json, sha256_of, write_atomically
 from competition.ledger import open_ledger
@@ -76,7 +77,7 @@ class CheckReport:
     def raise_offences(self) -> None:
         """Raise SubmissionError with every offence, if there is any."""
         if self.offences:
-            count = f"{len(self.offences):,} offences" if len(self.offences) > 1 else "1 offence"
+            count = write_count(len(self.offences), "offence")
             raise SubmissionError(
                 f"{self.file} breaks the leaderboard's rules: {count}", self.offences
             )
@@ -208,6 +209,7 @@ def check_submission(
     remarks: list[Offence] = []
     _remark_probs(path, answers, competition.profile, remarks.append)
     _remark_rule(path, answers, competition.profile, remarks.append)
+    _remark_origin(path, digest, remarks.append)
     offences.sort(key=lambda offence: (offence.line is None, offence.line or 0))
     if answers.ids and _hash_readable(path, len(expected), competition.profile.n_labels) != digest:
         found, remedy = "it changed while it was read", "check it again when it is finished"
@@ -235,11 +237,11 @@ def build_check_tables(report: CheckReport) -> list[Table]:
             name, title, columns, rows, [note, *([f"… and {more:,} more"] if more else [])]
         )
 
-    verdict = (
-        "keeps every rule" if report.is_ok else f"breaks rules: {len(report.offences):,} offences"
-    )
-    note = f"{report.file.name} ({report.n_rows:,} rows) {verdict}."
-    tables = [build("offences", "Offences", report.offences, note)]
+    count = write_count(len(report.offences), "offence")
+    verdict = "keeps every rule" if report.is_ok else f"breaks rules: {count}"
+    note = f"{report.file.name} ({write_count(report.n_rows, 'row')}) {verdict}."
+    title = "Check" if report.is_ok else "Offences"
+    tables = [build("offences", title, report.offences, note)]
     if report.remarks:
         note = "Remarks do not keep a file from being sent."
         tables.append(build("remarks", "Remarks", report.remarks, note))
@@ -299,7 +301,8 @@ def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report
     odd = np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)
     if len(odd):
         line, row_id = answers.lines[usable[odd[0]]], show_id(answers.ids[usable[odd[0]]])
-        found = f"probabilities sum to {sums[odd[0]]:.4g}, not 1, in {len(odd):,} rows (first here)"
+        rows = write_count(len(odd), "row")
+        found = f"probabilities sum to {sums[odd[0]]:.4g}, not 1, in {rows} (first here)"
         remedy = "allowed by the leaderboard; ours sum to 1"
         remark(Offence(path.name, line, column, row_id, found, remedy))
     best = probs.copy()
@@ -313,9 +316,8 @@ def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report
         row = usable[odd[0]]
         line, row_id = answers.lines[row], show_id(answers.ids[row])
         label, better = profile.labels[answers.pred[row]], profile.labels[best[odd[0]].argmax()]
-        found = (
-            f"{label} is given though {better} is more probable, in {len(odd):,} rows (first here)"
-        )
+        rows = write_count(len(odd), "row")
+        found = f"{label} is given though {better} is more probable, in {rows} (first here)"
         remedy = "fine if meant; else the labels' order may be wrong"
         remark(Offence(path.name, line, profile.submission.label_column, row_id, found, remedy))
 
@@ -339,12 +341,27 @@ def _remark_rule(path: Path, answers: Answers, profile: Profile, remark: Report)
     if len(odd):
         line, row_id = answers.lines[odd[0]], show_id(answers.ids[odd[0]])
         label = profile.labels[answers.pred[odd[0]]]
-        found = (
-            f"{label} is not what the rule in {path.stem}.json gives, in {len(odd):,} rows (first"
-            " here)"
-        )
+        rows = write_count(len(odd), "row")
+        found = f"{label} is not what the rule in {path.stem}.json gives, in {rows} (first here)"
         remedy = "fine if meant; else labels or probabilities were changed since blend wrote them"
         remark(Offence(path.name, line, column, row_id, found, remedy))
+
+
+def _remark_origin(path: Path, digest: str, remark: Report) -> None:
+    """Remark that the JSON beside a submission was written for other bytes than these."""
+    spec_path = path.with_name(f"{path.stem}.json")
+    try:
+        spec = json.loads(spec_path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # absent, or damaged, which is remarked with the rule
+    known = spec.get("csv_sha256") if isinstance(spec, dict) else None
+    if digest and known is not None and known != digest:
+        found = f"{spec_path.name} tells of another file of that name than this one"
+        remedy = (
+            "it was changed, or blend was stopped between the two: blend again under that name,"
+            " else the board shows no estimate of it"
+        )
+        remark(Offence(path.name, None, None, None, found, remedy))
 
 
 def follows_rule(

@@ -9,14 +9,14 @@ Legend: M members.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from competition.assessment import Side
-from competition.blend_report import BlendReport
+from competition.blend_parts import BlendReport
 from competition.console import Column, Table
 from competition.outlook import PLAIN
-from competition.search import SYSTEMS
+from competition.search import BLEND, SYSTEMS
 from competition.shift import explain_absence
 
 SHARES_SHOWN = 8
@@ -33,8 +33,22 @@ def build_trust_tables(report: BlendReport) -> list[Table]:
     return [*tables, _sides_table(report), _shares_table(report)]
 
 
-def find_partings(oof: Side, test: Side) -> list[str]:
-    """Warn where the blend answers test rows otherwise than out-of-fold rows."""
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """What the profile's share of the negative label lets expect of the blend on test rows."""
+
+    negative_share: float
+    positive_share: float
+
+
+def find_partings(oof: Side, test: Side, foretold: Foretold | None = None) -> list[str]:
+    """Warn where the blend answers test rows otherwise than out-of-fold rows.
+
+    Args:
+        oof: what it answers out of fold.
+        test: what it answers in the test.
+        foretold: None where the profile does not say how the test is mixed.
+    """
     per_row = 1 / oof.n_rows + 1 / test.n_rows
     found = []
     share = oof.positive_share
@@ -42,8 +56,7 @@ def find_partings(oof: Side, test: Side) -> list[str]:
     if abs(test.positive_share - share) > max(POSITIVE_TOLERANCE, noise):
         found.append(
             f"Warning: {100 * test.positive_share:.1f}% of test rows get a positive label, and"
-            f" {100 * share:.1f}% of out-of-fold rows: the test is another mix of rows, or the"
-            " threshold misfires on averaged models. Out-of-fold scores do not foretell the board."
+            f" {100 * share:.1f}% of out-of-fold rows{_explain_mix(test, foretold, per_row)}"
         )
     # a probability's standard deviation is at most a half
     noise = NOISE_SDS * 0.5 * math.sqrt(per_row)
@@ -54,6 +67,35 @@ def find_partings(oof: Side, test: Side) -> list[str]:
             " member has seen its out-of-fold rows."
         )
     return found
+
+
+def _explain_mix(test: Side, foretold: Foretold | None, per_row: float) -> str:
+    """End the warning of another share of positive labels: what explains it, what to do."""
+    if foretold is None:
+        return (
+            ": the test is another mix of rows, or the threshold misfires on averaged models."
+            " Out-of-fold scores do not foretell the board; if the test's share of the negative"
+            " label is known, write it into the profile as metrics.shifted_negative_share."
+        )
+    share, expected = foretold.negative_share, foretold.positive_share
+    told = f"; {100 * expected:.1f}% are foretold by the profile's {share:.0%} of negative rows"
+    noise = NOISE_SDS * math.sqrt(expected * (1 - expected) * per_row)
+    if abs(test.positive_share - expected) <= max(POSITIVE_TOLERANCE, noise):
+        return f"{told}, which explains it: choose by scores at {share:.0%}, not by plain ones."
+    return (
+        f"{told}, which does not explain it: that share is wrong, or the threshold misfires on"
+        " averaged models. Send the best single variant too before you trust out-of-fold scores."
+    )
+
+
+def foretell(report: BlendReport) -> Foretold | None:
+    """Return what share of test rows would get a positive label, were they mixed as foretold."""
+    rows, weights = report.material.rows, report.material.row_weights.get("share")
+    share = report.material.prepared.competition.profile.metrics.shifted_negative_share
+    if share is None or weights is None:
+        return None
+    is_positive = report.fit.fitted[BLEND].pred != rows.negative_id
+    return Foretold(share, float(weights[is_positive].sum() / weights.sum()))
 
 
 def _name_way(way: str, report: BlendReport) -> str:
@@ -186,7 +228,7 @@ def _sides_table(report: BlendReport) -> Table:
         figures = asdict(measured)
         del figures["label_shares"]
         rows.append({"side": side} | figures)
-    notes = find_partings(report.oof_side, report.test_side)
+    notes = find_partings(report.oof_side, report.test_side, foretell(report))
     notes += [f"Warning: {alarm.text}." for alarm in report.alarms]
     return Table("sides", "The blend's answers", columns, rows, notes)
 

@@ -70,7 +70,10 @@ def load_tokenizer(source: EncoderSource, new_tokens: Sequence[str] = ()) -> Any
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(f"{source.name}: the tokenizer cannot be loaded: {error}") from error
+        remedy = "" if source.has_weights else "; delete that folder, it is made again"
+        raise EncoderError(
+            f"{source.name}: the tokenizer in {source.path} cannot be loaded: {error}{remedy}"
+        ) from error
     if not tokenizer.is_fast:
         raise EncoderError(f"{source.name}: its tokenizer has no fast form (tokenizer.json needed)")
     missing = [
@@ -124,8 +127,8 @@ def build_model(
         encoder.resize_token_embeddings(vocabulary, mean_resizing=False)
         draw_new_tokens(encoder.get_input_embeddings().weight, known)
     if variant.run.gradient_checkpointing:
-        encoder.gradient_checkpointing_enable(
-            gradient_checkpointing_kwargs={"use_reentrant": False}
+        encoder.activation_checkpointing_enable(
+            activation_checkpointing_kwargs={"use_reentrant": False}
         )
     head = HEADS[variant.head](
         config.hidden_size, labels, variant.train.head_dropout, variant.regularise.dropout_samples

@@ -13,7 +13,14 @@ from competition.predictions import ResultKey, Store
 from competition.profile import Competition, Profile
 from competition.progress import ProgressBoard, TimeToGo, format_seconds
 from competition.standings import build_standings
-from models.hardware import threads_per_job
+from models.encoder import choose_attention
+from models.hardware import (
+    choose_precision,
+    describe_device,
+    find_device,
+    list_gpu_notices,
+    threads_per_job,
+)
 from models.job_spec import JobOutcome, JobSpec
 from models.jobs import plan_jobs
 from models.request import FoldRequest, name_bases, resolve_all, resolve_bases
@@ -69,6 +76,8 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
                 f"{len(plan.jobs)} jobs to train, {len(plan.done)} done before; "
                 f"{request.workers} at a time, {threads} threads each{then}"
             )
+            for line in describe_hardware(plan.jobs, request.workers):
+                say(line)
         run = run_jobs(
             plan.jobs, workers=request.workers, deadline=deadline, hooks=_hooks(board, plan.jobs)
         )
@@ -78,6 +87,22 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
             break
     raise_failures(failed)
     return FoldSummary((build_summary(prepared, variants, run),), complete=not run.stopped)
+
+
+def describe_hardware(jobs: Sequence[JobSpec], workers: int) -> list[str]:
+    """Say what the networks among jobs will be trained on, and in which number format.
+
+    Raises:
+        VariantError: the device does not have a number format that is asked for.
+    """
+    device = find_device()
+    lines = {
+        f"on {describe_device()}, {choose_precision(spec.variant.run.precision)}, "
+        f"{choose_attention(spec.variant, device)} attention"
+        for spec in jobs
+        if spec.variant.learner != LINEAR
+    }
+    return [*sorted(lines), *(list_gpu_notices(workers) if lines else ())]
 
 
 def include_bases(
@@ -198,9 +223,11 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
         text = f"{at.rows_per_s:.0f} rows/s, loss {at.loss:.3f}, {format_seconds(at.eta_s)} left"
         board.update(name_of(spec.key), at.step / at.steps, text)
 
+    say = _say_once(board.say)
+
     def said(spec: JobSpec, text: str) -> None:
-        if text.startswith("resumed"):  # the rest stands in the job's own log
-            board.say(f"{name_of(spec.key)}: {text}")
+        if text.startswith(("resumed", "no state")):  # the rest stands in the job's own log
+            say(f"{name_of(spec.key)}: {text}")
 
     def finished(spec: JobSpec, outcome: JobOutcome) -> None:
         nonlocal done
@@ -221,6 +248,8 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
         )
         for warning in outcome.warnings:
             board.say(f"  warning: {warning}")
+        for note in outcome.notes:
+            board.say(f"  {note}")
 
     def failed(spec: JobSpec, reason: str) -> None:
         to_go.drop(spec.key)

@@ -304,7 +304,7 @@ def check_format(
     if FORMATS[name].needs_types and not entity_types:
         raise FormatError(
             f"the format {name!r} shows entity types and this competition has none; "
-            "use entity-marker or concat"
+            "use a variant without them, such as entity-marker or concat-cls"
         )
     if settings.mask_entities and not entity_types:
         raise FormatError(
@@ -343,7 +343,8 @@ def _type_of(row: Row, entity: Entity) -> str:
     if entity.type is None:
         raise FormatError(
             f"row {row.id}: this format shows entity types and the competition has none; "
-            "use the format entity-marker or concat, without formatting.mask_entities"
+            "use a variant without them, such as entity-marker or concat-cls, and leave out "
+            "formatting.mask_entities"
         )
     return entity.type
 

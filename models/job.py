@@ -27,6 +27,10 @@ from models.watch import Watch
 Learner = Callable[[JobSpec, Watch], Learned | int]
 """Fits and predicts; gives the step back at which it was stopped."""
 LEARNERS: dict[str, Learner] = {NETWORK: learn_network, LINEAR: learn_linear}
+COLLAPSE_ADVICE = {
+    NETWORK: "try another seed, a lower train.lr or a longer train.warmup_frac",
+    LINEAR: "it takes more rows of the other labels",
+}
 
 
 def run_job(spec: JobSpec, watch: Watch) -> JobOutcome:
@@ -102,9 +106,9 @@ def _score(spec: JobSpec, learned: Learned) -> JobOutcome:
     pred = decide(learned.oof_probs, spec.negative_id, None)
     warnings = list(learned.warnings)
     if len(np.unique(pred)) == 1 and len(np.unique(gold)) > 1:
+        advice = COLLAPSE_ADVICE[spec.variant.learner]
         warnings.append(
-            f"collapsed: every held-out row is predicted {spec.labels[pred[0]]!r}; "
-            "try another seed, a lower train.lr or a longer train.warmup_frac"
+            f"collapsed: every held-out row is predicted {spec.labels[pred[0]]!r}; {advice}"
         )
     return JobOutcome(
         key=spec.key,

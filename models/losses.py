@@ -9,8 +9,8 @@ Legend: n training rows, B batch, C labels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.restriction import mask_logits
-from models.settings import LossSettings
-
-if TYPE_CHECKING:  # a variant checks the names of LOSSES
-    from models.variant import Variant
+from models.settings import LossSettings, TrainSettings
 
 RESULT_VERSION = 1
 
-CROSS_ENTROPY, FOCAL = "cross-entropy", "focal"
+CROSS_ENTROPY = "cross-entropy"
 LEAST_MISSING = 1e-6
 """Nearest that a probability counts as being to 1; below it, powers under 1 have no slope."""
 
@@ -43,30 +40,67 @@ def cross_entropy(logits: Tensor, label_ids: Tensor, label_smoothing: float) -> 
     )
 
 
-def even_share(gold_log_probs: Tensor, gamma: float) -> Tensor:
-    """Let every row count once: ones (B,)."""
-    del gamma
-    return torch.ones_like(gold_log_probs)
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """B rows as a loss sees them: what the network says, and what is true.
+
+    Attributes:
+        log_probs: (B, C) float32 over the labels that each row may have; of others, far below all.
+        label_ids: (B,) int64 gold.
+        gold: (B,) log-probability of each row's gold label.
+        cross_entropy: (B,) cross-entropy of each row, smoothed as the variant says.
+    """
+
+    log_probs: Tensor
+    label_ids: Tensor
+    gold: Tensor
+    cross_entropy: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss: what each row adds, and what a variant may set beside it.
+
+    Attributes:
+        of_rows: takes the rows and ``loss_options`` to (B,) what each row adds; finite, and with a
+            finite slope, for all finite logits.
+        reads: the ``loss_options`` that this loss reads; changing one is refused for all others.
+        smooths: it is made of ``Judged.cross_entropy`` and may be smoothed.
+    """
+
+    of_rows: Callable[[Judged, LossSettings], Tensor]
+    reads: tuple[str, ...] = ()
+    smooths: bool = False
+
+
+def even_loss(rows: Judged, options: LossSettings) -> Tensor:
+    """Let every row add its cross-entropy, (B,)."""
+    del options
+    return rows.cross_entropy
+
+
+def focal_loss(rows: Judged, options: LossSettings) -> Tensor:
+    """Let a row's cross-entropy count the less, the surer its gold label is, (B,).
+
+    Source: Lin et al. 2017, arXiv 1708.02002, equation 4.
+    """
+    return rows.cross_entropy * focal_share(rows.gold, options.focal_gamma)
 
 
 def focal_share(gold_log_probs: Tensor, gamma: float) -> Tensor:
-    """Let a row count the less, the surer its gold label is: (1 − p)^gamma, (B,) in [0, 1].
+    """Return how much rows count: (1 − p)^gamma, (B,) in [0, 1].
 
     >>> focal_share(torch.tensor([0.9, 0.5]).log(), 2.0)
     tensor([0.0100, 0.2500])
-
-    Source: Lin et al. 2017, arXiv 1708.02002, equation 4; here it multiplies the smoothed
-    cross-entropy, which they do not smooth.
     """
     missing = -torch.expm1(gold_log_probs)
     return missing.clamp_min(LEAST_MISSING).pow(gamma)
 
 
-LOSSES: dict[str, Callable[[Tensor, float], Tensor]] = {
-    CROSS_ENTROPY: even_share,
-    FOCAL: focal_share,
+LOSSES: dict[str, Loss] = {
+    CROSS_ENTROPY: Loss(even_loss, smooths=True),
+    "focal": Loss(focal_loss, reads=("focal_gamma",)),
 }
-"""How much a row's cross-entropy counts, given its gold label's log-probability."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +110,13 @@ class Objective:
     Attributes:
         loss: a name of ``LOSSES``.
         label_smoothing: share of the target that is spread over the labels a row may have.
-        focal_gamma: how fast a sure row fades; read by the focal loss.
+        options: what the loss reads.
         class_weights: (C,) float32 weight of a row by its gold label; none: all alike.
     """
 
     loss: str
     label_smoothing: float
-    focal_gamma: float = 0.0
+    options: LossSettings = field(default_factory=LossSettings)
     class_weights: Tensor | None = None
 
     def sum(self, logits: Tensor, label_ids: Tensor, allowed: Tensor | None = None) -> Tensor:
@@ -96,15 +130,19 @@ class Objective:
         """
         if self.loss == CROSS_ENTROPY and self.class_weights is None and allowed is None:
             return cross_entropy(logits, label_ids, self.label_smoothing)
+        judged = self._judge(logits, label_ids, allowed)
+        rows = LOSSES[self.loss].of_rows(judged, self.options)
+        if self.class_weights is not None:
+            rows = rows * self.class_weights.to(logits.device)[label_ids]
+        return rows.sum()
+
+    def _judge(self, logits: Tensor, label_ids: Tensor, allowed: Tensor | None) -> Judged:
         log_probs = self.log_probs(logits, label_ids, allowed)
         open_ = None if allowed is None else _open_labels(allowed, label_ids)
         gold = log_probs.gather(1, label_ids[:, None]).squeeze(1)
         kept, spread = 1 - self.label_smoothing, self.label_smoothing
-        rows = -kept * gold - spread * _mean_over(log_probs, open_)
-        rows = rows * LOSSES[self.loss](gold, self.focal_gamma)
-        if self.class_weights is not None:
-            rows = rows * self.class_weights.to(logits.device)[label_ids]
-        return rows.sum()
+        smoothed = -kept * gold - spread * _mean_over(log_probs, open_)
+        return Judged(log_probs, label_ids, gold, smoothed)
 
     def log_probs(self, logits: Tensor, label_ids: Tensor, allowed: Tensor | None) -> Tensor:
         """Return (B, C) float32 log-probabilities over the labels that each row may have."""
@@ -114,19 +152,38 @@ class Objective:
         return F.log_softmax(scores, dim=-1)
 
 
-def build_objective(variant: Variant, label_ids: AnyInts, n_labels: int) -> Objective:
+class Asked(Protocol):
+    """What of a variant says what is minimised; a variant checks the names of ``LOSSES``."""
+
+    @property
+    def loss(self) -> str:
+        """A name of ``LOSSES``."""
+        ...
+
+    @property
+    def loss_options(self) -> LossSettings:
+        """What the losses and the class weights take."""
+        ...
+
+    @property
+    def train(self) -> TrainSettings:
+        """Holds the label smoothing."""
+        ...
+
+
+def build_objective(asked: Asked, label_ids: AnyInts, n_labels: int) -> Objective:
     """Build what a fit minimises.
 
     Args:
-        variant: its ``loss``, ``loss_options`` and label smoothing.
+        asked: the variant.
         label_ids: (n,) labels of the fold's training rows, the only ones that weights count.
         n_labels: C.
     """
-    options = variant.loss_options
+    options = asked.loss_options
     return Objective(
-        loss=variant.loss,
-        label_smoothing=variant.train.label_smoothing,
-        focal_gamma=options.focal_gamma,
+        loss=asked.loss,
+        label_smoothing=asked.train.label_smoothing,
+        options=options,
         class_weights=weigh_classes(label_ids, n_labels, options),
     )
 

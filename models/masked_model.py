@@ -102,7 +102,9 @@ def build_masked_model(
     if missing:
         say(f"notice: {source.name} has no weights for {', '.join(missing)}: they begin random")
     if settings.run.gradient_checkpointing:
-        whole.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        whole.activation_checkpointing_enable(
+            activation_checkpointing_kwargs={"use_reentrant": False}
+        )
     return MaskedModel(whole)
 
 

@@ -21,6 +21,7 @@ from competition.blend_record import BlendMember, BlendRecord, list_blends, read
 from competition.console import Column, Table
 from competition.corpus import read_rows
 from competition.errors import CorpusError, PredictionsError, UsageError
+from competition.files import check_writable
 from competition.folds import Prepared, read_prepared
 from competition.predictions import (
     Member,
@@ -37,7 +38,13 @@ from competition.submission import write_answers
 from models.batches import tokenize_rows
 from models.encoder import build_model, load_tokenizer
 from models.formats import FORMATS
-from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
+from models.hardware import (
+    build_accelerator,
+    choose_precision,
+    fix_randomness_of_kernels,
+    list_gpu_notices,
+    threads_per_job,
+)
 from models.job_spec import WEIGHTS_FILE, JobSpec, read_kept
 from models.jobs import build_job, job_dir
 from models.linear_job import refit_linear
@@ -71,18 +78,25 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
 
     Raises:
         CorpusError: rows of the file cannot be used.
-        UsageError: there is no such blend.
+        UsageError: there is no such file or blend, or the answers cannot be written there.
         PredictionsError: its members were trained anew since, or their weights are not kept.
     """
+    if not request.file.is_file():
+        raise UsageError(f"{request.file} is no file; name a CSV with the test file's columns")
     reading = read_rows(request.file, competition.profile, is_train=False)
     if reading.offences:
         raise CorpusError(f"{request.file}: rows cannot be predicted", reading.offences)
     name, record = _read_blend(competition, request.blend)
+    out = request.out or request.file.with_name(f"{request.file.stem}-{name}.csv")
+    _check_out(out, request.file, competition)
     prepared = read_prepared(competition)
     rows = reading.rows
     used = [each for each in record.members if each.weight > 0]
     # all of them before the first one predicts: what is missing is said at once
     found = [_find_member(prepared, each, say) for each in used]
+    if any(spec.network for each in found for specs in each.jobs.values() for spec in specs):
+        for notice in list_gpu_notices():
+            say(notice)
     members = [_predict_member(prepared, each, rows, request.threads, say) for each in found]
     negative_id = competition.profile.negative_id
     blend = Blend(
@@ -93,7 +107,6 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
         record.temperature,
     )
     probs, pred = apply_blend(blend, members)
-    out = request.out or request.file.with_name(f"{request.file.stem}-{name}.csv")
     write_answers(out, competition.profile, rows.ids.tolist(), probs, pred)
     columns = (
         Column("file", "file"),
@@ -103,6 +116,20 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
     positive = float(np.mean(pred != negative_id)) if len(pred) else 0.0
     row = {"file": str(out), "rows": len(rows), "positive": positive}
     return Table("predicted", f"Predicted with {name}", columns, (row,))
+
+
+def _check_out(out: Path, file: Path, competition: Competition) -> None:
+    """Refuse a place for the answers where nothing can be written, or where data stands.
+
+    Raises:
+        UsageError: saying which.
+    """
+    check_writable(out, "--out")
+    kept = (file, competition.train_path, competition.test_path, competition.solution_path)
+    for path in kept:
+        if path is not None and path.exists() and out.exists() and out.samefile(path):
+            what = "the file to answer" if path == file else f"the competition's {path.name}"
+            raise UsageError(f"--out {out}: that is {what}; name another file for the answers")
 
 
 def _read_blend(competition: Competition, name: str | None) -> tuple[str, BlendRecord]:
@@ -165,6 +192,8 @@ def _predict_member(
     n_labels = len(competition.profile.labels)
     test = np.full((prepared.folds.count, len(rows), n_labels), np.nan, np.float32)
     route_of: npt.NDArray[np.object_] | None = None
+    all_specs = [spec for specs in found.jobs.values() for spec in specs]
+    threads_of = _choose_threads(store, all_specs, threads, say)
     for (fold, part), specs in found.jobs.items():
         route = specs[0].variant.route
         chosen = np.ones(len(rows), bool)
@@ -176,7 +205,7 @@ def _predict_member(
             continue
         some = rows.take(np.flatnonzero(chosen))
         say(f"{part} fold {fold}: {len(some):,} rows")
-        probs = [predict_job(spec, some, threads or _threads_of(store, spec)) for spec in specs]
+        probs = [predict_job(spec, some, threads_of[spec.key]) for spec in specs]
         test[fold, chosen] = average_in_log_space(probs)
     return replace(found.member, oof=np.empty((0, n_labels), np.float32), test=test, recipe="")
 
@@ -190,7 +219,9 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
         raise PredictionsError(f"{store.path(key)} is missing; {again}")
     kept = read_kept(folder)
     if kept is None:
-        raise PredictionsError(f"{folder} keeps no weights of {key.variant}; {again}")
+        raise PredictionsError(
+            f"{folder} keeps no weights of {key.variant} that can be read; {again}"
+        )
     variant = Variant.model_validate(kept["variant"])
     spec = build_job(prepared, variant, key, say, bases=kept.get("bases", {}))
     if {kept["fingerprint"], spec.fingerprint} != {header.fingerprint}:
@@ -201,8 +232,27 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
     return spec
 
 
-def _threads_of(store: Store, spec: JobSpec) -> int:
-    return int(store.read_run(spec.key)["threads"])
+def _choose_threads(
+    store: Store, specs: Sequence[JobSpec], threads: int | None, say: Say
+) -> dict[ResultKey, int]:
+    """Return each job's threads: those asked for, else those it was trained with, else all cores.
+
+    A linear model is indifferent to them.
+    """
+    chosen, unknown = {}, []
+    for spec in specs:
+        known = threads or store.read_run(spec.key).get("threads")
+        if known is None and spec.network is not None:
+            unknown.append(str(store.run_path(spec.key)))
+        chosen[spec.key] = int(known or threads_per_job(None, 1))
+    if unknown:
+        say(
+            f"notice: {unknown[0]} does not say with how many threads it was trained"
+            f"{f' ({len(unknown)} such files)' if len(unknown) > 1 else ''}; all"
+            f" {threads_per_job(None, 1)} cores are taken, and the last digits of its answers may"
+            " differ from blend's; --threads N takes others"
+        )
+    return chosen
 
 
 def _route_rows(prepared: Prepared, spec: JobSpec, rows: Rows) -> npt.NDArray[np.object_]:
@@ -247,7 +297,8 @@ def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
     assert network is not None
     torch.set_num_threads(threads)
     fix_randomness_of_kernels()
-    accelerator = build_accelerator(choose_precision(variant.run.precision))
+    # what was trained in fp16 on a GPU answers on a CPU too
+    accelerator = build_accelerator(choose_precision(variant.run.precision, is_firm=False))
     tokenizer = load_tokenizer(network.source, network.new_tokens)
     model = build_model(
         variant,

@@ -30,6 +30,7 @@ from models.hardware import (
     choose_precision,
     describe_machine,
     fix_randomness_of_kernels,
+    list_gpu_notices,
     threads_per_job,
 )
 from models.masked_model import build_masked_model
@@ -229,6 +230,8 @@ def _run_locked(
         f"{settings.batch_sequences} × {settings.sequence_tokens} tokens, decay from step "
         f"{task.schedule.decay_start:,}; {precision}, {threads} threads"
     )
+    for notice in list_gpu_notices():
+        hooks.say(notice)
     watch = PretrainWatch(_build_report(hooks), hooks.should_stop, hooks.say)
     started = datetime.datetime.now(datetime.UTC)
     report = pretrain(model, settings, task, accelerator=accelerator, watch=watch)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from competition.errors import PretrainingError
+from competition.errors import PretrainingError, TrainingError
 from models.corpora import Ints, Library, Mixture
 from models.masked_model import MaskedModel, build_optimizers, set_rates
 from models.masking import MaskRules, mask_batch
@@ -130,6 +130,7 @@ def pretrain(
 
     Raises:
         PretrainingError: the loss is not a number, or the settings do not suit the hardware.
+        TrainingError: the state of a run that is being stopped cannot be written.
     """
     run = _Run.begin(model, settings, task, accelerator, watch)
     schedule = task.schedule
@@ -138,8 +139,8 @@ def pretrain(
     run.model.train()
     while run.step < schedule.steps:
         if run.step == schedule.decay_start > 0 and not _is_kept(task, run.step):
-            run.write(task.stable_path)
-            watch.log(f"decay begins at step {run.step}: a longer run can go on from here")
+            said = f"decay begins at step {run.step}: a longer run can go on from here"
+            run.keep(task.stable_path, said)
         torch.manual_seed(stream_seed(task.seed, DROPOUT_STREAM, run.step))
         set_rates(run.optimizers, schedule.rate(run.step))
         run.take_step()
@@ -150,15 +151,15 @@ def pretrain(
             watch.report(run.progress((run.step - first_step) / (now - started)))
             reported = now
         if is_last and schedule.decay_start == schedule.steps:
-            run.write(task.stable_path)
+            run.keep(task.stable_path, "a longer run can go on from here")
         if run.step % settings.heldout_every_steps == 0 or is_last:
             run.look()
         if is_last:
             break
         if due or stopping:
             began = time.monotonic()
-            run.write(task.state_path)
-            watch.log(f"state written at step {run.step} of {schedule.steps}")
+            said = f"state written at step {run.step} of {schedule.steps}"
+            run.keep(task.state_path, said, is_needed=stopping)
             state_saved = time.monotonic()
             state_cost = state_saved - began
         if stopping:
@@ -238,6 +239,20 @@ class _Run:
             self.watch.log(f"resumed at step {self.step}")
             return
 
+    def keep(self, path: Path, said: str, *, is_needed: bool = False) -> None:
+        """Write a state and say so; where the disk does not take it, the run goes on without.
+
+        Raises:
+            TrainingError: it was needed, as the run is to stop.
+        """
+        try:
+            self.write(path)
+        except TrainingError as error:
+            if is_needed:
+                raise
+            said = f"no state written, training goes on: {error}"
+        self.watch.log(said)
+
     def write(self, path: Path) -> None:
         """Write a state; one from before the decay is good for longer runs as well."""
         is_stable = self.step <= self.task.schedule.decay_start
@@ -285,7 +300,8 @@ class _Run:
         if not math.isfinite(loss):
             raise PretrainingError(
                 f"the loss became {loss} by step {self.step}; lower lr (now "
-                f"{self.settings.lr:g}), or try --set run.precision=float32"
+                f"{self.settings.lr:g}), or try --set run.precision=float32, which needs more "
+                "memory (on a small GPU, with --set run.micro_tokens=4096)"
             )
         schedule = self.task.schedule
         return PretrainProgress(

@@ -14,7 +14,6 @@ from typing import Any
 
 from competition.errors import UsageError, VariantError
 from competition.profile import Profile
-from models.settings import ScratchSettings
 from models.sources import recommended_settings
 from models.variant import LINEAR, SCRATCH, Variant, own_encoder, resolve_variant
 
@@ -126,8 +125,12 @@ def _resolve_base(profile: Profile, request: FoldRequest, variant: Variant, name
     base = resolve_requested(profile, name, encoder_override=encoder, overrides=overrides)
     if base.learner == LINEAR or base.encoder != SCRATCH:
         return base
-    usual = dict(ScratchSettings())
-    shape = [(f"{SCRATCH}.{k}", value) for k, value in variant.scratch if value != usual[k]]
+    shape = [pair for pair in request.overrides if pair[0].startswith(f"{SCRATCH}.")]
+    asked = {key for key, _ in shape}
+    for field, value in variant.scratch:  # what its own file changes
+        key = f"{SCRATCH}.{field}"
+        if key not in asked and value != getattr(base.scratch, field):
+            shape.append((key, value))
     return resolve_requested(profile, name, encoder_override=encoder, overrides=overrides + shape)
 
 

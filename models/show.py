@@ -44,7 +44,8 @@ class ShowRequest:
 class ShownRow:
     """One row as the model meets it; positions are in tokens, spans half-open.
 
-    ``positions`` has no ``prompt_mask`` where the format asks for no mask.
+    ``positions`` has no ``prompt_mask`` where the format asks for no mask; ``is_cut`` says that the
+    row was longer and lost text to the window around its entities.
     """
 
     id: str
@@ -52,6 +53,7 @@ class ShownRow:
     text: tuple[str, ...]
     tokens: tuple[str, ...]
     positions: dict[str, int]
+    is_cut: bool
 
 
 def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
@@ -96,6 +98,7 @@ def _shown(rows: Rows, variant: Variant, tokenizer: Any, labels: Sequence[str]) 
                 text=formatted.segments,
                 tokens=tuple(tokenizer.convert_ids_to_tokens(tokenized.row_tokens(i).tolist())),
                 positions=positions,
+                is_cut=bool(tokenized.is_cut[i]),
             )
         )
     return shown
@@ -127,7 +130,8 @@ def print_shown(shown: Sequence[ShownRow], *, as_json: bool) -> None:
         asked = (
             f"; mask at {row.positions['prompt_mask']}" if "prompt_mask" in row.positions else ""
         )
-        console.print(Text(f"{len(row.tokens)} tokens; {spans}{asked}\n", style="dim"))
+        cut = ": cut to what max_tokens allows, the text is longer" if row.is_cut else ""
+        console.print(Text(f"{len(row.tokens)} tokens{cut}; {spans}{asked}\n", style="dim"))
 
 
 def _pick(ids: Any, request: ShowRequest) -> Any:

@@ -6,20 +6,24 @@ tokenizer training happen here); ``models.encoder`` then loads it without a netw
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from competition.errors import EncoderError
+from competition.errors import EncoderError, explain_os_error
 from competition.files import sha256_of
 from models.scratch import make_scratch
 from models.variant import SCRATCH, Variant, fingerprint
 
-HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-IDENTITY_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
+SAFE_WEIGHTS, PICKLED_WEIGHTS = "*.safetensors", "*.bin"
+HUB_FILES = ("*.json", "*.txt", "*.model", SAFE_WEIGHTS)
+REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # also good in the name of a variant
 PRETRAINING_FILE = "pretraining.json"  # what ``pretrain`` leaves beside the weights
 BUNDLED_DIR = Path(__file__).parent / "encoders"
 MINI, PRETRAINED = "mini", "pretrained"
@@ -82,7 +86,8 @@ def settle_encoder(
     """Find, download or make the variant's encoder.
 
     Args:
-        variant: names the encoder: ``scratch``, a bundled one, a local folder, or a hub name.
+        variant: names the encoder: ``scratch``, a bundled one, a local folder, or a hub name, with
+            ``@`` and a revision behind it or without.
         sentences: training sentences; only ``scratch`` reads them, for its tokenizer.
         cache_dir: where a scratch tokenizer is kept, named by the hash of what made it.
         reserved: words that the scratch tokenizer must know whole, such as entity types.
@@ -95,18 +100,37 @@ def settle_encoder(
         return EncoderSource(SCRATCH, *made, has_weights=False)
     folder = _find_folder(variant.encoder)
     if folder.is_dir():
-        return EncoderSource(folder.name, folder, _folder_identity(folder), has_weights=True)
+        _check_weights(variant, folder, is_whole=True)
+        identity = _identify(folder, (*HUB_FILES, PICKLED_WEIGHTS))
+        return EncoderSource(folder.name, folder, identity, has_weights=True)
     if folder.is_absolute() or variant.encoder.startswith((".", "~")):
         raise EncoderError(f"encoder folder {variant.encoder} does not exist")
     return _settle_hub(variant)
 
 
-def _folder_identity(folder: Path) -> str:
-    files = sorted({path for glob in IDENTITY_FILES for path in folder.glob(glob)})
-    if not any(path.name == "config.json" for path in files):
+def _check_weights(variant: Variant, folder: Path, *, is_whole: bool) -> None:
+    """Refuse a folder without weights, or with pickled ones alone unless they are trusted.
+
+    One that is not whole lacks the pickled weights that were not asked for.
+    """
+    name, trusted = variant.encoder, variant.run.bin_weights
+    if not (folder / "config.json").is_file():
         raise EncoderError(f"encoder folder {folder} holds no config.json")
-    if not any(path.suffix in {".safetensors", ".bin"} for path in files):
+    if any(folder.glob(SAFE_WEIGHTS)):
+        return
+    has_pickled = any(folder.glob(PICKLED_WEIGHTS))
+    if not has_pickled and (is_whole or trusted):
         raise EncoderError(f"encoder folder {folder} holds no weights (model.safetensors)")
+    if not trusted:
+        raise EncoderError(
+            f"encoder {name!r} offers only pickled weights (.bin), which can run code when "
+            "loaded; if you trust it, add --set run.bin_weights=true"
+        )
+
+
+def _identify(folder: Path, patterns: Sequence[str]) -> str:
+    """Return the hash of the names and the content of a folder's files of some patterns."""
+    files = sorted({path for glob in patterns for path in folder.glob(glob)})
     facts = [(path, path.stat()) for path in files]
     return fingerprint({p.name: _hash_once(p, s.st_size, s.st_mtime_ns) for p, s in facts})
 
@@ -119,22 +143,75 @@ def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _settle_hub(variant: Variant) -> EncoderSource:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    """Download an encoder, or take the copy of before; what identifies it is what is loaded.
 
-    name = variant.encoder
-    files = [*HUB_FILES, *(["*.bin"] if variant.run.bin_weights else [])]
+    So a card that its makers edit on the hub leaves results valid, and a local copy has them too.
+    """
+    pickled = [PICKLED_WEIGHTS] if variant.run.bin_weights else []
+    folder = _download(variant.encoder, [*HUB_FILES, *pickled])
+    _check_weights(variant, folder, is_whole=False)
+    loads_pickled = not any(folder.glob(SAFE_WEIGHTS))
+    identity = _identify(folder, [*HUB_FILES, *(pickled if loads_pickled else [])])
+    return EncoderSource(variant.encoder, folder, identity, has_weights=True)
+
+
+def _download(encoder: str, patterns: Sequence[str]) -> Path:
+    """Return the folder of a hub's encoder, ``NAME`` or ``NAME@REVISION``.
+
+    Raises:
+        EncoderError: there is none, or it cannot be had now.
+    """
+    from huggingface_hub import snapshot_download
+
+    name, at, revision = encoder.partition("@")
+    if at and not REVISION.fullmatch(revision):
+        raise EncoderError(f"encoder {encoder!r}: after @ stands a commit, a tag or a branch")
     try:
-        folder = Path(snapshot_download(name, allow_patterns=files, ignore_patterns=["*/*"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise EncoderError(
-            f"encoder {name!r} is neither a folder nor reachable on the hub "
-            f"({type(error).__name__}); use --encoder FOLDER with a downloaded copy, --encoder "
-            f"{' or '.join(list_bundled())}, which is in the box, or --encoder {SCRATCH}"
-        ) from None
-    if not any(folder.glob("*.safetensors")) and not variant.run.bin_weights:
-        raise EncoderError(
-            f"encoder {name!r} offers only pickled weights (.bin), which can run code when "
-            "loaded; if you trust it, add --set run.bin_weights=true"
+        folder = snapshot_download(
+            name,
+            revision=revision or None,
+            allow_patterns=list(patterns),
+            ignore_patterns=["*/*"],
         )
-    return EncoderSource(name, folder, f"{name}@{folder.name}", has_weights=True)
+    except Exception as error:  # the hub's client and its two transports raise many kinds
+        raise EncoderError(_explain_download(encoder, error)) from None
+    return Path(folder)
+
+
+def _explain_download(encoder: str, error: Exception) -> str:
+    """Say in one line why an encoder was not downloaded, and what to do."""
+    from huggingface_hub import errors
+
+    kind = type(error).__name__
+    absent = (
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.HFValidationError,
+        errors.LocalEntryNotFoundError,
+    )
+    if isinstance(error, absent) and not isinstance(error, errors.IncompleteSnapshotError):
+        return (
+            f"encoder {encoder!r} is neither a folder nor reachable on the hub "
+            f"({kind}); use --encoder FOLDER with a downloaded copy, --encoder "
+            f"{' or '.join(list_bundled())}, which is in the box, or --encoder {SCRATCH}"
+        )
+    known = _explain_disk(error)
+    if known is not None:
+        return f"encoder {encoder!r} was not downloaded: {known}; HF_HOME names another place"
+    reason = next(iter(str(error).strip().splitlines()), "")
+    return (
+        f"the download of encoder {encoder!r} broke off ({kind}: {reason}); "
+        "the same command goes on with it"
+    )
+
+
+def _explain_disk(error: BaseException | None) -> str | None:
+    """Say what the disk refused, if that is behind an error; one transport says it in words."""
+    while error is not None:
+        known = explain_os_error(error) if isinstance(error, OSError) else None
+        if known is None and os.strerror(errno.ENOSPC) in str(error):
+            known = f"{os.strerror(errno.ENOSPC)}; make room, then run the same command again"
+        if known is not None:
+            return known
+        error = error.__cause__ or error.__context__
+    return None

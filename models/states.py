@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from competition.errors import TrainingError
 
 READABLE_BY_TEAM = 0o644  # safetensors itself leaves files to their owner alone
+TRAIN_AGAIN = "run fold for it again, without --no-checkpoints and with --overwrite"
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
@@ -32,8 +33,7 @@ def write_state(
     A tensor that goes by two names (tied weights) is written under the first.
     """
     tensors = {f"model.{name}": tensor for name, tensor in distinct_weights(model).items()}
-    for index, (parameter, state) in enumerate(_states(optimizer)):
-        del parameter
+    for index, (_, state, _) in enumerate(_states(optimizer)):
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = value
     _save(path, tensors, facts)
@@ -72,14 +72,13 @@ def read_state(
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     tied = {name: weights[first] for name, first in _tied_names(model).items()}
     model.load_state_dict({**weights, **tied})
-    for index, (parameter, state) in enumerate(_states(optimizer)):
+    for index, (parameter, state, is_fused) in enumerate(_states(optimizer)):
         own = f"optimizer.{index}."
         state.clear()
-        state |= {
-            name.removeprefix(own): _on_device_of(parameter, name.removeprefix(own), tensor)
-            for name, tensor in tensors.items()
-            if name.startswith(own)
-        }
+        for name, tensor in tensors.items():
+            if name.startswith(own):
+                key = name.removeprefix(own)
+                state[key] = place(tensor, key, parameter, is_fused=is_fused)
     return facts
 
 
@@ -134,18 +133,32 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str,
 
 
 def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
-    """Load final weights into a model and return the facts stored with them."""
-    with safe_open(path, "pt") as stored:
-        model.load_state_dict({n: stored.get_tensor(n).float() for n in _names(stored)})
-        facts: dict[str, Any] = json.loads(stored.metadata()["facts"])
+    """Load final weights into a model and return the facts stored with them.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    tensors, facts = _read_weights(path)
+    model.load_state_dict(tensors)
     return facts
 
 
-def read_weight_facts(path: Path) -> dict[str, Any]:
-    """Return the facts stored with final weights, without loading them."""
-    with safe_open(path, "pt") as stored:
-        facts: dict[str, Any] = json.loads(stored.metadata()["facts"])
-    return facts
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read final weights as float32, and the facts stored with them."""
+    try:
+        with safe_open(path, "pt") as stored:
+            tensors = {name: stored.get_tensor(name).float() for name in _names(stored)}
+            return tensors, json.loads(stored.metadata()["facts"])
+    except SafetensorError as error:
+        raise TrainingError(f"{path} is damaged ({error}); {TRAIN_AGAIN}") from None
+
+
+def read_weight_facts(path: Path) -> dict[str, Any] | None:
+    """Return the facts stored with final weights, without loading them; None if they are damaged.
+
+    A file that was cut short, as a full disk or a broken copy leaves it, cannot be opened at all.
+    """
+    return read_facts(path)
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -168,19 +181,23 @@ def _names(stored: Any) -> list[str]:
     return names
 
 
-def _states(optimizer: Optimizers) -> list[tuple[nn.Parameter, dict[str, Any]]]:
-    """Pair every parameter with the state that its optimiser keeps of it, in a fixed order."""
+def _states(optimizer: Optimizers) -> list[tuple[nn.Parameter, dict[str, Any], bool]]:
+    """List every parameter with its optimiser's state of it and whether that one is fused."""
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     return [
-        (parameter, one.state[parameter])
+        (parameter, one.state[parameter], bool(group.get("fused")))
         for one in optimizers
         for group in one.param_groups
         for parameter in group["params"]
     ]
 
 
-def _on_device_of(parameter: nn.Parameter, key: str, tensor: Tensor) -> Tensor:
-    return tensor if key == "step" and not parameter.is_cuda else tensor.to(parameter.device)
+def place(tensor: Tensor, key: str, parameter: nn.Parameter, *, is_fused: bool) -> Tensor:
+    """Put a part of an optimiser's state where the optimiser keeps it.
+
+    That is beside the parameter, but for the count of steps, which only a fused one has there.
+    """
+    return tensor if key == "step" and not is_fused else tensor.to(parameter.device)
 
 
 def read_start(path: Path, model: nn.Module, fingerprint: str) -> None:
@@ -192,16 +209,17 @@ def read_start(path: Path, model: nn.Module, fingerprint: str) -> None:
         fingerprint: that of the fit whose weights these must be.
 
     Raises:
-        TrainingError: the file is absent, of another fit, or of another encoder.
+        TrainingError: the file is absent, damaged, of another fit, or of another encoder.
     """
-    again = "run fold for it again, without --no-checkpoints and with --overwrite"
     if not path.is_file():
-        raise TrainingError(f"{path} is missing, where start_from wants trained weights; {again}")
-    with safe_open(path, "pt") as stored:
-        found = json.loads(stored.metadata()["facts"])["fingerprint"]
-        tensors = {name: stored.get_tensor(name).float() for name in _names(stored)}
-    if found != fingerprint:
-        raise TrainingError(f"{path} holds weights of another fit than the stored result; {again}")
+        raise TrainingError(
+            f"{path} is missing, where start_from wants trained weights; {TRAIN_AGAIN}"
+        )
+    tensors, facts = _read_weights(path)
+    if facts["fingerprint"] != fingerprint:
+        raise TrainingError(
+            f"{path} holds weights of another fit than the stored result; {TRAIN_AGAIN}"
+        )
     own = model.state_dict()
     fitting = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
     lacking = [n for n in own if n.startswith("encoder.") and n not in fitting]

@@ -87,7 +87,8 @@ def fit_fold(
         watch: hears progress and may stop the fit at a step, leaving a training state.
 
     Raises:
-        TrainingError: the loss is not a number, or there is nothing to train on.
+        TrainingError: the loss is not a number, there is nothing to train on, or the state of a
+            fit that is being stopped cannot be written.
     """
     rate = variant.train.lr * variant.start_rate
     settings = variant.train.model_copy(update={"lr": rate})
@@ -137,8 +138,10 @@ def fit_fold(
             check_loss(progress.loss, variant, step)
             watch.report(progress)
         if task.state_path and (due or stopping) and step < total_steps:
-            _write_state(task.state_path, task, step, weights.state, optimizer, accelerator)
-            watch.log(f"state written at step {step} of {total_steps}")
+            trouble = _keep_state(
+                task, step, weights.state, optimizer, accelerator, is_needed=stopping
+            )
+            watch.log(trouble or f"state written at step {step} of {total_steps}")
             state_saved = time.monotonic()
             state_cost = state_saved - now
         if stopping:
@@ -215,11 +218,32 @@ def _build_planner(
     return build_planner(variant, known, seed=task.seed, fold=task.fold)
 
 
-def _write_state(
-    path: Path, task: FitTask, step: int, weights: nn.Module, optimizer: Any, accelerator: Any
-) -> None:
+def _keep_state(
+    task: FitTask,
+    step: int,
+    weights: nn.Module,
+    optimizer: Any,
+    accelerator: Any,
+    *,
+    is_needed: bool,
+) -> str | None:
+    """Write a training state; where the disk does not take it, the fit goes on without.
+
+    Returns:
+        What a person must hear of a state that was not written.
+
+    Raises:
+        TrainingError: it cannot be written and is needed, as the fit is to stop.
+    """
+    assert task.state_path is not None
     facts = {"fingerprint": task.fingerprint, "step": step, "scaler": _scaler_state(accelerator)}
-    write_state(path, weights, _bare_optimizer(optimizer), facts)
+    try:
+        write_state(task.state_path, weights, _bare_optimizer(optimizer), facts)
+    except TrainingError as error:
+        if is_needed:
+            raise
+        return f"no state written, training goes on: {error}"
+    return None
 
 
 @dataclass(frozen=True)
@@ -320,7 +344,8 @@ def check_loss(loss: float, variant: Variant, step: int) -> None:
     if not math.isfinite(loss):
         raise TrainingError(
             f"{variant.name}: the loss became {loss} by step {step}; lower train.lr "
-            f"(now {variant.train.lr:g}), or try --set run.precision=float32"
+            f"(now {variant.train.lr:g}), or try --set run.precision=float32, which needs more "
+            "memory (on a small GPU, with --set run.micro_tokens=4096)"
         )
 
 

@@ -20,13 +20,13 @@ from optuna.exceptions import TrialPruned
 from optuna.trial import FrozenTrial, TrialState
 
 from competition.errors import HarnessError, StoppedError, TrainingError, UsageError, VariantError
-from competition.files import check_name
+from competition.files import check_name, check_writable
 from competition.folds import Prepared, read_prepared
 from competition.metrics import auprc, decide, micro_f1
 from competition.predictions import Store, average_in_log_space
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
-from models.hardware import threads_per_job
+from models.hardware import list_gpu_notices, threads_per_job
 from models.job_spec import JobSpec
 from models.jobs import job_dir, plan_jobs
 from models.request import FoldRequest
@@ -34,6 +34,7 @@ from models.search import OBJECTIVES, Scores, Search, TuneRequest, plan_search
 from models.space import Found, describe_found, read_found
 from models.study import PLACE, RETRY_OF, SharedStudy, open_study, try_again
 from models.tuned import AUPRC, FOLDS_DONE, MICRO_F1, REASON, SCORES, TuneSummary, summarise
+from models.variant import LINEAR
 from models.workers import FoldHooks, run_jobs
 
 DIVERGED = "the loss became"  # how a fit whose loss is no number says so
@@ -57,9 +58,13 @@ def run_tune(competition: Competition, request: TuneRequest, board: ProgressBoar
         VariantError: a setting that does not exist, or a value that never fits.
         TrainingError: jobs fail, or no trial finished.
     """
+    if request.write is not None:
+        check_writable(request.write, "--write")
     prepared = read_prepared(competition)
     search = plan_search(prepared, request)
     board.say(f"study {search.plan.name}, in {search.plan.shown}")
+    for notice in list_gpu_notices(request.workers) if search.base.learner != LINEAR else ():
+        board.say(notice)
     deadline = None
     if request.stop_after_s is not None:
         deadline = time.monotonic() + request.stop_after_s

@@ -57,6 +57,7 @@ SINCE_FIRST_RESULTS = frozenset(
         "clean",
         "extra_train",
         "extra_overlap",
+        "train.encoder_dropout",
         "pseudo",
         "start_from",
         "start_rate",
@@ -64,9 +65,10 @@ SINCE_FIRST_RESULTS = frozenset(
         "linear",
     }
 )
-"""Settings that enter the recipe only when they are not at their default."""
-TRAIN_SINCE_FIRST_RESULTS = frozenset({"encoder_dropout"})
-"""The same within ``train``."""
+"""Settings that enter the recipe only when they are not at their default; dotted within a section.
+
+A new setting belongs here, so that the results which teams have stored stay valid.
+"""
 LINEAR_READS = ("learner", "linear", "route", "clean", "extra_train", "extra_overlap", "pseudo")
 
 Settings = dict[str, Any]
@@ -134,12 +136,12 @@ class Variant(Frozen):
         settings = self.model_dump(mode="json", include=self.reads())
         if self.learner == LINEAR:
             return settings
-        for key in SINCE_FIRST_RESULTS & settings.keys():
-            if getattr(self, key) == Variant.model_fields[key].default:
-                del settings[key]
-        for key in TRAIN_SINCE_FIRST_RESULTS:
-            if getattr(self.train, key) == TrainSettings.model_fields[key].default:
-                del settings["train"][key]
+        for path in SINCE_FIRST_RESULTS:
+            section, _, key = path.rpartition(".")
+            held: Frozen = getattr(self, section) if section else self
+            tree = settings.get(section) if section else settings
+            if tree and key in tree and getattr(held, key) == type(held).model_fields[key].default:
+                del tree[key]
         return settings
 
     def reads(self) -> set[str]:
@@ -171,9 +173,13 @@ class Variant(Frozen):
 
     def _idle_settings(self) -> Iterator[tuple[str, str]]:
         """Yield settings that were chosen and have no effect, with what they need."""
+        from models.losses import LOSSES
+
         loss, steps = self.loss_options, self.regularise
-        if loss.focal_gamma != LossSettings().focal_gamma and self.loss != "focal":
-            yield "loss_options.focal_gamma", 'loss = "focal"'
+        for name, other in LOSSES.items():
+            for option in set(other.reads) - set(LOSSES[self.loss].reads):
+                if getattr(loss, option) != getattr(LossSettings(), option):
+                    yield f"loss_options.{option}", f'loss = "{name}"'
         if loss.effective_beta != LossSettings().effective_beta and (
             loss.class_weight != "effective"
         ):
@@ -188,6 +194,7 @@ class Variant(Frozen):
     @model_validator(mode="after")
     def _parts_go_together(self) -> Variant:
         from models.heads import check_head_fits
+        from models.losses import LOSSES
 
         check_head_fits(self.head, self.format)
         if self.sampling and self.curriculum:
@@ -199,10 +206,10 @@ class Variant(Frozen):
                 f"regularise.adversarial_size is a share of each weight's norm for awp, at most "
                 f"{MOST_AWP}; try 0.005"
             )
-        if self.loss == "focal" and self.train.label_smoothing > 0:
+        if self.train.label_smoothing > 0 and not LOSSES[self.loss].smooths:
             raise ValueError(
-                "focal loss wants rows to be sure and label smoothing never lets them; set "
-                "train.label_smoothing = 0"
+                f"loss {self.loss!r} does not go with label smoothing, which never lets a row be "
+                "sure; set train.label_smoothing = 0"
             )
         if self.extra_train and self.route:
             raise ValueError("extra_train has no routes; take a variant that answers for all rows")

@@ -1,6 +1,7 @@
 """Jobs in processes of their own: started, watched, stopped and, when they die, accounted for.
 
-Each job is forked from a server process that has the libraries loaded, so memory never grows from
+Each job is forked from a server process that has the libraries loaded (begun afresh where a system
+bears no forks), so memory never grows from
 job to job and a job that is killed takes nothing else down. A job's log is ``job.log`` in its
 checkpoint folder; when its parent disappears, a job writes its training state and ends.
 """
@@ -11,6 +12,7 @@ import datetime
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -24,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from competition.errors import HarnessError, TrainingError, explain_os_error
 from competition.predictions import ResultKey, Store
+from models.hardware import explain_gpu_error
 from models.job import run_job
 from models.job_spec import LOG_FILE, JobOutcome, JobSpec
 from models.stopping import stop_requests
@@ -123,7 +126,6 @@ def run_jobs(
 def work(spec: JobSpec, slot: int, link: Connection) -> None:
     """Do one job in this process and answer over ``link``; the entry point of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _choose_gpu(slot)
     stop = threading.Event()
     threading.Thread(target=_listen, args=(link, stop), daemon=True).start()
     spec.job_dir.mkdir(parents=True, exist_ok=True)
@@ -135,11 +137,14 @@ def work(spec: JobSpec, slot: int, link: Connection) -> None:
             _send(link, ("said", text))
 
         try:
+            _choose_gpu(slot)
             answer = _work_locked(spec, stop, link, log)
         except HarnessError as error:
             answer = ("failed", str(error))
         except BaseException as error:
-            known = explain_os_error(error) if isinstance(error, OSError) else None
+            known = explain_gpu_error(error)
+            if isinstance(error, OSError):
+                known = explain_os_error(error)
             answer = ("failed", known or "a defect of this program:\n" + traceback.format_exc())
         stream.write(_write_answer(answer))
     _send(link, answer)
@@ -159,8 +164,12 @@ def _write_answer(answer: tuple[str, Any]) -> str:
 
 
 def _process_context() -> Any:
-    """Return how processes begin: from a server with the libraries loaded, if there is one."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    """Return how processes begin: from a server with the libraries loaded, if there can be one.
+
+    Not on macOS, whose system libraries do not bear a fork once they have been used.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    if sys.platform == "darwin" or "forkserver" not in methods:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Collection, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,55 @@ def test_imports_go_down_only(floor: str) -> None:
     assert rooms(floor)
     upward = {str(p): imported(p) & FORBIDDEN[floor] for p in rooms(floor)}
     assert {path: names for path, names in upward.items() if names} == {}
+
+
+def rooms_by_name() -> dict[str, Path]:
+    paths = [ROOT / "run.py", *(path for floor in FORBIDDEN for path in rooms(floor))]
+    dotted = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+    return {name.removesuffix(".__init__"): path for name, path in dotted.items()}
+
+
+def needed_rooms(source: str, known: Collection[str]) -> set[str]:
+    """Name the rooms that a source imports anywhere: in functions and for types alone too."""
+    needed: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            needed |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            needed |= names & set(known) or {str(node.module)}
+    return needed & set(known)
+
+
+def find_circle(needs: Mapping[str, Collection[str]]) -> list[str]:
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
+def test_no_room_needs_itself() -> None:
+    paths = rooms_by_name()
+    needs = {name: needed_rooms(path.read_text("utf-8"), paths) for name, path in paths.items()}
+    assert needs["run"] > {"models.fold", "competition.board"}
+    assert needs["models.variant"] > {"models.losses", "models.settings"}
+    assert find_circle(needs) == []
+
+
+def test_a_circle_is_found_wherever_the_import_stands() -> None:
+    sources = {
+        "a": "import os\nfrom floor import b",
+        "floor.b": "def late():\n    from floor.c import thing",
+        "floor.c": "if TYPE_CHECKING:\n    import a",
+        "d": "from floor import b, c",
+    }
+    names = {"a", "floor.b", "floor.c", "d"}
+    needs = {name: needed_rooms(source, names) for name, source in sources.items()}
+    assert needs["d"] == {"floor.b", "floor.c"}
+    assert set(find_circle(needs)) == {"a", "floor.b", "floor.c"}
+    assert find_circle({**needs, "floor.c": set()}) == []
 
 
 def test_rooms_stay_small() -> None:

@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer import BadParameter
 
+from competition.errors import UsageError
+from run import _seeds
 from tests.conftest import write_tiny
 
 ROOT = Path(__file__).parent.parent
@@ -72,8 +75,11 @@ def test_the_whole_evening(tmp_path: Path, tiny: list[str]) -> None:
             for e in ("parquet", "run.json")
         ),
     }
-    run(tmp_path, "blend", "--name", "first", "--trials", "5", *tiny)
+    blended = run(tmp_path, "blend", "--name", "first", "--trials", "5", *tiny)
     made = tmp_path / "submissions" / "tiny"
+    named = " ".join(tiny)
+    assert f"Written: {made / 'first.csv'}\n" in blended
+    assert f"python run.py check {named} {made / 'first.csv'}; python run.py submit" in blended
     assert files_of(made) == {"first.csv", "first.json", "first.run.json"}
     before = (made / "first.csv").read_bytes(), (made / "first.json").read_bytes()
     run(tmp_path, "blend", "--name", "second", "--trials", "5", *tiny)
@@ -183,6 +189,8 @@ def test_ctrl_c_writes_states_and_the_next_fold_goes_on(tmp_path: Path, tiny: li
         (["blend"], "python run.py fold"),
         (["submit"], "python run.py blend"),
         (["check", "nothing.csv"], "nothing.csv"),
+        (["check", "x" * 300], "File name too long; take a shorter name"),
+        (["submit", "--to", "folder", "--folder", "tiny.toml"], "tiny.toml is no folder"),
         (["board", "--competition", "nope"], "nope"),
     ],
 )
@@ -192,6 +200,17 @@ def test_what_a_person_can_mend_is_said_without_a_traceback(
     own = [] if "--competition" in arguments else tiny
     assert said in " ".join(run(tmp_path, *arguments, *own, exits=2).split())
     assert not (tmp_path / "submissions").exists()
+
+
+def test_a_seed_is_what_every_generator_takes() -> None:
+    assert _seeds(f"42, {2**32 - 1}") == (42, 2**32 - 1)
+    assert _seeds(None) == ()
+    for wrong in (str(2**32), "42,99999999999999999999"):
+        with pytest.raises(UsageError, match=f"--seeds {wrong}: a seed is a whole number up to"):
+            _seeds(wrong)
+    for wrong in ("-1", "1.5", "9" * 5_000):
+        with pytest.raises(BadParameter, match="not a list such as 0,1"):
+            _seeds(wrong)
 
 
 def test_bad_rows_stop_every_command_and_nothing_is_written(
@@ -261,10 +280,7 @@ def test_proposed_commands_mean_the_same_competition(tmp_path: Path, tiny: list[
     profile = Path(tiny[1]).rename(tmp_path / "my tiny.toml")
     named = ["--competition", str(profile), "--limit", "60"]
     said = run(tmp_path, "board", *named)
-    for command in ("fold", "blend", "submit"):
-        assert f"python run.py {command} --competition '{profile}' --limit 60" in " ".join(
-            said.split()
-        )
-    assert f"run.py blend --competition '{profile}'" in run(tmp_path, "board", *named, "--json")
+    assert f"python run.py fold --competition '{profile}' --limit 60" in said
+    assert f"run.py fold --competition '{profile}'" in run(tmp_path, "board", *named, "--json")
     failed = run(tmp_path, "blend", *named, exits=2)
     assert f"run: python run.py fold --competition '{profile}' --limit 60" in failed

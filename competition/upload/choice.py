@@ -25,12 +25,31 @@ def find_newest(competition: Competition) -> Path:
     Raises:
         UsageError: there is none.
     """
-    folder = competition.submissions_dir
-    found = sorted(folder.glob("*.csv")) if folder.is_dir() else []
-    files = [path for path in found if path.is_file() and not path.name.startswith(".")]
+    files = _list_files(competition)
     if not files:
+        folder = competition.submissions_dir
         raise UsageError(f"{folder} holds no submission; run: python run.py blend")
     return max(files, key=when_written)
+
+
+def _list_files(competition: Competition) -> list[Path]:
+    folder = competition.submissions_dir
+    found = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+    return [path for path in found if path.is_file() and not path.name.startswith(".")]
+
+
+def _tell_newer(path: Path, competition: Competition) -> tuple[str, ...]:
+    """Say where the newest submission is another by the files' own times, as a clock set back."""
+    files = _list_files(competition)
+    if path not in files or path != max(files, key=when_written):
+        return ()
+    latest = max(files, key=lambda each: each.stat().st_mtime_ns)
+    if latest.stat().st_mtime_ns <= path.stat().st_mtime_ns:
+        return ()
+    return (
+        f"remark: {path.name} is the newest by the time that blend noted, {latest.name} was written"
+        " last (was a clock set back, or a file copied?); name the one that you mean",
+    )
 
 
 def find_file(competition: Competition, entry: Entry) -> Path | None:
@@ -56,7 +75,8 @@ def read_checked(path: Path, competition: Competition) -> tuple[Submission, tupl
     submission = Submission(name, path, data, hashlib.sha256(data).hexdigest())
     if submission.sha256 != checked.sha256:
         raise UploadError(f"{path} was changed while it was checked; try again when it is finished")
-    return submission, tuple(_shorten(remark) for remark in checked.remarks)
+    told = tuple(_shorten(remark) for remark in checked.remarks)
+    return submission, (*told, *_tell_newer(path, competition))
 
 
 def _shorten(remark: Offence) -> str:

@@ -29,6 +29,14 @@ def _check_url(url: str) -> str:
     return url
 
 
+TargetName = Literal[
+    "folder",
+    "local",
+    "kaggle",
+    "aistages",
+    "evalai",
+    "http",
+]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
 Url = Annotated[str, AfterValidator(_check_url)]
@@ -126,7 +134,7 @@ class HttpBoard(_Section):
 class UploadRules(_Section):
     """Where ``submit`` sends a file when not told, and what each target needs to know."""
 
-    default: Annotated[str, Field(pattern=SLUG)] = "folder"
+    default: TargetName = "folder"
     local: LocalBoard = LocalBoard()
     kaggle: KaggleBoard = KaggleBoard()
     aistages: AIStagesBoard = AIStagesBoard()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from competition.answers import read_answers
 from competition.assessment import Side
 from competition.blend_report import run_blend
 from competition.blend_tables import build_blend_tables, judge_blend
+from competition.board import build_board_tables
 from competition.console import print_tables
 from competition.errors import BlendError, PredictionsError, UsageError
 from competition.folds import read_prepared
@@ -22,7 +25,7 @@ from competition.pooling import unflatten
 from competition.predictions import Result, ResultKey, Store
 from competition.search import BEST_SINGLE, BLEND, SYSTEMS
 from competition.submission import check_submission
-from competition.trust_tables import find_partings
+from competition.trust_tables import Foretold, find_partings, foretell
 from tests.competition.planted import softmax
 from tests.competition.test_predictions import fill
 
@@ -356,6 +359,34 @@ def test_sides_that_part_are_warned_of_and_noise_is_not():
     assert [line.startswith("Warning") for line in both] == [True, True]
     assert "45.0% of test rows" in both[0]
     assert find_partings(side(0.7, 0.8, 60), side(0.55, 0.7, 20)) == []
+    assert "metrics.shifted_negative_share" in both[0]
+
+
+def test_another_mix_is_held_against_the_share_that_the_profile_foretells(report):
+    oof, test = Side(0.7, 0.8, (), 30_000), Side(0.45, 0.8, (), 8_000)
+    (explained,) = find_partings(oof, test, Foretold(0.6, 0.43))
+    assert "43.0% are foretold by the profile's 60% of negative rows" in explained
+    assert "choose by scores at 60%" in explained
+    (odd,) = find_partings(oof, test, Foretold(0.6, 0.65))
+    assert "does not explain it" in odd
+    gold, pred = report.material.rows.gold, report.fit.fitted[BLEND].pred
+    negative = report.material.rows.negative_id
+    is_negative = gold == negative
+    of_each = [float((pred[side] != negative).mean()) for side in (is_negative, ~is_negative)]
+    foretold = foretell(report)
+    assert foretold.positive_share == pytest.approx(0.6 * of_each[0] + 0.4 * of_each[1])
+    assert foretold.negative_share == 0.6
+
+
+def test_where_the_submission_lies_and_what_comes_next_is_said_last(report):
+    last = build_blend_tables(report)[-1]
+    assert last.notes[0] == f"Written: {report.path}"
+    path = shlex.quote(str(report.path))
+    assert last.notes[1] == f"Next: python run.py check {path}; python run.py submit {path}"
+    prepared = report.material.prepared
+    sample = replace(prepared, competition=replace(prepared.competition, limit=60))
+    limited = replace(report, material=replace(report.material, prepared=sample))
+    assert "submit" not in build_blend_tables(limited)[-1].notes[1]
 
 
 def test_the_command_passes_every_option_on(prepared, report, monkeypatch):
@@ -387,5 +418,11 @@ def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreig
     tables = {table.name: table for table in build_blend_tables(found)}
     assert "f1_odds" in tables["shifted"].rows[0]
     assert "f1_share" not in tables["shifted"].rows[0]
+    alone = build_blend_tables(blend(prepared, ["a"], trials=1))
+    told = " ".join(note for each in (*tables.values(), *alone) for note in each.notes)
+    assert "threshold" not in told
+    assert "just its temperature was tuned" in told
+    board = build_board_tables(foreign_competition, now=datetime(2026, 11, 22, tzinfo=UTC))
+    assert "threshold" not in " ".join(note for table in board for note in table.notes)
     with pytest.raises(UsageError, match=r"no metrics\.shifted_negative_share"):
         blend(prepared, reweight="share")

@@ -33,6 +33,28 @@ def rows_of(table: Table, key: str) -> dict[str, dict[str, Any]]:
     return {row[key]: dict(row) for row in table.rows}
 
 
+def test_what_can_be_done_next_is_advised_and_no_more(
+    tiny_competition: Competition, store: Store, prepared: Prepared
+) -> None:
+    fill(store, prepared, "v")
+    notes = {name: " ".join(table.notes) for name, table in build(tiny_competition).items()}
+    assert "run: python run.py blend" in notes["blends"]
+    assert "Nothing is sent yet: a blend comes first." in notes["submissions"]
+    write(tiny_competition)
+    notes = {name: " ".join(table.notes) for name, table in build(tiny_competition).items()}
+    assert "run: python run.py submit" in notes["submissions"]
+    sample = replace(tiny_competition, limit=40)
+    assert "for trying out" in build(sample)["submissions"].notes[0]
+
+
+def test_a_damaged_record_is_not_called_absent(tiny_competition: Competition) -> None:
+    spec = write(tiny_competition).with_suffix(".json")
+    spec.write_text("{", "utf-8")
+    assert "blend.json is damaged" in build(tiny_competition)["blends"].rows[0]["state"]
+    spec.unlink()
+    assert "no blend.json says" in build(tiny_competition)["blends"].rows[0]["state"]
+
+
 def test_an_empty_store_says_what_to_run(
     tiny_competition: Competition, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,8 +62,9 @@ def test_an_empty_store_says_what_to_run(
     assert [list(table.rows) for table in tables.values()] == [[], [], []]
     print_tables(list(tables.values()), as_json=False)
     printed = capsys.readouterr().out
-    for command in ("fold", "blend", "submit"):
-        assert f"python run.py {command}" in printed
+    assert "python run.py fold" in printed
+    assert "run.py blend" not in printed, "nothing is there to blend"
+    assert "run.py submit" not in printed, "nothing is there to send"
     assert "3 of 3" in printed
     assert not tiny_competition.oof_dir.exists()
     assert not tiny_competition.submissions_dir.exists()

@@ -117,6 +117,8 @@ def test_a_planted_difference_is_found_and_a_tie_is_not(prepared: Prepared) -> N
         write(prepared, name, 2)
     tie = run_compare(prepared, ("alike", "like"), PLAIN)
     assert set(verdicts(tie).values()) == {"cannot be told apart"}
+    better = [build_compare_tables(found)[0].rows[0]["better"] for found in (better, worse, tie)]
+    assert better == ["A", "B", None]
 
 
 def test_figures_are_those_of_the_paired_bootstrap(prepared: Prepared, store: Store) -> None:
@@ -232,8 +234,36 @@ def test_only_jobs_that_both_have_are_compared(prepared: Prepared, store: Store)
     only = run_compare(prepared, ("a", "b"), CompareOptions(folds=(2,)))
     assert only.folds == (2,)
     write(prepared, "c", seeds=(9,))
-    with pytest.raises(PredictionsError, match=r"a has seed 1 folds 0 1 2, seed 2 .*; c has"):
+    with pytest.raises(PredictionsError, match=r"among folds 0,1,2: a has seed 1 folds 0,1,2, "):
         run_compare(prepared, ("a", "c"), PLAIN)
+
+
+def test_an_imported_table_is_matched_by_fold_alone(prepared: Prepared, store: Store) -> None:
+    table = {"why": "imported from kim.csv", "imported": {"test": "average"}}
+    write(prepared, "a", seeds=(42, 43), folds=(0, 1))
+    write(prepared, "kim", seeds=(0,), variant=table)
+    first, second = read_contenders(prepared, ("a", "kim"))
+    is_in = prepared.folds.fold_of != 2
+    alone = [store.read(ResultKey("a", seed, 1)).oof_probs for seed in (42, 43)]
+    in_fold = prepared.folds.fold_of == 1
+    assert np.array_equal(first.probs[in_fold], average_in_log_space(alone))
+    assert np.array_equal(second.probs[is_in], read_member(store, "kim", prepared).oof[is_in])
+    assert np.isnan(first.probs[~is_in]).all()
+    assert np.isnan(second.probs[~is_in]).all()
+    assert (first.seeds, second.seeds) == ((42, 43), ())
+    assert run_compare(prepared, ("kim", "a"), PLAIN).folds == (0, 1)
+    write(prepared, "lee", seeds=(0,), folds=(2,), variant=table)
+    assert run_compare(prepared, ("kim", "lee"), PLAIN).folds == (2,)
+    said = r"among folds 0,1,2: lee has folds 2 \(imported\); a has seed 42 folds 0,1, seed 43"
+    with pytest.raises(PredictionsError, match=said):
+        run_compare(prepared, ("lee", "a"), PLAIN)
+
+
+def test_results_of_other_data_are_told_of_both_ways_out(prepared: Prepared) -> None:
+    write(prepared, "a")
+    write(prepared, "b", data_hash="0" * 64)
+    with pytest.raises(PredictionsError, match="; or put the old test file back"):
+        run_compare(prepared, ("a", "b"), PLAIN)
 
 
 def test_seeds_are_averaged_in_log_space(prepared: Prepared, store: Store) -> None:
@@ -309,6 +339,14 @@ def test_a_blend_is_ranked_flattened(prepared: Prepared, monkeypatch: pytest.Mon
     nested = made.fit.nested[BLEND]
     flat = run_compare(prepared, ("both", "a"), CompareOptions(threshold=True))
     assert np.array_equal(flat.contenders[0].probs, nested.probs)
+    assert "temperatures" not in " ".join(tables_of(flat)["overall"].notes)
+    chosen = iter([1.0, 2.0] * 20)
+    monkeypatch.setattr(blend, "choose_temperature", lambda rows, weights: next(chosen))
+    parted = run_compare(prepared, ("both", "a"), CompareOptions(threshold=True))
+    notes = " ".join(tables_of(parted)["overall"].notes)
+    assert ("A's folds chose temperatures 1 and 2" in notes) == (
+        len(set(parted.contenders[0].temperatures)) > 1
+    )
 
 
 def test_thresholds_are_tuned_on_the_other_folds(prepared: Prepared, store: Store) -> None:
@@ -477,4 +515,5 @@ def test_what_a_person_sees(prepared: Prepared, capsys: pytest.CaptureFixture[st
     print_tables(build_compare_tables(run_compare(prepared, ("a", "b"), PLAIN)), as_json=False)
     printed = capsys.readouterr().out
     assert "A = a, B = b" in printed
-    assert "A is better" in printed
+    assert any(line.split()[-1:] == ["A"] for line in printed.splitlines())
+    assert printed.count("cannot be told apart") == 1

@@ -249,13 +249,13 @@ BROKEN_FIELDS = [
     ("label", "", "unknown label ''"),
     ("label", " no_relation", "unknown label ' no_relation'"),
     ("label", "100", "'100' says that the label is unknown"),
-    ("subject_entity", "", "not a literal: ''"),
-    ("subject_entity", "__import__('os').getcwd()", "not a literal"),
-    ("subject_entity", "(" * 5_000, "not a literal"),
+    ("subject_entity", "", "neither JSON nor a literal: ''"),
+    ("subject_entity", "__import__('os').getcwd()", "neither JSON nor a literal"),
+    ("subject_entity", "(" * 5_000, "neither JSON nor a literal"),
     ("subject_entity", "'" + "x" * 200_000 + "'", "an entity of 200,002 characters"),
     ("subject_entity", "['a']", "a list, not a dict"),
     ("subject_entity", "{'word': 'a'}", "no key 'start_idx', 'end_idx', 'type'"),
-    ("subject_entity", entity(S_WORD, S_START, S_LAST)[:-1], "not a literal"),
+    ("subject_entity", entity(S_WORD, S_START, S_LAST)[:-1], "neither JSON nor a literal"),
     ("subject_entity", entity(S_WORD, S_START, "3"), "end_idx is '3', not a whole number"),  # type: ignore[arg-type]
     ("subject_entity", entity(S_WORD, True, S_LAST), "start_idx is True, not a whole number"),
     ("subject_entity", entity(S_WORD, 0.0, S_LAST), "start_idx is 0.0, not a whole"),  # type: ignore[arg-type]
@@ -426,6 +426,23 @@ def test_a_stray_quote_costs_one_record_only(tiny_competition: Competition) -> N
     (offence,) = catch(tiny_competition)
     assert offence.line == 6
     assert "not a CSV record" in offence.found
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_line_ends_of_an_old_mac_are_said_in_plain_words(
+    tiny_competition: Competition, is_whole: bool
+) -> None:
+    path = tiny_competition.train_path
+    data = path.read_bytes()
+    header_end = data.index(b"\n")
+    begin = 0 if is_whole else header_end + 1
+    path.write_bytes(data[:begin] + data[begin:].replace(b"\n", b"\r"))
+    offence = catch(tiny_competition)[0]
+    assert offence.line == (1 if is_whole else 2)
+    assert offence.found == (
+        "a carriage return (CR) that no line feed follows, as lines of an old Mac end"
+    )
+    assert "Unix line ends" in offence.remedy
 
 
 def test_a_field_without_end_does_not_fill_the_memory(

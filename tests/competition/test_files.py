@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from competition.errors import UsageError
+from competition.errors import UsageError, explain_os_error
 from competition.files import (
     append_line_synced,
+    check_folder,
     check_name,
+    check_writable,
     dump_json,
     is_name,
     sha256_of,
@@ -73,6 +77,62 @@ def test_a_failure_leaves_the_old_file_and_no_litter(
         write_atomically(path, "new")
     assert path.read_text("utf-8") == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("write", [write_atomically, append_line_synced])
+def test_what_the_system_refuses_names_the_file(
+    write: Callable[[Path, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder", tmp_path / ("x" * 300)):
+        with pytest.raises(OSError, match="Errno") as caught:
+            write(path, "new")
+        assert (caught.value.filename, caught.value.filename2) == (str(path), None)
+    with pytest.raises(FileExistsError) as caught:
+        write(tmp_path / "file" / "x", "new")
+    assert caught.value.filename == str(tmp_path / "file")
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space") as caught:
+        write(tmp_path / "new", "new")
+    assert explain_os_error(caught.value) == (
+        f"{tmp_path / 'new'}: No space left on device; make room, then run the same command again:"
+        " finished files are kept"
+    )
+
+
+def test_a_long_name_in_a_long_script_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("관" * 85)
+    write_atomically(path, "x")
+    assert path.read_text("utf-8") == "x"
+
+
+def test_a_place_where_nothing_can_be_written_is_told_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
+    check_writable(tmp_path / "file", "--out")
+    check_writable(tmp_path / "a" / "b" / "new.csv", "--out")
+    check_folder(tmp_path / "a" / "b", "--folder")
+    with pytest.raises(UsageError, match=r"--out .*: is a folder; name a file"):
+        check_writable(tmp_path, "--out")
+    for wrong in (tmp_path / "file" / "a", tmp_path / "lost" / "a"):
+        with pytest.raises(UsageError, match=f"--out: {wrong.parent} is no folder"):
+            check_writable(wrong, "--out")
+    with pytest.raises(UsageError, match=r"--folder: .*/file is no folder"):
+        check_folder(tmp_path / "file", "--folder")
+    for check in (check_writable, check_folder):
+        with pytest.raises(OSError, match="too long"):
+            check(tmp_path / ("x" * 300), "--out")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UsageError, match=f"nothing can be written in {tmp_path};"):
+        check_writable(tmp_path / "a" / "new.csv", "--out")
+    assert not (tmp_path / "a").exists()
 
 
 def test_lines_are_appended(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -341,6 +343,25 @@ def test_a_folder_that_cannot_be_made_is_told(tiny_competition: Competition) -> 
     (tiny_competition.home / "oof").touch()
     with pytest.raises(FoldsError, match="cannot be made"):
         read_prepared(tiny_competition)
+
+
+def test_what_is_frozen_is_read_without_a_lock_or_a_right_to_write(
+    tiny_competition: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: FileLock, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", self.lock_file)
+
+    made = read_prepared(tiny_competition)
+    (tiny_competition.oof_dir / ".folds.lock").unlink(missing_ok=True)
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    again = read_prepared(tiny_competition)
+    assert again.folds.hash == made.folds.hash
+    assert not (tiny_competition.oof_dir / ".folds.lock").exists()
+    for name in ("folds.json", "folds.csv"):  # half of it is there: somebody may be making it
+        (tiny_competition.oof_dir / name).rename(tiny_competition.home / name)
+        with pytest.raises(PermissionError):
+            read_prepared(tiny_competition)
+        (tiny_competition.home / name).rename(tiny_competition.oof_dir / name)
 
 
 # --- a person's own

@@ -19,8 +19,9 @@ from competition.errors import PredictionsError, UsageError
 from competition.folds import Prepared, read_prepared
 from competition.intake import ImportOptions, ImportReport, build_import_tables, run_import
 from competition.predictions import ResultKey, Store, average_in_log_space, read_member
-from competition.profile import Competition
+from competition.profile import Competition, resolve_competition
 from tests.competition.test_predictions import fill, make_result
+from tests.conftest import write_tiny
 
 RUN = {"time": "2026-11-22T12:00:00+00:00", "commit": "abc"}
 
@@ -177,6 +178,92 @@ def test_csv_and_parquet_are_the_same_recipe(
     other.loc[other["split"] == "test", list(store.labels)] = 0.25
     with pytest.raises(PredictionsError, match="another recipe"):
         take(prepared, write_table(other, tmp_path / "other.csv"), save_as="kim")
+
+
+def test_a_corrected_table_is_told_how_to_take_the_place_of_the_first(
+    prepared: Prepared, store: Store, theirs: Path, tmp_path: Path
+) -> None:
+    frame = make_table(theirs)
+    take(prepared, write_table(frame, tmp_path / "kim.csv"))
+    frame.loc[frame["split"] == "test", list(store.labels)] = 0.25
+    path = write_table(frame, tmp_path / "kim.csv")
+    folder = store.directory / "kim"
+    with pytest.raises(PredictionsError, match=f"to replace it by this one, first take {folder} "):
+        take(prepared, path)
+    shutil.rmtree(folder)
+    assert all(each.is_new for each in take(prepared, path).imported)
+
+
+def test_a_label_may_hold_a_comma_a_quote_and_a_new_line(tmp_path: Path) -> None:
+    profile = write_tiny(tmp_path)
+    odd = 'per: "sibling",\nor the like'
+    for path in (profile, *(tmp_path / "data").glob("*.csv")):
+        quoted = json.dumps(odd) if path == profile else odd.replace('"', '""')
+        old = '"per:sibling"' if path == profile else "per:sibling"
+        text = path.read_text("utf-8").replace(old, quoted if path == profile else f'"{quoted}"')
+        path.write_text(text, "utf-8")
+    prepared = read_prepared(resolve_competition(str(profile), None, None, home=tmp_path))
+    labels = prepared.competition.profile.labels
+    assert odd in labels
+    fill(Store(tmp_path / "elsewhere", labels), prepared, "v")
+    frame = make_table(tmp_path / "elsewhere" / "v")
+    for name in ("kim.csv", "lee.parquet"):
+        assert take(prepared, write_table(frame, tmp_path / name)).offences == ()
+    marked = tmp_path / "marked.csv"
+    marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "kim.csv").read_bytes())
+    assert take(prepared, marked).offences == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"id;split;fold", "one column only"),
+        ("id,split".encode("utf-16"), "the file is UTF-16"),
+        (b'"id,split\na,b\n', "a quote opened on this line is not closed"),
+        (b"id,split\ra,b\r", "lines of an old Mac"),
+        (b"\n\n", "no such file or no header"),
+        (b"", "the file is empty"),
+    ],
+)
+def test_a_header_that_is_none_is_said_once(
+    prepared: Prepared, tmp_path: Path, content: bytes, said: str
+) -> None:
+    (tmp_path / "kim.csv").write_bytes(content)
+    (offence,) = take(prepared, tmp_path / "kim.csv").offences
+    assert said in offence.found
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_fold_may_be_written_as_2_0_and_not_as_0_9(
+    prepared: Prepared, store: Store, theirs: Path, tmp_path: Path, suffix: str
+) -> None:
+    frame = make_table(theirs)
+    oof, test = (frame[frame["split"] == split] for split in ("oof", "test"))
+    once = test[test["fold"] == 0].assign(fold=np.nan)
+    table = pd.concat([oof.astype({"fold": "float64"}), once]).reset_index(drop=True)
+    report = take(prepared, write_table(table, tmp_path / f"kim{suffix}"))
+    assert report.offences == ()
+    take(prepared, theirs)
+    ours, expected = (read_member(store, name, prepared) for name in ("kim", "v"))
+    assert (ours.oof.tobytes(), ours.test_is_average) == (expected.oof.tobytes(), True)
+    wrong = {0: 0.9, 1: -1.0, 2: np.inf, 3: 1e12}
+    for row, fold in wrong.items():
+        table.loc[row, "fold"] = fold
+    found = take(prepared, write_table(table, tmp_path / f"bad{suffix}"), save_as="bad").offences
+    assert {each.id: each.column for each in found} == dict.fromkeys(table["id"].iloc[:4], "fold")
+    assert found[0].found == "'0.9' is no fold"
+    assert len(found) == len(wrong)
+
+
+def test_folds_as_text_are_folds_in_parquet_too(
+    prepared: Prepared, theirs: Path, tmp_path: Path
+) -> None:
+    frame = make_table(theirs)
+    frame["fold"] = frame["fold"].astype(str)
+    assert take(prepared, write_table(frame, tmp_path / "kim.parquet")).offences == ()
+    frame.iloc[5, 2] = "first"
+    (offence,) = take(prepared, write_table(frame, tmp_path / "bad.parquet")).offences
+    assert offence.found == "'first' is no fold"
 
 
 def test_one_average_of_the_test_is_accepted_and_said(

@@ -104,7 +104,6 @@ def _set(key: str, value: object) -> Callable[[str], str]:
 
 DAMAGES: dict[str, Callable[[str], str]] = {
     "cut": lambda line: line[:20],
-    "empty": lambda _: "",
     "zeros": lambda line: "\0" * len(line),
     "list": lambda _: "[]",
     "nested": lambda _: "[" * 100_000,
@@ -130,6 +129,23 @@ def test_a_damaged_line_is_named(ledger: Ledger, name: str) -> None:
     with pytest.raises(UploadError, match="line 2"):
         ledger.append_intent(NOON, FIELDS)
     assert ledger.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\r"])
+def test_blank_lines_say_nothing_and_are_counted(ledger: Ledger, blank: str) -> None:
+    fill(ledger, 1)
+    first, second, _ = ledger.path.read_text("utf-8").split("\n")
+    ledger.path.write_text("\n".join([blank, first, blank, second, "", blank]), "utf-8")
+    assert [entry.outcome for entry in ledger.read()] == ["sent"]
+    assert ledger.read_torn() is None
+    with ledger.locked():
+        assert ledger.mend() is None
+        ledger.append_intent(NOON, FIELDS)
+    assert [entry.id for entry in ledger.read()] == [1, 2]
+    whole = ledger.path.read_text("utf-8")
+    ledger.path.write_text(whole + "\n\n{}\n", "utf-8")
+    with pytest.raises(UploadError, match=f"line {whole.count(chr(10)) + 3}: unknown kind"):
+        ledger.read()
 
 
 def test_an_intent_twice_is_named(ledger: Ledger) -> None:

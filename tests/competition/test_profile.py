@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -14,6 +15,8 @@ from competition.profile import (
     read_profile,
     resolve_competition,
 )
+from competition.upload.send import TARGETS
+from competition.upload.settings import TargetName
 from tests.conftest import FOREIGN_PROFILE, TINY_PROFILE, write_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +104,10 @@ WRONG = [
         "routes.length: short_max_tokens 3 must be below",
     ),
     ("[metrics]", "[metrics", "not a TOML file that can be read"),
+    ('name = "tiny"', 'name = "Tiny One"', "name: write lower-case letters, digits, . _ -"),
+    ("per_day = 3", 'label_column = "id"', "submission: named twice: 'id'"),
+    ("per_day = 3", 'probs_column = "pred_label"', "submission: named twice: 'pred_label'"),
+    ('default = "local"', 'default = "kagle"', "upload.default: it should be 'folder', 'local'"),
 ]
 
 
@@ -112,6 +119,10 @@ def test_a_wrong_key_is_named(tmp_path: Path, old: str, new: str, told: str) -> 
         read_profile(path)
     assert told in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_the_profile_knows_the_targets_that_there_are() -> None:
+    assert get_args(TargetName) == tuple(TARGETS)
 
 
 def test_all_wrong_keys_are_named_at_once(tmp_path: Path) -> None:
@@ -158,6 +169,7 @@ def test_the_demo_stands_in_only_when_nothing_is_named(tmp_path: Path) -> None:
     assert fallback.is_demo_fallback
     assert fallback.name == "demo"
     assert "bundled demo, as the data of klue-re is not there" in fallback.headline
+    assert f"looked for in {tmp_path / 'data' / 'klue-re'}" in fallback.headline
     named = resolve_competition("klue-re", None, None, home=tmp_path)
     assert (named.name, named.is_demo_fallback) == ("klue-re", False)
     with_data = resolve_competition(None, tmp_path, None, home=tmp_path)

@@ -17,6 +17,7 @@ from competition.rows import Rows
 from competition.shift import (
     CLIP,
     Shift,
+    Telling,
     build_features,
     build_shift_tables,
     explain_absence,
@@ -213,6 +214,15 @@ def test_the_table_tells_the_area_and_what_the_rows_are_worth() -> None:
     assert f"are worth {found.effective_rows():,.0f}" in table.notes[1]
     sources = {row["value"]: row for row in table.rows if row["what"] == "source"}
     assert sources["news"]["test"].endswith("%")
+
+
+def test_nothing_is_called_telling_where_no_shift_is_found() -> None:
+    found = Shift(np.ones(600), 0.52, 0.49, 0.55, (Telling("characters", "'가'", 0.2, 0.1, True),))
+    (table,) = build_shift_tables(found, make_corpus(0, shares=(0.5, 0.5)))
+    assert not table.rows
+    assert "there is no shift that it finds" in table.notes[0]
+    (table,) = build_shift_tables(replace(found, low=0.51), make_corpus(0, shares=(0.5, 0.5)))
+    assert len(table.rows) == 1
 
 
 def test_the_command_shows_it_with_the_audit(

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -334,9 +335,10 @@ def test_labels_are_held_against_the_blends_rule_before_flattening(
     path.write_text("".join(lines), "utf-8")
     report = check_submission(path, tiny_competition)
     assert report.is_ok
-    (remark,) = report.remarks
+    remark, origin = report.remarks
     assert remark.line == row + 2
-    assert "is not what the rule in flat.json gives, in 1 rows" in remark.found
+    assert "is not what the rule in flat.json gives, in 1 row (" in remark.found
+    assert origin.found.startswith("flat.json tells of another file")
 
 
 def test_a_spec_that_says_no_rule_is_a_remark_and_anothers_is_none(
@@ -353,6 +355,39 @@ def test_a_spec_that_says_no_rule_is_a_remark_and_anothers_is_none(
         assert check_submission(path, tiny_competition).remarks == ()
     spec.unlink()
     assert check_submission(path, tiny_competition).remarks == ()
+
+
+def test_a_csv_that_its_json_was_not_written_for_is_remarked(
+    tiny_competition: Competition, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a kill between blend's two writes leaves them."""
+    path = write(tiny_competition, seed=1)
+    before = path.read_bytes()
+    write(tiny_competition, seed=2)
+    assert check_submission(path, tiny_competition).remarks == ()
+    path.write_bytes(before)
+    report = check_submission(path, tiny_competition)
+    (remark,) = report.remarks
+    assert report.is_ok
+    assert "blend.json tells of another file of that name" in remark.found
+    assert "blend again under that name" in remark.remedy
+    print_tables(build_check_tables(report), as_json=False)
+    assert "another file of that name" in " ".join(capsys.readouterr().out.split())
+
+
+def test_offences_are_counted_and_a_clean_check_is_not_called_so(
+    tiny_competition: Competition,
+) -> None:
+    path = write(tiny_competition)
+    (clean,) = build_check_tables(check_submission(path, tiny_competition))
+    assert (clean.title, clean.notes[0]) == ("Check", "blend.csv (20 rows) keeps every rule.")
+    path.write_text(path.read_text("utf-8").replace("\n1002,", "\n1002x,"), "utf-8")
+    report = check_submission(path, tiny_competition)
+    broken = build_check_tables(report)[0]
+    assert broken.title == "Offences"
+    assert broken.notes[0].endswith(f"breaks rules: {len(report.offences)} offences.")
+    single = replace(report, offences=report.offences[:1])
+    assert build_check_tables(single)[0].notes[0].endswith("breaks rules: 1 offence.")
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.4, 2.0])

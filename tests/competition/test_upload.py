@@ -213,7 +213,7 @@ def test_a_bad_file_goes_nowhere(tiny_competition: Competition, fake: AskableTar
 
 def test_names_and_targets_that_are_none(tiny_competition: Competition, tmp_path: Path) -> None:
     path = write(tiny_competition)
-    with pytest.raises(UsageError, match="choose from folder, local"):
+    with pytest.raises(UsageError, match=f"choose from {', '.join(send.TARGETS)}"):
         submit(tiny_competition, path, SubmitOptions(target="moon"), clock=clock)
     with pytest.raises(UsageError, match="no file"):
         submit(tiny_competition, tmp_path / "none.csv", LOCAL, clock=clock)
@@ -600,8 +600,12 @@ def test_two_processes_do_not_share_the_last_submission(tiny_competition: Compet
 
 @pytest.mark.parametrize("name", send.TARGETS)
 def test_targets_take_options(name: str) -> None:
+    assert send.TARGETS[name](TargetOptions()).name == name
+
+
+@pytest.mark.parametrize("name", ["folder", "local", "kaggle", "aistages", "evalai", "http"])
+def test_targets_can_be_asked_what_their_platform_tells(name: str) -> None:
     target = send.TARGETS[name](TargetOptions())
-    assert target.name == name
     assert target.has_quota == (name != "folder")
     assert isinstance(target, Findable) == (name in ("folder", "local", "kaggle", "evalai"))
     assert isinstance(target, Scoring) == (name in ("kaggle", "evalai", "http"))

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 
 from competition.errors import HarnessError
 from competition.folds import Prepared
 from competition.predictions import Store
-from models import formats, heads
-from models.formats import EXAMPLE_ROW, FORMATS, FormatSettings
+from models import formats, heads, losses
+from models.formats import EXAMPLE_ROW, FORMATS, PLAIN
 from models.heads import HEADS
 from models.job import run_job
 from models.jobs import plan_jobs
+from models.losses import LOSSES, Objective
 from models.request import FoldRequest
 from models.variant import VARIANTS_DIR, resolve_variant
 from models.watch import Watch
+from tests.models import test_formats, test_heads, test_losses
 from tests.models.conftest import TINY_SCRATCH
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-variant.md"
@@ -33,6 +36,7 @@ def follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], s
     for room, path, known in (
         (heads, "models/heads.py", HEADS),
         (formats, "models/formats.py", FORMATS),
+        (losses, "models/losses.py", LOSSES),
     ):
         for name in list(known):
             monkeypatch.setitem(known, name, known[name])  # type: ignore[arg-type]
@@ -55,8 +59,10 @@ def test_the_document_has_the_examples_it_speaks_of() -> None:
     assert sorted(BLOCKS) == [
         "models/formats.py",
         "models/heads.py",
+        "models/losses.py",
         "models/variants/calm.toml",
         "models/variants/entity-mean.toml",
+        "models/variants/generalised.toml",
         "models/variants/quoted.toml",
     ]
 
@@ -67,7 +73,7 @@ def test_the_settings_of_the_first_example_are_understood(follow: Callable[[str]
     assert (variant.format, variant.head) == ("typed-punct", "entity-start")
 
 
-@pytest.mark.parametrize("name", ["entity-mean", "quoted"])
+@pytest.mark.parametrize("name", ["entity-mean", "generalised", "quoted"])
 def test_a_documented_variant_trains_and_answers(
     name: str, follow: Callable[[str], str], prepared: Prepared, quiet_watch: Watch
 ) -> None:
@@ -89,12 +95,46 @@ def test_the_documented_format_keeps_its_doctest(follow: Callable[[str], str]) -
     follow("quoted")
     shown = re.search(r"\[13:\]\n    '(.*)'", BLOCKS["models/formats.py"])
     assert shown is not None
-    built: Any = FORMATS["quoted"].build(EXAMPLE_ROW, FormatSettings())
-    assert built.segments[0][13:] == shown[1]
+    assert FORMATS["quoted"].build(EXAMPLE_ROW, PLAIN).segments[0][13:] == shown[1]
+
+
+def test_the_documented_parts_keep_what_all_of_their_kind_keep(
+    follow: Callable[[str], str],
+) -> None:
+    follow("quoted")
+    for row in test_formats.HAND_MADE:
+        for options in test_formats.EVERY_OPTION:
+            test_formats.check("quoted", row, options)
+    test_formats.test_a_tokenizer_from_scratch_knows_what_stands_around_the_words("quoted")
+    states = torch.randn(2, 6, test_heads.HIDDEN, generator=torch.Generator().manual_seed(0))
+    test_heads.test_logits_do_not_depend_on_padding("entity-mean", states)
+    test_heads.test_several_dropout_samples_give_the_mean_of_their_logits("entity-mean")
+    for size in (1.0, 6e4):
+        objective = Objective("generalised", 0.0)
+        test_losses.test_loss_and_gradient_are_finite_for_any_logits(objective, None, size)
+
+
+def test_a_format_without_its_words_is_found_out(follow: Callable[[str], str]) -> None:
+    follow("quoted")
+    FORMATS["quoted"] = replace(FORMATS["quoted"], words=())  # the fixture takes it out again
+    with pytest.raises(AssertionError):
+        test_formats.test_a_tokenizer_from_scratch_knows_what_stands_around_the_words("quoted")
+
+
+def test_the_documented_loss_lies_between_its_neighbours(follow: Callable[[str], str]) -> None:
+    follow("generalised")
+    logits, gold = torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1])
+    p = logits.softmax(dim=1)[[0, 1], gold]
+    loss = Objective("generalised", 0.0).sum(logits, gold)
+    torch.testing.assert_close(loss, ((1 - p**0.7) / 0.7).sum())
+    assert (1 - p).sum() < loss < Objective("cross-entropy", 0.0).sum(logits, gold)
+    smoothed = [("train.label_smoothing", 0.1)]
+    with pytest.raises(HarnessError, match="'generalised' does not go with label smoothing"):
+        resolve_variant(follow("generalised"), encoder="scratch", overrides=smoothed)
 
 
 def test_without_the_line_in_the_dict_the_choices_are_named(tmp_path: Path) -> None:
     file = tmp_path / "alone.toml"
     file.write_text('why = "a head that nobody wrote"\nhead = "entity-median"\n', encoding="utf-8")
-    with pytest.raises(HarnessError, match="choose one of bilstm, cls, entity-start"):
+    with pytest.raises(HarnessError, match=f"choose one of {', '.join(sorted(HEADS))}"):
         resolve_variant(str(file), encoder="scratch")

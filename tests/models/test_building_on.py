@@ -62,7 +62,7 @@ def test_a_warm_start_begins_with_the_weights_of_the_same_fold(
     assert spec.network.start is not None
     path, wanted = spec.network.start
     assert path.parent.name == "s42-f1"
-    assert read_weight_facts(path)["fingerprint"] == wanted
+    assert (read_weight_facts(path) or {})["fingerprint"] == wanted
     cold = plan_on_base(prepared, fold=1).jobs[0]
     assert cold.fingerprint != spec.fingerprint
     assert run_job(spec, quiet_watch).finished
@@ -107,6 +107,43 @@ def test_pseudo_labels_come_from_each_folds_own_model(
     store.write(replace(own, data_hash="f" * 64), {})
     with pytest.raises(PredictionsError, match="other data or folds"):
         plan_on_base(prepared, fold=0, **{"pseudo.variant": "base"})
+
+
+def test_a_pseudo_label_is_the_one_that_the_same_fold_and_seed_gave(
+    prepared: Prepared, quiet_watch: Watch
+) -> None:
+    """A model of another fold has seen the held-out rows' labels and would tell of them."""
+    train_base(prepared, quiet_watch, fold=0)
+    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    own = store.read(ResultKey("base", 42, 0))
+
+    def store_answers(seed: int, fold: int, label_id: int) -> None:
+        """Store a model that is sure of one label for every test row."""
+        sure = np.full_like(own.test_probs, 0.01)
+        sure[:, label_id] = 0.97
+        ids = prepared.corpus.train.ids[prepared.folds.fold_of == fold]
+        oof_probs = np.full((len(ids), sure.shape[1]), 0.25, np.float32)
+        told = {"test_probs": sure, "oof_ids": ids, "oof_probs": oof_probs}
+        store.write(replace(own, key=ResultKey("base", seed, fold), **told), {})
+
+    def labels_given(seed: int) -> list[set[int]]:
+        overrides = (("pseudo.variant", "base"), ("pseudo.min_confidence", 0.9))
+        wanted = request_for("typed-punct", overrides=overrides, seeds=(seed,), save_as="next")
+        found = []
+        for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
+            is_test = spec.rows.train_rows >= len(prepared.corpus.train)
+            assert is_test.sum() == spec.rows.added["pseudo"] > 5
+            found.append(set(spec.rows.train_label_ids[is_test].tolist()))
+        return found
+
+    for fold, label_id in enumerate((2, 0, 3)):
+        store_answers(42, fold, label_id)
+    assert labels_given(42) == [{2}, {0}, {3}]
+    assert labels_given(7) == [{2}, {0}, {3}]  # no result of that seed
+    for fold, label_id in enumerate((3, 2, 0)):
+        store_answers(7, fold, label_id)
+    assert labels_given(7) == [{3}, {2}, {0}]
+    assert labels_given(42) == [{2}, {0}, {3}]
 
 
 def test_weights_that_were_not_kept_are_made_by_overwrite(

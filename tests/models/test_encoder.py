@@ -226,3 +226,39 @@ def test_the_encoders_own_dropout_can_be_set(architecture: str, tmp_path: Path) 
     assert not torch.equal(*passes(0.3))
     published = 0.0 if architecture == "modernbert" else 0.1
     assert torch.equal(*passes(None)) == (published == 0.0)
+
+
+@pytest.mark.parametrize("roles", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_checkpointing_gives_the_same_gradients(
+    architecture: str, roles: bool, tmp_path: Path, prepared: Any
+) -> None:
+    folder = make_encoder(architecture, tmp_path / "e")
+    source = EncoderSource("tiny", folder, "identity", has_weights=True)
+    tokenizer = load_tokenizer(source)
+    rows = tokenize_rows(prepared.corpus.train, FORMATS["typed-punct"], tokenizer, 256)
+    batch = collate(rows, [0, 1, 2], tokenizer.pad_token_id)
+
+    def take_gradients(is_checkpointed: bool) -> tuple[bool, torch.Tensor, dict[str, Any]]:
+        wanted = variant(
+            str(folder),
+            ("run.gradient_checkpointing", is_checkpointed),
+            ("entity_embedding", roles),
+            ("train.encoder_dropout", 0.1),
+        )
+        torch.manual_seed(0)
+        model = build_model(
+            wanted, source, labels=4, vocabulary=len(tokenizer), device_type="cpu"
+        ).train()
+        torch.manual_seed(1)
+        model(batch.input_ids, batch.attention_mask, batch.positions).square().sum().backward()
+        with torch.inference_mode():
+            probs = model.eval()(batch.input_ids, batch.attention_mask, batch.positions)
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        return model.encoder.is_activation_checkpointing, probs, grads
+
+    (is_on, probs, grads), (_, plain_probs, plain) = take_gradients(True), take_gradients(False)
+    assert is_on
+    assert grads.keys() == plain.keys()
+    assert all(torch.equal(grad, plain[name]) for name, grad in grads.items())
+    assert torch.equal(probs, plain_probs)

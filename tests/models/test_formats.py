@@ -21,25 +21,22 @@ from models.formats import (
     Formatted,
     check_format,
     concat,
+    mask_words,
     typed_marker_tokens,
     typed_punct,
     typed_punct_ko,
 )
+from models.scratch import UNKNOWN, train_wordpiece
 from models.settings import FormatSettings
 
 PUNCTUATED = ("typed-punct", "typed-punct-ko", "query", "declarative", "mask-prompt")
-OPENINGS = {
-    "concat": ("", ""),
-    "entity-marker": ("[SUBJ]", "[OBJ]"),
-    "typed-marker": ("[SUBJ:{}]", "[OBJ:{}]"),
-    **dict.fromkeys(PUNCTUATED, ("@ * {} * ", "# ^ {} ^ ")),
+SIGNS = {  # subject's and object's opening, then their closing; another format has its own
+    "concat": (("", ""), ("", "")),
+    "entity-marker": (("[SUBJ]", "[OBJ]"), ("[/SUBJ]", "[/OBJ]")),
+    "typed-marker": (("[SUBJ:{}]", "[OBJ:{}]"), ("[/SUBJ:{}]", "[/OBJ:{}]")),
+    **dict.fromkeys(PUNCTUATED, (("@ * {} * ", "# ^ {} ^ "), (" @ ", " # "))),
 }
-CLOSINGS = {
-    "concat": ("", ""),
-    "entity-marker": ("[/SUBJ]", "[/OBJ]"),
-    "typed-marker": ("[/SUBJ:{}]", "[/OBJ:{}]"),
-    **dict.fromkeys(PUNCTUATED, (" @ ", " # ")),
-}
+PROMPTED = ("query", "declarative", "mask-prompt")
 HAND_MADE = [
     EXAMPLE_ROW,
     Row(
@@ -118,63 +115,113 @@ def rows(draw: st.DrawFn) -> Row:
     )
 
 
+def place_entities(row: Row) -> list[tuple[str, Entity]]:
+    """Return both roles with their entities, as they stand in the sentence."""
+    return sorted(
+        (("subject", row.subject), ("object", row.object)), key=lambda item: item[1].start
+    )
+
+
+def shown_word(role: str, entity: Entity, options: FormatSettings) -> str:
+    short = {"subject": "SUBJ", "object": "OBJ"}[role]
+    return f"[{short}-{entity.type}]" if options.mask_entities else entity.word
+
+
 def check(name: str, row: Row, options: FormatSettings) -> None:
+    """Hold a row against what every format keeps, and against the signs of a known one.
+
+    Spans hold the words, marks hold the spans, and beside the marks stands the sentence: unchanged
+    before a mark, after white space of the format's own behind it.
+    """
     shown = FORMATS[name].build(row, options)
     body = shown.segments[shown.body]
-    entities = {"subject": row.subject, "object": row.object}
-    first = min(entities.values(), key=lambda entity: entity.start)
-    if options.marker_order == "role":
-        first = row.subject
+    at, sentence_at = 0, 0
+    for role, entity in place_entities(row):
+        span, mark = getattr(shown, role), getattr(shown, f"{role}_mark")
+        assert body[slice(*span)] == shown_word(role, entity, options)
+        assert at <= mark[0] <= span[0] < span[1] <= mark[1]
+        check_between(body[at : mark[0]], row.sentence[sentence_at : entity.start], first=at == 0)
+        at, sentence_at = mark[1], entity.end
+    check_between(body[at:], row.sentence[sentence_at:], first=False)
+    check_text_order(name, row, options, shown)
+    check_prompt(name, row, options, shown)
+    if name in SIGNS:
+        check_signs(name, row, options, shown)
+        check_segments(name, row, options, shown)
+
+
+def check_between(shown: str, sentence: str, *, first: bool) -> None:
+    assert shown.endswith(sentence)
+    added = shown.removesuffix(sentence)
+    assert added == "" or (added.isspace() and not first)
+
+
+def check_text_order(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
+    """In text order, a row is written as the row with its roles turned is in role order."""
+    if options.marker_order == "role" or options.mask_entities:
+        return
+    turned = replace(row, subject=row.object, object=row.subject)
+    as_written = row if row.subject.start < row.object.start else turned
+    by_role = FORMATS[name].build(as_written, FormatSettings(show_source=options.show_source))
+    assert shown.segments[shown.body] == by_role.segments[by_role.body]
+
+
+def check_prompt(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
+    """A prompt stands in front of the body, or behind all with its slot where it says."""
+    form = FORMATS[name]
+    if form.prompt is None:
+        assert shown.prompt_mask is None
+        return
+    prompt = form.prompt(mask_words(row) if options.mask_entities else row)
+    if prompt.slot is None:
+        assert shown.prompt_mask is None
+        assert prompt.text in shown.segments[: shown.body]
+    else:
+        assert shown.prompt_mask == (len(shown.segments) - 1, prompt.slot)
+        assert shown.segments[-1] == prompt.text
+        assert prompt.text[slice(*prompt.slot)] == MASK_SLOT
+
+
+def check_signs(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
+    """Hold what stands around the words against a format's own signs, to the character."""
+    body, (openings, closings) = shown.segments[shown.body], SIGNS[name]
+    in_text = place_entities(row)
+    first = in_text[0][1] if options.marker_order == "text" else row.subject
     pieces, at = [], 0
-    for role, entity in sorted(entities.items(), key=lambda item: item[1].start):
-        short = {"subject": "SUBJ", "object": "OBJ"}[role]
-        word = f"[{short}-{entity.type}]" if options.mask_entities else entity.word
+    for role, entity in in_text:
         kind = str(entity.type)
         kind = KOREAN_TYPES.get(kind, kind) if name.endswith("-ko") else kind
         place = 0 if entity is first else 1
-        opening = OPENINGS[name][place].format(kind)
-        closing = CLOSINGS[name][place].format(kind)
-        span: tuple[int, int] = getattr(shown, role)
+        opening, closing = openings[place].format(kind), closings[place].format(kind)
+        word = shown_word(role, entity, options)
         mark: tuple[int, int] = getattr(shown, f"{role}_mark")
-        assert body[slice(*span)] == word
+        end = mark[0] + len(opening + word + closing)
         assert body[slice(*mark)] == (opening + word + closing).rstrip() or not closing
-        assert mark[0] + len(opening) == span[0]
-        assert body[mark[0] : span[1] + len(closing)] == opening + word + closing
+        assert mark[0] + len(opening) == getattr(shown, role)[0]
+        assert body[mark[0] : end] == opening + word + closing
         pieces += [body[at : mark[0]], entity.word]
-        at = span[1] + len(closing)
-        assert mark[1] <= at
+        at = end
     assert "".join([*pieces, body[at:]]) == row.sentence
-    check_others(name, row, options, shown)
 
 
-def check_others(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
-    """Hold the segments beside the body against what the options ask for."""
+def check_segments(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
+    """Hold the segments beside a known format's body against what the options ask for."""
     segments = list(shown.segments)
     del segments[shown.body]
     if options.show_source and row.source and row.source.strip():
         assert segments.pop(0) == row.source
-    words = [row.subject.word, row.object.word]
-    if options.mask_entities:
-        words = [f"[SUBJ-{row.subject.type}]", f"[OBJ-{row.object.type}]"]
+    words = [shown_word(role, entity, options) for role, entity in place_entities(row)]
+    by_role = [shown_word(role, getattr(row, role), options) for role in ("subject", "object")]
     if name == "concat":
-        if options.marker_order == "text" and row.object.start < row.subject.start:
-            words.reverse()
-        assert segments == words
-    elif name in ("query", "declarative", "mask-prompt"):
+        assert segments == (words if options.marker_order == "text" else by_role)
+    elif name in PROMPTED:
         (prompt,) = segments
         assert all(word in prompt for word in words)
-        subject_at, object_at = prompt.find(words[0]), prompt.rfind(words[1])
+        subject_at, object_at = prompt.find(by_role[0]), prompt.rfind(by_role[1])
         assert (subject_at <= object_at) or name == "declarative"
+        assert name != "mask-prompt" or prompt.endswith(f" {MASK_SLOT} 이다.")
     else:
         assert segments == []
-    if name == "mask-prompt":
-        assert shown.prompt_mask is not None
-        place, slot = shown.prompt_mask
-        assert place == len(shown.segments) - 1
-        assert shown.segments[place][slice(*slot)] == MASK_SLOT
-        assert shown.segments[place][slot[1] :] == " 이다."
-    else:
-        assert shown.prompt_mask is None
 
 
 @pytest.mark.parametrize("options", EVERY_OPTION, ids=str)
@@ -321,3 +368,17 @@ def test_every_token_of_ours_that_is_shown_is_registered(
         shown = shown.replace(token, "")
     assert "SUBJ" not in shown
     assert "OBJ" not in shown
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_tokenizer_from_scratch_knows_what_stands_around_the_words(name: str) -> None:
+    """Signs that stand in no sentence are among a format's ``words``, or its own tokens."""
+    form, types = FORMATS[name], list(KOREAN_TYPES)
+    reserved = (*types, *form.own_words(PLAIN, []))
+    tokenizer = train_wordpiece([EXAMPLE_ROW.sentence], 1000, reserved)
+    tokenizer.add_special_tokens(list(form.new_tokens(types)))
+    shown = form.build(EXAMPLE_ROW)
+    body = shown.segments[shown.body]
+    for mark in (shown.subject_mark, shown.object_mark):
+        assert UNKNOWN not in tokenizer.encode(body[slice(*mark)]).tokens
+    assert UNKNOWN in tokenizer.encode("龘").tokens

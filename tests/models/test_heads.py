@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from competition.errors import VariantError
 from models.formats import FORMATS
 from models.heads import (
     HEADS,
+    READS_PROMPT,
     BiLstmHead,
     ClsHead,
     EntityStartEndHead,
@@ -243,9 +245,19 @@ def test_a_head_that_reads_the_mask_needs_a_format_that_has_one() -> None:
     with pytest.raises(VariantError, match=r"format 'typed-punct' has none; .*'mask-prompt'"):
         check_head_fits("mask", "typed-punct")
     check_head_fits("mask", "mask-prompt")
-    for head in set(HEADS) - {"mask"}:
+    for head in set(HEADS) - READS_PROMPT:
         for form in FORMATS:
             check_head_fits(head, form)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_reads_the_mask_of_a_prompt_if_it_says_so(name: str) -> None:
+    torch.manual_seed(0)
+    head = HEADS[name](HIDDEN, LABELS, 0.0).eval()
+    states, where = torch.randn(2, 12, HIDDEN), spread_positions()
+    elsewhere = replace(where, prompt_mask=where.prompt_mask - 6)
+    same = torch.equal(head(states, where), head(states, elsewhere))
+    assert same == (name not in READS_PROMPT)
 
 
 def test_the_lstm_begins_with_its_forget_gates_open() -> None:

@@ -1,29 +1,36 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from filelock import FileLock
+from safetensors.numpy import load_file
 
 from competition.errors import PredictionsError, UsageError
-from competition.folds import Prepared
+from competition.folds import Prepared, read_prepared
 from competition.predictions import Store
+from competition.profile import resolve_competition
 from models.heads import Positions
-from models.job import run_job
+from models.inputs import FoldInputs
+from models.job import COLLAPSE_ADVICE, run_job
 from models.job_spec import JobOutcome, JobSpec
 from models.jobs import Plan, plan_jobs
 from models.pool import FoldRows, build_pool, choose_fold_rows
 from models.request import FoldRequest
 from models.routing import Route
-from models.variant import resolve_variant
+from models.variant import LINEAR, resolve_variant
 from models.watch import Watch
 from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
+from tests.conftest import write_tiny
 from tests.models.conftest import TINY_SCRATCH, inputs_of
 
 Specs = Callable[..., list[JobSpec]]
@@ -43,37 +50,158 @@ def files_of(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def permute_labels(prepared: Prepared, fold: int) -> Prepared:
-    """Give the held-out rows of a fold each other's labels."""
-    train = prepared.corpus.train
-    gold = train.gold.copy()
-    heldout = np.flatnonzero(prepared.folds.fold_of == fold)
-    gold[heldout] = np.roll(gold[heldout], 1)
-    assert (gold != train.gold).any()
-    return replace(prepared, corpus=replace(prepared.corpus, train=replace(train, label_ids=gold)))
+Twins = tuple[Prepared, Prepared]
+HELD_OUT = 1  # the fold whose labels differ between the twins
+READS_LABELS: dict[str, tuple[str, tuple[tuple[str, Any], ...]]] = {
+    "plain": ("typed-punct", ()),
+    "difficulty": ("curriculum-difficulty", ()),
+    "restricted": ("type-restricted", ()),
+    "restricted-in-training": ("type-restricted-train", ()),
+    "class-weights": ("class-weights", ()),
+    "weighted-sampling": ("weighted-sampling", ()),
+    "swapped": ("augment-swap", (("augment.share", 1.0),)),
+    "masked-and-restricted": ("augment-mask", (("augment.share", 1.0), ("restrict.when", "train"))),
+    "dedup": ("dedup", ()),
+    "pseudo": ("pseudo", (("pseudo.variant", "base"), ("pseudo.min_confidence", 0.01))),
+    "warm": ("typed-punct", (("start_from", "base"),)),
+    "tapt": ("tapt", ()),
+}
+"""By name, a variant and its overrides: whatever reads labels, or reads what was made with them."""
 
 
-def test_no_held_out_label_reaches_what_training_sees(prepared: Prepared) -> None:
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory, module_watch: Watch) -> Twins:
+    """The tiny competition twice, the held-out labels of one fold permuted in the second's file.
+
+    Each has a home, and so caches, of its own: what one keeps on disk cannot hide what the other
+    would have made. Both have a result of ``typed-punct`` for that fold, named ``base``.
+    """
+    made: list[Prepared] = []
+    for name in ("as-they-are", "permuted"):
+        home = tmp_path_factory.mktemp(name)
+        profile = write_tiny(home)
+        for path in (profile, *(home / "data").iterdir()):  # an organisation can be a subject
+            text = path.read_text(encoding="utf-8").replace("per:employer", "org:dissolved")
+            path.write_text(text, encoding="utf-8", newline="")
+        found = resolve_competition(str(profile), None, None, home=home)
+        if made:
+            _permute_labels(found.train_path, made[0].folds.fold_of == HELD_OUT)
+            found.oof_dir.mkdir(parents=True)
+            for file in ("folds.csv", "folds.json"):
+                shutil.copy(made[0].competition.oof_dir / file, found.oof_dir / file)
+        made.append(read_prepared(found))
+        run_job(plan(made[-1], save_as="base", folds=(HELD_OUT,)).jobs[0], module_watch)
+    first, second = made
+    differs = first.corpus.train.gold != second.corpus.train.gold
+    assert differs.any()
+    assert (first.folds.fold_of == second.folds.fold_of).all()
+    assert not differs[first.folds.fold_of != HELD_OUT].any()
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def module_watch() -> Watch:
+    return Watch(report=lambda at: None, should_stop=lambda: False, log=lambda text: None)
+
+
+def _permute_labels(path: Path, heldout: Any) -> None:
+    """Give the held-out rows of a CSV each other's labels."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        header, *records = csv.reader(stream)
+    at, places = header.index("label"), np.flatnonzero(heldout).tolist()
+    labels = [records[place][at] for place in places]
+    for place, label in zip(places, labels[-1:] + labels[:-1], strict=True):
+        records[place][at] = label
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([header, *records])
+
+
+def content(value: Any) -> Any:
+    """Return all that a value holds, in a form that can be compared."""
+    if isinstance(value, np.ndarray):
+        held = value.tolist() if value.dtype == object else value.tobytes()
+        return value.dtype.str, value.shape, held
+    if isinstance(value, pd.DataFrame):
+        return value.to_csv()
+    if is_dataclass(value):
+        return {field.name: content(getattr(value, field.name)) for field in fields(value)}
+    if hasattr(value, "backend_tokenizer"):
+        return value.backend_tokenizer.to_str()
+    return value
+
+
+def content_of_job(job: JobSpec) -> dict[str, Any]:
+    """Return all that a job's training can see, epochs of changed rows and weights included."""
+    network = job.network
+    assert network is not None
+    inputs = inputs_of(job)
+    start = None if network.start is None else load_file(network.start[0])
+    source = network.source.path / "model.safetensors"
+    return {
+        **content(inputs),
+        "plain": content(inputs.plain),
+        "epochs": [content(inputs.epoch(number)) for number in (0, 1)],
+        "rows": content(job.rows),
+        "texts": {name: content(pd.read_parquet(path)) for name, path in job.texts.items()},
+        "encoder": load_file(source) if network.source.has_weights else None,
+        "start": start,
+    }
+
+
+@pytest.mark.parametrize("name", READS_LABELS)
+def test_no_held_out_label_reaches_what_training_sees(name: str, twins: Twins) -> None:
+    variant, overrides = READS_LABELS[name]
     jobs = [
-        plan(p, save_as="t", folds=(1,)).jobs[0] for p in (prepared, permute_labels(prepared, 1))
+        plan(p, variants=(variant,), overrides=overrides, save_as=name, folds=(HELD_OUT,)).jobs[0]
+        for p in twins
     ]
     assert (jobs[0].heldout_label_ids != jobs[1].heldout_label_ids).any()
-    before, after = (inputs_of(job) for job in jobs)
-    for name in ("train_rows", "train_label_ids", "heldout_rows", "test_rows"):
-        assert getattr(before, name).tobytes() == getattr(after, name).tobytes()
-    for split in ("pool", "test"):
-        for array in ("tokens", "offsets", "positions", "ids"):
-            first, second = (getattr(getattr(i, split), array) for i in (before, after))
-            assert first.tobytes() == second.tobytes()
-    assert not {"heldout_label_ids", "labels"} & set(type(before).__dataclass_fields__)
+    before, after = (content_of_job(job) for job in jobs)
+    assert before.keys() == after.keys()
+    for field in before.keys() - {"encoder", "start"}:
+        assert before[field] == after[field], field
+    for field in ("encoder", "start"):
+        weights, others = before[field] or {}, after[field] or {}
+        assert content(list(weights)) == content(list(others))
+        for tensor, values in weights.items():
+            assert content(values) == content(others[tensor]), f"{field}: {tensor}"
 
 
+def test_what_reads_labels_has_something_of_them_to_show(twins: Twins) -> None:
+    """Without it, the test above would compare nothing with nothing."""
+
+    def made(name: str) -> tuple[JobSpec, FoldInputs]:
+        variant, overrides = READS_LABELS[name]
+        asked = {"variants": (variant,), "overrides": overrides, "save_as": name}
+        job = plan(twins[0], folds=(HELD_OUT,), **asked).jobs[0]
+        return job, inputs_of(job)
+
+    assert made("difficulty")[1].difficulty is not None
+    pairs = made("restricted")[1].pairs
+    assert pairs is not None
+    assert not pairs.table.all()
+    for name in ("swapped", "masked-and-restricted"):
+        inputs = made(name)[1]
+        assert inputs.epoch(0) is not inputs.plain
+    assert made("pseudo")[0].rows.added["pseudo"] > 0
+    network = made("warm")[0].network
+    assert network is not None
+    assert network.start is not None
+    adapted = made("tapt")[0].network
+    assert adapted is not None
+    assert adapted.source.has_weights
+    assert not {"heldout_label_ids", "labels"} & set(FoldInputs.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("variant", ["typed-punct", "type-restricted", "tfidf-linear"])
 def test_predictions_do_not_depend_on_held_out_labels(
-    prepared: Prepared, quiet_watch: Watch
+    variant: str, twins: Twins, quiet_watch: Watch
 ) -> None:
     results = []
-    for name, data in (("a", prepared), ("b", permute_labels(prepared, 1))):
-        spec = plan(data, save_as=name, folds=(1,)).jobs[0]
+    for data in twins:
+        encoder, overrides = (None, ()) if variant == "tfidf-linear" else ("scratch", TINY_SCRATCH)
+        asked = FoldRequest((variant,), (HELD_OUT,), (), encoder, overrides, f"out-{variant}")
+        spec = plan_jobs(data, asked, print, threads=1).jobs[0]
         run_job(spec, quiet_watch)
         results.append(Store(spec.store_dir, spec.labels).read(spec.key))
     assert results[0].oof_probs.tobytes() == results[1].oof_probs.tobytes()
@@ -144,6 +272,8 @@ def test_a_collapsed_fold_is_called_out(make_specs: Specs, quiet_watch: Watch) -
     hot = replace(constant, variant=make_specs("concat-cls", ("train.lr", 0.02))[0].variant)
     outcome = run_job(hot, quiet_watch)
     assert "collapsed: every held-out row is predicted 'no_relation'" in outcome.warnings[0]
+    assert "a lower train.lr" in outcome.warnings[0]
+    assert "train." not in COLLAPSE_ADVICE[LINEAR]
 
 
 def test_what_is_done_is_not_planned_again(prepared: Prepared, quiet_watch: Watch) -> None:

@@ -41,7 +41,7 @@ def draw_logits(rows: int = 5) -> Tensor:
 
 def every_objective() -> list[Objective]:
     return [
-        Objective(name, smoothing, gamma, weights)
+        Objective(name, smoothing, LossSettings(focal_gamma=gamma), weights)
         for name in LOSSES
         for smoothing in (0.0, 0.1)
         for gamma in (0.0, 0.5, 2.0)
@@ -70,7 +70,7 @@ def test_nothing_ruled_out_and_even_weights_change_nothing() -> None:
     everything = torch.ones(5, LABELS, dtype=torch.bool)
     for objective in (
         Objective("cross-entropy", 0.1, class_weights=torch.ones(LABELS)),
-        Objective("focal", 0.1, focal_gamma=0.0),
+        Objective("focal", 0.1, LossSettings(focal_gamma=0.0)),
     ):
         torch.testing.assert_close(objective.sum(logits, GOLD), plain)
         torch.testing.assert_close(objective.sum(logits, GOLD, everything), plain)
@@ -80,7 +80,23 @@ def test_focal_loss_by_hand() -> None:
     logits = draw_logits()
     p = logits.softmax(dim=1)[torch.arange(5), GOLD]
     by_hand = (-((1 - p) ** 2) * p.log()).sum()
-    torch.testing.assert_close(Objective("focal", 0.0, focal_gamma=2.0).sum(logits, GOLD), by_hand)
+    objective = Objective("focal", 0.0, LossSettings(focal_gamma=2.0))
+    torch.testing.assert_close(objective.sum(logits, GOLD), by_hand)
+
+
+def test_a_loss_reads_settings_that_there_are() -> None:
+    assert {option for loss in LOSSES.values() for option in loss.reads} <= set(
+        LossSettings.model_fields
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.smooths])
+def test_a_loss_that_goes_with_smoothing_reads_it(name: str) -> None:
+    plain, smoothed = (
+        Objective(name, smoothing, class_weights=torch.ones(LABELS)).sum(draw_logits(), GOLD)
+        for smoothing in (0.0, 0.1)
+    )
+    assert not torch.equal(plain, smoothed)
 
 
 def test_class_weights_multiply_rows_by_their_gold_label() -> None:
@@ -165,10 +181,10 @@ def test_an_objective_is_what_the_variant_says() -> None:
         variant = resolve_variant("typed-punct", encoder="scratch", overrides=overrides)
         return build_objective(variant, np.array([0, 0, 1]), LABELS)
 
-    assert objective() == Objective("cross-entropy", 0.1, LossSettings().focal_gamma, None)
+    assert objective() == Objective("cross-entropy", 0.1, LossSettings(), None)
     hard = ("train.label_smoothing", 0.0)
     focal = objective(("loss", "focal"), ("loss_options.focal_gamma", 1.5), hard)
-    assert (focal.loss, focal.label_smoothing, focal.focal_gamma) == ("focal", 0.0, 1.5)
+    assert focal == Objective("focal", 0.0, LossSettings(focal_gamma=1.5))
     weighted = objective(("loss_options.class_weight", "inverse-sqrt"))
     assert weighted.class_weights is not None
     assert weighted.class_weights[1] > weighted.class_weights[0]

@@ -14,7 +14,13 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 import run as commands
-from competition.errors import EncoderError, PretrainingError, StoppedError, UsageError
+from competition.errors import (
+    EncoderError,
+    PretrainingError,
+    StoppedError,
+    TrainingError,
+    UsageError,
+)
 from competition.folds import read_prepared
 from competition.profile import Competition
 from competition.progress import ProgressBoard
@@ -157,6 +163,27 @@ def test_a_killed_run_goes_on_from_its_last_state(make_job: Callable[..., Pretra
         run_job(killed, hooks(kill))
     run_job(killed, hooks())
     assert left_by(killed) == left_by(whole)
+
+
+def test_a_state_that_cannot_be_written_ends_no_run_that_goes_on(
+    make_job: Callable[..., PretrainJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*arguments: Any, **options: Any) -> None:
+        raise OSError("No space left on device")
+
+    whole = make_job("whole")
+    run_job(whole, hooks())
+    full = make_job("full", run=RunSettings(precision="float32", state_every_s=1e-9))
+    said: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("models.pretrain.export_encoder", lambda *args, **options: None)
+        patched.setattr("models.states.save_file", save)
+        assert run_job(full, hooks(said=said))[1]
+        assert any(text.startswith("no state written, training goes on: ") for text in said)
+        with pytest.raises(TrainingError, match="is the disk full"):
+            run_job(full, hooks(after(3)))
+    run_job(full, hooks())
+    assert left_by(full) == left_by(whole)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

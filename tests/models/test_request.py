@@ -53,6 +53,20 @@ def test_with_the_shape_of_scratch_from_file_or_command_line(real: Profile, tmp_
     assert ask(real, asked) == [("typed-punct@scratch+hidden=192", "scratch", 192)]
 
 
+def test_a_base_has_the_name_that_the_same_request_gives_it(real: Profile) -> None:
+    pairs = (("scratch.layers", 2), ("scratch.hidden", 64))
+    for order in (pairs, pairs[::-1]):
+        asked = FoldRequest(("typed-punct", "short"), encoder="scratch", overrides=order)
+        plain, short = resolve_all(real, asked)
+        assert [base.name for base in resolve_bases(real, asked, short)] == [plain.name]
+    shaped = {**real.defaults.overrides, "scratch.layers": 1}
+    defaults = real.defaults.model_copy(update={"encoder": "scratch", "overrides": shaped})
+    profile = real.model_copy(update={"defaults": defaults})
+    (short,) = resolve_all(profile, FoldRequest(("short",)))
+    (base,) = resolve_bases(profile, FoldRequest(("short",)), short)
+    assert (base.name, base.scratch.layers) == ("typed-punct", 1)
+
+
 def test_a_teacher_of_pseudo_labels_keeps_the_encoder_of_its_own_file(
     real: Profile, tmp_path: Path
 ) -> None:

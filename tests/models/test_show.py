@@ -73,10 +73,23 @@ def test_a_format_without_a_mask_shows_none(
     assert "mask at" not in capsys.readouterr().out
 
 
+def test_a_row_that_lost_text_is_said_to_be_cut(
+    tiny_competition: Competition, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = show_rows(tiny_competition, request("concat-cls", rows=1))
+    size = len(whole[0].tokens)
+    cut = show_rows(tiny_competition, request("concat-cls", ("max_tokens", size - 2), rows=1))
+    assert (whole[0].is_cut, cut[0].is_cut) == (False, True)
+    print_shown(cut, as_json=False)
+    assert f"{size - 2} tokens: cut to what max_tokens allows" in capsys.readouterr().out
+    print_shown(whole, as_json=False)
+    assert "cut" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("variant", "format_name", "said"),
     [
-        ("typed-punct", "typed-punct", "use entity-marker or concat"),
+        ("typed-punct", "typed-punct", "such as entity-marker or concat-cls"),
         ("entity-mask", "entity-marker", "mask_entities shows entity types"),
         ("source", "entity-marker", "names no column for it"),
     ],

@@ -351,7 +351,9 @@ def test_gradients_that_run_over_skip_the_attack_and_the_step(
     accelerator = PlainAccelerator(torch.amp.GradScaler("cpu", init_scale=2.0**127))
     optimizer = accelerator.prepare(torch.optim.SGD(model.parameters(), lr=1.0))
     parts = make_parts(CUTS)
-    settings = settings_of(regularise, Objective("cross-entropy", 0.1, 0.0, torch.full((4,), 1e4)))
+    settings = settings_of(
+        regularise, Objective("cross-entropy", 0.1, class_weights=torch.full((4,), 1e4))
+    )
     step(model, settings, parts=parts, optimizer=optimizer, accelerator=accelerator)
     assert len(accelerator.shared) == len(parts)  # one pass, no second one
     assert same(before, weights_of(model))
@@ -453,7 +455,7 @@ def test_r_drop_holds_every_row_twice() -> None:
 def test_rows_are_learned_by_heart_under_attack(loss: str) -> None:
     model, parts = make_model(), make_parts([(0, 9)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    objective = Objective(loss, 0.0, focal_gamma=2.0)
+    objective = Objective(loss, 0.0)
     for at in range(60):
         hardened = (Regularise(r_drop=1.0), FGM, AWP)[at % 3]
         last = step(model, settings_of(hardened, objective), parts=parts, optimizer=optimizer)

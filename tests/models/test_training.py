@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from competition.errors import TrainingError
+from models.batches import collate
 from models.encoder import RelationModel, build_model, load_tokenizer
 from models.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
+from models.inputs import EpochRows, FoldInputs
 from models.job_spec import JobSpec
 from models.losses import cross_entropy
 from models.network_job import open_inputs
@@ -38,6 +40,7 @@ def _one_thread() -> None:
 
 
 def fit(spec: JobSpec, watch: Watch, **options: Any) -> tuple[RelationModel, FitReport]:
+    assert spec.network is not None
     tokenizer = load_tokenizer(spec.network.source, spec.network.new_tokens)
     torch.manual_seed(1)
     model = build_model(
@@ -61,6 +64,7 @@ def fit(spec: JobSpec, watch: Watch, **options: Any) -> tuple[RelationModel, Fit
 
 
 def tiny_model(spec: JobSpec) -> RelationModel:
+    assert spec.network is not None
     return build_model(
         spec.variant, spec.network.source, labels=4, vocabulary=400, device_type="cpu"
     )
@@ -129,22 +133,124 @@ def test_micro_batches_add_up_to_one_step(make_specs: Specs, quiet_watch: Watch)
         torch.testing.assert_close(a, b, atol=2e-4, rtol=2e-3)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+RESUMED = {
+    "plain": ("typed-punct", ()),
+    "bf16": ("typed-punct", (("run.precision", "bf16"),)),
+    "ema": ("ema", ()),
+    "masked": ("augment-mask", (("augment.share", 0.7),)),
+    "weighted": ("weighted-sampling", ()),
+    "difficulty": ("curriculum-difficulty", ()),
+}
+"""By name, a variant that carries something from step to step or epoch to epoch; overrides."""
+
+
+@pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_fit_ends_in_the_same_bits(
-    precision: str, make_specs: Specs, quiet_watch: Watch, tmp_path: Path
+    name: str, make_specs: Specs, quiet_watch: Watch, tmp_path: Path
 ) -> None:
-    spec = make_specs("typed-punct", ("run.precision", precision))[0]
+    variant, overrides = RESUMED[name]
+    spec = make_specs(variant, *overrides, folds=(0,))[0]
     straight, full = fit(spec, quiet_watch)
     assert full.finished
     path = tmp_path / "state.safetensors"
-    for step in (3, 2, 4):  # interrupted three times, each time a few steps further
+    for step in (3, 2, 4) if name == "plain" else (5, 4):  # each time a few steps further
         _, part = fit(spec, stop_at(step), state_path=path, fingerprint="f")
         assert not part.finished
-    assert part.first_step == 5
-    assert part.steps == 9
+    assert (part.first_step, part.steps) == (5, 9)
     resumed, report = fit(spec, quiet_watch, state_path=path, fingerprint="f")
     assert report.first_step == 9
     assert same(straight, resumed)
+    inputs = inputs_of(spec)
+    first, second = (
+        Predictor(model, build_accelerator("float32"), inputs.pad_id, 500).predict(
+            inputs.pool, inputs.heldout_rows
+        )
+        for model in (straight, resumed)
+    )
+    assert first.tobytes() == second.tobytes()
+
+
+@dataclass(frozen=True)
+class Turned:
+    """Stands in for an augmenter: every label is the next row's, every ordinary token another."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def build(self, epoch: int, plain: EpochRows) -> EpochRows:
+        self.asked.append(epoch)
+        return replace(
+            plain,
+            tokens=replace(plain.tokens, tokens=turn_tokens(plain.tokens.tokens)),
+            label_ids=np.roll(plain.label_ids, 1),
+        )
+
+
+def turn_tokens(tokens: Any) -> Any:
+    """Replace each token but the special ones by the one numbered next to it."""
+    return np.where(tokens < 10, tokens, tokens ^ 1).astype(tokens.dtype)
+
+
+def test_what_is_trained_on_are_the_rows_of_each_epoch(
+    make_specs: Specs, quiet_watch: Watch
+) -> None:
+    spec = make_specs(folds=(0,))[0]
+    inputs, turned = inputs_of(spec), Turned()
+    by_epoch = replace(inputs, augmenter=turned)  # type: ignore[arg-type]
+    at_once = replace(
+        inputs,
+        pool=replace(inputs.pool, tokens=turn_tokens(inputs.pool.tokens)),
+        train_label_ids=np.roll(inputs.train_label_ids, 1),
+    )
+    trained = fit(spec, quiet_watch, inputs=by_epoch)[0]
+    assert turned.asked == [0, 1]
+    assert same(trained, fit(spec, quiet_watch, inputs=at_once)[0])
+    assert not same(trained, fit(spec, quiet_watch, inputs=inputs)[0])
+
+
+@dataclass(frozen=True)
+class FirstOnly(FoldInputs):
+    """Gives the rows of the first epoch again and again."""
+
+    def epoch(self, number: int) -> EpochRows:
+        return super().epoch(0)
+
+
+def test_an_augmented_fit_sees_new_rows_each_epoch(make_specs: Specs, quiet_watch: Watch) -> None:
+    spec = make_specs("augment-mask", ("augment.share", 0.7), folds=(0,))[0]
+    inputs = inputs_of(spec)
+    as_they_are = {name: getattr(inputs, name) for name in FoldInputs.__dataclass_fields__}
+    trained = fit(spec, quiet_watch, inputs=inputs)[0]
+    assert not same(trained, fit(spec, quiet_watch, inputs=replace(inputs, augmenter=None))[0])
+    assert not same(trained, fit(spec, quiet_watch, inputs=FirstOnly(**as_they_are))[0])
+
+
+@pytest.mark.parametrize("is_restricted", [False, True])
+def test_probabilities_are_one_softmax_of_the_logits(
+    is_restricted: bool, make_specs: Specs, quiet_watch: Watch
+) -> None:
+    spec = make_specs(folds=(0,))[0]
+    model, inputs = fit(spec, quiet_watch)[0], inputs_of(spec)
+    with torch.no_grad():
+        model.head.out.weight.mul_(20)  # type: ignore[union-attr,operator]
+    rows = inputs.heldout_rows
+    allowed = np.random.default_rng(0).random((len(rows), 4)) < 0.7 if is_restricted else None
+    if allowed is not None:
+        allowed[:, 1] = True
+    probs = Predictor(model, build_accelerator("float32"), inputs.pad_id, 100).predict(
+        inputs.pool, rows, allowed
+    )
+    model.eval()
+    by_hand = []
+    for place, row in enumerate(rows.tolist()):
+        batch = collate(inputs.pool, np.array([row]), inputs.pad_id)
+        with torch.inference_mode():
+            logits = model(batch.input_ids, batch.attention_mask, batch.positions)[0]
+        shares = np.exp(logits.double().numpy())
+        if allowed is not None:
+            shares = np.where(allowed[place], shares, 0)
+        by_hand.append(shares / shares.sum())
+    assert np.ptp(by_hand) > 0.5  # far from where a second softmax would leave them
+    np.testing.assert_allclose(probs, by_hand, atol=1e-4)
 
 
 def test_a_foreign_or_torn_state_is_not_used(
@@ -188,9 +294,7 @@ def test_progress_is_told_with_rate_and_time_left(make_specs: Specs) -> None:
 
 def test_rates_fall_with_depth_and_norms_are_not_decayed(make_specs: Specs) -> None:
     spec = make_specs("typed-punct", ("train.layer_decay", 0.5), ("scratch.layers", 3))[0]
-    model = build_model(
-        spec.variant, spec.network.source, labels=4, vocabulary=400, device_type="cpu"
-    )
+    model = tiny_model(spec)
     optimizer = build_optimizer(model, spec.variant.train)
     set_rates(optimizer, spec.variant.train, 1000, 1001)
     name_of = {id(p): name for name, p in model.named_parameters()}
@@ -239,10 +343,8 @@ def test_what_is_saved_is_what_predicts(
 
 def test_weights_beyond_16_bits_are_refused(make_specs: Specs) -> None:
     spec = make_specs()[0]
-    model = build_model(
-        spec.variant, spec.network.source, labels=4, vocabulary=400, device_type="cpu"
-    )
+    model = tiny_model(spec)
     with torch.no_grad():
-        model.head.out.weight[0, 0] = 1e6  # type: ignore[index,union-attr,operator]
+        model.head.out.weight[0, 0] = 1e6  # type: ignore[union-attr,operator]
     with pytest.raises(TrainingError, match="do not fit 16 bits"):
         round_weights(model)

@@ -410,6 +410,17 @@ def test_a_file_of_ones_own_is_not_overwritten(
     assert tomllib.loads(other.read_text())["tune"] == {"folds": [0], "trials": 2, "study": "s"}
 
 
+def test_a_place_for_the_variant_is_looked_at_before_anything_is_trained(
+    prepared: Prepared, jobs: MadeUpJobs, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"--write .*: is a folder; name a file"):
+        tune(prepared, write=tmp_path)
+    with pytest.raises(UsageError, match=r"--write: .*tiny\.toml is no folder"):
+        tune(prepared, write=tmp_path / "tiny.toml" / "found.toml")
+    assert jobs.begun == []
+    assert not prepared.competition.checkpoints_dir.exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from competition.errors import UsageError, VariantError
-from models.variant import fingerprint, list_variants, parse_override, resolve_variant
+from models.formats import FORMATS
+from models.heads import HEADS
+from models.losses import LOSSES
+from models.variant import (
+    SINCE_FIRST_RESULTS,
+    fingerprint,
+    list_variants,
+    parse_override,
+    resolve_variant,
+)
 
 
 def resolve(name: str = "typed-punct", **options: Any) -> Any:
@@ -42,9 +51,9 @@ def test_an_override_makes_a_variant_of_its_own() -> None:
     [
         ("train.lr", -1, "train.lr"),
         ("train.rate", 1, "choose one of adam_beta2, batch_rows"),
-        ("head", "cl", "choose one of bilstm, cls, entity-start"),
-        ("format", "x", "choose one of concat"),
-        ("loss", "x", "cross-entropy"),
+        ("head", "cl", f"choose one of {', '.join(sorted(HEADS))}"),
+        ("format", "x", f"choose one of {', '.join(sorted(FORMATS))}"),
+        ("loss", "x", f"choose one of {', '.join(sorted(LOSSES))}"),
         ("train", 3, "train"),
         ("head.deep", 3, "holds one value"),
         ("scratch.heads", 3, "multiple of 2 × heads"),
@@ -57,7 +66,7 @@ def test_a_wrong_setting_names_key_and_choices(key: str, value: object, said: st
 
 
 def test_an_unknown_variant_names_the_choices(tmp_path: Path) -> None:
-    with pytest.raises(VariantError, match="bilstm, class-weights"):
+    with pytest.raises(VariantError, match=f"choose one of {', '.join(list_variants())}"):
         resolve("nope")
     broken = tmp_path / "broken.toml"
     broken.write_text("why = ")
@@ -90,7 +99,8 @@ def test_overrides_need_an_equals_sign() -> None:
     [
         ("tfidf-linear", "train.lr", 1e-3, "does nothing for learner = 'linear'"),
         ("tfidf-linear", "start_from", "typed-punct", "does nothing for learner = 'linear'"),
-        ("typed-punct", "loss", "focal", "label smoothing never lets them"),
+        ("typed-punct", "loss", "focal", "does not go with label smoothing"),
+        ("typed-punct", "loss_options.focal_gamma", 1.0, 'without loss = "focal"'),
         ("typed-punct", "scratch.layers", 2, "without encoder = 'scratch'"),
         ("typed-punct", "linear.most_features", 1024, "without curriculum.by = 'difficulty'"),
         ("typed-punct", "extra_overlap", "leave-out", "without extra_train"),
@@ -120,3 +130,14 @@ def test_the_fingerprint_sees_what_changes_results_and_nothing_else() -> None:
     assert base == fingerprint(resolve(overrides=[("seeds", [7])]).recipe())
     assert base != fingerprint(resolve(overrides=[("train.lr", 1e-6)]).recipe())
     assert base != fingerprint(resolve(overrides=[("max_tokens", 100)]).recipe())
+
+
+def test_a_later_setting_is_no_part_of_the_recipe_until_it_is_used() -> None:
+    plain = resolve(overrides=[("loss_options.class_weight", "effective")]).recipe()
+    for path in SINCE_FIRST_RESULTS:
+        section, _, key = path.rpartition(".")
+        settings = getattr(resolve(), section) if section else resolve()
+        assert key in type(settings).model_fields
+        assert key not in (plain.get(section, {}) if section else plain) or key == "loss_options"
+    changed = resolve(overrides=[("train.encoder_dropout", 0.2)]).recipe()
+    assert changed["train"] == plain["train"] | {"encoder_dropout": 0.2}

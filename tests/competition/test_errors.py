@@ -1,0 +1,44 @@
+"""errors: what the system refuses is said in words, and a defect keeps its traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from competition.errors import explain_os_error
+
+
+def explain(cause: OSError) -> str:
+    return explain_os_error(cause) or "a defect"
+
+
+def test_wrong_paths_are_named_with_what_to_do(tmp_path: Path) -> None:
+    file, long = tmp_path / "file", tmp_path / ("x" * 300)
+    file.touch()
+    said = {}
+    for name, path in {"folder": tmp_path, "in a file": file / "x", "long": long}.items():
+        with pytest.raises(OSError, match="Errno") as caught:
+            path.open("wb")
+        said[name] = explain(caught.value)
+    with pytest.raises(FileExistsError) as caught:
+        file.mkdir()
+    said["there"] = explain(caught.value)
+    assert said == {
+        "folder": f"{tmp_path}: Is a directory; a file is needed there; name another path",
+        "in a file": f"{file / 'x'}: Not a directory; something on the way there is a file, not a"
+        " folder; name another path",
+        "long": f"{long}: File name too long; take a shorter name",
+        "there": f"{file}: File exists; what stands there is in the way; move it, or name another"
+        " path",
+    }
+
+
+def test_a_full_disk_without_a_name_and_what_nobody_can_mend() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert explain(full).startswith("No space left on device; make room")
+    assert explain(PermissionError(errno.EACCES, "", b"/a")).startswith("/a: Permission denied;")
+    for defect in (OSError("disk"), FileNotFoundError(errno.ENOENT, "", "x"), OSError(9999, "")):
+        assert explain(defect) == "a defect"
