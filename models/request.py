@@ -15,7 +15,7 @@ from typing import Any
 from competition.errors import UsageError, VariantError
 from competition.profile import Profile
 from models.sources import recommended_settings
-from models.variant import LINEAR, SCRATCH, Variant, own_encoder, resolve_variant
+from models.variant import LINEAR, SCRATCH, Variant, own_encoder, own_shape, resolve_variant
 
 START, PSEUDO = "start", "pseudo"
 """What a result is for another that builds on it: weights to begin with, or labels."""
@@ -119,17 +119,17 @@ def resolve_bases(profile: Profile, request: FoldRequest, variant: Variant) -> t
 
 
 def _resolve_base(profile: Profile, request: FoldRequest, variant: Variant, name: str) -> Variant:
-    """Resolve one: on the encoder of what builds on it, unless its own file names another."""
+    """Resolve one: on the encoder of what builds on it, but for what its own file says of it."""
     overrides: list[tuple[str, Any]] = [("seeds", list(request.seeds))] if request.seeds else []
     encoder = request.encoder or own_encoder(name) or variant.encoder
     base = resolve_requested(profile, name, encoder_override=encoder, overrides=overrides)
     if base.learner == LINEAR or base.encoder != SCRATCH:
         return base
     shape = [pair for pair in request.overrides if pair[0].startswith(f"{SCRATCH}.")]
-    asked = {key for key, _ in shape}
+    settled = {*(key for key, _ in shape), *own_shape(name)}
     for field, value in variant.scratch:  # what its own file changes
         key = f"{SCRATCH}.{field}"
-        if key not in asked and value != getattr(base.scratch, field):
+        if key not in settled and value != getattr(base.scratch, field):
             shape.append((key, value))
     return resolve_requested(profile, name, encoder_override=encoder, overrides=overrides + shape)
 

@@ -302,6 +302,11 @@ def own_encoder(name: str) -> str | None:
     return _read_own(name)[1].get("encoder")
 
 
+def own_shape(name: str) -> list[str]:
+    """Return the dotted keys of a scratch encoder's shape that a variant's own file sets."""
+    return [f"{SCRATCH}.{key}" for key in _read_own(name)[1].get(SCRATCH, {})]
+
+
 def fingerprint(parts: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a JSON-able mapping in canonical form, 64 hex digits."""
     canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
