@@ -130,7 +130,11 @@ precision and threads.
 
 
 def _describe_rows(facts: Mapping[str, Any]) -> str:
-    parts = ["test sentences were seen" if facts["test_sentences"] else "no test sentence was seen"]
+    parts = [
+        "test sentences were seen"
+        if facts["test_sentences"]
+        else "no line that equals a test sentence was seen"
+    ]
     if facts["left_out_fold"] is not None:
         parts.append(f"no sentence of fold {facts['left_out_fold']} was seen")
     return ", ".join(parts)
