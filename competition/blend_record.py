@@ -42,10 +42,12 @@ class BlendRule(_Record):
     Attributes:
         threshold: of the best positive label; None where the most probable label is taken.
         temperature: above 1 flattens.
+        csv_sha256: of the submission that it was written for; None where that is not said.
     """
 
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    csv_sha256: str | None = None
 
 
 class BlendRecord(BlendRule):

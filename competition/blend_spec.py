@@ -17,6 +17,7 @@ from competition.blend_parts import BlendOptions, BlendReport, Worth
 from competition.predictions import Member
 
 HASH_CHARS = 8
+LEAST_SHOWN = 1e-6  # a gain that six digits show
 
 
 def name_blend(members: Sequence[Member], options: BlendOptions) -> str:
@@ -98,9 +99,7 @@ def describe_left_out(report: BlendReport) -> list[dict[str, str]]:
         elif why.of is not None:
             reason = f"a copy of {names[why.of]}"
         else:
-            reason = (
-                "no gain: log-loss on rows not fitted to is"
-                f" {'no higher' if not why.gain else f'{why.gain:.6f} lower'} without it"
-            )
+            change = "no higher" if (why.gain or 0.0) < LEAST_SHOWN else f"{why.gain:.6f} lower"
+            reason = f"no gain: log-loss on rows not fitted to is {change} without it"
         found.append({"name": name, "reason": reason})
     return found

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 Kind = Literal["text", "count", "score", "interval", "share", "difference", "spread", "number"]
-
+Measure = tuple[int, int]
+"""The least and the full width of a column, in cells of a terminal."""
 
 WIDTH_OF_FILES = 120  # where the output is no terminal, whose width would be known
 NARROWEST_TEXT = 18
@@ -107,11 +108,14 @@ def _print_table(console: Console, table: Table) -> None:
     """Print a table in as many parts as it takes, its title above and its notes below."""
     from rich.text import Text
 
-    for place, columns in enumerate(_part_columns(table, console.width) if table.rows else [()]):
+    measured = {column.key: _measure(table, column) for column in table.columns}
+    parts = _part_columns(table.columns, measured, console.width) if table.rows else [()]
+    for place, columns in enumerate(parts):
         title = f"{table.title}, continued" if place else table.title
         console.print(Text(title, style="bold"), soft_wrap=True)
         if columns:
-            console.print(_build_grid(table, columns, console.width), crop=False)
+            widths = [measured[column.key] for column in columns]
+            console.print(_build_grid(table, columns, widths, console.width), crop=False)
     for note in table.notes:
         for line in _wrap(note, console.width):
             console.print(Text(line), soft_wrap=True)
@@ -141,31 +145,33 @@ def _wrap(note: str, width: int) -> list[str]:
     return lines
 
 
-def _part_columns(table: Table, width: int) -> list[list[Column]]:
+def _part_columns(
+    columns: Sequence[Column], measured: Mapping[str, Measure], width: int
+) -> list[list[Column]]:
     """Share a table's columns among parts that fit a width; each begins with the first column."""
-    first, *others = table.columns
-    if _find_gap(table, table.columns, width) is not None:
+    first, *others = columns
+    if _find_gap([measured[column.key] for column in columns], width) is not None:
         return [[first, *others]]
     parts: list[list[Column]] = []
     for column in others:
-        fits = parts and not column.begins_part
-        if fits and _find_gap(table, (*parts[-1], column), width) is not None:
-            parts[-1].append(column)
-        else:
-            parts.append([first, column])
+        if parts and not column.begins_part:
+            longer = [measured[each.key] for each in (*parts[-1], column)]
+            if _find_gap(longer, width) is not None:
+                parts[-1].append(column)
+                continue
+        parts.append([first, column])
     return parts or [[first]]
 
 
-def _find_gap(table: Table, columns: Sequence[Column], width: int) -> int | None:
+def _find_gap(measured: Sequence[Measure], width: int) -> int | None:
     """Return how many spaces part the columns, fewer before names are broken; None: too wide."""
-    measured = [_measure(table, column) for column in columns]
     (_, whole), *others = measured
     if _sum_widths([whole, *(least for least, _ in others)], GAP) <= width:
         return GAP
     return 1 if _sum_widths([least for least, _ in measured], 1) <= width else None
 
 
-def _measure(table: Table, column: Column) -> tuple[int, int]:
+def _measure(table: Table, column: Column) -> Measure:
     """Return the least and the full width of a column; figures are never broken or cut."""
     from rich.cells import cell_len
 
@@ -185,12 +191,11 @@ def _sum_widths(widths: Sequence[int], gap: int) -> int:
     return sum(widths) + gap * (len(widths) - 1) + 2
 
 
-def _share_width(table: Table, columns: Sequence[Column], width: int, gap: int) -> list[int]:
+def _share_width(measured: Sequence[Measure], width: int, gap: int) -> list[int]:
     """Widen columns from their least towards their full width: the first, then the narrowest.
 
     Where even the least widths are too wide, they stand: nothing is cut.
     """
-    measured = [_measure(table, column) for column in columns]
     widths = [least for least, _ in measured]
     for _ in range(width - _sum_widths(widths, gap)):
         growing = [i for i, (_, full) in enumerate(measured) if widths[i] < full]
@@ -200,14 +205,16 @@ def _share_width(table: Table, columns: Sequence[Column], width: int, gap: int) 
     return widths
 
 
-def _build_grid(table: Table, columns: Sequence[Column], width: int) -> RichTable:
-    """Lay out some columns of a table for a terminal of a width."""
+def _build_grid(
+    table: Table, columns: Sequence[Column], measured: Sequence[Measure], width: int
+) -> RichTable:
+    """Lay out some columns of a table, measured before, for a terminal of a width."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    gap = _find_gap(table, columns, width) or 1
-    widths = _share_width(table, columns, width, gap)
+    gap = _find_gap(measured, width) or 1
+    widths = _share_width(measured, width, gap)
     grid = RichTable(
         box=box.SIMPLE_HEAD,
         padding=(0, gap - 1, 0, 0),

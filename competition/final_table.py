@@ -65,7 +65,9 @@ def _sent_to_one_place(entries: Sequence[Entry]) -> list[Entry]:
         if entry.outcome == "sent":
             # the same bytes sent again: the later entry knows at least as much
             known = places.setdefault((entry.target, entry.destination), {})
-            known[entry.sha256] = entry if _public_f1(entry) else known.get(entry.sha256, entry)
+            known[entry.sha256] = (
+                known.get(entry.sha256, entry) if _public_f1(entry) is None else entry
+            )
     ranked = [list(place.values()) for place in places.values()]
     ranked.sort(key=lambda place: (sum(_public_f1(e) is not None for e in place), len(place)))
     return ranked[-1] if ranked else []

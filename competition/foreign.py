@@ -9,7 +9,6 @@ Legend: n rows of the table, N train rows, M test rows, C labels, K folds.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -193,9 +192,9 @@ def _read_parquet(path: Path, labels: Sequence[str], report: Report) -> _Table |
         report,
     )
     if has_folds:
-        for row, fold in enumerate(found.column(FOLD).to_pylist()):
-            is_empty = fold is None or (isinstance(fold, float) and math.isnan(fold))
-            table.fold[row] = _parse_fold(table, row, "" if is_empty else str(fold))
+        said = found.column(FOLD).to_pandas()
+        texts = said.astype(str).mask(said.isna(), "")
+        table.fold[:] = [_parse_fold(table, row, text) for row, text in enumerate(texts)]
     return table
 
 

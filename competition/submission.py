@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,8 +207,7 @@ def check_submission(
         check_order(path, answers, expected, column, offences.append)
     remarks: list[Offence] = []
     _remark_probs(path, answers, competition.profile, remarks.append)
-    _remark_rule(path, answers, competition.profile, remarks.append)
-    _remark_origin(path, digest, remarks.append)
+    _remark_blend(path, answers, digest, competition.profile, remarks.append)
     offences.sort(key=lambda offence: (offence.line is None, offence.line or 0))
     if answers.ids and _hash_readable(path, len(expected), competition.profile.n_labels) != digest:
         found, remedy = "it changed while it was read", "check it again when it is finished"
@@ -322,19 +320,36 @@ def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report
         remark(Offence(path.name, line, profile.submission.label_column, row_id, found, remedy))
 
 
-def _remark_rule(path: Path, answers: Answers, profile: Profile, remark: Report) -> None:
-    """Remark labels that the blend of that name does not give to rows with these probabilities."""
-    column = profile.submission.label_column
+def _remark_blend(
+    path: Path, answers: Answers, digest: str, profile: Profile, remark: Report
+) -> None:
+    """Hold a submission against what the JSON beside it says of the blend of that name."""
     try:
         rule = read_rule(path.with_name(f"{path.stem}.json"))
     except (OSError, ValueError) as error:
         found = f"{path.stem}.json does not say how labels were decided ({error})"
         remedy = "they were not held against it; blend again under that name"
-        remark(Offence(path.name, None, column, None, found, remedy))
+        remark(Offence(path.name, None, profile.submission.label_column, None, found, remedy))
         return
+    if rule is None:
+        return
+    _remark_labels(path, answers, rule, profile, remark)
+    if digest and rule.csv_sha256 not in {None, digest}:
+        found = f"{path.stem}.json tells of another file of that name than this one"
+        remedy = (
+            "it was changed, or blend was stopped between the two: blend again under that name,"
+            " else the board shows no estimate of it"
+        )
+        remark(Offence(path.name, None, None, None, found, remedy))
+
+
+def _remark_labels(
+    path: Path, answers: Answers, rule: BlendRule, profile: Profile, remark: Report
+) -> None:
+    """Remark labels that a blend does not give to rows with these probabilities."""
     usable = np.isfinite(answers.probs).all(axis=1) & (answers.pred >= 0)
     usable &= answers.probs.max(axis=1, initial=0.0) > 0
-    if rule is None or not usable.any():
+    if not usable.any():
         return
     probs, pred = answers.probs[usable], answers.pred[usable]
     odd = np.flatnonzero(usable)[~follows_rule(probs, pred, profile.negative_id, rule)]
@@ -344,24 +359,7 @@ def _remark_rule(path: Path, answers: Answers, profile: Profile, remark: Report)
         rows = write_count(len(odd), "row")
         found = f"{label} is not what the rule in {path.stem}.json gives, in {rows} (first here)"
         remedy = "fine if meant; else labels or probabilities were changed since blend wrote them"
-        remark(Offence(path.name, line, column, row_id, found, remedy))
-
-
-def _remark_origin(path: Path, digest: str, remark: Report) -> None:
-    """Remark that the JSON beside a submission was written for other bytes than these."""
-    spec_path = path.with_name(f"{path.stem}.json")
-    try:
-        spec = json.loads(spec_path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return  # absent, or damaged, which is remarked with the rule
-    known = spec.get("csv_sha256") if isinstance(spec, dict) else None
-    if digest and known is not None and known != digest:
-        found = f"{spec_path.name} tells of another file of that name than this one"
-        remedy = (
-            "it was changed, or blend was stopped between the two: blend again under that name,"
-            " else the board shows no estimate of it"
-        )
-        remark(Offence(path.name, None, None, None, found, remedy))
+        remark(Offence(path.name, line, profile.submission.label_column, row_id, found, remedy))
 
 
 def follows_rule(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from competition.console import Table
+from competition.console import Table, write_count
 from competition.errors import UsageError
 from competition.folds import Prepared, read_prepared
 from competition.predictions import ResultKey, Store
@@ -73,8 +73,8 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
             what = ", ".join(later) if len(later) <= MOST_NAMED else f"{len(later)} more variants"
             then = f"; then {what}" if later else ""
             say(
-                f"{len(plan.jobs)} jobs to train, {len(plan.done)} done before; "
-                f"{request.workers} at a time, {threads} threads each{then}"
+                f"{write_count(len(plan.jobs), 'job')} to train, {len(plan.done)} done before; "
+                f"{request.workers} at a time, {write_count(threads, 'thread')} each{then}"
             )
             for line in describe_hardware(plan.jobs, request.workers):
                 say(line)
@@ -185,7 +185,9 @@ def build_summary(prepared: Prepared, variants: Sequence[Variant], run: FoldRun)
     """Build the table of out-of-fold scores, and say what to do next."""
     standings = build_standings(prepared, [variant.name for variant in variants])
     if run.stopped:
-        note = f"{len(run.stopped)} jobs are not done; run the same command again to go on."
+        note = (
+            f"{write_count(len(run.stopped), 'job')} not done; run the same command again to go on."
+        )
     elif any(row["lacks"] for row in standings.rows):
         note = "blend leaves a variant out that lacks folds."
     else:

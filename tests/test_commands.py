@@ -177,7 +177,7 @@ def test_ctrl_c_writes_states_and_the_next_fold_goes_on(tmp_path: Path, tiny: li
     assert "run the same command again to go on" in out
     assert (log.parent / "state.safetensors").exists()
     shorter = run(tmp_path, *command, "--stop-after", "0s", exits=3)
-    assert "1 jobs are not done" in shorter
+    assert "1 job not done" in shorter
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,15 @@ def test_files_that_changed_or_are_gone_are_judged_by_what_is_known(
     assert table.rows[0]["name"] == "gone"
 
 
+def test_a_score_of_nothing_is_a_score_when_the_same_bytes_are_sent_again(
+    tiny_competition: Competition,
+) -> None:
+    for public in (0.6, 0.0):  # the platform corrected its answer
+        send_scored(tiny_competition, "again", None, public, seed=1)
+    (row,) = build(tiny_competition)["final"].rows
+    assert row["expected_f1"] == 0.0
+
+
 def test_two_files_sent_under_one_name_are_told_apart(tiny_competition: Competition) -> None:
     ledger = open_ledger(tiny_competition)
     for intent, (seed, public) in enumerate(((1, 0.62), (2, 0.66)), start=1):

@@ -261,6 +261,10 @@ def test_folds_as_text_are_folds_in_parquet_too(
     frame = make_table(theirs)
     frame["fold"] = frame["fold"].astype(str)
     assert take(prepared, write_table(frame, tmp_path / "kim.parquet")).offences == ()
+    numbers = frame.assign(fold=frame["fold"].astype(float).where(frame["split"] == "oof"))
+    assert numbers["fold"].isna().any()
+    (offence, *_) = take(prepared, write_table(numbers, tmp_path / "lee.parquet")).offences
+    assert "stands more than once (test)" in offence.found
     frame.iloc[5, 2] = "first"
     (offence,) = take(prepared, write_table(frame, tmp_path / "bad.parquet")).offences
     assert offence.found == "'first' is no fold"

@@ -361,15 +361,15 @@ def test_a_csv_that_its_json_was_not_written_for_is_remarked(
     tiny_competition: Competition, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As a kill between blend's two writes leaves them."""
-    path = write(tiny_competition, seed=1)
+    path, _ = write_flattened(tiny_competition, 1.0)
     before = path.read_bytes()
-    write(tiny_competition, seed=2)
+    write_flattened(tiny_competition, 2.0)
     assert check_submission(path, tiny_competition).remarks == ()
     path.write_bytes(before)
     report = check_submission(path, tiny_competition)
-    (remark,) = report.remarks
+    *_, remark = report.remarks
     assert report.is_ok
-    assert "blend.json tells of another file of that name" in remark.found
+    assert "flat.json tells of another file of that name" in remark.found
     assert "blend again under that name" in remark.remedy
     print_tables(build_check_tables(report), as_json=False)
     assert "another file of that name" in " ".join(capsys.readouterr().out.split())

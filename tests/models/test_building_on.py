@@ -246,7 +246,7 @@ def test_what_fails_takes_only_what_builds_on_it_along(
     ):
         run_fold(competition, FoldRequest(variants=names, folds=(0,), threads=1), board)
     said = capsys.readouterr().err
-    assert "1 jobs to train, 0 done before; 1 at a time, 1 threads each; then next, tfidf" in said
+    assert "1 job to train, 0 done before; 1 at a time, 1 thread each; then next, tfidf" in said
     assert "next: not begun, as bad failed, on which it builds" in said
     assert Store(competition.oof_dir, competition.profile.labels).variants() == ["tfidf-linear"]
 
