@@ -10,7 +10,6 @@ Legend: B sequences of a step, T tokens of each, n masked tokens of a micro-batc
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -27,14 +26,12 @@ from competition.errors import PretrainingError, TrainingError
 from models.corpora import Ints, Library, Mixture
 from models.masked_model import MaskedModel, build_optimizers, set_rates
 from models.masking import MaskRules, mask_batch
+from models.pace import Pace
 from models.pretrain_request import PretrainSettings, Schedule
 from models.states import read_facts, read_state, write_state
 
 RESULT_VERSION = 1
 
-REPORT_EVERY_S = 1.0
-STATE_COST_FRAC = 0.05
-"""States are written at most so often that writing takes this share of the time."""
 HELDOUT_SEED = 20_000_000  # masks of held-out text are the same in every run
 ORDER_STREAM, MASK_STREAM, DROPOUT_STREAM, DECAY_STREAM = range(4)
 
@@ -134,8 +131,7 @@ def pretrain(
     """
     run = _Run.begin(model, settings, task, accelerator, watch)
     schedule = task.schedule
-    first_step, started = run.step, time.monotonic()
-    state_saved, state_cost, reported = started, 0.0, started
+    first_step, pace = run.step, Pace(settings.run.state_every_s)
     run.model.train()
     while run.step < schedule.steps:
         if run.step == schedule.decay_start > 0 and not _is_kept(task, run.step):
@@ -144,12 +140,11 @@ def pretrain(
         torch.manual_seed(stream_seed(task.seed, DROPOUT_STREAM, run.step))
         set_rates(run.optimizers, schedule.rate(run.step))
         run.take_step()
-        stopping, now = watch.should_stop(), time.monotonic()
-        due = now - state_saved > max(settings.run.state_every_s, state_cost / STATE_COST_FRAC)
+        stopping, due = watch.should_stop(), pace.is_state_due()
         is_last = run.step == schedule.steps
-        if now - reported > REPORT_EVERY_S or stopping or due or is_last:
-            watch.report(run.progress((run.step - first_step) / (now - started)))
-            reported = now
+        if pace.is_report_due() or stopping or due or is_last:
+            watch.report(run.progress((run.step - first_step) / pace.seconds))
+            pace.note_report()
         if is_last and schedule.decay_start == schedule.steps:
             run.keep(task.stable_path, "a longer run can go on from here")
         if run.step % settings.heldout_every_steps == 0 or is_last:
@@ -157,14 +152,12 @@ def pretrain(
         if is_last:
             break
         if due or stopping:
-            began = time.monotonic()
             said = f"state written at step {run.step} of {schedule.steps}"
-            run.keep(task.state_path, said, is_needed=stopping)
-            state_saved = time.monotonic()
-            state_cost = state_saved - began
+            with pace.writing():
+                run.keep(task.state_path, said, is_needed=stopping)
         if stopping:
             break
-    seconds = time.monotonic() - started
+    seconds = pace.seconds
     accelerator.free_memory()
     return PretrainReport(
         finished=run.step >= schedule.steps,

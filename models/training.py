@@ -8,7 +8,6 @@ Legend: n rows, C labels, B rows of a micro-batch.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from models.batches import Ints, TokenizedRows, collate, split_by_tokens
 from models.encoder import RelationModel, parameter_depth
 from models.inputs import EpochRows, FoldInputs
 from models.losses import build_objective
+from models.pace import Pace
 from models.restriction import mask_logits
 from models.sampling import PlanFacts, build_planner
 from models.settings import TrainSettings
@@ -35,10 +35,6 @@ from models.variant import Variant
 from models.watch import Progress, Watch
 
 RESULT_VERSION = 1
-
-REPORT_EVERY_S = 1.0
-STATE_COST_FRAC = 0.05
-"""States are written at most so often that writing takes this share of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +105,8 @@ def fit_fold(
     table = _training_table(variant, inputs)
     micro_tokens = variant.run.micro_tokens // count_passes(variant.regularise)
     step = _resume(task, weights.state, optimizer, accelerator, watch)
-    meter = _Meter(first_step=step, total_steps=total_steps, batch_rows=settings.batch_rows)
-    state_saved, state_cost = meter.started, 0.0
+    pace = Pace(variant.run.state_every_s)
+    meter = _Meter(step, total_steps, settings.batch_rows, pace)
     epoch_number = -1
     prepared.train()
     while step < total_steps:
@@ -131,19 +127,17 @@ def fit_fold(
         weights.average_in()
         step += 1
         meter.count(loss, len(plan[at]))
-        stopping, now = watch.should_stop(), time.monotonic()
-        due = now - state_saved > max(variant.run.state_every_s, state_cost / STATE_COST_FRAC)
-        if now - meter.reported > REPORT_EVERY_S or stopping or due or step == total_steps:
-            progress = meter.read(step, now)
+        stopping, due = watch.should_stop(), pace.is_state_due()
+        if pace.is_report_due() or stopping or due or step == total_steps:
+            progress = meter.read(step)
             check_loss(progress.loss, variant, step)
             watch.report(progress)
         if task.state_path and (due or stopping) and step < total_steps:
-            trouble = _keep_state(
-                task, step, weights.state, optimizer, accelerator, is_needed=stopping
-            )
+            with pace.writing():
+                trouble = _keep_state(
+                    task, step, weights.state, optimizer, accelerator, is_needed=stopping
+                )
             watch.log(trouble or f"state written at step {step} of {total_steps}")
-            state_saved = time.monotonic()
-            state_cost = state_saved - now
         if stopping:
             break
     if step >= total_steps:
@@ -180,9 +174,9 @@ class _Weights:
 class _Meter:
     """How fast a fit goes, and its mean loss since it was last read."""
 
-    def __init__(self, *, first_step: int, total_steps: int, batch_rows: int) -> None:
+    def __init__(self, first_step: int, total_steps: int, batch_rows: int, pace: Pace) -> None:
         self.first_step, self.total_steps, self.batch_rows = first_step, total_steps, batch_rows
-        self.started = self.reported = time.monotonic()
+        self.pace = pace
         self.rows, self.steps = 0, 0
         self.sum = torch.zeros(())
         self.loss = math.nan
@@ -191,15 +185,16 @@ class _Meter:
         self.sum = self.sum.to(loss.device) + loss  # read seldom: reading waits for the device
         self.steps, self.rows = self.steps + 1, self.rows + rows
 
-    def read(self, step: int, now: float) -> Progress:
+    def read(self, step: int) -> Progress:
         self.loss = float(self.sum) / self.steps
-        self.sum, self.steps, self.reported = torch.zeros(()), 0, now
-        rate = self.rows / (now - self.started)
+        self.sum, self.steps = torch.zeros(()), 0
+        self.pace.note_report()
+        rate = self.rows / self.pace.seconds
         left_s = (self.total_steps - step) * self.batch_rows / rate
         return Progress(step, self.total_steps, self.loss, rate, left_s)
 
     def finish(self, step: int) -> FitReport:
-        seconds = time.monotonic() - self.started
+        seconds = self.pace.seconds
         return FitReport(
             finished=step >= self.total_steps,
             first_step=self.first_step,
