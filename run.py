@@ -249,6 +249,7 @@ def pretrain(
         stop_after_s=_duration(stop_after),
         overrides=_overrides(overrides),
         licence=licence,
+        context=tuple(_context),
     )
     with ProgressBoard() as board:
         summary = run_pretrain(resolved, request, board)

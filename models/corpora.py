@@ -69,7 +69,7 @@ class PackedText:
 def read_lines(path: Path) -> Iterator[str]:
     """Read the lines of a text file, composed (NFC), without empty ones.
 
-    ``.xz`` and ``.zst`` are unpacked on the way.
+    ``.xz`` and ``.zst`` are unpacked on the way; a byte order mark is no text.
 
     Raises:
         PretrainingError: the file is missing, not UTF-8 or damaged.
@@ -77,7 +77,7 @@ def read_lines(path: Path) -> Iterator[str]:
     import pyarrow as pa
 
     try:
-        with _open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8") as lines:
+        with _open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as lines:
             for line in lines:
                 text = unicodedata.normalize("NFC", line).strip()
                 if text:
@@ -106,23 +106,34 @@ def drop_repeated(
 ) -> tuple[tuple[Text, ...], int]:
     """Keep the first of equal lines over all texts, and no forbidden line.
 
+    A line is forbidden too that differs from a forbidden one in spaces, signs or capitals alone.
+
     Returns:
         The texts, and how many forbidden lines stood in them.
     """
-    banned = {unicodedata.normalize("NFC", line).strip() for line in forbidden}
+    banned = {letters_of(line) for line in forbidden} - {""}
     seen: set[str] = set()
     met = 0
     kept_texts = []
     for text in texts:
         kept = []
         for line in text.lines:
-            if line in banned:
+            if letters_of(line) in banned:
                 met += 1
             elif line not in seen:
                 seen.add(line)
                 kept.append(line)
         kept_texts.append(Text(text.name, tuple(kept), text.weight, text.decay_weight))
     return tuple(kept_texts), met
+
+
+def letters_of(line: str) -> str:
+    """Return what counts where lines are compared that must not be seen.
+
+    >>> letters_of("고구려 군과 (AD 645)") == letters_of("고구려군과  ad 645.")
+    True
+    """
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFC", line))).casefold()
 
 
 def sample_lines(texts: Sequence[Text], most_chars: int) -> Iterator[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from competition.progress import ProgressBoard, format_seconds
 from models import corpora, masking, pretraining
 from models.corpora import PackedText, Text, build_library, pack_texts
 from models.encoder import choose_attention, load_tokenizer
+from models.exposure import Exposure
 from models.hardware import (
     build_accelerator,
     choose_precision,
@@ -43,18 +44,13 @@ from models.pretrain_request import (
     describe_command,
     resolve_settings,
 )
-from models.pretrain_source import carry, read_texts, settle_source
-from models.pretraining import (
-    PretrainProgress,
-    PretrainTask,
-    PretrainWatch,
-    pretrain,
-    stream_seed,
-)
+from models.pretrain_source import carry, read_texts, settle_exposure, settle_source
+from models.pretrain_task import DROPOUT_STREAM, STABLE_FILE, PretrainTask, stream_seed
+from models.pretraining import PretrainProgress, PretrainWatch, pretrain
 from models.settings import RunSettings
 from models.sources import EncoderSource
 from models.stopping import stop_requests
-from models.variant import fingerprint
+from models.variant import SCRATCH, fingerprint
 
 VERSIONED_ROOMS = (corpora, masking, pretraining)
 DEFAULT_PASSES = 10
@@ -63,6 +59,8 @@ INITIAL_STEP = 2**40  # stands for "before the first step" where random weights 
 DECAY_SETTINGS = ("decay_frac", "decay_shape", "final_mask_rate")
 """Settings that change nothing before the decay."""
 SAY_EVERY_S = 30.0
+WAIT_S = 0.5
+TRAINING_DIR = "training"
 STOPPING = "stopping: the run writes its state; once more to kill"
 
 
@@ -82,6 +80,7 @@ class PretrainJob:
     settings: PretrainSettings
     texts: tuple[Text, ...]
     source: EncoderSource
+    exposure: Exposure
     out: Path
     cache_dir: Path
     command: str
@@ -111,8 +110,9 @@ def run_pretrain(
     cache_dir = competition.checkpoints_dir / "cache"
     source = settle_source(competition, request, settings, texts, cache_dir)
     out = request.out or competition.checkpoints_dir / "encoders" / request.default_name
+    exposure = settle_exposure(competition, request, source)
     command = describe_command(request, out)
-    job = PretrainJob(request, settings, texts, source, out, cache_dir, command)
+    job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
     with stop_requests(STOPPING, deadline=deadline) as should_stop:
         hooks = PretrainHooks(
@@ -154,7 +154,9 @@ def make_adapted_encoder(
     """
     from accelerate.utils.memory import clear_device_cache
 
-    request = PretrainRequest(encoder=source.name, threads=threads)
+    request = PretrainRequest(
+        encoder=str(source.path) if source.has_weights else SCRATCH, threads=threads
+    )
     texts = read_texts(competition, request, say)
     settings = resolve_settings(request).model_copy(update={"run": run})
     made_from = {
@@ -166,12 +168,15 @@ def make_adapted_encoder(
     out = competition.checkpoints_dir / "encoders" / f"adapted-{fingerprint(made_from)[:16]}"
     command = "python run.py fold VARIANT --set pretrain=tapt"
     cache_dir = competition.checkpoints_dir / "cache"
-    job = PretrainJob(request, settings, texts, source, out, cache_dir, command)
+    exposure = settle_exposure(competition, request, source)
+    job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
     update = _say_now_and_then(say, f"adapting {source.name}")
     with stop_requests(STOPPING, deadline=deadline) as should_stop:
         facts, complete = run_job(job, PretrainHooks(say, update, should_stop), wait=True)
     clear_device_cache(garbage_collection=True)  # jobs in other processes want the memory
-    if not complete:
+    if complete:  # nothing can make it longer
+        (out / TRAINING_DIR / STABLE_FILE).unlink(missing_ok=True)
+    else:
         raise StoppedError(
             f"adapting {source.name} was stopped at step {facts['stopped_at']}; run the same "
             "command again to go on"
@@ -195,13 +200,23 @@ def run_job(
     Raises:
         PretrainingError: another process uses the folder, or the run cannot go on.
     """
-    folder = job.out / "training"
+    folder = job.out / TRAINING_DIR
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "run.lock")
     try:
-        with FileLock(folder / "run.lock", timeout=-1 if wait else 0):
-            return _run_locked(job, folder, hooks)
+        lock.acquire(timeout=0)
     except Timeout:
-        raise PretrainingError(f"another process pretrains into {job.out}") from None
+        if not wait:
+            raise PretrainingError(f"another process pretrains into {job.out}") from None
+        hooks.say(f"another process pretrains into {job.out}; waiting for it")
+        try:
+            lock.acquire(cancel_check=hooks.should_stop, poll_interval=WAIT_S)
+        except Timeout:
+            raise StoppedError(f"stopped while another process pretrained into {job.out}") from None
+    try:
+        return _run_locked(job, folder, hooks)
+    finally:
+        lock.release()
 
 
 def _run_locked(
@@ -217,10 +232,11 @@ def _run_locked(
     task, facts = build_task(job, tokenizer, folder, hooks.say)
     done = read_done(job.out, facts["fingerprint"])
     if done is not None:
-        hooks.say(f"{job.out}: done before, kept")
+        idle = "; --licence changes nothing in its card" if request.licence else ""
+        hooks.say(f"{job.out}: done before, kept{idle}")
         return done, True
-    check_free(job.out)
-    torch.manual_seed(stream_seed(request.seed, pretraining.DROPOUT_STREAM, INITIAL_STEP))
+    check_free(job.out, task)
+    torch.manual_seed(stream_seed(request.seed, DROPOUT_STREAM, INITIAL_STEP))
     attention = choose_attention(carry(job.source.name, settings), accelerator.device.type)
     model = build_masked_model(
         job.source, settings, vocabulary=len(tokenizer), attention=attention, say=hooks.say
@@ -230,6 +246,11 @@ def _run_locked(
         f"{settings.batch_sequences} × {settings.sequence_tokens} tokens, decay from step "
         f"{task.schedule.decay_start:,}; {precision}, {threads} threads"
     )
+    if task.schedule.warmup > task.schedule.steps // 2:
+        hooks.say(
+            f"notice: the rate rises for {task.schedule.warmup:,} steps (warmup_steps), most of the"
+            f" {task.schedule.steps:,} of this run"
+        )
     for notice in list_gpu_notices():
         hooks.say(notice)
     watch = PretrainWatch(_build_report(hooks), hooks.should_stop, hooks.say)
@@ -287,13 +308,13 @@ def build_task(
         "fingerprint": whole_print,
         "from": job.source.name,
         "size": job.request.size,
+        "kind": job.request.kind,
         "settings": settings.model_dump(mode="json", exclude={"run"}),
         "seed": seed,
         "tokens": task.schedule.steps * settings.batch_sequences * settings.sequence_tokens,
         "steps": task.schedule.steps,
         "texts": [_describe_text(t, p) for t, p in zip(texts, packed, strict=True)],
-        "test_sentences": job.request.test_sentences,
-        "left_out_fold": job.request.leave_out_fold,
+        "exposure": asdict(job.exposure),
         "heldout_sequences": int(library.heldout.sum()),
     }
     return task, facts
@@ -302,15 +323,16 @@ def build_task(
 def _fingerprints(job: PretrainJob, tokens: int) -> tuple[str, str]:
     """Return the fingerprints of the steps before the decay and of the whole run."""
     settings = job.settings.model_dump(mode="json", exclude={"run"})
-    stable = fingerprint(
-        {
-            "settings": {k: v for k, v in settings.items() if k not in DECAY_SETTINGS},
-            "encoder": job.source.identity,
-            "texts": [{"name": t.name, "hash": t.hash, "weight": t.weight} for t in job.texts],
-            "seed": job.request.seed,
-            "versions": _versions(),
-        }
-    )
+    begun: dict[str, Any] = {
+        "settings": {k: v for k, v in settings.items() if k not in DECAY_SETTINGS},
+        "encoder": job.source.identity,
+        "texts": [{"name": t.name, "hash": t.hash, "weight": t.weight} for t in job.texts],
+        "seed": job.request.seed,
+        "versions": _versions(),
+    }
+    if job.request.leave_out_fold is not None:  # also where no text holds a line of that fold
+        begun["exposure"] = asdict(job.exposure)
+    stable = fingerprint(begun)
     decay = {
         "settings": {key: settings[key] for key in DECAY_SETTINGS},
         "weights": [text.decay_weight for text in job.texts],

@@ -16,8 +16,10 @@ import torch
 
 from competition.errors import PretrainingError
 from competition.files import dump_json, write_atomically
+from models.exposure import Exposure
+from models.pretrain_task import PretrainTask
 from models.sources import PRETRAINING_FILE
-from models.states import distinct_weights, write_weights
+from models.states import distinct_weights, read_facts, write_weights
 
 WEIGHTS_FILE = "model.safetensors"
 CURVE_ROWS = 30
@@ -34,14 +36,25 @@ def read_done(out: Path, wanted: str) -> dict[str, Any] | None:
     return facts if facts.get("fingerprint") == wanted else None
 
 
-def check_free(out: Path) -> None:
-    """Refuse a folder that holds an encoder which no pretraining left there.
+def check_free(out: Path, task: PretrainTask) -> None:
+    """Refuse a folder with an encoder or states that this run would replace and not go on from.
 
     Raises:
-        PretrainingError: it does.
+        PretrainingError: it holds some.
     """
-    if (out / WEIGHTS_FILE).is_file() and not (out / PRETRAINING_FILE).is_file():
-        raise PretrainingError(f"{out} holds another encoder; name a new folder with --out")
+    found = [read_facts(path) for path in (task.state_path, task.stable_path)]
+    prints = {facts["fingerprint"] for facts in found if facts is not None}
+    if prints & {task.stable_print, task.whole_print}:
+        return
+    if (out / WEIGHTS_FILE).is_file():
+        raise PretrainingError(
+            f"{out} holds another encoder; name a new folder with --out, or remove that one"
+        )
+    if prints:
+        raise PretrainingError(
+            f"{out} holds a stopped run of other text or settings; name a new folder with --out,"
+            " or remove that one"
+        )
 
 
 def export_encoder(
@@ -54,7 +67,8 @@ def export_encoder(
 ) -> None:
     """Write weights in 16 bits with their masked-language head, configuration, tokenizer, card.
 
-    ``pretraining.json`` comes last, so that a folder with it is complete.
+    ``pretraining.json`` comes last, so that a folder with it is complete; weights come just before,
+    so that a folder without them is free for the same command.
 
     Args:
         model: the whole masked-language model.
@@ -74,8 +88,8 @@ def export_encoder(
     config.dtype = "float16"
     config.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    write_weights(out / WEIGHTS_FILE, weights, {"kind": "masked-language model"})
     write_atomically(out / "README.md", build_card(out, facts, run))
+    write_weights(out / WEIGHTS_FILE, weights, {"kind": "masked-language model"})
     write_atomically(out / PRETRAINING_FILE, dump_json(facts))
 
 
@@ -99,11 +113,11 @@ def build_card(out: Path, facts: Mapping[str, Any], run: Mapping[str, Any]) -> s
     settings = {**facts["settings"], "seed": facts["seed"]}
     looks = thin(facts["history"], CURVE_ROWS)
     by_text = looks[-1]["heldout_by_text"].items()
-    machine = run["machine"]
+    machine, seen = run["machine"], Exposure(**facts["exposure"]).describe()
     return f"""# {out.name}
 
 A masked-language model made from {kind}: {facts["tokens"]:,} tokens seen in {facts["steps"]:,}
-steps. Of the competition's rows: {_describe_rows(facts)}. Weights are kept in 16 bits.
+steps. Of the competition's rows: {seen}. Weights are kept in 16 bits.
 
 Licence: {licence}.
 
@@ -127,17 +141,6 @@ threads, {machine["cpu"]} / {machine["device"]}, torch {machine["torch"]}, trans
 {machine["transformers"]}). The same bytes come out on one CPU model with the same libraries,
 precision and threads.
 """
-
-
-def _describe_rows(facts: Mapping[str, Any]) -> str:
-    parts = [
-        "test sentences were seen"
-        if facts["test_sentences"]
-        else "no line that equals a test sentence was seen"
-    ]
-    if facts["left_out_fold"] is not None:
-        parts.append(f"no sentence of fold {facts['left_out_fold']} was seen")
-    return ", ".join(parts)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,13 +156,20 @@ class PretrainRequest:
     stop_after_s: float | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
     licence: str | None = None
+    context: tuple[str, ...] = ()  # words of the command line that say which competition
 
     @property
     def default_name(self) -> str:
         """Return the name of a folder for what was asked."""
-        if self.size:
-            return f"scratch-{self.size}-s{self.seed}"
-        return f"{Path(self.encoder or '').name}-adapted-s{self.seed}"
+        kind = f"scratch-{self.size}" if self.size else f"{Path(self.encoder or '').name}-adapted"
+        without = "" if self.leave_out_fold is None else f"-without-f{self.leave_out_fold}"
+        tests = "-test" if self.test_sentences else ""
+        return f"{kind}{without}{tests}-s{self.seed}"
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of encoder, which settings go by."""
+        return self.size or find_kind(self.encoder or "")
 
 
 def parse_weights(text: str, option: str) -> Weights:
@@ -222,8 +230,7 @@ def resolve_settings(request: PretrainRequest) -> PretrainSettings:
     if request.size is not None:
         tree = dict(SIZES[request.size].settings)
     else:
-        assert request.encoder is not None
-        tree = dict(ADAPTING[find_kind(request.encoder)])
+        tree = dict(ADAPTING[request.kind])
     for key, value in request.overrides:
         group, dot, leaf = key.partition(".")
         if not dot:
@@ -250,18 +257,23 @@ def _explain(problem: Any) -> str:
 
 def describe_command(request: PretrainRequest, out: Path) -> str:
     """Write the command that makes an encoder again, one option a line."""
-    kind = f"--scratch --size {request.size}" if request.size else f"--encoder {request.encoder}"
-    parts = ["python run.py pretrain", kind]
-    parts += [f"--corpus {path}={weights}" for path, weights in request.corpora]
-    parts.append(f"--task-weight {request.task_weights}")
+    parts: list[list[Any]] = [
+        ["--scratch", "--size", request.size] if request.size else ["--encoder", request.encoder]
+    ]
+    parts += [["--corpus", f"{path}={weights}"] for path, weights in request.corpora]
+    parts.append(["--task-weight", request.task_weights])
     if request.test_sentences:
-        parts.append("--test-sentences")
+        parts.append(["--test-sentences"])
     if request.leave_out_fold is not None:
-        parts.append(f"--leave-out-fold {request.leave_out_fold}")
+        parts.append(["--leave-out-fold", request.leave_out_fold])
     if request.tokens is not None:
-        parts.append(f"--tokens {request.tokens}")
-    parts += [f"--set {key}={value}" for key, value in request.overrides]
-    parts += [f"--seed {request.seed}", f"--out {out}"]
+        parts.append(["--tokens", request.tokens])
+    parts += [["--set", f"{key}={value}"] for key, value in request.overrides]
+    parts += [["--seed", request.seed], ["--out", out]]
     if request.threads is not None:
-        parts.append(f"--threads {request.threads}")
-    return " \\\n  ".join(parts)
+        parts.append(["--threads", request.threads])
+    if request.licence is not None:
+        parts.append(["--licence", request.licence])
+    parts += [list(pair) for pair in zip(request.context[::2], request.context[1::2], strict=True)]
+    lines = [shlex.join(map(str, words)) for words in parts]
+    return " \\\n  ".join(["python run.py pretrain", *lines])

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from competition.console import write_count
 from competition.corpus import read_corpus
 from competition.errors import UsageError
 from competition.folds import read_prepared
 from competition.profile import Competition
 from models import corpora
 from models.corpora import Text, drop_repeated, read_lines, sample_lines
+from models.exposure import UNKNOWN, Exposure, read_exposure
 from models.pretrain_request import SIZES, PretrainRequest, PretrainSettings
 from models.scratch import make_bare_encoder
 from models.settings import ScratchSettings
@@ -34,14 +37,17 @@ def read_texts(
     """Read the competition's sentences and the corpus files, without what must not be seen.
 
     Test sentences are taken only if asked for. If not, and as with the sentences of a fold that is
-    left out, lines equal to them are taken out of every text.
+    left out, lines of their letters and digits are taken out of every text; those of the whole test
+    file, also where the competition is a sample.
 
     Raises:
-        UsageError: there is no such fold, or no text.
+        UsageError: there is no such fold, or no text, or none of the test sentences asked for.
         PretrainingError: a file cannot be read.
     """
-    sentences, forbidden = _split_sentences(competition, request)
     weights = request.task_weights
+    if request.test_sentences and not (weights.stable or weights.decay):
+        raise UsageError("--test-sentences: at --task-weight 0 none of them is read")
+    sentences, forbidden = _split_sentences(competition, request)
     texts = []
     if weights.stable or weights.decay:
         texts.append(Text(TASK_TEXT, tuple(sentences), weights.stable, weights.decay))
@@ -55,7 +61,7 @@ def read_texts(
         raise UsageError("no text: give --corpus FILE, or a --task-weight above 0")
     kept, met = drop_repeated(texts, forbidden=forbidden)
     if met:
-        say(f"{met} lines equal a sentence that must not be seen and were left out")
+        say(f"{write_count(met, 'line')} left out: the words of a sentence that must not be seen")
     return kept
 
 
@@ -77,8 +83,11 @@ def _split_sentences(
     train = corpus.train.text("sentence")
     lines = [_as_line(sentence) for sentence in train[~left_out]]
     forbidden = [_as_line(sentence) for sentence in train[left_out]]
-    test = [_as_line(sentence) for sentence in corpus.test.text("sentence")]
-    return (lines + test, forbidden) if request.test_sentences else (lines, forbidden + test)
+    if request.test_sentences:
+        return lines + [_as_line(text) for text in corpus.test.text("sentence")], forbidden
+    if competition.limit is not None:
+        corpus = read_corpus(replace(competition, limit=None))
+    return lines, forbidden + [_as_line(text) for text in corpus.test.text("sentence")]
 
 
 def _as_line(sentence: str) -> str:
@@ -99,6 +108,29 @@ def settle_source(
     if request.encoder == SCRATCH:
         raise UsageError("--encoder scratch: to begin with random weights, say --scratch --size")
     return settle_encoder(carry(request.encoder, settings), sentences=(), cache_dir=cache_dir)
+
+
+def settle_exposure(
+    competition: Competition, request: PretrainRequest, source: EncoderSource
+) -> Exposure:
+    """Return what the encoder will have read of the competition, with what it had read before.
+
+    Raises:
+        UsageError: a fold is to be left out that the encoder has read already.
+    """
+    fold = request.leave_out_fold
+    folds_hash = None if fold is None else read_prepared(competition).folds.hash
+    own = Exposure(request.test_sentences, fold, folds_hash)
+    if not source.has_weights:
+        return own
+    before = read_exposure(source.path)
+    whole = own.after(before)
+    if fold is not None and before != UNKNOWN and whole.left_out_fold is None:
+        raise UsageError(
+            f"--leave-out-fold {fold}: {source.name} has read these sentences; go on from an"
+            " encoder that has not, or begin with --scratch"
+        )
+    return whole
 
 
 def carry(encoder: str, settings: PretrainSettings) -> Variant:

@@ -10,7 +10,7 @@ Legend: B sequences of a step, T tokens of each, n masked tokens of a micro-batc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,54 +23,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from competition.errors import PretrainingError, TrainingError
-from models.corpora import Ints, Library, Mixture
+from models.corpora import Ints
 from models.masked_model import MaskedModel, build_optimizers, set_rates
-from models.masking import MaskRules, mask_batch
 from models.pace import Pace
-from models.pretrain_request import PretrainSettings, Schedule
-from models.states import read_facts, read_state, write_state
+from models.pretrain_request import PretrainSettings
+from models.pretrain_task import (
+    DROPOUT_STREAM,
+    MASK_STREAM,
+    PretrainTask,
+    build_batch,
+    cut_batch,
+    find_fitting,
+    is_kept,
+    stream_seed,
+)
+from models.states import read_state, write_state
 
 RESULT_VERSION = 1
 
-HELDOUT_SEED = 20_000_000  # masks of held-out text are the same in every run
-ORDER_STREAM, MASK_STREAM, DROPOUT_STREAM, DECAY_STREAM = range(4)
-
-
-@dataclass(frozen=True)
-class PretrainTask:
-    """What is trained on, and where it stands.
-
-    ``stable_weights`` and ``decay_weights`` hold one weight a text. ``stable_print`` identifies
-    all that determines the steps before the decay, ``whole_print`` the whole run.
-    """
-
-    library: Library
-    stable_weights: tuple[float, ...]
-    decay_weights: tuple[float, ...]
-    rules: MaskRules
-    special_ids: Ints
-    schedule: Schedule
-    seed: int
-    folder: Path
-    stable_print: str
-    whole_print: str
-
-    @property
-    def state_path(self) -> Path:
-        """Return the file of the state to go on from."""
-        return self.folder / "state.safetensors"
-
-    @property
-    def stable_path(self) -> Path:
-        """Return the file of the state at the beginning of the decay."""
-        return self.folder / "stable.safetensors"
-
-    def build_orders(self) -> tuple[Mixture, Mixture]:
-        """Return the orders of sequences before the decay and in it."""
-        texts = range(len(self.library.texts))
-        members = [self.library.numbers_of(text, heldout=False) for text in texts]
-        stable = Mixture(members, self.stable_weights, seed=[self.seed, ORDER_STREAM])
-        return stable, Mixture(members, self.decay_weights, seed=[self.seed, DECAY_STREAM])
+HELDOUT_SEED = 20_000_000  # masks of held-out text are the same throughout a run
+HELDOUT_MASK_RATE = 0.15  # whatever is trained with, so that runs can be compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +106,7 @@ def pretrain(
     first_step, pace = run.step, Pace(settings.run.state_every_s)
     run.model.train()
     while run.step < schedule.steps:
-        if run.step == schedule.decay_start > 0 and not _is_kept(task, run.step):
+        if run.step == schedule.decay_start > 0 and not is_kept(task, run.step):
             said = f"decay begins at step {run.step}: a longer run can go on from here"
             run.keep(task.stable_path, said)
         torch.manual_seed(stream_seed(task.seed, DROPOUT_STREAM, run.step))
@@ -145,10 +117,10 @@ def pretrain(
         if pace.is_report_due() or stopping or due or is_last:
             watch.report(run.progress((run.step - first_step) / pace.seconds))
             pace.note_report()
+        if run.step % settings.heldout_every_steps == 0:
+            run.look()
         if is_last and schedule.decay_start == schedule.steps:
             run.keep(task.stable_path, "a longer run can go on from here")
-        if run.step % settings.heldout_every_steps == 0 or is_last:
-            run.look()
         if is_last:
             break
         if due or stopping:
@@ -157,10 +129,13 @@ def pretrain(
                 run.keep(task.state_path, said, is_needed=stopping)
         if stopping:
             break
+    is_done = run.step >= schedule.steps
+    if is_done and not (run.history and run.history[-1]["step"] == run.step):
+        run.look()
     seconds = pace.seconds
     accelerator.free_memory()
     return PretrainReport(
-        finished=run.step >= schedule.steps,
+        finished=is_done,
         first_step=first_step,
         steps=run.step,
         seconds=seconds,
@@ -218,10 +193,12 @@ class _Run:
 
     def resume(self) -> None:
         """Load the furthest state that fits this run, if there is one."""
-        for path in (self.task.state_path, self.task.stable_path):
-            wanted = _fitting_print(self.task, path)
-            if wanted is None:
-                continue
+        fitting = [
+            (*found, path)
+            for path in (self.task.state_path, self.task.stable_path)
+            if (found := find_fitting(self.task, path)) is not None
+        ]
+        for _, wanted, path in sorted(fitting, reverse=True):
             facts = read_state(path, self.bare, self.bare_optimizers, wanted)
             if facts is None:
                 continue
@@ -236,8 +213,10 @@ class _Run:
         """Write a state and say so; where the disk does not take it, the run goes on without.
 
         Raises:
+            PretrainingError: the loss is not a number; no run may go on from there.
             TrainingError: it was needed, as the run is to stop.
         """
+        self._check_loss(float(self.since_look[0] + self.since_report[0]))
         try:
             self.write(path)
         except TrainingError as error:
@@ -290,12 +269,7 @@ class _Run:
         """
         loss, hits, count = self.since_report.tolist()
         self.since_report.zero_()
-        if not math.isfinite(loss):
-            raise PretrainingError(
-                f"the loss became {loss} by step {self.step}; lower lr (now "
-                f"{self.settings.lr:g}), or try --set run.precision=float32, which needs more "
-                "memory (on a small GPU, with --set run.micro_tokens=4096)"
-            )
+        self._check_loss(loss)
         schedule = self.task.schedule
         return PretrainProgress(
             step=self.step,
@@ -308,14 +282,23 @@ class _Run:
             eta_s=(schedule.steps - self.step) / steps_per_s,
         )
 
+    def _check_loss(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise PretrainingError(
+                f"the loss became {loss} by step {self.step}; lower lr (now "
+                f"{self.settings.lr:g}), or try --set run.precision=float32, which needs more "
+                "memory (on a small GPU, with --set run.micro_tokens=4096)"
+            )
+
     def look(self) -> None:
         """Predict held-out text under masks that are always the same; note it in the history.
 
         Raises:
-            PretrainingError: no token of it can be hidden.
+            PretrainingError: no token of it can be hidden, or the loss is not a number.
         """
         loss, hits, count = self.since_look.tolist()
         self.since_look.zero_()
+        self._check_loss(loss)
         self.model.eval()
         by_text = {
             packed.name: self._look_at(text)
@@ -348,7 +331,7 @@ class _Run:
         for begin in range(0, len(numbers), size):
             generator = np.random.default_rng([HELDOUT_SEED, begin])
             ids, shown, places = build_batch(
-                self.task, numbers[begin : begin + size], self.settings.final_mask_rate, generator
+                self.task, numbers[begin : begin + size], HELDOUT_MASK_RATE, generator
             )
             for rows, own in cut_batch(places, ids.shape, self.settings.run.micro_tokens):
                 with torch.inference_mode():
@@ -386,56 +369,3 @@ def describe_look(entry: Mapping[str, Any]) -> str:
         f"{entry['heldout_loss']:.4f}, accuracy {100 * entry['heldout_accuracy']:.2f}%; "
         f"trained-on loss {entry['loss']:.4f} since the last look"
     )
-
-
-def build_batch(
-    task: PretrainTask, numbers: Ints, rate: float, generator: np.random.Generator
-) -> tuple[Ints, Ints, Ints]:
-    """Read sequences and mask them; returns ids (B, T), ids as shown (B, T) and masked places."""
-    ids, starts = task.library.read(numbers)
-    hidden = np.isin(ids, task.special_ids)
-    shown, places = mask_batch(
-        ids, starts, hidden, rules=task.rules, rate=rate, generator=generator
-    )
-    return ids, shown, places
-
-
-def cut_batch(
-    places: Ints, shape: tuple[int, ...], micro_tokens: int
-) -> Iterator[tuple[slice, Ints]]:
-    """Cut a batch (B, T) into micro-batches of whole sequences; yields rows and their places.
-
-    >>> list(cut_batch(np.array([1, 3, 5]), (2, 3), micro_tokens=3))
-    [(slice(0, 1, None), array([1])), (slice(1, 2, None), array([0, 2]))]
-    """
-    rows, length = shape
-    step = max(1, micro_tokens // length)
-    for begin in range(0, rows, step):
-        end = min(rows, begin + step)
-        own = places[(places >= begin * length) & (places < end * length)] - begin * length
-        if len(own):
-            yield slice(begin, end), own
-
-
-def stream_seed(seed: int, stream: int, step: int) -> int:
-    """Return the seed of one step's draws from torch, independent of how the step was reached."""
-    state = np.random.SeedSequence([seed, stream, step]).generate_state(1, np.uint64)
-    return int(state[0] >> 1)
-
-
-def _fitting_print(task: PretrainTask, path: Path) -> str | None:
-    """Return the fingerprint under which a state may be used, if it may.
-
-    One from before the decay fits every run whose decay begins at its step or later.
-    """
-    facts = read_facts(path)
-    if facts is None:
-        return None
-    if facts["fingerprint"] == task.stable_print and facts["step"] <= task.schedule.decay_start:
-        return task.stable_print
-    return task.whole_print if facts["fingerprint"] == task.whole_print else None
-
-
-def _is_kept(task: PretrainTask, step: int) -> bool:
-    facts = read_facts(task.stable_path)
-    return facts is not None and facts["fingerprint"] == task.stable_print and facts["step"] == step

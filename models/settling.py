@@ -21,6 +21,7 @@ from models import batches, formats, particles
 from models.augmentation import Scheme, check_augment
 from models.batches import read_or_tokenize
 from models.encoder import load_tokenizer
+from models.exposure import explain_left_out, read_exposure
 from models.formats import FORMATS, check_format
 from models.pool import Pool, build_pool, write_texts
 from models.recipes import recipe_parts
@@ -113,6 +114,9 @@ def settle_variant(
     profile = prepared.competition.profile
     check_suits(variant, profile)
     source = settle_base_encoder(variant, prepared.competition, prepared.corpus)
+    notice = explain_left_out(source.name, read_exposure(source.path), prepared.folds.hash)
+    if notice is not None:
+        say(notice)
     if variant.pretrain == "tapt":
         from models.pretrain import make_adapted_encoder
 

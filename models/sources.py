@@ -51,7 +51,7 @@ def recommended_settings(encoder: str) -> dict[str, Any]:
 def find_kind(encoder: str) -> str:
     """Say which settings suit an encoder: ``scratch``, ``mini``, or ``pretrained`` as hubs' are.
 
-    The size of one that ``pretrain`` left stands in its folder.
+    That of one which ``pretrain`` left stands in its folder.
     """
     if encoder == SCRATCH:
         return SCRATCH
@@ -59,7 +59,7 @@ def find_kind(encoder: str) -> str:
     if not facts_path.is_file():
         return PRETRAINED
     facts = json.loads(facts_path.read_text(encoding="utf-8"))
-    began_with = facts.get("size") or facts.get("from")
+    began_with = facts.get("kind") or facts.get("size") or facts.get("from")
     if began_with in list_bundled():
         return find_kind(began_with)
     return began_with if began_with in RECOMMENDED else PRETRAINED

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,29 +21,23 @@ from competition.errors import (
     PretrainingError,
     StoppedError,
     TrainingError,
-    UsageError,
 )
 from competition.folds import read_prepared
 from competition.profile import Competition
-from competition.progress import ProgressBoard
 from models.corpora import Text
 from models.encoder import build_model, load_tokenizer
+from models.exposure import Exposure
 from models.masked_model import MaskedModel, build_masked_model
-from models.pretrain import PretrainHooks, PretrainJob, make_adapted_encoder, run_job, run_pretrain
+from models.pretrain import PretrainHooks, PretrainJob, make_adapted_encoder, run_job
 from models.pretrain_card import read_done
 from models.pretrain_request import (
     PretrainRequest,
     PretrainSettings,
-    Weights,
-    build_schedule,
-    parse_corpus,
-    parse_count,
-    parse_weights,
     resolve_settings,
 )
-from models.pretrain_source import TASK_TEXT, carry, make_new_source, read_texts
+from models.pretrain_source import carry, make_new_source
 from models.settings import RunSettings, ScratchSettings
-from models.sources import EncoderSource, settle_encoder
+from models.sources import EncoderSource, find_kind, settle_encoder
 from models.states import read_facts
 from tests.models.conftest import ARCHITECTURES, make_encoder
 
@@ -104,7 +100,10 @@ def make_job(tmp_path: Path, cache_dir: Path) -> Callable[..., PretrainJob]:
     def make(out: str = "out", steps: int = 20, **settings: Any) -> PretrainJob:
         request = PretrainRequest(size="mini", tokens=steps * STEP_TOKENS, seed=1, threads=1)
         own = TINY.model_copy(update=settings)
-        return PretrainJob(request, own, texts, source, tmp_path / out, cache_dir, "the command")
+        folder = tmp_path / out
+        return PretrainJob(
+            request, own, texts, source, Exposure(False), folder, cache_dir, "the command"
+        )
 
     return make
 
@@ -214,18 +213,66 @@ def test_a_run_can_be_made_shorter_before_its_decay(make_job: Callable[..., Pret
 def test_a_run_without_decay_can_grow(make_job: Callable[..., PretrainJob]) -> None:
     whole = make_job("whole", steps=20, decay_frac=0.0)
     run_job(whole, hooks())
-    run_job(make_job("grown", steps=10, decay_frac=0.0), hooks())
-    grown, said = make_job("grown", steps=20, decay_frac=0.0), []
-    run_job(grown, hooks(said=said))
-    assert "resumed at step 10" in said
-    assert left_by(grown) == left_by(whole)
+    for length in (10, 12):  # it is looked at held-out text every six steps
+        name = f"grown-{length}"
+        run_job(make_job(name, steps=length, decay_frac=0.0), hooks())
+        grown, said = make_job(name, steps=20, decay_frac=0.0), []
+        run_job(grown, hooks(said=said))
+        assert f"resumed at step {length}" in said
+        assert left_by(grown) == left_by(whole)
 
 
-def test_another_run_does_not_take_up_a_state(make_job: Callable[..., PretrainJob]) -> None:
+def test_a_folder_of_another_run_is_not_written_over(make_job: Callable[..., PretrainJob]) -> None:
     run_job(make_job(steps=20), hooks(after(5)))
+    with pytest.raises(PretrainingError, match="stopped run of other text or settings"):
+        run_job(make_job(steps=20, lr=1e-3), hooks())
+    done = make_job(steps=20)
+    run_job(done, hooks())
+    before = left_by(done)
+    with pytest.raises(PretrainingError, match="holds another encoder"):
+        run_job(make_job(steps=20, lr=1e-3), hooks())
+    with pytest.raises(PretrainingError, match="holds another encoder"):  # nor over its own source
+        run_job(replace(done, source=settled(done.out)), hooks())
+    assert left_by(done) == before
+
+
+def test_an_export_that_broke_off_is_done_again_by_the_same_command(
+    make_job: Callable[..., PretrainJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise TrainingError("disk full")
+
+    whole, broken = make_job("whole"), make_job("broken")
+    run_job(whole, hooks())
+    for part in ("write_weights", "build_card"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"models.pretrain_card.{part}", fail)
+            with pytest.raises(TrainingError, match="disk full"):
+                run_job(broken, hooks())
+    run_job(broken, hooks())
+    assert left_by(broken) == left_by(whole)
+
+
+def test_the_undecayed_weights_of_a_finished_run_can_be_had(
+    make_job: Callable[..., PretrainJob],
+) -> None:
+    run_job(make_job(steps=20), hooks())  # its decay began at step 12
     said: list[str] = []
-    run_job(make_job(steps=20, lr=1e-3), hooks(said=said))
-    assert not any(line.startswith("resumed") for line in said)
+    facts, finished = run_job(make_job(steps=12, decay_frac=0.0), hooks(said=said))
+    assert finished
+    assert "resumed at step 12" in said
+    assert facts["history"][-1]["step"] == 12
+
+
+def test_the_furthest_state_is_taken_up(make_job: Callable[..., PretrainJob]) -> None:
+    job = make_job()
+    run_job(job, hooks(after(5)))
+    early = (job.out / "training" / "state.safetensors").read_bytes()
+    run_job(job, hooks(after(9)))  # past step 12, where the stable state is kept
+    (job.out / "training" / "state.safetensors").write_bytes(early)
+    said: list[str] = []
+    run_job(job, hooks(said=said))
+    assert "resumed at step 12" in said
 
 
 def test_a_finished_run_is_kept_and_made_again_the_same(
@@ -242,9 +289,10 @@ def test_a_finished_run_is_kept_and_made_again_the_same(
     assert read_done(first.out, facts["fingerprint"]) == json.loads(
         (first.out / "pretraining.json").read_text()
     )
-    other = replace(first, request=replace(first.request, seed=2))
-    again, _ = run_job(other, hooks())
-    assert again["fingerprint"] != facts["fingerprint"]
+    for key, value in (("seed", 2), ("leave_out_fold", 1)):
+        other = replace(first, request=replace(first.request, **{key: value}))
+        again, _ = run_job(replace(other, out=first.out.with_name(key)), hooks())
+        assert again["fingerprint"] != facts["fingerprint"]
 
 
 def test_text_is_learnt(make_job: Callable[..., PretrainJob]) -> None:
@@ -297,6 +345,7 @@ def test_an_adapted_encoder_of_every_architecture_loads(
         TINY,
         (Text("pattern", pattern_lines(100), 1.0, 1.0),),
         source,
+        Exposure(False),
         tmp_path / "adapted",
         cache_dir,
         "the command",
@@ -358,8 +407,10 @@ def test_an_encoder_that_does_not_suit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run(make_job: Callable[..., PretrainJob]) -> None:
+    job = make_job(lr=1e30, warmup_steps=0, clip_norm=1e30)
     with pytest.raises(PretrainingError, match="lower lr"):
-        run_job(make_job(lr=1e30, warmup_steps=0, clip_norm=1e30), hooks())
+        run_job(job, hooks())
+    assert not list((job.out / "training").glob("*.safetensors"))  # nothing to go on from
 
 
 def test_a_folder_in_use_or_of_another_encoder_is_refused(
@@ -375,43 +426,6 @@ def test_a_folder_in_use_or_of_another_encoder_is_refused(
     (job.out / "model.safetensors").write_bytes(b"somebody's")
     with pytest.raises(PretrainingError, match="another encoder"):
         run_job(job, hooks())
-
-
-def sentences_in(texts: tuple[Text, ...], split: list[str]) -> set[str]:
-    seen = {line for text in texts for line in text.lines}
-    return {sentence for sentence in split if " ".join(sentence.split()) in seen}
-
-
-def test_test_sentences_are_read_only_when_asked_for(
-    tiny_competition: Competition, tmp_path: Path
-) -> None:
-    prepared = read_prepared(tiny_competition)
-    train = prepared.corpus.train.text("sentence").tolist()
-    test = prepared.corpus.test.text("sentence").tolist()
-    (tmp_path / "corpus.txt").write_text("\n".join([*test, "다른 글"]), encoding="utf-8")
-    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
-    said: list[str] = []
-    texts = read_texts(tiny_competition, request, said.append)
-    assert sentences_in(texts, train) == set(train)
-    assert sentences_in(texts, test) == set()
-    assert texts[1].lines == ("다른 글",)
-    assert "must not be seen" in said[0]
-    asked = read_texts(tiny_competition, replace(request, test_sentences=True), said.append)
-    assert sentences_in(asked, test) == set(test)
-
-
-def test_a_fold_can_be_left_out(tiny_competition: Competition) -> None:
-    prepared = read_prepared(tiny_competition)
-    sentences = prepared.corpus.train.text("sentence")
-    left_out = set(sentences[prepared.folds.fold_of == 1])
-    request = PretrainRequest(size="mini", leave_out_fold=1)
-    (text,) = read_texts(tiny_competition, request, lambda line: None)
-    assert text.name == TASK_TEXT
-    assert set(text.lines) == set(sentences) - left_out
-    with pytest.raises(UsageError, match="0 to 2"):
-        read_texts(tiny_competition, replace(request, leave_out_fold=3), lambda line: None)
-    with pytest.raises(UsageError, match="no text"):
-        read_texts(tiny_competition, replace(request, task_weights=Weights(0, 0)), print)
 
 
 def test_an_encoder_reads_the_task_once(
@@ -431,7 +445,10 @@ def test_an_encoder_reads_the_task_once(
     facts = json.loads((adapted.path / "pretraining.json").read_text())
     (text,) = facts["texts"]
     assert facts["tokens"] == pytest.approx(10 * text["tokens"], abs=STEP_TOKENS)
-    assert not facts["test_sentences"]
+    assert facts["exposure"] == {
+        "test_sentences": None, "left_out_fold": None, "folds_hash": None,
+    }  # fmt: skip
+    assert not list((adapted.path / "training").glob("*.safetensors"))
     assert (
         make_adapted_encoder(source, tiny_competition, run=RUN, say=said.append, threads=1)
         == adapted
@@ -453,54 +470,6 @@ def test_a_scratch_encoder_reads_the_task_too(
     )
     assert adapted.has_weights
     build_model(carry("x", TINY), adapted, labels=3, vocabulary=20, device_type="cpu")
-
-
-def test_settings_are_resolved_and_checked() -> None:
-    mini = PretrainRequest(size="mini", overrides=(("lr", 1e-3), ("run.precision", "bf16")))
-    settings = resolve_settings(mini)
-    assert (settings.lr, settings.run.precision, settings.mask_rate) == (1e-3, "bf16", 0.25)
-    rates = {"x": 5e-5, "ko-mini": 5e-4, "scratch": 1e-3}
-    for encoder, rate in rates.items():
-        assert resolve_settings(PretrainRequest(encoder=encoder)).lr == rate
-    for wrong, match in (
-        (PretrainRequest(), "--encoder"),
-        (PretrainRequest(size="mini", encoder="x"), "--encoder"),
-        (PretrainRequest(size="huge"), "mini, small, base"),
-        (PretrainRequest(size="mini", overrides=(("rate", 1),)), "choose one of .*mask_rate"),
-        (PretrainRequest(size="mini", overrides=(("run.lr", 1),)), "choose one of .*precision"),
-        (PretrainRequest(size="mini", overrides=(("lr", "fast"),)), "--set lr"),
-        (PretrainRequest(size="mini", overrides=(("lr", 1.0), ("lr.x", 1))), "one value"),
-        (PretrainRequest(size="mini", overrides=(("muon_lr", 1e-3),)), "--set muon_lr does noth"),
-        (
-            PretrainRequest(size="mini", overrides=(("decay_frac", 0), ("decay_shape", "sqrt"))),
-            "--set decay_shape does nothing without decay_frac",
-        ),
-    ):
-        with pytest.raises(UsageError, match=match):
-            resolve_settings(wrong)
-
-
-def test_the_schedule_warms_up_holds_and_decays_to_nothing() -> None:
-    settings = PretrainSettings(warmup_steps=10, decay_frac=0.2)
-    schedule = build_schedule(settings, 100 * 16 * 128)
-    rates = [schedule.rate(step) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
-    assert rates[10:81] == [1.0] * 71
-    assert rates[80:] == pytest.approx([1 - step / 20 for step in range(20)])
-    root = build_schedule(settings.model_copy(update={"decay_shape": "sqrt"}), 100 * 16 * 128)
-    assert root.rate(85) == pytest.approx(0.5)
-    longer = build_schedule(settings, 300 * 16 * 128)
-    assert [longer.rate(step) for step in range(80)] == rates[:80]
-
-
-def test_what_is_typed_is_read_or_refused() -> None:
-    assert parse_corpus("a.txt=0.5:2")[1] == Weights(0.5, 2.0)
-    for wrong in ("2:", "-1", "a", "1:2:3", ""):
-        with pytest.raises(UsageError):
-            parse_weights(wrong, "--task-weight")
-    for wrong in ("0", "-3", "3T", "many", "0.1"):
-        with pytest.raises(UsageError, match="30M"):
-            parse_count(wrong)
 
 
 def test_the_command_leaves_an_encoder_and_says_when_it_is_not_done(
@@ -530,14 +499,57 @@ def test_the_command_leaves_an_encoder_and_says_when_it_is_not_done(
     assert wrong.exit_code == 2
 
 
-def test_two_texts_of_one_name_and_a_scratch_encoder_are_refused(
-    tiny_competition: Competition, tmp_path: Path
+def test_a_folders_kind_of_encoder_decides_how_it_is_adapted(
+    tiny_competition: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "same.txt").write_text("글", encoding="utf-8")
-    corpora = tuple((tmp_path / folder / "same.txt", Weights(1, 1)) for folder in ("a", "b"))
-    with pytest.raises(UsageError, match="one name"):
-        read_texts(tiny_competition, PretrainRequest(size="mini", corpora=corpora), print)
-    with ProgressBoard(live=False) as board, pytest.raises(UsageError, match="--scratch"):
-        run_pretrain(tiny_competition, PretrainRequest(encoder="scratch"), board)
+    folder = tmp_path / "my-mini"
+    variant = carry("scratch", TINY).model_copy(update={"scratch": TINY_SHAPE})
+    sentences = read_prepared(tiny_competition).corpus.train.text("sentence")
+    bare = settle_encoder(variant, sentences=sentences, cache_dir=tmp_path)
+    shutil.copytree(make_adapted_encoder(
+        bare, tiny_competition, run=TINY.run, say=lambda line: None, threads=1
+    ).path, folder)  # fmt: skip
+    assert find_kind(str(folder)) == "scratch"
+    facts = json.loads((folder / "pretraining.json").read_text())
+    (folder / "pretraining.json").write_text(json.dumps({**facts, "kind": "mini"}))
+    settings: list[PretrainSettings] = []
+
+    def resolve(request: PretrainRequest) -> PretrainSettings:
+        settings.append(resolve_settings(request))
+        return TINY
+
+    monkeypatch.setattr("models.pretrain.resolve_settings", resolve)
+    adapted = make_adapted_encoder(
+        settled(folder), tiny_competition, run=TINY.run, say=lambda line: None, threads=1
+    )
+    assert settings[0].lr == 5e-4  # as for any of that size, where a hub's have 5e-5
+    assert find_kind(str(adapted.path)) == "mini"
+
+
+def test_a_warm_up_that_takes_most_of_a_run_is_said(make_job: Callable[..., PretrainJob]) -> None:
+    said: list[str] = []
+    run_job(make_job(warmup_steps=15), hooks(said=said))
+    assert any("the rate rises for 15 steps (warmup_steps), most of the 20" in s for s in said)
+
+
+def test_one_who_waits_for_an_encoder_can_be_stopped(make_job: Callable[..., PretrainJob]) -> None:
+    job = make_job()
+    (job.out / "training").mkdir(parents=True)
+    path = job.out / "training" / "run.lock"
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with FileLock(path):
+            held.set()
+            done.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert held.wait(60)
+    said: list[str] = []
+    with pytest.raises(StoppedError, match="stopped while another process"):
+        run_job(job, hooks(after(2), said), wait=True)
+    assert "waiting for it" in said[-1]
+    done.set()
+    other.join()
+    assert run_job(job, hooks(), wait=True)[1]

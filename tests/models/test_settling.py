@@ -106,7 +106,7 @@ def check_text(folder: Path, prepared: Prepared) -> None:
     (text,) = facts["texts"]
     assert (text["name"], text["lines"]) == (TASK_TEXT, len(lines))
     assert text["sha256"] == hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    assert not facts["test_sentences"]
+    assert not facts["exposure"]["test_sentences"]
 
 
 def check_it_has_learned(before: Path, after: Path, prepared: Prepared) -> None:
