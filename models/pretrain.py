@@ -52,7 +52,7 @@ from models.sources import EncoderSource
 from models.stopping import stop_requests
 from models.variant import SCRATCH, fingerprint
 
-VERSIONED_ROOMS = (corpora, masking, pretraining)
+VERSIONED_ROOMS = (corpora, masking, pretraining)  # the last also for network and optimisers
 DEFAULT_PASSES = 10
 """How often all text is seen when no number of tokens is asked for."""
 INITIAL_STEP = 2**40  # stands for "before the first step" where random weights are drawn

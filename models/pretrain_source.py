@@ -18,7 +18,7 @@ from competition.corpus import read_corpus
 from competition.errors import UsageError
 from competition.folds import read_prepared
 from competition.profile import Competition
-from models import corpora
+from models import corpora, scratch
 from models.corpora import Text, drop_repeated, read_lines, sample_lines
 from models.exposure import UNKNOWN, Exposure, read_exposure
 from models.pretrain_request import SIZES, PretrainRequest, PretrainSettings
@@ -153,11 +153,12 @@ def make_new_source(
         "settings": shape.model_dump(),
         "texts": [[text.hash, text.weight] for text in texts],
         "reserved": list(reserved),
-        "v": corpora.RESULT_VERSION,
+        "v": [corpora.RESULT_VERSION, scratch.RESULT_VERSION],
     }
     folder = cache_dir / f"pretrain-{fingerprint(made_from)[:16]}"
     lines = sample_lines(texts, TOKENIZER_CHARS)
+    version = {"v": scratch.RESULT_VERSION}
     identity = make_bare_encoder(
-        folder, shape, lines, reserved, identified_by={}, names_length=True
+        folder, shape, lines, reserved, identified_by=version, names_length=True
     )
     return EncoderSource(SCRATCH, folder, identity, has_weights=False)
