@@ -156,6 +156,7 @@ def fold(
         workers=workers,
         threads=threads,
         stop_after_s=_duration(stop_after),
+        command=shlex.join(sys.argv[1:]),
     )
     with ProgressBoard() as board:
         summary = run_fold(resolved, request, board)

@@ -91,7 +91,7 @@ def find_copy_alarms(members: Sequence[Member], rows: PooledRows) -> list[Alarm]
             continue
         seen |= set(same)
         names = tuple(members[place].name for place in (first, *same))
-        text = f"{' and '.join(names)} say the same: they are one voice counted {len(names)} times"
+        text = f"{' and '.join(names)} say the same: one voice, so leave out all but one"
         alarms.append(Alarm("copies", names, float(len(names)), text))
     return alarms
 

@@ -9,7 +9,7 @@ Legend: N train rows, K folds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -94,7 +94,7 @@ def _find_fold_problem(competition: Competition, corpus: Corpus, groups: Int32s)
 
 
 def build_audit_tables(audit: Audit) -> list[Table]:
-    """Build the tables to print: what is wrong first, then what to know."""
+    """Build the tables to print: what is wrong first, then what to know, and what comes next."""
     tables = [_build_files(audit)]
     if audit.offences:
         tables.append(_build_offences(audit.offences))
@@ -116,7 +116,10 @@ def build_audit_tables(audit: Audit) -> list[Table]:
     if audit.groups is not None:
         tables.append(_build_groups(audit, corpus, audit.groups))
     shift = measure_shift(corpus, profile)
-    return [*tables, shift] if shift.rows else tables
+    tables += [shift] if shift.rows else []
+    if audit.ok:
+        tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, "Next: python run.py fold"))
+    return tables
 
 
 def _build_files(audit: Audit) -> Table:

@@ -19,7 +19,7 @@ from competition.blend_spec import describe_left_out
 from competition.console import Column, Table
 from competition.intervals import Paired
 from competition.search import BEST_SINGLE, BLEND, CONVEX, SYSTEMS, UNIFORM
-from competition.trust_tables import build_trust_tables
+from competition.trust_tables import advise_single, build_trust_tables
 
 FRONT_SHOWN = 8
 UNSEEN = "On rows it was not tuned on"
@@ -44,6 +44,8 @@ def _tell_next(report: BlendReport) -> Table:
     commands = [f"python run.py check {path}"]
     if report.material.prepared.competition.limit is None:
         commands.append(f"python run.py submit {path}")
+    if len(report.material.names) > 1 and report.worth.compared[BEST_SINGLE].f1.high < 0:
+        commands = [advise_single(report)]  # worse than the best single variant, as said above
     notes = [f"Written: {report.path}", f"Next: {'; '.join(commands)}"]
     return Table("written", f"Submission {report.path.stem}", (), [], notes)
 
@@ -52,8 +54,8 @@ def judge_blend(report: BlendReport) -> list[str]:
     """Say in words whether the nested blend beats the best single variant and the uniform mean."""
     names, worth = report.material.names, report.worth
     if len(names) == 1:
-        tuned = "threshold" if report.material.rows.negative_id is not None else "temperature"
-        return [f"Only {names[0]} is there to blend: just its {tuned} was tuned."]
+        tuned = "its threshold and " if report.material.rows.negative_id is not None else ""
+        return [f"Only {names[0]} is there to blend: {tuned}how sure it is was tuned, no more."]
     lines = []
     for key, name in ((BEST_SINGLE, "best single variant"), (UNIFORM, "uniform mean")):
         paired = worth.compared[key].f1
@@ -125,7 +127,11 @@ def _members_table(report: BlendReport) -> Table:
             " not fitted to; so the fitted score may be below another's."
         )
     for member in report.material.members:
-        if member.tuned_on:
+        if member.is_tuned_elsewhere:
+            notes.append(
+                f"{member.name} was tuned on rows of other folds; no fold here is free of it."
+            )
+        elif member.tuned_on:
             folds = ", ".join(map(str, member.tuned_on))
             notes.append(
                 f"{member.name} was tuned on folds {folds}: every score with it, nested ones too,"

@@ -70,12 +70,14 @@ def build_variants_table(competition: Competition) -> Table:
 
 def build_blends_table(competition: Competition) -> Table:
     """Show the blends, each with its fitted and its nested score."""
+    share = competition.profile.metrics.shifted_negative_share
     columns = [
         Column("name", "blend"),
         Column("members", "members", "count"),
         Column("fitted_f1", "fitted F1", "score"),
         Column("nested_f1", "nested F1", "score"),
         Column("nested_f1_interval", "95%", "interval"),
+        *([] if share is None else [Column("shifted_f1", f"F1 at {share:.0%}", "score")]),
         Column("nested_single_f1", "best single", "score"),
         Column("fitted_auprc", "fitted AUPRC", "score"),
         Column("nested_auprc", "nested AUPRC", "score"),
@@ -176,6 +178,7 @@ def _describe_blend(path: Path) -> dict[str, Any]:
         "fitted_f1": _dig(spec, "fitted", BLEND, "f1", "value"),
         "nested_f1": _dig(spec, "nested", BLEND, "f1", "value"),
         "nested_f1_interval": None if low is None or high is None else (low, high),
+        "shifted_f1": _dig(spec, "nested", BLEND, "shifted", "share", "f1"),
         "nested_single_f1": _dig(spec, "nested", BEST_SINGLE, "f1", "value"),
         "fitted_auprc": _dig(spec, "fitted", BLEND, "auprc", "value"),
         "nested_auprc": _dig(spec, "nested", BLEND, "auprc", "value"),

@@ -20,6 +20,7 @@ from competition.errors import UsageError
 from competition.folds import Prepared
 from competition.intervals import (
     AUPRC_REPLICATES,
+    BOOTSTRAP_SEED,
     F1_REPLICATES,
     LEVEL,
     Paired,
@@ -43,7 +44,6 @@ from competition.metrics import (
     weights_for_negative_share,
 )
 from competition.routes import build_borders, read_or_make_length_routes, route_lengths
-from competition.standings import BOOTSTRAP_SEED
 
 ENOUGH_GROUPS = 30  # groups with a gold row from which a slice gets an interval
 

@@ -114,7 +114,8 @@ def _say_rule(found: Comparison) -> str:
 def _say_of_contender(letter: str, each: Contender, found: Comparison) -> list[str]:
     notes = []
     if each.nested_pred is not None:
-        notes.append(f"{letter} is a blend: weights and thresholds nested, chosen on other folds.")
+        chosen = "weights and thresholds" if found.by_threshold else "weights"
+        notes.append(f"{letter} is a blend: {chosen} nested, chosen on the other folds.")
         flat = sorted(set(each.temperatures))
         if len(flat) > 1:
             listed = " and ".join(f"{one:g}" for one in flat)
@@ -123,7 +124,9 @@ def _say_of_contender(letter: str, each: Contender, found: Comparison) -> list[s
                 " which the blend itself, with one, does not pay."
             )
     tuned = sorted(set(each.tuned_on) & set(found.folds))
-    if tuned:
+    if each.is_tuned_elsewhere:
+        notes.append(f"{letter} was tuned on rows of other folds; no fold here is free of it.")
+    elif tuned:
         rest = sorted(set(found.folds) - set(tuned))
         mend = f"; for a fair comparison add --folds {','.join(map(str, rest))}" if rest else ""
         listed = ", ".join(map(str, tuned))

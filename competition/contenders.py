@@ -29,6 +29,7 @@ from competition.predictions import (
     advise_redo,
     average_in_log_space,
     find_specialists,
+    is_tuned_elsewhere,
     read_members,
 )
 from competition.results import Header, Probs, ResultKey
@@ -52,6 +53,7 @@ class Contender:
         nested_pred: (N,) label ids under a blend's own nested thresholds; None for variants.
         seeds: averaged over; empty for a blend, whose members have their own, and for a table.
         tuned_on: folds that chose its settings, so that its scores there are flattered.
+        is_tuned_elsewhere: those were other folds than these, so that none here is free of them.
         temperatures: of a blend, that of each fold's fit; empty for variants.
     """
 
@@ -61,6 +63,7 @@ class Contender:
     seeds: tuple[int, ...] = ()
     tuned_on: tuple[int, ...] = ()
     temperatures: tuple[float, ...] = ()
+    is_tuned_elsewhere: bool = False
 
 
 def read_contenders(
@@ -189,6 +192,7 @@ def _read_variants(
     """Join the common jobs of a contender's variants into one (N, C) array."""
     probs = np.full((len(prepared.corpus.train), len(store.labels)), np.nan, dtype=np.float32)
     tuned_on: set[int] = set()
+    elsewhere = False
     for variant in side.variants:
         own = np.full_like(probs, np.nan)
         headers: list[Header] = []
@@ -206,8 +210,15 @@ def _read_variants(
             )
         probs = np.where(np.isnan(probs), own, probs)
         tuned_on |= set((headers[0].variant.get("tune") or {}).get("folds", ()))
+        elsewhere |= is_tuned_elsewhere(headers[0].variant, prepared.folds.hash)
     seeds = () if side.is_table else tuple(sorted({seed for seed, _ in jobs}))
-    return Contender(name, probs, seeds=seeds, tuned_on=tuple(sorted(tuned_on)))
+    return Contender(
+        name,
+        probs,
+        seeds=seeds,
+        tuned_on=tuple(sorted(tuned_on)),
+        is_tuned_elsewhere=elsewhere,
+    )
 
 
 def _read_fold(

@@ -9,6 +9,7 @@ Legend: N train rows, K folds, G groups, C labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pandas as pd
 from competition.corpus import Corpus, read_corpus
 from competition.dealing import Int8s, build_folds, check_largest_group, count_leaking
 from competition.errors import FoldsError, Offence
-from competition.frozen import FrozenTable, build_text, hash_text, read_records, refuse
+from competition.frozen import FrozenTable, Record, build_text, hash_text, read_records, refuse
 from competition.groups import Int32s, build_groups, sample_rows
 from competition.profile import Competition
 from competition.records import show
@@ -128,7 +129,10 @@ def _read_frozen(
     corpus: Corpus,
     groups: Int32s,
 ) -> Folds:
-    fold_of = read_fold_file(table.csv_path, corpus.train.ids)
+    records = read_records(table.csv_path, HEADER)
+    if origin is not None:
+        _check_same_rows(table, origin, records, competition, corpus)
+    fold_of = _place_folds(table.csv_path, records, corpus.train.ids)
     text = _build_text(corpus, fold_of)
     if origin is None:
         origin = {"source": "own file", "hash": hash_text(text), "count": int(fold_of.max()) + 1}
@@ -141,6 +145,39 @@ def _read_frozen(
     elif origin.get("source") == "made":
         _check_rules(table, origin, _rules_of(competition))
     return _finish(table.csv_path, fold_of, origin, groups)
+
+
+def _check_same_rows(
+    table: FrozenTable,
+    origin: dict[str, Any],
+    records: Sequence[Record],
+    competition: Competition,
+    corpus: Corpus,
+) -> None:
+    """Refuse frozen folds of other train rows.
+
+    Said once: no line of the file is wrong, and whoever changed one would lose the folds.
+
+    Raises:
+        FoldsError: saying how many rows differ, and what to do.
+    """
+    ids, folds = zip(*(fields for _, fields in records), strict=True)
+    named, here = set(ids), set(corpus.train.ids.tolist())
+    unknown, without = len(named - here), len(here - named)
+    if not unknown and not without:
+        return
+    error = (
+        f"{table.csv_path} was made for other train rows than {competition.train_path} has now"
+        f" (ids that no train row has: {unknown:,}; train rows without a fold: {without:,}). Put"
+        " the train file back, or give the changed data a profile with a `name` of its own"
+        " (docs/profiles.md)."
+    )
+    if hash_text(build_text(HEADER, ids, folds)) != origin["hash"]:
+        # its lines were changed, or only their order
+        is_made = origin.get("source") == "made"
+        again = "; without one, delete it alone: it is made again the same" if is_made else ""
+        error += f" If {table.csv_path.name} itself was changed, restore it from a copy{again}."
+    raise FoldsError(error)
 
 
 def _check_same_as_own(
@@ -229,9 +266,14 @@ def read_fold_file(path: Path, ids: Objects, *, may_have_more: bool = False) -> 
     Raises:
         FoldsError: with every line that is wrong.
     """
+    return _place_folds(path, read_records(path, HEADER), ids, may_have_more=may_have_more)
+
+
+def _place_folds(
+    path: Path, records: Sequence[Record], ids: Objects, *, may_have_more: bool = False
+) -> Int8s:
     fold_of = np.full(len(ids), -1, dtype=np.int8)
     lines = np.zeros(len(ids), dtype=np.int64)
-    records = read_records(path, HEADER)
     places = pd.Index(ids).get_indexer(pd.Index([fields[0] for _, fields in records], dtype=object))
     offences: list[Offence] = []
 

@@ -30,6 +30,7 @@ from competition.results import SUM_TOLERANCE, Ids, Probs
 ID, SPLIT, FOLD = "id", "split", "fold"
 OOF, TEST = "oof", "test"
 NO_FOLD = -1
+_INDEX_NAMES = ("", "__index_level_0__")  # what pandas calls an index without a name: CSV, Parquet
 _WHOLE_NUMBER = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 MOST_ROUNDED = 0.01 + 1e-9  # off 1, in a sum: more than that is not rounding
 
@@ -203,12 +204,23 @@ def _check_columns(path: Path, names: Sequence[str], labels: Sequence[str], repo
     if not names:
         report(Offence(path.name, None, None, None, "no such file or no header", "check the path"))
         return False
-    wanted = {ID, SPLIT, *labels}
-    remedy = "name one column after each label of the profile; their order does not matter"
-    wrong = [(name, "no such column") for name in (ID, SPLIT, *labels) if name not in names]
-    wrong += [(name, "the column stands twice") for name, n in Counter(names).items() if n > 1]
-    wrong += [(name, "it is no label of the profile") for name in set(names) - wanted - {FOLD}]
-    for name, found in sorted(wrong):
+    add = {
+        ID: "add it: each row's id, as the train or test file has it",
+        SPLIT: f"add it: {OOF} for out-of-fold rows, {TEST} for test rows",
+    }
+    by_label = "name one column after each label of the profile; their order does not matter"
+    absent = [name for name in (ID, SPLIT, *labels) if name not in names]
+    wrong = [(name, "no such column", add.get(name, by_label)) for name in absent]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    wrong += [(name, "the column stands twice", "take one of them out") for name in twice]
+    for name in set(names) - {ID, SPLIT, FOLD, *labels}:
+        remedy = "take the column out"
+        if name in _INDEX_NAMES:
+            remedy += ": it is a data frame's index; write the table with index=False"
+        elif absent:
+            remedy += ", or rename it if it holds one that is missing"
+        wrong.append((name, "it is no label of the profile", remedy))
+    for name, found, remedy in sorted(wrong):
         report(Offence(path.name, 1, name, None, found, remedy))
     return not wrong
 
@@ -283,6 +295,7 @@ def _check_folds(
         return
     here = np.flatnonzero(oof_row >= 0)
     ours = prepared.folds.fold_of[oof_row[here]].astype(np.int64)
+    _check_first_fold(table, here, ours)
     for row, fold, said in zip(here, ours, table.fold[here], strict=True):
         if row in table.unread or said == fold:
             continue
@@ -290,6 +303,25 @@ def _check_folds(
         if said == NO_FOLD:
             found, remedy = "no fold", f"write {fold}, if that fold's model predicted it"
         table.offend(row, FOLD, found, f"{remedy}: rows of another fold would leak")
+
+
+def _check_first_fold(table: _Table, here: NDArray[np.intp], ours: NDArray[np.int64]) -> None:
+    """Report folds numbered from 1, once, and number them from 0 for the checks that follow.
+
+    Args:
+        table: whose ``fold`` is changed then.
+        here: its out-of-fold rows.
+        ours: the fold of each of them.
+    """
+    is_read = np.array([row not in table.unread for row in here], dtype=bool)
+    if not is_read.any() or (table.fold[here] != ours + 1)[is_read].any():
+        return
+    whose, moved = "every fold", table.fold != NO_FOLD
+    if (table.fold[table.split == TEST] == 0).any():
+        whose, moved = f"the fold of every {OOF} row", moved & (table.split == OOF)
+    table.fold[moved] -= 1
+    found, remedy = "folds are numbered from 1, here from 0", f"subtract 1 from {whose}"
+    table.report(Offence(table.file, 1, FOLD, None, found, remedy))
 
 
 def _check_coverage(

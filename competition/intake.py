@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,12 @@ from competition.errors import Offence, PredictionsError, UsageError
 from competition.files import check_name, sha256_of
 from competition.folds import Prepared, read_prepared
 from competition.foreign import ForeignRows, describe_rows, read_foreign_rows
-from competition.predictions import find_answered_rows, find_missing_folds, place_rows
+from competition.predictions import (
+    find_answered_rows,
+    find_missing_folds,
+    place_rows,
+    read_members,
+)
 from competition.profile import Competition
 from competition.results import (
     FILE_PATTERN,
@@ -66,12 +71,16 @@ class Imported:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import found; with offences nothing was written."""
+    """What an import found; with offences nothing was written.
+
+    ``can_blend``: what was imported makes a member, or more, together with what stood there.
+    """
 
     path: Path
     imported: tuple[Imported, ...]
     offences: tuple[Offence, ...]
     notes: tuple[str, ...]
+    can_blend: bool = False
 
 
 def run_import(competition: Competition, path: Path, options: ImportOptions) -> ImportReport:
@@ -125,7 +134,7 @@ def _import_table(
     for key in stale - {result.key for result in results}:
         store.remove(key)  # of a fold that there is no more
     notes = tuple(_tell_of_table(rows, name, len(stale)))
-    return ImportReport(path, tuple(imported), (), notes)
+    return ImportReport(path, tuple(imported), (), notes, can_blend=True)
 
 
 def _tell_of_table(rows: ForeignRows, name: str, n_stale: int) -> list[str]:
@@ -207,7 +216,11 @@ def _import_results(
         if is_new:
             _write(store, file, result, options)
         imported.append(Imported(result.key, is_new))
-    return ImportReport(path, tuple(imported), (), tuple(_tell_missing(imported, store, prepared)))
+    variants = tuple(dict.fromkeys(each.key.variant for each in imported))
+    notes = tuple(_tell_missing(variants, store, prepared))
+    specialists = {result.key.variant for _, result in renamed if result.route is not None}
+    can_blend = _makes_member(variants, specialists, store, prepared)
+    return ImportReport(path, tuple(imported), (), notes, can_blend=can_blend)
 
 
 def _find_results(path: Path) -> list[Path]:
@@ -320,9 +333,21 @@ def _write(store: Store, file: Path, result: Result, options: ImportOptions) -> 
         store.write(result, run)
 
 
-def _tell_missing(imported: Sequence[Imported], store: Store, prepared: Prepared) -> list[str]:
+def _makes_member(
+    names: Sequence[str], specialists: Set[str], store: Store, prepared: Prepared
+) -> bool:
+    """Say whether variants have a seed with all folds; specialists also need the other parts."""
+    for name in names:
+        missing = find_missing_folds(store, name, prepared.folds.count)
+        if name not in specialists and not all(missing.values()):
+            return True
+    members = read_members(store, (), prepared)[0] if specialists else []
+    return any(specialists & set(member.parts) for member in members)
+
+
+def _tell_missing(names: Sequence[str], store: Store, prepared: Prepared) -> list[str]:
     notes = []
-    for name in dict.fromkeys(each.key.variant for each in imported):
+    for name in names:
         missing = find_missing_folds(store, name, prepared.folds.count)
         notes += [
             f"{name}, seed {seed}, lacks folds {', '.join(map(str, folds))}"
@@ -359,4 +384,5 @@ def build_import_tables(report: ImportReport) -> list[Table]:
         mine = [e for e in report.imported if (e.key.variant, e.key.seed) == (name, seed)]
         new, old = ([str(e.key.fold) for e in mine if e.is_new is want] for want in (True, False))
         rows.append({"variant": name, "seed": seed, "folds": " ".join(new), "kept": " ".join(old)})
-    return [Table("imported", f"From {report.path}", columns, rows, report.notes)]
+    notes = [*report.notes, *(["Next: python run.py blend"] if report.can_blend else [])]
+    return [Table("imported", f"From {report.path}", columns, rows, notes)]

@@ -29,6 +29,7 @@ from competition.metrics import (
 LEVEL = 0.95
 F1_REPLICATES = 1000
 AUPRC_REPLICATES = 200
+BOOTSTRAP_SEED = 0  # as `blend` draws at its default, so that all show one interval
 CHUNK_CELLS = 400_000  # group counts held at once, R × G float64: 3 MB, about a core's cache
 
 

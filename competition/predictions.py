@@ -13,7 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +60,8 @@ class Member:
     test rows; rows that a specialist does not answer for are NaN, and ``covers_all`` is False.
     ``test_is_average`` where the K test predictions are one and the same average, imported so.
     ``parts`` names the variants behind it: itself, or the specialists that answer together.
-    ``tuned_on`` are the folds that chose its settings, whose rows flatter it.
+    ``tuned_on`` are the folds that chose its settings, whose rows flatter it; where those were
+    other folds than these (``is_tuned_elsewhere``), no fold is free of them.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Member:
     test_is_average: bool = False
     parts: tuple[str, ...] = ()
     tuned_on: tuple[int, ...] = ()
+    is_tuned_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,17 @@ def read_member(
         test_is_average=is_average(header),
         parts=(variant,),
         tuned_on=tuple((header.variant.get("tune") or {}).get("folds", ())),
+        is_tuned_elsewhere=is_tuned_elsewhere(header.variant, prepared.folds.hash),
     )
+
+
+def is_tuned_elsewhere(variant: Mapping[str, Any], folds_hash: str) -> bool:
+    """Say whether a stored variant was tuned on other folds than those of a hash.
+
+    One that ``tune`` wrote before it kept the hash counts as tuned on these.
+    """
+    told = (variant.get("tune") or {}).get("folds_hash")
+    return bool(told) and told != folds_hash
 
 
 def is_average(header: Header) -> bool:
@@ -159,7 +171,8 @@ def read_members(
     (``group_specialists``), each a member of its own.
 
     Returns:
-        The members, in the order named and joined routes last, and what was left out.
+        The members by name, whatever order they were named in, joined routes last; and what was
+        left out.
 
     Raises:
         PredictionsError: a variant was named that cannot be a member.
@@ -170,7 +183,7 @@ def read_members(
     members: list[Member] = []
     left_out: list[LeftOut] = []
     specialists: dict[str, Member] = {}
-    for name in variants or store.variants():
+    for name in sorted(variants or store.variants()):
         try:
             member = read_member(store, name, prepared)
         except (PredictionsError, FoldsError) as error:
@@ -413,6 +426,7 @@ def _join_route(store: Store, name: str, parts: list[Member], prepared: Prepared
         recipe=recipe,
         covers_all=True,
         tuned_on=tuple(sorted({fold for part in parts for fold in part.tuned_on})),
+        is_tuned_elsewhere=any(part.is_tuned_elsewhere for part in parts),
         why=" + ".join(part.name for part in parts),
         parts=tuple(part.name for part in parts),
     )

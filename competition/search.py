@@ -73,17 +73,19 @@ class Fit:
 def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:
     """Fit every way of weighing the members; all see the same rows only.
 
-    Copies and members without gain are not weighed by the convex fit and the search. Each member
-    alone, the uniform mean of all and greedy selection among all stay comparators.
+    Copies and members without gain are weighed neither by the convex fit nor by the blend. Each
+    member alone, the uniform mean of all and greedy selection among all stay comparators; greedy
+    selection may take a member whose probabilities help no row by chance, and on 39 members it did:
+    what began from it lost 0.7 micro-F1 nested.
 
     Args:
         rows: what is fitted on.
         plan: of the search; without trials the blend is the best of the simple ways.
 
     Returns:
-        The blend is the best point of all on these rows, each with the sum of the convex weights:
-        never below the convex weights on what the plan aims at, nor below another way of weighing
-        once its weights are scaled to their sum.
+        The blend is the best point of selected members on these rows, each with the sum of the
+        convex weights: never below these on what the plan aims at, nor below the uniform mean,
+        greedy selection or one alone of the selected once scaled to their sum.
     """
     aim = Aim(rows, plan.objective)
     n_members = len(rows.logs)
@@ -93,24 +95,33 @@ def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:
         BEST_SINGLE: aim.best(singles),
         UNIFORM: aim.measure(np.full(n_members, 1.0 / n_members)),
         CONVEX: aim.measure(selection.convex),
-        GREEDY: select_greedily(aim, singles),
+        GREEDY: select_greedily(aim, singles, np.arange(n_members)),
     }
+    kept = selection.kept
+    even = np.zeros(n_members)
+    even[kept] = 1.0 / len(kept)
     # of equal scores the first named here wins: the fitted pool before what needs a search
-    simple = [points[CONVEX], points[GREEDY], points[UNIFORM], *singles]
+    simple = [
+        points[CONVEX],
+        select_greedily(aim, singles, kept) if len(kept) < n_members else points[GREEDY],
+        aim.measure(even),
+        *(singles[member] for member in kept),
+    ]
     starts = [scale_point(aim, point, float(selection.convex.sum())) for point in simple]
-    is_choice = len(selection.kept) > 1  # one member's weight alone decides nothing
-    tried = search_weights(aim, starts, selection.kept, plan) if is_choice else []
+    is_choice = len(kept) > 1  # one member's weight alone decides nothing
+    tried = search_weights(aim, starts, kept, plan) if is_choice else []
     blend = drop_members(aim, aim.choose(starts, tried))
     front = aim.find_front([*starts, *tried])
     return Fit(points | {BLEND: blend}, tuple(singles), selection, front)
 
 
-def select_greedily(aim: Aim, singles: Sequence[Point]) -> Point:
+def select_greedily(aim: Aim, singles: Sequence[Point], among: NDArray[np.intp]) -> Point:
     """Pick members one by one, with replacement, each time the one that helps the aim most.
 
     Args:
         aim: what is fitted on, and for.
         singles: each member's own point, in order.
+        among: (S,) places of the members that may be picked.
 
     Returns:
         The best point on the way; its weights are shares of picks.
@@ -118,11 +129,12 @@ def select_greedily(aim: Aim, singles: Sequence[Point]) -> Point:
     Source: Caruana et al. 2004, "Ensemble selection from libraries of models", sections 2.1, 2.2;
     on the pooled logs, and with the threshold tuned at every step.
     """
-    best = aim.best(singles)
+    best = aim.best([singles[member] for member in among])
     picks = best.weights.copy()
+    ones = np.eye(len(picks))[among]
     best_size = 1
     for size in range(2, GREEDY_PICKS + 1):
-        tried = [aim.measure((picks + one) / size) for one in np.eye(len(picks))]
+        tried = [aim.measure((picks + one) / size) for one in ones]
         step = aim.best(tried)
         picks = step.weights * size
         if aim.value(step) > aim.value(best):
@@ -162,8 +174,8 @@ def search_weights(
 
     Args:
         aim: what is fitted on, and for; for both scores the study has two objectives.
-        starts: of one sum; enqueued first, as far as they weigh kept members only. The first of
-            them is what the penalty pulls towards.
+        starts: of one sum, weighing kept members only; enqueued first. The first of them is what
+            the penalty pulls towards.
         kept: (S,) places of the members to weigh.
         plan: trials, starts included, and the sampler's seed.
 
@@ -173,9 +185,8 @@ def search_weights(
     import optuna
 
     names = [f"w{member}" for member in kept]
-    inside = [each for each in starts if not np.delete(each.weights, kept).any()]
     total = max(float(starts[0].weights.sum()), LEAST_SUM)
-    top = ROOM_ABOVE * max(float(start.weights.max()) for start in inside) / total
+    top = ROOM_ABOVE * max(float(start.weights.max()) for start in starts) / total
     anchor = starts[0].weights / total
     tried: list[Point] = []
 
@@ -195,7 +206,7 @@ def search_weights(
         sampler = optuna.samplers.TPESampler(seed=plan.seed)
         directions = ["maximize"] * len(aim.values(starts[0]))
         study = optuna.create_study(directions=directions, sampler=sampler)
-        for start in inside:
+        for start in starts:
             shares = start.weights[kept] / total
             study.enqueue_trial(dict(zip(names, map(float, shares), strict=True)))
         study.optimize(measure, n_trials=plan.trials, n_jobs=1)

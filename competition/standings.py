@@ -16,6 +16,7 @@ from competition.errors import HarnessError, PredictionsError
 from competition.folds import Prepared
 from competition.intervals import (
     AUPRC_REPLICATES,
+    BOOTSTRAP_SEED,
     F1_REPLICATES,
     Resamples,
     auprc_interval,
@@ -27,11 +28,11 @@ from competition.predictions import (
     Member,
     Store,
     find_missing_folds,
+    group_specialists,
+    is_tuned_elsewhere,
     read_member,
     read_members,
 )
-
-BOOTSTRAP_SEED = 42
 
 
 def build_standings(prepared: Prepared, names: Sequence[str]) -> Table:
@@ -51,7 +52,8 @@ def build_standings(prepared: Prepared, names: Sequence[str]) -> Table:
     ]
     scorer = _Scorer(Store(prepared.competition.oof_dir, profile.labels), prepared)
     rows = [scorer.score_variant(name) for name in names]
-    rows += scorer.score_routes([row["variant"] for row in rows if row["route"]])
+    routes = scorer.score_routes({row["variant"]: row["route"] for row in rows if row["route"]})
+    rows += routes
     tunes = "; blend tunes a threshold too" if profile.negative_label is not None else ""
     notes = [f"Scored on out-of-fold rows by the most probable label{tunes}."]
     if share is not None:
@@ -67,7 +69,10 @@ def build_standings(prepared: Prepared, names: Sequence[str]) -> Table:
     for row in rows:
         if row.get("tuned_on"):
             folds = ", ".join(map(str, row["tuned_on"]))
-            notes.append(f"{row['variant']} was tuned on folds {folds}: they flatter it.")
+            where = f"folds {folds}: they flatter it."
+            if row["is_tuned_elsewhere"]:
+                where = "rows of other folds; no fold here is free of it."
+            notes.append(f"{row['variant']} was tuned on {where}")
     return Table("variants", "Variants", columns, rows, notes)
 
 
@@ -85,6 +90,9 @@ class _Scorer:
             "variant": name,
             "why": self._read_own(name).get("why", ""),
             "tuned_on": (self._read_own(name).get("tune") or {}).get("folds", []),
+            "is_tuned_elsewhere": is_tuned_elsewhere(
+                self._read_own(name), self.prepared.folds.hash
+            ),
             "seeds": ", ".join(map(str, missing)),
             "done": f"{len(self.store.keys(name))}/{n_folds * max(1, len(missing))}",
             "rows_per_s": self._read_speed(name),
@@ -100,25 +108,22 @@ class _Scorer:
             return {**row, "lacks": f"what a member needs: {error}"}
         return {**row, "route": member.route, **self._score(member)}
 
-    def score_routes(self, specialists: list[str]) -> list[dict[str, Any]]:
-        """Return a row for each route whose specialists answer for every row together."""
-        if not specialists:
-            return []
-        try:
-            members = read_members(self.store, specialists, self.prepared)[0]
-        except HarnessError:
-            return []  # what is lacking stands in the specialists' own rows
-        seeds = {member.name: ", ".join(map(str, member.seeds)) for member in members}
-        return [
-            {
-                "variant": m.name,
-                "why": m.why,
-                "seeds": seeds[m.name],
-                "lacks": "",
-                **self._score(m),
-            }
-            for m in members
-        ]
+    def score_routes(self, route_of: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Return a row for each set of specialists that answer for every row together.
+
+        Args:
+            route_of: the route and part of each specialist, such as ``length:short``.
+        """
+        rows = []
+        for name, parts in group_specialists(route_of).items():
+            try:
+                (member,), _ = read_members(self.store, parts, self.prepared)
+            except HarnessError:
+                continue  # a part is lacking, which its own row says
+            seeds = ", ".join(map(str, member.seeds))
+            row = {"variant": name, "why": member.why, "seeds": seeds, "lacks": ""}
+            rows.append(row | self._score(member))
+        return rows
 
     def _score(self, member: Member) -> dict[str, Any]:
         profile = self.prepared.competition.profile

@@ -12,8 +12,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,17 @@ LOCAL = "local"  # the target that costs nothing
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found: offences, which keep a file from being sent, and remarks."""
+    """What a check found: offences, which keep a file from being sent, and remarks.
+
+    ``is_sample``: it answers for sampled rows (``--limit``), so that no leaderboard takes it.
+    """
 
     file: Path
     sha256: str
     n_rows: int
     offences: tuple[Offence, ...]
     remarks: tuple[Offence, ...]
+    is_sample: bool = False
 
     @property
     def is_ok(self) -> bool:
@@ -214,7 +219,14 @@ def check_submission(
         offence = Offence(path.name, None, None, None, found, remedy)
         raise SubmissionError(f"{path} was changed while it was checked", [offence])
     digest = digest if answers.ids else ""
-    return CheckReport(path, digest, len(answers.ids), tuple(offences), tuple(remarks))
+    return CheckReport(
+        file=path,
+        sha256=digest,
+        n_rows=len(answers.ids),
+        offences=tuple(offences),
+        remarks=tuple(remarks),
+        is_sample=competition.limit is not None,
+    )
 
 
 def build_check_tables(report: CheckReport) -> list[Table]:
@@ -243,6 +255,9 @@ def build_check_tables(report: CheckReport) -> list[Table]:
     if report.remarks:
         note = "Remarks do not keep a file from being sent."
         tables.append(build("remarks", "Remarks", report.remarks, note))
+    if report.is_ok and not report.is_sample:
+        next_ = f"Next: python run.py submit {shlex.quote(str(report.file))}"
+        tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, next_))
     return tables
 
 

@@ -16,12 +16,13 @@ from competition.assessment import Side
 from competition.blend_parts import BlendReport
 from competition.console import Column, Table
 from competition.outlook import PLAIN
-from competition.search import BLEND, SYSTEMS
+from competition.search import BEST_SINGLE, BLEND, SYSTEMS
 from competition.shift import explain_absence
 
 SHARES_SHOWN = 8
 POSITIVE_TOLERANCE = 0.10  # share of positive labels, out-of-fold against test
 CONFIDENCE_TOLERANCE = 0.03  # mean confidence, likewise
+SEND_SINGLE = "Send the best single variant too before you trust out-of-fold scores."
 NOISE_SDS = 3  # and at least this many standard deviations of the difference
 
 
@@ -61,10 +62,14 @@ def find_partings(oof: Side, test: Side, foretold: Foretold | None = None) -> li
     # a probability's standard deviation is at most a half
     noise = NOISE_SDS * 0.5 * math.sqrt(per_row)
     if abs(test.confidence - oof.confidence) > max(CONFIDENCE_TOLERANCE, noise):
+        surer_of_test = "test rows are easier than the train rows, or other models answer them"
+        surer_of_oof = (
+            "test rows are unlike the train rows, or a member has seen its out-of-fold rows"
+        )
+        why = surer_of_test if test.confidence > oof.confidence else surer_of_oof
         found.append(
             f"Warning: mean confidence is {100 * test.confidence:.1f}% on test rows and"
-            f" {100 * oof.confidence:.1f}% out-of-fold: test rows are unlike the train rows, or a"
-            " member has seen its out-of-fold rows."
+            f" {100 * oof.confidence:.1f}% out-of-fold: {why}."
         )
     return found
 
@@ -84,8 +89,14 @@ def _explain_mix(test: Side, foretold: Foretold | None, per_row: float) -> str:
         return f"{told}, which explains it: choose by scores at {share:.0%}, not by plain ones."
     return (
         f"{told}, which does not explain it: that share is wrong, or the threshold misfires on"
-        " averaged models. Send the best single variant too before you trust out-of-fold scores."
+        f" averaged models. {SEND_SINGLE}"
     )
+
+
+def advise_single(report: BlendReport) -> str:
+    """Return the command that makes the best single variant's own submission."""
+    best = int(report.fit.fit.points[BEST_SINGLE].weights.argmax())
+    return f"python run.py blend {' '.join(report.material.members[best].parts)}"
 
 
 def foretell(report: BlendReport) -> Foretold | None:
@@ -229,6 +240,8 @@ def _sides_table(report: BlendReport) -> Table:
         del figures["label_shares"]
         rows.append({"side": side} | figures)
     notes = find_partings(report.oof_side, report.test_side, foretell(report))
+    if len(report.material.members) > 1 and any(SEND_SINGLE in note for note in notes):
+        notes.append(f"It comes of: {advise_single(report)}")
     notes += [f"Warning: {alarm.text}." for alarm in report.alarms]
     return Table("sides", "The blend's answers", columns, rows, notes)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from competition.console import Table, write_count
 from competition.errors import UsageError
 from competition.folds import Prepared, read_prepared
-from competition.predictions import ResultKey, Store
+from competition.predictions import ResultKey, Store, find_missing_folds
 from competition.profile import Competition, Profile
 from competition.progress import ProgressBoard, TimeToGo, format_seconds
 from competition.standings import build_standings
@@ -23,7 +24,14 @@ from models.hardware import (
 )
 from models.job_spec import JobOutcome, JobSpec
 from models.jobs import plan_jobs
-from models.request import FoldRequest, name_bases, resolve_all, resolve_bases
+from models.request import (
+    FoldRequest,
+    check_variant,
+    name_bases,
+    resolve_all,
+    resolve_bases,
+    write_command,
+)
 from models.settling import Say
 from models.variant import LINEAR, Variant
 from models.watch import Progress
@@ -54,6 +62,8 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
     for notice in (*prepared.corpus.notices, *prepared.folds.notices):
         board.say(f"notice: {notice}")
     threads = threads_per_job(request.threads, request.workers)
+    for name in request.variants:
+        check_variant(_open_store(prepared), name)
     variants = include_bases(
         prepared, request, resolve_all(competition.profile, request), board.say
     )
@@ -86,7 +96,7 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
         if run.stopped:
             break
     raise_failures(failed)
-    return FoldSummary((build_summary(prepared, variants, run),), complete=not run.stopped)
+    return FoldSummary((build_summary(prepared, request, variants, run),), complete=not run.stopped)
 
 
 def describe_hardware(jobs: Sequence[JobSpec], workers: int) -> list[str]:
@@ -112,8 +122,7 @@ def include_bases(
     say: Say,
 ) -> tuple[Variant, ...]:
     """Add what the variants build on where a fold of it has no result yet."""
-    competition = prepared.competition
-    store = Store(competition.oof_dir, competition.profile.labels)
+    competition, store = prepared.competition, _open_store(prepared)
     folds = set(request.folds or range(prepared.folds.count))
     found = {variant.name: variant for variant in variants}
     waiting = list(variants)
@@ -181,18 +190,63 @@ def name_of(key: ResultKey) -> str:
     return f"{key.variant} seed {key.seed} fold {key.fold}"
 
 
-def build_summary(prepared: Prepared, variants: Sequence[Variant], run: FoldRun) -> Table:
+def build_summary(
+    prepared: Prepared, request: FoldRequest, variants: Sequence[Variant], run: FoldRun
+) -> Table:
     """Build the table of out-of-fold scores, and say what to do next."""
     standings = build_standings(prepared, [variant.name for variant in variants])
+    lacking = [row for row in standings.rows if row["lacks"]]
     if run.stopped:
-        note = (
-            f"{write_count(len(run.stopped), 'job')} not done; run the same command again to go on."
-        )
-    elif any(row["lacks"] for row in standings.rows):
-        note = "blend leaves a variant out that lacks folds."
+        count = write_count(len(run.stopped), "job")
+        notes = [f"{count} not done; run the same command again to go on."]
+    elif lacking:
+        notes = _advise(prepared, request, variants, lacking)
     else:
-        note = "Next: python run.py blend"
-    return replace(standings, notes=(*standings.notes, note))
+        notes = ["Next: python run.py blend"]
+    return replace(standings, notes=(*standings.notes, *notes))
+
+
+def _advise(
+    prepared: Prepared,
+    request: FoldRequest,
+    variants: Sequence[Variant],
+    lacking: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Say what blend does with variants that lack something, and which command trains the rest."""
+    store, n_folds = _open_store(prepared), prepared.folds.count
+    unfinished: dict[str, list[int]] = {}
+    said, broken = [], []
+    for row in lacking:
+        name, missing = row["variant"], find_missing_folds(store, row["variant"], n_folds)
+        partial = [seed for seed, folds in missing.items() if folds]
+        if len(partial) < len(missing) and row.get("micro_f1") is None:
+            broken.append(name)  # it has a complete seed: what ails it stands in its own note
+            continue
+        unfinished[name] = partial
+        seeds = f"{'seed' if len(partial) == 1 else 'seeds'} {', '.join(map(str, partial))}"
+        is_member = len(partial) < len(missing)
+        said.append(f"it takes {name} without {seeds}" if is_member else f"it leaves {name} out")
+    notes = [f"blend takes complete seeds only: {'; '.join(said)}."] if said else []
+    notes += [f"blend leaves {', '.join(broken)} out until that is mended."] if broken else []
+    return notes + ([f"Next: {_complete(request, variants, unfinished)}"] if unfinished else [])
+
+
+def _complete(
+    request: FoldRequest, variants: Sequence[Variant], unfinished: Mapping[str, Sequence[int]]
+) -> str:
+    """Write the command that trains every fold of the seeds that variants have begun."""
+    wanted = {seed for seeds in unfinished.values() for seed in seeds}
+    asked = {variant.name: set(variant.seeds) for variant in variants}
+    command = request.command or f"fold {' '.join(unfinished)}"
+    is_asked = all(set(seeds) <= asked[name] for name, seeds in unfinished.items())
+    if is_asked and (request.command or not request.seeds):
+        return write_command(command, "--folds")
+    seeds = ",".join(map(str, sorted(wanted)))
+    return f"{write_command(command, '--folds', '--seeds')} --seeds {seeds}"
+
+
+def _open_store(prepared: Prepared) -> Store:
+    return Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
 
 
 def _say_once(say: Say) -> Say:

@@ -21,6 +21,7 @@ from models.hardware import describe_machine
 from models.job_spec import STATE_FILE, JobOutcome, JobSpec, Learned
 from models.linear_job import learn_linear
 from models.network_job import learn_network
+from models.request import COMMAND
 from models.variant import LINEAR, NETWORK, Variant
 from models.watch import Watch
 
@@ -48,6 +49,7 @@ def run_job(spec: JobSpec, watch: Watch) -> JobOutcome:
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": read_commit(),
+        **({COMMAND: spec.command} if spec.command else {}),
         "machine": describe_machine(),
         "threads": spec.threads,
         "seconds": round(learned.seconds, 3),
@@ -87,7 +89,10 @@ def _build_result(spec: JobSpec, learned: Learned) -> Result:
 def _describe(variant: Variant) -> dict[str, Any]:
     """Write down a variant for its results; one that ``tune`` wrote says on which folds."""
     told = {"name": variant.name, "why": variant.why, **variant.recipe()}
-    return told if variant.tune is None else told | {"tune": variant.tune.model_dump(mode="json")}
+    if variant.tune is None:
+        return told
+    # a file that tells no hash of them, as earlier ones, leaves the bytes that it always left
+    return told | {"tune": variant.tune.model_dump(mode="json", exclude_defaults=True)}
 
 
 def _read_ids(spec: JobSpec, part: str) -> npt.NDArray[np.object_]:

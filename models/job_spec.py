@@ -53,6 +53,7 @@ class JobSpec:
         bases: by role, the variants in the store that it builds on.
         rows: what is trained on and answered for, as places in the variant's pool.
         texts: files of the pool's parts without labels; none where a job needs no text.
+        command: the words after ``python run.py`` that asked for it; provenance, without effect.
     """
 
     key: ResultKey
@@ -76,6 +77,7 @@ class JobSpec:
     network: NetworkSpec | None
     keep_checkpoint: bool
     threads: int
+    command: str = ""
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,7 @@ def _build_specs(
                 network=_build_network(settled, wanted.bases.get(START), folders),
                 keep_checkpoint=request.keep_checkpoints,
                 threads=threads,
+                command=request.command,
             )
         )
     return specs

@@ -24,6 +24,7 @@ from competition.errors import CorpusError, PredictionsError, UsageError
 from competition.files import check_writable
 from competition.folds import Prepared, read_prepared
 from competition.predictions import (
+    Header,
     Member,
     ResultKey,
     Store,
@@ -217,8 +218,9 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
     again = f"{advise_training(key.variant, '--overwrite')}, without --no-checkpoints"
     if header is None:
         raise PredictionsError(f"{store.path(key)} is missing; {again}")
-    kept = read_kept(folder)
+    kept = None if header.variant.get("imported") else read_kept(folder)
     if kept is None:
+        _check_trained_here(store, header, folder)
         raise PredictionsError(
             f"{folder} keeps no weights of {key.variant} that can be read; {again}"
         )
@@ -230,6 +232,24 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
             f"changed since; {again}"
         )
     return spec
+
+
+def _check_trained_here(store: Store, header: Header, folder: Path) -> None:
+    """Refuse a result without weights that was imported: to import it again brings none.
+
+    Raises:
+        PredictionsError: saying what to do instead of training.
+    """
+    is_table = bool(header.variant.get("imported"))
+    if not is_table and "imported_from" not in store.read_run(header.key):
+        return
+    advice = "name a blend without it with --blend NAME"
+    if not is_table:  # the machine that trained it may have kept them
+        advice += f", or copy {folder} from where it was trained"
+    raise PredictionsError(
+        f"{header.key.variant} was imported and has no weights here, so it cannot answer for new"
+        f" rows; {advice}"
+    )
 
 
 def _choose_threads(

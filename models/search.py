@@ -14,7 +14,8 @@ from typing import Any
 from competition.errors import UsageError
 from competition.files import check_name
 from competition.folds import Prepared
-from models.request import resolve_requested
+from competition.results import Store
+from models.request import check_variant, resolve_requested
 from models.space import Dimension, Found, check_space, choose_space, place_variant
 from models.storage import parse_storage
 from models.study import SeededByPlace, StudyPlan
@@ -95,6 +96,7 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
     beyond = [fold for fold in folds if not 0 <= fold < prepared.folds.count]
     if beyond or not folds:
         raise UsageError(f"--folds: the folds are 0 to {prepared.folds.count - 1}")
+    check_variant(Store(competition.oof_dir, competition.profile.labels), request.variant)
     base = resolve_requested(
         competition.profile,
         request.variant,

@@ -164,3 +164,4 @@ class TuneSettings(Frozen):
     folds: tuple[int, ...]
     trials: int
     study: str
+    folds_hash: str = Field("", description="of those folds; unset: written before it was kept")

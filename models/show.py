@@ -15,12 +15,13 @@ import numpy as np
 from competition.corpus import read_corpus
 from competition.errors import UsageError
 from competition.profile import Competition
+from competition.results import Store
 from competition.rows import Rows
 from models.batches import POSITION_NAMES, tokenize_rows
 from models.encoder import load_tokenizer
 from models.formats import FORMATS
 from models.pool import correct_rows
-from models.request import resolve_requested
+from models.request import check_variant, resolve_requested
 from models.settling import check_suits, settle_base_encoder
 from models.variant import LINEAR, Variant
 
@@ -67,6 +68,7 @@ def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
     if request.split not in {"train", "test"}:
         raise UsageError(f"--split {request.split!r}: choose train or test")
     profile = competition.profile
+    check_variant(Store(competition.oof_dir, profile.labels), request.variant)
     variant = resolve_requested(
         profile, request.variant, encoder_override=request.encoder, overrides=request.overrides
     )

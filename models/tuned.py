@@ -164,6 +164,8 @@ def summarise(search: Search, shared: SharedStudy, complete: bool) -> TuneSummar
 def write_best(search: Search, best: FrozenTrial, n_trials: int) -> Path:
     """Leave the best trial as a variant file, marked as tuned on its folds; return its path.
 
+    The hash of all folds stands beside them: fold 0 of a sample is not fold 0 of all rows.
+
     Raises:
         UsageError: the file is there and was not written by this study.
     """
@@ -176,7 +178,10 @@ def write_best(search: Search, best: FrozenTrial, n_trials: int) -> Path:
             "why": f"{search.base.why}; tuned on folds {folds}: best of {n_trials} trials by"
             f" {search.request.objective}",
             "tune": TuneSettings(
-                folds=search.request.folds, trials=n_trials, study=search.plan.name
+                folds=search.request.folds,
+                trials=n_trials,
+                study=search.plan.name,
+                folds_hash=search.prepared.folds.hash,
             ),
         }
     )

@@ -231,6 +231,11 @@ def list_variants() -> list[str]:
     return sorted(path.stem for path in VARIANTS_DIR.glob("*.toml"))
 
 
+def explain_unknown(name: str) -> str:
+    """Say that no shipped variant has a name, and which there are."""
+    return f"no variant {name!r}; choose one of {', '.join(list_variants())}"
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """Read one ``--set`` argument; the value is read as TOML, else taken as a string.
 
@@ -332,7 +337,7 @@ def _read_toml(path: Path, name: str) -> Settings:
     if not path.is_file():
         if name.endswith(".toml"):
             raise VariantError(f"there is no variant file {name}")
-        raise VariantError(f"no variant {name!r}; choose one of {', '.join(list_variants())}")
+        raise VariantError(explain_unknown(name))
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -104,6 +104,20 @@ def test_the_whole_evening(tmp_path: Path, tiny: list[str]) -> None:
     assert "first" in board
 
 
+def test_a_variant_of_ones_own_is_known_by_the_command_that_made_it(
+    tmp_path: Path, tiny: list[str]
+) -> None:
+    words = ["fold", "tfidf-linear", "--set", "linear.regularisation=0.3", "--as", "mine"]
+    said = run(tmp_path, *words, "--threads", "1", "--folds", "0", *tiny)
+    named = " ".join(tiny)
+    again = f"run.py fold {named} tfidf-linear --set linear.regularisation=0.3 --as mine"
+    assert f"Next: python {again} --threads 1\n" in said
+    kept = json.loads((tmp_path / "oof" / "tiny" / "mine" / "s42-f0.run.json").read_text("utf-8"))
+    assert kept["command"] == " ".join([*words, "--threads", "1", "--folds", "0", *tiny])
+    refused = run(tmp_path, "fold", "mine", *tiny, exits=2)
+    assert f"; mine was made by: python {again} --threads 1 --folds 0\n" in refused
+
+
 def run_json(home: Path, *arguments: str) -> str:
     process = start(home, *arguments, "--json")
     out, err = process.communicate(timeout=240)

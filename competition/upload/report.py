@@ -71,4 +71,6 @@ def build_submit_tables(report: SubmitReport) -> list[Table]:
     notes = [*([report.message] if report.message else []), *steps, *report.notes]
     if report.is_pending:
         notes.append(f"The score is pending; ask for it with: {report.wait_command}")
+    elif report.outcome == "sent" and (public or private):
+        notes.append("Next: python run.py board")
     return [Table("submit", "Submission", columns, [row], notes)]

@@ -37,6 +37,7 @@ def test_clean_files_can_be_trained_on(tiny_competition: Competition) -> None:
     tables = tables_of(audit)
     assert audit.ok
     assert tables["files"].notes == ["These files can be trained on."]
+    assert list(tables.values())[-1].notes[-1] == "Next: python run.py fold"
     assert [row["rows"] for row in tables["files"].rows] == [N_TRAIN, N_TEST]
     assert [row["rows"] for row in tables["labels"].rows] == [16, 16, 16, 16]
     assert not tiny_competition.oof_dir.exists()
@@ -165,9 +166,11 @@ def test_offences_are_reported_not_raised(
 def test_a_thousand_offences_make_a_short_table(tiny_competition: Competition) -> None:
     path = tiny_competition.train_path
     path.write_text(path.read_text(encoding="utf-8") + "x\n" * 1_000, encoding="utf-8")
-    table = tables_of(run_audit(tiny_competition))["offences"]
+    tables = tables_of(run_audit(tiny_competition))
+    table = tables["offences"]
     assert (table.title, len(table.rows)) == ("Offences (1,000)", 20)
     assert table.notes == ["… and 980 more; they appear as these are mended."]
+    assert not any("Next" in note for each in tables.values() for note in each.notes)
 
 
 def test_notices_are_shown(tiny_competition: Competition) -> None:
@@ -195,6 +198,7 @@ def test_rows_that_cannot_fill_folds_cannot_be_trained_on(
     audit = run_audit(tiny_competition)
     assert not audit.ok
     assert "Drop 'sentence' and 'entity_pair'" in tables_of(audit)["files"].notes[0]
+    assert not any("Next" in note for table in tables_of(audit).values() for note in table.notes)
     # folds of one's own are not judged by that rule
     tiny_competition.oof_dir.mkdir(parents=True)
     (tiny_competition.oof_dir / "folds.csv").touch()

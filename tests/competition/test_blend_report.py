@@ -181,8 +181,37 @@ def test_the_temperature_is_told_in_a_line_and_folds_that_part_are_named(prepare
 
 def test_named_variants_alone_are_blended_under_the_name_given(prepared, report):
     found = blend(prepared, ["second", "first"], name="pair")
-    assert found.fit.blend.members == ("second", "first")
     assert found.path.name == "pair.csv"
+
+
+def test_the_order_in_which_variants_are_named_means_nothing(prepared, report):
+    first, second = (blend(prepared, names) for names in (["second", "first"], ["first", "second"]))
+    assert first.fit.blend.members == ("first", "second")
+    assert first.path == second.path
+    assert first.fit.nested[BLEND].probs.tobytes() == second.fit.nested[BLEND].probs.tobytes()
+
+
+def test_a_blend_that_loses_to_a_variant_proposes_that_variant(report):
+    worth = report.worth
+    lost = replace(worth.compared[BEST_SINGLE].f1, low=-0.02, high=-0.01)
+    compared = worth.compared | {BEST_SINGLE: replace(worth.compared[BEST_SINGLE], f1=lost)}
+    (*_, written) = build_blend_tables(replace(report, worth=replace(worth, compared=compared)))
+    best = report.material.names[int(report.fit.fit.points[BEST_SINGLE].weights.argmax())]
+    assert written.notes[-1] == f"Next: python run.py blend {best}"
+    (*_, written) = build_blend_tables(report)
+    assert "python run.py submit" in written.notes[-1]
+
+
+def test_a_mix_that_nothing_explains_names_what_makes_the_single_variants_csv(report):
+    oof = replace(report.oof_side, positive_share=0.7, n_rows=30_000)
+    test = replace(report.test_side, positive_share=0.05, n_rows=8_000)
+    sides = [
+        t
+        for t in build_blend_tables(replace(report, oof_side=oof, test_side=test))
+        if t.name == "sides"
+    ]
+    (advice,) = [note for note in sides[0].notes if note.startswith("It comes of")]
+    assert "python run.py blend " in advice
 
 
 def test_an_incomplete_variant_is_left_out_with_its_reason_or_refused_when_named(prepared):
@@ -199,7 +228,9 @@ def test_an_incomplete_variant_is_left_out_with_its_reason_or_refused_when_named
 def test_one_variant_alone_is_said_to_be_alone(prepared):
     write_variant(prepared, "first")
     found = blend(prepared)
-    assert judge_blend(found) == ["Only first is there to blend: just its threshold was tuned."]
+    assert judge_blend(found) == [
+        "Only first is there to blend: its threshold and how sure it is was tuned, no more."
+    ]
     assert check_submission(found.path, prepared.competition).is_ok
 
 
@@ -360,6 +391,9 @@ def test_sides_that_part_are_warned_of_and_noise_is_not():
     assert "45.0% of test rows" in both[0]
     assert find_partings(side(0.7, 0.8, 60), side(0.55, 0.7, 20)) == []
     assert "metrics.shifted_negative_share" in both[0]
+    assert "has seen its out-of-fold rows" in both[1]
+    (surer,) = find_partings(side(0.7, 0.7, 30_000), side(0.7, 0.8, 8_000))
+    assert "has seen" not in surer
 
 
 def test_another_mix_is_held_against_the_share_that_the_profile_foretells(report):
@@ -421,7 +455,7 @@ def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreig
     alone = build_blend_tables(blend(prepared, ["a"], trials=1))
     told = " ".join(note for each in (*tables.values(), *alone) for note in each.notes)
     assert "threshold" not in told
-    assert "just its temperature was tuned" in told
+    assert "is there to blend: how sure it is was tuned, no more" in told
     board = build_board_tables(foreign_competition, now=datetime(2026, 11, 22, tzinfo=UTC))
     assert "threshold" not in " ".join(note for table in board for note in table.notes)
     with pytest.raises(UsageError, match=r"no metrics\.shifted_negative_share"):

@@ -127,6 +127,11 @@ def test_specialists_and_their_route(
     rows = rows_of(build(tiny_competition)["variants"], "variant")
     assert rows["route:length"]["rows"] == len(prepared.corpus.train)
     assert rows["route:length"]["seeds"] == "1"
+    for part in routes.names:
+        fill(store, prepared, f"{part}-cold", routes=routes, part=part)
+    again = {row["variant"]: row for row in build(tiny_competition)["variants"].rows}
+    assert again["route:length"] == rows["route:length"]
+    assert again["route:length-cold"]["rows"] == len(prepared.corpus.train)
 
 
 def test_results_without_data_are_still_listed(

@@ -43,7 +43,7 @@ from competition.predictions import Result, ResultKey, Store, average_in_log_spa
 from competition.profile import Competition
 from competition.routes import Routes, read_or_make_length_routes
 from competition.search import BLEND
-from competition.standings import BOOTSTRAP_SEED
+from competition.standings import BOOTSTRAP_SEED, build_standings
 from tests.competition.planted import softmax
 
 ROOT = Path(__file__).parents[2]
@@ -316,7 +316,7 @@ def test_a_blend_of_specialists_is_made_of_those_it_names(prepared: Prepared) ->
             if variants
             else {"whole", "route:length", "route:length-warm"}
         )
-        assert parts["route:length"] == (variants[1:] or ["long", "medium", "short"])
+        assert parts["route:length"] == sorted(variants[1:] or ["long", "medium", "short"])
         found = run_compare(prepared, (name, "whole"), CompareOptions(threshold=True))
         assert found.overall[0].first == spec["nested"][BLEND]["f1"]["value"]
     warm = run_compare(prepared, ("route:length-warm", "whole"), PLAIN)
@@ -411,6 +411,13 @@ def test_what_was_tuned_on_these_folds_is_said(prepared: Prepared) -> None:
     notes = tables_of(run_compare(prepared, ("plain", "tuned"), PLAIN))["overall"].notes
     assert "B was tuned on folds 0, which flatters it there" in notes[-1]
     assert "--folds 1,2" in notes[-1]
+    write(prepared, "elsewhere", variant={"why": "tuned", "tune": tune | {"folds_hash": "others"}})
+    notes = tables_of(run_compare(prepared, ("plain", "elsewhere"), PLAIN))["overall"].notes
+    assert "B was tuned on rows of other folds; no fold here is free of it." in notes
+    standings = build_standings(prepared, ["tuned", "elsewhere"])
+    told = " ".join(standings.notes)
+    assert "tuned was tuned on folds 0: they flatter it." in told
+    assert "elsewhere was tuned on rows of other folds" in told
     clean = run_compare(prepared, ("plain", "tuned"), CompareOptions(folds=(1, 2)))
     assert not any("flatters" in note for note in tables_of(clean)["overall"].notes)
     blended = run_blend(

@@ -272,13 +272,54 @@ def test_a_changed_file_is_refused(tiny_competition: Competition) -> None:
     assert read_prepared(tiny_competition).folds.notices
 
 
-def test_other_train_rows_are_refused(tiny_competition: Competition) -> None:
-    read_prepared(tiny_competition)
+def refuse_rows(competition: Competition) -> str:
+    with pytest.raises(FoldsError) as caught:
+        read_prepared(competition)
+    return str(caught.value)
+
+
+def test_other_train_rows_are_refused_once_and_no_line_is_to_be_changed(
+    tiny_competition: Competition,
+) -> None:
+    made = read_prepared(tiny_competition)
     path = tiny_competition.train_path
-    lines = path.read_text(encoding="utf-8").splitlines()
-    path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
-    with pytest.raises(FoldsError, match=r"line 65, column 'id', id 63: no train row has this id"):
-        read_prepared(tiny_competition)
+    whole = path.read_text(encoding="utf-8")
+    lines = whole.splitlines()
+    path.write_text("\n".join([*lines[:-20], f"x{lines[-1]}"]) + "\n", encoding="utf-8")
+    said = refuse_rows(tiny_competition)
+    folds_csv = tiny_competition.oof_dir / "folds.csv"
+    assert said.startswith(f"{folds_csv} was made for other train rows than {path} has now")
+    assert "(ids that no train row has: 20; train rows without a fold: 1)" in said
+    assert "Put the train file back, or give the changed data a profile with a `name`" in said
+    assert "take the line out" not in said
+    assert "itself was changed" not in said  # its hash shows that it was not
+    path.write_text(whole, encoding="utf-8")
+    assert read_prepared(tiny_competition).folds.hash == made.folds.hash
+
+
+def test_lines_taken_out_of_frozen_folds_are_told_how_to_come_back(
+    tiny_competition: Competition,
+) -> None:
+    made = read_prepared(tiny_competition)
+    path = tiny_competition.oof_dir / "folds.csv"
+    whole = path.read_bytes()
+    path.write_bytes(b"\n".join(whole.split(b"\n")[:-3]) + b"\n")
+    said = refuse_rows(tiny_competition)
+    assert "(ids that no train row has: 0; train rows without a fold: 2)" in said
+    assert "give every train row a fold" not in said
+    assert "If folds.csv itself was changed, restore it from a copy; without one, delete" in said
+    path.unlink()
+    assert read_prepared(tiny_competition).folds.hash == made.folds.hash
+    assert path.read_bytes() == whole
+
+
+def test_a_frozen_file_of_ones_own_is_not_made_again(tiny_competition: Competition) -> None:
+    path = own_file(tiny_competition, lambda i: i % 2)
+    read_prepared(tiny_competition)
+    path.write_bytes(path.read_bytes() + b"\r\nx,0")
+    said = refuse_rows(tiny_competition)
+    assert "(ids that no train row has: 1; train rows without a fold: 0)" in said
+    assert said.endswith("If folds.csv itself was changed, restore it from a copy.")
 
 
 def test_changed_text_that_makes_frozen_folds_leak_is_refused(
@@ -431,6 +472,12 @@ def test_the_profile_may_name_a_file(tmp_path: Path) -> None:
     prepared = read_prepared(competition)
     assert (prepared.folds.count, len(prepared.folds.notices)) == (4, 1)
     assert read_prepared(competition).folds.hash == prepared.folds.hash
+    for content, told in (
+        ([*lines, "64,0"], "mine.csv, line 66, column 'id', id 64: no train row has this id; take"),
+        (lines[:-1], "mine.csv, column 'id', id 63: has no fold; give every train row a fold"),
+    ):
+        mine.write_text("\n".join(content), encoding="utf-8")
+        assert told in refuse_rows(competition)
     mine.write_text("\n".join([*lines[:-1], "63,0"]), encoding="utf-8")
     with pytest.raises(FoldsError, match=r"differs from the frozen"):
         read_prepared(competition)

@@ -20,7 +20,9 @@ from competition.folds import Prepared, read_prepared
 from competition.intake import ImportOptions, ImportReport, build_import_tables, run_import
 from competition.predictions import ResultKey, Store, average_in_log_space, read_member
 from competition.profile import Competition, resolve_competition
-from tests.competition.test_predictions import fill, make_result
+from competition.routes import read_or_make_length_routes
+from competition.rows import Rows
+from tests.competition.test_predictions import fill, fill_routes, make_result
 from tests.conftest import write_tiny
 
 RUN = {"time": "2026-11-22T12:00:00+00:00", "commit": "abc"}
@@ -71,6 +73,20 @@ def test_result_files_come_in_byte_for_byte_with_where_they_are_from(
     assert [each.is_new for each in again.imported] == [False] * 3
     (table,) = build_import_tables(again)
     assert (table.rows[0]["folds"], table.rows[0]["kept"]) == ("", "0 1 2")
+    assert table.notes == ["Next: python run.py blend"]
+
+
+def test_specialists_go_to_blend_when_the_other_parts_are_there(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    def count_chars(rows: Rows) -> Any:
+        return rows.frame["sentence"].str.len().to_numpy()
+
+    routes = read_or_make_length_routes(prepared, count_chars, "chars")
+    elsewhere = Store(tmp_path / "elsewhere", prepared.competition.profile.labels)
+    fill_routes(elsewhere, prepared, routes)
+    for part, is_member in zip(sorted(routes.names), (False, False, True), strict=True):
+        assert take(prepared, elsewhere.directory / part).can_blend is is_member
 
 
 def test_a_whole_store_comes_in_and_a_variant_under_another_name(
@@ -98,7 +114,8 @@ def test_one_file_and_a_renamed_folder_are_read_by_what_they_say(
     report = take(prepared, moved / "s1-f0.parquet")
     assert [each.key for each in report.imported] == [ResultKey("v", 1, 0)]
     assert report.notes == ("v, seed 1, lacks folds 1, 2",)
-    take(prepared, moved)
+    assert build_import_tables(report)[0].notes == list(report.notes)
+    assert take(prepared, moved).can_blend
     assert read_member(store, "v", prepared).seeds == (1,)
 
 
@@ -368,6 +385,7 @@ def test_every_offence_is_listed_and_nothing_is_written(
     (table,) = build_import_tables(report)
     assert len(table.rows) == len(report.offences)
     assert "nothing was imported" in table.notes[0]
+    assert len(table.notes) == 1
 
 
 def test_a_table_of_other_data_is_replaced_when_it_is_imported_again(
@@ -444,6 +462,82 @@ def test_columns_are_found_by_name_or_named(
     path.write_text(f"{header.replace(old, new)}\n{rest}", "utf-8")
     report = take(prepared, path)
     assert said in {each.found for each in report.offences}
+
+
+LABEL_REMEDY = "name one column after each label of the profile; their order does not matter"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_each_column_that_is_wrong_has_a_remedy_of_its_own(
+    prepared: Prepared, theirs: Path, tmp_path: Path, suffix: str
+) -> None:
+    def find(frame: pd.DataFrame) -> dict[str | None, str]:
+        path = write_table(frame, tmp_path / f"kim{suffix}")
+        return {each.column: each.remedy for each in take(prepared, path).offences}
+
+    frame = make_table(theirs)
+    assert find(frame.assign(note=0)) == {"note": "take the column out"}
+    assert find(frame.drop(columns=["id", "split", "per:sibling"])) == {
+        "id": "add it: each row's id, as the train or test file has it",
+        "split": "add it: oof for out-of-fold rows, test for test rows",
+        "per:sibling": LABEL_REMEDY,
+    }
+    assert find(frame.rename(columns={"per:sibling": "per:siblings"})) == {
+        "per:sibling": LABEL_REMEDY,
+        "per:siblings": "take the column out, or rename it if it holds one that is missing",
+    }
+
+
+def test_the_index_of_a_data_frame_is_to_be_left_out(
+    prepared: Prepared, theirs: Path, tmp_path: Path
+) -> None:
+    frame = make_table(theirs)  # joined, so that Parquet keeps its index as a column
+    frame.to_csv(tmp_path / "kim.csv")
+    frame.to_parquet(tmp_path / "kim.parquet")
+    for name, column in (("kim.csv", ""), ("kim.parquet", "__index_level_0__")):
+        (offence,) = take(prepared, tmp_path / name).offences
+        assert offence.column == column
+        assert offence.remedy == (
+            "take the column out: it is a data frame's index; write the table with index=False"
+        )
+    assert take(prepared, write_table(frame, tmp_path / "kim.csv")).offences == ()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_folds_numbered_from_1_are_said_once(
+    prepared: Prepared, theirs: Path, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"kim{suffix}"
+    frame = make_table(theirs)
+    is_oof = frame["split"] == "oof"
+    all_from_1 = frame.assign(fold=frame["fold"] + 1)
+    oof_from_1 = frame.assign(fold=frame["fold"] + is_oof)
+    average = frame[is_oof | (frame["fold"] == 0)]
+    average = average.assign(fold=(average["fold"] + 1).where(average["split"] == "oof"))
+    for wrong, remedy in (
+        (all_from_1, "subtract 1 from every fold"),
+        (oof_from_1, "subtract 1 from the fold of every oof row"),
+        (average, "subtract 1 from every fold"),
+    ):
+        (offence,) = take(prepared, write_table(wrong, path)).offences
+        assert (offence.column, offence.id, offence.remedy) == ("fold", None, remedy)
+        assert offence.found == "folds are numbered from 1, here from 0"
+    assert nothing_written(prepared)
+    mended = all_from_1.assign(fold=all_from_1["fold"] - 1)
+    assert take(prepared, write_table(mended, path)).offences == ()
+
+
+def test_folds_that_are_one_more_in_most_rows_only_are_other_folds(
+    prepared: Prepared, theirs: Path, tmp_path: Path
+) -> None:
+    frame = make_table(theirs).reset_index(drop=True)
+    is_oof = (frame["split"] == "oof").to_numpy()
+    folds = frame["fold"].to_numpy() + is_oof
+    folds[is_oof.argmax()] -= 1
+    path = write_table(frame.assign(fold=folds), tmp_path / "kim.csv")
+    offences = take(prepared, path).offences
+    assert len(offences) == is_oof.sum() - 1
+    assert all("train on these folds.csv" in each.remedy for each in offences)
 
 
 def test_text_in_place_of_numbers_is_named(

@@ -126,11 +126,28 @@ def test_one_member_is_tuned_alone_without_a_search():
 def test_greedy_selection_starts_from_the_best_and_never_falls_below_it():
     aim = Aim(make_rows())
     singles = tune_singles(aim)
-    found = select_greedily(aim, singles)
+    found = select_greedily(aim, singles, np.arange(3))
     assert found.f1 > max(point.f1 for point in singles)
     worst = Aim(make_rows(names=("useless", "useless")))
     singles = tune_singles(worst)
-    assert select_greedily(worst, singles).f1 >= max(point.f1 for point in singles)
+    both = np.arange(2)
+    assert select_greedily(worst, singles, both).f1 >= max(point.f1 for point in singles)
+    alone = select_greedily(aim, tune_singles(aim), both[:1])
+    assert alone.weights.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_members_that_are_not_selected_stay_out_of_the_blend_though_greedy_takes_some():
+    taken_by_greedy = 0
+    for seed in range(3):
+        rows = make_rows(seed, names=("sees-1-2", "sees-3-4", *["useless"] * 4))
+        few = np.arange(len(rows.gold)) < 240
+        rows = replace(rows.take(few), folds=np.arange(240) % 3)
+        for trials in (0, 5):
+            fit = fit_points(rows, SearchPlan(trials, 0))
+            dropped = [each.member for each in fit.selection.dropped]
+            assert not fit.points[BLEND].weights[dropped].any()
+            taken_by_greedy += bool(fit.points[GREEDY].weights[dropped].any())
+    assert taken_by_greedy
 
 
 def test_the_search_tries_its_starts_first_and_counts_every_trial():
@@ -147,7 +164,7 @@ def test_the_search_tries_its_starts_first_and_counts_every_trial():
 def test_the_search_weighs_kept_members_only_and_holds_the_sum_of_its_starts():
     rows = make_rows()
     aim = Aim(rows)
-    starts = [aim.measure(w) for w in (np.array([0.9, 0.9, 0.0]), *1.8 * np.eye(3))]
+    starts = [aim.measure(w) for w in (np.array([0.9, 0.9, 0.0]), *1.8 * np.eye(3)[:2])]
     found = search_weights(aim, starts, np.array([0, 1]), SearchPlan(8, 0))
     weights = np.array([point.weights for point in found])
     assert not weights[:, 2].any()

@@ -373,6 +373,7 @@ def test_a_csv_that_its_json_was_not_written_for_is_remarked(
     assert "blend again under that name" in remark.remedy
     print_tables(build_check_tables(report), as_json=False)
     assert "another file of that name" in " ".join(capsys.readouterr().out.split())
+    assert build_check_tables(report)[-1].notes[-1] == f"Next: python run.py submit {path}"
 
 
 def test_offences_are_counted_and_a_clean_check_is_not_called_so(
@@ -381,10 +382,12 @@ def test_offences_are_counted_and_a_clean_check_is_not_called_so(
     path = write(tiny_competition)
     (clean,) = build_check_tables(check_submission(path, tiny_competition))
     assert (clean.title, clean.notes[0]) == ("Check", "blend.csv (20 rows) keeps every rule.")
+    assert clean.notes[1:] == (f"Next: python run.py submit {path}",)
     path.write_text(path.read_text("utf-8").replace("\n1002,", "\n1002x,"), "utf-8")
     report = check_submission(path, tiny_competition)
     broken = build_check_tables(report)[0]
     assert broken.title == "Offences"
+    assert not any("Next" in note for table in build_check_tables(report) for note in table.notes)
     assert broken.notes[0].endswith(f"breaks rules: {len(report.offences)} offences.")
     single = replace(report, offences=report.offences[:1])
     assert build_check_tables(single)[0].notes[0].endswith("breaks rules: 1 offence.")
@@ -454,7 +457,9 @@ def test_a_limited_competition_answers_its_sample(tiny_competition: Competition)
     ids = read_test_ids(limited)
     assert 0 < len(ids) < 20
     path = write(limited)
-    assert check_submission(path, limited).is_ok
+    report = check_submission(path, limited)
+    assert report.is_ok
+    assert not any("submit" in note for table in build_check_tables(report) for note in table.notes)
     assert not check_submission(path, tiny_competition).is_ok
 
 

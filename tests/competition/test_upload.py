@@ -153,7 +153,14 @@ def test_the_local_board_scores_both_parts(tiny_competition: Competition) -> Non
         for line in open_ledger(tiny_competition).path.read_text("utf-8").splitlines()
     ]
     assert kinds == ["intent", "receipt", "score"]
-    assert build_submit_tables(report)[0].rows[0]["public_f1"] == parts[0]
+    (table,) = build_submit_tables(report)
+    assert table.rows[0]["public_f1"] == parts[0]
+    assert table.notes[-1] == "Next: python run.py board"
+    for other in ({"outcome": "refused"}, {"outcome": None}, {"public": None, "private": None}):
+        (table,) = build_submit_tables(replace(report, **other))  # type: ignore[arg-type]
+        assert not any("board" in note for note in table.notes), other
+    (table,) = build_submit_tables(replace(report, is_pending=True))
+    assert table.notes[-1].startswith("The score is pending")
 
 
 def test_the_split_depends_on_ids_and_seed_alone() -> None:

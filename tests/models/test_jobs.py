@@ -21,12 +21,13 @@ from competition.predictions import Store
 from competition.profile import resolve_competition
 from models.heads import Positions
 from models.inputs import FoldInputs
-from models.job import COLLAPSE_ADVICE, run_job
+from models.job import COLLAPSE_ADVICE, _describe, run_job
 from models.job_spec import JobOutcome, JobSpec
 from models.jobs import Plan, plan_jobs
 from models.pool import FoldRows, build_pool, choose_fold_rows
 from models.request import FoldRequest
 from models.routing import Route
+from models.settings import TuneSettings
 from models.variant import LINEAR, resolve_variant
 from models.watch import Watch
 from models.workers import FoldHooks, FoldRun, raise_failures, run_jobs
@@ -252,6 +253,30 @@ def test_a_job_leaves_exactly_its_files(make_specs: Specs, quiet_watch: Watch) -
     lean = make_specs(folds=(1,), keep_checkpoints=False)[0]
     run_job(lean, quiet_watch)
     assert files_of(lean.job_dir) == []
+
+
+def test_the_command_stands_in_the_provenance_and_changes_nothing_else(
+    make_specs: Specs, quiet_watch: Watch
+) -> None:
+    command = "fold typed-punct --encoder scratch --as tiny --workers 2"
+    plain, told = make_specs(folds=(0,))[0], make_specs(folds=(0,), command=command)[0]
+    assert (plain.fingerprint, plain.recipe) == (told.fingerprint, told.recipe)
+    store = Store(plain.store_dir, plain.labels)
+    run_job(plain, quiet_watch)
+    before = store.path(plain.key).read_bytes()
+    assert "command" not in store.read_run(plain.key)
+    run_job(told, quiet_watch)
+    assert store.path(told.key).read_bytes() == before
+    assert store.read_run(told.key)["command"] == command
+
+
+def test_a_variant_that_tune_wrote_says_of_which_folds(make_specs: Specs) -> None:
+    variant = make_specs(folds=(0,))[0].variant
+    told = {"folds": [0], "trials": 2, "study": "s"}
+    for tune in (told, told | {"folds_hash": "f" * 64}):
+        tuned = variant.model_copy(update={"tune": TuneSettings.model_validate(tune)})
+        assert _describe(tuned) == _describe(variant) | {"tune": tune}
+        assert tuned.recipe() == variant.recipe()
 
 
 def test_keeping_the_weights_does_not_change_the_predictions(

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from competition.blend_report import run_blend
-from competition.errors import UsageError
+from competition.errors import PredictionsError, UsageError
 from competition.files import dump_json, write_atomically
 from competition.folds import Prepared
-from competition.predictions import Store
+from competition.intake import ImportOptions, run_import
+from competition.predictions import ResultKey, Store
 from competition.profile import Competition
 from models import predict as room
 from models.job import run_job
@@ -71,6 +73,58 @@ def test_answers_go_where_they_can_and_replace_no_data(
     answers = (tmp_path / "rows-all.csv").read_bytes()
     assert answers == (blended.submissions_dir / "all.csv").read_bytes()
     assert {path: path.read_bytes() for path in kept} == kept
+
+
+def refuse_rows(competition: Competition, blend: str) -> str:
+    """Return what predict says of the competition's own test rows."""
+    with pytest.raises(PredictionsError) as caught:
+        run_predict(competition, PredictRequest(competition.test_path, blend), print)
+    return str(caught.value)
+
+
+def test_a_table_that_was_imported_is_not_told_to_be_imported(
+    blended: Competition, tmp_path: Path
+) -> None:
+    files = sorted(blended.oof_dir.glob("tfidf-linear/*.parquet"))
+    table = tmp_path / "kim.csv"
+    pd.concat([pd.read_parquet(file) for file in files]).to_csv(table, index=False)
+    assert run_import(blended, table, ImportOptions()).offences == ()
+    run_blend(blended, ("kim",), trials=0, seed=0, name="kims", run={"time": "2026-01-02"})
+    # neither missing provenance nor weights of another model under the name make it answer
+    shutil.copytree(blended.checkpoints_dir / "tfidf-linear", blended.checkpoints_dir / "kim")
+    for path in blended.oof_dir.glob("kim/*.run.json"):
+        path.unlink()
+    assert refuse_rows(blended, "kims") == (
+        "kim was imported and has no weights here, so it cannot answer for new rows;"
+        " name a blend without it with --blend NAME"
+    )
+    run_predict(blended, PredictRequest(blended.test_path, "all", tmp_path / "out.csv"), print)
+
+
+def test_an_imported_result_answers_once_its_weights_are_here(
+    blended: Competition, tmp_path: Path
+) -> None:
+    """Before they are, one that was trained here is told to be trained, an imported one not."""
+    weights = blended.checkpoints_dir / "tfidf-linear"
+    away = weights.rename(tmp_path / "away")
+    trained = refuse_rows(blended, "all")
+    folder = weights / "s42-f0"
+    assert trained == (
+        f"{folder} keeps no weights of tfidf-linear that can be read;"
+        " run: python run.py fold tfidf-linear --overwrite, without --no-checkpoints"
+    )
+    store = Store(blended.oof_dir, blended.profile.labels)
+    theirs = (blended.oof_dir / "tfidf-linear").rename(tmp_path / "tfidf-linear")
+    run_import(blended, theirs, ImportOptions())
+    assert store.read_run(ResultKey("tfidf-linear", 42, 0))["imported_from"]
+    assert refuse_rows(blended, "all") == (
+        "tfidf-linear was imported and has no weights here, so it cannot answer for new rows;"
+        f" name a blend without it with --blend NAME, or copy {folder} from where it was trained"
+    )
+    away.rename(weights)
+    run_predict(blended, PredictRequest(blended.test_path, "all", tmp_path / "out.csv"), print)
+    answers = (tmp_path / "out.csv").read_bytes()
+    assert answers == (blended.submissions_dir / "all.csv").read_bytes()
 
 
 def test_threads_are_those_asked_for_those_noted_or_all(

@@ -1,4 +1,4 @@
-"""What a variant builds on is resolved on the variant's own encoder, however that was named."""
+"""Names become variants; what one builds on is resolved on its own encoder, however named."""
 
 from __future__ import annotations
 
@@ -6,8 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from competition.errors import VariantError
+from competition.files import dump_json
+from competition.predictions import ResultKey, Store
 from competition.profile import Profile, read_profile
-from models.request import PSEUDO, FoldRequest, name_bases, resolve_all, resolve_bases
+from models.request import (
+    COMMAND,
+    PSEUDO,
+    FoldRequest,
+    check_variant,
+    find_command,
+    name_bases,
+    resolve_all,
+    resolve_bases,
+    write_command,
+)
 
 BUILDS_ON = 'why = "w"\nbase = "typed-punct"\nstart_from = "typed-punct"\n'
 
@@ -78,3 +91,58 @@ def test_a_teacher_of_pseudo_labels_keeps_the_encoder_of_its_own_file(
     assert ask(real, request) == [("klue-bert-base", "klue/bert-base", 128)]
     (variant,) = resolve_all(real, request)
     assert set(name_bases(real, request, variant)) == {PSEUDO}
+
+
+def leave(store: Store, name: str, fold: int, run: dict[str, object] | None) -> Path:
+    """Leave what stands for a result, with its provenance if there is any; return that's path."""
+    key = ResultKey(name, 42, fold)
+    store.path(key).parent.mkdir(parents=True, exist_ok=True)
+    store.path(key).touch()
+    if run is not None:
+        store.run_path(key).write_text(dump_json(run), "utf-8")
+    return store.run_path(key)
+
+
+def refusal_of(store: Store, name: str) -> str:
+    with pytest.raises(VariantError) as refused:
+        check_variant(store, name)
+    return str(refused.value)
+
+
+def test_a_name_of_no_variant_is_told_by_the_command_that_made_it(tmp_path: Path) -> None:
+    store = Store(tmp_path, ("a", "b"))
+    unknown = "no variant 'tp2'; choose one of "
+    assert refusal_of(store, "tp2").startswith(unknown)
+    leave(store, "tp2", 0, None)
+    leave(store, "tp2", 1, {"finished": "2026-01-04"})
+    assert "was made by" not in refusal_of(store, "tp2")
+    new = "fold typed-punct --data 'my data' --set train.epochs=2 --as tp2"
+    leave(store, "tp2", 2, {"finished": "2026-01-02", COMMAND: new})
+    leave(store, "tp2", 3, {"finished": "2026-01-01", COMMAND: "fold short --as tp2"})
+    said = refusal_of(store, "tp2")
+    made = "; tp2 was made by: python run.py fold typed-punct --set train.epochs=2 --as tp2"
+    assert said.startswith(unknown)
+    assert said.endswith(made)
+    assert find_command(store, "tp2") == new
+    assert "was made by" not in refusal_of(store, "../tp2")
+
+
+def test_damaged_provenance_hides_no_message(tmp_path: Path) -> None:
+    store = Store(tmp_path, ("a", "b"))
+    leave(store, "tp2", 0, {COMMAND: 7})
+    leave(store, "tp2", 1, {COMMAND: "fold 'torn"})
+    leave(store, "tp2", 2, {}).write_text("no JSON")
+    assert "was made by" not in refusal_of(store, "tp2")
+    leave(store, "tp2", 3, {COMMAND: "fold short --as tp2"})
+    assert refusal_of(store, "tp2").endswith("; tp2 was made by: python run.py fold short --as tp2")
+
+
+def test_a_shipped_variant_and_a_file_are_not_refused(tmp_path: Path) -> None:
+    for name in ("typed-punct", str(tmp_path / "mine.toml")):
+        check_variant(Store(tmp_path, ("a", "b")), name)
+
+
+def test_a_command_is_written_without_some_options_however_they_were_typed() -> None:
+    typed = "fold a b --folds 0,1 --limit=300 --set 'x=[1, 2]' --competition c --workers 2"
+    assert write_command(typed, "--folds", "--workers") == "python run.py fold a b --set 'x=[1, 2]'"
+    assert write_command(typed).count("--folds 0,1") == 1

@@ -143,6 +143,11 @@ def test_the_best_trial_is_left_as_a_variant_of_ones_own(
     assert "tuned on folds 0: best of 12 trials by micro-f1" in variant.why
     assert variant.tune is not None
     assert (variant.tune.folds, variant.tune.trials, variant.tune.study) == ((0,), 12, "s")
+    assert variant.tune.folds_hash == prepared.folds.hash
+    moved = variant.model_copy(
+        update={"tune": variant.tune.model_copy(update={"folds_hash": "f" * 64})}
+    )
+    assert moved.recipe() == variant.recipe()
     found = summary.tables[1]
     assert [row["setting"] for row in found.rows] == ["train.lr", "train.label_smoothing"]
     assert sum(row["importance"] for row in found.rows) == pytest.approx(1)
@@ -407,7 +412,8 @@ def test_a_file_of_ones_own_is_not_overwritten(
     other = tmp_path / "other.toml"
     assert tune(prepared, trials=1, write=other).path == other
     assert tune(prepared, trials=2, write=other).path == other
-    assert tomllib.loads(other.read_text())["tune"] == {"folds": [0], "trials": 2, "study": "s"}
+    told = {"folds": [0], "trials": 2, "study": "s", "folds_hash": prepared.folds.hash}
+    assert tomllib.loads(other.read_text())["tune"] == told
 
 
 def test_a_place_for_the_variant_is_looked_at_before_anything_is_trained(
