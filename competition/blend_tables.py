@@ -249,7 +249,7 @@ def _front_table(report: BlendReport) -> Table:
     ]
     notes = [
         f"{len(front)} points that no other beats by both scores. Kept: of those whose micro-F1"
-        " reaches every comparator's, the one with the highest AUPRC, less members that it does as"
+        " reaches that of every start, the one with the highest AUPRC, less members that it does as"
         " well without; a last hundredth of micro-F1 is the noise of these rows. AUPRC as pooled."
     ]
     return Table("front", "Micro-F1 against AUPRC", columns, rows, notes)

@@ -241,7 +241,7 @@ def _sides_table(report: BlendReport) -> Table:
         rows.append({"side": side} | figures)
     notes = find_partings(report.oof_side, report.test_side, foretell(report))
     if len(report.material.members) > 1 and any(SEND_SINGLE in note for note in notes):
-        notes.append(f"It comes of: {advise_single(report)}")
+        notes.append(f"The best single variant's CSV: {advise_single(report)}")
     notes += [f"Warning: {alarm.text}." for alarm in report.alarms]
     return Table("sides", "The blend's answers", columns, rows, notes)
 

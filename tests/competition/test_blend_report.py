@@ -210,7 +210,7 @@ def test_a_mix_that_nothing_explains_names_what_makes_the_single_variants_csv(re
         for t in build_blend_tables(replace(report, oof_side=oof, test_side=test))
         if t.name == "sides"
     ]
-    (advice,) = [note for note in sides[0].notes if note.startswith("It comes of")]
+    (advice,) = [note for note in sides[0].notes if note.startswith("The best single")]
     assert "python run.py blend " in advice
 
 
