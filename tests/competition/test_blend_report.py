@@ -320,7 +320,7 @@ def test_both_scores_as_objective_show_the_front_and_what_was_kept(prepared, rep
     tables = {table.name: table for table in build_blend_tables(found)}
     (kept,) = [row for row in tables["front"].rows if row["kept"]]
     assert kept["f1"] == found.fit.fit.points[BLEND].f1
-    assert "reaches every comparator's" in tables["front"].notes[0]
+    assert "reaches that of every start" in tables["front"].notes[0]
     assert "front" not in {table.name for table in build_blend_tables(report)}
     assert found.path != report.path
 
