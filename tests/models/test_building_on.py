@@ -271,16 +271,19 @@ def blended(prepared: Prepared, quiet_watch: Watch) -> Prepared:
     for wanted in (*networks, linear):
         for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
             assert run_job(spec, quiet_watch).finished
-    run_blend(prepared.competition, (), trials=5, seed=0, name="all", run={"time": "2026-01-01"})
+    for name, members in (("all", ()), ("networks", ("net", "held"))):
+        run = {"time": "2026-01-01"}
+        run_blend(prepared.competition, members, trials=5, seed=0, name=name, run=run)
     return prepared
 
 
-def test_predict_gives_the_test_rows_the_answers_of_the_blend(blended: Prepared) -> None:
+@pytest.mark.parametrize("name", ["all", "networks"])
+def test_predict_gives_the_test_rows_the_answers_of_the_blend(blended: Prepared, name: str) -> None:
     competition = blended.competition
     out = competition.home / "again.csv"
-    table = run_predict(competition, PredictRequest(competition.test_path, "all", out), print)
+    table = run_predict(competition, PredictRequest(competition.test_path, name, out), print)
     assert table.rows[0]["rows"] == len(blended.corpus.test)
-    assert out.read_bytes() == (competition.submissions_dir / "all.csv").read_bytes()
+    assert out.read_bytes() == (competition.submissions_dir / f"{name}.csv").read_bytes()
 
 
 def test_weights_that_do_not_say_what_they_build_on_build_on_nothing(blended: Prepared) -> None:
@@ -297,9 +300,9 @@ def test_weights_that_do_not_say_what_they_build_on_build_on_nothing(blended: Pr
 
 def test_predict_refuses_what_no_longer_belongs_together(blended: Prepared) -> None:
     competition = blended.competition
-    ask = PredictRequest(competition.test_path, "all", competition.home / "x.csv")
-    spec = json.loads((competition.submissions_dir / "all.json").read_text(encoding="utf-8"))
-    used = [m["name"] for m in spec["members"] if m["weight"] > 0 and m["name"] != "tfidf-linear"]
+    ask = PredictRequest(competition.test_path, "networks", competition.home / "x.csv")
+    spec = json.loads((competition.submissions_dir / "networks.json").read_text(encoding="utf-8"))
+    used = [m["name"] for m in spec["members"] if m["weight"] > 0]
     weights = competition.checkpoints_dir / used[-1] / "s42-f2" / WEIGHTS_FILE
     weights.rename(weights.with_suffix(".away"))
     said: list[str] = []
