@@ -62,14 +62,14 @@ def data(
     from competition.shift import build_shift_tables, read_or_fit_shift
 
     audit = run_audit(resolved)
-    tables = build_audit_tables(audit)
+    beyond: list[Table] = []
     if audit.corpus is not None:
         with ProgressBoard() as board:
             shift = read_or_fit_shift(
                 resolved, audit.corpus, lambda frac, text: board.update("shift", frac, text)
             )
-        tables += build_shift_tables(shift, audit.corpus)
-    _print(tables, as_json)
+        beyond = build_shift_tables(shift, audit.corpus)
+    _print(build_audit_tables(audit, beyond), as_json)
     if not audit.ok:
         raise typer.Exit(HarnessError.exit_code)
 

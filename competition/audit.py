@@ -93,8 +93,13 @@ def _find_fold_problem(competition: Competition, corpus: Corpus, groups: Int32s)
     return None
 
 
-def build_audit_tables(audit: Audit) -> list[Table]:
-    """Build the tables to print: what is wrong first, then what to know, and what comes next."""
+def build_audit_tables(audit: Audit, beyond: Sequence[Table] = ()) -> list[Table]:
+    """Build the tables to print: what is wrong first, then what to know, and what comes next.
+
+    Args:
+        audit: what was found.
+        beyond: tables of what else is known of the data, shown before the next step.
+    """
     tables = [_build_files(audit)]
     if audit.offences:
         tables.append(_build_offences(audit.offences))
@@ -116,7 +121,7 @@ def build_audit_tables(audit: Audit) -> list[Table]:
     if audit.groups is not None:
         tables.append(_build_groups(audit, corpus, audit.groups))
     shift = measure_shift(corpus, profile)
-    tables += [shift] if shift.rows else []
+    tables += [*([shift] if shift.rows else []), *beyond]
     if audit.ok:
         tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, "Next: python run.py fold"))
     return tables

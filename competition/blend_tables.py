@@ -18,6 +18,7 @@ from competition.blend_parts import BlendReport
 from competition.blend_spec import describe_left_out
 from competition.console import Column, Table
 from competition.intervals import Paired
+from competition.predictions import TUNED_ELSEWHERE
 from competition.search import BEST_SINGLE, BLEND, CONVEX, SYSTEMS, UNIFORM
 from competition.trust_tables import advise_single, build_trust_tables
 
@@ -128,9 +129,7 @@ def _members_table(report: BlendReport) -> Table:
         )
     for member in report.material.members:
         if member.is_tuned_elsewhere:
-            notes.append(
-                f"{member.name} was tuned on rows of other folds; no fold here is free of it."
-            )
+            notes.append(f"{member.name} {TUNED_ELSEWHERE}")
         elif member.tuned_on:
             folds = ", ".join(map(str, member.tuned_on))
             notes.append(

@@ -12,6 +12,7 @@ from competition.compare import ENOUGH_GROUPS, Comparison, Line, judge
 from competition.console import Column, Table
 from competition.contenders import Contender
 from competition.intervals import Paired
+from competition.predictions import TUNED_ELSEWHERE
 
 COLUMNS = (
     Column("n_rows", "rows", "count"),
@@ -125,7 +126,7 @@ def _say_of_contender(letter: str, each: Contender, found: Comparison) -> list[s
             )
     tuned = sorted(set(each.tuned_on) & set(found.folds))
     if each.is_tuned_elsewhere:
-        notes.append(f"{letter} was tuned on rows of other folds; no fold here is free of it.")
+        notes.append(f"{letter} {TUNED_ELSEWHERE}")
     elif tuned:
         rest = sorted(set(found.folds) - set(tuned))
         mend = f"; for a fair comparison add --folds {','.join(map(str, rest))}" if rest else ""

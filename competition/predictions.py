@@ -47,6 +47,7 @@ __all__ = [
 
 PROBABILITY_FLOOR = 1e-6
 AVERAGE = "one average"
+TUNED_ELSEWHERE = "was tuned on rows of other folds; no fold here is free of it."
 ROUTE_PREFIX = "route:"  # before the name of a member that is several specialists
 
 Mask = npt.NDArray[np.bool_]

@@ -74,9 +74,9 @@ def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:
     """Fit every way of weighing the members; all see the same rows only.
 
     Copies and members without gain are weighed neither by the convex fit nor by the blend. Each
-    member alone, the uniform mean of all and greedy selection among all stay comparators; greedy
-    selection may take a member whose probabilities help no row by chance, and on 39 members it did:
-    what began from it lost 0.7 micro-F1 nested.
+    member alone, the uniform mean of all and greedy selection among all stay comparators. The last
+    takes members by chance that selection drops: on 39 of them, a blend that might begin from it
+    had 0.4 micro-F1 and 2.6 AUPRC less, nested.
 
     Args:
         rows: what is fitted on.

@@ -25,6 +25,7 @@ from competition.intervals import (
 )
 from competition.metrics import auprc, decide, micro_f1, weights_for_negative_share
 from competition.predictions import (
+    TUNED_ELSEWHERE,
     Member,
     Store,
     find_missing_folds,
@@ -52,8 +53,7 @@ def build_standings(prepared: Prepared, names: Sequence[str]) -> Table:
     ]
     scorer = _Scorer(Store(prepared.competition.oof_dir, profile.labels), prepared)
     rows = [scorer.score_variant(name) for name in names]
-    routes = scorer.score_routes({row["variant"]: row["route"] for row in rows if row["route"]})
-    rows += routes
+    rows += scorer.score_routes({row["variant"]: row["route"] for row in rows if row["route"]})
     tunes = "; blend tunes a threshold too" if profile.negative_label is not None else ""
     notes = [f"Scored on out-of-fold rows by the most probable label{tunes}."]
     if share is not None:
@@ -69,10 +69,9 @@ def build_standings(prepared: Prepared, names: Sequence[str]) -> Table:
     for row in rows:
         if row.get("tuned_on"):
             folds = ", ".join(map(str, row["tuned_on"]))
-            where = f"folds {folds}: they flatter it."
-            if row["is_tuned_elsewhere"]:
-                where = "rows of other folds; no fold here is free of it."
-            notes.append(f"{row['variant']} was tuned on {where}")
+            told = f"was tuned on folds {folds}: they flatter it."
+            told = TUNED_ELSEWHERE if row["is_tuned_elsewhere"] else told
+            notes.append(f"{row['variant']} {told}")
     return Table("variants", "Variants", columns, rows, notes)
 
 
@@ -85,14 +84,12 @@ class _Scorer:
 
     def score_variant(self, name: str) -> dict[str, Any]:
         n_folds = self.prepared.folds.count
-        missing = find_missing_folds(self.store, name, n_folds)
+        missing, own = find_missing_folds(self.store, name, n_folds), self._read_own(name)
         row: dict[str, Any] = {
             "variant": name,
-            "why": self._read_own(name).get("why", ""),
-            "tuned_on": (self._read_own(name).get("tune") or {}).get("folds", []),
-            "is_tuned_elsewhere": is_tuned_elsewhere(
-                self._read_own(name), self.prepared.folds.hash
-            ),
+            "why": own.get("why", ""),
+            "tuned_on": (own.get("tune") or {}).get("folds", []),
+            "is_tuned_elsewhere": is_tuned_elsewhere(own, self.prepared.folds.hash),
             "seeds": ", ".join(map(str, missing)),
             "done": f"{len(self.store.keys(name))}/{n_folds * max(1, len(missing))}",
             "rows_per_s": self._read_speed(name),

@@ -22,7 +22,6 @@ from competition.shift import explain_absence
 SHARES_SHOWN = 8
 POSITIVE_TOLERANCE = 0.10  # share of positive labels, out-of-fold against test
 CONFIDENCE_TOLERANCE = 0.03  # mean confidence, likewise
-SEND_SINGLE = "Send the best single variant too before you trust out-of-fold scores."
 NOISE_SDS = 3  # and at least this many standard deviations of the difference
 
 
@@ -42,13 +41,16 @@ class Foretold:
     positive_share: float
 
 
-def find_partings(oof: Side, test: Side, foretold: Foretold | None = None) -> list[str]:
+def find_partings(
+    oof: Side, test: Side, foretold: Foretold | None = None, single: str | None = None
+) -> list[str]:
     """Warn where the blend answers test rows otherwise than out-of-fold rows.
 
     Args:
         oof: what it answers out of fold.
         test: what it answers in the test.
         foretold: None where the profile does not say how the test is mixed.
+        single: the command that makes the best single variant's submission; None: there is none.
     """
     per_row = 1 / oof.n_rows + 1 / test.n_rows
     found = []
@@ -59,6 +61,8 @@ def find_partings(oof: Side, test: Side, foretold: Foretold | None = None) -> li
             f"Warning: {100 * test.positive_share:.1f}% of test rows get a positive label, and"
             f" {100 * share:.1f}% of out-of-fold rows{_explain_mix(test, foretold, per_row)}"
         )
+        if single and foretold is not None and not _explains(foretold, test, per_row):
+            found.append(f"The best single variant's CSV: {single}")
     # a probability's standard deviation is at most a half
     noise = NOISE_SDS * 0.5 * math.sqrt(per_row)
     if abs(test.confidence - oof.confidence) > max(CONFIDENCE_TOLERANCE, noise):
@@ -84,13 +88,19 @@ def _explain_mix(test: Side, foretold: Foretold | None, per_row: float) -> str:
         )
     share, expected = foretold.negative_share, foretold.positive_share
     told = f"; {100 * expected:.1f}% are foretold by the profile's {share:.0%} of negative rows"
-    noise = NOISE_SDS * math.sqrt(expected * (1 - expected) * per_row)
-    if abs(test.positive_share - expected) <= max(POSITIVE_TOLERANCE, noise):
+    if _explains(foretold, test, per_row):
         return f"{told}, which explains it: choose by scores at {share:.0%}, not by plain ones."
     return (
         f"{told}, which does not explain it: that share is wrong, or the threshold misfires on"
-        f" averaged models. {SEND_SINGLE}"
+        " averaged models. Send the best single variant too before you trust out-of-fold scores."
     )
+
+
+def _explains(foretold: Foretold, test: Side, per_row: float) -> bool:
+    """Say whether as many test rows get a positive label as foretold, but for noise."""
+    expected = foretold.positive_share
+    noise = NOISE_SDS * math.sqrt(expected * (1 - expected) * per_row)
+    return abs(test.positive_share - expected) <= max(POSITIVE_TOLERANCE, noise)
 
 
 def advise_single(report: BlendReport) -> str:
@@ -239,9 +249,8 @@ def _sides_table(report: BlendReport) -> Table:
         figures = asdict(measured)
         del figures["label_shares"]
         rows.append({"side": side} | figures)
-    notes = find_partings(report.oof_side, report.test_side, foretell(report))
-    if len(report.material.members) > 1 and any(SEND_SINGLE in note for note in notes):
-        notes.append(f"The best single variant's CSV: {advise_single(report)}")
+    single = advise_single(report) if len(report.material.members) > 1 else None
+    notes = find_partings(report.oof_side, report.test_side, foretell(report), single)
     notes += [f"Warning: {alarm.text}." for alarm in report.alarms]
     return Table("sides", "The blend's answers", columns, rows, notes)
 

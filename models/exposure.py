@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ class Exposure:
         Exposure(test_sentences=None, left_out_fold=None, folds_hash=None)
         """
         test = True if self.test_sentences else before.test_sentences
-        mine, others = asdict(self), asdict(before)
-        is_same = all(mine[key] == others[key] for key in ("left_out_fold", "folds_hash"))
-        return Exposure(test, self.left_out_fold, self.folds_hash) if is_same else Exposure(test)
+        if (self.left_out_fold, self.folds_hash) != (before.left_out_fold, before.folds_hash):
+            return Exposure(test)
+        return replace(self, test_sentences=test)
 
     def describe(self) -> str:
         """Write for a model card what was read of the competition's rows."""
