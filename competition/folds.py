@@ -131,7 +131,9 @@ def _read_frozen(
 ) -> Folds:
     records = read_records(table.csv_path, HEADER)
     if origin is not None:
-        _check_same_rows(table, origin, records, competition, corpus)
+        rows = [(id_,) for id_ in corpus.train.ids.tolist()]
+        files = str(competition.train_path)
+        table.check_same_rows(records, origin, rows, HEADER, what="train rows", files=files)
     fold_of = _place_folds(table.csv_path, records, corpus.train.ids)
     text = _build_text(corpus, fold_of)
     if origin is None:
@@ -145,39 +147,6 @@ def _read_frozen(
     elif origin.get("source") == "made":
         _check_rules(table, origin, _rules_of(competition))
     return _finish(table.csv_path, fold_of, origin, groups)
-
-
-def _check_same_rows(
-    table: FrozenTable,
-    origin: dict[str, Any],
-    records: Sequence[Record],
-    competition: Competition,
-    corpus: Corpus,
-) -> None:
-    """Refuse frozen folds of other train rows.
-
-    Said once: no line of the file is wrong, and whoever changed one would lose the folds.
-
-    Raises:
-        FoldsError: saying how many rows differ, and what to do.
-    """
-    ids, folds = zip(*(fields for _, fields in records), strict=True)
-    named, here = set(ids), set(corpus.train.ids.tolist())
-    unknown, without = len(named - here), len(here - named)
-    if not unknown and not without:
-        return
-    error = (
-        f"{table.csv_path} was made for other train rows than {competition.train_path} has now"
-        f" (ids that no train row has: {unknown:,}; train rows without a fold: {without:,}). Put"
-        " the train file back, or give the changed data a profile with a `name` of its own"
-        " (docs/profiles.md)."
-    )
-    if hash_text(build_text(HEADER, ids, folds)) != origin["hash"]:
-        # its lines were changed, or only their order
-        is_made = origin.get("source") == "made"
-        again = "; without one, delete it alone: it is made again the same" if is_made else ""
-        error += f" If {table.csv_path.name} itself was changed, restore it from a copy{again}."
-    raise FoldsError(error)
 
 
 def _check_same_as_own(

@@ -85,6 +85,49 @@ class FrozenTable:
             f"{self.csv_path.name} counts as a file of your own and is checked as such."
         )
 
+    def check_same_rows(
+        self,
+        records: Sequence[Record],
+        origin: Mapping[str, Any],
+        rows: Sequence[Sequence[str]],
+        header: Sequence[str],
+        *,
+        what: str,
+        files: str,
+    ) -> None:
+        """Refuse a table of other rows than these.
+
+        Said once: no line of the table is wrong, and whoever changed one would lose it.
+
+        Args:
+            records: the table's lines; all but the last field name a row.
+            origin: what its JSON says.
+            rows: the fields that name each row there is now.
+            header: the table's columns.
+            what: which rows, such as ``train rows``.
+            files: where they stand.
+
+        Raises:
+            FoldsError: saying how many rows differ, and what to do.
+        """
+        named = {tuple(fields[:-1]) for _, fields in records}
+        here = set(map(tuple, rows))
+        unknown, without = len(named - here), len(here - named)
+        if not unknown and not without:
+            return
+        error = (
+            f"{self.csv_path} was made for other {what} than stand in {files} now (not there any"
+            f" more: {unknown:,}; there without a {header[-1]}: {without:,}). Put the data back, or"
+            " give the changed data a profile with a `name` of its own (docs/profiles.md)."
+        )
+        lines = [fields for _, fields in records]
+        if hash_text(build_text(header, *zip(*lines, strict=True))) != origin["hash"]:
+            # its lines were changed, or only their order
+            is_made = origin.get("source") == "made"
+            again = "; without one, delete it alone: it is made again the same" if is_made else ""
+            error += f" If {self.csv_path.name} itself was changed, restore it from a copy{again}."
+        raise FoldsError(error)
+
     def changed(self) -> FoldsError:
         """Return the error for a table that is not the one it was made as."""
         return FoldsError(

@@ -9,7 +9,7 @@ Legend: N train rows, M test rows, K folds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from competition.errors import FoldsError, Offence
 from competition.folds import Prepared
-from competition.frozen import FrozenTable, build_text, hash_text, read_records, refuse
+from competition.frozen import FrozenTable, Record, build_text, hash_text, read_records, refuse
 from competition.records import show
 from competition.rows import Ints, Objects, Rows
 
@@ -136,7 +136,10 @@ def _make(
 
 
 def _read_frozen(table: FrozenTable, origin: dict[str, Any] | None, prepared: Prepared) -> Routes:
-    train, test = read_route_file(table.csv_path, prepared)
+    records = read_records(table.csv_path, HEADER)
+    if origin is not None:
+        _check_same_rows(table, origin, records, prepared)
+    train, test = _place_routes(table.csv_path, records, prepared)
     text = _build_text(prepared, train, test)
     is_new = origin is None
     if origin is None:
@@ -156,6 +159,16 @@ def _read_frozen(table: FrozenTable, origin: dict[str, Any] | None, prepared: Pr
     if is_new:
         table.adopt(origin)
     return routes
+
+
+def _check_same_rows(
+    table: FrozenTable, origin: dict[str, Any], records: Sequence[Record], prepared: Prepared
+) -> None:
+    corpus = prepared.corpus
+    rows = [(id_, "train") for id_ in corpus.train.ids.tolist()]
+    rows += [(id_, "test") for id_ in corpus.test.ids.tolist()]
+    files = f"{prepared.competition.train_path} and {prepared.competition.test_path}"
+    table.check_same_rows(records, origin, rows, HEADER, what="rows", files=files)
 
 
 def _finish(train: Objects, test: Objects, origin: dict[str, Any]) -> Routes:
@@ -194,8 +207,10 @@ def _check_filled(path: Path, routes: Routes, prepared: Prepared) -> None:
         )
 
 
-def read_route_file(path: Path, prepared: Prepared) -> tuple[Objects, Objects]:
-    """Read a CSV of ``id,split,route`` for exactly these rows, in any order.
+def _place_routes(
+    path: Path, records: Sequence[Record], prepared: Prepared
+) -> tuple[Objects, Objects]:
+    """Lay the lines of ``id,split,route``, in any order, on exactly these rows.
 
     Returns:
         (N,) and (M,) route names of train and test rows.
@@ -211,7 +226,7 @@ def read_route_file(path: Path, prepared: Prepared) -> tuple[Objects, Objects]:
     def offend(line: int | None, column: str, id_: str, what: str, remedy: str) -> None:
         offences.append(Offence(path.name, line, column, id_, what, remedy))
 
-    for line, (id_, split, route) in read_records(path, HEADER):
+    for line, (id_, split, route) in records:
         if split not in parts:
             offend(line, "split", id_, f"split {show(split)}", "write train or test")
         elif id_ not in places[split]:

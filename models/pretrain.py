@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from competition.console import Column, Table
+from competition.console import Column, Table, write_count
 from competition.errors import EncoderError, PretrainingError, StoppedError
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
@@ -106,11 +106,11 @@ def run_pretrain(
     """
     started = time.monotonic()
     settings = resolve_settings(request)
-    texts = read_texts(competition, request, board.say)
+    texts, folds_hash = read_texts(competition, request, board.say)
     cache_dir = competition.checkpoints_dir / "cache"
     source = settle_source(competition, request, settings, texts, cache_dir)
     out = request.out or competition.checkpoints_dir / "encoders" / request.default_name
-    exposure = settle_exposure(competition, request, source)
+    exposure = settle_exposure(request, source, folds_hash)
     command = describe_command(request, out)
     job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
@@ -157,7 +157,7 @@ def make_adapted_encoder(
     request = PretrainRequest(
         encoder=str(source.path) if source.has_weights else SCRATCH, threads=threads
     )
-    texts = read_texts(competition, request, say)
+    texts, folds_hash = read_texts(competition, request, say)
     settings = resolve_settings(request).model_copy(update={"run": run})
     made_from = {
         "encoder": source.identity,
@@ -168,7 +168,7 @@ def make_adapted_encoder(
     out = competition.checkpoints_dir / "encoders" / f"adapted-{fingerprint(made_from)[:16]}"
     command = "python run.py fold VARIANT --set pretrain=tapt"
     cache_dir = competition.checkpoints_dir / "cache"
-    exposure = settle_exposure(competition, request, source)
+    exposure = settle_exposure(request, source, folds_hash)
     job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
     update = _say_now_and_then(say, f"adapting {source.name}")
     with stop_requests(STOPPING, deadline=deadline) as should_stop:
@@ -244,7 +244,8 @@ def _run_locked(
     hooks.say(
         f"{sum(p.numel() for p in model.parameters()):,} weights, {task.schedule.steps:,} steps of "
         f"{settings.batch_sequences} × {settings.sequence_tokens} tokens, decay from step "
-        f"{task.schedule.decay_start:,}; {precision}, {threads} threads"
+        f"{task.schedule.decay_start:,}; {precision},"
+        f" {write_count(threads, 'thread')}"
     )
     if task.schedule.warmup > task.schedule.steps // 2:
         hooks.say(

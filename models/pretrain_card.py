@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from competition.console import write_count
 from competition.errors import PretrainingError
 from competition.files import dump_json, write_atomically
 from models.exposure import Exposure
@@ -136,9 +137,10 @@ Held-out loss at the end, by text: {", ".join(f"{name} {value:.3f}" for name, va
 ```
 {run["command"]}
 ```
-Made {run["started"]} at {run["tokens_per_s"]:,} tokens/s ({run["precision"]}, {run["threads"]}
-threads, {machine["cpu"]} / {machine["device"]}, torch {machine["torch"]}, transformers
-{machine["transformers"]}). The same bytes come out on one CPU model with the same libraries,
+Made {run["started"]} at {run["tokens_per_s"]:,} tokens/s ({run["precision"]},
+{write_count(run["threads"], "thread")}, {machine["cpu"]} / {machine["device"]},
+torch {machine["torch"]}, transformers {machine["transformers"]}).
+The same bytes come out on one CPU model with the same libraries,
 precision and threads.
 """
 

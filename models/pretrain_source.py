@@ -33,12 +33,15 @@ TASK_TEXT = "task-sentences"
 
 def read_texts(
     competition: Competition, request: PretrainRequest, say: Callable[[str], None]
-) -> tuple[Text, ...]:
+) -> tuple[tuple[Text, ...], str | None]:
     """Read the competition's sentences and the corpus files, without what must not be seen.
 
     Test sentences are taken only if asked for. If not, and as with the sentences of a fold that is
     left out, lines of their letters and digits are taken out of every text; those of the whole test
     file, also where the competition is a sample.
+
+    Returns:
+        The texts, and the hash of the folds of which one was left out.
 
     Raises:
         UsageError: there is no such fold, or no text, or none of the test sentences asked for.
@@ -47,7 +50,7 @@ def read_texts(
     weights = request.task_weights
     if request.test_sentences and not (weights.stable or weights.decay):
         raise UsageError("--test-sentences: at --task-weight 0 none of them is read")
-    sentences, forbidden = _split_sentences(competition, request)
+    sentences, forbidden, folds_hash = _split_sentences(competition, request)
     texts = []
     if weights.stable or weights.decay:
         texts.append(Text(TASK_TEXT, tuple(sentences), weights.stable, weights.decay))
@@ -62,13 +65,14 @@ def read_texts(
     kept, met = drop_repeated(texts, forbidden=forbidden)
     if met:
         say(f"{write_count(met, 'line')} left out: the words of a sentence that must not be seen")
-    return kept
+    return kept, folds_hash
 
 
 def _split_sentences(
     competition: Competition, request: PretrainRequest
-) -> tuple[list[str], list[str]]:
-    """Return the competition's sentences to learn from and those that must not be seen."""
+) -> tuple[list[str], list[str], str | None]:
+    """Return the sentences to learn from, those that must not be seen, and the folds' hash."""
+    folds_hash = None
     if request.leave_out_fold is None:
         corpus = read_corpus(competition)
         left_out = np.zeros(len(corpus.train), bool)
@@ -79,15 +83,20 @@ def _split_sentences(
             raise UsageError(
                 f"--leave-out-fold {request.leave_out_fold}: the folds are 0 to {folds.count - 1}"
             )
-        left_out = folds.fold_of == request.leave_out_fold
+        folds_hash, left_out = folds.hash, folds.fold_of == request.leave_out_fold
     train = corpus.train.text("sentence")
     lines = [_as_line(sentence) for sentence in train[~left_out]]
     forbidden = [_as_line(sentence) for sentence in train[left_out]]
     if request.test_sentences:
-        return lines + [_as_line(text) for text in corpus.test.text("sentence")], forbidden
+        return (
+            lines + [_as_line(text) for text in corpus.test.text("sentence")],
+            forbidden,
+            folds_hash,
+        )
     if competition.limit is not None:
         corpus = read_corpus(replace(competition, limit=None))
-    return lines, forbidden + [_as_line(text) for text in corpus.test.text("sentence")]
+    forbidden += [_as_line(text) for text in corpus.test.text("sentence")]
+    return lines, forbidden, folds_hash
 
 
 def _as_line(sentence: str) -> str:
@@ -111,15 +120,16 @@ def settle_source(
 
 
 def settle_exposure(
-    competition: Competition, request: PretrainRequest, source: EncoderSource
+    request: PretrainRequest, source: EncoderSource, folds_hash: str | None
 ) -> Exposure:
     """Return what the encoder will have read of the competition, with what it had read before.
+
+    ``folds_hash`` is of the folds of which one is left out.
 
     Raises:
         UsageError: a fold is to be left out that the encoder has read already.
     """
     fold = request.leave_out_fold
-    folds_hash = None if fold is None else read_prepared(competition).folds.hash
     own = Exposure(request.test_sentences, fold, folds_hash)
     if not source.has_weights:
         return own

@@ -288,9 +288,9 @@ def test_other_train_rows_are_refused_once_and_no_line_is_to_be_changed(
     path.write_text("\n".join([*lines[:-20], f"x{lines[-1]}"]) + "\n", encoding="utf-8")
     said = refuse_rows(tiny_competition)
     folds_csv = tiny_competition.oof_dir / "folds.csv"
-    assert said.startswith(f"{folds_csv} was made for other train rows than {path} has now")
-    assert "(ids that no train row has: 20; train rows without a fold: 1)" in said
-    assert "Put the train file back, or give the changed data a profile with a `name`" in said
+    assert said.startswith(f"{folds_csv} was made for other train rows than stand in {path} now")
+    assert "(not there any more: 20; there without a fold: 1)" in said
+    assert "Put the data back, or give the changed data a profile with a `name`" in said
     assert "take the line out" not in said
     assert "itself was changed" not in said  # its hash shows that it was not
     path.write_text(whole, encoding="utf-8")
@@ -305,7 +305,7 @@ def test_lines_taken_out_of_frozen_folds_are_told_how_to_come_back(
     whole = path.read_bytes()
     path.write_bytes(b"\n".join(whole.split(b"\n")[:-3]) + b"\n")
     said = refuse_rows(tiny_competition)
-    assert "(ids that no train row has: 0; train rows without a fold: 2)" in said
+    assert "(not there any more: 0; there without a fold: 2)" in said
     assert "give every train row a fold" not in said
     assert "If folds.csv itself was changed, restore it from a copy; without one, delete" in said
     path.unlink()
@@ -318,7 +318,7 @@ def test_a_frozen_file_of_ones_own_is_not_made_again(tiny_competition: Competiti
     read_prepared(tiny_competition)
     path.write_bytes(path.read_bytes() + b"\r\nx,0")
     said = refuse_rows(tiny_competition)
-    assert "(ids that no train row has: 1; train rows without a fold: 0)" in said
+    assert "(not there any more: 1; there without a fold: 0)" in said
     assert said.endswith("If folds.csv itself was changed, restore it from a copy.")
 
 

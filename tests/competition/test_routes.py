@@ -92,6 +92,20 @@ def test_a_changed_file_is_refused_and_may_become_ones_own(prepared: Prepared) -
     assert json.loads(path.with_suffix(".json").read_text())["source"] == "own file"
 
 
+def test_routes_of_another_test_file_are_refused_once(prepared: Prepared) -> None:
+    read_or_make_length_routes(prepared, measure, UNIT)
+    competition = prepared.competition
+    lines = competition.test_path.read_text(encoding="utf-8").splitlines()
+    competition.test_path.write_text("\n".join(lines[:-3]) + "\n", encoding="utf-8")
+    with pytest.raises(FoldsError) as caught:
+        read_or_make_length_routes(read_prepared(competition), measure, UNIT)
+    said = str(caught.value)
+    assert "length.csv was made for other rows than stand in" in said
+    assert "(not there any more: 3; there without a route: 0)" in said
+    assert "take the line out" not in said
+    assert "itself was changed" not in said
+
+
 def test_other_borders_than_the_frozen_ones_are_refused(tmp_path: Path) -> None:
     read_or_make_length_routes(with_borders(tmp_path, 20, 60), measure, UNIT)
     with pytest.raises(FoldsError, match=r"with the borders \[20, 60\].*says \[21, 60\]"):

@@ -32,12 +32,12 @@ def test_test_sentences_are_read_only_when_asked_for(
     (tmp_path / "corpus.txt").write_text("\n".join([*test, "다른 글"]), encoding="utf-8")
     request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
     said: list[str] = []
-    texts = read_texts(tiny_competition, request, said.append)
+    texts, _ = read_texts(tiny_competition, request, said.append)
     assert sentences_in(texts, train) == set(train)
     assert sentences_in(texts, test) == set()
     assert texts[1].lines == ("다른 글",)
     assert "must not be seen" in said[0]
-    asked = read_texts(tiny_competition, replace(request, test_sentences=True), said.append)
+    asked, _ = read_texts(tiny_competition, replace(request, test_sentences=True), said.append)
     assert sentences_in(asked, test) == set(test)
 
 
@@ -46,7 +46,8 @@ def test_a_fold_can_be_left_out(tiny_competition: Competition) -> None:
     sentences = prepared.corpus.train.text("sentence")
     left_out = set(sentences[prepared.folds.fold_of == 1])
     request = PretrainRequest(size="mini", leave_out_fold=1)
-    (text,) = read_texts(tiny_competition, request, lambda line: None)
+    (text,), folds_hash = read_texts(tiny_competition, request, lambda line: None)
+    assert folds_hash == prepared.folds.hash
     assert text.name == TASK_TEXT
     assert set(text.lines) == set(sentences) - left_out
     with pytest.raises(UsageError, match="0 to 2"):
@@ -66,7 +67,7 @@ def test_a_sentence_that_must_not_be_seen_is_known_by_its_words(
     (tmp_path / "corpus.txt").write_text("\n".join(written), encoding="utf-8-sig")
     request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
     said: list[str] = []
-    texts = read_texts(tiny_competition, request, said.append)
+    texts, _ = read_texts(tiny_competition, request, said.append)
     assert texts[1].lines == ("다른 글", "...", "!")
     assert said[0].startswith("6 lines left out")
 
@@ -79,7 +80,7 @@ def test_a_sample_keeps_out_the_sentences_of_the_whole_test_file(
     request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
     sample = replace(tiny_competition, limit=20)
     assert len(read_prepared(sample).corpus.test) < len(test)
-    assert read_texts(sample, request, lambda line: None)[1].lines == ("다른 글",)
+    assert read_texts(sample, request, lambda line: None)[0][1].lines == ("다른 글",)
 
 
 def test_test_sentences_that_would_not_be_read_are_refused(tiny_competition: Competition) -> None:
@@ -100,17 +101,14 @@ def test_what_was_read_is_handed_on() -> None:
     assert read_exposure(BUNDLED_DIR / "ko-mini") == plain
 
 
-def test_a_fold_that_an_encoder_has_read_cannot_be_left_out(tiny_competition: Competition) -> None:
-    folder = BUNDLED_DIR / "ko-mini"
-    known = EncoderSource("ko-mini", folder, "i", has_weights=True)
+def test_a_fold_that_an_encoder_has_read_cannot_be_left_out(tmp_path: Path) -> None:
+    known = EncoderSource("ko-mini", BUNDLED_DIR / "ko-mini", "i", has_weights=True)
     request = PretrainRequest(encoder="ko-mini", leave_out_fold=1)
     with pytest.raises(UsageError, match="ko-mini has read these sentences"):
-        settle_exposure(tiny_competition, request, known)
-    folds_hash = read_prepared(tiny_competition).folds.hash
+        settle_exposure(request, known, "folds")
     new = replace(known, has_weights=False)
-    assert settle_exposure(tiny_competition, request, new) == Exposure(False, 1, folds_hash)
-    hub = replace(known, path=tiny_competition.home)
-    assert settle_exposure(tiny_competition, request, hub) == UNKNOWN
+    assert settle_exposure(request, new, "folds") == Exposure(False, 1, "folds")
+    assert settle_exposure(request, replace(known, path=tmp_path), "folds") == UNKNOWN
 
 
 def test_fold_says_which_score_is_free_of_what_was_read() -> None:
