@@ -10,10 +10,11 @@ from typing import Any
 
 from competition.compare import ENOUGH_GROUPS, Comparison, Line, judge
 from competition.console import Column, Table
-from competition.contenders import Contender
+from competition.contenders import Contender, list_settings_apart
 from competition.intervals import Paired
 from competition.predictions import TUNED_ELSEWHERE
 
+SETTINGS_SHOWN = 10
 COLUMNS = (
     Column("n_rows", "rows", "count"),
     Column("first", "A", "score"),
@@ -95,6 +96,7 @@ def _say(found: Comparison) -> list[str]:
     if seeds and len(seeds[0]) > 1:
         whose = "that both have" if len(seeds) == 2 else "that the trained one has"
         notes.append(f"Averaged over the seeds {whose}: {', '.join(map(str, seeds[0]))}.")
+    notes += _say_settings(first, second)
     for letter, each in (("A", first), ("B", second)):
         notes += _say_of_contender(letter, each, found)
     return notes
@@ -110,6 +112,29 @@ def _say_rule(found: Comparison) -> str:
         told = f" ({', '.join(shown)})" if shown else ""
         return f"Decided by thresholds, each fold's tuned on the other folds{told}."
     return "Decided by the most probable label; --threshold tunes a threshold for each."
+
+
+def _say_settings(first: Contender, second: Contender) -> list[str]:
+    """Say what a difference may be due to: the settings that two variants do not share."""
+    if not first.settings or not second.settings:
+        return []
+    apart = list_settings_apart(first, second)
+    shown = [f"{key} {_write(a)} / {_write(b)}" for key, a, b in apart[:SETTINGS_SHOWN]]
+    more = [f"and {len(apart) - len(shown)} more"] if len(apart) > len(shown) else []
+    return [f"Set apart, A / B: {', '.join(shown + more)}."] if shown else []
+
+
+def _write(value: object) -> str:
+    """Write a setting shortly.
+
+    >>> _write(0.0005), _write(True), _write(None), _write("ko-mini")
+    ('0.0005', 'true', '–', 'ko-mini')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _say_of_contender(letter: str, each: Contender, found: Comparison) -> list[str]:

@@ -8,9 +8,10 @@ Legend: N train rows, C labels, K folds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ from competition.results import Header, Probs, ResultKey
 from competition.search import BLEND, SearchPlan
 from competition.shift import explain_absence, read_or_fit_shift
 
+NO_SETTINGS = ("name", "why", "seeds", "tune")  # say what a variant is called and how it came to be
 TOGETHER = ","  # no name holds it, so specialists can be named in one argument
 
 Job = tuple[int, int]
@@ -54,6 +56,7 @@ class Contender:
         seeds: averaged over; empty for a blend, whose members have their own, and for a table.
         tuned_on: folds that chose its settings, so that its scores there are flattered.
         is_tuned_elsewhere: those were other folds than these, so that none here is free of them.
+        settings: of a single trained variant, by dotted key; empty for anything else.
         temperatures: of a blend, that of each fold's fit; empty for variants.
     """
 
@@ -64,6 +67,34 @@ class Contender:
     tuned_on: tuple[int, ...] = ()
     temperatures: tuple[float, ...] = ()
     is_tuned_elsewhere: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def list_settings_apart(first: Contender, second: Contender) -> list[tuple[str, Any, Any]]:
+    """List the settings in which two single variants differ, None where one has no such setting.
+
+    Those of a network and of a linear model have little in common; they are not listed.
+    """
+    one, other = first.settings, second.settings
+    if not one or not other or one.get("learner") != other.get("learner"):
+        return []
+    keys = sorted(one.keys() | other.keys())
+    return [(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name nested settings as ``--set`` does.
+
+    >>> _flatten({"encoder": "ko-mini", "train": {"lr": 1e-3}})
+    {'encoder': 'ko-mini', 'train.lr': 0.001}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def read_contenders(
@@ -193,6 +224,7 @@ def _read_variants(
     probs = np.full((len(prepared.corpus.train), len(store.labels)), np.nan, dtype=np.float32)
     tuned_on: set[int] = set()
     elsewhere = False
+    settings: dict[str, Any] = {}
     for variant in side.variants:
         own = np.full_like(probs, np.nan)
         headers: list[Header] = []
@@ -211,6 +243,9 @@ def _read_variants(
         probs = np.where(np.isnan(probs), own, probs)
         tuned_on |= set((headers[0].variant.get("tune") or {}).get("folds", ()))
         elsewhere |= is_tuned_elsewhere(headers[0].variant, prepared.folds.hash)
+        if len(side.variants) == 1 and not headers[0].variant.get("imported"):
+            recipe = headers[0].variant.items()
+            settings = _flatten({key: each for key, each in recipe if key not in NO_SETTINGS})
     seeds = () if side.is_table else tuple(sorted({seed for seed, _ in jobs}))
     return Contender(
         name,
@@ -218,6 +253,7 @@ def _read_variants(
         seeds=seeds,
         tuned_on=tuple(sorted(tuned_on)),
         is_tuned_elsewhere=elsewhere,
+        settings=settings,
     )
 
 

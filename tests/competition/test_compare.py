@@ -259,6 +259,27 @@ def test_an_imported_table_is_matched_by_fold_alone(prepared: Prepared, store: S
         run_compare(prepared, ("lee", "a"), PLAIN)
 
 
+def test_settings_that_set_two_variants_apart_are_said(prepared: Prepared) -> None:
+    train = {"lr": 1e-3, "epochs": 2.0}
+    one = {"name": "one", "why": "first", "encoder": "ko-mini", "fp16": True, "train": train}
+    other = {**one, "name": "other", "why": "second", "train": {**train, "lr": 5e-5}}
+    write(prepared, "one", variant=one)
+    write(prepared, "other", variant={**other, "fp16": False, "scratch": {"layers": 6}})
+    write(prepared, "twin", variant={**one, "name": "twin"})
+    write(prepared, "many", variant=one | {f"key{i:02}": i for i in range(12)})
+    write(prepared, "linear", variant={"learner": "linear"})
+    write(prepared, "table", variant={"imported": {"why": "theirs"}})
+
+    def said(*names: str) -> str:
+        notes = tables_of(run_compare(prepared, (names[0], names[1]), PLAIN))["overall"].notes
+        return " ".join(note for note in notes if note.startswith("Set apart"))
+
+    apart = "fp16 true / false, scratch.layers – / 6, train.lr 0.001 / 5e-05"
+    assert said("one", "other") == f"Set apart, A / B: {apart}."
+    assert said("one", "many").endswith("key09 – / 9, and 2 more.")
+    assert said("one", "twin") == said("one", "linear") == said("one", "table") == ""
+
+
 def test_results_of_other_data_are_told_of_both_ways_out(prepared: Prepared) -> None:
     write(prepared, "a")
     write(prepared, "b", data_hash="0" * 64)
