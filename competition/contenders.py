@@ -291,9 +291,9 @@ def _check_header(header: Header, first: Header, prepared: Prepared, path: Path)
     Raises:
         PredictionsError: saying which, and how to mend it.
     """
-    redo = advise_redo(header)
+    redo = advise_redo(header, path.parent)
     if header.data_hash != prepared.corpus.hash:
-        redo = advise_after_new_data(header)
+        redo = advise_after_new_data(header, path.parent)
         raise PredictionsError(f"{path} was made from other data than is there now; {redo}")
     if header.folds_hash != prepared.folds.hash:
         raise PredictionsError(f"{path} was made with other folds than folds.csv holds; {redo}")

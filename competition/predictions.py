@@ -13,13 +13,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from competition.errors import FoldsError, PredictionsError, UsageError
-from competition.results import Header, Ids, Probs, Result, ResultKey, Store, advise_training
+from competition.redo import advise_training
+from competition.results import Header, Ids, Probs, Result, ResultKey, Store
 
 if TYPE_CHECKING:
     from competition.folds import Prepared
@@ -127,7 +129,9 @@ def read_member(
     complete = [seed for seed, folds in missing.items() if not folds]
     if not complete:
         lacking = "; ".join(f"seed {seed} lacks folds {_list(f)}" for seed, f in missing.items())
-        raise PredictionsError(f"{variant}: {lacking}; {advise_training(variant)}")
+        raise PredictionsError(
+            f"{variant}: {lacking}; {advise_training(store.directory / variant)}"
+        )
     used = complete if seeds is None else [seed for seed in complete if seed in seeds]
     answers = find_answered_rows(header, prepared, variant)
     per_seed = [_read_seed(store, header, seed, prepared, answers) for seed in used]
@@ -261,17 +265,20 @@ def find_specialists(store: Store, name: str) -> tuple[str, ...]:
     return tuple(groups.get(name, ()))
 
 
-def advise_redo(header: Header) -> str:
-    """Say how results that no longer belong here are made anew: trained, or imported again."""
+def advise_redo(header: Header, folder: Path) -> str:
+    """Say how results that no longer belong here are made anew: trained, or imported again.
+
+    ``folder`` is where they lie.
+    """
     name = header.key.variant
     if header.variant.get("imported"):
         return f"run: python run.py import FILE --as {name} (it was {header.variant.get('why')})"
-    return advise_training(name, "--overwrite")
+    return advise_training(folder, "--overwrite")
 
 
-def advise_after_new_data(header: Header) -> str:
+def advise_after_new_data(header: Header, folder: Path) -> str:
     """Say how to mend a result of other data: a new test file does not ask for training."""
-    redo = advise_redo(header)
+    redo = advise_redo(header, folder)
     if header.variant.get("imported"):
         return redo
     return (
@@ -284,7 +291,9 @@ def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
     """Return the header that all files of a variant share, seed, fold and fingerprint aside."""
     keys = store.keys(variant)
     if not keys:
-        raise PredictionsError(f"{variant} has no results; {advise_training(variant)}")
+        raise PredictionsError(
+            f"{variant} has no results; {advise_training(store.directory / variant)}"
+        )
     headers = [store.read_header(key) for key in keys]
     first = headers[0]
     assert first is not None
@@ -295,17 +304,17 @@ def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
         if header.data_hash != prepared.corpus.hash:
             raise PredictionsError(
                 f"{path} was made from other data than {prepared.competition.data_dir} holds now;"
-                f" {advise_after_new_data(header)}"
+                f" {advise_after_new_data(header, path.parent)}"
             )
         if header.folds_hash != prepared.folds.hash or key.fold >= prepared.folds.count:
             raise PredictionsError(
                 f"{path} was made with other folds than {store.directory / 'folds.csv'} holds, so"
-                f" that rows would leak; {advise_redo(header)}"
+                f" that rows would leak; {advise_redo(header, path.parent)}"
             )
         if (header.recipe, header.route) != (first.recipe, first.route):
             raise PredictionsError(
                 f"{path} was made by another recipe than {store.path(keys[0]).name} beside it (the"
-                f" variant or the data changed); {advise_redo(header)}"
+                f" variant or the data changed); {advise_redo(header, path.parent)}"
             )
     return first
 
@@ -322,9 +331,10 @@ def find_answered_rows(header: Header, prepared: Prepared, variant: str) -> tupl
         raise PredictionsError(f"{variant} answers for route {header.route!r}, which is unknown")
     routes = read_or_make_length_routes(prepared, None, "")
     if header.routes_hash != routes.hash:
+        oof_dir = prepared.competition.oof_dir
         raise PredictionsError(
             f"{variant} was made with other routes than those in"
-            f" {prepared.competition.oof_dir / 'routes'}; {advise_redo(header)}"
+            f" {oof_dir / 'routes'}; {advise_redo(header, oof_dir / variant)}"
         )
     return routes.train == part, routes.test == part
 

@@ -27,13 +27,13 @@ import pyarrow.parquet as pq
 
 from competition.errors import PredictionsError, UsageError
 from competition.files import check_name, dump_json, is_name, write_atomically
+from competition.redo import advise_training
 
 SCHEMA_VERSION = 1
 SUM_TOLERANCE = 1e-3
 HEADER_KEY, HEADER_HASH_KEY = b"predictions", b"predictions.sha256"
 FILE_PATTERN = re.compile(r"s(\d{1,18})-f(\d{1,9})\.parquet")
 NOT_A_VARIANT = "routes"  # oof/<competition>/routes/ says which rows a specialist answers for
-VARIANT_FILES = Path(__file__).resolve().parent.parent / "models" / "variants"
 LEADING_COLUMNS = ("id", "split", "fold")
 
 Ids = npt.NDArray[np.object_]
@@ -159,7 +159,7 @@ class Store:
         """
         path = self.path(key)
         if not path.is_file():
-            raise PredictionsError(f"{path} does not exist; {advise_training(key.variant)}")
+            raise PredictionsError(f"{path} does not exist; {advise_training(path.parent)}")
         result = read_result(path)
         self._check_belongs(result, key, path)
         return result
@@ -201,37 +201,7 @@ class Store:
 
 def _redo(path: Path) -> str:
     """Say how a file that cannot be used is made again."""
-    return f"delete it; {advise_training(path.parent.name)}"
-
-
-def advise_training(name: str, *options: str) -> str:
-    """Say how a variant's results come to be, or come to be again with an option.
-
-    A name with ``@`` or ``+`` is no variant's own: what the command line said stands in it. Any
-    other that no variant file has was given by ``--as``, by a file elsewhere, or is a mistake.
-
-    >>> advise_training("rbert", "--overwrite")
-    'run: python run.py fold rbert --overwrite'
-    >>> advise_training("rbert@ko-mini")
-    'run the command that trains it, python run.py fold rbert with its --encoder or --set'
-    >>> advise_training("rbert+epochs=1") == advise_training("rbert@scratch+epochs=1")
-    True
-    >>> advise_training("mine")  # doctest: +ELLIPSIS
-    'no variant file has that name: run the command that made it, python run.py fold with --as...
-    """
-    variant, *derived = re.split("[@+]", name, maxsplit=1)
-    if not (VARIANT_FILES / f"{variant}.toml").is_file():
-        return (
-            "no variant file has that name: run the command that made it, python run.py fold with"
-            f" {' '.join(('--as', name, *options))} or with its .toml file, or import it"
-        )
-    if not derived:
-        return f"run: {' '.join(('python run.py fold', variant, *options))}"
-    more = f", and {' '.join(options)}" if options else ""
-    return (
-        f"run the command that trains it, python run.py fold {variant} with its --encoder or "
-        f"--set{more}"
-    )
+    return f"delete it; {advise_training(path.parent)}"
 
 
 @contextmanager

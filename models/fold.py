@@ -13,6 +13,7 @@ from competition.folds import Prepared, read_prepared
 from competition.predictions import ResultKey, Store, find_missing_folds
 from competition.profile import Competition, Profile
 from competition.progress import ProgressBoard, TimeToGo, format_seconds
+from competition.redo import write_command
 from competition.standings import build_standings
 from models.encoder import choose_attention
 from models.hardware import (
@@ -30,7 +31,6 @@ from models.request import (
     name_bases,
     resolve_all,
     resolve_bases,
-    write_command,
 )
 from models.settling import Say
 from models.variant import LINEAR, Variant

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from competition.metrics import auprc, decide, micro_f1
 from competition.predictions import Result, Store
 from competition.provenance import read_commit
+from competition.redo import COMMAND
 from models.hardware import describe_machine
 from models.job_spec import STATE_FILE, JobOutcome, JobSpec, Learned
 from models.linear_job import learn_linear
 from models.network_job import learn_network
-from models.request import COMMAND
 from models.variant import LINEAR, NETWORK, Variant
 from models.watch import Watch
 

@@ -32,7 +32,7 @@ from competition.predictions import (
     read_members,
 )
 from competition.profile import Competition
-from competition.results import advise_training
+from competition.redo import advise_training
 from competition.routes import read_or_make_length_routes, route_lengths
 from competition.rows import Rows
 from competition.submission import write_answers
@@ -215,7 +215,9 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
     """Return the job that made a result, held against the result's own fingerprint."""
     folder = job_dir(prepared.competition.checkpoints_dir, key)
     header = store.read_header(key)
-    again = f"{advise_training(key.variant, '--overwrite')}, without --no-checkpoints"
+    again = (
+        f"{advise_training(store.directory / key.variant, '--overwrite')}, without --no-checkpoints"
+    )
     if header is None:
         raise PredictionsError(f"{store.path(key)} is missing; {again}")
     kept = None if header.variant.get("imported") else read_kept(folder)

@@ -6,17 +6,17 @@ First of the rooms of jobs: names, ``--encoder`` and ``--set`` become resolved v
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from competition.errors import PredictionsError, UsageError, VariantError
+from competition.errors import UsageError, VariantError
 from competition.files import is_name
 from competition.predictions import Store
 from competition.profile import Profile
+from competition.redo import find_command, write_command
 from models.sources import recommended_settings
 from models.variant import (
     LINEAR,
@@ -31,9 +31,6 @@ from models.variant import (
 
 START, PSEUDO = "start", "pseudo"
 """What a result is for another that builds on it: weights to begin with, or labels."""
-COMMAND = "command"  # the key in a result's provenance of the command that asked for it
-CONTEXT_OPTIONS = ("--competition", "--data", "--limit")
-"""What ``run.py`` adds to a command that it proposes, so that it means the same competition."""
 
 
 @dataclass(frozen=True)
@@ -62,43 +59,9 @@ def check_variant(store: Store, name: str) -> None:
     """
     if name.endswith(".toml") or name in list_variants():
         return
-    command = find_command(store, name)
+    command = find_command(store.directory / name) if is_name(name) else None
     made = f"; {name} was made by: {write_command(command)}" if command else ""
     raise VariantError(explain_unknown(name) + made)
-
-
-def find_command(store: Store, name: str) -> str | None:
-    """Return the command that made a variant's newest result that tells one, as it was typed.
-
-    Returns:
-        The words after ``python run.py``; None where no result of that name tells any.
-    """
-    told: list[tuple[str, str]] = []
-    for key in store.keys(name) if is_name(name) else ():
-        try:
-            run = store.read_run(key)
-            words = shlex.split(str(run.get(COMMAND, "")))
-        except (PredictionsError, ValueError):
-            continue  # damaged provenance tells nothing
-        if words[:1] == ["fold"]:
-            told.append((str(run.get("finished", "")), run[COMMAND]))
-    return max(told)[1] if told else None
-
-
-def write_command(command: str, *without: str) -> str:
-    """Write a kept command for a person, without what ``run.py`` adds, and without some options.
-
-    >>> write_command("fold rbert --limit 300 --folds=0,1 --as 'my r'", "--folds")
-    "python run.py fold rbert --as 'my r'"
-    """
-    dropped, words, rest = (*CONTEXT_OPTIONS, *without), [], shlex.split(command)
-    while rest:
-        word = rest.pop(0)
-        if word in dropped:
-            del rest[:1]  # its value
-        elif word.partition("=")[0] not in dropped:
-            words.append(word)
-    return shlex.join(("python", "run.py", *words))
 
 
 def resolve_all(profile: Profile, request: FoldRequest) -> tuple[Variant, ...]:

@@ -10,16 +10,14 @@ from competition.errors import VariantError
 from competition.files import dump_json
 from competition.predictions import ResultKey, Store
 from competition.profile import Profile, read_profile
+from competition.redo import COMMAND, find_command
 from models.request import (
-    COMMAND,
     PSEUDO,
     FoldRequest,
     check_variant,
-    find_command,
     name_bases,
     resolve_all,
     resolve_bases,
-    write_command,
 )
 
 BUILDS_ON = 'why = "w"\nbase = "typed-punct"\nstart_from = "typed-punct"\n'
@@ -123,7 +121,7 @@ def test_a_name_of_no_variant_is_told_by_the_command_that_made_it(tmp_path: Path
     made = "; tp2 was made by: python run.py fold typed-punct --set train.epochs=2 --as tp2"
     assert said.startswith(unknown)
     assert said.endswith(made)
-    assert find_command(store, "tp2") == new
+    assert find_command(tmp_path / "tp2") == new
     assert "was made by" not in refusal_of(store, "../tp2")
 
 
@@ -140,9 +138,3 @@ def test_damaged_provenance_hides_no_message(tmp_path: Path) -> None:
 def test_a_shipped_variant_and_a_file_are_not_refused(tmp_path: Path) -> None:
     for name in ("typed-punct", str(tmp_path / "mine.toml")):
         check_variant(Store(tmp_path, ("a", "b")), name)
-
-
-def test_a_command_is_written_without_some_options_however_they_were_typed() -> None:
-    typed = "fold a b --folds 0,1 --limit=300 --set 'x=[1, 2]' --competition c --workers 2"
-    assert write_command(typed, "--folds", "--workers") == "python run.py fold a b --set 'x=[1, 2]'"
-    assert write_command(typed).count("--folds 0,1") == 1
