@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from competition.console import Table, write_count
@@ -16,6 +17,7 @@ from competition.progress import ProgressBoard, TimeToGo, format_seconds
 from competition.redo import write_command
 from competition.standings import build_standings
 from models.encoder import choose_attention
+from models.exposure import read_exposure
 from models.hardware import (
     choose_precision,
     describe_device,
@@ -216,19 +218,38 @@ def _advise(
     store, n_folds = _open_store(prepared), prepared.folds.count
     unfinished: dict[str, list[int]] = {}
     said, broken = [], []
+    fair_folds = _find_fair_folds(prepared, variants)
     for row in lacking:
         name, missing = row["variant"], find_missing_folds(store, row["variant"], n_folds)
         partial = [seed for seed, folds in missing.items() if folds]
         if len(partial) < len(missing) and row.get("micro_f1") is None:
             broken.append(name)  # it has a complete seed: what ails it stands in its own note
             continue
-        unfinished[name] = partial
+        if name not in fair_folds:
+            unfinished[name] = partial
         seeds = f"{'seed' if len(partial) == 1 else 'seeds'} {', '.join(map(str, partial))}"
         is_member = len(partial) < len(missing)
         said.append(f"it takes {name} without {seeds}" if is_member else f"it leaves {name} out")
     notes = [f"blend takes complete seeds only: {'; '.join(said)}."] if said else []
     notes += [f"blend leaves {', '.join(broken)} out until that is mended."] if broken else []
+    notes += [
+        f"The encoder of {name} has not read fold {fold}: compare it there, python run.py compare"
+        f" {name} OTHER --folds {fold}"
+        for name, fold in fair_folds.items()
+    ]
     return notes + ([f"Next: {_complete(request, variants, unfinished)}"] if unfinished else [])
+
+
+def _find_fair_folds(prepared: Prepared, variants: Sequence[Variant]) -> dict[str, int]:
+    """Return the fold that an encoder was kept from reading, by variant; other folds say little."""
+    found = {}
+    for variant in variants:
+        if variant.learner == LINEAR:
+            continue
+        exposure = read_exposure(Path(variant.encoder))
+        if exposure.left_out_fold is not None and exposure.folds_hash == prepared.folds.hash:
+            found[variant.name] = exposure.left_out_fold
+    return found
 
 
 def _complete(

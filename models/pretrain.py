@@ -8,6 +8,7 @@ sentences gets it from ``make_adapted_encoder``. What is left is a folder like a
 from __future__ import annotations
 
 import datetime
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from competition.progress import ProgressBoard, format_seconds
 from models import corpora, masking, pretraining
 from models.corpora import PackedText, Text, build_library, pack_texts
 from models.encoder import choose_attention, load_tokenizer
-from models.exposure import Exposure
+from models.exposure import Exposure, read_exposure
 from models.hardware import (
     build_accelerator,
     choose_precision,
@@ -409,9 +410,9 @@ def _build_table(out: Path, facts: Mapping[str, Any], *, complete: bool) -> Tabl
         Column("heldout_loss", "held-out loss", "number"),
         Column("heldout_accuracy", "held-out accuracy", "share"),
     )
-    note = (
-        f"Next: python run.py fold --encoder {out}"
-        if complete
-        else "Not finished; run the same command again to go on."
-    )
+    note = "Not finished; run the same command again to go on."
+    if complete:
+        left_out = read_exposure(out).left_out_fold
+        folds = "" if left_out is None else f" --folds {left_out}"
+        note = f"Next: python run.py fold --encoder {shlex.quote(str(out))}{folds}"
     return Table("pretrain", "Pretrained encoder", columns, (row,), (note,))

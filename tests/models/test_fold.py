@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from competition.errors import VariantError
+from competition.files import dump_json
 from competition.folds import Prepared
 from competition.predictions import ResultKey, Store
 from competition.progress import ProgressBoard
+from models.exposure import Exposure
 from models.fold import build_summary, run_fold
 from models.request import FoldRequest, resolve_all
+from models.sources import PRETRAINING_FILE
 from models.workers import FoldRun
 from tests.competition.test_predictions import fill, make_result
 
@@ -33,7 +38,7 @@ def notes_of(prepared: Prepared, names: tuple[str, ...], **asked: Any) -> list[s
     request = FoldRequest(variants=names, **asked)
     variants = resolve_all(prepared.competition.profile, request)
     notes = build_summary(prepared, request, variants, FoldRun((), (), ())).notes
-    return [note for note in notes if note.startswith(("blend", "Next"))]
+    return [note for note in notes if note.startswith(("blend", "Next", "The encoder"))]
 
 
 def test_when_all_is_there_blend_comes_next(prepared: Prepared, store: Store) -> None:
@@ -53,6 +58,28 @@ def test_missing_folds_are_trained_by_the_same_command_without_folds(
     assert notes_of(prepared, ("tfidf-linear",), **asked) == [
         "blend takes complete seeds only: it leaves mine out.",
         "Next: python run.py fold tfidf-linear --set linear.regularisation=0.3 --as=mine",
+    ]
+
+
+def test_an_encoder_that_left_a_fold_out_is_not_to_be_trained_on_the_others(
+    prepared: Prepared, store: Store, tmp_path: Path
+) -> None:
+    put(prepared, store, "without", (42, 1))
+    asked: dict[str, Any] = {"folds": (1,), "save_as": "without", "encoder": str(tmp_path)}
+    asked["command"] = "fold typed-punct --encoder there --folds 1 --as without"
+    left_out = "blend takes complete seeds only: it leaves without out."
+    go_on = "Next: python run.py fold typed-punct --encoder there --as without"
+
+    def notes(folds_hash: str) -> list[str]:
+        exposure = Exposure(False, left_out_fold=1, folds_hash=folds_hash)
+        (tmp_path / PRETRAINING_FILE).write_text(dump_json({"exposure": asdict(exposure)}))
+        return notes_of(prepared, ("typed-punct",), **asked)
+
+    assert notes("of other folds") == [left_out, go_on]
+    assert notes(prepared.folds.hash) == [
+        left_out,
+        "The encoder of without has not read fold 1: compare it there, python run.py compare"
+        " without OTHER --folds 1",
     ]
 
 

@@ -495,6 +495,12 @@ def test_the_command_leaves_an_encoder_and_says_when_it_is_not_done(
     stable = read_facts(out / "training" / "stable.safetensors")
     assert stable is not None
     assert stable["step"] == 6
+    (note,) = json.loads(done.stdout)["pretrain"]["notes"]
+    assert note.startswith("Next: python run.py fold ")
+    assert note.endswith(f"--encoder {out}")
+    without = runner.invoke(commands.app, [*arguments, "--leave-out-fold", "1"])
+    (note,) = json.loads(without.stdout)["pretrain"]["notes"]
+    assert note.endswith("scratch-mini-without-f1-s42 --folds 1")
     wrong = runner.invoke(commands.app, ["pretrain", "--size", "mini", "--encoder", "x"])
     assert wrong.exit_code == 2
 
