@@ -116,8 +116,6 @@ def _say_rule(found: Comparison) -> str:
 
 def _say_settings(first: Contender, second: Contender) -> list[str]:
     """Say what a difference may be due to: the settings that two variants do not share."""
-    if not first.settings or not second.settings:
-        return []
     apart = list_settings_apart(first, second)
     shown = [f"{key} {_write(a)} / {_write(b)}" for key, a, b in apart[:SETTINGS_SHOWN]]
     more = [f"and {len(apart) - len(shown)} more"] if len(apart) > len(shown) else []
