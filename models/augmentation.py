@@ -24,6 +24,7 @@ from models.formats import EXAMPLE_ROW  # noqa: F401 (the doctests show it)
 from models.settings import AugmentSettings
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.augmentation"
 
 MARKS = (".", ";", "?", ":", "!", ",")
 MARKED_PART = 3

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.averaging"
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 

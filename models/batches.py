@@ -28,6 +28,7 @@ from models.heads import Positions
 from models.settings import FormatSettings
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.batches"
 LAYOUT = 2  # of the arrays on disk; results do not depend on it
 
 POSITION_NAMES = tuple(name for name in Positions.names() if name != "lengths")

@@ -19,6 +19,7 @@ from competition.rows import Ints, Rows
 from models.settings import CleanSettings
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.cleaning"
 
 Mask = npt.NDArray[np.bool_]
 

@@ -28,6 +28,7 @@ from competition.files import write_atomically
 from models.variant import fingerprint
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.corpora"
 
 TOKENISE_CHUNK_LINES = 20_000
 HELDOUT_MOST_FRAC = 0.02

@@ -23,6 +23,7 @@ from competition.rows import Rows
 from models.variant import fingerprint
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.corrections"
 
 COLUMNS = ("split", "id", "role", "type")
 SPLITS = ("train", "test")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from models.settings import CurriculumSettings
 
 RESULT_VERSION = 2
+VERSION_NAME = "models.curriculum"
 
 TIES = 2**32 - 1
 """Stands where an epoch's number stands in a seed. A missing last part would read as epoch 0."""

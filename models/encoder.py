@@ -22,6 +22,7 @@ from models.sources import EncoderSource
 from models.variant import Variant
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.encoder"
 ENCODER_DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",

@@ -23,6 +23,7 @@ from competition.profile import Profile
 from competition.rows import Rows, join_rows
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.extra"
 
 Int64s = npt.NDArray[np.int64]
 

@@ -19,6 +19,7 @@ from models.particles import attach
 from models.settings import FormatSettings
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.formats"
 
 MASK_SLOT = "[MASK]"
 """Stands in a prompt where the encoder's own mask token will."""

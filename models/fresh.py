@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.heads import MaskHead
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.fresh"
 
 MASK_LAYERS = (
     ("head.dense", "head.norm"),  # ModernBERT

@@ -17,6 +17,7 @@ from competition.errors import VariantError
 from models.settings import FormatSettings
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.heads"
 HEAD_VERSIONS = {"bilstm": 2}
 """Heads whose code changed alone since their first results."""
 

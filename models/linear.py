@@ -27,6 +27,7 @@ from competition.rows import Entity, Row, Rows
 from models.settings import LinearSettings
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.linear"
 
 TOLERANCE = 0.1  # of the solver; a finer one costs time and changes no score
 LEAST_ROWS = 2

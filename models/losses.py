@@ -22,6 +22,7 @@ from models.restriction import mask_logits
 from models.settings import LossSettings, TrainSettings
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.losses"
 
 CROSS_ENTROPY = "cross-entropy"
 LEAST_MISSING = 1e-6

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.masking"
 
 Kind = Literal["whole-word", "span", "token"]
 Replacement = Literal["mixed", "mask"]

@@ -14,6 +14,7 @@ from typing import Literal
 from hgtk import josa
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.particles"
 
 Particle = Literal["은/는", "이/가", "와/과", "을/를"]
 

@@ -344,7 +344,7 @@ def _fingerprints(job: PretrainJob, tokens: int) -> tuple[str, str]:
 
 
 def _versions() -> dict[str, int]:
-    return {room.__name__: room.RESULT_VERSION for room in VERSIONED_ROOMS}
+    return {room.VERSION_NAME: room.RESULT_VERSION for room in VERSIONED_ROOMS}
 
 
 def _build_rules(settings: PretrainSettings, tokenizer: Any, special: Any) -> MaskRules:

@@ -40,6 +40,7 @@ from models.pretrain_task import (
 from models.states import read_state, write_state
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.pretraining"
 
 HELDOUT_SEED = 20_000_000  # masks of held-out text are the same throughout a run
 HELDOUT_MASK_RATE = 0.15  # whatever is trained with, so that runs can be compared

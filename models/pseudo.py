@@ -14,6 +14,7 @@ import numpy.typing as npt
 from models.settings import PseudoSettings
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.pseudo"
 
 Int64s = npt.NDArray[np.int64]
 

@@ -3,6 +3,9 @@
 Stands beside ``jobs``. Rooms that every network passes always enter with their ``RESULT_VERSION``;
 a room that only some variants use enters for those alone, so that a change there leaves the
 results of all others valid.
+
+A room enters under its ``VERSION_NAME``, a literal that stays what it was when the first result was
+stored, wherever the room's file moves: stored results know it by that name.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ def recipe_parts(
         "folds": prepared.folds.hash,
         "routes": route.hash if route else None,
         "versions": {
-            **{room.__name__: room.RESULT_VERSION for room in rooms_of(variant)},
+            **{room.VERSION_NAME: room.RESULT_VERSION for room in rooms_of(variant)},
             **_head_version(variant),
         },
     }
@@ -78,7 +81,7 @@ def _head_version(variant: Variant) -> dict[str, int]:
     """Return the version of a head that changed alone; ``heads`` enters with every network."""
     if variant.learner == LINEAR or variant.head not in heads.HEAD_VERSIONS:
         return {}
-    return {f"{heads.__name__}.{variant.head}": heads.HEAD_VERSIONS[variant.head]}
+    return {f"{heads.VERSION_NAME}.{variant.head}": heads.HEAD_VERSIONS[variant.head]}
 
 
 def rooms_of(variant: Variant) -> Iterator[ModuleType]:

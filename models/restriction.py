@@ -19,6 +19,7 @@ from competition.errors import VariantError
 from competition.rows import Rows
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.restriction"
 
 Ints = npt.NDArray[np.int64]
 AnyInts = npt.NDArray[np.integer[Any]]

@@ -13,6 +13,7 @@ from models.batches import role_ids
 from models.heads import Positions
 
 RESULT_VERSION = 2
+VERSION_NAME = "models.roles"
 
 OUTSIDE, N_ROLES = 0, 3
 

@@ -27,6 +27,7 @@ from models.settings import CurriculumSettings, SamplingSettings, TrainSettings
 from models.variant import Variant
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.sampling"
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]

@@ -20,6 +20,7 @@ from models.settings import ScratchSettings
 from models.variant import fingerprint
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.scratch"
 
 UNKNOWN = "[UNK]"
 SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")

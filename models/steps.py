@@ -21,6 +21,7 @@ from models.losses import Objective, symmetric_divergence
 from models.settings import RegulariseSettings
 
 RESULT_VERSION = 2
+VERSION_NAME = "models.steps"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from models.variant import Variant
 from models.watch import Progress, Watch
 
 RESULT_VERSION = 1
+VERSION_NAME = "models.training"
 
 
 @dataclass(frozen=True, slots=True)

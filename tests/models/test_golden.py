@@ -104,11 +104,11 @@ def describe(spec: JobSpec, store: Store) -> dict[str, Any]:
     digest = hashlib.sha256()
     rows = spec.rows
     arrays: list[Any] = [rows.train_rows, rows.train_label_ids, rows.heldout_rows, rows.test_rows]
-    rooms = {room.__name__: room.RESULT_VERSION for room in rooms_of(spec.variant)}
+    rooms = {room.VERSION_NAME: room.RESULT_VERSION for room in rooms_of(spec.variant)}
     difficulty = np.zeros((0, 1))
     if spec.variant.learner != LINEAR:
         inputs = inputs_of(spec)
-        rooms[scratch.__name__] = scratch.RESULT_VERSION
+        rooms[scratch.VERSION_NAME] = scratch.RESULT_VERSION
         for part in (inputs.pool, inputs.test):
             arrays += [part.tokens, part.offsets, part.positions]
         if inputs.pairs is not None:
