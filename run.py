@@ -57,9 +57,9 @@ def data(
 ) -> None:
     """Audit the data: what cannot be used, duplicates, conflicts, suspicious types, shift."""
     resolved = _resolve(competition, data, limit)
-    from competition.audit import build_audit_tables, run_audit
+    from competition.audit.audit import build_audit_tables, run_audit
+    from competition.audit.shift import build_shift_tables, read_or_fit_shift
     from competition.progress import ProgressBoard
-    from competition.shift import build_shift_tables, read_or_fit_shift
 
     audit = run_audit(resolved)
     beyond: list[Table] = []
@@ -92,7 +92,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a variant is fed: text, tokens, and where the entities and markers stand."""
-    from models.show import ShowRequest, print_shown, show_rows
+    from models.jobs.show import ShowRequest, print_shown, show_rows
 
     request = ShowRequest(variant, split, rows, _split(ids), encoder, _overrides(overrides))
     print_shown(show_rows(_resolve(competition, data, limit), request), as_json=as_json)
@@ -141,8 +141,8 @@ def fold(
     """Train K folds of each variant and keep their out-of-fold and test predictions."""
     resolved = _resolve(competition, data, limit)
     from competition.progress import ProgressBoard
-    from models.fold import run_fold
-    from models.request import FoldRequest
+    from models.jobs.fold import run_fold
+    from models.jobs.request import FoldRequest
 
     request = FoldRequest(
         variants=tuple(variants or ()),
@@ -228,8 +228,8 @@ def pretrain(
         raise typer.BadParameter("--scratch and --size go together", param_hint="--scratch")
     resolved = _resolve(competition, data, limit)
     from competition.progress import ProgressBoard
-    from models.pretrain import run_pretrain
-    from models.pretrain_request import (
+    from models.pretraining.pretrain import run_pretrain
+    from models.pretraining.request import (
         PretrainRequest,
         parse_corpus,
         parse_count,
@@ -275,7 +275,7 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Take predictions from elsewhere into the store, checked row by row."""
-    from competition.intake import ImportOptions, build_import_tables, run_import
+    from competition.predictions.importing import ImportOptions, build_import_tables, run_import
     from competition.provenance import describe_run
 
     options = ImportOptions(save_as, folds_hash, describe_run(_now()))
@@ -316,8 +316,8 @@ def blend(
 ) -> None:
     """Tune blend weights and the decision threshold on out-of-fold rows; write the CSV."""
     resolved = _resolve(competition, data, limit)
-    from competition.blend_report import run_blend
-    from competition.blend_tables import build_blend_tables
+    from competition.blend.blend import run_blend
+    from competition.blend.tables import build_blend_tables
     from competition.progress import ProgressBoard
     from competition.provenance import describe_run
 
@@ -356,9 +356,9 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Say whether A is better than B: paired bootstrap over groups of out-of-fold rows."""
-    from competition.compare import CompareOptions, run_compare
-    from competition.compare_tables import build_compare_tables
-    from competition.folds import read_prepared
+    from competition.compare.compare import CompareOptions, run_compare
+    from competition.compare.tables import build_compare_tables
+    from competition.folds.kfold import read_prepared
     from competition.progress import ProgressBoard
 
     options = CompareOptions(_whole_numbers("--folds", folds), threshold)
@@ -428,8 +428,8 @@ def tune(
     """Search a variant's settings on some folds; the same command goes on where it stopped."""
     resolved = _resolve(competition, data, limit)
     from competition.progress import ProgressBoard
-    from models.search import TuneRequest
-    from models.tune import run_tune
+    from models.tuning.plan import TuneRequest
+    from models.tuning.tune import run_tune
 
     request = TuneRequest(
         variant=variant,
@@ -464,7 +464,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a submission against the leaderboard's rules and list every offence."""
-    from competition.submission import build_check_tables, check_submission
+    from competition.submission.check import build_check_tables, check_submission
 
     report = check_submission(file, _resolve(competition, data, limit))
     _print(build_check_tables(report), as_json)
@@ -482,7 +482,7 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Score a CSV against a solution file as the leaderboard does."""
-    from competition.score import build_score_tables, score_submission
+    from competition.submission.score import build_score_tables, score_submission
 
     scores = score_submission(file, solution, _resolve(competition, data, limit).profile)
     _print(build_score_tables(scores), as_json)
@@ -558,7 +558,7 @@ def predict(
     """Answer for new rows with the saved weights and a blend."""
     resolved = _resolve(competition, data, limit)
     from competition.progress import ProgressBoard
-    from models.predict import PredictRequest, run_predict
+    from models.jobs.predict import PredictRequest, run_predict
 
     with ProgressBoard() as board:
         table = run_predict(resolved, PredictRequest(file, blend_name, out, threads), board.say)
@@ -573,7 +573,7 @@ def board(
     as_json: JsonOption = False,
 ) -> None:
     """Show variants, blends and submissions with their scores."""
-    from competition.board import build_board_tables
+    from competition.board.board import build_board_tables
 
     resolved = _resolve(competition, data, limit)
     _print(build_board_tables(resolved, now=_now()), as_json)
@@ -659,7 +659,8 @@ def _explain(error: OSError | RuntimeError) -> str | None:
     """Say what the system or the GPU refused, if a person can mend it."""
     if isinstance(error, OSError):
         return explain_os_error(error)
-    hardware = sys.modules.get("models.hardware")  # only who has loaded torch can have used a GPU
+    # only who has loaded torch can have used a GPU
+    hardware = sys.modules.get("models.training.hardware")
     known: str | None = hardware.explain_gpu_error(error) if hardware else None
     return known
 

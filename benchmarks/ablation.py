@@ -23,13 +23,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from competition.assessment import build_assessor, compare
-from competition.folds import Prepared, read_prepared
-from competition.groups import build_groups, sample_rows
-from competition.intervals import Paired, paired_f1
-from competition.metrics import decide, weights_for_negative_share
-from competition.predictions import Member, Store, average_in_log_space, read_members
+from competition.data.groups import build_groups, sample_rows
+from competition.folds.kfold import Prepared, read_prepared
+from competition.predictions.members import Member, Store, average_in_log_space, read_members
 from competition.profile import resolve_competition
+from competition.scoring.assessment import build_assessor, compare
+from competition.scoring.bootstrap import Paired, paired_f1
+from competition.scoring.metrics import decide, weights_for_negative_share
 
 PROFILE = Path(__file__).resolve().parent.parent / "docs" / "experiments" / "klue-re-8000.toml"
 REFERENCE = "typed-punct"

@@ -21,12 +21,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from competition.aims import Aim
-from competition.alarms import find_alarms
-from competition.blend import fit_blend
-from competition.metrics import weights_for_negative_share
-from competition.pooling import PooledRows, build_pooled_rows, floored_logs
-from competition.search import SearchPlan, fit_points
+from competition.blend.diagnostics import find_alarms
+from competition.blend.fit import fit_blend
+from competition.blend.objective import Aim
+from competition.blend.pooling import PooledRows, build_pooled_rows, floored_logs
+from competition.blend.search import SearchPlan, fit_points
+from competition.scoring.metrics import weights_for_negative_share
 from tests.competition.planted import NEGATIVE_ID, plant_store
 
 FOLDS = 5

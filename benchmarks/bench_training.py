@@ -27,17 +27,17 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from competition.folds import read_prepared
+from competition.folds.kfold import read_prepared
 from competition.profile import resolve_competition
-from models.batches import collate, open_tokenized
-from models.encoder import RelationModel, build_model, load_tokenizer
-from models.hardware import build_accelerator, choose_precision
-from models.job_spec import JobSpec
-from models.jobs import plan_jobs
-from models.network_job import open_inputs
-from models.request import FoldRequest
-from models.training import FitTask, fit_fold
-from models.watch import Watch
+from models.data.batches import collate, open_tokenized
+from models.jobs.network_job import open_inputs
+from models.jobs.plan import plan_jobs
+from models.jobs.request import FoldRequest
+from models.jobs.spec import JobSpec
+from models.network.network import RelationModel, build_model, load_tokenizer
+from models.training.hardware import build_accelerator, choose_precision
+from models.training.loop import FitTask, fit_fold
+from models.training.watch import Watch
 
 BATCH_ROWS = 32
 SIZE = {"layers": 6, "hidden": 256, "heads": 4, "feed_forward": 512, "vocabulary": 16000}

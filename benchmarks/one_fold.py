@@ -16,11 +16,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from competition.folds import read_prepared
-from competition.metrics import decide
-from competition.predictions import Store, average_in_log_space
+from competition.folds.kfold import read_prepared
+from competition.predictions.members import Store, average_in_log_space
 from competition.profile import resolve_competition
-from competition.submission import write_answers
+from competition.scoring.metrics import decide
+from competition.submission.check import write_answers
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from competition.errors import ProfileError, UsageError
-from competition.upload.settings import SLUG, UploadRules
+from competition.upload_rules import SLUG, UploadRules
 
 DEFAULT_PROFILE = "klue-re"
 DEMO_PROFILE = "demo"

@@ -113,21 +113,21 @@ class Variant(Frozen):
     @field_validator("format")
     @classmethod
     def _known_format(cls, value: str) -> str:
-        from models.formats import FORMATS
+        from models.parts.formats import FORMATS
 
         return _one_of(value, FORMATS)
 
     @field_validator("head")
     @classmethod
     def _known_head(cls, value: str) -> str:
-        from models.heads import HEADS
+        from models.parts.heads import HEADS
 
         return _one_of(value, HEADS)
 
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, value: str) -> str:
-        from models.losses import LOSSES
+        from models.parts.losses import LOSSES
 
         return _one_of(value, LOSSES)
 
@@ -173,7 +173,7 @@ class Variant(Frozen):
 
     def _idle_settings(self) -> Iterator[tuple[str, str]]:
         """Yield settings that were chosen and have no effect, with what they need."""
-        from models.losses import LOSSES
+        from models.parts.losses import LOSSES
 
         loss, steps = self.loss_options, self.regularise
         for name, other in LOSSES.items():
@@ -193,8 +193,8 @@ class Variant(Frozen):
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> Variant:
-        from models.heads import check_head_fits
-        from models.losses import LOSSES
+        from models.parts.heads import check_head_fits
+        from models.parts.losses import LOSSES
 
         check_head_fits(self.head, self.format)
         if self.sampling and self.curriculum:

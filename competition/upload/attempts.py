@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeGuard
 
 from competition.errors import DuplicateError, UploadError
-from competition.ledger import (
+from competition.profile import Competition
+from competition.submission.ledger import (
     Entry,
     Ledger,
     Outcome,
@@ -24,7 +25,6 @@ from competition.ledger import (
     dump_record,
     tell_time,
 )
-from competition.profile import Competition
 from competition.upload.masking import Mask
 from competition.upload.scores import list_missing, merge_scores
 from competition.upload.target import (

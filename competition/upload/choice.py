@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from competition.blend_record import when_written
 from competition.errors import Offence, UploadError, UsageError
 from competition.files import check_name, sha256_of
-from competition.ledger import Entry
 from competition.profile import Competition
-from competition.submission import check_submission
+from competition.submission.check import check_submission
+from competition.submission.ledger import Entry
+from competition.submission.record import when_written
 from competition.upload.target import Submission
 
 

@@ -13,7 +13,6 @@ from competition.errors import UploadError
 from competition.profile import Competition
 from competition.upload.masking import read_secret
 from competition.upload.scores import dig, find_scores
-from competition.upload.settings import ScoreFields
 from competition.upload.target import (
     LostAnswerError,
     Receipt,
@@ -23,6 +22,7 @@ from competition.upload.target import (
     Verdict,
 )
 from competition.upload.wire import Answer, Call, Wire, check_hand_over
+from competition.upload_rules import ScoreFields
 
 TOKEN_VARIABLE = "EVALAI_TOKEN"
 MOST_PAGES = 50

@@ -20,7 +20,6 @@ from competition.errors import UploadError
 from competition.profile import Competition
 from competition.upload.masking import Mask
 from competition.upload.scores import find_scores
-from competition.upload.settings import ScoreFields
 from competition.upload.target import (
     LostAnswerError,
     Receipt,
@@ -42,6 +41,7 @@ from competition.upload.wire import (
     read_retry_after,
     repeat,
 )
+from competition.upload_rules import ScoreFields
 
 HOST = "api.kaggle.com"
 SERVICE = f"https://{HOST}/v1/competitions.CompetitionApiService"

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from competition.answers import Answers
 from competition.errors import UploadError
 from competition.profile import Competition
-from competition.score import join_solution, score_rows
+from competition.submission.answers import Answers
+from competition.submission.score import join_solution, score_rows
 from competition.upload.target import Receipt, ScoreMap, Sought, Submission, TargetOptions
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from competition.console import Column, Table
-from competition.ledger import Outcome
+from competition.submission.ledger import Outcome
 from competition.upload.target import ScoreMap
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from competition.upload.masking import Mask
-from competition.upload.settings import ScoreFields
 from competition.upload.target import ScoreMap
+from competition.upload_rules import ScoreFields
 
 METRICS = {"micro_f1": "f1", "auprc": "auprc"}  # their names in the ledger and in a profile
 
@@ -47,7 +47,7 @@ def dig(answer: Any, path: str | None) -> Any:
 def find_scores(answer: Any, fields: ScoreFields, mask: Mask) -> FoundScores:
     """Read the scores of an answer; what a remark quotes of it passes the mask.
 
-    >>> from competition.upload.settings import ScoreFields
+    >>> from competition.upload_rules import ScoreFields
     >>> found = find_scores({"f1": "71.5"}, ScoreFields(public_f1="f1", scale=100.0), Mask())
     >>> found.public, found.private
     ({'micro_f1': 0.715}, None)
@@ -79,7 +79,7 @@ def list_missing(
 ) -> tuple[str, ...]:
     """Name the scores that a profile says an answer holds, and that are not known yet.
 
-    >>> from competition.upload.settings import ScoreFields
+    >>> from competition.upload_rules import ScoreFields
     >>> fields = ScoreFields(public_f1="a", private_f1="b")
     >>> list_missing({"micro_f1": 0.7}, None, fields)
     ('private_f1',)

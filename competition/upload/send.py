@@ -15,8 +15,8 @@ from pathlib import Path
 
 from competition.errors import QuotaError, UploadError, UsageError
 from competition.files import sha256_of
-from competition.ledger import Entry, Ledger, count_on_day, open_ledger
 from competition.profile import Competition
+from competition.submission.ledger import Entry, Ledger, count_on_day, open_ledger
 from competition.upload.aistages import AIStagesTarget
 from competition.upload.attempts import Attempts, Clock
 from competition.upload.choice import find_file, find_newest, read_checked

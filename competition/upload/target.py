@@ -15,7 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from competition.profile import Competition
 from competition.upload.masking import Mask
-from competition.upload.settings import ScoreFields
+from competition.upload_rules import ScoreFields
 
 ScoreMap = Mapping[str, float | None]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from competition.errors import UploadError
-from competition.ledger import Entry
 from competition.profile import Competition
+from competition.submission.ledger import Entry
 from competition.upload.attempts import Attempts
 from competition.upload.report import SubmitReport
 from competition.upload.scores import list_missing, merge_scores

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from competition.folds import Prepared, read_prepared
-from competition.predictions import Store
+from competition.folds.kfold import Prepared, read_prepared
+from competition.predictions.members import Store
 from competition.profile import Competition
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from competition.predictions import Member
+from competition.predictions.members import Member
 
 N_LABELS, NEGATIVE_ID, N_FOLDS, N_TEST = 5, 0, 3, 40
 SIGHT = {

@@ -16,7 +16,7 @@ from competition.profile import (
     resolve_competition,
 )
 from competition.upload.send import TARGETS
-from competition.upload.settings import TargetName
+from competition.upload_rules import TargetName
 from tests.conftest import FOREIGN_PROFILE, TINY_PROFILE, write_tiny
 
 ROOT = Path(__file__).parents[2]

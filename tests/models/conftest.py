@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from competition.folds import Prepared, read_prepared
+from competition.folds.kfold import Prepared, read_prepared
 from competition.profile import Competition
-from models.encoder import load_tokenizer
-from models.inputs import FoldInputs
-from models.job_spec import JobSpec
-from models.jobs import plan_jobs
-from models.network_job import open_inputs
-from models.request import FoldRequest
-from models.scratch import train_wordpiece
-from models.watch import Watch
+from models.data.fold_inputs import FoldInputs
+from models.jobs.network_job import open_inputs
+from models.jobs.plan import plan_jobs
+from models.jobs.request import FoldRequest
+from models.jobs.spec import JobSpec
+from models.network.network import load_tokenizer
+from models.network.scratch import train_wordpiece
+from models.training.watch import Watch
 
 TINY_SCRATCH = (
     ("scratch.layers", 1),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from competition.rows import Entity, Row, Rows, collect_rows
+from competition.data.rows import Entity, Row, Rows, collect_rows
 
 
 def mark(id_: str, text: str, *, types: tuple[str | None, str | None] = ("PER", "ORG")) -> Row:

@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from competition.errors import HarnessError
-from competition.folds import Prepared
-from competition.predictions import Store
-from models import formats, heads, losses
-from models.formats import EXAMPLE_ROW, FORMATS, PLAIN
-from models.heads import HEADS
-from models.job import run_job
-from models.jobs import plan_jobs
-from models.losses import LOSSES, Objective
-from models.request import FoldRequest
+from competition.folds.kfold import Prepared
+from competition.predictions.members import Store
+from models.jobs.job import run_job
+from models.jobs.plan import plan_jobs
+from models.jobs.request import FoldRequest
+from models.parts import formats, heads, losses
+from models.parts.formats import EXAMPLE_ROW, FORMATS, PLAIN
+from models.parts.heads import HEADS
+from models.parts.losses import LOSSES, Objective
+from models.training.watch import Watch
 from models.variant import VARIANTS_DIR, resolve_variant
-from models.watch import Watch
-from tests.models import test_formats, test_heads, test_losses
 from tests.models.conftest import TINY_SCRATCH
+from tests.models.parts import test_formats, test_heads, test_losses
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-variant.md"
 BLOCK = re.compile(r"^```(\w+)\n# (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -34,9 +34,9 @@ BLOCKS = {path: text for _, path, text in BLOCK.findall(DOCUMENT.read_text(encod
 def follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], str]:
     """Do what the document says: add its code to the rooms, write a file; return its path."""
     for room, path, known in (
-        (heads, "models/heads.py", HEADS),
-        (formats, "models/formats.py", FORMATS),
-        (losses, "models/losses.py", LOSSES),
+        (heads, "models/parts/heads.py", HEADS),
+        (formats, "models/parts/formats.py", FORMATS),
+        (losses, "models/parts/losses.py", LOSSES),
     ):
         for name in list(known):
             monkeypatch.setitem(known, name, known[name])  # type: ignore[arg-type]
@@ -57,9 +57,9 @@ def follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], s
 
 def test_the_document_has_the_examples_it_speaks_of() -> None:
     assert sorted(BLOCKS) == [
-        "models/formats.py",
-        "models/heads.py",
-        "models/losses.py",
+        "models/parts/formats.py",
+        "models/parts/heads.py",
+        "models/parts/losses.py",
         "models/variants/calm.toml",
         "models/variants/entity-mean.toml",
         "models/variants/generalised.toml",
@@ -93,7 +93,7 @@ def test_a_documented_variant_trains_and_answers(
 
 def test_the_documented_format_keeps_its_doctest(follow: Callable[[str], str]) -> None:
     follow("quoted")
-    shown = re.search(r"\[13:\]\n    '(.*)'", BLOCKS["models/formats.py"])
+    shown = re.search(r"\[13:\]\n    '(.*)'", BLOCKS["models/parts/formats.py"])
     assert shown is not None
     assert FORMATS["quoted"].build(EXAMPLE_ROW, PLAIN).segments[0][13:] == shown[1]
 

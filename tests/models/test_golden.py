@@ -25,17 +25,17 @@ import pytest
 import torch
 
 from competition.files import dump_json, write_atomically
-from competition.folds import Prepared
-from competition.predictions import ResultKey, Store
-from models import scratch
-from models.hardware import fix_randomness_of_kernels
-from models.job import run_job
-from models.job_spec import JobSpec
-from models.jobs import plan_jobs
-from models.recipes import rooms_of
-from models.request import FoldRequest
+from competition.folds.kfold import Prepared
+from competition.predictions.members import ResultKey, Store
+from models.jobs.job import run_job
+from models.jobs.plan import plan_jobs
+from models.jobs.recipe import rooms_of
+from models.jobs.request import FoldRequest
+from models.jobs.spec import JobSpec
+from models.network import scratch
+from models.training.hardware import fix_randomness_of_kernels
+from models.training.watch import Watch
 from models.variant import LINEAR
-from models.watch import Watch
 from tests.models.conftest import TINY_SCRATCH, inputs_of
 
 GOLDEN = Path(__file__).with_name("golden.json")

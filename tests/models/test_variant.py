@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from competition.errors import UsageError, VariantError
-from models.formats import FORMATS
-from models.heads import HEADS
-from models.losses import LOSSES
+from models.parts.formats import FORMATS
+from models.parts.heads import HEADS
+from models.parts.losses import LOSSES
 from models.variant import (
     SINCE_FIRST_RESULTS,
     fingerprint,

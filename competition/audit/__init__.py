@@ -1,0 +1,1 @@
+"""What `data` prints, and what tells train from test rows."""

@@ -1,0 +1,258 @@
+"""``run.py data``: what the files hold, what is wrong with them and what to watch out for.
+
+Reads like ``corpus`` but stops at nothing: files that cannot be trained on are reported with all
+their offences. Writes nothing, so that looking never freezes folds.
+
+Legend: N train rows, K folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from competition.audit.counts import (
+    count_duplicates,
+    count_positions,
+    count_type_pairs,
+    list_ambiguous_words,
+    list_conflicts,
+    list_odd_types,
+    measure_lengths,
+    measure_shift,
+)
+from competition.console import Column, Table
+from competition.data.corpus import Corpus, Reading, build_corpus, read_rows
+from competition.data.groups import Int32s, build_groups, build_keys
+from competition.data.rows import Rows
+from competition.errors import OFFENCES_SHOWN, HarnessError, Offence
+from competition.folds.assignment import build_folds, check_largest_group
+from competition.profile import Competition
+
+KEY_NAMES = {"sentence": "sentence", "entity_pair": "pair of entities"}
+MOSTLY = 0.5
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was read, and whether it can be trained on.
+
+    Attributes:
+        corpus: all rows; None when there are offences.
+        groups: (N,) groups of the train rows; None without a corpus.
+        problem: why no folds can be made, if so.
+    """
+
+    competition: Competition
+    train: Reading
+    test: Reading
+    corpus: Corpus | None = None
+    groups: Int32s | None = None
+    problem: str | None = None
+
+    @property
+    def offences(self) -> tuple[Offence, ...]:
+        """Return everything that must be mended, train file first."""
+        return (*self.train.offences, *self.test.offences)
+
+    @property
+    def ok(self) -> bool:
+        """Say whether the data can be trained on."""
+        return not self.offences and self.problem is None
+
+
+def run_audit(competition: Competition) -> Audit:
+    """Read both files and look at everything that can be seen before training."""
+    profile = competition.profile
+    train = read_rows(competition.train_path, profile, is_train=True)
+    test = read_rows(competition.test_path, profile, is_train=False)
+    if train.offences or test.offences:
+        return Audit(competition, train, test)
+    try:
+        corpus = build_corpus(competition, train, test)
+    except HarnessError as error:
+        return Audit(competition, train, test, problem=str(error))
+    groups = build_groups(corpus.train, profile.folds.group_by)
+    problem = _find_fold_problem(competition, corpus, groups)
+    return Audit(competition, train, test, corpus, groups, problem)
+
+
+def _find_fold_problem(competition: Competition, corpus: Corpus, groups: Int32s) -> str | None:
+    """Say why folds cannot be made of these rows; a person's own or frozen ones are not judged."""
+    rules = competition.profile.folds
+    if rules.file is not None or (competition.oof_dir / "folds.csv").exists():
+        return None
+    try:
+        check_largest_group(corpus.train, groups, rules)
+        build_folds(corpus.train.gold, groups, count=rules.count, seed=rules.seed)
+    except HarnessError as error:
+        return str(error)
+    return None
+
+
+def build_audit_tables(audit: Audit, beyond: Sequence[Table] = ()) -> list[Table]:
+    """Build the tables to print: what is wrong first, then what to know, and what comes next.
+
+    Args:
+        audit: what was found.
+        beyond: tables of what else is known of the data, shown before the next step.
+    """
+    tables = [_build_files(audit)]
+    if audit.offences:
+        tables.append(_build_offences(audit.offences))
+    if audit.train.notices or audit.test.notices:
+        tables.append(_build_notices((*audit.train.notices, *audit.test.notices)))
+    corpus, profile = audit.corpus, audit.competition.profile
+    if corpus is None:
+        return tables
+    tables += [_build_labels(audit, corpus), count_duplicates(corpus, profile)]
+    conflicts = list_conflicts(corpus, profile)
+    tables += [conflicts] if conflicts.rows else []
+    if profile.entity.type is not None:
+        tables += [
+            count_type_pairs(corpus, profile),
+            list_odd_types(corpus, profile),
+            list_ambiguous_words(corpus),
+        ]
+    tables += [count_positions(corpus), measure_lengths(corpus)]
+    if audit.groups is not None:
+        tables.append(_build_groups(audit, corpus, audit.groups))
+    shift = measure_shift(corpus, profile)
+    tables += [*([shift] if shift.rows else []), *beyond]
+    if audit.ok:
+        tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, "Next: python run.py fold"))
+    return tables
+
+
+def _build_files(audit: Audit) -> Table:
+    columns = (
+        Column("file", "File"),
+        Column("rows", "usable rows", "count"),
+        Column("offences", "offences", "count"),
+        Column("notices", "notices", "count"),
+    )
+    paths = (audit.competition.train_path, audit.competition.test_path)
+    rows = [
+        {
+            "file": path.name,
+            "rows": len(reading.rows),
+            "offences": len(reading.offences),
+            "notices": len(reading.notices),
+        }
+        for path, reading in zip(paths, (audit.train, audit.test), strict=True)
+    ]
+    if audit.ok:
+        verdict = "These files can be trained on."
+    elif audit.offences:
+        verdict = "Not to be trained on before every offence is mended."
+    else:
+        verdict = f"Not to be trained on: {audit.problem}"
+    notes = [verdict]
+    if audit.corpus is not None and audit.competition.limit is not None:
+        chosen, test = len(audit.corpus.train), len(audit.corpus.test)
+        notes.append(f"All below is of a sample: {chosen:,} train rows, {test:,} test rows.")
+    return Table("files", "Files", columns, rows, notes)
+
+
+def _place_columns() -> tuple[Column, ...]:
+    return (
+        Column("file", "file"),
+        Column("line", "line"),
+        Column("column", "column"),
+        Column("id", "id"),
+        Column("found", "found"),
+    )
+
+
+def _place(offence: Offence) -> dict[str, object]:
+    return {
+        "file": offence.file,
+        "line": offence.line,
+        "column": offence.column,
+        "id": offence.id,
+        "found": offence.found,
+        "remedy": offence.remedy,
+    }
+
+
+def _build_offences(offences: Sequence[Offence]) -> Table:
+    shown = [_place(offence) for offence in offences[:OFFENCES_SHOWN]]
+    more = len(offences) - len(shown)
+    notes = [f"… and {more:,} more; they appear as these are mended."] if more else []
+    columns = (*_place_columns(), Column("remedy", "what to do"))
+    return Table("offences", f"Offences ({len(offences):,})", columns, shown, notes)
+
+
+def _build_notices(notices: Sequence[Offence]) -> Table:
+    columns = (*_place_columns(), Column("remedy", "what was done"))
+    return Table("notices", "Odd but accepted", columns, [_place(notice) for notice in notices])
+
+
+def _build_labels(audit: Audit, corpus: Corpus) -> Table:
+    profile = audit.competition.profile
+    counts = np.bincount(corpus.train.gold, minlength=profile.n_labels)
+    rows = [
+        {
+            "label": profile.labels[i],
+            "rows": int(counts[i]),
+            "share": float(counts[i] / counts.sum()),
+        }
+        for i in np.argsort(-counts, kind="stable")
+    ]
+    count = profile.folds.count
+    rare = [profile.labels[i] for i in np.flatnonzero(counts < count)]
+    notes = []
+    if rare:
+        notes.append(f"Fewer than {count} rows, so absent from some folds: {', '.join(rare)}.")
+    columns = (Column("label", "Label"), Column("rows", "rows", "count"))
+    return Table("labels", "Labels", (*columns, Column("share", "share", "share")), rows, notes)
+
+
+def _build_groups(audit: Audit, corpus: Corpus, groups: Int32s) -> Table:
+    """Show how rows hang together, and how new the test's values are."""
+    rules = audit.competition.profile.folds
+    together = " or ".join(KEY_NAMES[name] for name in rules.group_by) or "nothing: plain folds"
+    numberings = {f"a {said}": build_keys(corpus.train, key) for key, said in KEY_NAMES.items()}
+    numberings[f"folds by {together}"] = groups.astype(np.int64)
+    columns = (
+        Column("what", "Rows that share"),
+        Column("groups", "groups", "count"),
+        Column("largest", "largest", "count"),
+        Column("largest_share", "of rows", "share"),
+        Column("sharing_share", "rows sharing", "share"),
+    )
+    rows = []
+    for what, values in numberings.items():
+        sizes = np.bincount(values)
+        rows.append(
+            {
+                "what": what,
+                "groups": len(sizes),
+                "largest": int(sizes.max()),
+                "largest_share": float(sizes.max() / len(values)),
+                "sharing_share": float(sizes[sizes > 1].sum() / len(values)),
+            }
+        )
+    notes = [
+        f"A group may hold up to {1 / (2 * rules.count):.0%} of the rows in {rules.count} folds.",
+        *_compare_keys(corpus, rules.group_by),
+    ]
+    return Table("groups", "Groups", columns, rows, notes)
+
+
+def _compare_keys(corpus: Corpus, group_by: Sequence[str]) -> list[str]:
+    """Say how many test rows share a sentence or a pair with train, and what that asks of folds."""
+    n_train = len(corpus.train)
+    frame = pd.concat([corpus.train.frame, corpus.test.frame], ignore_index=True)
+    both = Rows(frame, None)
+    notes = []
+    for key, said in KEY_NAMES.items():
+        values = build_keys(both, key)
+        new = float(1 - np.isin(values[n_train:], values[:n_train]).mean())
+        advice = "keep it in folds.group_by" if key in group_by else "add it to folds.group_by"
+        advice = advice if new > MOSTLY else "grouping by it may be too strict"
+        notes.append(f"{new:.1%} of test rows have a {said} that train never shows: {advice}.")
+    return notes

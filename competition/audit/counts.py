@@ -1,0 +1,268 @@
+"""What the audit counts in clean rows: duplicates, types, positions, lengths, shift.
+
+Called by ``audit``; nothing here changes a row. Every function gives one short table whose notes
+say what to do about what it shows.
+
+Legend: N train rows, M test rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from competition.console import Column, Table
+from competition.data.corpus import Corpus
+from competition.data.csv_records import show
+from competition.data.rows import Rows
+from competition.profile import Profile
+
+KEY = ["sentence", "subject_start", "subject_end", "object_start", "object_end"]
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+EXAMPLES = 5
+SHOWN = 10
+RARE_SHARE = 0.02
+
+Frame = pd.DataFrame
+
+
+def _labelled(corpus: Corpus, profile: Profile) -> Frame:
+    """Return the train rows with their label as text."""
+    labels = np.asarray(profile.labels, dtype=object)[corpus.train.gold]
+    return corpus.train.frame.assign(label=labels)
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole else 0.0
+
+
+def count_duplicates(corpus: Corpus, profile: Profile) -> Table:
+    """Count rows that are the same row twice, and those whose labels disagree."""
+    frame = _labelled(corpus, profile)
+    twice = frame[frame.duplicated(KEY, keep=False)]
+    labels = twice.groupby(KEY, sort=False)["label"]
+    clashing = twice[labels.transform("nunique") > 1]
+    test = corpus.test.frame
+    in_train = pd.MultiIndex.from_frame(test[KEY]).isin(pd.MultiIndex.from_frame(frame[KEY]))
+    counts = [
+        ("train: same sentence, subject and object", labels.ngroups, len(twice)),
+        ("… with different labels", clashing.groupby(KEY).ngroups, len(clashing)),
+        ("test rows that stand in train", int(in_train.sum()), int(in_train.sum())),
+    ]
+    columns = (Column("what", "Duplicates"), Column("keys", "keys", "count"))
+    rows = [{"what": what, "keys": keys, "rows": count} for what, keys, count in counts]
+    notes = [] if clashing.empty else ["One of each such pair is wrong; look at them first."]
+    return Table(
+        "duplicates", "Duplicates", (*columns, Column("rows", "rows", "count")), rows, notes
+    )
+
+
+def list_conflicts(corpus: Corpus, profile: Profile) -> Table:
+    """List the first duplicates whose labels disagree."""
+    frame = _labelled(corpus, profile)
+    twice = frame[frame.duplicated(KEY, keep=False)]
+    rows: list[dict[str, Any]] = []
+    for _, rows_of_key in twice.groupby(KEY, sort=False):
+        if rows_of_key["label"].nunique() > 1 and len(rows) < EXAMPLES:
+            first = rows_of_key.iloc[0]
+            rows.append(
+                {
+                    "ids": ", ".join(rows_of_key["id"]),
+                    "entities": f"{first['subject_word']} → {first['object_word']}",
+                    "labels": " / ".join(rows_of_key["label"]),
+                }
+            )
+    columns = (Column("ids", "ids"), Column("entities", "subject → object"))
+    title = f"Conflicting duplicates (the first {len(rows)})"
+    return Table("conflicts", title, (*columns, Column("labels", "labels")), rows)
+
+
+def count_type_pairs(corpus: Corpus, profile: Profile) -> Table:
+    """Count rows by subject and object type, in train and test."""
+    train, test = _pairs(corpus.train), _pairs(corpus.test)
+    columns = [
+        Column("pair", "subject → object"),
+        Column("train", "train", "count"),
+        Column("train_share", "train", "share"),
+        Column("test_share", "test", "share"),
+    ]
+    is_negative = pd.Series(np.zeros(len(train), dtype=bool))
+    if profile.negative_id is not None:
+        is_negative = pd.Series(corpus.train.gold == profile.negative_id)
+        columns.append(Column("negative_share", profile.negative_label or "", "share"))
+    rows = []
+    pairs = pd.concat([train, test]).value_counts().index
+    for pair in pairs:
+        mask = train == pair
+        in_test = int((test == pair).sum())
+        rows.append(
+            {
+                "pair": pair,
+                "train": int(mask.sum()),
+                "train_share": _share(mask.sum(), len(train)),
+                "test": in_test,
+                "test_share": _share(in_test, len(test)),
+                "negative_share": float(is_negative[mask].mean()) if mask.any() else None,
+            }
+        )
+    unseen = [row["pair"] for row in rows if not row["train"]]
+    notes = [f"Only in test: {', '.join(unseen)}. A model never sees these."] if unseen else []
+    return Table("type_pairs", "Type pairs", columns, rows, notes)
+
+
+def _pairs(rows: Rows) -> pd.Series[Any]:
+    return rows.frame["subject_type"] + " → " + rows.frame["object_type"]
+
+
+def list_odd_types(corpus: Corpus, profile: Profile) -> Table:
+    """List labels met with a type pair that hardly ever carries them: likely wrong types."""
+    frame = _labelled(corpus, profile).assign(pair=_pairs(corpus.train))
+    if profile.negative_label is not None:
+        frame = frame[frame["label"] != profile.negative_label]
+    counts = frame.groupby(["label", "pair"], sort=True).agg(
+        rows=("id", "size"), example=("id", "first")
+    )
+    counts["share"] = counts["rows"] / counts.groupby("label")["rows"].transform("sum")
+    odd = counts[counts["share"] < RARE_SHARE].sort_values("share", kind="stable").reset_index()
+    columns = (
+        Column("label", "label"),
+        Column("pair", "subject → object"),
+        Column("rows", "rows", "count"),
+        Column("share", "of the label", "share"),
+        Column("example", "id of one"),
+    )
+    shown = zip(*(odd[column.key].head(SHOWN).tolist() for column in columns), strict=True)
+    keys = [column.key for column in columns]
+    rows = [dict(zip(keys, values, strict=True)) for values in shown]
+    notes = []
+    if rows:
+        total = int(odd["rows"].sum())
+        notes = [
+            f"{total:,} rows ({_share(total, len(corpus.train)):.1%}) in {len(odd)} such pairs "
+            f"(under {RARE_SHARE:.0%} of the label's rows): look at their types before forbidding "
+            "a label to a pair."
+        ]
+    prefix = _count_foreign_prefixes(frame, profile)
+    return Table("odd_types", "Labels with odd types", columns, rows, [*notes, *prefix])
+
+
+def _count_foreign_prefixes(frame: Frame, profile: Profile) -> list[str]:
+    """Say how many rows have a label such as ``per:title`` with a subject that is no PER."""
+    prefix = frame["label"].str.partition(":")[0].str.upper()
+    wrong = frame[prefix.isin(profile.entity_types) & (prefix != frame["subject_type"])]
+    if wrong.empty:
+        return []
+    ids = ", ".join(wrong["id"].head(EXAMPLES))
+    return [f"Labels meant for another type of subject: {len(wrong):,} rows, such as id {ids}."]
+
+
+def list_ambiguous_words(corpus: Corpus) -> Table:
+    """List words that carry several types, those first that do so most often."""
+    frames = [rows.frame for rows in (corpus.train, corpus.test)]
+    words = pd.concat(
+        [
+            frame[[f"{role}_word", f"{role}_type"]].set_axis(["word", "type"], axis=1)
+            for frame in frames
+            for role in ("subject", "object")
+        ]
+    )
+    counts = words.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    by_word = counts.groupby(level="word", sort=False)
+    total, minority = by_word.sum(), by_word.sum() - by_word.max()
+    several = minority[minority > 0].sort_values(ascending=False, kind="stable")
+    rows = [
+        {
+            "word": show(word)[1:-1],
+            "types": ", ".join(f"{type_} {count:,}" for type_, count in counts[word].items()),
+            "odd": int(several[word]),
+        }
+        for word in several.index[:EXAMPLES]
+    ]
+    columns = (Column("word", "word"), Column("types", "types"), Column("odd", "odd", "count"))
+    share = _share(total[several.index].sum(), len(words))
+    title = f"Words with several types: {len(several):,} words, {share:.1%} of the entities"
+    notes = ["Types come from a tagger: trust them less than words."] if rows else []
+    return Table("ambiguous_words", title, columns, rows, notes)
+
+
+def count_positions(corpus: Corpus) -> Table:
+    """Count what marking by text search, or assuming subject before object, would get wrong."""
+    columns = (Column("what", "Positions"), *_train_test_columns())
+    parts = {"train": _position_shares(corpus.train), "test": _position_shares(corpus.test)}
+    rows = [
+        {"what": what, **{split: shares[what] for split, shares in parts.items()}}
+        for what in parts["train"]
+    ]
+    return Table("positions", "Positions of the entities", columns, rows, ["Mark by offsets only."])
+
+
+def _train_test_columns() -> tuple[Column, Column]:
+    return Column("train", "train", "share"), Column("test", "test", "share")
+
+
+def _position_shares(rows: Rows) -> dict[str, float]:
+    sentences = rows.text("sentence").tolist()
+    is_repeated = np.zeros(len(rows), dtype=bool)
+    is_elsewhere = np.zeros(len(rows), dtype=bool)
+    for role in ("subject", "object"):
+        words, starts = rows.text(f"{role}_word").tolist(), rows.frame[f"{role}_start"].tolist()
+        for i, (sentence, word, start) in enumerate(zip(sentences, words, starts, strict=True)):
+            first = sentence.find(word)
+            is_elsewhere[i] |= first != start
+            is_repeated[i] |= sentence.find(word, first + 1) >= 0
+    is_after = rows.frame["subject_start"] > rows.frame["object_start"]
+    return {
+        "an entity's text stands more than once": float(is_repeated.mean()),
+        "… and text search would mark another place": float(is_elsewhere.mean()),
+        "subject after object": float(is_after.mean()),
+    }
+
+
+def measure_lengths(corpus: Corpus) -> Table:
+    """Measure sentences in characters, train beside test."""
+    columns = [Column("split", "Characters")]
+    rows: list[dict[str, Any]] = []
+    for quantile in QUANTILES:
+        name = "longest" if quantile == 1 else f"{quantile:.0%}"
+        columns.append(Column(name, name, "count"))
+    for split, part in (("train", corpus.train), ("test", corpus.test)):
+        lengths = part.frame["sentence"].str.len().to_numpy(dtype=np.int64)
+        values = np.quantile(lengths, QUANTILES, method="inverted_cdf").tolist()
+        names = (column.key for column in columns[1:])
+        rows.append({"split": split, **dict(zip(names, map(int, values), strict=True))})
+    return Table("lengths", "Sentence length (quantiles)", columns, rows)
+
+
+def measure_shift(corpus: Corpus, profile: Profile) -> Table:
+    """Compare train and test in what can be seen without labels."""
+    seen = {"source": profile.columns.source}
+    if profile.entity.type is not None:
+        seen |= {"subject_type": "subject type", "object_type": "object type"}
+    rows: list[dict[str, Any]] = []
+    notes = []
+    for column, name in seen.items():
+        if name is None:
+            continue
+        train = corpus.train.frame[column].value_counts(normalize=True)
+        test = corpus.test.frame[column].value_counts(normalize=True)
+        both = pd.DataFrame({"train": train, "test": test}).fillna(0.0)
+        notes.append((name, float((both["test"] - both["train"]).abs().sum() / 2)))
+        both = both.sort_values("train", ascending=False, kind="stable").head(SHOWN)
+        for value, before, after in zip(both.index, both["train"], both["test"], strict=True):
+            shares = {"train": before, "test": after, "difference": after - before}
+            rows.append({"what": name, "value": show(value)[1:-1], **shares})
+    moved = [f"{name} {distance:.0%}" for name, distance in notes]
+    columns = (Column("what", "Shift"), Column("value", "value"), *_train_test_columns())
+    shown = [
+        f"Share of test rows that would have to change to look like train: {', '.join(moved)}."
+    ]
+    shown.append("A score on train rows ranks variants; where this is large it foretells no board.")
+    return Table(
+        "shift",
+        "Train against test",
+        (*columns, Column("difference", "difference", "difference")),
+        rows,
+        shown if moved else [],
+    )

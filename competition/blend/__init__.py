@@ -1,0 +1,1 @@
+"""The blend: fit it, estimate it, report it, write it."""

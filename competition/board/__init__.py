@@ -1,0 +1,1 @@
+"""How variants, blends and submissions stand, and which to select."""

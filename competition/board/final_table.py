@@ -1,0 +1,151 @@
+"""The board's last table: which submissions to select at the end, and why.
+
+Stands between the ledger with the blends' own estimates and ``picks``, which chooses. Only what was
+sent can be selected.
+
+Legend: S submissions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.board.final_picks import DISAGREEMENT_VARIANCE, Candidate, Forecast, pick_final
+from competition.console import Column, Table
+from competition.files import sha256_of
+from competition.profile import Competition
+from competition.submission.ledger import Entry
+
+Specs = Mapping[str, Mapping[str, Any]]
+"""By the CSV's SHA-256: what is known of a submission, ``nested_f1``, ``noise`` and ``path``."""
+
+
+def build_final_table(
+    competition: Competition, entries: Sequence[Entry], specs: Specs
+) -> Table | None:
+    """Propose which submissions to select; None where nothing was sent."""
+    sent = _sent_to_one_place(entries)
+    if not sent:
+        return None
+    uses = Counter(entry.name for entry in sent)
+    candidates = []
+    for entry in sent:
+        name = _tell_apart(entry) if uses[entry.name] > 1 else entry.name
+        candidates.append(_build_candidate(competition, name, entry, specs))
+    count = competition.profile.submission.final_picks
+    picks, forecast = pick_final(candidates, count, measure_half_variance(specs))
+    columns = [
+        Column("pick", "pick", "count"),
+        Column("name", "submission"),
+        Column("expected_f1", "expected private F1", "score"),
+        Column("reason", "why"),
+    ]
+    rows = [
+        {"pick": place + 1, "name": each.name, "expected_f1": each.expected_f1}
+        | {"reason": each.reason}
+        for place, each in enumerate(picks)
+    ]
+    title = f"To select at the end ({sent[0].target}, {count} may count)"
+    if forecast is None:
+        note = "No submission has a nested estimate or a public score to judge it by."
+        return Table("final", title, columns, [], [note])
+    return Table("final", title, columns, rows, _explain(candidates, picks[0].name, forecast))
+
+
+def _sent_to_one_place(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the distinct files that arrived at the place with the most public scores."""
+    places: dict[tuple[str, str], dict[str, Entry]] = {}
+    for entry in entries:
+        if entry.outcome == "sent":
+            # the same bytes sent again: the later entry knows at least as much
+            known = places.setdefault((entry.target, entry.destination), {})
+            known[entry.sha256] = (
+                known.get(entry.sha256, entry) if _public_f1(entry) is None else entry
+            )
+    ranked = [list(place.values()) for place in places.values()]
+    ranked.sort(key=lambda place: (sum(_public_f1(e) is not None for e in place), len(place)))
+    return ranked[-1] if ranked else []
+
+
+def _public_f1(entry: Entry) -> float | None:
+    return (entry.public or {}).get("micro_f1")
+
+
+def _tell_apart(entry: Entry) -> str:
+    """Name one of several files that were sent under a name, as their platform shows them."""
+    ref = "" if entry.ref is None else f"{entry.ref}, "
+    return f"{entry.name} ({ref}re:{entry.sha256[:8]})"
+
+
+def _build_candidate(competition: Competition, name: str, entry: Entry, specs: Specs) -> Candidate:
+    known = specs.get(entry.sha256, {})
+    path = known.get("path")
+    labels = None if path is None else _read_labels(path, competition)
+    return Candidate(name, known.get("nested_f1"), _public_f1(entry), labels)
+
+
+def _read_labels(path: Path, competition: Competition) -> NDArray[np.object_] | None:
+    """Read a submission's labels in the order of the file, which is the test file's."""
+    import pandas as pd
+
+    column = competition.profile.submission.label_column
+    try:
+        frame = pd.read_csv(path, usecols=[column], dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        return None
+    return np.asarray(frame[column], dtype=object)
+
+
+def list_specs(folder: Path, described: Sequence[Mapping[str, Any]]) -> Specs:
+    """Return what is known of each submission whose file is as it was written.
+
+    Args:
+        folder: of the submissions.
+        described: rows of the board's table of blends.
+    """
+    specs = {}
+    for row in described:
+        path = folder / f"{row['name']}.csv"
+        if not row["state"]:
+            specs[sha256_of(path)] = {**row, "path": path}
+    return specs
+
+
+def measure_half_variance(specs: Specs) -> float:
+    """Return what blends measured of the public half's noise, per share answered otherwise."""
+    found = []
+    for spec in specs.values():
+        for each in spec.get("noise") or []:
+            apart, sd = 1.0 - float(each["agreement"]), float(each["f1_sd"])
+            if apart > 0 and sd > 0:
+                found.append(sd**2 / apart)
+    return float(np.median(found)) if found else DISAGREEMENT_VARIANCE
+
+
+def _explain(candidates: Sequence[Candidate], first: str, forecast: Forecast) -> list[str]:
+    notes = [
+        "Expected: nested estimate and public score, each weighed by how wrong it is. Nothing here"
+        " asks the leaderboard; select them there yourself."
+    ]
+    scored = [each for each in candidates if each.public_f1 is not None]
+    if len(scored) < 2 or len(forecast.expected) != len(candidates):
+        return notes
+    best = max(scored, key=lambda each: each.public_f1 or 0.0)
+    place = {each.name: i for i, each in enumerate(candidates)}
+    chosen = next(each for each in candidates if each.name == first)
+    is_compared = forecast.compared[place[first], place[best.name]]
+    if best.name != first and chosen.public_f1 is not None and is_compared:
+        lead = (best.public_f1 or 0.0) - chosen.public_f1
+        margin = forecast.margin(place[first], place[best.name])
+        said = "below" if lead < margin else "above"
+        notes.append(
+            f"{best.name} leads on the public half by {100 * lead:.2f}, {said} the"
+            f" {100 * margin:.2f} from which such a lead is no chance (95%)."
+        )
+    return notes

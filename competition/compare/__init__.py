@@ -1,0 +1,1 @@
+"""Is a difference real: paired bootstrap of two contenders."""

@@ -1,0 +1,374 @@
+"""Who can be compared: variants, specialists that answer together, and blends.
+
+Beside ``predictions`` on the way of a row: that room joins whole members for a blend, this one
+takes of two contenders whatever both have, so that a pair trained on one fold can be compared too.
+
+Legend: N train rows, C labels, K folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.audit.shift import explain_absence, read_or_fit_shift
+from competition.blend.fit import count_nested_fits, estimate_nested
+from competition.blend.pooling import build_pooled_rows
+from competition.blend.reweighting import build_row_weights, choose_row_weights
+from competition.blend.search import BLEND, SearchPlan
+from competition.errors import PredictionsError, UsageError
+from competition.folds.kfold import Prepared
+from competition.predictions.members import (
+    ROUTE_PREFIX,
+    Member,
+    Store,
+    advise_after_new_data,
+    advise_redo,
+    average_in_log_space,
+    find_specialists,
+    is_tuned_elsewhere,
+    read_members,
+)
+from competition.predictions.store import Header, Probs, ResultKey
+from competition.submission.record import BlendRecord, read_record
+
+NO_SETTINGS = ("name", "why", "seeds", "tune")  # say what a variant is called and how it came to be
+TOGETHER = ","  # no name holds it, so specialists can be named in one argument
+
+Job = tuple[int, int]
+"""A seed and a fold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One side of a comparison.
+
+    Attributes:
+        name: as a person typed it.
+        probs: (N, C) float32 out-of-fold probabilities, a blend's flattened; NaN where it does not
+            answer.
+        nested_pred: (N,) label ids under a blend's own nested thresholds; None for variants.
+        seeds: averaged over; empty for a blend, whose members have their own, and for a table.
+        tuned_on: folds that chose its settings, so that its scores there are flattered.
+        is_tuned_elsewhere: those were other folds than these, so that none here is free of them.
+        settings: of a single trained variant, by dotted key; empty for anything else.
+        temperatures: of a blend, that of each fold's fit; empty for variants.
+    """
+
+    name: str
+    probs: Probs
+    nested_pred: npt.NDArray[np.int64] | None = None
+    seeds: tuple[int, ...] = ()
+    tuned_on: tuple[int, ...] = ()
+    temperatures: tuple[float, ...] = ()
+    is_tuned_elsewhere: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def list_settings_apart(first: Contender, second: Contender) -> list[tuple[str, Any, Any]]:
+    """List the settings in which two single variants differ, None where one has no such setting.
+
+    Those of a network and of a linear model have little in common; they are not listed.
+    """
+    one, other = first.settings, second.settings
+    if not one or not other or one.get("learner") != other.get("learner"):
+        return []
+    keys = sorted(one.keys() | other.keys())
+    return [(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name nested settings as ``--set`` does.
+
+    >>> _flatten({"encoder": "ko-mini", "train": {"lr": 1e-3}})
+    {'encoder': 'ko-mini', 'train.lr': 0.001}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def read_contenders(
+    prepared: Prepared,
+    names: tuple[str, str],
+    folds: Sequence[int] = (),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Contender, Contender]:
+    """Read two contenders: the same folds and, of variants, the same seeds on both sides.
+
+    An imported table has no seed of its own: its folds are held against all seeds of the other.
+
+    Args:
+        prepared: whose rows and folds.
+        names: each a variant, specialists joined by commas, ``route:length``, or a blend that
+            ``blend`` wrote. A blend's answers are its nested ones, made again as it was made.
+        folds: only these; none takes every fold that both have.
+        on_progress: called with trials done and trials in all of a blend's search.
+
+    Raises:
+        PredictionsError: nothing in common, or results of other data, folds or recipes.
+        UsageError: a name that nothing has, or the same name twice.
+    """
+    if names[0] == names[1]:
+        raise UsageError(f"{names[0]} is named twice; name two to compare")
+    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    sides = [_find(prepared, store, name) for name in names]
+    jobs = _common_jobs(sides, names, set(folds) or set(range(prepared.folds.count)))
+    first, second = (
+        _read_variants(store, name, side, side.select(jobs), prepared)
+        if isinstance(side, _Parts)
+        else _read_blend(store, name, side, prepared, on_progress)
+        for name, side in zip(names, sides, strict=True)
+    )
+    return first, second
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The variants behind a name, and the jobs that all of them have done.
+
+    ``is_table``: it was imported as a table, whose seed says nothing.
+    """
+
+    variants: tuple[str, ...]
+    jobs: frozenset[Job]
+    is_table: bool = False
+
+    @property
+    def folds(self) -> set[int]:
+        """Return the folds of its jobs."""
+        return {fold for _, fold in self.jobs}
+
+    def select(self, common: Sequence[Job]) -> list[Job]:
+        """Return its own of the jobs to compare on."""
+        if not self.is_table:
+            return list(common)
+        folds = {fold for _, fold in common}
+        return sorted(job for job in self.jobs if job[1] in folds)
+
+
+def _find(prepared: Prepared, store: Store, name: str) -> _Parts | Path:
+    """Return the variants behind a name, or the file that says how a blend was made."""
+    if name.startswith(ROUTE_PREFIX):
+        variants = find_specialists(store, name)
+    else:
+        variants = tuple(part.strip() for part in name.split(TOGETHER) if part.strip())
+        spec = prepared.competition.submissions_dir / f"{name}.json"
+        if len(variants) == 1 and not store.keys(variants[0]) and spec.is_file():
+            return spec
+    missing = [variant for variant in variants if not store.keys(variant)]
+    if missing or not variants:
+        known = ", ".join(store.variants()) or "none yet; run: python run.py fold"
+        what = missing[0] if missing else name
+        raise UsageError(f"{what!r} has no out-of-fold rows and is no blend; variants: {known}")
+    done = [{(key.seed, key.fold) for key in store.keys(variant)} for variant in variants]
+    first = store.read_header(store.keys(variants[0])[0])
+    is_table = len(variants) == 1 and first is not None and bool(first.variant.get("imported"))
+    return _Parts(variants, frozenset(set.intersection(*done)), is_table)
+
+
+def _common_jobs(
+    sides: Sequence[_Parts | Path], names: tuple[str, str], wanted: set[int]
+) -> list[Job]:
+    """Return the jobs that every side of variants has done, within the folds wanted.
+
+    A table has done a fold's jobs whatever their seed.
+    """
+    parts = [side for side in sides if isinstance(side, _Parts)]
+    if not parts:
+        return []
+    trained = [part.jobs for part in parts if not part.is_table]
+    shared = frozenset.intersection(*(trained or [part.jobs for part in parts]))
+    folds = wanted.intersection(*(part.folds for part in parts if part.is_table))
+    common = sorted(job for job in shared if job[1] in folds)
+    if not common:
+        has = "; ".join(
+            f"{name} has {_write_jobs(side)}"
+            for name, side in zip(names, sides, strict=True)
+            if isinstance(side, _Parts)
+        )
+        raise PredictionsError(
+            f"no seed and fold in common among folds {_write(sorted(wanted))}: {has}; train one"
+            " with the other's: python run.py fold VARIANT --seeds … --folds …"
+        )
+    return common
+
+
+def _write_jobs(side: _Parts) -> str:
+    by_seed: dict[int, list[int]] = {}
+    for seed, fold in sorted(side.jobs):
+        by_seed.setdefault(seed, []).append(fold)
+    if side.is_table:
+        return "; ".join(f"folds {_write(folds)} (imported)" for folds in by_seed.values())
+    return ", ".join(f"seed {seed} folds {_write(folds)}" for seed, folds in by_seed.items()) or "–"
+
+
+def _write(items: Iterable[object]) -> str:
+    """List as an option takes it: ``0,1,2``."""
+    return ",".join(map(str, items))
+
+
+def _read_variants(
+    store: Store, name: str, side: _Parts, jobs: Sequence[Job], prepared: Prepared
+) -> Contender:
+    """Join the common jobs of a contender's variants into one (N, C) array."""
+    probs = np.full((len(prepared.corpus.train), len(store.labels)), np.nan, dtype=np.float32)
+    tuned_on: set[int] = set()
+    elsewhere = False
+    settings: dict[str, Any] = {}
+    for variant in side.variants:
+        own = np.full_like(probs, np.nan)
+        headers: list[Header] = []
+        for fold in sorted({fold for _, fold in jobs}):
+            keys = [
+                ResultKey(variant, seed, job_fold) for seed, job_fold in jobs if job_fold == fold
+            ]
+            rows, answers = _read_fold(store, keys, prepared, headers)
+            own[rows] = average_in_log_space(answers)
+        both = ~np.isnan(probs[:, 0]) & ~np.isnan(own[:, 0])
+        if both.any():
+            raise UsageError(
+                f"{name}: {_write(side.variants)} answer twice for {both.sum()} rows; name one"
+                " specialist for each part, joined by commas"
+            )
+        probs = np.where(np.isnan(probs), own, probs)
+        tuned_on |= set((headers[0].variant.get("tune") or {}).get("folds", ()))
+        elsewhere |= is_tuned_elsewhere(headers[0].variant, prepared.folds.hash)
+        if len(side.variants) == 1 and not headers[0].variant.get("imported"):
+            recipe = headers[0].variant.items()
+            settings = _flatten({key: each for key, each in recipe if key not in NO_SETTINGS})
+    seeds = () if side.is_table else tuple(sorted({seed for seed, _ in jobs}))
+    return Contender(
+        name,
+        probs,
+        seeds=seeds,
+        tuned_on=tuple(sorted(tuned_on)),
+        is_tuned_elsewhere=elsewhere,
+        settings=settings,
+    )
+
+
+def _read_fold(
+    store: Store, keys: Sequence[ResultKey], prepared: Prepared, headers: list[Header]
+) -> tuple[npt.NDArray[np.intp], list[Probs]]:
+    """Return the rows a variant answers for in a fold, and (n, C) for each seed."""
+    row_of = {row_id: row for row, row_id in enumerate(prepared.corpus.train.ids)}
+    rows: npt.NDArray[np.intp] | None = None
+    answers = []
+    for key in keys:
+        result = store.read(key)
+        path = store.path(key)
+        headers.append(result)
+        _check_header(result, headers[0], prepared, path)
+        found = np.array([row_of.get(row_id, -1) for row_id in result.oof_ids], dtype=np.intp)
+        in_fold = found[(found >= 0) & (prepared.folds.fold_of[found] == key.fold)]
+        n_expected = int((prepared.folds.fold_of == key.fold).sum())
+        whole = result.route is not None or len(found) == n_expected
+        if len(in_fold) < len(found) or not whole or (rows is not None and set(rows) != set(found)):
+            raise PredictionsError(
+                f"{path} does not answer for the rows of fold {key.fold}; train this fold again"
+                " with --overwrite"
+            )
+        order = np.argsort(found)
+        rows = found[order]
+        answers.append(result.oof_probs[order])
+    assert rows is not None
+    return rows, answers
+
+
+def _check_header(header: Header, first: Header, prepared: Prepared, path: Path) -> None:
+    """Refuse results that were made from other data, folds or recipes than those beside them.
+
+    Raises:
+        PredictionsError: saying which, and how to mend it.
+    """
+    redo = advise_redo(header, path.parent)
+    if header.data_hash != prepared.corpus.hash:
+        redo = advise_after_new_data(header, path.parent)
+        raise PredictionsError(f"{path} was made from other data than is there now; {redo}")
+    if header.folds_hash != prepared.folds.hash:
+        raise PredictionsError(f"{path} was made with other folds than folds.csv holds; {redo}")
+    if (header.recipe, header.route) != (first.recipe, first.route):
+        raise PredictionsError(
+            f"{path} was made by another recipe than the files beside it; {redo}"
+        )
+
+
+def _read_blend(
+    store: Store,
+    name: str,
+    path: Path,
+    prepared: Prepared,
+    on_progress: Callable[[int, int], None] | None,
+) -> Contender:
+    """Make a blend's nested answers again, as ``blend`` made them.
+
+    Its fitted answers were tuned on the very rows they would be compared on; the nested ones say
+    what it is worth.
+    """
+    record = _read_record(path)
+    members = _read_blend_members(store, name, record, prepared)
+    corpus, profile = prepared.corpus, prepared.competition.profile
+    rows = build_pooled_rows(members, corpus.train.gold, profile.negative_id)
+    if record.reweight is not None:
+        shift = read_or_fit_shift(prepared.competition, corpus)
+        share = profile.metrics.shifted_negative_share
+        ways = build_row_weights(rows.gold, rows.negative_id, share, shift)
+        weights = choose_row_weights(ways, record.reweight, explain_absence(shift, corpus))
+        rows = replace(rows, weights=weights)
+    done, total = 0, record.trials * count_nested_fits(prepared.folds.count, shrink=record.shrink)
+
+    def on_trial() -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            on_progress(done, total)
+
+    plan = SearchPlan(record.trials, record.seed, on_trial, record.objective, record.shrink)
+    nested = estimate_nested(rows, prepared.folds.fold_of, plan)[BLEND]
+    temperatures = tuple(point.temperature for point in nested.points)
+    return Contender(name, nested.probs, nested.pred, temperatures=temperatures)
+
+
+def _read_record(path: Path) -> BlendRecord:
+    try:
+        record = read_record(path)
+        reason = "it is another tool's"
+    except (OSError, ValueError) as error:
+        record, reason = None, str(error)
+    if record is None:
+        raise PredictionsError(
+            f"{path} does not say how a blend was made ({reason}); only a submission that blend"
+            f" wrote can be compared: python run.py blend --name {path.stem}"
+        )
+    return record
+
+
+def _read_blend_members(
+    store: Store, name: str, record: BlendRecord, prepared: Prepared
+) -> list[Member]:
+    """Read a blend's members, in its order, if they are still what it was made of.
+
+    Raises:
+        PredictionsError: a member, the data or the folds changed since.
+    """
+    members = []
+    for member in record.members:
+        found, _ = read_members(store, member.parts, prepared)
+        same = len(found) == 1 and found[0].recipe == member.recipe
+        if not same or found[0].seeds != member.seeds:
+            raise PredictionsError(
+                f"the blend {name} was made of another {member.name} than the store holds now;"
+                f" make it again: python run.py blend --name {name}"
+            )
+        members.append(replace(found[0], name=member.name))
+    return members

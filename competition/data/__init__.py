@@ -1,0 +1,1 @@
+"""From CSV bytes to checked rows, and which rows belong together."""

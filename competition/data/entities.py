@@ -1,0 +1,209 @@
+"""An entity's cell → a checked ``Entity``: data only, offsets inside the sentence, text as told.
+
+Called by ``corpus`` for both entities of every row. A cell that offends raises WrongCellError
+with what was found and what to do; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from competition.data.csv_records import show
+from competition.data.rows import Entity
+from competition.profile import Profile
+
+_CELL_MAX_CHARS = 100_000
+_JAMO = re.compile("[\u1100-\u11ff]")
+_LITERAL_START = re.compile(r"\s*\{\s*'")  # of what is no JSON, as most cells are
+_JAMO_RUN = re.compile("[가-힣]?[\u1100-\u11ff]+")
+
+
+class WrongCellError(Exception):
+    """A cell that cannot be used; becomes an offence with its place."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        """Take what was found and what to do."""
+        super().__init__(found)
+        self.found = found
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What an entity's cell says, before it is held against the sentence; end is exclusive."""
+
+    word: str
+    start: int
+    end: int
+    type: str | None
+
+
+def is_decomposed(text: str) -> bool:
+    """Say whether a text holds Hangul written as separate jamo (NFD, as macOS writes it)."""
+    return _JAMO.search(text) is not None
+
+
+def compose(text: str) -> str:
+    """Compose Hangul written as separate jamo; nothing else changes.
+
+    >>> compose("\u1107\u1175\u1110\u1173\u11af\u110c\u1173") + compose("e\u0301")
+    '비틀즈e\u0301'
+    """
+    return _JAMO_RUN.sub(lambda run: unicodedata.normalize("NFC", run[0]), text)
+
+
+def compose_span(sentence: str, start: int, end: int) -> tuple[int, int] | None:
+    """Return the span in ``compose(sentence)``, or None when it cuts through a syllable.
+
+    >>> compose_span("\u1102\u1161\u1102\u1173\u11ab 비틀즈", 6, 9)
+    (3, 6)
+    """
+    before, middle = compose(sentence[:start]), compose(sentence[start:end])
+    if before + middle + compose(sentence[end:]) != compose(sentence):
+        return None
+    return len(before), len(before) + len(middle)
+
+
+def build_cell_reader(profile: Profile) -> Callable[[str], Cell]:
+    """Build the function that reads a cell: a pattern for the usual dict, else JSON or a literal.
+
+    The function raises WrongCellError.
+    """
+    keys = profile.entity
+    word = r"'([^'\\\r\n]+)'"
+    number = "([0-9]{1,9})"
+    parts = [f"{keys.word!r}: ", word, f", {keys.start!r}: ", number, f", {keys.end!r}: ", number]
+    if keys.type is not None:
+        parts += [f", {keys.type!r}: ", word]
+    pattern = "".join(part if part in (word, number) else re.escape(part) for part in parts)
+    match = re.compile(r"\{" + pattern + r"\}").fullmatch
+    beyond = 1 if keys.end_inclusive else 0
+    is_typed = keys.type is not None
+
+    def read(text: str) -> Cell:
+        usual = match(text)
+        if usual is None:
+            return _read_unusual(text, profile)
+        type_ = usual[4] if is_typed else None
+        return Cell(usual[1], int(usual[2]), int(usual[3]) + beyond, type_)
+
+    return read
+
+
+def _read_unusual(text: str, profile: Profile) -> Cell:
+    keys = profile.entity
+    remedy = f"write a dict with the keys {', '.join(keys.keys)}"
+    if len(text) > _CELL_MAX_CHARS:
+        raise WrongCellError(f"an entity of {len(text):,} characters: {show(text)}", remedy)
+    try:
+        value = parse_value(text)
+    except ValueError:
+        raise WrongCellError(f"neither JSON nor a literal: {show(text)}", remedy) from None
+    if not isinstance(value, dict):
+        raise WrongCellError(f"a {type(value).__name__}, not a dict: {show(text)}", remedy)
+    absent = [key for key in keys.keys if key not in value]
+    if absent:
+        raise WrongCellError(f"no key {', '.join(map(repr, absent))} in {show(text)}", remedy)
+    for key in (keys.start, keys.end):
+        if type(value[key]) is not int:
+            raise WrongCellError(
+                f"{key} is {show(value[key])}, not a whole number", "write the offset"
+            )
+    for key in (keys.word, *keys.keys[3:]):
+        if not isinstance(value[key], str):
+            raise WrongCellError(f"{key} is {show(value[key])}, not a text", "write it as a text")
+    end = value[keys.end] + (1 if keys.end_inclusive else 0)
+    kind = None if keys.type is None else value[keys.type]
+    return Cell(value[keys.word], value[keys.start], end, kind)
+
+
+def parse_value(text: str) -> Any:
+    r"""Read JSON, or else a Python literal, without evaluating anything.
+
+    What is both is read as JSON. The two differ in two escapes only: JSON's ``\/`` is a slash, and
+    its pair of surrogates is one character, as offsets count it. Python's own writer makes neither.
+
+    >>> parse_value(r'{"word": "\ud83d\ude00", "type": null}')["word"] == "😀"
+    True
+    >>> parse_value("{'word': None}")
+    {'word': None}
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not _LITERAL_START.match(text):
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd escapes in the text are the file's own business
+            return ast.literal_eval(text)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(str(error)) from None
+
+
+def check_cell(cell: Cell, sentence: str, profile: Profile) -> Entity:
+    """Hold a cell against its sentence as it stands in the file.
+
+    Raises:
+        WrongCellError: an empty word, an unknown type, or a span that is not the word.
+    """
+    if not cell.word.strip():
+        raise WrongCellError(f"the entity's word is empty: {show(cell.word)}", "name the entity")
+    if cell.type is not None and cell.type not in profile.entity_types:
+        known = ", ".join(profile.entity_types)
+        remedy = f"use one of {known}, or add it to the profile's entity_types"
+        raise WrongCellError(f"unknown entity type {show(cell.type)}", remedy)
+    if not 0 <= cell.start < cell.end <= len(sentence):
+        remedy = f"correct the offsets{_hint(cell, sentence, profile)}"
+        found = f"{_name_span(cell, profile)} is no span of {len(sentence)} characters"
+        raise WrongCellError(found, remedy)
+    there = sentence[cell.start : cell.end]
+    if there != cell.word and compose(there) != compose(cell.word):
+        remedy = f"correct word or offsets{_hint(cell, sentence, profile)}"
+        found = f"at {_name_span(cell, profile)} stands {show(there)}, not {show(cell.word)}"
+        raise WrongCellError(found, remedy)
+    return Entity(cell.word, cell.start, cell.end, cell.type)
+
+
+def _name_span(cell: Cell, profile: Profile) -> str:
+    """Write a span as its file does."""
+    keys = profile.entity
+    end = cell.end - 1 if keys.end_inclusive else cell.end
+    return f"{keys.start} {cell.start}, {keys.end} {end}"
+
+
+def _hint(cell: Cell, sentence: str, profile: Profile) -> str:
+    """Say where the word might be meant, when the row itself tells."""
+    shift = -1 if profile.entity.end_inclusive else 1
+    if cell.start >= 0 and sentence[cell.start : cell.end + shift] == cell.word:
+        other = str(not profile.entity.end_inclusive).lower()
+        return f" (they fit if the profile says entity.end_inclusive = {other})"
+    composed = compose(sentence)
+    if composed != sentence and composed[cell.start : cell.end] == compose(cell.word):
+        return " (they count composed syllables, the text is decomposed: save the file as NFC)"
+    places = [match.start() for match in re.finditer(re.escape(cell.word), sentence)]
+    if places:
+        return f" (the word stands at {', '.join(map(str, places[:3]))})"
+    return ""
+
+
+def compose_entity(entity: Entity, sentence: str) -> Entity:
+    """Return the entity of the composed sentence.
+
+    Raises:
+        WrongCellError: its span cuts through a syllable.
+    """
+    span = compose_span(sentence, entity.start, entity.end)
+    if span is None:
+        found = f"the span of {show(entity.word)} cuts through a syllable of decomposed Hangul"
+        raise WrongCellError(found, "save the file as NFC and count the offsets in it")
+    return Entity(compose(entity.word), *span, entity.type)

@@ -1,1 +1,0 @@
-"""The bundled demo competition: its data, and the grammar that makes it."""

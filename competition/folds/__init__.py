@@ -1,0 +1,1 @@
+"""Folds and length routes: made once and frozen."""

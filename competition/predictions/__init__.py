@@ -1,0 +1,1 @@
+"""The store of out-of-fold and test predictions."""

@@ -1,0 +1,388 @@
+"""``run.py import``: results from elsewhere become members of the store like any other.
+
+Before ``predictions`` on the way of a row. Result files of this harness, from another machine, are
+checked and copied byte for byte; a table that another tool made (``foreign``) becomes one result
+file per fold. Nothing is written when there is an offence.
+
+Legend: K folds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from competition.console import Column, Table, write_count
+from competition.errors import Offence, PredictionsError, UsageError
+from competition.files import check_name, sha256_of
+from competition.folds.kfold import Prepared, read_prepared
+from competition.predictions.foreign_table import ForeignRows, describe_rows, read_foreign_rows
+from competition.predictions.members import (
+    find_answered_rows,
+    find_missing_folds,
+    place_rows,
+    read_members,
+)
+from competition.predictions.store import (
+    FILE_PATTERN,
+    Header,
+    Result,
+    ResultKey,
+    Store,
+    is_result,
+    read_result,
+)
+from competition.profile import Competition
+
+SEED = 0  # of a table: its seeds, if several, are averaged already
+LEAST_HASH_CHARS = 8
+OFFENCES_IN_TABLE = 1_000
+TABLE_SUFFIXES = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How to import.
+
+    Attributes:
+        save_as: the variant's name; None keeps the results' own, or the file's.
+        folds_hash: shown in place of a column that says each row's fold.
+        run: provenance to keep beside the results, time included.
+    """
+
+    save_as: str | None = None
+    folds_hash: str | None = None
+    run: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One result that was imported, or stood there already."""
+
+    key: ResultKey
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import found; with offences nothing was written.
+
+    ``can_blend``: what was imported makes a member, or more, together with what stood there.
+    """
+
+    path: Path
+    imported: tuple[Imported, ...]
+    offences: tuple[Offence, ...]
+    notes: tuple[str, ...]
+    can_blend: bool = False
+
+
+def run_import(competition: Competition, path: Path, options: ImportOptions) -> ImportReport:
+    """Import a table, a folder of result files, or a folder of such folders.
+
+    Raises:
+        PredictionsError: result files that do not belong here, or would mix with others.
+        UsageError: nothing can be imported from there, or under that name.
+    """
+    if options.save_as is not None:
+        check_name(options.save_as)
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")
+    prepared = read_prepared(competition)
+    store = Store(competition.oof_dir, competition.profile.labels)
+    if path.is_file() and not is_result(path):
+        return _import_table(path, prepared, store, options)
+    if options.folds_hash is not None:
+        raise UsageError("--folds-hash goes with a table; results of this harness carry their own")
+    return _import_results(path, prepared, store, options)
+
+
+def _import_table(
+    path: Path, prepared: Prepared, store: Store, options: ImportOptions
+) -> ImportReport:
+    if path.suffix not in TABLE_SUFFIXES:
+        raise UsageError(f"{path}: a table ends in {' or '.join(TABLE_SUFFIXES)}")
+    shown = options.folds_hash
+    if shown is not None and (
+        len(shown) < LEAST_HASH_CHARS or not prepared.folds.hash.startswith(shown.lower())
+    ):
+        raise UsageError(
+            f"--folds-hash {shown} is not the hash of the folds here (give 8 digits or more):"
+            " out-of-fold rows of other folds would leak; train on this competition's folds.csv"
+        )
+    offences: list[Offence] = []
+    rows = read_foreign_rows(path, prepared, offences.append, needs_folds=shown is None)
+    if rows is None:
+        return ImportReport(path, (), tuple(offences), ())
+    name = check_name(options.save_as or path.stem)
+    results = _build_results(name, rows, prepared, path.name)
+    run = {"imported_from": str(path.absolute()), "imported_sha256": sha256_of(path)}
+    stale = _find_stale(name, prepared, store)
+    _check_room(results, store, stale)
+    imported = []
+    for result in results:
+        is_new = store.read_header(result.key) is None or result.key in stale
+        if is_new:
+            store.write(result, {**run, **(options.run or {})})
+        imported.append(Imported(result.key, is_new))
+    for key in stale - {result.key for result in results}:
+        store.remove(key)  # of a fold that there is no more
+    notes = tuple(_tell_of_table(rows, name, len(stale)))
+    return ImportReport(path, tuple(imported), (), notes, can_blend=True)
+
+
+def _tell_of_table(rows: ForeignRows, name: str, n_stale: int) -> list[str]:
+    """Say what an import replaced, and what its table leaves to be wished for."""
+    notes = []
+    if n_stale:
+        notes.append(
+            f"{name}: {n_stale} results imported for other data or folds are replaced by these."
+        )
+    if rows.is_average:
+        notes.append(
+            "Test predictions are one average; the blend is applied to it once. It is flatter than"
+            " the models that weights are fitted to: per-fold predictions are worth asking for."
+        )
+    if not rows.has_folds:
+        notes.append("That the folds are the same was taken from the hash, not seen row by row.")
+    return notes
+
+
+def _build_results(
+    name: str, rows: ForeignRows, prepared: Prepared, file_name: str
+) -> list[Result]:
+    """Build a result for each fold.
+
+    Its recipe is what the table says, whatever its form, and the data and folds it was checked
+    against.
+    """
+    said = describe_rows(rows)
+    digest = hashlib.sha256(json.dumps(said).encode())
+    digest.update(f"{prepared.corpus.hash} {prepared.folds.hash}".encode())
+    for values in (rows.oof, rows.test):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    recipe = digest.hexdigest()
+    train, test = prepared.corpus.train, prepared.corpus.test
+    results = []
+    for fold in range(prepared.folds.count):
+        in_fold = prepared.folds.fold_of == fold
+        results.append(
+            Result(
+                key=ResultKey(name, SEED, fold),
+                fingerprint=hashlib.sha256(f"{recipe} {SEED} {fold}".encode()).hexdigest(),
+                recipe=recipe,
+                variant={"name": name, "why": f"imported from {file_name}", "imported": said},
+                labels=prepared.competition.profile.labels,
+                data_hash=prepared.corpus.hash,
+                folds_hash=prepared.folds.hash,
+                route=None,
+                routes_hash=None,
+                oof_ids=train.ids[in_fold],
+                oof_probs=rows.oof[in_fold],
+                test_ids=test.ids,
+                test_probs=rows.test[fold],
+            )
+        )
+    return results
+
+
+def _import_results(
+    path: Path, prepared: Prepared, store: Store, options: ImportOptions
+) -> ImportReport:
+    """Import result files of this harness."""
+    files = _find_results(path)
+    if not files:
+        raise UsageError(
+            f"{path} holds no result files (s<seed>-f<fold>.parquet) and is no table; give the"
+            " folder of a variant, a CSV or a Parquet table"
+        )
+    found = [(file, read_result(file)) for file in files]
+    names = {result.key.variant for _, result in found}
+    if options.save_as is not None and len(names) > 1:
+        raise UsageError(f"--as names one variant, and {path} holds {', '.join(sorted(names))}")
+    for file, result in found:
+        _check_belongs(result, prepared, file)
+    renamed = [(file, _rename(result, options.save_as)) for file, result in found]
+    _check_room([result for _, result in renamed], store)
+    imported = []
+    for file, result in renamed:
+        is_new = store.read_header(result.key) is None
+        if is_new:
+            _write(store, file, result, options)
+        imported.append(Imported(result.key, is_new))
+    variants = tuple(dict.fromkeys(each.key.variant for each in imported))
+    notes = tuple(_tell_missing(variants, store, prepared))
+    specialists = {result.key.variant for _, result in renamed if result.route is not None}
+    can_blend = _makes_member(variants, specialists, store, prepared)
+    return ImportReport(path, tuple(imported), (), notes, can_blend=can_blend)
+
+
+def _find_results(path: Path) -> list[Path]:
+    """Return the result files at a path: the file itself, a variant's folder, or several."""
+    if path.is_file():
+        return [path]
+    folders = [path, *sorted(entry for entry in path.iterdir() if entry.is_dir())]
+    return [
+        file
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if FILE_PATTERN.fullmatch(file.name)
+    ]
+
+
+def _check_belongs(result: Result, prepared: Prepared, path: Path) -> None:
+    """Refuse results of other labels, data or folds, and files that miss rows.
+
+    Raises:
+        PredictionsError: saying which.
+    """
+    labels, corpus, folds = prepared.competition.profile.labels, prepared.corpus, prepared.folds
+    wrong = None
+    if result.labels != labels:
+        same = sorted(result.labels) == sorted(labels)
+        wrong = "labels in another order" if same else "other labels"
+    elif result.data_hash != corpus.hash:
+        wrong = "other data"
+    elif result.folds_hash != folds.hash or result.key.fold >= folds.count:
+        wrong = "other folds, so that rows would leak"
+    if wrong is not None:
+        raise PredictionsError(
+            f"{path} was made with {wrong} than {prepared.competition.name} has here; import"
+            " results of the same data, profile and folds.csv"
+        )
+    on_train, on_test = find_answered_rows(result, prepared, result.key.variant)
+    parts = (
+        (result.oof_ids, corpus.train.ids, on_train & (folds.fold_of == result.key.fold), "oof"),
+        (result.test_ids, corpus.test.ids, on_test, "test"),
+    )
+    for ids, known, expected, split in parts:
+        row_of = {row_id: row for row, row_id in enumerate(known)}
+        place_rows(ids, row_of, expected, f"{path}, {split} rows")
+
+
+def _rename(result: Result, name: str | None) -> Result:
+    if name is None or name == result.key.variant:
+        return result
+    variant = {**result.variant, "name": name} if "name" in result.variant else result.variant
+    return replace(result, key=replace(result.key, variant=name), variant=variant)
+
+
+def _find_stale(name: str, prepared: Prepared, store: Store) -> frozenset[ResultKey]:
+    """Return results under this name that a table left for other data or folds than are here.
+
+    No blend takes them, and a table's recipe is its content: only another import makes them anew.
+    """
+    here = prepared.corpus.hash, prepared.folds.hash
+    stale = set()
+    for key in store.keys(name):
+        header = store.read_header(key)
+        if header is None or not header.variant.get("imported"):
+            continue
+        if (header.data_hash, header.folds_hash) != here:
+            stale.add(key)
+    return frozenset(stale)
+
+
+def _check_room(
+    results: Sequence[Result], store: Store, replaced: frozenset[ResultKey] = frozenset()
+) -> None:
+    """Refuse a name under which results of another recipe stand already, and will stay.
+
+    Raises:
+        PredictionsError: naming the variant and what to do.
+    """
+    by_name: dict[str, Header] = {}
+    for result in results:
+        name = result.key.variant
+        known = by_name.get(name) or _read_first(store, name, replaced) or result
+        by_name[name] = known
+        if (known.recipe, known.route) != (result.recipe, result.route):
+            is_table = known.variant.get("imported") and result.variant.get("imported")
+            folder = store.path(result.key).parent
+            replacing = f"; to replace it by this one, first take {folder} away" if is_table else ""
+            raise PredictionsError(
+                f"{name} stands here, made by another recipe: the two would not be one variant;"
+                f" import under another name: --as NAME{replacing}"
+            )
+
+
+def _read_first(store: Store, name: str, replaced: frozenset[ResultKey]) -> Header | None:
+    return next((store.read_header(key) for key in store.keys(name) if key not in replaced), None)
+
+
+def _write(store: Store, file: Path, result: Result, options: ImportOptions) -> None:
+    """Leave a checked result: the file's own bytes, or under another name what it says."""
+    theirs = {}
+    beside = file.with_suffix(".run.json")
+    if beside.is_file():
+        try:
+            theirs = json.loads(beside.read_text("utf-8"))
+        except (ValueError, RecursionError):
+            theirs = {}  # provenance is no result: what cannot be read is not passed on
+    run = {**theirs, "imported_from": str(file.absolute()), "imported": options.run}
+    data = file.read_bytes()
+    if options.save_as is None or read_result(file).key == result.key:
+        store.adopt(result.key, data, run)
+    else:
+        store.write(result, run)
+
+
+def _makes_member(
+    names: Sequence[str], specialists: Set[str], store: Store, prepared: Prepared
+) -> bool:
+    """Say whether variants have a seed with all folds; specialists also need the other parts."""
+    for name in names:
+        missing = find_missing_folds(store, name, prepared.folds.count)
+        if name not in specialists and not all(missing.values()):
+            return True
+    members = read_members(store, (), prepared)[0] if specialists else []
+    return any(specialists & set(member.parts) for member in members)
+
+
+def _tell_missing(names: Sequence[str], store: Store, prepared: Prepared) -> list[str]:
+    notes = []
+    for name in names:
+        missing = find_missing_folds(store, name, prepared.folds.count)
+        notes += [
+            f"{name}, seed {seed}, lacks folds {', '.join(map(str, folds))}"
+            for seed, folds in missing.items()
+            if folds
+        ]
+    return notes
+
+
+def build_import_tables(report: ImportReport) -> list[Table]:
+    """Show what was imported, or every offence."""
+    if report.offences:
+        columns = [
+            Column("line", "line"),
+            Column("column", "column"),
+            Column("id", "id"),
+            Column("found", "found"),
+            Column("remedy", "what to do"),
+        ]
+        keys = [column.key for column in columns]
+        shown = report.offences[:OFFENCES_IN_TABLE]
+        rows = [{key: getattr(offence, key) for key in keys} for offence in shown]
+        count = write_count(len(report.offences), "offence")
+        notes = [f"{count} in {report.path}; nothing was imported."]
+        return [Table("offences", "Offences", columns, rows, notes)]
+    columns = [
+        Column("variant", "variant"),
+        Column("seed", "seed", "count"),
+        Column("folds", "imported folds"),
+        Column("kept", "there already"),
+    ]
+    rows = []
+    for name, seed in dict.fromkeys((e.key.variant, e.key.seed) for e in report.imported):
+        mine = [e for e in report.imported if (e.key.variant, e.key.seed) == (name, seed)]
+        new, old = ([str(e.key.fold) for e in mine if e.is_new is want] for want in (True, False))
+        rows.append({"variant": name, "seed": seed, "folds": " ".join(new), "kept": " ".join(old)})
+    notes = [*report.notes, *(["Next: python run.py blend"] if report.can_blend else [])]
+    return [Table("imported", f"From {report.path}", columns, rows, notes)]

@@ -1,0 +1,447 @@
+"""The store of out-of-fold and test predictions: what ``fold`` leaves and ``blend`` reads.
+
+Stands between training and blend on the way of a row. ``Store`` keeps one file per job
+(``competition.predictions.store``); ``read_members`` joins the files of each variant into one
+member of a blend and refuses all that does not belong together.
+
+Legend: N train rows, M test rows, C labels, K folds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.errors import FoldsError, PredictionsError, UsageError
+from competition.predictions.rerun import advise_training
+from competition.predictions.store import Header, Ids, Probs, Result, ResultKey, Store
+
+if TYPE_CHECKING:
+    from competition.folds.kfold import Prepared
+
+__all__ = [
+    "AVERAGE",
+    "Header",
+    "LeftOut",
+    "Member",
+    "Result",
+    "ResultKey",
+    "Store",
+    "advise_after_new_data",
+    "advise_redo",
+    "average_in_log_space",
+    "find_answered_rows",
+    "find_missing_folds",
+    "find_specialists",
+    "group_specialists",
+    "is_average",
+    "place_rows",
+    "read_member",
+    "read_members",
+]
+
+PROBABILITY_FLOOR = 1e-6
+AVERAGE = "one average"
+TUNED_ELSEWHERE = "was tuned on rows of other folds; no fold here is free of it."
+ROUTE_PREFIX = "route:"  # before the name of a member that is several specialists
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One voice of a blend.
+
+    oof (N, C) float32 in the order of the train rows, test (K, M, C) float32 in the order of the
+    test rows; rows that a specialist does not answer for are NaN, and ``covers_all`` is False.
+    ``test_is_average`` where the K test predictions are one and the same average, imported so.
+    ``parts`` names the variants behind it: itself, or the specialists that answer together.
+    ``tuned_on`` are the folds that chose its settings, whose rows flatter it; where those were
+    other folds than these (``is_tuned_elsewhere``), no fold is free of them.
+    """
+
+    name: str
+    oof: Probs
+    test: Probs
+    seeds: tuple[int, ...]
+    route: str | None
+    recipe: str
+    covers_all: bool
+    why: str
+    test_is_average: bool = False
+    parts: tuple[str, ...] = ()
+    tuned_on: tuple[int, ...] = ()
+    is_tuned_elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A variant that is no member, and why."""
+
+    name: str
+    reason: str
+
+
+def average_in_log_space(probs: Sequence[Probs]) -> Probs:
+    """Average predictions (…, C) as a geometric mean, floored and renormalised; NaN stays NaN.
+
+    A single prediction comes back as it is.
+    """
+    if len(probs) == 1:
+        return probs[0]
+    total = np.zeros(probs[0].shape)
+    for each in probs:
+        total += np.log(np.maximum(each, PROBABILITY_FLOOR), dtype=np.float64)
+    total = np.exp(total / len(probs))
+    total /= total.sum(axis=-1, keepdims=True)
+    return total.astype(np.float32)
+
+
+def find_missing_folds(store: Store, variant: str, n_folds: int) -> dict[int, list[int]]:
+    """Map each seed of a variant to the folds that it still lacks ([] when complete)."""
+    done: dict[int, set[int]] = {}
+    for key in store.keys(variant):
+        done.setdefault(key.seed, set()).add(key.fold)
+    return {seed: sorted(set(range(n_folds)) - folds) for seed, folds in sorted(done.items())}
+
+
+def read_member(
+    store: Store, variant: str, prepared: Prepared, *, seeds: Sequence[int] | None = None
+) -> Member:
+    """Join the files of one variant: seeds with all folds, averaged in log space.
+
+    Args:
+        seeds: only these, else every seed with all folds.
+
+    Raises:
+        PredictionsError: no seed has all folds, or the files do not belong together or do not
+            answer for exactly the rows they should.
+    """
+    header = _check_one_recipe(store, variant, prepared)
+    missing = find_missing_folds(store, variant, prepared.folds.count)
+    complete = [seed for seed, folds in missing.items() if not folds]
+    if not complete:
+        lacking = "; ".join(f"seed {seed} lacks folds {_list(f)}" for seed, f in missing.items())
+        raise PredictionsError(
+            f"{variant}: {lacking}; {advise_training(store.directory / variant)}"
+        )
+    used = complete if seeds is None else [seed for seed in complete if seed in seeds]
+    answers = find_answered_rows(header, prepared, variant)
+    per_seed = [_read_seed(store, header, seed, prepared, answers) for seed in used]
+    return Member(
+        name=variant,
+        oof=average_in_log_space([oof for oof, _ in per_seed]),
+        test=average_in_log_space([test for _, test in per_seed]),
+        seeds=tuple(used),
+        route=header.route,
+        recipe=header.recipe,
+        covers_all=bool(answers[0].all() and answers[1].all()),
+        why=str(header.variant.get("why", "")),
+        test_is_average=is_average(header),
+        parts=(variant,),
+        tuned_on=tuple((header.variant.get("tune") or {}).get("folds", ())),
+        is_tuned_elsewhere=is_tuned_elsewhere(header.variant, prepared.folds.hash),
+    )
+
+
+def is_tuned_elsewhere(variant: Mapping[str, Any], folds_hash: str) -> bool:
+    """Say whether a stored variant was tuned on other folds than those of a hash.
+
+    One that ``tune`` wrote before it kept the hash counts as tuned on these.
+    """
+    told = (variant.get("tune") or {}).get("folds_hash")
+    return bool(told) and told != folds_hash
+
+
+def is_average(header: Header) -> bool:
+    """Say whether a result's test predictions are one average of all folds' models, imported so."""
+    imported = header.variant.get("imported")
+    return isinstance(imported, dict) and imported.get("test") == AVERAGE
+
+
+def read_members(
+    store: Store, variants: Sequence[str], prepared: Prepared
+) -> tuple[list[Member], list[LeftOut]]:
+    """Read the members of a blend: the variants named, or with none named every complete one.
+
+    Specialists of one route become one member (``route:length``) when their parts exactly
+    partition the rows. With none named, several sets of them are told apart by their names
+    (``group_specialists``), each a member of its own.
+
+    Returns:
+        The members by name, whatever order they were named in, joined routes last; and what was
+        left out.
+
+    Raises:
+        PredictionsError: a variant was named that cannot be a member.
+    """
+    repeated = [name for name, count in Counter(variants).items() if count > 1]
+    if repeated:
+        raise UsageError(f"{repeated[0]} is named twice; name each variant once")
+    members: list[Member] = []
+    left_out: list[LeftOut] = []
+    specialists: dict[str, Member] = {}
+    for name in sorted(variants or store.variants()):
+        try:
+            member = read_member(store, name, prepared)
+        except (PredictionsError, FoldsError) as error:
+            if variants:
+                raise
+            left_out.append(LeftOut(name, str(error)))
+            continue
+        if member.route is None:
+            members.append(member)
+        else:
+            specialists[name] = member
+    route_of = {name: str(member.route) for name, member in specialists.items()}
+    groups = group_specialists(route_of, by_name=not variants)
+    for joined_name, names in groups.items():
+        parts = [specialists[name] for name in names]
+        try:
+            members.append(_join_route(store, joined_name, parts, prepared))
+        except PredictionsError as error:
+            if variants:
+                raise
+            left_out.extend(LeftOut(part.name, str(error)) for part in parts)
+    return members, left_out
+
+
+def group_specialists(route_of: Mapping[str, str], *, by_name: bool = True) -> dict[str, list[str]]:
+    """Group specialists that answer together; each group is one member, complete or not.
+
+    One for each part of a route belong together whatever they are called. Where a part has
+    several, those do whose names are the same once the part is taken out of each.
+
+    Args:
+        route_of: the route and part of each specialist, such as ``length:short``.
+        by_name: whether names are looked at; else all specialists of a route are one group.
+
+    Returns:
+        The specialists of each group under the name of the member they make.
+
+    >>> parts = ("short", "medium", "long")
+    >>> route_of = {part + end: f"length:{part}" for end in ("", "-cold") for part in parts}
+    >>> group_specialists(route_of)["route:length-cold"]
+    ['short-cold', 'medium-cold', 'long-cold']
+    >>> list(group_specialists({"a": "length:short", "b": "length:medium"}))
+    ['route:length']
+    """
+    routes: dict[str, dict[str, str]] = {}
+    for variant, route in route_of.items():
+        whole, _, part = route.partition(":")
+        routes.setdefault(whole, {})[variant] = part
+    groups: dict[str, list[str]] = {}
+    for whole, part_of in routes.items():
+        named: dict[str, list[str]] = {}
+        for variant, part in part_of.items():
+            named.setdefault(variant.replace(part, whole, 1), []).append(variant)
+        is_repeated = len(set(part_of.values())) < len(part_of)
+        if not by_name or (len(named) > 1 and not is_repeated):
+            named = {whole: list(part_of)}
+        groups |= {f"{ROUTE_PREFIX}{name}": variants for name, variants in named.items()}
+    return groups
+
+
+def find_specialists(store: Store, name: str) -> tuple[str, ...]:
+    """Return the variants of a store that make the member of this name, such as ``route:length``.
+
+    Where none of several sets of specialists is called so, all specialists of the route.
+    """
+    route_of = {}
+    for variant in store.variants():
+        header = store.read_header(store.keys(variant)[0])
+        if header is not None and header.route is not None:
+            route_of[variant] = header.route
+    groups = group_specialists(route_of)
+    if name not in groups:
+        groups = group_specialists(route_of, by_name=False)
+    return tuple(groups.get(name, ()))
+
+
+def advise_redo(header: Header, folder: Path) -> str:
+    """Say how results that no longer belong here are made anew: trained, or imported again.
+
+    ``folder`` is where they lie.
+    """
+    name = header.key.variant
+    if header.variant.get("imported"):
+        return f"run: python run.py import FILE --as {name} (it was {header.variant.get('why')})"
+    return advise_training(folder, "--overwrite")
+
+
+def advise_after_new_data(header: Header, folder: Path) -> str:
+    """Say how to mend a result of other data: a new test file does not ask for training."""
+    redo = advise_redo(header, folder)
+    if header.variant.get("imported"):
+        return redo
+    return (
+        f"{redo}; or put the old test file back and answer the new rows with: python run.py"
+        " predict NEW.csv"
+    )
+
+
+def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
+    """Return the header that all files of a variant share, seed, fold and fingerprint aside."""
+    keys = store.keys(variant)
+    if not keys:
+        raise PredictionsError(
+            f"{variant} has no results; {advise_training(store.directory / variant)}"
+        )
+    headers = [store.read_header(key) for key in keys]
+    first = headers[0]
+    assert first is not None
+    for key, header in zip(keys, headers, strict=True):
+        path = store.path(key)
+        if header is None:
+            raise PredictionsError(f"{path} vanished while it was read; run this command again")
+        if header.data_hash != prepared.corpus.hash:
+            raise PredictionsError(
+                f"{path} was made from other data than {prepared.competition.data_dir} holds now;"
+                f" {advise_after_new_data(header, path.parent)}"
+            )
+        if header.folds_hash != prepared.folds.hash or key.fold >= prepared.folds.count:
+            raise PredictionsError(
+                f"{path} was made with other folds than {store.directory / 'folds.csv'} holds, so"
+                f" that rows would leak; {advise_redo(header, path.parent)}"
+            )
+        if (header.recipe, header.route) != (first.recipe, first.route):
+            raise PredictionsError(
+                f"{path} was made by another recipe than {store.path(keys[0]).name} beside it (the"
+                f" variant or the data changed); {advise_redo(header, path.parent)}"
+            )
+    return first
+
+
+def find_answered_rows(header: Header, prepared: Prepared, variant: str) -> tuple[Mask, Mask]:
+    """Return which train rows (N,) and test rows (M,) a variant answers for."""
+    train, test = prepared.corpus.train, prepared.corpus.test
+    if header.route is None:
+        return np.ones(len(train), dtype=bool), np.ones(len(test), dtype=bool)
+    from competition.folds.length_routes import read_or_make_length_routes
+
+    route, _, part = header.route.partition(":")
+    if route != "length":
+        raise PredictionsError(f"{variant} answers for route {header.route!r}, which is unknown")
+    routes = read_or_make_length_routes(prepared, None, "")
+    if header.routes_hash != routes.hash:
+        oof_dir = prepared.competition.oof_dir
+        raise PredictionsError(
+            f"{variant} was made with other routes than those in"
+            f" {oof_dir / 'routes'}; {advise_redo(header, oof_dir / variant)}"
+        )
+    return routes.train == part, routes.test == part
+
+
+def _read_seed(
+    store: Store, header: Header, seed: int, prepared: Prepared, answers: tuple[Mask, Mask]
+) -> tuple[Probs, Probs]:
+    """Return one seed's oof (N, C) and test (K, M, C) in the order of the corpus.
+
+    Raises:
+        PredictionsError: a file is no longer of the recipe, data and folds that ``header`` told.
+    """
+    train, test = prepared.corpus.train, prepared.corpus.test
+    n_folds, n_labels = prepared.folds.count, len(store.labels)
+    oof = np.full((len(train), n_labels), np.nan, dtype=np.float32)
+    on_test = np.full((n_folds, len(test), n_labels), np.nan, dtype=np.float32)
+    train_row = {row_id: row for row, row_id in enumerate(train.ids)}
+    test_row = {row_id: row for row, row_id in enumerate(test.ids)}
+    for fold in range(n_folds):
+        key = ResultKey(header.key.variant, seed, fold)
+        result = store.read(key)
+        if _made_of(result) != _made_of(header):
+            raise PredictionsError(
+                f"{store.path(key)} was made anew, otherwise than the files beside it, while they"
+                " were read; run this command again once that is done"
+            )
+        in_fold = answers[0] & (prepared.folds.fold_of == fold)
+        where = f"{store.path(key)}, oof rows"
+        oof[place_rows(result.oof_ids, train_row, in_fold, where)] = result.oof_probs
+        where = f"{store.path(key)}, test rows"
+        on_test[fold, place_rows(result.test_ids, test_row, answers[1], where)] = result.test_probs
+    return oof, on_test
+
+
+def _made_of(header: Header) -> tuple[str | None, ...]:
+    """Return what all files of one variant have in common."""
+    hashes = header.data_hash, header.folds_hash, header.routes_hash
+    return (header.recipe, header.route, *hashes)
+
+
+def place_rows(
+    ids: Ids, row_of: Mapping[str, int], expected: Mask, where: str
+) -> npt.NDArray[np.intp]:
+    """Return the corpus row of each id; the rows must be exactly the expected ones.
+
+    Raises:
+        PredictionsError: an id that is not expected, or one that is missing.
+    """
+    rows = np.fromiter((row_of.get(row_id, -1) for row_id in ids), dtype=np.intp, count=len(ids))
+    foreign = (rows < 0) | ~expected[rows]
+    if foreign.any():
+        raise PredictionsError(
+            f"{where}: id {ids[foreign.argmax()]} is not a row this file should answer for"
+            f" ({foreign.sum()} such rows); train this fold again with --overwrite"
+        )
+    if len(rows) != expected.sum():
+        raise PredictionsError(
+            f"{where}: {expected.sum() - len(rows)} of {expected.sum()} rows are missing; train"
+            " this fold again with --overwrite"
+        )
+    return rows
+
+
+def _join_route(store: Store, name: str, parts: list[Member], prepared: Prepared) -> Member:
+    """Join specialists whose parts exactly partition the rows, with the seeds all of them have."""
+    route = str(parts[0].route).partition(":")[0]
+    names = _list(part.name for part in parts)
+    seeds = sorted(set.intersection(*(set(part.seeds) for part in parts)))
+    if not seeds:
+        raise PredictionsError(
+            f"route {route}: {names} have no seed in common; run: python run.py fold"
+            f" {' '.join(part.name for part in parts)} --seeds {parts[0].seeds[0]}"
+        )
+    answers = [(~np.isnan(p.oof[:, 0]), ~np.isnan(p.test[:, :, 0]).any(axis=0)) for p in parts]
+    for which in (0, 1):
+        times = np.sum([answer[which] for answer in answers], axis=0)
+        if (times > 1).any():
+            raise PredictionsError(
+                f"route {route}: {names} answer twice for {(times > 1).sum()} rows; name one"
+                " specialist for each part"
+            )
+        if (times < 1).any():
+            raise PredictionsError(
+                f"route {route}: {names} leave {(times < 1).sum()} rows unanswered; a specialist"
+                " blends only with the others of its route"
+            )
+    parts = [
+        p if p.seeds == tuple(seeds) else read_member(store, p.name, prepared, seeds=seeds)
+        for p in parts
+    ]
+    joined = replace(parts[0], oof=parts[0].oof.copy(), test=parts[0].test.copy())
+    for part, (on_train, on_test) in zip(parts[1:], answers[1:], strict=True):
+        joined.oof[on_train] = part.oof[on_train]
+        joined.test[:, on_test] = part.test[:, on_test]
+    recipe = hashlib.sha256("\n".join(sorted(part.recipe for part in parts)).encode()).hexdigest()
+    return replace(
+        joined,
+        name=name,
+        route=route,
+        recipe=recipe,
+        covers_all=True,
+        tuned_on=tuple(sorted({fold for part in parts for fold in part.tuned_on})),
+        is_tuned_elsewhere=any(part.is_tuned_elsewhere for part in parts),
+        why=" + ".join(part.name for part in parts),
+        parts=tuple(part.name for part in parts),
+    )
+
+
+def _list(items: Iterable[object]) -> str:
+    return ", ".join(str(item) for item in items)

@@ -1,0 +1,363 @@
+"""The files that jobs leave: predictions and what determined them, as deterministic Parquet.
+
+Stands between training and blend on the way of a row; ``competition.predictions.members`` joins the
+files of a variant. There is one file per job (variant × seed × fold): columns ``id``, ``split``
+(``oof`` or ``test``), ``fold``, then one float32 column per label in label order; what determined
+them is JSON in the schema's metadata.
+
+Legend: n and m the out-of-fold and test rows of one file, C labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from competition.errors import PredictionsError, UsageError
+from competition.files import check_name, dump_json, is_name, write_atomically
+from competition.predictions.rerun import advise_training
+
+SCHEMA_VERSION = 1
+SUM_TOLERANCE = 1e-3
+HEADER_KEY, HEADER_HASH_KEY = b"predictions", b"predictions.sha256"
+FILE_PATTERN = re.compile(r"s(\d{1,18})-f(\d{1,9})\.parquet")
+NOT_A_VARIANT = "routes"  # oof/<competition>/routes/ says which rows a specialist answers for
+LEADING_COLUMNS = ("id", "split", "fold")
+
+Ids = npt.NDArray[np.object_]
+Probs = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class ResultKey:
+    """Which job a file is the result of."""
+
+    variant: str
+    seed: int
+    fold: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a result file says about itself, probabilities aside.
+
+    ``recipe`` hashes all that determines the result but seed and fold; ``route`` is None for a
+    variant that answers for every row, else ``<route>:<part>`` such as ``length:short``.
+    """
+
+    key: ResultKey
+    fingerprint: str
+    recipe: str
+    variant: Mapping[str, Any]
+    labels: tuple[str, ...]
+    data_hash: str
+    folds_hash: str
+    route: str | None
+    routes_hash: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Result(Header):
+    """One job's predictions: ids (n,) and (m,) objects, probs (n, C) and (m, C) float32."""
+
+    oof_ids: Ids
+    oof_probs: Probs
+    test_ids: Ids
+    test_probs: Probs
+
+
+@dataclass(frozen=True)
+class Store:
+    """The result files of one competition, under ``oof/<competition>/``."""
+
+    directory: Path
+    labels: tuple[str, ...]
+
+    def path(self, key: ResultKey) -> Path:
+        """Return where the Parquet file of a job stands, written or not."""
+        if key.variant == NOT_A_VARIANT:
+            raise UsageError(f"{NOT_A_VARIANT!r} cannot be a variant's name: routes lie there")
+        return self.directory / check_name(key.variant) / f"s{key.seed}-f{key.fold}.parquet"
+
+    def run_path(self, key: ResultKey) -> Path:
+        """Return where the provenance (time, host, versions, scores) of a job stands."""
+        return self.path(key).with_suffix(".run.json")
+
+    def variants(self) -> list[str]:
+        """List the variants with at least one result, by name."""
+        if not self.directory.is_dir():
+            return []
+        names = [entry.name for entry in self.directory.iterdir() if entry.is_dir()]
+        valid = (name for name in names if is_name(name) and name != NOT_A_VARIANT)
+        return sorted(name for name in valid if self.keys(name))
+
+    def keys(self, variant: str) -> list[ResultKey]:
+        """List the results of a variant, ordered by seed and fold."""
+        folder = self.directory / check_name(variant)
+        if not folder.is_dir():
+            return []
+        matches = (FILE_PATTERN.fullmatch(entry.name) for entry in folder.iterdir())
+        return sorted(ResultKey(variant, int(m[1]), int(m[2])) for m in matches if m)
+
+    def write(self, result: Result, run: Mapping[str, Any]) -> Path:
+        """Leave a job's provenance, then its predictions; return the Parquet file's path.
+
+        Raises:
+            PredictionsError: other labels, repeated ids, or rows that are no probabilities.
+        """
+        path = self.path(result.key)
+        self._check_labels(result, path)
+        _check_result(result, path)
+        data = _encode(result)
+        write_atomically(self.run_path(result.key), dump_json(run))
+        write_atomically(path, data)
+        return path
+
+    def adopt(self, key: ResultKey, data: bytes, run: Mapping[str, Any]) -> Path:
+        """Leave the bytes of a result file that was checked before, its provenance first."""
+        path = self.path(key)
+        write_atomically(self.run_path(key), dump_json(run))
+        write_atomically(path, data)
+        return path
+
+    def remove(self, key: ResultKey) -> None:
+        """Take a job's predictions away, and their provenance after them."""
+        self.path(key).unlink(missing_ok=True)
+        self.run_path(key).unlink(missing_ok=True)
+
+    def read_header(self, key: ResultKey) -> Header | None:
+        """Read what a file says about itself, without its probabilities; None when it is absent.
+
+        Raises:
+            PredictionsError: the file is damaged, or is another job's or competition's.
+        """
+        path = self.path(key)
+        if not path.is_file():
+            return None
+        header = _read_header(path)
+        self._check_belongs(header, key, path)
+        return header
+
+    def read(self, key: ResultKey) -> Result:
+        """Read a job's predictions.
+
+        Raises:
+            PredictionsError: the file is absent or damaged, is another job's or competition's, or
+                holds rows that are no probabilities.
+        """
+        path = self.path(key)
+        if not path.is_file():
+            raise PredictionsError(f"{path} does not exist; {advise_training(path.parent)}")
+        result = read_result(path)
+        self._check_belongs(result, key, path)
+        return result
+
+    def read_run(self, key: ResultKey) -> dict[str, Any]:
+        """Read a job's provenance; empty when there is none (a team-mate may not have sent it).
+
+        Raises:
+            PredictionsError: the file is not a JSON object.
+        """
+        path = self.run_path(key)
+        if not path.is_file():
+            return {}
+        try:
+            run = json.loads(path.read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise PredictionsError(f"{path} is not JSON ({error}); delete it") from error
+        if not isinstance(run, dict):
+            raise PredictionsError(f"{path} is not a JSON object; delete it")
+        return run
+
+    def _check_belongs(self, header: Header, key: ResultKey, path: Path) -> None:
+        if header.key != key:
+            raise PredictionsError(
+                f"{path} holds {header.key.variant}, seed {header.key.seed}, fold"
+                f" {header.key.fold}: it was renamed or copied; give it back its name"
+            )
+        self._check_labels(header, path)
+
+    def _check_labels(self, header: Header, path: Path) -> None:
+        if header.labels == self.labels:
+            return
+        same_set = sorted(header.labels) == sorted(self.labels)
+        raise PredictionsError(
+            f"{path}: its labels are {'in another order' if same_set else 'others'} than the"
+            " competition profile's; it belongs to another profile: move it away"
+        )
+
+
+def _redo(path: Path) -> str:
+    """Say how a file that cannot be used is made again."""
+    return f"delete it; {advise_training(path.parent)}"
+
+
+@contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    """Turn what pyarrow raises on a damaged file into our own error."""
+    try:
+        yield
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise PredictionsError(f"{path} is damaged ({reason}); {_redo(path)}") from error
+
+
+def _read_header(path: Path) -> Header:
+    """Read what a file says about itself, without its probabilities.
+
+    Raises:
+        PredictionsError: the file is damaged or no result file.
+    """
+    with _damage_reported(path):
+        footer = pq.read_metadata(path)
+    return _decode_header(footer, path)
+
+
+def is_result(path: Path) -> bool:
+    """Say whether a Parquet file is a result of this harness, whole or not."""
+    try:
+        return HEADER_KEY in (pq.read_metadata(path).metadata or {})
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+
+
+def read_result(path: Path) -> Result:
+    """Read a file whole, wherever it lies and whatever it is called.
+
+    Raises:
+        PredictionsError: the file is damaged or no result file, or holds rows of another fold,
+            repeated ids, or rows that are no probabilities.
+    """
+    with _damage_reported(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        table, footer = file.read(), file.metadata
+    header = _decode_header(footer, path)
+    with _damage_reported(path):
+        ids = table.column(0).to_numpy()
+        split = table.column(1).to_numpy()
+        probs = _stack_columns(table)
+    is_oof = split == "oof"
+    folds = set(table.column(2).unique().to_pylist())
+    if not (is_oof | (split == "test")).all() or folds - {header.key.fold}:
+        raise PredictionsError(f"{path}: rows of another split or fold; {_redo(path)}")
+    fields = {name: getattr(header, name) for name in Header.__dataclass_fields__}
+    result = Result(
+        **fields,
+        oof_ids=ids[is_oof],
+        oof_probs=probs[is_oof],
+        test_ids=ids[~is_oof],
+        test_probs=probs[~is_oof],
+    )
+    _check_result(result, path)
+    return result
+
+
+def _check_result(result: Result, path: Path) -> None:
+    """Raise PredictionsError unless ids are unique and rows are finite and sum to 1."""
+    n_labels = len(result.labels)
+    _check_probs(result.oof_ids, result.oof_probs, n_labels, f"{path}, oof rows")
+    _check_probs(result.test_ids, result.test_probs, n_labels, f"{path}, test rows")
+
+
+def _decode_header(footer: pq.FileMetaData, path: Path) -> Header:
+    metadata = footer.metadata or {}
+    text = metadata.get(HEADER_KEY)
+    if text is None:
+        raise PredictionsError(f"{path} is not a result of this harness; {_redo(path)}")
+    if metadata.get(HEADER_HASH_KEY) != hashlib.sha256(text).hexdigest().encode():
+        raise PredictionsError(f"{path} is damaged: its header was changed; {_redo(path)}")
+    fields = json.loads(text)
+    if fields.pop("schema_version", None) != SCHEMA_VERSION:
+        raise PredictionsError(
+            f"{path} is of another schema version than {SCHEMA_VERSION}; {_redo(path)}"
+        )
+    try:
+        fields |= {"key": ResultKey(**fields["key"]), "labels": tuple(fields["labels"])}
+        header = Header(**fields)
+    except (KeyError, TypeError) as error:
+        raise PredictionsError(f"{path} has another header ({error}); {_redo(path)}") from error
+    if tuple(footer.schema.names) != (*LEADING_COLUMNS, *header.labels):
+        raise PredictionsError(f"{path}: columns are not the labels in order; {_redo(path)}")
+    return header
+
+
+def _encode(result: Result) -> bytes:
+    """Encode as Parquet: the same result gives the same bytes (under one pyarrow version)."""
+    fields = {name: getattr(result, name) for name in Header.__dataclass_fields__}
+    fields |= {"schema_version": SCHEMA_VERSION, "key": asdict(result.key)}
+    text = json.dumps(fields, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    ids = np.concatenate([result.oof_ids, result.test_ids])
+    probs = np.concatenate([result.oof_probs, result.test_probs]).astype(np.float32)
+    split = ["oof"] * len(result.oof_ids) + ["test"] * len(result.test_ids)
+    columns = [
+        pa.array(ids, pa.string()),
+        pa.array(split, pa.string()),
+        pa.array(np.full(len(ids), result.key.fold), pa.int32()),
+        *(pa.array(np.ascontiguousarray(column)) for column in probs.T),
+    ]
+    table = pa.Table.from_arrays(columns, names=[*LEADING_COLUMNS, *result.labels])
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(
+        buffer,
+        table.schema,
+        compression="zstd",
+        use_dictionary=["split", "fold"],
+        use_byte_stream_split=[label for label in result.labels if label not in LEADING_COLUMNS],
+        write_statistics=False,
+        write_page_checksum=True,
+        store_schema=False,
+    ) as writer:
+        writer.write_table(table)
+        digest = hashlib.sha256(text).hexdigest().encode()
+        writer.add_key_value_metadata({HEADER_KEY: text, HEADER_HASH_KEY: digest})
+    return buffer.getvalue()
+
+
+def _stack_columns(table: pa.Table) -> Probs:
+    """Return the label columns as (n, C) float32."""
+    first = len(LEADING_COLUMNS)
+    probs = np.empty((table.num_rows, table.num_columns - first), dtype=np.float32)
+    for index in range(probs.shape[1]):
+        column = table.column(first + index)
+        if column.type != pa.float32() or column.null_count:
+            raise ValueError(f"column {table.schema.names[first + index]!r} is not float32")
+        probs[:, index] = column.to_numpy()
+    return probs
+
+
+def _check_probs(ids: Ids, probs: Probs, n_labels: int, where: str) -> None:
+    """Refuse repeated ids, wrong shapes, and rows that are no probabilities."""
+    if probs.shape != (len(ids), n_labels):
+        raise PredictionsError(
+            f"{where}: probabilities have shape {probs.shape}, not {(len(ids), n_labels)}"
+        )
+    if not all(isinstance(row_id, str) for row_id in ids):
+        raise PredictionsError(f"{where}: ids must be text")
+    if len(set(ids)) != len(ids):
+        raise PredictionsError(f"{where}: the same id stands there more than once")
+    wrong = ~np.isfinite(probs).all(axis=1)
+    if wrong.any():
+        raise PredictionsError(
+            f"{where}: {wrong.sum()} rows hold NaN or infinity, the first is id"
+            f" {ids[wrong.argmax()]}; the model broke: train this fold again"
+        )
+    sums = probs.sum(axis=1, dtype=np.float64)
+    wrong = (np.abs(sums - 1) > SUM_TOLERANCE) | (probs < 0).any(axis=1)
+    if wrong.any():
+        first = wrong.argmax()
+        raise PredictionsError(
+            f"{where}: {wrong.sum()} rows are no probabilities, the first is id {ids[first]} with"
+            f" sum {sums[first]:.4f} and least value {probs[first].min():.4g}; hand in softmax"
+            " output, applied once"
+        )

@@ -1,0 +1,1 @@
+"""Micro-F1, AUPRC and the bootstrap."""

@@ -1,0 +1,1 @@
+"""The CSV and what lies beside it: write, check, score, record."""

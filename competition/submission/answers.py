@@ -1,0 +1,264 @@
+"""A submission file → answers: labels and probabilities by row id, with every offence found.
+
+Stands behind ``check``, ``score`` and ``submit``, which read a file as a leaderboard would, whoever
+wrote it. Text is matched, never evaluated.
+
+Legend: n rows of the file, C labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.data.csv_records import RecordReader, Report, show
+from competition.errors import CorpusError, Offence
+from competition.profile import Profile
+
+HEADER_MAX_BYTES = 65_536
+ROW_MAX_BYTES, NUMBER_MAX_CHARS = 1_024, 64
+SPARE_ROWS, OFFENCES_PER_ROW = 100, 10
+ROUNDING = 1e-6
+ID_MAX_CHARS = 40
+HINTS_MAX = 5  # finding the nearest label is slow, and the first few rows tell what went wrong
+_DIGITS = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_NUMBER = rf"[-+]?(?:{_DIGITS}|nan|NaN|inf|Infinity)"
+_LIST = re.compile(rf"\s*\[\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*,?\s*\]\s*")
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a submission says.
+
+    ids and lines have n entries; pred (n,) int64 label ids, -1 where the label is unknown; probs
+    (n, C) float64 as written, NaN where they cannot be used.
+    """
+
+    ids: list[str]
+    lines: list[int]
+    pred: npt.NDArray[np.int64]
+    probs: npt.NDArray[np.float64]
+
+
+def parse_probs(text: str) -> list[float] | None:
+    """Read the text of a list of numbers, or return None when it is something else.
+
+    >>> parse_probs("[0.5, 5e-1]"), parse_probs("[0.5 0.5]"), parse_probs("[[1]]")
+    ([0.5, 0.5], None, None)
+    """
+    if not _LIST.fullmatch(text):
+        return None
+    return [float(number) for number in text.strip()[1:-1].rstrip(" \t\r\n,").split(",")]
+
+
+def show_id(row_id: str) -> str:
+    """Write an id for an offence: as it is when plain, else quoted, escaped and shortened."""
+    return row_id if row_id.isprintable() and 0 < len(row_id) <= ID_MAX_CHARS else show(row_id)
+
+
+def read_answers(path: Path, profile: Profile, n_rows: int, report: Report) -> Answers:
+    """Read a submission whole, reporting every offence in a single row.
+
+    Args:
+        n_rows: how many rows are expected; what is far too large for them is not read.
+        report: called with every offence.
+    """
+    rules, most = profile.submission, OFFENCES_PER_ROW * (n_rows + SPARE_ROWS)
+    counter = _Counter(path, report, most)
+    columns = (rules.id_column, rules.label_column, rules.probs_column)
+    ids: list[str] = []
+    lines: list[int] = []
+    labels: list[str] = []
+    texts: list[str] = []
+    if _check_size(path, profile.n_labels, n_rows, report):
+        _check_header(path, columns, report)
+        wanted = {"id": columns[0], "label": columns[1], "probs": columns[2]}
+        reader = RecordReader(path, wanted, counter.report_reworded)
+        try:
+            for line, (row_id, label, text) in reader.read():
+                ids.append(row_id)
+                lines.append(line)
+                labels.append(label)
+                texts.append(text)
+        except _EnoughError:
+            found = f"more than {most:,} offences"
+            report(Offence(path.name, None, None, None, found, "this is no submission; see above"))
+        for notice in reader.notices():
+            report(replace(notice, remedy="save it as UTF-8 without a mark, with LF line ends"))
+    rows = _Rows(path.name, ids, lines, report)
+    pred, probs = _read_labels(rows, labels, profile), _read_probs(rows, texts, profile)
+    return Answers(ids, lines, pred, probs)
+
+
+class _EnoughError(Exception):
+    """A file offends far more often than a submission of its size can."""
+
+
+@dataclass
+class _Counter:
+    """Passes offences on until there are too many to be worth listing."""
+
+    path: Path
+    report: Report
+    most: int
+    count: int = 0
+
+    def report_reworded(self, offence: Offence) -> None:
+        self.count += 1
+        if self.count > self.most:
+            raise _EnoughError
+        self.report(_reword(offence))
+
+
+def check_ids(
+    path: Path, answers: Answers, expected: Sequence[str], column: str, report: Report
+) -> None:
+    """Report every id that is unknown, repeated or missing, and the first out of order."""
+    known, first_line = set(expected), dict[str, int]()
+    for row_id, line in zip(answers.ids, answers.lines, strict=True):
+        shown = show_id(row_id)
+        if row_id in first_line:
+            found = f"the id also stands on line {first_line[row_id]}"
+            report(Offence(path.name, line, column, shown, found, "answer each row once"))
+        elif row_id not in known:
+            found = "no such row in the test file"
+            report(Offence(path.name, line, column, shown, found, "take the row out"))
+        first_line.setdefault(row_id, line)
+    missing = [row_id for row_id in expected if row_id not in first_line]
+    for row_id in missing:
+        found = "no answer for this row of the test file"
+        report(Offence(path.name, None, column, show_id(row_id), found, "add the row"))
+    if len(answers.ids) != len(expected):
+        found = f"{len(answers.ids):,} rows where the test file has {len(expected):,}"
+        report(
+            Offence(path.name, None, None, None, found, "answer every row of the test file once")
+        )
+
+
+def check_order(
+    path: Path, answers: Answers, expected: Sequence[str], column: str, report: Report
+) -> None:
+    """Report the first known id that stands elsewhere than in the test file."""
+    place = {row_id: row for row, row_id in enumerate(expected)}
+    last, last_id = -1, ""
+    for row_id, line in zip(answers.ids, answers.lines, strict=True):
+        if row_id not in place:
+            continue
+        if place[row_id] < last:
+            found = f"it stands after id {show_id(last_id)}, in the test file before it"
+            remedy = "keep the order of the test file (this is the first of such rows)"
+            report(Offence(path.name, line, column, show_id(row_id), found, remedy))
+            return
+        last, last_id = place[row_id], row_id
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, the named fields) of each record of a clean CSV, of whatever further columns.
+
+    Raises:
+        CorpusError: the file cannot be read; every offence is listed.
+    """
+    offences: list[Offence] = []
+    required = {column: column for column in columns}
+    yield from RecordReader(path, required, offences.append).read()
+    if offences:
+        raise CorpusError(f"{path} cannot be read", offences)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Where the rows stand, to report one of them."""
+
+    file: str
+    ids: list[str]
+    lines: list[int]
+    report: Report
+
+    def offend(self, row: int, column: str, found: str, remedy: str) -> None:
+        line, row_id = self.lines[row], self.ids[row]
+        self.report(Offence(self.file, line, column, show_id(row_id), found, remedy))
+
+
+def _reword(offence: Offence) -> Offence:
+    """Say what to do about a submission where the reader speaks of a competition's data."""
+    if "no such column" in offence.found:
+        return replace(offence, remedy="add it; the leaderboard fixes a submission's columns")
+    if "cannot be opened" in offence.found:
+        return replace(offence, remedy="give the path of a submission's CSV")
+    return offence
+
+
+def _check_size(path: Path, n_labels: int, n_rows: int, report: Report) -> bool:
+    if path.exists() and not path.is_file():
+        found = "it is a folder or a device"
+        report(Offence(path.name, None, None, None, found, "give the path of a submission's CSV"))
+        return False
+    most = (n_rows + SPARE_ROWS) * (ROW_MAX_BYTES + NUMBER_MAX_CHARS * n_labels)
+    size = path.stat().st_size if path.is_file() else 0
+    if size <= most:
+        return True
+    found = f"the file has {size:,} bytes; {n_rows:,} rows never need more than {most:,}"
+    report(Offence(path.name, None, None, None, found, "this is another file; it was not read"))
+    return False
+
+
+def _check_header(path: Path, columns: tuple[str, ...], report: Report) -> None:
+    """Report columns too many or in another order (a missing one is reported by the reader)."""
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        line = stream.readline(HEADER_MAX_BYTES).decode("utf-8-sig", errors="replace")
+    try:
+        header = next(csv.reader([line]), [])
+    except csv.Error:
+        return
+    if set(columns) <= set(header) and tuple(header) != columns:
+        found = f"the header is {show(','.join(header))}"
+        report(Offence(path.name, 1, None, None, found, f"it must be {','.join(columns)}"))
+
+
+def _read_labels(rows: _Rows, labels: list[str], profile: Profile) -> npt.NDArray[np.int64]:
+    known, column = profile.label_ids, profile.submission.label_column
+    pred = np.fromiter((known.get(label, -1) for label in labels), np.int64, count=len(labels))
+    for count, row in enumerate(np.flatnonzero(pred < 0).tolist()):
+        label = labels[row]
+        near = []
+        if count < HINTS_MAX:
+            near = difflib.get_close_matches(label[:200], profile.labels, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "write a label of the profile as text"
+        rows.offend(row, column, f"{show(label)} is no label", hint)
+    return pred
+
+
+def _read_probs(rows: _Rows, texts: list[str], profile: Profile) -> npt.NDArray[np.float64]:
+    n_labels, column = profile.n_labels, profile.submission.probs_column
+    probs = np.full((len(texts), n_labels), np.nan)
+    most_chars = (n_labels + 1) * NUMBER_MAX_CHARS
+    is_list = np.zeros(len(texts), dtype=bool)
+    remedy = f"write {n_labels} numbers in label order as [0.1, 0.2, …]"
+    for row, text in enumerate(texts):
+        numbers = parse_probs(text) if len(text) <= most_chars else None
+        if numbers is None:
+            rows.offend(row, column, f"{show(text)} is not the text of a list of numbers", remedy)
+        elif len(numbers) != n_labels:
+            rows.offend(
+                row, column, f"{len(numbers)} numbers where there are {n_labels} labels", remedy
+            )
+        else:
+            probs[row] = numbers
+            is_list[row] = True
+    with np.errstate(invalid="ignore"):
+        wrong = ~((probs >= 0) & (probs <= 1 + ROUNDING))
+    for row in np.flatnonzero(wrong.any(axis=1) & is_list).tolist():
+        place = int(wrong[row].argmax())
+        found = f"number {place + 1} ({profile.labels[place]}) is {probs[row, place]:g}"
+        rows.offend(row, column, found, "probabilities lie between 0 and 1")
+        probs[row] = np.nan
+    return probs

@@ -1,0 +1,424 @@
+"""From rows to tensors: tokenise once, keep both entities in the window, cut steps to the hardware.
+
+Between formats and encoder on the way of a row. Tokenised rows live in flat arrays on disk and are
+mapped, so that jobs share them and nothing is tokenised twice.
+Legend: N rows, S sum of all rows' tokens, B rows of a micro-batch, T tokens of its longest row.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from competition.data.rows import Row, Rows
+from competition.errors import FormatError
+from competition.files import write_atomically
+from models.parts.formats import PLAIN, Format, Formatted, Span
+from models.parts.heads import Positions
+from models.settings import FormatSettings
+
+RESULT_VERSION = 1
+VERSION_NAME = "models.batches"
+LAYOUT = 2  # of the arrays on disk; results do not depend on it
+
+POSITION_NAMES = tuple(name for name in Positions.names() if name != "lengths")
+TOKENISE_CHUNK_ROWS = 10_000
+_ARRAYS = ("tokens", "offsets", "positions", "ids", "is_cut")
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TokenizedRows:
+    """Rows as token ids.
+
+    Attributes:
+        tokens: (S,) int32, all rows one after the other.
+        offsets: (N + 1,) int64 into ``tokens``.
+        positions: (N, 7) int32, a row's columns in the order of ``POSITION_NAMES``; ``prompt_mask``
+            is 0 where the format asks for no mask.
+        ids: (N,) str.
+        is_cut: (N,) bool, rows that were longer and lost text to the window.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    offsets: Ints
+    positions: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.str_]
+    is_cut: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def cut(self) -> int:
+        """How many rows were cut."""
+        return int(self.is_cut.sum())
+
+    @property
+    def lengths(self) -> Ints:
+        """Tokens of each row, (N,) int64."""
+        return np.diff(self.offsets)
+
+    def lengths_of(self, indices: Sequence[int] | Ints) -> Ints:
+        """Tokens of some rows, (n,) int64, without looking at the others."""
+        at = np.asarray(indices)
+        lengths: Ints = self.offsets[at + 1] - self.offsets[at]
+        return lengths
+
+    def row_tokens(self, index: int) -> npt.NDArray[np.int32]:
+        """Return the token ids of one row."""
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: ``input_ids`` and ``attention_mask`` (B, T) int64, and positions (B,)."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    positions: Positions
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        moved = (getattr(self.positions, name).to(device) for name in Positions.names())
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), Positions(*moved))
+
+
+def tokenize_rows(
+    rows: Rows,
+    form: Format,
+    tokenizer: Any,
+    max_tokens: int,
+    *,
+    formatting: FormatSettings = PLAIN,
+) -> TokenizedRows:
+    """Format and tokenise rows; a row over ``max_tokens`` is cut to a window around its entities.
+
+    Only the body is cut; a prompt stays whole. A prompt's slot becomes the tokenizer's mask token.
+
+    Raises:
+        FormatError: a row whose entities cannot both be kept, naming the row; or a prompt asks for
+            a mask token and the tokenizer has none.
+    """
+    tokens: list[npt.NDArray[np.int32]] = []
+    positions = np.zeros((len(rows), len(POSITION_NAMES)), np.int32)
+    is_cut = np.zeros(len(rows), bool)
+    for start in range(0, len(rows), TOKENISE_CHUNK_ROWS):
+        stop = min(start + TOKENISE_CHUNK_ROWS, len(rows))
+        chunk = list(rows.take(np.arange(start, stop)))
+        formatted = [form.build(row, formatting) for row in chunk]
+        for at, encoded in enumerate(_encode_chunk(chunk, formatted, tokenizer, max_tokens)):
+            tokens.append(encoded.tokens)
+            positions[start + at] = encoded.positions
+            is_cut[start + at] = encoded.is_cut
+    offsets = _offsets_of(np.array([len(row) for row in tokens], np.int64))
+    flat = np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
+    return TokenizedRows(flat, offsets, positions, rows.ids.astype(np.str_), is_cut)
+
+
+def read_or_tokenize(
+    folder: Path,
+    rows: Rows,
+    form: Format,
+    tokenizer: Any,
+    max_tokens: int,
+    *,
+    formatting: FormatSettings = PLAIN,
+) -> TokenizedRows:
+    """Return tokenised rows from ``folder``, made there first if it does not hold them yet.
+
+    The folder's name must identify all inputs; one without ``rows.json`` is unfinished, and one
+    with a damaged file is made again.
+    """
+    if (folder / "rows.json").is_file():
+        with suppress(OSError, ValueError, EOFError):
+            return open_tokenized(folder)
+    made = tokenize_rows(rows, form, tokenizer, max_tokens, formatting=formatting)
+    for name in _ARRAYS:
+        buffer = io.BytesIO()
+        np.save(buffer, getattr(made, name), allow_pickle=False)
+        write_atomically(folder / f"{name}.npy", buffer.getvalue())
+    write_atomically(folder / "rows.json", json.dumps({"rows": len(made), "cut": made.cut}))
+    return open_tokenized(folder)
+
+
+def open_tokenized(folder: Path) -> TokenizedRows:
+    """Map tokenised rows from disk."""
+    arrays = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS
+    }
+    return TokenizedRows(**arrays)
+
+
+def stack_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
+    """Return the rows of all parts, one part after the other."""
+    lengths = np.concatenate([part.lengths for part in parts])
+    return TokenizedRows(
+        tokens=np.concatenate([part.tokens for part in parts]),
+        offsets=_offsets_of(lengths),
+        positions=np.concatenate([part.positions for part in parts]),
+        ids=np.concatenate([part.ids for part in parts]),
+        is_cut=np.concatenate([part.is_cut for part in parts]),
+    )
+
+
+def take_rows(rows: TokenizedRows, indices: Sequence[int] | Ints) -> TokenizedRows:
+    """Return the named rows in the order named; a row may be named more than once."""
+    at = np.asarray(indices, np.int64)
+    lengths = rows.lengths_of(at)
+    offsets = _offsets_of(lengths)
+    shift = np.repeat(rows.offsets[at] - offsets[:-1], lengths)  # of a row's tokens to their source
+    return TokenizedRows(
+        tokens=rows.tokens[np.arange(offsets[-1]) + shift],
+        offsets=offsets,
+        positions=rows.positions[at],
+        ids=rows.ids[at],
+        is_cut=rows.is_cut[at],
+    )
+
+
+def _offsets_of(lengths: Ints) -> Ints:
+    """Return where each row begins and the last one ends: (N,) to (N + 1,)."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def role_ids(positions: Positions, width: int) -> torch.Tensor:
+    """Say of every token whose word it belongs to.
+
+    A token that holds letters of both words, as adjacent ones may share, counts as the subject's.
+
+    Args:
+        positions: of B rows.
+        width: T, tokens of the padded batch.
+
+    Returns:
+        (B, T) int64: 0 outside, 1 subject, 2 object.
+    """
+    at = torch.arange(width, device=positions.lengths.device)
+
+    def inside(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        return (at >= start[:, None]) & (at < end[:, None])
+
+    subject = inside(positions.subject_start, positions.subject_end)
+    obj = inside(positions.object_start, positions.object_end) & ~subject
+    return subject.long() + 2 * obj.long()
+
+
+def collate(rows: TokenizedRows, indices: Sequence[int] | Ints, pad_id: int) -> Batch:
+    """Pad the named rows to the longest of them.
+
+    Example: rows [2 7 3] and [2 3] with pad_id 0 become [[2 7 3] [2 3 0]], mask [[1 1 1] [1 1 0]].
+    """
+    lengths = rows.lengths_of(indices)
+    input_ids = np.full((len(indices), int(lengths.max())), pad_id, np.int64)
+    for place, index in enumerate(indices):
+        input_ids[place, : lengths[place]] = rows.row_tokens(int(index))
+    mask = np.arange(input_ids.shape[1]) < lengths[:, None]
+    positions = rows.positions[indices].astype(np.int64)
+    by_name: Mapping[str, Any] = dict(zip(POSITION_NAMES, positions.T, strict=True))
+    return Batch(
+        torch.from_numpy(input_ids),
+        torch.from_numpy(mask.astype(np.int64)),
+        Positions(
+            lengths=torch.from_numpy(lengths.copy()),
+            **{name: torch.from_numpy(values.copy()) for name, values in by_name.items()},
+        ),
+    )
+
+
+def plan_epoch(
+    lengths: Ints, batch_rows: int, bucket_steps: int, generator: np.random.Generator
+) -> list[Ints]:
+    """Cut one epoch into optimiser steps of ``batch_rows`` rows of similar length.
+
+    Rows are shuffled, pooled by ``bucket_steps`` steps, sorted by length inside a pool and cut;
+    then the steps are shuffled. The last step may be smaller. A pool of one step sorts nothing
+    across steps: every step is then a plain random draw.
+
+    Args:
+        lengths: (N,) tokens of each row.
+        batch_rows: rows of a step.
+        bucket_steps: steps of a pool.
+        generator: owns the epoch's order.
+
+    Returns:
+        Arrays of row indices that partition ``range(N)``.
+    """
+    order = generator.permutation(len(lengths))
+    pool = batch_rows * bucket_steps
+    steps: list[Ints] = []
+    for start in range(0, len(order), pool):
+        rows = order[start : start + pool]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        steps += [rows[at : at + batch_rows] for at in range(0, len(rows), batch_rows)]
+    return [steps[i] for i in generator.permutation(len(steps))]
+
+
+def split_by_tokens(rows: Ints, lengths: Ints, max_tokens: int) -> Iterator[Ints]:
+    """Split rows into micro-batches of at most ``max_tokens`` padded tokens, longest first.
+
+    A single row longer than that is a micro-batch of its own.
+    """
+    rows = rows[np.argsort(-lengths[rows], kind="stable")]
+    start = 0
+    while start < len(rows):
+        fit = max(1, max_tokens // int(lengths[rows[start]]))
+        yield rows[start : start + fit]
+        start += fit
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    tokens: npt.NDArray[np.int32]
+    positions: tuple[int, ...]
+    is_cut: bool
+
+
+def _encode_chunk(
+    chunk: Sequence[Row], formatted: Sequence[Formatted], tokenizer: Any, max_tokens: int
+) -> Iterator[_Encoded]:
+    """Tokenise all segments of a chunk in one call, then assemble row by row."""
+    formatted = [_fill_slot(each, tokenizer) for each in formatted]
+    segments = [segment for each in formatted for segment in each.segments]
+    encoded = tokenizer(
+        segments,
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    at = 0
+    for row, each in zip(chunk, formatted, strict=True):
+        stop = at + len(each.segments)
+        ids, spans = encoded["input_ids"][at:stop], encoded["offset_mapping"][at:stop]
+        yield _assemble(row, each, ids, spans, tokenizer, max_tokens)
+        at = stop
+
+
+def _fill_slot(formatted: Formatted, tokenizer: Any) -> Formatted:
+    """Write the tokenizer's own mask token into the prompt's slot, if there is one."""
+    if formatted.prompt_mask is None:
+        return formatted
+    if tokenizer.mask_token is None:
+        raise FormatError(
+            "the format asks for a mask token and the encoder's tokenizer has none; "
+            "use another format, or an encoder that was trained with one"
+        )
+    place, (start, end) = formatted.prompt_mask
+    segments, mask = list(formatted.segments), str(tokenizer.mask_token)
+    segments[place] = segments[place][:start] + mask + segments[place][end:]
+    filled = (place, (start, start + len(mask)))
+    return replace(formatted, segments=tuple(segments), prompt_mask=filled)
+
+
+def _assemble(
+    row: Row,
+    formatted: Formatted,
+    segment_ids: Sequence[Sequence[int]],
+    segment_spans: Sequence[Sequence[Span]],
+    tokenizer: Any,
+    max_tokens: int,
+) -> _Encoded:
+    """Join segments as [CLS] a [SEP] b [SEP], the body cut to what is left of ``max_tokens``."""
+    body = formatted.body
+    subject, obj, *marks = _find_parts(row, formatted, segment_spans[body])
+    others = sum(len(ids) for i, ids in enumerate(segment_ids) if i != body)
+    budget = max_tokens - others - 1 - len(segment_ids)
+    pieces = choose_window(len(segment_ids[body]), marks[0], marks[1], budget)
+    if pieces is None:
+        raise FormatError(
+            f"row {row.id}: its entities do not fit {max_tokens} tokens; raise max_tokens "
+            "(--set max_tokens=…)"
+        )
+    tokens: list[int] = [tokenizer.cls_token_id]
+    moved: dict[int, int] = {}
+    asked = 0
+    for i, ids in enumerate(segment_ids):
+        if formatted.prompt_mask is not None and formatted.prompt_mask[0] == i:
+            asked = len(tokens) + _token_span(segment_spans[i], formatted.prompt_mask[1])[0]
+        for start, end in pieces if i == body else [(0, len(ids))]:
+            if i == body:
+                moved.update((at, len(tokens) + at - start) for at in range(start, end))
+            tokens += ids[start:end]
+        tokens.append(tokenizer.sep_token_id)
+    found = (
+        moved[marks[0][0]],
+        moved[marks[1][0]],
+        moved[subject[0]],
+        moved[subject[1] - 1] + 1,
+        moved[obj[0]],
+        moved[obj[1] - 1] + 1,
+        asked,
+    )
+    is_cut = sum(end - start for start, end in pieces) < len(segment_ids[body])
+    return _Encoded(np.array(tokens, np.int32), found, is_cut)
+
+
+def _find_parts(row: Row, formatted: Formatted, token_spans: Sequence[Span]) -> list[Span]:
+    """Return both words' and both marks' token spans in the body, subject first."""
+    shown = (formatted.subject, formatted.object, formatted.subject_mark, formatted.object_mark)
+    found = [_token_span(token_spans, span) for span in shown]
+    if any(start >= end for start, end in found):
+        raise FormatError(
+            f"row {row.id}: the tokenizer leaves nothing of an entity "
+            f"({row.subject.word!r}, {row.object.word!r})"
+        )
+    return found
+
+
+def choose_window(length: int, first: Span, second: Span, budget: int) -> list[Span] | None:
+    """Choose which tokens of a body to keep so that both spans survive whole.
+
+    One window that holds both, widened evenly; if the stretch between them is too long, one window
+    around each, the middle cut out; ``None`` if not even the two spans fit.
+
+    >>> choose_window(10, (1, 2), (4, 6), 20), choose_window(100, (40, 42), (50, 52), 20)
+    ([(0, 10)], [(36, 56)])
+    >>> choose_window(100, (10, 12), (80, 82), 20), choose_window(100, (0, 9), (20, 29), 10)
+    ([(6, 16), (76, 86)], None)
+    """
+    if length <= budget:
+        return [(0, length)]
+    low, high = min(first[0], second[0]), max(first[1], second[1])
+    if high - low <= budget:
+        return [_widen(low, high, budget, length)]
+    spans = sorted([first, second])
+    free = budget - sum(end - start for start, end in spans)
+    if free < 0:
+        return None
+    shares = (free // 2, free - free // 2)
+    windows = [
+        _widen(start, end, end - start + share, length)
+        for (start, end), share in zip(spans, shares, strict=True)
+    ]
+    touching = all(left[1] >= right[0] for left, right in pairwise(windows))
+    return [(windows[0][0], windows[1][1])] if touching else windows
+
+
+def _widen(start: int, end: int, size: int, length: int) -> Span:
+    """Widen a span evenly to ``size``, staying inside ``[0, length)``."""
+    left = max(0, min(start - (size - (end - start)) // 2, length - size))
+    return left, min(length, left + size)
+
+
+def _token_span(token_spans: Sequence[Span], span: Span) -> Span:
+    """Return the half-open token span that covers a character span, found by position."""
+    start = next((i for i, (_, end) in enumerate(token_spans) if end > span[0]), len(token_spans))
+    stop = start
+    while stop < len(token_spans) and token_spans[stop][0] < span[1]:
+        stop += 1
+    return start, stop

@@ -1,0 +1,159 @@
+"""Entity types that a person corrected: a CSV of ``split,id,role,type`` → rows with those types.
+
+Stands right after reading on the way of a row: a type is an input, so train and test rows are
+corrected alike, before cleaning and formats. A split is named because ids of train and test rows
+overlap in most competitions. Labels, words and spans never change here.
+
+Legend: N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from competition.data.corpus import show_id
+from competition.data.csv_records import RecordReader, show
+from competition.data.rows import Rows
+from competition.errors import CorpusError, Offence, UsageError
+from models.variant import fingerprint
+
+RESULT_VERSION = 1
+VERSION_NAME = "models.corrections"
+
+COLUMNS = ("split", "id", "role", "type")
+SPLITS = ("train", "test")
+ROLES = ("subject", "object")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Correction:
+    """One entity's right type: of which row, of its subject or its object."""
+
+    id: str
+    role: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What a file corrects.
+
+    Attributes:
+        train: of train rows, in the order of the file.
+        test: of test rows, likewise.
+        passed_over: corrections of rows that are not in a sample.
+    """
+
+    train: tuple[Correction, ...]
+    test: tuple[Correction, ...]
+    passed_over: int
+
+    @property
+    def hash(self) -> str:
+        """Return the SHA-256 of what is corrected, whatever the order of the file's lines."""
+        parts = {"train": self.train, "test": self.test}
+        return fingerprint(
+            {split: [[c.id, c.role, c.type] for c in sorted(part)] for split, part in parts.items()}
+        )
+
+
+def read_corrections(
+    path: Path,
+    train: Rows,
+    test: Rows,
+    *,
+    entity_types: Sequence[str],
+    may_have_more: bool = False,
+) -> Corrections:
+    """Read a person's corrections and hold every line against the rows.
+
+    Args:
+        path: a CSV with the columns ``split`` (train or test), ``id``, ``role`` (subject or
+            object) and ``type``.
+        train: rows with the ids of split ``train``.
+        test: rows with the ids of split ``test``.
+        entity_types: the types that the competition knows.
+        may_have_more: rows of other ids are passed over, for a sample of the rows.
+
+    Raises:
+        UsageError: there is no such file, or the competition has no entity types.
+        CorpusError: with every offence: an unknown split, id, role or type, or an entity
+            corrected twice.
+    """
+    if not entity_types:
+        raise UsageError("clean.corrections names entity types and the competition has none")
+    if not path.is_file():
+        raise UsageError(f"clean.corrections: {path} is no file; name a CSV of {','.join(COLUMNS)}")
+    offences: list[Offence] = []
+    records = _read_lines(path, offences)
+    choices = {"split": SPLITS, "role": ROLES, "type": tuple(entity_types)}
+    known_ids = {"train": set(train.ids.tolist()), "test": set(test.ids.tolist())}
+    found: dict[str, list[Correction]] = {split: [] for split in SPLITS}
+    first_lines: dict[tuple[str, ...], int] = {}
+    passed_over = 0
+    for line, fields in records:
+        split, id_, role, type_ = fields
+        wrong = _check_choices(dict(zip(COLUMNS, fields, strict=True)), choices)
+        is_elsewhere = split in known_ids and id_ not in known_ids[split]
+        if is_elsewhere and not may_have_more:
+            wrong["id"] = (f"no {split} row has this id", "take the line out, or check the split")
+        first = first_lines.setdefault((split, id_, role), line)
+        if first != line and not wrong:
+            wrong["role"] = (f"this {role} also stands on line {first}", "keep one of the lines")
+        for column, (what, remedy) in wrong.items():
+            offences.append(Offence(path.name, line, column, show_id(id_), what, remedy))
+        if is_elsewhere:
+            passed_over += 1
+        elif not wrong:
+            found[split].append(Correction(id_, role, type_))
+    if offences:
+        offences.sort(key=lambda offence: offence.line or 0)
+        raise CorpusError(f"{path}: the corrections cannot be used", offences)
+    return Corrections(tuple(found["train"]), tuple(found["test"]), passed_over)
+
+
+def _read_lines(path: Path, offences: list[Offence]) -> list[tuple[int, list[str]]]:
+    """Read every clean record; what is wrong with the whole file gets this file's own remedy."""
+    remedy = f"begin with the line {','.join(COLUMNS)}, then one line for each correction"
+
+    def report(offence: Offence) -> None:
+        is_whole = offence.line is None or offence.column is not None
+        offences.append(replace(offence, remedy=remedy) if is_whole else offence)
+
+    return list(RecordReader(path, {name: name for name in COLUMNS}, report).read())
+
+
+def _check_choices(
+    fields: Mapping[str, str], choices: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, str]]:
+    """Return column → (what was found, remedy) of the fields that are none of their choices."""
+    return {
+        column: (f"unknown {column} {show(fields[column])}", f"use one of {', '.join(known)}")
+        for column, known in choices.items()
+        if fields[column] not in known
+    }
+
+
+def apply_corrections(rows: Rows, corrections: Sequence[Correction]) -> Rows:
+    """Return the rows with corrected entity types; nothing else differs.
+
+    Args:
+        rows: N rows of one split; they stay as they are.
+        corrections: of that split, each of a row that is there (``read_corrections`` checked it).
+    """
+    frame = rows.frame.copy()
+    index = pd.Index(frame["id"])
+    for role in ROLES:
+        wanted = [correction for correction in corrections if correction.role == role]
+        places = index.get_indexer(pd.Index([c.id for c in wanted], dtype="str"))
+        if (places < 0).any():
+            raise ValueError(f"no row {wanted[int(np.argmin(places))].id!r} among these rows")
+        types = frame[f"{role}_type"].to_numpy(dtype=object, copy=True)
+        types[places] = [correction.type for correction in wanted]
+        frame[f"{role}_type"] = pd.Series(types, dtype="str")
+    return Rows(frame, rows.label_ids)

@@ -1,0 +1,142 @@
+"""All that training sees of the data: no held-out label is in any of it.
+
+Stands between batches and the training loop, which asks it for the rows of each epoch: as they
+are, or some of them augmented afresh.
+Legend: P rows of the pool, n training rows, M test rows, A pairs of entity
+types, C labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.data.rows import Rows, collect_rows
+from models.data.augmentation import Scheme, augment
+from models.data.batches import (
+    Ints,
+    TokenizedRows,
+    stack_rows,
+    take_rows,
+    tokenize_rows,
+)
+from models.parts.formats import FORMATS
+from models.parts.restriction import number_pairs
+from models.variant import Variant
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EpochRows:
+    """The training rows of one epoch; ``rows`` and ``label_ids`` (n,) are in the same places.
+
+    ``rows`` are row numbers into ``tokens``; ``pair_ids`` (n,) where labels are restricted.
+    """
+
+    tokens: TokenizedRows
+    rows: Ints
+    label_ids: Ints
+    pair_ids: Ints | None
+
+    @cached_property
+    def lengths(self) -> Ints:
+        """Tokens of each row, (n,)."""
+        return self.tokens.lengths_of(self.rows)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The entity-type pair of every row, and the labels that each pair may have.
+
+    Attributes:
+        pool: (P,) pair of each row of the pool.
+        test: (M,) pair of each test row.
+        table: (A, C) bool, known from the training rows alone.
+    """
+
+    pool: Ints
+    test: Ints
+    table: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Augmenter:
+    """Makes an epoch's changed rows; ``texts`` are the n training rows, without labels."""
+
+    texts: Rows
+    variant: Variant
+    scheme: Scheme
+    seed: int
+    fold: int
+    tokenizer: Any
+
+    def build(self, epoch: int, plain: EpochRows) -> EpochRows:
+        """Return the rows of an epoch with some of them changed; the others stay as they are."""
+        settings = self.variant.augment
+        assert settings is not None
+        changed = augment(
+            self._rows,
+            plain.label_ids,
+            settings,
+            scheme=self.scheme,
+            key=(self.seed, self.fold, epoch),
+        )
+        if not len(changed.places):
+            return plain
+        texts = collect_rows(changed.rows)
+        tokens = tokenize_rows(
+            texts,
+            FORMATS[self.variant.format],
+            self.tokenizer,
+            self.variant.max_tokens,
+            formatting=self.variant.formatting,
+        )
+        rows = np.arange(len(plain.rows))
+        rows[changed.places] = len(rows) + np.arange(len(changed.places))
+        label_ids = plain.label_ids.copy()
+        label_ids[changed.places] = changed.label_ids
+        pair_ids = None
+        if plain.pair_ids is not None:
+            pair_ids = plain.pair_ids.copy()
+            pair_ids[changed.places] = number_pairs(texts, self.scheme.entity_types)
+        stacked = stack_rows([take_rows(plain.tokens, plain.rows), tokens])
+        return EpochRows(stacked, rows, label_ids, pair_ids)
+
+    @cached_property
+    def _rows(self) -> list[Any]:
+        return list(self.texts)
+
+
+@dataclass(frozen=True)
+class FoldInputs:
+    """All that training sees of the data: no held-out label is in it.
+
+    ``train_rows`` (n,) are row numbers into ``pool``; ``train_label_ids`` (n,)
+    belong to them. ``heldout_rows`` and ``test_rows`` are predicted after the last step.
+    """
+
+    pool: TokenizedRows
+    test: TokenizedRows
+    train_rows: Ints
+    train_label_ids: Ints
+    heldout_rows: Ints
+    test_rows: Ints
+    pad_id: int
+    difficulty: Floats | None = None
+    pairs: Pairs | None = None
+    augmenter: Augmenter | None = None
+
+    @cached_property
+    def plain(self) -> EpochRows:
+        """The training rows as they are."""
+        pair_ids = None if self.pairs is None else self.pairs.pool[self.train_rows]
+        return EpochRows(self.pool, self.train_rows, self.train_label_ids, pair_ids)
+
+    def epoch(self, number: int) -> EpochRows:
+        """Return the training rows of an epoch, the same whenever it is asked for."""
+        return self.plain if self.augmenter is None else self.augmenter.build(number, self.plain)

@@ -1,0 +1,250 @@
+"""Which rows a variant may train on, and which it answers for, fold by fold.
+
+Stands between folds and formats: corrections are applied here, extra and pseudo-labelled rows come
+in, cleaning takes rows out. All rows that a job may see lie in one pool, the train rows first,
+then the test rows, then the extra ones, and are named by their place in it.
+Legend: N train, M test, E extra rows; n training rows of a fold.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from competition.data.corpus import Corpus
+from competition.data.groups import build_groups
+from competition.data.rows import Rows, hash_rows, join_rows
+from competition.files import write_atomically
+from competition.folds.kfold import Prepared
+from competition.predictions.members import ResultKey, Store
+from competition.profile import Competition
+from models.data.cleaning import clean_rows
+from models.data.corrections import apply_corrections, read_corrections
+from models.data.extra_rows import check_extra, read_extra_rows
+from models.data.pseudo_labels import choose_pseudo_rows
+from models.data.route import Route
+from models.variant import Variant
+
+Ints = npt.NDArray[np.int64]
+Say = Callable[[str], None]
+NO_FOLD = -1  # of a row that was in no fold
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All rows that a variant's jobs may read.
+
+    Attributes:
+        train: N rows, corrected.
+        test: M rows, corrected.
+        extra: E rows of a person's own, for training only; they are not cleaned.
+        groups: rows that must not be parted: (N,), or (N + M + E,) where others are trained on.
+        made_of: what of it the recipe must name.
+    """
+
+    train: Rows
+    test: Rows
+    extra: Rows | None
+    groups: Ints
+    made_of: dict[str, Any]
+
+    @cached_property
+    def parts(self) -> dict[str, Rows]:
+        """Return the pool's parts by name, in the order of their places."""
+        named = {"train": self.train, "test": self.test, "extra": self.extra}
+        return {name: rows for name, rows in named.items() if rows is not None}
+
+
+@dataclass(frozen=True)
+class FoldRows:
+    """The rows of one fold, as places in the pool.
+
+    Attributes:
+        train_rows: (n,) what is trained on.
+        train_label_ids: (n,) their labels; no other label is known to training.
+        train_groups: (n,) rows that must not be parted when training rows are split again.
+        train_folds: (n,) the fold of each, ``NO_FOLD`` for extra and pseudo-labelled rows.
+        heldout_rows: rows of the fold that are answered for.
+        test_rows: test rows that are answered for, as row numbers of the test file.
+        added: how many rows are extra, how many pseudo-labelled, how many cleaning left out.
+        made_of: hashes of the files of a person's own that are in them, by what they are for.
+    """
+
+    train_rows: Ints
+    train_label_ids: Ints
+    train_groups: Ints
+    train_folds: Ints
+    heldout_rows: Ints
+    test_rows: Ints
+    added: dict[str, int]
+    made_of: dict[str, Any]
+
+
+def build_pool(prepared: Prepared, variant: Variant, say: Say | None = None) -> Pool:
+    """Read what a variant adds to the competition's rows and correct what it corrects.
+
+    Files that the variant names are relative to the competition's home, as its data is.
+
+    Args:
+        prepared: the competition's rows.
+        variant: names the files.
+        say: hears what was odd in them but accepted.
+
+    Raises:
+        CorpusError: its file of corrections or of extra rows cannot be used.
+    """
+    profile, home = prepared.competition.profile, prepared.competition.home
+    train, test, made_of = correct_rows(prepared.competition, prepared.corpus, variant)
+    extra = None
+    if variant.extra_train:
+        extra = read_extra_rows(home / variant.extra_train, profile, say=say)
+        made_of["extra_train"] = hash_rows(extra, labels=tuple(profile.labels))
+    groups = prepared.groups.astype(np.int64)
+    if extra is not None or variant.pseudo is not None:
+        unlabelled = [Rows(part.frame, None) for part in (train, test, extra) if part is not None]
+        groups = build_groups(join_rows(*unlabelled), profile.folds.group_by).astype(np.int64)
+    return Pool(train, test, extra, groups, made_of)
+
+
+def correct_rows(
+    competition: Competition, corpus: Corpus, variant: Variant
+) -> tuple[Rows, Rows, dict[str, Any]]:
+    """Return train and test rows with the types that a variant corrects, and what made them so.
+
+    Raises:
+        CorpusError: its file of corrections cannot be used.
+    """
+    if not variant.clean.corrections:
+        return corpus.train, corpus.test, {}
+    corrections = read_corrections(
+        competition.home / variant.clean.corrections,
+        corpus.train,
+        corpus.test,
+        entity_types=competition.profile.entity_types,
+        may_have_more=competition.limit is not None,
+    )
+    train = apply_corrections(corpus.train, corrections.train)
+    test = apply_corrections(corpus.test, corrections.test)
+    return train, test, {"corrections": corrections.hash}
+
+
+def choose_fold_rows(
+    prepared: Prepared,
+    pool: Pool,
+    variant: Variant,
+    *,
+    route: Route | None,
+    fold: int,
+    pseudo: ResultKey | None = None,
+) -> FoldRows:
+    """Choose a fold's rows. No held-out label is looked at.
+
+    Args:
+        prepared: the competition's rows and folds.
+        pool: the variant's rows.
+        variant: says how to clean and what to add.
+        route: a specialist trains on, and answers for, its route's rows only.
+        fold: which fold is held out.
+        pseudo: the result whose test predictions become labels; its model did not see the fold.
+
+    Raises:
+        CorpusError: extra rows share a group with the held-out rows.
+    """
+    in_route = route.train if route else np.ones(len(pool.train), bool)
+    test_in_route = route.test if route else np.ones(len(pool.test), bool)
+    heldout = prepared.folds.fold_of == fold
+    negative = prepared.competition.profile.negative_id
+    own = np.flatnonzero(in_route & ~heldout)
+    kept = clean_rows(pool.train, own, negative, variant.clean)
+    pieces: list[tuple[Any, ...]] = [(kept, pool.train.gold[kept], prepared.folds.fold_of[kept])]
+    added = {"cleaned_out": len(own) - len(kept)}
+    if pool.extra is not None:
+        rows = _allowed_extra(prepared, pool, variant, fold)
+        places = len(pool.train) + len(pool.test) + rows
+        pieces.append((places, pool.extra.gold[rows], np.full(len(rows), NO_FOLD)))
+        added["extra"] = len(rows)
+    if pseudo is not None:
+        rows, label_ids = _pseudo_rows(prepared, pool, variant, pseudo, test_in_route, len(kept))
+        pieces.append((len(pool.train) + rows, label_ids, np.full(len(rows), NO_FOLD)))
+        added["pseudo"] = len(rows)
+    columns = [np.concatenate(column).astype(np.int64) for column in zip(*pieces, strict=True)]
+    train_rows, train_label_ids, train_folds = columns
+    return FoldRows(
+        train_rows=train_rows,
+        train_label_ids=train_label_ids,
+        train_groups=pool.groups[train_rows],
+        train_folds=train_folds,
+        heldout_rows=np.flatnonzero(in_route & heldout),
+        test_rows=np.flatnonzero(test_in_route),
+        added=added,
+        made_of={f"{use}_hash": digest for use, digest in pool.made_of.items()},
+    )
+
+
+def _allowed_extra(prepared: Prepared, pool: Pool, variant: Variant, fold: int) -> Ints:
+    assert pool.extra is not None
+    assert variant.extra_train is not None
+    return check_extra(
+        pool.extra,
+        pool.train.take(np.flatnonzero(prepared.folds.fold_of == fold)),
+        prepared.competition.profile.folds.group_by,
+        overlap=variant.extra_overlap,
+        file=Path(variant.extra_train).name,
+        fold=fold,
+    )
+
+
+def _pseudo_rows(
+    prepared: Prepared, pool: Pool, variant: Variant, source: ResultKey, able: Any, n_train: int
+) -> tuple[Ints, Ints]:
+    """Choose test rows by the predictions of the source's model of the same fold."""
+    assert variant.pseudo is not None
+    competition = prepared.competition
+    result = Store(competition.oof_dir, competition.profile.labels).read(source)
+    row_of = {row_id: row for row, row_id in enumerate(pool.test.ids)}
+    rows = np.array([row_of[row_id] for row_id in result.test_ids], np.int64)
+    usable = able[rows]
+    picked, label_ids = choose_pseudo_rows(result.test_probs[usable], variant.pseudo, n_train)
+    return rows[usable][picked], label_ids
+
+
+def write_texts(folder: Path, pool: Pool) -> dict[str, Path]:
+    """Write the pool's parts without labels, unless they are there whole.
+
+    The folder's name must identify their content.
+
+    Returns:
+        The file of each part, in the order of their places in the pool.
+    """
+    paths = {name: folder / f"{name}.parquet" for name in pool.parts}
+    for name, rows in pool.parts.items():
+        if not _is_whole(paths[name]):
+            buffer = io.BytesIO()
+            rows.frame.to_parquet(buffer, index=False)
+            write_atomically(paths[name], buffer.getvalue())
+    return paths
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a Parquet file is there and was not cut short: its end says what it holds."""
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
+def read_texts(paths: Mapping[str, Path], places: Ints | None = None) -> Rows:
+    """Read rows without labels: all of them, or those at some places of the pool."""
+    rows = join_rows(*(Rows(pd.read_parquet(path), None) for path in paths.values()))
+    return rows if places is None else rows.take(places)

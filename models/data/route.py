@@ -1,0 +1,62 @@
+"""Which rows a specialist trains on and answers for, measured in its tokenizer's tokens.
+
+The route file is made once per competition (``competition.folds.length_routes``) and frozen
+like the folds; this room only supplies the lengths when it is first needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.data.rows import Rows
+from competition.folds.kfold import Prepared
+from competition.folds.length_routes import read_or_make_length_routes
+from models.variant import fingerprint
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Route:
+    """The rows of one specialist: masks over train (N,) and test (M,), and the file's hash."""
+
+    train: Mask
+    test: Mask
+    hash: str
+
+
+def read_route(name: str, prepared: Prepared, tokenizer: Any) -> Route:
+    """Return the rows of ``length:short`` and the like, making the route file if there is none.
+
+    Without a tokenizer there is nothing to measure with: the file must be there already.
+    """
+    if tokenizer is None:
+        routes = read_or_make_length_routes(prepared, None, unit="")
+    else:
+        measure = partial(count_tokens, tokenizer=tokenizer)
+        routes = read_or_make_length_routes(prepared, measure, unit=name_unit(tokenizer))
+    part = name.partition(":")[2]
+    return Route(routes.train == part, routes.test == part, routes.hash)
+
+
+def name_unit(tokenizer: Any) -> str:
+    """Say what lengths are counted in, by the vocabulary without the tokens that a format added."""
+    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    return f"tokens of the vocabulary {fingerprint(vocabulary)[:12]}"
+
+
+def count_tokens(rows: Rows, tokenizer: Any) -> npt.NDArray[np.int64]:
+    """Count the tokens of each row's sentence, (N,), without markers or special tokens."""
+    encoded = tokenizer(
+        list(rows.text("sentence")),
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return np.array([len(ids) for ids in encoded["input_ids"]], np.int64)

@@ -1,0 +1,137 @@
+"""Which training rows stand in which optimiser step: plain shuffles, weighted draws, a curriculum.
+
+Between a fold's rows and the training loop. A planner knows an epoch from (seed, fold, epoch)
+alone, so that resuming at any step gives the plan of an uninterrupted run.
+
+Legend: n training rows of a fold, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.data.batches import plan_epoch
+from models.data.curriculum import (
+    Pace,
+    measure_competence,
+    plan_curriculum_epoch,
+    rank_by_difficulty,
+    rank_within_labels,
+)
+from models.settings import CurriculumSettings, SamplingSettings, TrainSettings
+from models.variant import Variant
+
+RESULT_VERSION = 1
+VERSION_NAME = "models.sampling"
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating[Any]]
+Planner = Callable[[int], list[Ints]]
+"""Epoch, counted from 0 → its optimiser steps: ceil(n / batch_rows) arrays of places in [0, n)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """What planning may know of a fold's n training rows.
+
+    Attributes:
+        lengths: (n,) tokens of each row.
+        label_ids: (n,) label of each row.
+        difficulty: (n,) as ``linear.measure_difficulty`` gives it; None unless it is asked for.
+        total_steps: optimiser steps of the whole fit.
+    """
+
+    lengths: Ints
+    label_ids: Ints
+    difficulty: Floats | None
+    total_steps: int
+
+
+def build_planner(variant: Variant, facts: PlanFacts, *, seed: int, fold: int) -> Planner:
+    """Build the planner that a variant asks for.
+
+    Args:
+        variant: its ``sampling`` or ``curriculum``, with ``train.batch_rows`` and
+            ``train.bucket_steps``; with neither, every epoch is a plain shuffle.
+        facts: the fold's rows.
+        seed, fold: of the job; they own all draws.
+
+    Returns:
+        A function from an epoch to its steps.
+
+    Raises:
+        ValueError: a curriculum by difficulty without difficulties; a defect of the caller.
+    """
+    train = variant.train
+
+    def shuffle(epoch: int) -> np.random.Generator:
+        return np.random.default_rng([seed, fold, epoch])
+
+    def plan_plain(epoch: int) -> list[Ints]:
+        return plan_epoch(facts.lengths, train.batch_rows, train.bucket_steps, shuffle(epoch))
+
+    if variant.sampling is not None:
+        weights = weigh_rows(facts.label_ids, variant.sampling)
+        return lambda epoch: plan_weighted_epoch(weights, facts.lengths, train, shuffle(epoch))
+    if variant.curriculum is None:
+        return plan_plain
+    pace = Pace(variant.curriculum, facts.total_steps, train.batch_rows, train.bucket_steps)
+    order = rank_by_difficulty(_choose_difficulty(variant.curriculum, facts), seed=seed, fold=fold)
+    steps_per_epoch = -(-len(order) // train.batch_rows)
+
+    def plan_easy_first(epoch: int) -> list[Ints]:
+        if measure_competence(epoch * steps_per_epoch, pace.total_steps, pace.settings) >= 1.0:
+            return plan_plain(epoch)
+        return plan_curriculum_epoch(order, facts.lengths, pace, epoch, shuffle(epoch))
+
+    return plan_easy_first
+
+
+def weigh_rows(label_ids: Ints, settings: SamplingSettings) -> npt.NDArray[np.float64]:
+    """Return the chance of each row to be drawn, (n,) float64, summing to 1.
+
+    >>> by_root = SamplingSettings(label_power=0.5)
+    >>> weigh_rows(np.array([0, 0, 0, 0, 1]), by_root).round(3).tolist()
+    [0.167, 0.167, 0.167, 0.167, 0.333]
+
+    Source: Kang et al. 2020, arXiv 1910.09217, equation 1, where q is 1 - ``label_power``.
+    """
+    counts = np.bincount(label_ids).astype(np.float64)
+    weights = counts[label_ids] ** -settings.label_power
+    normalised: npt.NDArray[np.float64] = weights / weights.sum()
+    return normalised
+
+
+def plan_weighted_epoch(
+    weights: npt.NDArray[np.float64],
+    lengths: Ints,
+    train: TrainSettings,
+    generator: np.random.Generator,
+) -> list[Ints]:
+    """Draw n rows with replacement by their weights and cut them into steps like a plain epoch.
+
+    Args:
+        weights: (n,) summing to 1.
+        lengths: (n,) tokens of each row.
+        train: rows of a step, steps sorted by length together.
+        generator: owns the epoch's draws.
+
+    Returns:
+        Arrays of places; a place may stand several times, also in one step.
+    """
+    drawn = generator.choice(len(weights), len(weights), p=weights)
+    steps = plan_epoch(lengths[drawn], train.batch_rows, train.bucket_steps, generator)
+    return [drawn[step] for step in steps]
+
+
+def _choose_difficulty(settings: CurriculumSettings, facts: PlanFacts) -> Floats:
+    if settings.by == "length":
+        return facts.lengths.astype(np.float64)
+    if facts.difficulty is None:
+        raise ValueError("curriculum.by = difficulty needs PlanFacts.difficulty")
+    return rank_within_labels(facts.difficulty, facts.label_ids)

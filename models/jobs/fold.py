@@ -1,0 +1,336 @@
+"""``fold``: plan the jobs, run them, say what came out. The command line calls only this room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from competition.console import Table, write_count
+from competition.errors import UsageError
+from competition.folds.kfold import Prepared, read_prepared
+from competition.predictions.members import ResultKey, Store, find_missing_folds
+from competition.predictions.rerun import write_command
+from competition.predictions.variant_scores import build_standings
+from competition.profile import Competition, Profile
+from competition.progress import ProgressBoard, TimeToGo, format_seconds
+from models.jobs.plan import plan_jobs
+from models.jobs.request import (
+    FoldRequest,
+    check_variant,
+    name_bases,
+    resolve_all,
+    resolve_bases,
+)
+from models.jobs.setup import Say
+from models.jobs.spec import JobOutcome, JobSpec
+from models.jobs.workers import FoldHooks, FoldRun, raise_failures, run_jobs
+from models.network.network import choose_attention
+from models.pretraining.exposure import read_exposure
+from models.training.hardware import (
+    choose_precision,
+    describe_device,
+    find_device,
+    list_gpu_notices,
+    threads_per_job,
+)
+from models.training.watch import Progress
+from models.variant import LINEAR, Variant
+
+MOST_NAMED = 4
+LINEAR_EPOCHS = 0.1
+"""What a linear model's job counts, in passes of a small network over the same rows."""
+
+
+@dataclass(frozen=True)
+class FoldSummary:
+    """What ``fold`` did, for the command line to print."""
+
+    tables: tuple[Table, ...]
+    complete: bool
+
+
+def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoard) -> FoldSummary:
+    """Train what is missing of the requested variants and summarise their out-of-fold scores.
+
+    Raises:
+        TrainingError: a job failed; the others were still run.
+        HarnessError: the data, a variant or an encoder cannot be used.
+    """
+    started = time.monotonic()
+    prepared = read_prepared(competition)
+    for notice in (*prepared.corpus.notices, *prepared.folds.notices):
+        board.say(f"notice: {notice}")
+    threads = threads_per_job(request.threads, request.workers)
+    for name in request.variants:
+        check_variant(_open_store(prepared), name)
+    variants = include_bases(
+        prepared, request, resolve_all(competition.profile, request), board.say
+    )
+    deadline = None if request.stop_after_s is None else started + request.stop_after_s
+    run = FoldRun((), (), ())
+    failed: list[tuple[ResultKey, str]] = []
+    broken: set[str] = set()
+    say = _say_once(board.say)
+    waves = order_in_waves(competition.profile, request, variants)
+    for place, wave in enumerate(waves):
+        sound = _without_broken(competition.profile, request, wave, broken, say)
+        plan = plan_jobs(prepared, request, say, threads=threads, variants=sound, deadline=deadline)
+        for key in plan.done:
+            say(f"{name_of(key)}: done before, kept")
+        if plan.jobs:
+            later = [variant.name for wave in waves[place + 1 :] for variant in wave]
+            what = ", ".join(later) if len(later) <= MOST_NAMED else f"{len(later)} more variants"
+            then = f"; then {what}" if later else ""
+            say(
+                f"{write_count(len(plan.jobs), 'job')} to train, {len(plan.done)} done before; "
+                f"{request.workers} at a time, {write_count(threads, 'thread')} each{then}"
+            )
+            for line in describe_hardware(plan.jobs, request.workers):
+                say(line)
+        run = run_jobs(
+            plan.jobs, workers=request.workers, deadline=deadline, hooks=_hooks(board, plan.jobs)
+        )
+        failed += run.failed
+        broken |= {key.variant for key, _ in run.failed}
+        if run.stopped:
+            break
+    raise_failures(failed)
+    return FoldSummary((build_summary(prepared, request, variants, run),), complete=not run.stopped)
+
+
+def describe_hardware(jobs: Sequence[JobSpec], workers: int) -> list[str]:
+    """Say what the networks among jobs will be trained on, and in which number format.
+
+    Raises:
+        VariantError: the device does not have a number format that is asked for.
+    """
+    device = find_device()
+    lines = {
+        f"on {describe_device()}, {choose_precision(spec.variant.run.precision)}, "
+        f"{choose_attention(spec.variant, device)} attention"
+        for spec in jobs
+        if spec.variant.learner != LINEAR
+    }
+    return [*sorted(lines), *(list_gpu_notices(workers) if lines else ())]
+
+
+def include_bases(
+    prepared: Prepared,
+    request: FoldRequest,
+    variants: Sequence[Variant],
+    say: Say,
+) -> tuple[Variant, ...]:
+    """Add what the variants build on where a fold of it has no result yet."""
+    competition, store = prepared.competition, _open_store(prepared)
+    folds = set(request.folds or range(prepared.folds.count))
+    found = {variant.name: variant for variant in variants}
+    waiting = list(variants)
+    while waiting:
+        variant = waiting.pop(0)
+        for base in resolve_bases(competition.profile, request, variant):
+            if base.name in found or folds <= {key.fold for key in store.keys(base.name)}:
+                continue
+            say(f"{variant.name} builds on {base.name}, which is trained first")
+            found[base.name] = base
+            waiting.append(base)
+    return tuple(found.values())
+
+
+def order_in_waves(
+    profile: Profile, request: FoldRequest, variants: Sequence[Variant]
+) -> list[list[Variant]]:
+    """Order variants so that each comes after those of the request that it builds on.
+
+    The first waves hold only what others wait for, so that nothing waits for the rest.
+
+    Raises:
+        UsageError: some build on each other.
+    """
+    waiting = {variant.name: variant for variant in variants}
+    needs = {
+        variant.name: set(name_bases(profile, request, variant).values()) for variant in variants
+    }
+    waves: list[list[Variant]] = []
+    while waiting:
+        needed = set().union(*(needs[name] for name in waiting))
+        last = [variant for name, variant in waiting.items() if name not in needed]
+        if not last:
+            raise UsageError(f"these variants build on each other: {', '.join(waiting)}")
+        waves.insert(0, last)
+        waiting = {name: v for name, v in waiting.items() if name in needed}
+    return waves
+
+
+def _without_broken(
+    profile: Profile,
+    request: FoldRequest,
+    wave: Sequence[Variant],
+    broken: set[str],
+    say: Say,
+) -> list[Variant]:
+    """Leave out variants that build on a broken one; they are broken with it."""
+    kept = []
+    for variant in wave:
+        lost = broken & set(name_bases(profile, request, variant).values())
+        if lost:
+            say(f"{variant.name}: not begun, as {min(lost)} failed, on which it builds")
+            broken.add(variant.name)
+        else:
+            kept.append(variant)
+    return kept
+
+
+def name_of(key: ResultKey) -> str:
+    """Write a job's name for a person.
+
+    >>> name_of(ResultKey("typed-punct", 42, 3))
+    'typed-punct seed 42 fold 3'
+    """
+    return f"{key.variant} seed {key.seed} fold {key.fold}"
+
+
+def build_summary(
+    prepared: Prepared, request: FoldRequest, variants: Sequence[Variant], run: FoldRun
+) -> Table:
+    """Build the table of out-of-fold scores, and say what to do next."""
+    standings = build_standings(prepared, [variant.name for variant in variants])
+    lacking = [row for row in standings.rows if row["lacks"]]
+    if run.stopped:
+        count = write_count(len(run.stopped), "job")
+        notes = [f"{count} not done; run the same command again to go on."]
+    elif lacking:
+        notes = _advise(prepared, request, variants, lacking)
+    else:
+        notes = ["Next: python run.py blend"]
+    return replace(standings, notes=(*standings.notes, *notes))
+
+
+def _advise(
+    prepared: Prepared,
+    request: FoldRequest,
+    variants: Sequence[Variant],
+    lacking: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Say what blend does with variants that lack something, and which command trains the rest."""
+    store, n_folds = _open_store(prepared), prepared.folds.count
+    unfinished: dict[str, list[int]] = {}
+    said, broken = [], []
+    fair_folds = _find_fair_folds(prepared, variants)
+    for row in lacking:
+        name, missing = row["variant"], find_missing_folds(store, row["variant"], n_folds)
+        partial = [seed for seed, folds in missing.items() if folds]
+        if len(partial) < len(missing) and row.get("micro_f1") is None:
+            broken.append(name)  # it has a complete seed: what ails it stands in its own note
+            continue
+        if name not in fair_folds:
+            unfinished[name] = partial
+        seeds = f"{'seed' if len(partial) == 1 else 'seeds'} {', '.join(map(str, partial))}"
+        is_member = len(partial) < len(missing)
+        said.append(f"it takes {name} without {seeds}" if is_member else f"it leaves {name} out")
+    notes = [f"blend takes complete seeds only: {'; '.join(said)}."] if said else []
+    notes += [f"blend leaves {', '.join(broken)} out until that is mended."] if broken else []
+    notes += [
+        f"The encoder of {name} has not read fold {fold}: compare it there, python run.py compare"
+        f" {name} OTHER --folds {fold}"
+        for name, fold in fair_folds.items()
+    ]
+    return notes + ([f"Next: {_complete(request, variants, unfinished)}"] if unfinished else [])
+
+
+def _find_fair_folds(prepared: Prepared, variants: Sequence[Variant]) -> dict[str, int]:
+    """Return the fold that an encoder was kept from reading, by variant; other folds say little."""
+    found = {}
+    for variant in variants:
+        if variant.learner == LINEAR:
+            continue
+        exposure = read_exposure(Path(variant.encoder))
+        if exposure.left_out_fold is not None and exposure.folds_hash == prepared.folds.hash:
+            found[variant.name] = exposure.left_out_fold
+    return found
+
+
+def _complete(
+    request: FoldRequest, variants: Sequence[Variant], unfinished: Mapping[str, Sequence[int]]
+) -> str:
+    """Write the command that trains every fold of the seeds that variants have begun."""
+    wanted = {seed for seeds in unfinished.values() for seed in seeds}
+    asked = {variant.name: set(variant.seeds) for variant in variants}
+    command = request.command or f"fold {' '.join(unfinished)}"
+    is_asked = all(set(seeds) <= asked[name] for name, seeds in unfinished.items())
+    if is_asked and (request.command or not request.seeds):
+        return write_command(command, "--folds")
+    seeds = ",".join(map(str, sorted(wanted)))
+    return f"{write_command(command, '--folds', '--seeds')} --seeds {seeds}"
+
+
+def _open_store(prepared: Prepared) -> Store:
+    return Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+
+
+def _say_once(say: Say) -> Say:
+    """Say a line only the first time: variants share formats and encoders."""
+    said: set[str] = set()
+
+    def say_new(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    return say_new
+
+
+def _work_in(spec: JobSpec) -> float:
+    """Return how much work a job is against others: the rows that pass, fewer if linear."""
+    epochs = LINEAR_EPOCHS if spec.variant.learner == LINEAR else spec.variant.train.epochs
+    return len(spec.rows.train_rows) * epochs
+
+
+def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
+    done = 0
+    to_go = TimeToGo({spec.key: _work_in(spec) for spec in jobs})
+
+    def started(spec: JobSpec) -> None:
+        board.update(name_of(spec.key), 0.0, "starting")
+
+    def progress(spec: JobSpec, at: Progress) -> None:
+        to_go.note(spec.key, at.step / at.steps)
+        text = f"{at.rows_per_s:.0f} rows/s, loss {at.loss:.3f}, {format_seconds(at.eta_s)} left"
+        board.update(name_of(spec.key), at.step / at.steps, text)
+
+    say = _say_once(board.say)
+
+    def said(spec: JobSpec, text: str) -> None:
+        if text.startswith(("resumed", "no state")):  # the rest stands in the job's own log
+            say(f"{name_of(spec.key)}: {text}")
+
+    def finished(spec: JobSpec, outcome: JobOutcome) -> None:
+        nonlocal done
+        done += 1
+        board.close(name_of(spec.key))
+        if outcome.micro_f1 is None:
+            to_go.drop(spec.key)
+            board.say(f"[{done}/{len(jobs)}] {name_of(spec.key)}: done by another process")
+            return
+        to_go.note(spec.key, 0.0)
+        to_go.note(spec.key, 1.0)
+        left = to_go.seconds()
+        rest = f"; about {format_seconds(left)} for the rest" if left else ""
+        board.say(
+            f"[{done}/{len(jobs)}] {name_of(spec.key)}: micro-F1 {100 * outcome.micro_f1:.2f}, "
+            f"AUPRC {100 * (outcome.auprc or 0):.2f}, {outcome.rows_per_s:.0f} rows/s, "
+            f"{format_seconds(outcome.seconds)}{rest}"
+        )
+        for warning in outcome.warnings:
+            board.say(f"  warning: {warning}")
+        for note in outcome.notes:
+            board.say(f"  {note}")
+
+    def failed(spec: JobSpec, reason: str) -> None:
+        to_go.drop(spec.key)
+        board.close(name_of(spec.key))
+        board.say(f"{name_of(spec.key)}: failed: {reason.splitlines()[0]}")
+
+    return FoldHooks(started, progress, said, finished, failed)

@@ -1,0 +1,128 @@
+"""One job: fit a fold of a variant with a seed, predict, and leave one result.
+
+Runs in a process of its own (``models.jobs.workers``); what it is told is a ``JobSpec``, what it
+leaves is one file of the store and, if wanted, the trained weights. Held-out labels are looked at
+once, for the scores, after the last prediction. A learner, network or linear, does the fitting.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.predictions.members import Result, Store
+from competition.predictions.rerun import COMMAND
+from competition.provenance import read_commit
+from competition.scoring.metrics import auprc, decide, micro_f1
+from models.jobs.linear_job import learn_linear
+from models.jobs.network_job import learn_network
+from models.jobs.spec import STATE_FILE, JobOutcome, JobSpec, Learned
+from models.training.hardware import describe_machine
+from models.training.watch import Watch
+from models.variant import LINEAR, NETWORK, Variant
+
+Learner = Callable[[JobSpec, Watch], Learned | int]
+"""Fits and predicts; gives the step back at which it was stopped."""
+LEARNERS: dict[str, Learner] = {NETWORK: learn_network, LINEAR: learn_linear}
+COLLAPSE_ADVICE = {
+    NETWORK: "try another seed, a lower train.lr or a longer train.warmup_frac",
+    LINEAR: "it takes more rows of the other labels",
+}
+
+
+def run_job(spec: JobSpec, watch: Watch) -> JobOutcome:
+    """Fit one fold, predict its held-out and the test rows, and leave the result.
+
+    Raises:
+        TrainingError, EncoderError: as the rooms below say.
+    """
+    started = datetime.datetime.now(datetime.UTC)
+    learned = LEARNERS[spec.variant.learner](spec, watch)
+    if isinstance(learned, int):
+        return JobOutcome(spec.key, finished=False, step=learned)
+    outcome = _score(spec, learned)
+    run = {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": read_commit(),
+        **({COMMAND: spec.command} if spec.command else {}),
+        "machine": describe_machine(),
+        "threads": spec.threads,
+        "seconds": round(learned.seconds, 3),
+        "rows_per_s": round(learned.rows_per_s, 2),
+        "train_rows": len(spec.rows.train_rows),
+        **spec.rows.added,
+        **spec.rows.made_of,
+        **learned.facts,
+        "micro_f1": outcome.micro_f1,
+        "auprc": outcome.auprc,
+        "warnings": list(outcome.warnings),
+    }
+    Store(spec.store_dir, spec.labels).write(_build_result(spec, learned), run)
+    (spec.job_dir / STATE_FILE).unlink(missing_ok=True)
+    return outcome
+
+
+def _build_result(spec: JobSpec, learned: Learned) -> Result:
+    ids = {part: _read_ids(spec, part) for part in ("train", "test")}
+    return Result(
+        key=spec.key,
+        fingerprint=spec.fingerprint,
+        recipe=spec.recipe,
+        variant=_describe(spec.variant),
+        labels=spec.labels,
+        data_hash=spec.data_hash,
+        folds_hash=spec.folds_hash,
+        route=spec.variant.route,
+        routes_hash=spec.routes_hash,
+        oof_ids=ids["train"][spec.rows.heldout_rows],
+        oof_probs=learned.oof_probs,
+        test_ids=ids["test"][spec.rows.test_rows],
+        test_probs=learned.test_probs,
+    )
+
+
+def _describe(variant: Variant) -> dict[str, Any]:
+    """Write down a variant for its results; one that ``tune`` wrote says on which folds."""
+    told = {"name": variant.name, "why": variant.why, **variant.recipe()}
+    if variant.tune is None:
+        return told
+    # a file that tells no hash of them, as earlier ones, leaves the bytes that it always left
+    return told | {"tune": variant.tune.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _read_ids(spec: JobSpec, part: str) -> npt.NDArray[np.object_]:
+    """Return the ids of a part of the pool, from whichever of its files the job has."""
+    if spec.network is not None:
+        stored = np.load(spec.network.tokens[part] / "ids.npy", mmap_mode="r", allow_pickle=False)
+        return np.asarray(stored, dtype=object)
+    from models.data.pool import read_texts
+
+    return read_texts({part: spec.texts[part]}).ids
+
+
+def _score(spec: JobSpec, learned: Learned) -> JobOutcome:
+    """Look at the held-out labels, for the scores and nothing else."""
+    gold = spec.heldout_label_ids
+    pred = decide(learned.oof_probs, spec.negative_id, None)
+    warnings = list(learned.warnings)
+    if len(np.unique(pred)) == 1 and len(np.unique(gold)) > 1:
+        advice = COLLAPSE_ADVICE[spec.variant.learner]
+        warnings.append(
+            f"collapsed: every held-out row is predicted {spec.labels[pred[0]]!r}; {advice}"
+        )
+    return JobOutcome(
+        key=spec.key,
+        finished=True,
+        micro_f1=micro_f1(gold, pred, spec.negative_id),
+        auprc=auprc(gold, learned.oof_probs),
+        rows_per_s=learned.rows_per_s,
+        seconds=learned.seconds,
+        step=learned.steps,
+        warnings=tuple(warnings),
+        notes=learned.notes,
+    )

@@ -1,0 +1,50 @@
+"""The learner of the linear model: read a job's texts, fit, predict.
+
+Called by ``models.jobs.job`` in the job's own process, beside ``network_job``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from competition.files import dump_json, write_atomically
+from models.data.pool import read_texts
+from models.jobs.spec import FACTS_FILE, JobSpec, Learned, describe_model
+from models.training.linear import LinearModel, LinearTask, fit_linear
+from models.training.watch import Watch
+
+UNCALIBRATED = (
+    "not calibrated: some label stands in too few groups of training rows; its confidence means "
+    "little, and AUPRC and blend may suffer"
+)
+
+
+def learn_linear(spec: JobSpec, watch: Watch) -> Learned | int:
+    """Fit the linear model on a fold's training rows and predict.
+
+    Returns:
+        What was learned, or 0 if it was asked to stop before it began: a fit takes seconds.
+    """
+    if watch.should_stop():
+        return 0
+    started = time.monotonic()
+    rows = spec.rows
+    held, test = read_texts(spec.texts, rows.heldout_rows), read_texts({"test": spec.texts["test"]})
+    model = refit_linear(spec, watch.log)
+    oof_probs, test_probs = model.predict(held), model.predict(test.take(rows.test_rows))
+    if spec.keep_checkpoint:
+        kept = describe_model(spec)
+        write_atomically(spec.job_dir / FACTS_FILE, dump_json(kept))
+    seconds = time.monotonic() - started
+    rate = len(rows.train_rows) / seconds
+    warnings = () if model.is_calibrated else (UNCALIBRATED,)
+    facts = {"calibrated": model.is_calibrated}
+    return Learned(oof_probs, test_probs, seconds, rate, steps=1, facts=facts, warnings=warnings)
+
+
+def refit_linear(spec: JobSpec, say: Callable[[str], None] | None = None) -> LinearModel:
+    """Fit a job's model: the same one each time, so that it need not be kept."""
+    rows = spec.rows
+    task = LinearTask(spec.variant.linear, len(spec.labels), spec.key.seed, rows.train_groups)
+    return fit_linear(read_texts(spec.texts, rows.train_rows), rows.train_label_ids, task, say)

@@ -1,0 +1,225 @@
+"""The learner of networks: open a job's inputs, fit, round the weights, predict with them.
+
+Called by ``models.jobs.job`` in the job's own process. Token arrays are mapped from disk;
+difficulty is measured inside the training folds, once per fold. Legend: n training rows, C labels.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from competition.files import write_atomically
+from models.data.augmentation import Scheme
+from models.data.batches import TokenizedRows, open_tokenized, stack_rows
+from models.data.fold_inputs import Augmenter, Floats, FoldInputs, Pairs
+from models.data.pool import read_texts
+from models.jobs.spec import (
+    STATE_FILE,
+    WEIGHTS_FILE,
+    JobSpec,
+    Learned,
+    NetworkSpec,
+    Probs,
+    describe_model,
+)
+from models.network.network import build_model, choose_attention, load_tokenizer
+from models.parts.restriction import build_table, measure_coverage, number_pairs
+from models.training import linear
+from models.training.checkpoints import read_start, round_weights, write_weights
+from models.training.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
+from models.training.linear import LinearTask, measure_difficulty
+from models.training.loop import FitTask, Predictor, fit_fold, step_seed
+from models.training.watch import Watch
+from models.variant import fingerprint
+
+INITIAL_STEP = 2**32 - 1  # seeds the weights drawn before step 0
+
+
+def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
+    """Fit a network on a fold's training rows and predict with its weights as saved.
+
+    Returns:
+        What was learned, or the step at which it was stopped.
+
+    Raises:
+        TrainingError, EncoderError: as the rooms below say.
+    """
+    network = spec.network
+    assert network is not None
+    torch.set_num_threads(spec.threads)
+    fix_randomness_of_kernels()
+    precision = choose_precision(spec.variant.run.precision)
+    accelerator = build_accelerator(precision)
+    tokenizer = load_tokenizer(network.source, network.new_tokens)
+    torch.manual_seed(step_seed(spec.key.seed, spec.key.fold, INITIAL_STEP))
+    model = build_model(
+        spec.variant,
+        network.source,
+        labels=len(spec.labels),
+        vocabulary=len(tokenizer),
+        device_type=accelerator.device.type,
+    )
+    if network.start is not None:
+        path, wanted = network.start
+        read_start(path, model, wanted)
+    inputs = open_inputs(spec, tokenizer)
+    task = FitTask(spec.key.seed, spec.key.fold, spec.fingerprint, spec.job_dir / STATE_FILE)
+    fit = fit_fold(model, spec.variant, inputs, task=task, accelerator=accelerator, watch=watch)
+    if not fit.finished:
+        return fit.steps
+    weights = round_weights(model)
+    predictor = Predictor(model, accelerator, inputs.pad_id, spec.variant.run.micro_tokens)
+    oof_probs, test_probs = _predict(predictor, inputs)
+    if spec.keep_checkpoint:
+        saved = {
+            **describe_model(spec),
+            "encoder": {"name": network.source.name, "identity": network.source.identity},
+            "labels": spec.labels,
+            "new_tokens": network.new_tokens,
+            "allowed": None if inputs.pairs is None else inputs.pairs.table.tolist(),
+        }
+        write_weights(spec.job_dir / WEIGHTS_FILE, weights, saved)
+    facts = {
+        "precision": precision,
+        "attention": choose_attention(spec.variant, accelerator.device.type),
+        "encoder": network.source.name,
+        "resumed_at_step": fit.first_step,
+        "steps": fit.steps,
+        "rows_cut": {name: part.cut for name, part in open_parts(network).items()},
+        "loss": fit.loss,
+    }
+    notes: tuple[str, ...] = ()
+    if inputs.pairs is not None:
+        allowed = _measure_restriction(spec, inputs, inputs.pairs)
+        facts["gold_allowed"] = allowed
+        notes = (
+            f"its type pairs may have {allowed['heldout']:.1%} of the held-out gold labels, "
+            f"{allowed['train']:.1%} of those trained on",
+        )
+    return Learned(
+        oof_probs, test_probs, fit.seconds, fit.rows_per_s, fit.steps, facts, notes=notes
+    )
+
+
+def _predict(predictor: Predictor, inputs: FoldInputs) -> tuple[Probs, Probs]:
+    """Predict the held-out and the test rows, each with the labels that its type pair may have."""
+    pairs, oof_allowed, test_allowed = inputs.pairs, None, None
+    if pairs is not None:
+        oof_allowed = pairs.table[pairs.pool[inputs.heldout_rows]]
+        test_allowed = pairs.table[pairs.test[inputs.test_rows]]
+    oof = predictor.predict(inputs.pool, inputs.heldout_rows, oof_allowed)
+    return oof, predictor.predict(inputs.test, inputs.test_rows, test_allowed)
+
+
+def _measure_restriction(spec: JobSpec, inputs: FoldInputs, pairs: Pairs) -> dict[str, float]:
+    """Return what share of the gold labels the restriction allows, after the last prediction."""
+    train, heldout = pairs.pool[inputs.train_rows], pairs.pool[inputs.heldout_rows]
+    return {
+        "train": measure_coverage(pairs.table, train, inputs.train_label_ids),
+        "heldout": measure_coverage(pairs.table, heldout, spec.heldout_label_ids),
+    }
+
+
+def open_inputs(spec: JobSpec, tokenizer: Any) -> FoldInputs:
+    """Open what training may see of a job's data: everything but the held-out labels."""
+    network = spec.network
+    assert network is not None
+    parts, rows = open_parts(network), spec.rows
+    return FoldInputs(
+        pool=stack_rows(list(parts.values())),
+        test=parts["test"],
+        train_rows=rows.train_rows,
+        train_label_ids=rows.train_label_ids,
+        heldout_rows=rows.heldout_rows,
+        test_rows=rows.test_rows,
+        pad_id=tokenizer.pad_token_id,
+        difficulty=_read_difficulty(spec),
+        pairs=_read_pairs(spec),
+        augmenter=_build_augmenter(spec, tokenizer),
+    )
+
+
+def open_parts(network: NetworkSpec) -> dict[str, TokenizedRows]:
+    """Map the tokens of every part of the pool, in the order of their places."""
+    return {name: open_tokenized(folder) for name, folder in network.tokens.items()}
+
+
+def _build_augmenter(spec: JobSpec, tokenizer: Any) -> Augmenter | None:
+    if spec.variant.augment is None:
+        return None
+    return Augmenter(
+        texts=read_texts(spec.texts, spec.rows.train_rows),
+        variant=spec.variant,
+        scheme=Scheme(spec.labels, spec.negative_id, spec.entity_types),
+        seed=spec.key.seed,
+        fold=spec.key.fold,
+        tokenizer=tokenizer,
+    )
+
+
+def _read_pairs(spec: JobSpec) -> Pairs | None:
+    restrict, rows = spec.variant.restrict, spec.rows
+    if restrict is None:
+        return None
+    parts = {
+        name: number_pairs(read_texts({name: path}), spec.entity_types)
+        for name, path in spec.texts.items()
+    }
+    pool = np.concatenate(list(parts.values()))
+    table = build_table(
+        pool[rows.train_rows],
+        rows.train_label_ids,
+        len(spec.entity_types) ** 2,
+        len(spec.labels),
+        min_count=restrict.min_count,
+        negative_id=spec.negative_id,
+    )
+    return Pairs(pool, parts["test"], table)
+
+
+def _read_difficulty(spec: JobSpec) -> Floats | None:
+    """Return how hard each training row is, (n,), measured once per fold and kept on disk."""
+    curriculum = spec.variant.curriculum
+    if curriculum is None or curriculum.by != "difficulty":
+        return None
+    rows = spec.rows
+    made_from = fingerprint(
+        {
+            "texts": {name: path.name for name, path in spec.texts.items()},
+            "rows": rows.train_rows.tolist(),
+            "labels": rows.train_label_ids.tolist(),
+            "folds": rows.train_folds.tolist(),
+            "linear": spec.variant.linear.model_dump(mode="json"),
+            "seed": spec.key.seed,
+            "version": linear.RESULT_VERSION,
+        }
+    )
+    path = spec.cache_dir / f"difficulty-{made_from[:16]}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            _write_array(path, _measure(spec))
+    values: Floats = np.load(path, allow_pickle=False)
+    return values
+
+
+def _measure(spec: JobSpec) -> Floats:
+    rows = spec.rows
+    return measure_difficulty(
+        read_texts(spec.texts, rows.train_rows),
+        rows.train_label_ids,
+        rows.train_folds,
+        LinearTask(spec.variant.linear, len(spec.labels), spec.key.seed),
+    )
+
+
+def _write_array(path: Path, values: Floats) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())

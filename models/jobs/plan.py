@@ -1,0 +1,211 @@
+"""Variant × seed × fold: which jobs are still missing, each described whole.
+
+``plan_jobs`` settles the variants of a request, compares fingerprints with what the store holds and
+describes what is missing as ``JobSpec``; ``models.jobs.workers`` then runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from competition.errors import PredictionsError, UsageError
+from competition.folds.kfold import Prepared
+from competition.predictions.members import ResultKey
+from competition.predictions.store import Header
+from models.data.pool import choose_fold_rows
+from models.jobs.request import PSEUDO, START, FoldRequest, name_bases, resolve_all
+from models.jobs.setup import Say, Settled, settle_variant, tokenize_pool, write_pool_texts
+from models.jobs.spec import WEIGHTS_FILE, JobSpec, NetworkSpec, read_kept
+from models.variant import Variant, fingerprint
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``fold`` found to do: jobs still missing, results already there."""
+
+    variants: tuple[Variant, ...]
+    jobs: tuple[JobSpec, ...]
+    done: tuple[ResultKey, ...]
+
+
+def plan_jobs(
+    prepared: Prepared,
+    request: FoldRequest,
+    say: Say,
+    *,
+    threads: int,
+    variants: Sequence[Variant] | None = None,
+    deadline: float | None = None,
+) -> Plan:
+    """Find the jobs of the requested variants, or of some of them, whose result is missing.
+
+    Encoders that are to be adapted first are adapted here, until the deadline.
+
+    Raises:
+        StoppedError: adapting an encoder was stopped.
+        PredictionsError: a result of the same name was made from something else.
+        UsageError, VariantError, EncoderError: the request cannot be met.
+    """
+    if variants is None:
+        variants = resolve_all(prepared.competition.profile, request)
+    folds = request.folds or tuple(range(prepared.folds.count))
+    beyond = [fold for fold in folds if not 0 <= fold < prepared.folds.count]
+    if beyond:
+        raise UsageError(f"--folds {beyond[0]}: the folds are 0 to {prepared.folds.count - 1}")
+    jobs: list[JobSpec] = []
+    done: list[ResultKey] = []
+    for variant in variants:
+        settled = settle_variant(
+            variant,
+            prepared,
+            bases=name_bases(prepared.competition.profile, request, variant),
+            say=say,
+            threads=threads * request.workers,  # no job runs beside it yet
+            deadline=deadline,
+        )
+        wanted = _plan_results(settled, folds)
+        missing = [each for each in wanted if not _is_done(settled, each, request)]
+        jobs += _build_specs(settled, missing, request, say, threads)
+        done += [each.key for each in wanted if each not in missing]
+    return Plan(tuple(variants), tuple(jobs), tuple(done))
+
+
+def build_job(
+    prepared: Prepared, variant: Variant, key: ResultKey, say: Say, *, bases: Mapping[str, str]
+) -> JobSpec:
+    """Describe one job of a resolved variant, done before or not.
+
+    Args:
+        prepared: rows and folds.
+        variant: resolved.
+        key: which job.
+        say: hears of rows that are cut.
+        bases: by role, the variants in the store that it builds on (``JobSpec.bases``).
+
+    Raises:
+        UsageError, VariantError, EncoderError: the variant cannot be trained here.
+    """
+    settled = settle_variant(variant, prepared, bases=bases, say=say)
+    wanted = [each for each in _plan_results(settled, [key.fold]) if each.key == key]
+    return _build_specs(settled, wanted, FoldRequest(), say, 1)[0]
+
+
+def job_dir(checkpoints_dir: Path, key: ResultKey) -> Path:
+    """Return the folder of a job's training state, final weights and log."""
+    return checkpoints_dir / key.variant / f"s{key.seed}-f{key.fold}"
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One result that is asked for: what identifies it, what it builds on, what stands there."""
+
+    key: ResultKey
+    fingerprint: str
+    bases: Mapping[str, Header]  # by role
+    stored: Header | None
+
+
+def _plan_results(settled: Settled, folds: Sequence[int]) -> list[_Wanted]:
+    """Name the results of a variant; the fingerprint of one it builds on is part of its own."""
+    wanted = []
+    for seed in settled.variant.seeds:
+        for fold in folds:
+            key = ResultKey(settled.variant.name, seed, fold)
+            bases = settled.find_bases(key)
+            ids = {role: header.fingerprint for role, header in bases.items()}
+            extra = {"builds_on": ids} if ids else {}
+            print_ = fingerprint({**settled.parts, "seed": seed, "fold": fold, **extra})
+            wanted.append(_Wanted(key, print_, bases, settled.store.read_header(key)))
+    return wanted
+
+
+def _build_specs(
+    settled: Settled,
+    missing: Sequence[_Wanted],
+    request: FoldRequest,
+    say: Say,
+    threads: int,
+) -> list[JobSpec]:
+    if not missing:
+        return []
+    variant, prepared, pool = settled.variant, settled.prepared, settled.pool
+    competition = prepared.competition
+    profile = competition.profile
+    folders = {} if settled.source is None else tokenize_pool(settled, say)
+    texts = write_pool_texts(settled)
+    recipe = fingerprint(settled.parts)
+    specs = []
+    for wanted in missing:
+        key, pseudo = wanted.key, wanted.bases.get(PSEUDO)
+        rows = choose_fold_rows(
+            prepared,
+            pool,
+            variant,
+            route=settled.route,
+            fold=key.fold,
+            pseudo=None if pseudo is None else pseudo.key,
+        )
+        specs.append(
+            JobSpec(
+                key=key,
+                fingerprint=wanted.fingerprint,
+                replaces=None if wanted.stored is None else wanted.stored.fingerprint,
+                bases=settled.bases,
+                recipe=recipe,
+                variant=variant,
+                labels=profile.labels,
+                negative_id=profile.negative_id,
+                entity_types=tuple(profile.entity_types),
+                data_hash=prepared.corpus.hash,
+                folds_hash=prepared.folds.hash,
+                routes_hash=settled.route.hash if settled.route else None,
+                store_dir=competition.oof_dir,
+                job_dir=job_dir(competition.checkpoints_dir, key),
+                cache_dir=settled.cache_dir,
+                rows=rows,
+                heldout_label_ids=prepared.corpus.train.gold[rows.heldout_rows].astype(np.int64),
+                texts=texts,
+                network=_build_network(settled, wanted.bases.get(START), folders),
+                keep_checkpoint=request.keep_checkpoints,
+                threads=threads,
+                command=request.command,
+            )
+        )
+    return specs
+
+
+def _build_network(
+    settled: Settled, begun: Header | None, folders: Mapping[str, Path]
+) -> NetworkSpec | None:
+    if settled.source is None:
+        return None
+    start = None
+    if begun is not None:
+        folder = job_dir(settled.prepared.competition.checkpoints_dir, begun.key)
+        start = (folder / WEIGHTS_FILE, begun.fingerprint)
+    return NetworkSpec(settled.source, settled.new_tokens, folders, start)
+
+
+def _is_done(settled: Settled, wanted: _Wanted, request: FoldRequest) -> bool:
+    """Tell whether a result is in the store; with ``--overwrite`` its weights must be there too.
+
+    Raises:
+        PredictionsError: the result of another recipe stands there and may not be overwritten.
+    """
+    if wanted.stored is None:
+        return False
+    if wanted.stored.fingerprint == wanted.fingerprint:
+        folder = job_dir(settled.prepared.competition.checkpoints_dir, wanted.key)
+        repairs = request.overwrite and request.keep_checkpoints
+        return not repairs or (read_kept(folder) or {}).get("fingerprint") == wanted.fingerprint
+    if request.overwrite:
+        return False
+    raise PredictionsError(
+        f"{settled.store.path(wanted.key)} holds a result of another recipe (the variant, data, "
+        "folds or encoder changed since). Keep it and train under a new name with --as NAME, or "
+        "replace it with --overwrite"
+    )

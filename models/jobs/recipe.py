@@ -1,0 +1,103 @@
+"""What determines a result: the parts that a fingerprint is taken over.
+
+Stands beside ``jobs``. Rooms that every network passes always enter with their ``RESULT_VERSION``;
+a room that only some variants use enters for those alone, so that a change there leaves the
+results of all others valid.
+
+A room enters under its ``VERSION_NAME``, a literal that stays what it was when the first result was
+stored, wherever the room's file moves: stored results know it by that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from competition.folds.kfold import Prepared
+from models.data import (
+    augmentation,
+    batches,
+    cleaning,
+    corrections,
+    curriculum,
+    extra_rows,
+    pseudo_labels,
+    sampling,
+)
+from models.data.pool import Pool
+from models.data.route import Route
+from models.network import entity_embedding, network, new_parameters
+from models.network.encoder_source import EncoderSource
+from models.parts import formats, heads, losses, particles, restriction
+from models.parts.formats import FORMATS
+from models.training import ema, linear, loop, step
+from models.variant import LINEAR, Variant
+
+NETWORK_ROOMS = (batches, network, formats, heads, losses, loop)
+
+
+def recipe_parts(
+    variant: Variant,
+    source: EncoderSource | None,
+    prepared: Prepared,
+    *,
+    pool: Pool,
+    route: Route | None,
+) -> dict[str, Any]:
+    """Return all that determines a variant's results, seed and fold aside, as JSON-able parts.
+
+    Files of a person's own enter by their content, not by their name.
+    """
+    settings = variant.recipe()
+    settings.pop("encoder", None)
+    if "corrections" in pool.made_of:
+        settings["clean"]["corrections"] = pool.made_of["corrections"]
+    if "extra_train" in pool.made_of:
+        settings["extra_train"] = pool.made_of["extra_train"]
+    return {
+        "variant": settings,
+        "encoder": None if source is None else source.identity,
+        "data": prepared.corpus.hash,
+        "folds": prepared.folds.hash,
+        "routes": route.hash if route else None,
+        "versions": {
+            **{room.VERSION_NAME: room.RESULT_VERSION for room in rooms_of(variant)},
+            **_head_version(variant),
+        },
+    }
+
+
+def _head_version(variant: Variant) -> dict[str, int]:
+    """Return the version of a head that changed alone; ``heads`` enters with every network."""
+    if variant.learner == LINEAR or variant.head not in heads.HEAD_VERSIONS:
+        return {}
+    return {f"{heads.VERSION_NAME}.{variant.head}": heads.HEAD_VERSIONS[variant.head]}
+
+
+def rooms_of(variant: Variant) -> Iterator[ModuleType]:
+    """Name the rooms whose code decides a variant's results."""
+    if variant.learner == LINEAR:
+        yield linear
+    else:
+        yield from NETWORK_ROOMS
+    by_difficulty = variant.curriculum is not None and variant.curriculum.by == "difficulty"
+    used: dict[ModuleType, bool] = {
+        augmentation: variant.augment is not None,
+        ema: variant.regularise.ema_decay > 0,
+        cleaning: variant.clean.duplicates != "keep" or variant.clean.conflicts != "keep",
+        corrections: bool(variant.clean.corrections),
+        curriculum: variant.curriculum is not None,
+        extra_rows: variant.extra_train is not None,
+        pseudo_labels: variant.pseudo is not None,
+        restriction: variant.restrict is not None,
+        entity_embedding: variant.entity_embedding,
+        sampling: variant.sampling is not None,
+        step: variant.regularise.r_drop > 0 or variant.regularise.adversarial != "none",
+    }
+    if variant.learner != LINEAR:
+        used[linear] = by_difficulty
+        used[particles] = FORMATS[variant.format].prompt is not None
+        new_tokens = FORMATS[variant.format].new_tokens(("PER",), variant.formatting)
+        used[new_parameters] = bool(new_tokens) or variant.head in heads.READS_PROMPT
+    yield from (room for room, is_used in used.items() if is_used)

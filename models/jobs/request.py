@@ -1,0 +1,178 @@
+"""What a person asks of ``fold``, and the variants that it means.
+
+First of the rooms of jobs: names, ``--encoder`` and ``--set`` become resolved variants here;
+``models.jobs.setup`` then finds what each needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from competition.errors import UsageError, VariantError
+from competition.files import is_name
+from competition.predictions.members import Store
+from competition.predictions.rerun import find_command, write_command
+from competition.profile import Profile
+from models.network.encoder_source import recommended_settings
+from models.variant import (
+    LINEAR,
+    SCRATCH,
+    Variant,
+    explain_unknown,
+    list_variants,
+    own_encoder,
+    own_shape,
+    resolve_variant,
+)
+
+START, PSEUDO = "start", "pseudo"
+"""What a result is for another that builds on it: weights to begin with, or labels."""
+
+
+@dataclass(frozen=True)
+class FoldRequest:
+    """What a person asks of ``fold``; ``command`` is how: the words after ``python run.py``."""
+
+    variants: tuple[str, ...] = ()
+    folds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()
+    encoder: str | None = None
+    overrides: tuple[tuple[str, Any], ...] = ()
+    save_as: str | None = None
+    overwrite: bool = False
+    keep_checkpoints: bool = True
+    workers: int = 1
+    threads: int | None = None
+    stop_after_s: float | None = None
+    command: str = ""
+
+
+def check_variant(store: Store, name: str) -> None:
+    """Refuse a name of no variant; where results bear it, say which command made them.
+
+    Raises:
+        VariantError: it is neither a shipped variant's nor the path of a file.
+    """
+    if name.endswith(".toml") or name in list_variants():
+        return
+    command = find_command(store.directory / name) if is_name(name) else None
+    made = f"; {name} was made by: {write_command(command)}" if command else ""
+    raise VariantError(explain_unknown(name) + made)
+
+
+def resolve_all(profile: Profile, request: FoldRequest) -> tuple[Variant, ...]:
+    """Resolve the variants of a request, in its order.
+
+    Raises:
+        UsageError, VariantError: a name, a setting, or two variants of one name.
+    """
+    names = request.variants or tuple(profile.defaults.variants)
+    if not names:
+        raise UsageError(
+            "the profile has no defaults.variants; name some: python run.py fold VARIANT"
+        )
+    if request.save_as and len(names) > 1:
+        raise UsageError("--as names one variant; name one variant to train, or leave --as out")
+    overrides = list(request.overrides)
+    if request.seeds:
+        overrides.append(("seeds", list(request.seeds)))
+    variants = tuple(
+        resolve_requested(
+            profile,
+            name,
+            encoder_override=request.encoder,
+            overrides=overrides,
+            save_as=request.save_as,
+        )
+        for name in names
+    )
+    if len({variant.name for variant in variants}) < len(variants):
+        raise UsageError("two of the variants named have one name; name each once")
+    return variants
+
+
+def resolve_requested(
+    profile: Profile,
+    name: str,
+    *,
+    encoder_override: str | None = None,
+    overrides: Sequence[tuple[str, Any]] = (),
+    save_as: str | None = None,
+) -> Variant:
+    """Resolve a variant in a competition, as every command that takes a variant does.
+
+    The profile's overrides suit its default encoder and are left out with any other.
+
+    Raises:
+        UsageError: an override of the encoder, which decides what settings suit.
+        VariantError: an unknown variant, key or value.
+    """
+    if any(key == "encoder" for key, _ in overrides):
+        raise UsageError("--set encoder=…: say --encoder …, which brings the settings that suit it")
+    defaults = profile.defaults
+    chosen = encoder_override or own_encoder(name) or defaults.encoder
+    own = defaults.overrides if chosen == defaults.encoder else {}
+    return resolve_variant(
+        name,
+        encoder=defaults.encoder,
+        encoder_override=encoder_override,
+        defaults={**recommended_settings(chosen), **own},
+        overrides=overrides,
+        save_as=save_as,
+    )
+
+
+def name_bases(profile: Profile, request: FoldRequest, variant: Variant) -> dict[str, str]:
+    """Return the names under which what a variant builds on has its results, by role."""
+    bases = _bases(variant)
+    return {role: _name_base(profile, request, variant, name) for role, name in bases.items()}
+
+
+def resolve_bases(profile: Profile, request: FoldRequest, variant: Variant) -> tuple[Variant, ...]:
+    """Resolve what a variant builds on, with its encoder and the request's seeds.
+
+    A name made by ``--as`` is no variant and left out.
+    """
+    found = []
+    for name in _bases(variant).values():
+        with suppress(VariantError):
+            found.append(_resolve_base(profile, request, variant, name))
+    return tuple(found)
+
+
+def _resolve_base(profile: Profile, request: FoldRequest, variant: Variant, name: str) -> Variant:
+    """Resolve one: on the encoder of what builds on it, but for what its own file says of it."""
+    overrides: list[tuple[str, Any]] = [("seeds", list(request.seeds))] if request.seeds else []
+    encoder = request.encoder or own_encoder(name) or variant.encoder
+    base = resolve_requested(profile, name, encoder_override=encoder, overrides=overrides)
+    if base.learner == LINEAR or base.encoder != SCRATCH:
+        return base
+    shape = [pair for pair in request.overrides if pair[0].startswith(f"{SCRATCH}.")]
+    settled = {*(key for key, _ in shape), *own_shape(name)}
+    for field, value in variant.scratch:  # what its own file changes
+        key = f"{SCRATCH}.{field}"
+        if key not in settled and value != getattr(base.scratch, field):
+            shape.append((key, value))
+    return resolve_requested(profile, name, encoder_override=encoder, overrides=overrides + shape)
+
+
+def _bases(variant: Variant) -> dict[str, str]:
+    roles = {START: variant.start_from, PSEUDO: variant.pseudo and variant.pseudo.variant}
+    return {role: name for role, name in roles.items() if name}
+
+
+def _name_base(profile: Profile, request: FoldRequest, variant: Variant, name: str) -> str:
+    """Return the name under which a variant that another builds on has its results.
+
+    ``typed-punct`` is ``typed-punct@scratch`` when the other is trained on that encoder; a file of
+    a person's own is known by its stem if the request names it too.
+    """
+    named = next((each for each in request.variants if Path(each).stem == name), name)
+    try:
+        return _resolve_base(profile, request, variant, named).name
+    except VariantError:
+        return name  # no shipped variant: a name made by --as

@@ -1,0 +1,229 @@
+"""A variant with all that its jobs share: pool, route, encoder, tokenizer, tokens, recipe.
+
+Between a request and its jobs: what is slow or needs a network happens here, once, in the parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from competition.data.corpus import Corpus
+from competition.errors import PredictionsError, UsageError, VariantError
+from competition.folds.kfold import Prepared
+from competition.predictions.members import ResultKey, Store, is_average
+from competition.predictions.store import Header
+from competition.profile import Competition, Profile
+from models.data import batches
+from models.data.augmentation import Scheme, check_augment
+from models.data.batches import read_or_tokenize
+from models.data.pool import Pool, build_pool, write_texts
+from models.data.route import Route, read_route
+from models.jobs.recipe import recipe_parts
+from models.jobs.request import PSEUDO
+from models.network.encoder_source import EncoderSource, settle_encoder
+from models.network.network import load_tokenizer
+from models.parts import formats, particles
+from models.parts.formats import FORMATS, check_format
+from models.pretraining.exposure import explain_left_out, read_exposure
+from models.variant import LINEAR, Variant, fingerprint
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A variant with all that its jobs share; ``bases`` names what it builds on, by role."""
+
+    variant: Variant
+    prepared: Prepared
+    pool: Pool
+    route: Route | None
+    source: EncoderSource | None
+    tokenizer: Any
+    new_tokens: tuple[str, ...]
+    parts: Mapping[str, Any]
+    bases: Mapping[str, str]
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where what can be made again is kept."""
+        return self.prepared.competition.checkpoints_dir / "cache"
+
+    @cached_property
+    def store(self) -> Store:
+        """Results of before, this variant's and those that it builds on."""
+        competition = self.prepared.competition
+        return Store(competition.oof_dir, competition.profile.labels)
+
+    def find_bases(self, key: ResultKey) -> dict[str, Header]:
+        """Return the results that a job builds on, each of the job's own seed if there is one."""
+        return {role: self._find_base(role, name, key) for role, name in self.bases.items()}
+
+    def _find_base(self, role: str, name: str, key: ResultKey) -> Header:
+        seeds = [k.seed for k in self.store.keys(name) if k.fold == key.fold]
+        if not seeds:
+            raise UsageError(
+                f"{self.variant.name} builds on {name}, whose fold {key.fold} has no result yet; "
+                "train it first, by its file or by the command that made it with --as"
+            )
+        seed = key.seed if key.seed in seeds else min(seeds)
+        header = self.store.read_header(ResultKey(name, seed, key.fold))
+        assert header is not None
+        prepared = self.prepared
+        if (header.data_hash, header.folds_hash) != (prepared.corpus.hash, prepared.folds.hash):
+            raise PredictionsError(f"{name} has results of other data or folds; train it again")
+        if role == PSEUDO and is_average(header):
+            raise PredictionsError(
+                f"{name} was imported with one average of its folds' test predictions, which has "
+                "seen the labels of every held-out fold; pseudo-labels need each fold's own"
+            )
+        return header
+
+
+def settle_variant(
+    variant: Variant,
+    prepared: Prepared,
+    *,
+    bases: Mapping[str, str],
+    say: Say,
+    threads: int | None = None,
+    deadline: float | None = None,
+) -> Settled:
+    """Find or make all that the jobs of a resolved variant share.
+
+    Args:
+        variant: resolved.
+        prepared: rows and folds.
+        bases: by role, the variants in the store that it builds on.
+        say: hears what takes long.
+        threads: for adapting an encoder; None: all cores.
+        deadline: on ``time.monotonic``'s clock, for adapting an encoder.
+
+    Raises:
+        StoppedError: adapting an encoder was stopped.
+        VariantError, FormatError, EncoderError: it cannot be trained here.
+    """
+    pool = build_pool(prepared, variant, say)
+    if variant.learner == LINEAR:
+        route = read_route(variant.route, prepared, None) if variant.route else None
+        parts = recipe_parts(variant, None, prepared, pool=pool, route=route)
+        return Settled(variant, prepared, pool, route, None, None, (), parts, bases)
+    profile = prepared.competition.profile
+    check_suits(variant, profile)
+    source = settle_base_encoder(variant, prepared.competition, prepared.corpus)
+    notice = explain_left_out(source.name, read_exposure(source.path), prepared.folds.hash)
+    if notice is not None:
+        say(notice)
+    if variant.pretrain == "tapt":
+        from models.pretraining.pretrain import make_adapted_encoder
+
+        source = make_adapted_encoder(
+            source,
+            prepared.competition,
+            run=variant.run,
+            say=say,
+            deadline=deadline,
+            threads=threads,
+        )
+    new_tokens = FORMATS[variant.format].new_tokens(profile.entity_types, variant.formatting)
+    tokenizer = load_tokenizer(source, new_tokens)
+    route = read_route(variant.route, prepared, tokenizer) if variant.route else None
+    parts = recipe_parts(variant, source, prepared, pool=pool, route=route)
+    return Settled(variant, prepared, pool, route, source, tokenizer, new_tokens, parts, bases)
+
+
+def settle_base_encoder(
+    variant: Variant, competition: Competition, corpus: Corpus
+) -> EncoderSource:
+    """Find, download or make the encoder that a variant begins with.
+
+    Raises:
+        EncoderError: as ``settle_encoder`` says.
+    """
+    sources = [*corpus.train.text("source"), *corpus.test.text("source")]
+    own_words = FORMATS[variant.format].own_words(variant.formatting, sources)
+    return settle_encoder(
+        variant,
+        sentences=corpus.train.text("sentence"),
+        cache_dir=competition.checkpoints_dir / "cache",
+        reserved=(*competition.profile.entity_types, *own_words),
+    )
+
+
+def check_suits(variant: Variant, profile: Profile) -> None:
+    """Refuse a variant that shows or uses what the competition does not have.
+
+    Raises:
+        FormatError, VariantError: says what is absent and what to use instead.
+    """
+    check_format(
+        variant.format,
+        variant.formatting,
+        entity_types=profile.entity_types,
+        has_source=profile.columns.source is not None,
+    )
+    if variant.restrict is not None and not profile.entity_types:
+        raise VariantError(
+            f"variant {variant.name}: restrict goes by entity types and this competition has none"
+        )
+    if variant.augment is not None:
+        scheme = Scheme(profile.labels, profile.negative_id, tuple(profile.entity_types))
+        check_augment(variant.augment, scheme)
+
+
+def tokenize_pool(settled: Settled, say: Say) -> dict[str, Path]:
+    """Tokenise the pool's parts, each once per (data, format, tokenizer, length)."""
+    variant, source = settled.variant, settled.source
+    assert source is not None
+    folders = {}
+    for name, rows in settled.pool.parts.items():
+        made_from: Mapping[str, Any] = {
+            "data": settled.prepared.corpus.hash,
+            "rows": name,
+            "format": variant.format,
+            "formatting": variant.formatting.model_dump(mode="json"),
+            "encoder": source.identity,
+            "tokens": len(settled.tokenizer),
+            "max_tokens": variant.max_tokens,
+            "versions": [room.RESULT_VERSION for room in (batches, formats, particles)],
+            "layout": batches.LAYOUT,
+            **settled.pool.made_of,
+        }
+        folders[name] = settled.cache_dir / f"rows-{name}-{fingerprint(made_from)[:16]}"
+        made = read_or_tokenize(
+            folders[name],
+            rows,
+            FORMATS[variant.format],
+            settled.tokenizer,
+            variant.max_tokens,
+            formatting=variant.formatting,
+        )
+        if made.cut:
+            say(
+                f"{made.cut} of {len(made)} {name} rows are longer than {variant.max_tokens} "
+                f"tokens as {variant.format} and were cut to a window around their entities"
+            )
+    return folders
+
+
+def write_pool_texts(settled: Settled) -> dict[str, Path]:
+    """Write the pool's texts where the variant's jobs read them, beyond the tokens on disk."""
+    if not _needs_texts(settled.variant):
+        return {}
+    pool = settled.pool
+    made_from = fingerprint({"data": settled.prepared.corpus.hash, **pool.made_of})
+    return write_texts(settled.cache_dir / f"texts-{made_from[:16]}", pool)
+
+
+def _needs_texts(variant: Variant) -> bool:
+    """Tell whether a job reads its rows' text itself, beyond the tokens on disk."""
+    return (
+        variant.learner == LINEAR
+        or variant.augment is not None
+        or variant.restrict is not None
+        or (variant.curriculum is not None and variant.curriculum.by == "difficulty")
+    )

@@ -1,0 +1,156 @@
+"""``show``: what a variant is fed, row by row: text, tokens, and where the parts stand.
+
+Uses the very functions that ``fold`` uses, so that what is shown is what is trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from competition.data.corpus import read_corpus
+from competition.data.rows import Rows
+from competition.errors import UsageError
+from competition.predictions.store import Store
+from competition.profile import Competition
+from models.data.batches import POSITION_NAMES, tokenize_rows
+from models.data.pool import correct_rows
+from models.jobs.request import check_variant, resolve_requested
+from models.jobs.setup import check_suits, settle_base_encoder
+from models.network.network import load_tokenizer
+from models.parts.formats import FORMATS
+from models.variant import LINEAR, Variant
+
+SUBJECT_STYLE, OBJECT_STYLE, MARK_STYLE = "bold black on cyan", "bold black on yellow", "reverse"
+PROMPT_MASK_STYLE = "bold black on magenta"
+
+
+@dataclass(frozen=True)
+class ShowRequest:
+    """What a person asks of ``show``."""
+
+    variant: str
+    split: str = "train"
+    rows: int = 3
+    ids: tuple[str, ...] = ()
+    encoder: str | None = None
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """One row as the model meets it; positions are in tokens, spans half-open.
+
+    ``positions`` has no ``prompt_mask`` where the format asks for no mask; ``is_cut`` says that the
+    row was longer and lost text to the window around its entities.
+    """
+
+    id: str
+    label: str | None
+    text: tuple[str, ...]
+    tokens: tuple[str, ...]
+    positions: dict[str, int]
+    is_cut: bool
+
+
+def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
+    """Format and tokenise some rows of a split with a variant.
+
+    Raises:
+        UsageError: no such split or row id, or a variant that reads no tokens.
+        FormatError: the variant shows what the competition does not have.
+    """
+    corpus = read_corpus(competition)
+    if request.split not in {"train", "test"}:
+        raise UsageError(f"--split {request.split!r}: choose train or test")
+    profile = competition.profile
+    check_variant(Store(competition.oof_dir, profile.labels), request.variant)
+    variant = resolve_requested(
+        profile, request.variant, encoder_override=request.encoder, overrides=request.overrides
+    )
+    if variant.learner == LINEAR:
+        raise UsageError(f"{variant.name} reads characters of the sentence: no tokens to show")
+    check_suits(variant, profile)
+    train, test, _ = correct_rows(competition, corpus, variant)
+    rows = train if request.split == "train" else test
+    form = FORMATS[variant.format]
+    source = settle_base_encoder(variant, competition, corpus)
+    new_tokens = form.new_tokens(profile.entity_types, variant.formatting)
+    tokenizer = load_tokenizer(source, new_tokens)
+    return _shown(rows.take(_pick(rows.ids, request)), variant, tokenizer, profile.labels)
+
+
+def _shown(rows: Rows, variant: Variant, tokenizer: Any, labels: Sequence[str]) -> list[ShownRow]:
+    form, formatting = FORMATS[variant.format], variant.formatting
+    tokenized = tokenize_rows(rows, form, tokenizer, variant.max_tokens, formatting=formatting)
+    shown = []
+    for i, row in enumerate(rows):
+        formatted = form.build(row, formatting)
+        positions = dict(zip(POSITION_NAMES, tokenized.positions[i].tolist(), strict=True))
+        if formatted.prompt_mask is None:
+            del positions["prompt_mask"]
+        shown.append(
+            ShownRow(
+                id=row.id,
+                label=None if rows.label_ids is None else labels[rows.label_ids[i]],
+                text=formatted.segments,
+                tokens=tuple(tokenizer.convert_ids_to_tokens(tokenized.row_tokens(i).tolist())),
+                positions=positions,
+                is_cut=bool(tokenized.is_cut[i]),
+            )
+        )
+    return shown
+
+
+def print_shown(shown: Sequence[ShownRow], *, as_json: bool) -> None:
+    """Print rows with both entities, their markers and the mask coloured, or as JSON."""
+    if as_json:
+        print(json.dumps([asdict(row) for row in shown], ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for row in shown:
+        label = f", label {row.label}" if row.label is not None else ""
+        console.print(Text(f"row {row.id}{label}", style="bold"))
+        console.print(Text("text:   " + " [SEP] ".join(row.text)))
+        line = Text("tokens: ")
+        for i, token in enumerate(row.tokens):
+            line.append(token, style=_style(i, row.positions))
+            line.append(" ")
+        console.print(line)
+        spans = ", ".join(
+            f"{role} {row.positions[role + '_start']}–{row.positions[role + '_end']}"
+            f" (marker at {row.positions[role + '_mark']})"
+            for role in ("subject", "object")
+        )
+        asked = (
+            f"; mask at {row.positions['prompt_mask']}" if "prompt_mask" in row.positions else ""
+        )
+        cut = ": cut to what max_tokens allows, the text is longer" if row.is_cut else ""
+        console.print(Text(f"{len(row.tokens)} tokens{cut}; {spans}{asked}\n", style="dim"))
+
+
+def _pick(ids: Any, request: ShowRequest) -> Any:
+    if not request.ids:
+        return np.arange(min(request.rows, len(ids)))
+    row_of = {row_id: row for row, row_id in enumerate(ids)}
+    unknown = [row_id for row_id in request.ids if row_id not in row_of]
+    if unknown:
+        raise UsageError(f"--ids {unknown[0]}: there is no such row in {request.split}")
+    return np.array([row_of[row_id] for row_id in request.ids])
+
+
+def _style(index: int, positions: dict[str, int]) -> str:
+    if positions["subject_start"] <= index < positions["subject_end"]:
+        return SUBJECT_STYLE
+    if positions["object_start"] <= index < positions["object_end"]:
+        return OBJECT_STYLE
+    if index == positions.get("prompt_mask"):
+        return PROMPT_MASK_STYLE
+    return MARK_STYLE if index in (positions["subject_mark"], positions["object_mark"]) else ""

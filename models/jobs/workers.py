@@ -1,0 +1,290 @@
+"""Jobs in processes of their own: started, watched, stopped and, when they die, accounted for.
+
+Each job is forked from a server process that has the libraries loaded (begun afresh where a system
+bears no forks), so memory never grows from
+job to job and a job that is killed takes nothing else down. A job's log is ``job.log`` in its
+checkpoint folder; when its parent disappears, a job writes its training state and ends.
+"""
+
+from __future__ import annotations
+
+import datetime
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from competition.errors import HarnessError, TrainingError, explain_os_error
+from competition.predictions.members import ResultKey, Store
+from models.jobs.job import run_job
+from models.jobs.spec import LOG_FILE, JobOutcome, JobSpec
+from models.training.hardware import explain_gpu_error
+from models.training.stopping import stop_requests
+from models.training.watch import Progress, Watch
+
+PRELOAD = ("models.jobs.workers", "transformers", "accelerate", "safetensors.torch")
+BUSY_WAIT_S = 5.0
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class FoldHooks:
+    """How ``run_jobs`` tells its caller what happens."""
+
+    started: Callable[[JobSpec], None]
+    progress: Callable[[JobSpec, Progress], None]
+    said: Callable[[JobSpec, str], None]
+    finished: Callable[[JobSpec, JobOutcome], None]
+    failed: Callable[[JobSpec, str], None]
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """What became of the jobs: finished, stopped with their state written, failed with a reason."""
+
+    finished: tuple[JobOutcome, ...]
+    stopped: tuple[ResultKey, ...]
+    failed: tuple[tuple[ResultKey, str], ...]
+
+
+@dataclass
+class _Running:
+    spec: JobSpec
+    slot: int
+    process: Any
+    link: Connection
+    told_to_stop: bool = False
+
+
+def run_jobs(
+    specs: Sequence[JobSpec], *, workers: int, deadline: float | None, hooks: FoldHooks
+) -> FoldRun:
+    """Run jobs, ``workers`` at a time, until all are done or the deadline or Ctrl-C stops them.
+
+    Args:
+        specs: the jobs, in the order in which they are begun.
+        workers: processes at a time; worker i gets GPU i.
+        deadline: on ``time.monotonic``'s clock; running jobs then write their state and end.
+        hooks: hear what happens.
+    """
+    context = _process_context()
+    waiting = list(specs)
+    running: dict[int, _Running] = {}
+    finished: list[JobOutcome] = []
+    stopped: list[ResultKey] = []
+    failed: list[tuple[ResultKey, str]] = []
+    retry_at: dict[ResultKey, float] = {}  # jobs that another process was busy with
+    said = "stopping: running jobs write their state; once more to kill"
+    with stop_requests(said, deadline=deadline) as should_stop:
+        while waiting or running:
+            stopping, now = should_stop(), time.monotonic()
+            ready = [spec for spec in waiting if retry_at.get(spec.key, 0.0) <= now]
+            chosen = ready[: 0 if stopping else workers - len(running)]
+            waiting = [spec for spec in waiting if not any(spec is one for one in chosen)]
+            for spec in chosen:
+                slot = next(i for i in range(workers) if i not in running)
+                running[slot] = _start(context, spec, slot)
+                hooks.started(running[slot].spec)
+            if stopping:
+                stopped += [spec.key for spec in waiting]
+                waiting.clear()
+                for job in running.values():
+                    _tell_to_stop(job)
+            for job in _ready(running):
+                answer = _hear(job, hooks)
+                if answer is None:
+                    continue
+                del running[job.slot]
+                job.process.join()
+                kind, payload = answer
+                if kind == "busy":
+                    waiting.append(job.spec)
+                    retry_at[job.spec.key] = time.monotonic() + BUSY_WAIT_S
+                elif kind == "failed":
+                    failed.append((job.spec.key, payload))
+                    hooks.failed(job.spec, payload)
+                elif payload.finished:
+                    finished.append(payload)
+                    hooks.finished(job.spec, payload)
+                else:
+                    stopped.append(job.spec.key)
+            if waiting and not running:
+                time.sleep(POLL_S)
+    return FoldRun(tuple(finished), tuple(stopped), tuple(failed))
+
+
+def work(spec: JobSpec, slot: int, link: Connection) -> None:
+    """Do one job in this process and answer over ``link``; the entry point of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(link, stop), daemon=True).start()
+    spec.job_dir.mkdir(parents=True, exist_ok=True)
+    with (spec.job_dir / LOG_FILE).open("a", encoding="utf-8", buffering=1) as stream:
+
+        def log(text: str) -> None:
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            stream.write(f"{now} pid {os.getpid()} {text}\n")
+            _send(link, ("said", text))
+
+        try:
+            _choose_gpu(slot)
+            answer = _work_locked(spec, stop, link, log)
+        except HarnessError as error:
+            answer = ("failed", str(error))
+        except BaseException as error:
+            known = explain_gpu_error(error)
+            if isinstance(error, OSError):
+                known = explain_os_error(error)
+            answer = ("failed", known or "a defect of this program:\n" + traceback.format_exc())
+        stream.write(_write_answer(answer))
+    _send(link, answer)
+    link.close()
+
+
+def _write_answer(answer: tuple[str, Any]) -> str:
+    """Write a job's final answer as the last line of its log."""
+    kind, payload = answer
+    if kind == "busy":
+        return "busy: another process does this job\n"
+    if kind == "failed":
+        return f"failed: {payload}\n"
+    if payload.finished:
+        return "finished: the result is in the store\n"
+    return f"stopped at step {payload.step}: the next fold goes on from there\n"
+
+
+def _process_context() -> Any:
+    """Return how processes begin: from a server with the libraries loaded, if there can be one.
+
+    Not on macOS, whose system libraries do not bear a fork once they have been used.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    if sys.platform == "darwin" or "forkserver" not in methods:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOAD))
+    return context
+
+
+def _work_locked(
+    spec: JobSpec, stop: threading.Event, link: Connection, log: Callable[[str], None]
+) -> tuple[str, Any]:
+    """Do a job unless another process does it, or has done it since it was planned."""
+    try:
+        with FileLock(spec.job_dir / "job.lock", timeout=0):
+            header = Store(spec.store_dir, spec.labels).read_header(spec.key)
+            if header is not None and header.fingerprint != spec.replaces:
+                if header.fingerprint == spec.fingerprint:
+                    log("done by another process in the meantime")
+                    return "done", JobOutcome(spec.key, finished=True)
+                return "failed", (
+                    "another process stored a result of another recipe under this name in the "
+                    "meantime; train yours under a new name with --as NAME"
+                )
+            log(f"begun, fingerprint {spec.fingerprint[:16]}")
+            last_logged = -1e9
+
+            def report(progress: Progress) -> None:
+                nonlocal last_logged
+                _send(link, ("progress", progress))
+                if time.monotonic() - last_logged > 15:
+                    last_logged = time.monotonic()
+                    line = f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}"
+                    stream_line = f"{line}, {progress.rows_per_s:.0f} rows/s"
+                    log(stream_line)
+
+            watch = Watch(report=report, should_stop=stop.is_set, log=log)
+            return "done", run_job(spec, watch)
+    except Timeout:
+        return "busy", None
+
+
+def _listen(link: Connection, stop: threading.Event) -> None:
+    """Set ``stop`` when the parent says so or is gone."""
+    try:
+        link.recv()
+    except (EOFError, OSError):
+        pass
+    finally:
+        stop.set()
+
+
+def _send(link: Connection, message: tuple[str, Any]) -> None:
+    with suppress(OSError):  # the parent is gone; `_listen` ends the job with its state written
+        link.send(message)
+
+
+def _start(context: Any, spec: JobSpec, slot: int) -> _Running:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(spec, slot, theirs), name=spec.job_dir.name)
+    process.start()
+    theirs.close()
+    return _Running(spec, slot, process, ours)
+
+
+def _ready(running: Mapping[int, _Running]) -> Iterator[_Running]:
+    by_link = {id(job.link): job for job in running.values()}
+    for link in wait([job.link for job in running.values()], timeout=POLL_S) if by_link else []:
+        yield by_link[id(link)]
+
+
+def _hear(job: _Running, hooks: FoldHooks) -> tuple[str, Any] | None:
+    """Take one message of a job; return its final answer if that was it."""
+    try:
+        kind, payload = job.link.recv()
+    except (EOFError, OSError):
+        job.process.join()
+        return "failed", _explain_death(job.process.exitcode)
+    if kind == "progress":
+        hooks.progress(job.spec, payload)
+        return None
+    if kind == "said":
+        hooks.said(job.spec, payload)
+        return None
+    return kind, payload
+
+
+def _explain_death(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = "; out of memory?" if -exitcode == signal.SIGKILL else ""
+        return f"its process was killed by {name}{hint}; run the same command to go on from there"
+    return f"its process ended without an answer (exit code {exitcode})"
+
+
+def _tell_to_stop(job: _Running) -> None:
+    if not job.told_to_stop:
+        job.told_to_stop = True
+        _send(job.link, ("stop", None))
+
+
+def _choose_gpu(slot: int) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(slot % torch.cuda.device_count())
+
+
+def raise_failures(failed: Sequence[tuple[ResultKey, str]]) -> None:
+    """Raise one error for all failed jobs, each reason once.
+
+    Raises:
+        TrainingError: a job failed.
+    """
+    reasons: dict[str, list[str]] = {}
+    for key, reason in failed:
+        reasons.setdefault(reason, []).append(f"{key.variant} s{key.seed} f{key.fold}")
+    if reasons:
+        raise TrainingError(
+            "\n".join(f"{', '.join(jobs)}: {reason}" for reason, jobs in reasons.items())
+        )

@@ -1,0 +1,1 @@
+"""Encoder, head and new parameters in one module."""

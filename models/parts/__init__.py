@@ -1,0 +1,1 @@
+"""What a variant names: input formats, heads, losses."""

@@ -1,0 +1,301 @@
+"""Heads: the encoder's hidden states to logits, one small class per head.
+
+Last learned step on the way of a row. Legend: B batch, T tokens, D hidden, C labels.
+A head reads states by position (``Positions``), never by token id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from competition.errors import VariantError
+from models.settings import FormatSettings
+
+RESULT_VERSION = 1
+VERSION_NAME = "models.heads"
+HEAD_VERSIONS = {"bilstm": 2}
+"""Heads whose code changed alone since their first results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Where the parts of each row stand, in tokens; all (B,) int64, spans half-open."""
+
+    lengths: Tensor
+    subject_mark: Tensor
+    object_mark: Tensor
+    subject_start: Tensor
+    subject_end: Tensor
+    object_start: Tensor
+    object_end: Tensor
+    prompt_mask: Tensor
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """Name the fields in order."""
+        return tuple(Positions.__dataclass_fields__)
+
+
+def pick(states: Tensor, position: Tensor) -> Tensor:
+    """Return the state at one position of each row: (B, T, D), (B,) to (B, D)."""
+    return states[torch.arange(states.shape[0], device=states.device), position]
+
+
+def mean_over_span(states: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Return the mean state over a half-open span of each row: (B, T, D), (B,), (B,) to (B, D)."""
+    at = torch.arange(states.shape[1], device=states.device)
+    inside = (at >= start[:, None]) & (at < end[:, None])
+    total = torch.where(inside[:, :, None], states, 0.0).sum(dim=1)
+    return total / (end - start)[:, None]
+
+
+def drop_out(dropout: nn.Dropout, features: Tensor, samples: int) -> Tensor:
+    """Return features (B, D) with some dropped; in training, the mean over several such draws.
+
+    What follows is linear, so the mean of what goes in gives the mean of the logits.
+
+    Source: Inoue 2019, arXiv 1905.09788, section 3; theirs averages the losses of the samples, here
+    their logits are averaged, as competitors do, for which their rates of dropout are higher.
+    """
+    if samples == 1 or not dropout.training:
+        dropped: Tensor = dropout(features)
+        return dropped
+    return torch.stack([dropout(features) for _ in range(samples)]).mean(dim=0)
+
+
+class Head(Protocol):
+    """What builds a head for states of size ``hidden`` and ``labels`` labels.
+
+    ``samples`` is how many dropout masks are averaged before the last layer while training.
+    """
+
+    def __call__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> nn.Module:
+        """Return a module that takes states (B, T, D) and ``Positions`` to logits (B, C)."""
+        ...
+
+
+class ClsHead(nn.Module):
+    """The first state ([CLS]) to logits: the start of every team."""
+
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
+        super().__init__()
+        self.samples = samples
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        del positions
+        logits: Tensor = self.out(drop_out(self.dropout, states[:, 0], self.samples))
+        return logits
+
+
+class EntityStartHead(nn.Module):
+    """The states at both opening markers, concatenated, through one hidden layer to logits.
+
+    Source: Zhou & Chen 2021, arXiv 2102.01373, section 3; their hidden layer and dropout order.
+    """
+
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
+        super().__init__()
+        self.samples = samples
+        self.mix = nn.Linear(2 * hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        subject = pick(states, positions.subject_mark)
+        obj = pick(states, positions.object_mark)
+        mixed = torch.relu(self.mix(torch.cat([subject, obj], dim=-1)))
+        logits: Tensor = self.out(drop_out(self.dropout, mixed, self.samples))
+        return logits
+
+
+class EntityStartEndHead(nn.Module):
+    """The states at both opening markers and at the last token of both words, to logits.
+
+    Like ``EntityStartHead``, which reads the beginnings alone; where a word ends is where Korean
+    attaches its particle.
+    """
+
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
+        super().__init__()
+        self.samples = samples
+        self.mix = nn.Linear(4 * hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        read = (
+            positions.subject_mark,
+            positions.subject_end - 1,
+            positions.object_mark,
+            positions.object_end - 1,
+        )
+        mixed = torch.relu(self.mix(torch.cat([pick(states, at) for at in read], dim=-1)))
+        logits: Tensor = self.out(drop_out(self.dropout, mixed, self.samples))
+        return logits
+
+
+class RBertHead(nn.Module):
+    """[CLS] and the mean state of each word, each through its own reading, together to logits.
+
+    Both words share one reading, so that what one role teaches, the other knows.
+
+    Source: Wu & He 2019, arXiv 1905.08284, section 3.2: dropout, tanh, then a linear layer on each.
+    """
+
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
+        super().__init__()
+        self.samples = samples
+        self.read_cls = nn.Linear(hidden, hidden)
+        self.read_entity = nn.Linear(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(3 * hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        subject = mean_over_span(states, positions.subject_start, positions.subject_end)
+        obj = mean_over_span(states, positions.object_start, positions.object_end)
+        joined = torch.cat(
+            [
+                self.read_cls(torch.tanh(self.dropout(states[:, 0]))),
+                self.read_entity(torch.tanh(self.dropout(subject))),
+                self.read_entity(torch.tanh(self.dropout(obj))),
+            ],
+            dim=-1,
+        )
+        logits: Tensor = self.out(drop_out(self.dropout, joined, self.samples))
+        return logits
+
+
+class MaskHead(nn.Module):
+    """The state at the prompt's [MASK], through a layer like a masked-LM head's, to logits.
+
+    The encoder learned to write at [MASK] what the sentence asks for; here that is the relation.
+
+    Source: Devlin et al. 2019, arXiv 1810.04805, for the layer (their released code): linear, GELU,
+    layer norm. Its output goes to labels instead of to the vocabulary. Where the checkpoint has
+    that layer, ``models.network.new_parameters`` begins with it.
+    """
+
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
+        super().__init__()
+        self.samples = samples
+        self.mix = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        mixed = self.norm(F.gelu(self.mix(pick(states, positions.prompt_mask))))
+        logits: Tensor = self.out(drop_out(self.dropout, mixed, self.samples))
+        return logits
+
+
+class BiLstmHead(nn.Module):
+    """A 2-layer bidirectional LSTM over all states; its last layer's two final states to logits.
+
+    Each row is read by its true length: backwards from its last token, forwards up to it. This is
+    what packed sequences give, within rounding, in half the time on a CPU, where packing steps
+    outside the fast kernel. Runs in float32: recurrences add up rounding.
+    """
+
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
+        super().__init__()
+        self.samples = samples
+        self.layers = nn.ModuleList(_Both(width, hidden) for width in (hidden, 2 * hidden))
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(2 * hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        hidden, lengths = states.float(), positions.lengths
+        with torch.autocast(states.device.type, enabled=False):
+            for depth, layer in enumerate(self.layers):
+                forwards, backwards = layer(self.dropout(hidden) if depth else hidden, lengths)
+                hidden = torch.cat([forwards, reverse_rows(backwards, lengths)], dim=-1)
+        rows = torch.arange(len(lengths), device=lengths.device)
+        both = torch.cat([forwards[rows, lengths - 1], backwards[rows, lengths - 1]], dim=-1)
+        logits: Tensor = self.out(drop_out(self.dropout, both, self.samples))
+        return logits
+
+
+class _Both(nn.Module):
+    """One layer: an LSTM that reads rows forwards and one that reads them backwards."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.forwards = nn.LSTM(width, hidden, batch_first=True)
+        self.backwards = nn.LSTM(width, hidden, batch_first=True)
+        for reader in (self.forwards, self.backwards):
+            _remember_at_first(reader)
+
+    def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states (B, T, H) of both, each in the order in which it read."""
+        backwards, _ = self.backwards(reverse_rows(states, lengths))
+        return self.forwards(states)[0], backwards
+
+
+def _remember_at_first(reader: nn.LSTM) -> None:
+    """Let the forget gate begin open: shut half-way, it halves what was read at every token.
+
+    Source: Jozefowicz et al. 2015, An Empirical Exploration of Recurrent Network Architectures,
+    section 2.2: a bias of 1.
+    """
+    forget = slice(reader.hidden_size, 2 * reader.hidden_size)  # of input, forget, cell, output
+    with torch.no_grad():
+        reader.get_parameter("bias_ih_l0")[forget] = 1.0
+        reader.get_parameter("bias_hh_l0")[forget] = 0.0
+
+
+def reverse_rows(states: Tensor, lengths: Tensor) -> Tensor:
+    """Reverse each row's true part and leave its padding where it is.
+
+    >>> reverse_rows(torch.tensor([[[1], [2], [3], [0]]]), torch.tensor([3])).flatten().tolist()
+    [3, 2, 1, 0]
+    """
+    at = torch.arange(states.shape[1], device=states.device)
+    source = torch.where(at < lengths[:, None], lengths[:, None] - 1 - at, at)
+    return states.gather(1, source[..., None].expand_as(states))
+
+
+HEADS: dict[str, Head] = {
+    "bilstm": BiLstmHead,
+    "cls": ClsHead,
+    "entity-start": EntityStartHead,
+    "entity-start-end": EntityStartEndHead,
+    "mask": MaskHead,
+    "rbert": RBertHead,
+}
+READS_PROMPT = frozenset({"mask"})
+
+
+def check_head_fits(head_name: str, format_name: str) -> None:
+    """Refuse a head that reads the prompt's [MASK] with a format that has none.
+
+    Raises:
+        VariantError: it does; names the formats that have one.
+    """
+    from models.parts.formats import EXAMPLE_ROW, FORMATS
+
+    if head_name not in READS_PROMPT:
+        return
+    having = [
+        name
+        for name, form in FORMATS.items()
+        if form.build(EXAMPLE_ROW, FormatSettings()).prompt_mask is not None
+    ]
+    if format_name not in having:
+        raise VariantError(
+            f"head {head_name!r} reads the [MASK] of a prompt and format {format_name!r} has none; "
+            f"choose format = {' or '.join(map(repr, having))}, or another head"
+        )

@@ -1,0 +1,112 @@
+"""Which labels an entity-type pair may have, known from the training rows of a fold alone.
+
+Beside the head on the way of a row: the labels that a pair never has are taken out of the softmax,
+when predicting only or in training too.
+Legend: n training rows, N rows, P pairs of entity types, C labels, B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from competition.data.rows import Rows
+from competition.errors import VariantError
+
+RESULT_VERSION = 1
+VERSION_NAME = "models.restriction"
+
+Ints = npt.NDArray[np.int64]
+AnyInts = npt.NDArray[np.integer[Any]]
+Table = npt.NDArray[np.bool_]
+
+
+def number_pairs(rows: Rows, entity_types: Sequence[str]) -> Ints:
+    """Number each row's pair of entity types.
+
+    Args:
+        rows: N rows.
+        entity_types: the profile's types; T of them make T × T pairs.
+
+    Returns:
+        (N,) int64, in [0, T²): the subject type's place times T, plus the object type's place.
+
+    Raises:
+        VariantError: a row has no entity type.
+    """
+    places = {kind: place for place, kind in enumerate(entity_types)}
+    subject, obj = (rows.text(f"{role}_type").tolist() for role in ("subject", "object"))
+    if None in subject or None in obj:
+        raise VariantError(
+            "restrict rules labels out by entity types and the competition has none; "
+            "take [restrict] out of the variant"
+        )
+    pairs = zip(subject, obj, strict=True)
+    numbers = (places[first] * len(places) + places[second] for first, second in pairs)
+    return np.fromiter(numbers, np.int64, count=len(rows))
+
+
+def build_table(
+    pair_ids: AnyInts,
+    label_ids: AnyInts,
+    n_pairs: int,
+    n_labels: int,
+    *,
+    min_count: int,
+    negative_id: int | None,
+) -> Table:
+    """Say which labels each pair may have: those it has in ``min_count`` training rows or more.
+
+    The negative label is always allowed. A pair none of whose labels is seen that often is not
+    known, and may have every label.
+
+    >>> pairs, labels = np.array([0, 0, 0, 0, 1]), np.array([1, 1, 2, 0, 2])
+    >>> build_table(pairs, labels, 3, 3, min_count=2, negative_id=0).astype(int).tolist()
+    [[1, 1, 0], [1, 1, 1], [1, 1, 1]]
+
+    Args:
+        pair_ids: (n,) pair of each training row, in [0, P).
+        label_ids: (n,) their labels, in [0, C).
+        n_pairs: P.
+        n_labels: C.
+        min_count: training rows from which on a pair is known to have a label.
+        negative_id: the negative label, if there is one.
+
+    Returns:
+        (P, C) bool; every row allows at least one label.
+
+    Source: Lyu & Chen 2021, arXiv 2105.08393 (RECENT). Theirs is a written table with a classifier
+    per pair; here it is counted, and one classifier's logits are masked.
+    """
+    counts = np.bincount(pair_ids * n_labels + label_ids, minlength=n_pairs * n_labels)
+    table: Table = counts.reshape(n_pairs, n_labels) >= min_count
+    table[~table.any(axis=1)] = True
+    if negative_id is not None:
+        table[:, negative_id] = True
+    return table
+
+
+def measure_coverage(table: Table, pair_ids: AnyInts, label_ids: AnyInts) -> float:
+    """Return the share of rows whose gold label the table allows; NaN where there are no rows."""
+    return float(table[pair_ids, label_ids].mean()) if len(label_ids) else float("nan")
+
+
+def mask_logits(logits: Tensor, allowed: Tensor) -> Tensor:
+    """Take forbidden labels out of the softmax that follows: their probability becomes 0.
+
+    The lowest finite number stands in for them and not infinity, which a later difference of two
+    log-probabilities would turn into NaN.
+
+    Args:
+        logits: (B, C) raw, of any float type.
+        allowed: (B, C) bool.
+
+    Returns:
+        (B, C) logits of the same type; no gradient reaches the forbidden ones.
+    """
+    return logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)

@@ -1,0 +1,418 @@
+"""``pretrain``: read the text, settle what is trained, run the loop, leave an encoder folder.
+
+The command line calls ``run_pretrain``; a variant whose encoder first reads the competition's
+sentences gets it from ``make_adapted_encoder``. What is left is a folder like any encoder's, which
+``fold --encoder FOLDER`` takes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from competition.console import Column, Table, write_count
+from competition.errors import EncoderError, PretrainingError, StoppedError
+from competition.profile import Competition
+from competition.progress import ProgressBoard, format_seconds
+from models.network.encoder_source import EncoderSource
+from models.network.network import choose_attention, load_tokenizer
+from models.pretraining import corpora, loop, masking
+from models.pretraining.corpora import PackedText, Text, build_library, pack_texts
+from models.pretraining.export import check_free, export_encoder, read_done
+from models.pretraining.exposure import Exposure, read_exposure
+from models.pretraining.loop import PretrainProgress, PretrainWatch, pretrain
+from models.pretraining.masked_model import build_masked_model
+from models.pretraining.masking import MaskRules
+from models.pretraining.request import (
+    PretrainRequest,
+    PretrainSettings,
+    build_schedule,
+    describe_command,
+    resolve_settings,
+)
+from models.pretraining.source import carry, read_texts, settle_exposure, settle_source
+from models.pretraining.task import DROPOUT_STREAM, STABLE_FILE, PretrainTask, stream_seed
+from models.settings import RunSettings
+from models.training.hardware import (
+    build_accelerator,
+    choose_precision,
+    describe_machine,
+    fix_randomness_of_kernels,
+    list_gpu_notices,
+    threads_per_job,
+)
+from models.training.stopping import stop_requests
+from models.variant import SCRATCH, fingerprint
+
+VERSIONED_ROOMS = (corpora, masking, loop)  # the last also for network and optimisers
+DEFAULT_PASSES = 10
+"""How often all text is seen when no number of tokens is asked for."""
+INITIAL_STEP = 2**40  # stands for "before the first step" where random weights are drawn
+DECAY_SETTINGS = ("decay_frac", "decay_shape", "final_mask_rate")
+"""Settings that change nothing before the decay."""
+SAY_EVERY_S = 30.0
+WAIT_S = 0.5
+TRAINING_DIR = "training"
+STOPPING = "stopping: the run writes its state; once more to kill"
+
+
+@dataclass(frozen=True)
+class PretrainSummary:
+    """What ``pretrain`` did, for the command line to print."""
+
+    tables: tuple[Table, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class PretrainJob:
+    """One run with everything settled: what is trained, on what, and where it goes."""
+
+    request: PretrainRequest
+    settings: PretrainSettings
+    texts: tuple[Text, ...]
+    source: EncoderSource
+    exposure: Exposure
+    out: Path
+    cache_dir: Path
+    command: str
+
+
+@dataclass(frozen=True)
+class PretrainHooks:
+    """How a run tells its caller what happens, and asks whether to stop."""
+
+    say: Callable[[str], None]
+    update: Callable[[float, str], None]
+    should_stop: Callable[[], bool]
+
+
+def run_pretrain(
+    competition: Competition, request: PretrainRequest, board: ProgressBoard
+) -> PretrainSummary:
+    """Pretrain an encoder as asked and leave it as a folder; go on where an earlier run stopped.
+
+    Raises:
+        PretrainingError: text cannot be read or used, or the loss is not a number.
+        HarnessError: the data, an encoder or the request cannot be used.
+    """
+    started = time.monotonic()
+    settings = resolve_settings(request)
+    texts, folds_hash = read_texts(competition, request, board.say)
+    cache_dir = competition.checkpoints_dir / "cache"
+    source = settle_source(competition, request, settings, texts, cache_dir)
+    out = request.out or competition.checkpoints_dir / "encoders" / request.default_name
+    exposure = settle_exposure(request, source, folds_hash)
+    command = describe_command(request, out)
+    job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
+    deadline = None if request.stop_after_s is None else started + request.stop_after_s
+    with stop_requests(STOPPING, deadline=deadline) as should_stop:
+        hooks = PretrainHooks(
+            say=board.say,
+            update=lambda frac, text: board.update(out.name, frac, text),
+            should_stop=should_stop,
+        )
+        facts, complete = run_job(job, hooks)
+    return PretrainSummary((_build_table(out, facts, complete=complete),), complete)
+
+
+def make_adapted_encoder(
+    source: EncoderSource,
+    competition: Competition,
+    *,
+    run: RunSettings,
+    say: Callable[[str], None],
+    deadline: float | None = None,
+    threads: int | None = None,
+) -> EncoderSource:
+    """Return an encoder after it has read the competition's training sentences, made once.
+
+    Settings are those of ``pretrain --encoder`` with nothing else said. Another process that makes
+    the same encoder is waited for.
+
+    Source: Don't Stop Pretraining (Gururangan et al. 2020, arXiv 2004.10964), section 4.
+
+    Args:
+        source: a settled encoder; without weights, they begin random.
+        competition: whose training sentences.
+        run: how the work is laid on the hardware.
+        say: hears progress.
+        deadline: on ``time.monotonic``'s clock; the run then writes its state and ends.
+        threads: of the run; None: all cores.
+
+    Raises:
+        StoppedError: the deadline or a person stopped it; the same call goes on from there.
+        EncoderError: the encoder cannot be trained so.
+    """
+    from accelerate.utils.memory import clear_device_cache
+
+    request = PretrainRequest(
+        encoder=str(source.path) if source.has_weights else SCRATCH, threads=threads
+    )
+    texts, folds_hash = read_texts(competition, request, say)
+    settings = resolve_settings(request).model_copy(update={"run": run})
+    made_from = {
+        "encoder": source.identity,
+        "texts": [text.hash for text in texts],
+        "settings": settings.model_dump(mode="json", exclude={"run"}),
+        "versions": _versions(),
+    }
+    out = competition.checkpoints_dir / "encoders" / f"adapted-{fingerprint(made_from)[:16]}"
+    command = "python run.py fold VARIANT --set pretrain=tapt"
+    cache_dir = competition.checkpoints_dir / "cache"
+    exposure = settle_exposure(request, source, folds_hash)
+    job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
+    update = _say_now_and_then(say, f"adapting {source.name}")
+    with stop_requests(STOPPING, deadline=deadline) as should_stop:
+        facts, complete = run_job(job, PretrainHooks(say, update, should_stop), wait=True)
+    clear_device_cache(garbage_collection=True)  # jobs in other processes want the memory
+    if complete:  # nothing can make it longer
+        (out / TRAINING_DIR / STABLE_FILE).unlink(missing_ok=True)
+    else:
+        raise StoppedError(
+            f"adapting {source.name} was stopped at step {facts['stopped_at']}; run the same "
+            "command again to go on"
+        )
+    return EncoderSource(f"{source.name}+tapt", out, facts["fingerprint"], has_weights=True)
+
+
+def run_job(
+    job: PretrainJob, hooks: PretrainHooks, *, wait: bool = False
+) -> tuple[dict[str, Any], bool]:
+    """Run one settled job under the lock of its folder, and export what came out.
+
+    Args:
+        job: what is trained, on what, where it goes.
+        hooks: hear what happens.
+        wait: wait for another process that uses the folder, rather than refuse.
+
+    Returns:
+        The facts of the run, and whether it is finished.
+
+    Raises:
+        PretrainingError: another process uses the folder, or the run cannot go on.
+    """
+    folder = job.out / TRAINING_DIR
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise PretrainingError(f"another process pretrains into {job.out}") from None
+        hooks.say(f"another process pretrains into {job.out}; waiting for it")
+        try:
+            lock.acquire(cancel_check=hooks.should_stop, poll_interval=WAIT_S)
+        except Timeout:
+            raise StoppedError(f"stopped while another process pretrained into {job.out}") from None
+    try:
+        return _run_locked(job, folder, hooks)
+    finally:
+        lock.release()
+
+
+def _run_locked(
+    job: PretrainJob, folder: Path, hooks: PretrainHooks
+) -> tuple[dict[str, Any], bool]:
+    request, settings = job.request, job.settings
+    threads = threads_per_job(request.threads, 1)
+    torch.set_num_threads(threads)
+    fix_randomness_of_kernels()
+    precision = choose_precision(settings.run.precision)
+    accelerator = build_accelerator(precision)
+    tokenizer = load_tokenizer(job.source)
+    task, facts = build_task(job, tokenizer, folder, hooks.say)
+    done = read_done(job.out, facts["fingerprint"])
+    if done is not None:
+        idle = "; --licence changes nothing in its card" if request.licence else ""
+        hooks.say(f"{job.out}: done before, kept{idle}")
+        return done, True
+    check_free(job.out, task)
+    torch.manual_seed(stream_seed(request.seed, DROPOUT_STREAM, INITIAL_STEP))
+    attention = choose_attention(carry(job.source.name, settings), accelerator.device.type)
+    model = build_masked_model(
+        job.source, settings, vocabulary=len(tokenizer), attention=attention, say=hooks.say
+    )
+    hooks.say(
+        f"{sum(p.numel() for p in model.parameters()):,} weights, {task.schedule.steps:,} steps of "
+        f"{settings.batch_sequences} × {settings.sequence_tokens} tokens, decay from step "
+        f"{task.schedule.decay_start:,}; {precision},"
+        f" {write_count(threads, 'thread')}"
+    )
+    if task.schedule.warmup > task.schedule.steps // 2:
+        hooks.say(
+            f"notice: the rate rises for {task.schedule.warmup:,} steps (warmup_steps), most of the"
+            f" {task.schedule.steps:,} of this run"
+        )
+    for notice in list_gpu_notices():
+        hooks.say(notice)
+    watch = PretrainWatch(_build_report(hooks), hooks.should_stop, hooks.say)
+    started = datetime.datetime.now(datetime.UTC)
+    report = pretrain(model, settings, task, accelerator=accelerator, watch=watch)
+    facts["history"] = list(report.history)
+    if not report.finished:
+        return {**facts, "stopped_at": report.steps}, False
+    run = {
+        "started": started.isoformat(timespec="seconds"),
+        "tokens_per_s": round(report.tokens_per_s),
+        "precision": precision,
+        "threads": threads,
+        "machine": describe_machine(),
+        "command": job.command,
+        "licence": request.licence,
+    }
+    export_encoder(model.whole, tokenizer, job.out, facts=facts, run=run)
+    task.state_path.unlink(missing_ok=True)
+    return facts, True
+
+
+def build_task(
+    job: PretrainJob, tokenizer: Any, folder: Path, say: Callable[[str], None]
+) -> tuple[PretrainTask, dict[str, Any]]:
+    """Pack the texts and describe the run; returns the task and the facts that determine it.
+
+    Raises:
+        EncoderError: the tokenizer has no mask.
+        PretrainingError: too little text.
+    """
+    settings, texts, seed = job.settings, job.texts, job.request.seed
+    if tokenizer.mask_token_id is None:
+        raise EncoderError(f"{job.source.name}: its tokenizer has no mask token")
+    tokenizer_hash = fingerprint({"tokenizer": tokenizer.backend_tokenizer.to_str()})
+    packed = pack_texts(texts, tokenizer, tokenizer_hash, cache_dir=job.cache_dir, say=say)
+    library = build_library(packed, settings.sequence_tokens, tokenizer.cls_token_id)
+    epoch = sum(t.weight * len(p.tokens) for t, p in zip(texts, packed, strict=True))
+    tokens = job.request.tokens or round(DEFAULT_PASSES * epoch)
+    special = np.asarray(sorted(tokenizer.all_special_ids), np.int64)
+    stable_print, whole_print = _fingerprints(job, tokens)
+    task = PretrainTask(
+        library=library,
+        stable_weights=tuple(text.weight for text in texts),
+        decay_weights=tuple(text.decay_weight for text in texts),
+        rules=_build_rules(settings, tokenizer, special),
+        special_ids=special,
+        schedule=build_schedule(settings, tokens),
+        seed=seed,
+        folder=folder,
+        stable_print=stable_print,
+        whole_print=whole_print,
+    )
+    facts = {
+        "fingerprint": whole_print,
+        "from": job.source.name,
+        "size": job.request.size,
+        "kind": job.request.kind,
+        "settings": settings.model_dump(mode="json", exclude={"run"}),
+        "seed": seed,
+        "tokens": task.schedule.steps * settings.batch_sequences * settings.sequence_tokens,
+        "steps": task.schedule.steps,
+        "texts": [_describe_text(t, p) for t, p in zip(texts, packed, strict=True)],
+        "exposure": asdict(job.exposure),
+        "heldout_sequences": int(library.heldout.sum()),
+    }
+    return task, facts
+
+
+def _fingerprints(job: PretrainJob, tokens: int) -> tuple[str, str]:
+    """Return the fingerprints of the steps before the decay and of the whole run."""
+    settings = job.settings.model_dump(mode="json", exclude={"run"})
+    begun: dict[str, Any] = {
+        "settings": {k: v for k, v in settings.items() if k not in DECAY_SETTINGS},
+        "encoder": job.source.identity,
+        "texts": [{"name": t.name, "hash": t.hash, "weight": t.weight} for t in job.texts],
+        "seed": job.request.seed,
+        "versions": _versions(),
+    }
+    if job.request.leave_out_fold is not None:  # also where no text holds a line of that fold
+        begun["exposure"] = asdict(job.exposure)
+    stable = fingerprint(begun)
+    decay = {
+        "settings": {key: settings[key] for key in DECAY_SETTINGS},
+        "weights": [text.decay_weight for text in job.texts],
+        "tokens": tokens,
+    }
+    return stable, fingerprint({"stable": stable, "decay": decay})
+
+
+def _versions() -> dict[str, int]:
+    return {room.VERSION_NAME: room.RESULT_VERSION for room in VERSIONED_ROOMS}
+
+
+def _build_rules(settings: PretrainSettings, tokenizer: Any, special: Any) -> MaskRules:
+    vocabulary = np.arange(len(tokenizer), dtype=np.int64)
+    return MaskRules(
+        settings.masking,
+        settings.replacement,
+        tokenizer.mask_token_id,
+        vocabulary[~np.isin(vocabulary, special)],
+    )
+
+
+def _describe_text(text: Text, packed: PackedText) -> dict[str, Any]:
+    return {
+        "name": text.name,
+        "lines": len(text.lines),
+        "tokens": len(packed.tokens),
+        "sha256": text.hash,
+        "weight": text.weight,
+        "decay_weight": text.decay_weight,
+    }
+
+
+def _build_report(hooks: PretrainHooks) -> Callable[[PretrainProgress], None]:
+    def report(at: PretrainProgress) -> None:
+        text = (
+            f"step {at.step}/{at.steps}, {at.tokens / 1e6:.2f}M tokens, loss {at.loss:.3f}, "
+            f"accuracy {100 * at.accuracy:.1f}%, {at.tokens_per_s:.0f} tokens/s, "
+            f"rate {at.rate:.2f}, {format_seconds(at.eta_s)} left"
+        )
+        hooks.update(at.step / at.steps, text)
+
+    return report
+
+
+def _say_now_and_then(say: Callable[[str], None], name: str) -> Callable[[float, str], None]:
+    said = time.monotonic()
+
+    def update(frac: float, text: str) -> None:
+        nonlocal said
+        if time.monotonic() - said > SAY_EVERY_S:
+            said = time.monotonic()
+            say(f"{name}: {100 * frac:.0f}%, {text}")
+
+    return update
+
+
+def _build_table(out: Path, facts: Mapping[str, Any], *, complete: bool) -> Table:
+    last = facts["history"][-1] if facts["history"] else {}
+    row = {
+        "folder": str(out),
+        "tokens": facts["tokens"],
+        "steps": facts["steps"],
+        "done": facts.get("stopped_at", facts["steps"]),
+        "heldout_loss": last.get("heldout_loss"),
+        "heldout_accuracy": last.get("heldout_accuracy"),
+    }
+    columns = (
+        Column("folder", "folder"),
+        Column("tokens", "tokens", "count"),
+        Column("steps", "steps", "count"),
+        Column("done", "steps done", "count"),
+        Column("heldout_loss", "held-out loss", "number"),
+        Column("heldout_accuracy", "held-out accuracy", "share"),
+    )
+    note = "Not finished; run the same command again to go on."
+    if complete:
+        left_out = read_exposure(out).left_out_fold
+        folds = "" if left_out is None else f" --folds {left_out}"
+        note = f"Next: python run.py fold --encoder {shlex.quote(str(out))}{folds}"
+    return Table("pretrain", "Pretrained encoder", columns, (row,), (note,))

@@ -1,0 +1,279 @@
+"""What a person asks of ``pretrain``: text and weights, size or encoder, settings, length.
+
+First of the pretraining rooms: ``run.py`` builds a ``PretrainRequest`` here and hands it to
+``pretrain``. Settings come from the defaults below, what suits the kind of run, and ``--set``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from competition.errors import UsageError
+from models.network.encoder_source import MINI, PRETRAINED, find_kind
+from models.settings import RunSettings, ScratchSettings
+from models.variant import SCRATCH
+
+
+class PretrainSettings(BaseModel):
+    """How an encoder is pretrained; every field but ``run`` changes results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(2e-3, gt=0, description="peak rate of AdamW")
+    muon_lr: float = Field(2e-3, gt=0, description="peak rate of Muon, on AdamW's scale")
+    weight_decay: float = Field(0.01, ge=0)
+    adam_beta2: float = Field(0.98, gt=0, lt=1)
+    batch_sequences: int = Field(16, ge=1, description="sequences of one optimiser step")
+    sequence_tokens: int = Field(128, ge=8)
+    warmup_steps: int = Field(200, ge=0)
+    decay_frac: float = Field(0.2, ge=0, le=1, description="share of the steps that decay")
+    decay_shape: Literal["linear", "sqrt"] = "linear"
+    masking: Literal["whole-word", "span", "token"] = "whole-word"
+    replacement: Literal["mixed", "mask"] = "mixed"
+    mask_rate: float = Field(0.25, gt=0, lt=1)
+    final_mask_rate: float = Field(0.15, gt=0, lt=1, description="reached at the end of the decay")
+    clip_norm: float = Field(1.0, gt=0)
+    heldout_every_steps: int = Field(500, ge=1, description="between looks at held-out text")
+    run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> PretrainSettings:
+        usual = type(self).model_fields
+        if self.optimizer != "muon" and self.muon_lr != usual["muon_lr"].default:
+            raise ValueError("muon_lr does nothing without optimizer=muon")
+        if self.decay_frac == 0 and self.decay_shape != usual["decay_shape"].default:
+            raise ValueError("decay_shape does nothing without decay_frac")
+        return self
+
+
+@dataclass(frozen=True)
+class Size:
+    """A shape of encoder made from random weights, and the settings that suit it."""
+
+    scratch: ScratchSettings
+    settings: Mapping[str, Any]
+
+
+SIZES: dict[str, Size] = {
+    "mini": Size(
+        ScratchSettings(
+            layers=6, hidden=256, heads=4, feed_forward=512, vocabulary=16_000, dropout=0.0
+        ),
+        {"lr": 2e-3, "batch_sequences": 16},
+    ),
+    "small": Size(
+        ScratchSettings(
+            layers=12, hidden=384, heads=6, feed_forward=1024, vocabulary=32_000, dropout=0.0
+        ),
+        {"lr": 1.5e-3, "batch_sequences": 64},
+    ),
+    "base": Size(
+        ScratchSettings(
+            layers=22, hidden=768, heads=12, feed_forward=1152, vocabulary=32_000, dropout=0.0
+        ),
+        {"lr": 8e-4, "batch_sequences": 256, "warmup_steps": 1000},
+    ),
+}
+ADAPTING: dict[str, dict[str, Any]] = {
+    PRETRAINED: {"lr": 5e-5, "batch_sequences": 32, "mask_rate": 0.15},
+    MINI: {"lr": 5e-4, "batch_sequences": 32, "mask_rate": 0.15},
+    SCRATCH: {"lr": 1e-3},
+}
+"""What suits an encoder by its kind; all but ``scratch`` have learnt before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Steps in all, the step at which the decay begins, and steps of warm-up."""
+
+    steps: int
+    decay_start: int
+    warmup: int
+    is_sqrt: bool
+
+    def rate(self, step: int) -> float:
+        """Return the share of the peak rate at a step counted from 0.
+
+        >>> schedule = Schedule(steps=10, decay_start=6, warmup=2, is_sqrt=False)
+        >>> [schedule.rate(step) for step in (0, 1, 5, 6, 8, 9)]
+        [0.5, 1.0, 1.0, 1.0, 0.5, 0.25]
+
+        Source: warmup-stable-decay, MiniCPM (Hu et al. 2024, arXiv 2404.06395), section 4; the
+        form 1 - sqrt of Hägele et al. 2024 (arXiv 2405.18392), section 3.
+        """
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        done = self.decayed(step)
+        return warm * (1.0 - (math.sqrt(done) if self.is_sqrt else done))
+
+    def decayed(self, step: int) -> float:
+        """Return how much of the decay lies before a step, 0 to 1."""
+        return max(0.0, (step - self.decay_start) / max(1, self.steps - self.decay_start))
+
+
+def build_schedule(settings: PretrainSettings, tokens: int) -> Schedule:
+    """Return the schedule that sees ``tokens`` tokens, rounded to whole steps, at least one."""
+    steps = max(1, round(tokens / (settings.batch_sequences * settings.sequence_tokens)))
+    start = steps - round(settings.decay_frac * steps)
+    return Schedule(steps, start, settings.warmup_steps, settings.decay_shape == "sqrt")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How often a text is seen, before the decay and in it; 1 is once an epoch."""
+
+    stable: float
+    decay: float
+
+    def __str__(self) -> str:
+        """Write as ``parse_weights`` reads it."""
+        stable, decay = f"{self.stable:g}", f"{self.decay:g}"
+        return stable if stable == decay else f"{stable}:{decay}"
+
+
+@dataclass(frozen=True)
+class PretrainRequest:
+    """What a person asks of ``pretrain``: an encoder to go on from, or the size of a new one."""
+
+    encoder: str | None = None
+    size: str | None = None
+    corpora: tuple[tuple[Path, Weights], ...] = ()
+    task_weights: Weights = Weights(1.0, 1.0)
+    test_sentences: bool = False
+    leave_out_fold: int | None = None
+    out: Path | None = None
+    tokens: int | None = None
+    seed: int = 42
+    threads: int | None = None
+    stop_after_s: float | None = None
+    overrides: tuple[tuple[str, Any], ...] = ()
+    licence: str | None = None
+    context: tuple[str, ...] = ()  # words of the command line that say which competition
+
+    @property
+    def default_name(self) -> str:
+        """Return the name of a folder for what was asked."""
+        kind = f"scratch-{self.size}" if self.size else f"{Path(self.encoder or '').name}-adapted"
+        without = "" if self.leave_out_fold is None else f"-without-f{self.leave_out_fold}"
+        tests = "-test" if self.test_sentences else ""
+        return f"{kind}{without}{tests}-s{self.seed}"
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of encoder, which settings go by."""
+        return self.size or find_kind(self.encoder or "")
+
+
+def parse_weights(text: str, option: str) -> Weights:
+    """Read ``2``, or ``2:5`` for the weights before and in the decay.
+
+    >>> parse_weights("2:5", "--task-weight"), parse_weights("0.4", "--task-weight")
+    (Weights(stable=2.0, decay=5.0), Weights(stable=0.4, decay=0.4))
+
+    Raises:
+        UsageError: it is neither.
+    """
+    found = re.fullmatch(r"(\d+\.?\d*)(?::(\d+\.?\d*))?", text, re.ASCII)
+    if not found:
+        raise UsageError(f"{option} {text!r}: give a weight such as 2, or 2:5 (5 in the decay)")
+    return Weights(float(found[1]), float(found[2] or found[1]))
+
+
+def parse_corpus(text: str) -> tuple[Path, Weights]:
+    """Read ``FILE``, ``FILE=2`` or ``FILE=2:5``.
+
+    >>> [(path.name, str(weights)) for path, weights in map(parse_corpus, ("a=b.txt", "a.xz=3:1"))]
+    [('a=b.txt', '1'), ('a.xz', '3:1')]
+    """
+    name, equals, weights = text.rpartition("=")
+    if equals and re.fullmatch(r"[\d.:]+", weights, re.ASCII):
+        return Path(name).expanduser(), parse_weights(weights, f"--corpus {name}=")
+    return Path(text).expanduser(), Weights(1.0, 1.0)
+
+
+def parse_count(text: str) -> int:
+    """Read a number of tokens.
+
+    >>> parse_count("30M"), parse_count("1.5k"), parse_count("200000")
+    (30000000, 1500, 200000)
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = re.fullmatch(r"(\d+\.?\d*)([kMG]?)", text, re.ASCII)
+    count = round(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]]) if found else 0
+    if count < 1:
+        raise UsageError(f"--tokens {text!r} is not a number such as 30M, 500k or 200000")
+    return count
+
+
+def resolve_settings(request: PretrainRequest) -> PretrainSettings:
+    """Return the settings: defaults, then what suits the kind of run, then ``--set``.
+
+    Raises:
+        UsageError: neither or both of encoder and size; an unknown size, setting or value.
+    """
+    if (request.encoder is None) == (request.size is None):
+        raise UsageError(
+            "name an encoder to go on from (--encoder), or make one (--scratch --size mini)"
+        )
+    if request.size is not None and request.size not in SIZES:
+        raise UsageError(f"--size {request.size!r}: choose one of {', '.join(SIZES)}")
+    if request.size is not None:
+        tree = dict(SIZES[request.size].settings)
+    else:
+        tree = dict(ADAPTING[request.kind])
+    for key, value in request.overrides:
+        group, dot, leaf = key.partition(".")
+        if not dot:
+            tree[key] = value
+        elif isinstance(tree.setdefault(group, {}), dict):
+            tree[group][leaf] = value
+        else:
+            raise UsageError(f"--set {key}: {group!r} holds one value")
+    try:
+        return PretrainSettings.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError("\n".join(map(_explain, error.errors()))) from None
+
+
+def _explain(problem: Any) -> str:
+    if problem["type"] == "value_error":
+        return f"--set {problem['ctx']['error']}"
+    key = ".".join(map(str, problem["loc"]))
+    if problem["type"] != "extra_forbidden":
+        return f"--set {key}: {problem['msg']}"
+    model: Any = RunSettings if "." in key else PretrainSettings
+    return f"--set {key}: no such setting; choose one of {', '.join(sorted(model.model_fields))}"
+
+
+def describe_command(request: PretrainRequest, out: Path) -> str:
+    """Write the command that makes an encoder again, one option a line."""
+    parts: list[list[Any]] = [
+        ["--scratch", "--size", request.size] if request.size else ["--encoder", request.encoder]
+    ]
+    parts += [["--corpus", f"{path}={weights}"] for path, weights in request.corpora]
+    parts.append(["--task-weight", request.task_weights])
+    if request.test_sentences:
+        parts.append(["--test-sentences"])
+    if request.leave_out_fold is not None:
+        parts.append(["--leave-out-fold", request.leave_out_fold])
+    if request.tokens is not None:
+        parts.append(["--tokens", request.tokens])
+    parts += [["--set", f"{key}={value}"] for key, value in request.overrides]
+    parts += [["--seed", request.seed], ["--out", out]]
+    if request.threads is not None:
+        parts.append(["--threads", request.threads])
+    if request.licence is not None:
+        parts.append(["--licence", request.licence])
+    parts += [list(pair) for pair in zip(request.context[::2], request.context[1::2], strict=True)]
+    lines = [shlex.join(map(str, words)) for words in parts]
+    return " \\\n  ".join(["python run.py pretrain", *lines])

@@ -1,0 +1,175 @@
+"""What ``pretrain`` begins with: the lines of all texts, and the encoder or its bare shape.
+
+Between a request and the loop: texts are read here without what must not be seen, and an encoder
+is settled as for ``fold``, or tokenizer and configuration of a new one are made from the texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from competition.console import write_count
+from competition.data.corpus import read_corpus
+from competition.errors import UsageError
+from competition.folds.kfold import read_prepared
+from competition.profile import Competition
+from models.network import scratch
+from models.network.encoder_source import EncoderSource, settle_encoder
+from models.network.scratch import make_bare_encoder
+from models.pretraining import corpora
+from models.pretraining.corpora import Text, drop_repeated, read_lines, sample_lines
+from models.pretraining.exposure import UNKNOWN, Exposure, read_exposure
+from models.pretraining.request import SIZES, PretrainRequest, PretrainSettings
+from models.settings import ScratchSettings
+from models.variant import SCRATCH, Variant, fingerprint
+
+TOKENIZER_CHARS = 20_000_000
+TASK_TEXT = "task-sentences"
+
+
+def read_texts(
+    competition: Competition, request: PretrainRequest, say: Callable[[str], None]
+) -> tuple[tuple[Text, ...], str | None]:
+    """Read the competition's sentences and the corpus files, without what must not be seen.
+
+    Test sentences are taken only if asked for. If not, and as with the sentences of a fold that is
+    left out, lines of their letters and digits are taken out of every text; those of the whole test
+    file, also where the competition is a sample.
+
+    Returns:
+        The texts, and the hash of the folds of which one was left out.
+
+    Raises:
+        UsageError: there is no such fold, or no text, or none of the test sentences asked for.
+        PretrainingError: a file cannot be read.
+    """
+    weights = request.task_weights
+    if request.test_sentences and not (weights.stable or weights.decay):
+        raise UsageError("--test-sentences: at --task-weight 0 none of them is read")
+    sentences, forbidden, folds_hash = _split_sentences(competition, request)
+    texts = []
+    if weights.stable or weights.decay:
+        texts.append(Text(TASK_TEXT, tuple(sentences), weights.stable, weights.decay))
+    for path, own in request.corpora:
+        name = re.sub(r"(\.txt)?(\.xz|\.zst)?$", "", path.name)
+        texts.append(Text(name, tuple(read_lines(path)), own.stable, own.decay))
+    names = [text.name for text in texts]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two texts have one name ({', '.join(sorted(names))}); rename a file")
+    if not texts:
+        raise UsageError("no text: give --corpus FILE, or a --task-weight above 0")
+    kept, met = drop_repeated(texts, forbidden=forbidden)
+    if met:
+        say(f"{write_count(met, 'line')} left out: the words of a sentence that must not be seen")
+    return kept, folds_hash
+
+
+def _split_sentences(
+    competition: Competition, request: PretrainRequest
+) -> tuple[list[str], list[str], str | None]:
+    """Return the sentences to learn from, those that must not be seen, and the folds' hash."""
+    folds_hash = None
+    if request.leave_out_fold is None:
+        corpus = read_corpus(competition)
+        left_out = np.zeros(len(corpus.train), bool)
+    else:
+        prepared = read_prepared(competition)
+        corpus, folds = prepared.corpus, prepared.folds
+        if not 0 <= request.leave_out_fold < folds.count:
+            raise UsageError(
+                f"--leave-out-fold {request.leave_out_fold}: the folds are 0 to {folds.count - 1}"
+            )
+        folds_hash, left_out = folds.hash, folds.fold_of == request.leave_out_fold
+    train = corpus.train.text("sentence")
+    lines = [_as_line(sentence) for sentence in train[~left_out]]
+    forbidden = [_as_line(sentence) for sentence in train[left_out]]
+    if request.test_sentences:
+        return (
+            lines + [_as_line(text) for text in corpus.test.text("sentence")],
+            forbidden,
+            folds_hash,
+        )
+    if competition.limit is not None:
+        corpus = read_corpus(replace(competition, limit=None))
+    forbidden += [_as_line(text) for text in corpus.test.text("sentence")]
+    return lines, forbidden, folds_hash
+
+
+def _as_line(sentence: str) -> str:
+    return " ".join(sentence.split())
+
+
+def settle_source(
+    competition: Competition,
+    request: PretrainRequest,
+    settings: PretrainSettings,
+    texts: Sequence[Text],
+    cache_dir: Path,
+) -> EncoderSource:
+    """Find the encoder to go on from, or make tokenizer and configuration of a new one."""
+    if request.encoder is None:
+        shape = SIZES[request.size or ""].scratch
+        return make_new_source(shape, texts, competition.profile.entity_types, cache_dir)
+    if request.encoder == SCRATCH:
+        raise UsageError("--encoder scratch: to begin with random weights, say --scratch --size")
+    return settle_encoder(carry(request.encoder, settings), sentences=(), cache_dir=cache_dir)
+
+
+def settle_exposure(
+    request: PretrainRequest, source: EncoderSource, folds_hash: str | None
+) -> Exposure:
+    """Return what the encoder will have read of the competition, with what it had read before.
+
+    ``folds_hash`` is of the folds of which one is left out.
+
+    Raises:
+        UsageError: a fold is to be left out that the encoder has read already.
+    """
+    fold = request.leave_out_fold
+    own = Exposure(request.test_sentences, fold, folds_hash)
+    if not source.has_weights:
+        return own
+    before = read_exposure(source.path)
+    whole = own.after(before)
+    if fold is not None and before != UNKNOWN and whole.left_out_fold is None:
+        raise UsageError(
+            f"--leave-out-fold {fold}: {source.name} has read these sentences; go on from an"
+            " encoder that has not, or begin with --scratch"
+        )
+    return whole
+
+
+def carry(encoder: str, settings: PretrainSettings) -> Variant:
+    """Return a variant that names an encoder and how it is run, for rooms that take a variant."""
+    return Variant(
+        name="pretrain",
+        why="names the encoder to pretrain",
+        encoder=encoder,
+        format="concat",
+        head="cls",
+        run=settings.run,
+    )
+
+
+def make_new_source(
+    shape: ScratchSettings, texts: Sequence[Text], reserved: Sequence[str], cache_dir: Path
+) -> EncoderSource:
+    """Train a tokenizer on the texts and lay it beside a configuration, once; no weights yet."""
+    made_from = {
+        "settings": shape.model_dump(),
+        "texts": [[text.hash, text.weight] for text in texts],
+        "reserved": list(reserved),
+        "v": [corpora.RESULT_VERSION, scratch.RESULT_VERSION],
+    }
+    folder = cache_dir / f"pretrain-{fingerprint(made_from)[:16]}"
+    lines = sample_lines(texts, TOKENIZER_CHARS)
+    version = {"v": scratch.RESULT_VERSION}
+    identity = make_bare_encoder(
+        folder, shape, lines, reserved, identified_by=version, names_length=True
+    )
+    return EncoderSource(SCRATCH, folder, identity, has_weights=False)

@@ -1,0 +1,114 @@
+"""What a masked-language-model run is trained on, where its states lie, and its batches.
+
+Before ``pretraining``, which steps through it: sequences come from ``corpora``, masks from
+``masking``.
+Legend: B sequences of a step, T tokens of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.pretraining.corpora import Ints, Library, Mixture
+from models.pretraining.masking import MaskRules, mask_batch
+from models.pretraining.request import Schedule
+from models.training.checkpoints import read_facts
+
+STABLE_FILE = "stable.safetensors"
+ORDER_STREAM, MASK_STREAM, DROPOUT_STREAM, DECAY_STREAM = range(4)
+
+
+@dataclass(frozen=True)
+class PretrainTask:
+    """What is trained on, and where it stands.
+
+    ``stable_weights`` and ``decay_weights`` hold one weight a text. ``stable_print`` identifies
+    all that determines the steps before the decay, ``whole_print`` the whole run.
+    """
+
+    library: Library
+    stable_weights: tuple[float, ...]
+    decay_weights: tuple[float, ...]
+    rules: MaskRules
+    special_ids: Ints
+    schedule: Schedule
+    seed: int
+    folder: Path
+    stable_print: str
+    whole_print: str
+
+    @property
+    def state_path(self) -> Path:
+        """Return the file of the state to go on from."""
+        return self.folder / "state.safetensors"
+
+    @property
+    def stable_path(self) -> Path:
+        """Return the file of the state at the beginning of the decay."""
+        return self.folder / STABLE_FILE
+
+    def build_orders(self) -> tuple[Mixture, Mixture]:
+        """Return the orders of sequences before the decay and in it."""
+        texts = range(len(self.library.texts))
+        members = [self.library.numbers_of(text, heldout=False) for text in texts]
+        stable = Mixture(members, self.stable_weights, seed=[self.seed, ORDER_STREAM])
+        return stable, Mixture(members, self.decay_weights, seed=[self.seed, DECAY_STREAM])
+
+
+def build_batch(
+    task: PretrainTask, numbers: Ints, rate: float, generator: np.random.Generator
+) -> tuple[Ints, Ints, Ints]:
+    """Read sequences and mask them; returns ids (B, T), ids as shown (B, T) and masked places."""
+    ids, starts = task.library.read(numbers)
+    hidden = np.isin(ids, task.special_ids)
+    shown, places = mask_batch(
+        ids, starts, hidden, rules=task.rules, rate=rate, generator=generator
+    )
+    return ids, shown, places
+
+
+def cut_batch(
+    places: Ints, shape: tuple[int, ...], micro_tokens: int
+) -> Iterator[tuple[slice, Ints]]:
+    """Cut a batch (B, T) into micro-batches of whole sequences; yields rows and their places.
+
+    >>> list(cut_batch(np.array([1, 3, 5]), (2, 3), micro_tokens=3))
+    [(slice(0, 1, None), array([1])), (slice(1, 2, None), array([0, 2]))]
+    """
+    rows, length = shape
+    step = max(1, micro_tokens // length)
+    for begin in range(0, rows, step):
+        end = min(rows, begin + step)
+        own = places[(places >= begin * length) & (places < end * length)] - begin * length
+        if len(own):
+            yield slice(begin, end), own
+
+
+def stream_seed(seed: int, stream: int, step: int) -> int:
+    """Return the seed of one step's draws from torch, independent of how the step was reached."""
+    state = np.random.SeedSequence([seed, stream, step]).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
+
+
+def find_fitting(task: PretrainTask, path: Path) -> tuple[int, str] | None:
+    """Return the step of a state and the fingerprint under which it may be used, if it may.
+
+    One from before the decay fits every run whose decay begins at its step or later.
+    """
+    facts = read_facts(path)
+    if facts is None:
+        return None
+    step, known = int(facts["step"]), facts["fingerprint"]
+    if known == task.stable_print and step <= task.schedule.decay_start:
+        return step, known
+    return (step, known) if known == task.whole_print else None
+
+
+def is_kept(task: PretrainTask, step: int) -> bool:
+    """Say whether the state at the beginning of the decay is there."""
+    facts = read_facts(task.stable_path)
+    return facts is not None and facts["fingerprint"] == task.stable_print and facts["step"] == step

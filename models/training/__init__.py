@@ -1,0 +1,1 @@
+"""The training loop, a step, checkpoints, hardware; the linear learner."""

@@ -1,0 +1,312 @@
+"""The classical learner: character n-grams, TF-IDF and a calibrated linear classifier.
+
+Takes the place of formats, batches, encoder, head and training for ``learner = "linear"``, and
+says how hard each training row is for a curriculum. scikit-learn alone: nothing here imports torch.
+A row is read in blocks (both words, the stretch between them, what stands around each), because the
+same letters say other things in other places.
+
+Legend: n training rows, r rows to predict, C labels, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.feature_extraction import FeatureHasher
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.model_selection import GroupKFold
+from sklearn.svm import LinearSVC
+
+from competition.data.rows import Entity, Row, Rows
+from models.settings import LinearSettings
+
+RESULT_VERSION = 1
+VERSION_NAME = "models.linear"
+
+TOLERANCE = 0.1  # of the solver; a finer one costs time and changes no score
+LEAST_ROWS = 2
+MOST_BETWEEN_CHARS, NEAR_CHARS, EDGE_CHARS = 80, 12, 8
+START, END = "\x02", "\x03"  # no text of a checked row holds them
+
+Ints = npt.NDArray[np.int64]
+Probs = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Say = Callable[[str], None]
+Matrix = Any  # a scipy CSR matrix (rows, F) float64
+
+
+@dataclass(frozen=True)
+class LinearTask:
+    """What a linear model is fitted for.
+
+    Attributes:
+        settings: of the classifier and its calibration.
+        n_labels: C.
+        seed: of the solver.
+        groups: (n,) training rows that calibration must not part; None where any may be parted.
+    """
+
+    settings: LinearSettings
+    n_labels: int
+    seed: int
+    groups: Ints | None = None
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """A fitted linear model; ``present`` are the labels that its training rows have.
+
+    ``is_calibrated`` is False where too few rows have a label to fit a temperature; probabilities
+    are then a softmax of the margins, whose confidence means little.
+    """
+
+    reader: FeatureReader
+    classifier: Any
+    present: Ints
+    n_labels: int
+    is_calibrated: bool
+
+    def predict(self, rows: Rows) -> Probs:
+        """Answer for r rows: (r, C) float32; rows sum to 1, a label never trained on gets 0."""
+        out = np.zeros((len(rows), self.n_labels), np.float32)
+        if len(self.present) < 2:
+            out[:, self.present] = 1.0
+        elif len(rows):
+            found = self.reader.read(rows)
+            out[:, self.present] = (
+                self.classifier.predict_proba(found)
+                if self.is_calibrated
+                else _softmax(_two_sided(self.classifier.decision_function(found)))
+            )
+        return out
+
+
+def fit_linear(
+    train: Rows, train_label_ids: Ints, task: LinearTask, say: Say | None = None
+) -> LinearModel:
+    """Fit the linear model on training rows.
+
+    Args:
+        train: n rows; labels that they carry are not looked at.
+        train_label_ids: (n,) their labels.
+        task: what it is fitted for.
+        say: hears what is being done.
+
+    Source: one temperature for the cross-fitted decision values, after Guo et al. 2017, arXiv
+    1706.04599; the classifier that answers is fitted to all rows.
+    """
+    settings, groups = task.settings, task.groups
+    reader = FeatureReader(settings)
+    features = reader.fit(train)
+    if say is not None:
+        say(f"linear: {features.shape[0]:,} rows, {features.nnz // len(train):,} features each")
+    classifier = _build_classifier(settings, task.seed)
+    apart = np.arange(len(train)) if groups is None else groups
+    parts = list(_inner_parts(features, train_label_ids, apart, settings.inner_folds))
+    if parts:
+        classifier = CalibratedClassifierCV(
+            classifier, method="temperature", cv=parts, ensemble=False
+        )
+    present = np.unique(train_label_ids)
+    if len(present) > 1:
+        classifier.fit(features, train_label_ids)
+    return LinearModel(reader, classifier, present, task.n_labels, is_calibrated=bool(parts))
+
+
+def measure_difficulty(
+    train: Rows,
+    train_label_ids: Ints,
+    fold_of_rows: npt.NDArray[np.integer[Any]],
+    task: LinearTask,
+) -> Floats:
+    """Measure how hard each training row is for a linear model that did not see it.
+
+    The rows are those of the training folds alone, so no held-out label can take part.
+
+    Args:
+        train: n rows.
+        train_label_ids: (n,) their labels.
+        fold_of_rows: (n,) what is left out together; rows of no fold share a number.
+        task: what it is fitted for; its groups are not needed, folds keep them whole.
+
+    Returns:
+        (n,) in [0, 1], 1 - p(gold); 1 for a row whose label no other part has.
+    """
+    difficulty = np.ones(len(train))
+    for fold in np.unique(fold_of_rows):
+        out = np.flatnonzero(fold_of_rows == fold)
+        rest = np.flatnonzero(fold_of_rows != fold)
+        present = np.unique(train_label_ids[rest])
+        if len(present) < 2:
+            continue
+        reader = FeatureReader(task.settings)
+        classifier = _build_classifier(task.settings, task.seed)
+        classifier.fit(reader.fit(train.take(rest)), train_label_ids[rest])
+        scores = _two_sided(classifier.decision_function(reader.read(train.take(out))))
+        probs = np.zeros((len(out), task.n_labels))
+        probs[:, present] = _softmax(scores)
+        difficulty[out] = 1 - probs[np.arange(len(out)), train_label_ids[out]]
+    return difficulty
+
+
+class FeatureReader:
+    """Rows to TF-IDF features, block by block; learns how rare each is from the training rows."""
+
+    def __init__(self, settings: LinearSettings) -> None:
+        self.settings = settings
+        self.weighers = {name: TfidfTransformer(sublinear_tf=True) for name in BLOCKS}
+        self.kept: dict[str, Ints] = {}
+
+    def fit(self, rows: Rows) -> Matrix:
+        """Learn from training rows and return their features (n, F).
+
+        What stands in one row alone tells nothing of others and is left out.
+        """
+        counts = self._count(rows)
+        for name, block in counts.items():
+            kept = np.flatnonzero(block.getnnz(axis=0) >= LEAST_ROWS)
+            if len(kept):
+                self.kept[name] = kept
+                self.weighers[name].fit(block[:, kept])
+        return self._weigh(counts)
+
+    def read(self, rows: Rows) -> Matrix:
+        """Return the features (r, F) of other rows."""
+        return self._weigh(self._count(rows))
+
+    def _count(self, rows: Rows) -> dict[str, Matrix]:
+        hasher = FeatureHasher(
+            n_features=self.settings.most_features, input_type="string", alternate_sign=False
+        )
+        found = [list(read_blocks(row, self.settings.char_ngrams)) for row in rows]
+        return {
+            name: hasher.transform(each[at] for each in found) for at, name in enumerate(BLOCKS)
+        }
+
+    def _weigh(self, counts: dict[str, Matrix]) -> Matrix:
+        return sparse.hstack(
+            [
+                BLOCKS[name] * self.weighers[name].transform(counts[name][:, kept])
+                for name, kept in self.kept.items()
+            ]
+        ).tocsr()
+
+
+BLOCKS = {
+    "types": 0.5,
+    "subject": 0.5,
+    "object": 1.0,
+    "subject by types": 0.5,
+    "object by types": 1.0,
+    "between": 1.0,
+    "words between": 0.5,
+    "around subject": 1.0,
+    "around object": 1.0,
+    "near subject by types": 1.0,
+    "near object by types": 1.0,
+}
+"""How much each block weighs; its rows have length 1 before."""
+
+
+def read_blocks(row: Row, char_ngrams: tuple[int, int]) -> Iterator[list[str]]:
+    """Yield the features of a row, one list for each of ``BLOCKS``."""
+    forward = row.subject.start < row.object.start
+    first, second = (row.subject, row.object) if forward else (row.object, row.subject)
+    between = row.sentence[first.end : second.start]
+    pair = f"{row.subject.type}|{row.object.type}"
+    ordered = f"{pair}|{forward:d}"
+    length = len(between)
+    yield [
+        pair,
+        ordered,
+        f"{ordered} far {min(length // 4, 12)}",
+        f"near {forward:d} {min(length, 10)}",
+        f"source {row.source}",
+        f"source {row.source} {pair}",
+    ]
+    subject, obj = (f"{START}{e.word}{END}" for e in (row.subject, row.object))
+    shortest, longest = char_ngrams
+    yield [*_ngrams(subject, shortest, longest), f"={subject}", *row.subject.word.split()]
+    yield [*_ngrams(obj, shortest, longest), f"={obj}", *row.object.word.split()]
+    yield [f"{pair} {gram}" for gram in _ngrams(subject, shortest, longest - 1)]
+    yield [f"{pair} {gram}" for gram in _ngrams(obj, shortest, longest - 1)]
+    stretch = f"{START}{between[:MOST_BETWEEN_CHARS]}{END}"
+    yield [f"{forward:d} {gram}" for gram in _ngrams(stretch, shortest, longest)]
+    yield [f"{ordered} {word}" for word in between.split()]
+    yield list(_around(row.sentence, row.subject))
+    yield list(_around(row.sentence, row.object))
+    yield [f"{pair} {edge}" for edge in _edges(row.sentence, row.subject, longest + 1)]
+    yield [f"{pair} {edge}" for edge in _edges(row.sentence, row.object, longest + 1)]
+
+
+def _ngrams(text: str, shortest: int, longest: int) -> list[str]:
+    """Return all character n-grams of a text.
+
+    >>> _ngrams("abc", 1, 2)
+    ['a', 'b', 'c', 'ab', 'bc']
+    """
+    return [
+        text[at : at + size]
+        for size in range(shortest, max(shortest, longest) + 1)
+        for at in range(len(text) - size + 1)
+    ]
+
+
+def _edges(sentence: str, entity: Entity, most: int) -> Iterator[str]:
+    """Yield what ends right before a word and what begins right after it, 1 to ``most`` characters.
+
+    >>> list(_edges("그는 서울에서", Entity("서울", 3, 5, "LOC"), 2))
+    ['< ', '<는 ', '>에', '>에서']
+    """
+    for size in range(1, min(most, entity.start) + 1):
+        yield f"<{sentence[entity.start - size : entity.start]}"
+    for size in range(1, min(most, len(sentence) - entity.end) + 1):
+        yield f">{sentence[entity.end : entity.end + size]}"
+
+
+def _around(sentence: str, entity: Entity) -> Iterator[str]:
+    """Yield edges, short n-grams and words around a word, the two sides apart."""
+    yield from _edges(sentence, entity, EDGE_CHARS)
+    left = sentence[max(0, entity.start - NEAR_CHARS) : entity.start]
+    right = sentence[entity.end : entity.end + NEAR_CHARS]
+    yield from (f"L {gram}" for gram in _ngrams(left, 2, 3))
+    yield from (f"R {gram}" for gram in _ngrams(right, 2, 3))
+    wide = 2 * NEAR_CHARS
+    before = sentence[max(0, entity.start - wide) : entity.start].split()[-3:]
+    yield from (f"l {word}" for word in before)
+    yield from (f"r {word}" for word in sentence[entity.end : entity.end + wide].split()[:4])
+
+
+def _build_classifier(settings: LinearSettings, seed: int) -> Any:
+    return LinearSVC(C=settings.regularisation, tol=TOLERANCE, random_state=seed)
+
+
+def _inner_parts(
+    features: Matrix, label_ids: Ints, groups: Ints, count: int
+) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the calibration's parts: training and left-out places, groups whole.
+
+    Labels too rare to be in every part's training rows leave nothing to calibrate with.
+    """
+    if len(np.unique(groups)) < count:
+        return
+    parts = list(GroupKFold(count).split(features, label_ids, groups))
+    n_present = len(np.unique(label_ids))
+    if n_present > 1 and all(len(np.unique(label_ids[train])) == n_present for train, _ in parts):
+        yield from parts
+
+
+def _two_sided(scores: Floats) -> Floats:
+    """Return decision values (r, 2) where two labels give one value a row (r,)."""
+    return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
+
+
+def _softmax(scores: Floats) -> Floats:
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))

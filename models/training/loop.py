@@ -1,0 +1,388 @@
+"""The one loop: fit a fold on its training rows, then predict rows with the weights as saved.
+
+Reads top to bottom. Every step seeds its own randomness from (seed, fold, step), so a job that was
+interrupted anywhere goes on as if it had not been. Held-out rows meet only the ``Predictor``.
+Legend: n rows, C labels, B rows of a micro-batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from competition.errors import TrainingError
+from models.data.batches import Ints, TokenizedRows, collate, split_by_tokens
+from models.data.fold_inputs import EpochRows, FoldInputs
+from models.data.sampling import PlanFacts, build_planner
+from models.network.network import RelationModel, parameter_depth
+from models.parts.losses import build_objective
+from models.parts.restriction import mask_logits
+from models.settings import TrainSettings
+from models.training.checkpoints import read_state, write_state
+from models.training.ema import build_average, take_average
+from models.training.pace import Pace
+from models.training.step import StepPart, StepSettings, count_passes, take_step
+from models.training.watch import Progress, Watch
+from models.variant import Variant
+
+RESULT_VERSION = 1
+VERSION_NAME = "models.training"
+
+
+@dataclass(frozen=True, slots=True)
+class FitTask:
+    """Which fit this is: ``seed`` and ``fold`` own its randomness.
+
+    Training states go to ``state_path`` (``None`` keeps none) and are taken up again only under
+    the same ``fingerprint``.
+    """
+
+    seed: int
+    fold: int
+    fingerprint: str = ""
+    state_path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FitReport:
+    """What a fit did in this process."""
+
+    finished: bool
+    first_step: int
+    steps: int
+    loss: float
+    rows_per_s: float
+    seconds: float
+
+
+def fit_fold(
+    model: RelationModel,
+    variant: Variant,
+    inputs: FoldInputs,
+    *,
+    task: FitTask,
+    accelerator: Any,
+    watch: Watch,
+) -> FitReport:
+    """Fit a model on a fold's training rows, from its training state if there is one.
+
+    Args:
+        model: float32 weights; changed in place.
+        variant: what to do; its ``run`` settings alone do not change results.
+        inputs: the fold's rows.
+        task: which fit this is, and where its training states go.
+        accelerator: places the model, casts, scales and clips.
+        watch: hears progress and may stop the fit at a step, leaving a training state.
+
+    Raises:
+        TrainingError: the loss is not a number, there is nothing to train on, or the state of a
+            fit that is being stopped cannot be written.
+    """
+    rate = variant.train.lr * variant.start_rate
+    settings = variant.train.model_copy(update={"lr": rate})
+    n_rows = len(inputs.train_rows)
+    if n_rows == 0:
+        raise TrainingError(f"{variant.name}: fold {task.fold} has no training rows")
+    steps_per_epoch = math.ceil(n_rows / settings.batch_rows)
+    total_steps = max(1, round(settings.epochs * steps_per_epoch))
+    optimizer = build_optimizer(model, settings)
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    weights = _Weights.of(accelerator.unwrap_model(prepared), variant.regularise.ema_decay)
+    stepping = StepSettings(
+        objective=build_objective(variant, inputs.train_label_ids, model.labels),
+        clip_norm=settings.clip_norm,
+        regularise=variant.regularise,
+    )
+    plan_steps = _build_planner(variant, inputs, task, total_steps)
+    table = _training_table(variant, inputs)
+    micro_tokens = variant.run.micro_tokens // count_passes(variant.regularise)
+    step = _resume(task, weights.state, optimizer, accelerator, watch)
+    pace = Pace(variant.run.state_every_s)
+    meter = _Meter(step, total_steps, settings.batch_rows, pace)
+    epoch_number = -1
+    prepared.train()
+    while step < total_steps:
+        wanted, at = divmod(step, steps_per_epoch)
+        if wanted != epoch_number:
+            epoch_number, plan, rows = wanted, plan_steps(wanted), inputs.epoch(wanted)
+        torch.manual_seed(step_seed(task.seed, task.fold, step))
+        set_rates(optimizer, settings, step, total_steps)
+        parts = _build_parts(rows, plan[at], inputs.pad_id, micro_tokens, table)
+        loss = take_step(
+            prepared,
+            [part.to(accelerator.device) for part in parts],
+            stepping,
+            optimizer=optimizer,
+            accelerator=accelerator,
+            progress=step / total_steps,
+        )
+        weights.average_in()
+        step += 1
+        meter.count(loss, len(plan[at]))
+        stopping, due = watch.should_stop(), pace.is_state_due()
+        if pace.is_report_due() or stopping or due or step == total_steps:
+            progress = meter.read(step)
+            check_loss(progress.loss, variant, step)
+            watch.report(progress)
+        if task.state_path and (due or stopping) and step < total_steps:
+            with pace.writing():
+                trouble = _keep_state(
+                    task, step, weights.state, optimizer, accelerator, is_needed=stopping
+                )
+            watch.log(trouble or f"state written at step {step} of {total_steps}")
+        if stopping:
+            break
+    if step >= total_steps:
+        weights.settle()
+    accelerator.free_memory()
+    return meter.finish(step)
+
+
+@dataclass
+class _Weights:
+    """The weights in training, their running average if there is one, and both as one state."""
+
+    bare: nn.Module
+    average: AveragedModel | None
+    state: nn.Module
+
+    @staticmethod
+    def of(bare: nn.Module, decay: float) -> _Weights:
+        if not decay:
+            return _Weights(bare, None, bare)
+        average = build_average(bare, decay)
+        return _Weights(bare, average, nn.ModuleDict({"model": bare, "average": average}))
+
+    def average_in(self) -> None:
+        if self.average is not None:
+            self.average.update_parameters(self.bare)
+
+    def settle(self) -> None:
+        """Take the average as the final weights."""
+        if self.average is not None:
+            take_average(self.average, self.bare)
+
+
+class _Meter:
+    """How fast a fit goes, and its mean loss since it was last read."""
+
+    def __init__(self, first_step: int, total_steps: int, batch_rows: int, pace: Pace) -> None:
+        self.first_step, self.total_steps, self.batch_rows = first_step, total_steps, batch_rows
+        self.pace = pace
+        self.rows, self.steps = 0, 0
+        self.sum = torch.zeros(())
+        self.loss = math.nan
+
+    def count(self, loss: Tensor, rows: int) -> None:
+        self.sum = self.sum.to(loss.device) + loss  # read seldom: reading waits for the device
+        self.steps, self.rows = self.steps + 1, self.rows + rows
+
+    def read(self, step: int) -> Progress:
+        self.loss = float(self.sum) / self.steps
+        self.sum, self.steps = torch.zeros(()), 0
+        self.pace.note_report()
+        rate = self.rows / self.pace.seconds
+        left_s = (self.total_steps - step) * self.batch_rows / rate
+        return Progress(step, self.total_steps, self.loss, rate, left_s)
+
+    def finish(self, step: int) -> FitReport:
+        seconds = self.pace.seconds
+        return FitReport(
+            finished=step >= self.total_steps,
+            first_step=self.first_step,
+            steps=step,
+            loss=self.loss,
+            rows_per_s=self.rows / seconds if seconds > 0 else math.nan,
+            seconds=seconds,
+        )
+
+
+def _build_planner(
+    variant: Variant, inputs: FoldInputs, task: FitTask, total_steps: int
+) -> Callable[[int], list[Ints]]:
+    """Return what says which rows each step of an epoch takes."""
+    known = PlanFacts(inputs.plain.lengths, inputs.train_label_ids, inputs.difficulty, total_steps)
+    return build_planner(variant, known, seed=task.seed, fold=task.fold)
+
+
+def _keep_state(
+    task: FitTask,
+    step: int,
+    weights: nn.Module,
+    optimizer: Any,
+    accelerator: Any,
+    *,
+    is_needed: bool,
+) -> str | None:
+    """Write a training state; where the disk does not take it, the fit goes on without.
+
+    Returns:
+        What a person must hear of a state that was not written.
+
+    Raises:
+        TrainingError: it cannot be written and is needed, as the fit is to stop.
+    """
+    assert task.state_path is not None
+    facts = {"fingerprint": task.fingerprint, "step": step, "scaler": _scaler_state(accelerator)}
+    try:
+        write_state(task.state_path, weights, _bare_optimizer(optimizer), facts)
+    except TrainingError as error:
+        if is_needed:
+            raise
+        return f"no state written, training goes on: {error}"
+    return None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network and how it reads rows: where, in which format, padded with what, how many at once.
+
+    ``micro_tokens`` is the most tokens, padding included, held at once.
+    """
+
+    model: RelationModel
+    accelerator: Any
+    pad_id: int
+    micro_tokens: int
+
+    def predict(
+        self, rows: TokenizedRows, indices: Ints, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Predict rows, in the order of ``indices``.
+
+        Args:
+            rows: token arrays.
+            indices: (n,) which rows.
+            allowed: (n, C) the labels that each may have; the others get 0. None for all.
+
+        Returns:
+            (n, C) float32 probabilities; rows sum to 1.
+        """
+        self.model.eval()
+        out = np.empty((len(indices), self.model.labels), np.float32)
+        lengths = rows.lengths_of(indices)
+        with torch.inference_mode():
+            for part in split_by_tokens(np.arange(len(indices)), lengths, self.micro_tokens):
+                batch = collate(rows, indices[part], self.pad_id).to(self.accelerator.device)
+                with self.accelerator.autocast():
+                    logits = self.model(batch.input_ids, batch.attention_mask, batch.positions)
+                if allowed is not None:
+                    logits = mask_logits(logits, torch.from_numpy(allowed[part]).to(logits.device))
+                # float64 on the CPU: an MPS device has none
+                out[part] = torch.softmax(logits.float().cpu().double(), dim=-1).float().numpy()
+        return out
+
+
+def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    """Build AdamW with one group per (depth, decayed or not); ``rate_scale`` holds the layer's.
+
+    Norms and biases are not decayed. A layer's rate is ``layer_decay`` times that of the one above.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    layers = max((parameter_depth(name, 0) for name, _ in named), default=0)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        below_top = max(0, layers - parameter_depth(name, layers))
+        scale = settings.layer_decay**below_top
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((scale, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "rate_scale": scale}
+            for (scale, decay), parameters in groups.items()
+        ],
+        lr=settings.lr,
+        betas=(0.9, settings.adam_beta2),
+        fused=named[0][1].device.type in {"cpu", "cuda"},
+    )
+
+
+def set_rates(optimizer: Any, settings: TrainSettings, step: int, total_steps: int) -> None:
+    """Set each group's rate for a step: linear warm-up, then linear decay."""
+    frac = rate_frac(step, total_steps, settings.warmup_frac, settings.final_lr_frac)
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr * group["rate_scale"] * frac
+
+
+def rate_frac(step: int, total_steps: int, warmup_frac: float, final_frac: float) -> float:
+    """Return the share of the peak rate at a step counted from 0.
+
+    >>> [round(rate_frac(step, 10, 0.2, 0.0), 3) for step in (0, 1, 2, 6, 9)]
+    [0.5, 1.0, 1.0, 0.5, 0.125]
+    """
+    warm = round(warmup_frac * total_steps)
+    if step < warm:
+        return (step + 1) / warm
+    done = (step - warm) / max(1, total_steps - warm)
+    return 1.0 + (final_frac - 1.0) * done
+
+
+def step_seed(seed: int, fold: int, step: int) -> int:
+    """Return the seed of one step's dropout, independent of how the step was reached."""
+    return int(np.random.SeedSequence([seed, fold, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def check_loss(loss: float, variant: Variant, step: int) -> None:
+    """Stop a fit whose loss is not a number.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{variant.name}: the loss became {loss} by step {step}; lower train.lr "
+            f"(now {variant.train.lr:g}), or try --set run.precision=float32, which needs more "
+            "memory (on a small GPU, with --set run.micro_tokens=4096)"
+        )
+
+
+def _training_table(variant: Variant, inputs: FoldInputs) -> Tensor | None:
+    """Return which labels each type pair may have while training, (A, C) bool, if it matters."""
+    if inputs.pairs is None or variant.restrict is None or variant.restrict.when != "train":
+        return None
+    return torch.from_numpy(inputs.pairs.table)
+
+
+def _build_parts(
+    epoch: EpochRows, places: Ints, pad_id: int, micro_tokens: int, table: Tensor | None
+) -> list[StepPart]:
+    """Collate one optimiser step's rows into micro-batches, longest rows first."""
+    parts = []
+    for part in split_by_tokens(places, epoch.lengths, micro_tokens):
+        batch = collate(epoch.tokens, epoch.rows[part], pad_id)
+        allowed = None
+        if table is not None and epoch.pair_ids is not None:
+            allowed = table[torch.from_numpy(epoch.pair_ids[part])]
+        parts.append(StepPart(batch, torch.from_numpy(epoch.label_ids[part]), allowed))
+    return parts
+
+
+def _resume(task: FitTask, model: nn.Module, optimizer: Any, accelerator: Any, watch: Watch) -> int:
+    """Load the training state if there is one for this task; return the step to go on with."""
+    if task.state_path is None:
+        return 0
+    facts = read_state(task.state_path, model, _bare_optimizer(optimizer), task.fingerprint)
+    if facts is None:
+        return 0
+    if facts["scaler"] and accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(facts["scaler"])
+    watch.log(f"resumed at step {facts['step']}")
+    return int(facts["step"])
+
+
+def _bare_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    bare: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return bare
+
+
+def _scaler_state(accelerator: Any) -> dict[str, Any] | None:
+    return accelerator.scaler.state_dict() if accelerator.scaler is not None else None

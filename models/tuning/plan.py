@@ -1,0 +1,137 @@
+"""What one ``tune`` searches: the variant, the space, the folds, and the study they are kept in.
+
+Before ``models.tuning.tune`` on the way of a search: all that can be refused is refused here,
+before anything is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from competition.errors import UsageError
+from competition.files import check_name
+from competition.folds.kfold import Prepared
+from competition.predictions.store import Store
+from models.jobs.request import check_variant, resolve_requested
+from models.tuning.space import Dimension, Found, check_space, choose_space, place_variant
+from models.tuning.storage import parse_storage
+from models.tuning.study import SeededByPlace, StudyPlan
+from models.variant import Variant, fingerprint
+
+TUNE_DIR, JOURNAL_FILE = "tune", "journal.log"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Micro-F1 by the most probable label, and AUPRC, of the held-out rows of the folds so far."""
+
+    micro_f1: float
+    auprc: float
+
+
+OBJECTIVES: dict[str, Callable[[Scores], float]] = {
+    "micro-f1": lambda scores: scores.micro_f1,
+    "auprc": lambda scores: scores.auprc,
+    "both": lambda scores: (scores.micro_f1 + scores.auprc) / 2,
+}
+"""What is maximised."""
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """What a person asks of ``tune``."""
+
+    variant: str
+    search: tuple[str, ...] = ()
+    folds: tuple[int, ...] = (0,)
+    trials: int = 20
+    objective: str = "micro-f1"
+    encoder: str | None = None
+    overrides: tuple[tuple[str, Any], ...] = ()
+    seed: int = 0
+    storage: str | None = None
+    study: str | None = None
+    dead_after_s: float = 120.0
+    write: Path | None = None
+    workers: int = 1
+    threads: int | None = None
+    stop_after_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """Everything settled before the first trial."""
+
+    prepared: Prepared
+    request: TuneRequest
+    base: Variant
+    space: tuple[Dimension, ...]
+    plan: StudyPlan
+    folder: Path
+
+    def resolve(self, found: Found, name: str) -> Variant:
+        """Make the variant of some settings."""
+        return resolve_requested(
+            self.prepared.competition.profile,
+            self.request.variant,
+            encoder_override=self.request.encoder,
+            overrides=(*self.request.overrides, *found),
+            save_as=name,
+        )
+
+
+def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
+    """Settle what is searched and under which name; refuse what cannot be, before any training.
+
+    Raises:
+        UsageError, VariantError: the request cannot be met.
+    """
+    competition = prepared.competition
+    if request.objective not in OBJECTIVES:
+        raise UsageError(f"--objective {request.objective!r}: use {', '.join(OBJECTIVES)}")
+    folds = tuple(sorted(set(request.folds)))
+    beyond = [fold for fold in folds if not 0 <= fold < prepared.folds.count]
+    if beyond or not folds:
+        raise UsageError(f"--folds: the folds are 0 to {prepared.folds.count - 1}")
+    check_variant(Store(competition.oof_dir, competition.profile.labels), request.variant)
+    base = resolve_requested(
+        competition.profile,
+        request.variant,
+        encoder_override=request.encoder,
+        overrides=request.overrides,
+    )
+    space = choose_space(request.search, base)
+    fixed = {key for key, _ in request.overrides} & {each.key for each in space}
+    if fixed:
+        raise UsageError(f"--set and --search both name {sorted(fixed)[0]}; take one")
+    made_from = {
+        "variant": base.recipe(),
+        "seeds": list(base.seeds),
+        "search": [str(each) for each in space],
+        "folds": list(folds),
+        "objective": request.objective,
+        "seed": request.seed,
+        "data": prepared.corpus.hash,
+        "folds_hash": prepared.folds.hash,
+    }
+    name = check_name(request.study or f"{base.name}-{fingerprint(made_from)[:8]}")
+    folder = competition.checkpoints_dir / TUNE_DIR / name
+    sampler = SeededByPlace(
+        request.seed,
+        place_variant(space, base),
+        {each.key: each.distribution() for each in space},
+    )
+    plan = StudyPlan(
+        name=name,
+        storage=parse_storage(request.storage, folder / JOURNAL_FILE),
+        made_from=made_from,
+        sampler=sampler,
+        trials=request.trials,
+        dead_after_s=request.dead_after_s,
+    )
+    search = Search(prepared, replace(request, folds=folds), base, space, plan, folder)
+    check_space(space, lambda found: search.resolve(found, "probe"))
+    return search

@@ -1,0 +1,219 @@
+"""What ``tune`` leaves: a variant file of one's own, and the tables that a person reads.
+
+After ``models.tuning.tune`` on the way of a search. The file holds every setting that determines
+results, so that it means the same wherever it lies and whatever its base becomes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from competition.console import Column, Table
+from competition.errors import TrainingError, UsageError
+from competition.files import write_atomically
+from models.settings import TuneSettings
+from models.tuning.plan import Search
+from models.tuning.space import Dimension, describe_found, get_setting, place_variant, read_found
+from models.tuning.study import PLACE, SharedStudy, find_given_up
+from models.variant import Variant
+
+ENOUGH_FOR_IMPORTANCE = 10  # finished trials
+REASON, MICRO_F1, AUPRC, FOLDS_DONE = "reason", "micro_f1", "auprc", "folds_done"
+SCORES = {MICRO_F1: "micro-F1", AUPRC: "AUPRC"}
+
+
+def build_toml(variant: Variant) -> str:
+    """Write a variant with all its settings, ``why`` and ``tune`` set, as a file for ``fold``."""
+    tree = {"why": variant.why, **variant.model_dump(mode="json", include=variant.reads())}
+    for key in ("seeds", "run"):
+        tree |= variant.model_dump(mode="json", include={key}, exclude_defaults=True)
+    tree |= variant.model_dump(mode="json", include={"tune"}, exclude_none=True)
+    plain = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
+    lines = _write_values(plain)
+    for key, section in tree.items():
+        if isinstance(section, Mapping) and section:
+            lines += ["", f"[{key}]", *_write_values(section)]
+    return "\n".join(lines) + "\n"
+
+
+def _write_values(values: Mapping[str, Any]) -> list[str]:
+    """Write ``key = value`` lines; TOML has no null, so what is absent is left out."""
+    # JSON's strings, numbers, truth values and lists are TOML's too
+    return [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in values.items()
+        if value is not None
+    ]
+
+
+def build_trials_table(
+    trials: Sequence[FrozenTrial], space: Sequence[Dimension], best: FrozenTrial | None
+) -> Table:
+    """Show what was tried, in order; trials that are tried again stand there once."""
+    columns = [
+        Column("trial", "trial", "count"),
+        Column("state", "state"),
+        *(Column(key, header, "score") for key, header in SCORES.items()),
+        Column("settings", "settings"),
+    ]
+    given_up = {trial.number for trial in find_given_up(trials)}
+    rows = [
+        _describe(trial, space, best, given_up)
+        for trial in sorted(trials, key=lambda each: each.user_attrs.get(PLACE, 0))
+        if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} or trial.number in given_up
+    ]
+    notes = [f"Trial {row['trial']}: {row['reason']}" for row in rows if row["reason"]]
+    return Table("trials", "Trials", columns, rows, notes)
+
+
+def _describe(
+    trial: FrozenTrial,
+    space: Sequence[Dimension],
+    best: FrozenTrial | None,
+    given_up: set[int],
+) -> dict[str, Any]:
+    state = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned"}.get(trial.state, "given up")
+    if trial.number in given_up:
+        state = "given up"
+    return {
+        "trial": trial.user_attrs[PLACE],
+        "state": "best" if best is not None and trial.number == best.number else state,
+        **{key: trial.user_attrs.get(key) for key in SCORES},
+        "folds": trial.user_attrs.get(FOLDS_DONE),
+        "value": trial.value,
+        "settings": describe_found(space, trial.params),
+        "parameters": dict(trial.params),
+        "reason": trial.user_attrs.get(REASON, ""),
+    }
+
+
+def build_found_table(
+    space: Sequence[Dimension],
+    base: Variant,
+    best: FrozenTrial,
+    importances: Mapping[str, float],
+) -> Table:
+    """Show the settings that were found beside those of the variant as it is."""
+    columns = [
+        Column("setting", "setting"),
+        Column("searched", "searched"),
+        Column("was", "was"),
+        Column("found", "found"),
+    ]
+    if importances:
+        columns.append(Column("importance", "importance", "share"))
+    found = dict(read_found(space, best.params))
+    rows = [
+        {
+            "setting": each.key,
+            "searched": str(each).partition("=")[2],
+            "was": _write_setting(get_setting(base, each.key)),
+            "found": _write_setting(found[each.key]),
+            "importance": importances.get(each.key),
+        }
+        for each in space
+    ]
+    return Table("found", "Found", columns, rows)
+
+
+def _write_setting(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "–" if value is None else str(list(value) if isinstance(value, tuple) else value)
+
+
+@dataclass(frozen=True)
+class TuneSummary:
+    """What ``tune`` did, for the command line to print; ``path`` is the file that it left."""
+
+    tables: tuple[Table, ...]
+    complete: bool
+    path: Path | None
+
+
+def summarise(search: Search, shared: SharedStudy, complete: bool) -> TuneSummary:
+    """Build the tables; when all trials are done, write the best one as a variant file.
+
+    Raises:
+        TrainingError: all are done and none of them finished.
+    """
+    trials = shared.study.get_trials(deepcopy=False)
+    scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    best = max(scored, key=lambda trial: (trial.value, -trial.number), default=None)
+    table = build_trials_table(trials, search.space, best)
+    if not complete:
+        note = f"{len(table.rows)} of {shared.trials} trials are done; run the same command again."
+        return TuneSummary((replace(table, notes=(*table.notes, note)),), False, None)
+    if best is None:
+        raise TrainingError(
+            f"none of {len(table.rows)} trials finished; the first: "
+            + next((row["reason"] for row in table.rows if row["reason"]), "")
+        )
+    path = write_best(search, best, len(table.rows))
+    found = build_found_table(search.space, search.base, best, _importances(shared, scored))
+    return TuneSummary((table, replace(found, notes=_advise(search, best, path))), True, path)
+
+
+def write_best(search: Search, best: FrozenTrial, n_trials: int) -> Path:
+    """Leave the best trial as a variant file, marked as tuned on its folds; return its path.
+
+    The hash of all folds stands beside them: fold 0 of a sample is not fold 0 of all rows.
+
+    Raises:
+        UsageError: the file is there and was not written by this study.
+    """
+    name = f"{search.base.name}-tuned"
+    path = search.request.write or search.folder / f"{name}.toml"
+    folds = ", ".join(map(str, search.request.folds))
+    variant = search.resolve(read_found(search.space, best.params), name)
+    variant = variant.model_copy(
+        update={
+            "why": f"{search.base.why}; tuned on folds {folds}: best of {n_trials} trials by"
+            f" {search.request.objective}",
+            "tune": TuneSettings(
+                folds=search.request.folds,
+                trials=n_trials,
+                study=search.plan.name,
+                folds_hash=search.prepared.folds.hash,
+            ),
+        }
+    )
+    mark = f'study = "{search.plan.name}"'
+    if path.exists() and mark not in path.read_text("utf-8"):
+        raise UsageError(f"{path} is there and not of this study; give another --write")
+    write_atomically(path, build_toml(variant))
+    return path
+
+
+def _importances(shared: SharedStudy, scored: Sequence[FrozenTrial]) -> Mapping[str, float]:
+    """Return each setting's share of what the settings explain, where there is enough to tell."""
+    if len(scored) < ENOUGH_FOR_IMPORTANCE or len({trial.value for trial in scored}) < 2:
+        return {}
+    found: Mapping[str, float] = optuna.importance.get_param_importances(shared.study)
+    return found
+
+
+def _advise(search: Search, best: FrozenTrial, path: Path) -> list[str]:
+    """Say where the file is, how to use it, and why its score on these folds flatters it."""
+    count, tuned = search.prepared.folds.count, search.request.folds
+    rest = [str(fold) for fold in range(count) if fold not in tuned]
+    notes = [f"Written: {path}", f"Next: python run.py fold {path}"]
+    first = place_variant(search.space, search.base)
+    if first is None:
+        notes.append("The variant as it is lies outside the search and was not one of its trials.")
+    elif best.params == first:
+        notes.append("No trial was better than the variant as it is.")
+    flattery = "The best of many trials looks better on the folds that chose it than it is"
+    if rest:
+        flattery += (
+            f"; a fair figure: python run.py compare {path.stem} {search.base.name}"
+            f" --folds {','.join(rest)}"
+        )
+    return [*notes, f"{flattery}."]

@@ -1,0 +1,301 @@
+"""The search space of ``tune``: which settings are searched, and between which values.
+
+Before ``models.tuning.tune`` on the way of a search. A dimension is a range of numbers or a list of
+choices, named by the dotted key that ``--set`` would take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from competition.errors import UsageError, VariantError
+from models.network.encoder_source import MINI, PRETRAINED, find_kind
+from models.variant import LINEAR, OUTSIDE_FINGERPRINT, SCRATCH, Variant, parse_override
+
+if TYPE_CHECKING:
+    import optuna
+
+PROBES = 16  # draws of the other settings in which each value must fit at least once
+UNSEARCHABLE = {
+    "encoder": "tune one encoder at a time, with --encoder",
+    "route": "specialists answer for other rows, so their scores cannot be compared",
+    "learner": "tune one learner at a time",
+}
+DEFAULT_SPACES = {
+    PRETRAINED: (
+        "train.lr=8e-6..8e-5:log",
+        "train.epochs=2..5",
+        "train.batch_rows=16|32|64",
+        "train.layer_decay=0.8..1.0",
+        "train.warmup_frac=0.0..0.2",
+        "train.label_smoothing=0.0..0.2",
+    ),
+    MINI: (
+        "train.lr=3e-4..3e-3:log",
+        "train.epochs=1..4",
+        "train.batch_rows=8|16|32",
+        "train.head_dropout=0.0..0.4",
+        "train.label_smoothing=0.0..0.2",
+    ),
+    SCRATCH: (
+        "train.lr=3e-4..3e-3:log",
+        "train.epochs=3..10",
+        "train.batch_rows=16|32|64",
+        "train.head_dropout=0.0..0.4",
+        "train.label_smoothing=0.0..0.2",
+    ),
+    LINEAR: (
+        "linear.regularisation=0.03..30.0:log",
+        "linear.char_ngrams=[1, 3]|[1, 4]|[1, 5]|[2, 5]",
+    ),
+}
+"""What is searched when a person names nothing."""
+
+Found = tuple[tuple[str, Any], ...]
+"""Dotted keys with a value each, as ``--set`` gives them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from low to high, both included; whole ones when ``whole``, evenly in log or not."""
+
+    key: str
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    def suggest(self, trial: optuna.Trial) -> float:
+        """Ask a trial for a value."""
+        if self.whole:
+            value: int = trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
+            return value
+        return float(trial.suggest_float(self.key, self.low, self.high, log=self.log))
+
+    def distribution(self) -> Any:
+        """Return what Optuna calls these values."""
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        if self.whole:
+            return IntDistribution(int(self.low), int(self.high), log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+    def place(self, value: Any) -> float | None:
+        """Return the parameter that stands for a setting's value, None where it lies outside."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if not self.low <= value <= self.high or (self.whole and value != int(value)):
+            return None
+        return int(value) if self.whole else float(value)
+
+    def edges(self) -> tuple[float, ...]:
+        """Return the parameters that must each fit somewhere."""
+        return (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """Draw a parameter evenly."""
+        drawn = float(rng.uniform(self.low, self.high))
+        return round(drawn) if self.whole else drawn
+
+    def read(self, parameter: Any) -> Any:
+        """Return the setting's value that a parameter stands for."""
+        return parameter
+
+    def __str__(self) -> str:
+        """Write as ``--search`` takes it."""
+        low, high = self.edges()
+        return f"{self.key}={low!r}..{high!r}{':log' if self.log else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Values written as ``--set`` takes them; parameters are the texts themselves."""
+
+    key: str
+    texts: tuple[str, ...]
+
+    def suggest(self, trial: optuna.Trial) -> str:
+        """Ask a trial for one of the texts."""
+        text: str = trial.suggest_categorical(self.key, self.texts)
+        return text
+
+    def distribution(self) -> Any:
+        """Return what Optuna calls these values."""
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.texts)
+
+    def place(self, value: Any) -> str | None:
+        """Return the text that stands for a setting's value, None where there is none."""
+        plain = list(value) if isinstance(value, tuple) else value
+        return next((text for text in self.texts if self.read(text) == plain), None)
+
+    def edges(self) -> tuple[str, ...]:
+        """Return the texts, each of which must fit somewhere."""
+        return self.texts
+
+    def draw(self, rng: np.random.Generator) -> str:
+        """Draw a text evenly."""
+        return self.texts[int(rng.integers(len(self.texts)))]
+
+    def read(self, parameter: Any) -> Any:
+        """Return the setting's value that a text stands for."""
+        return parse_override(f"{self.key}={parameter}")[1]
+
+    def __str__(self) -> str:
+        """Write as ``--search`` takes it."""
+        return f"{self.key}={'|'.join(self.texts)}"
+
+
+Dimension = Range | Choice
+
+
+def parse_dimension(text: str) -> Dimension:
+    """Read one ``--search`` argument.
+
+    >>> parse_dimension("train.lr=1e-5..1e-4:log")
+    Range(key='train.lr', low=1e-05, high=0.0001, log=True, whole=False)
+    >>> parse_dimension("train.epochs=2..5")
+    Range(key='train.epochs', low=2.0, high=5.0, log=False, whole=True)
+    >>> parse_dimension("head=cls|entity-start")
+    Choice(key='head', texts=('cls', 'entity-start'))
+
+    Raises:
+        UsageError: neither a range nor choices, or a key that ``tune`` must not search.
+    """
+    key, equals, values = (part.strip() for part in text.partition("="))
+    if not equals or not key or not values:
+        raise _unreadable(text)
+    root = key.split(".", maxsplit=1)[0]
+    if root in OUTSIDE_FINGERPRINT:
+        raise UsageError(f"--search {key}: it does not change what is learned; leave it out")
+    if key in UNSEARCHABLE:
+        raise UsageError(f"--search {key}: {UNSEARCHABLE[key]}")
+    if "|" in values:
+        texts = tuple(part.strip() for part in values.split("|"))
+        if "" in texts or len(set(texts)) < len(texts):
+            raise UsageError(f"--search {text!r}: an empty choice, or the same one twice")
+        return Choice(key, texts)
+    return _parse_range(text, key, values)
+
+
+def _parse_range(text: str, key: str, values: str) -> Range:
+    numbers, _, scale = values.partition(":")
+    ends = [end.strip() for end in numbers.split("..")]
+    if len(ends) != 2 or scale not in {"", "log"}:
+        raise _unreadable(text)
+    try:
+        low, high = map(float, ends)
+    except ValueError:
+        raise _unreadable(text) from None
+    whole = all(end.lstrip("+-").isdecimal() for end in ends)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"--search {text!r}: the first number must be below the second")
+    if scale and low <= 0:
+        raise UsageError(f"--search {text!r}: a log range begins above 0")
+    return Range(key, low, high, bool(scale), whole)
+
+
+def _unreadable(text: str) -> UsageError:
+    return UsageError(
+        f"--search {text!r} is neither a range, such as train.lr=1e-5..1e-4:log or"
+        " train.epochs=2..5, nor a choice, such as head=cls|entity-start"
+    )
+
+
+def choose_space(texts: Sequence[str], variant: Variant) -> tuple[Dimension, ...]:
+    """Read what a person wants searched; with nothing named, what suits the variant's kind.
+
+    Raises:
+        UsageError: a text that cannot be read, or a key named twice.
+    """
+    kind = LINEAR if variant.learner == LINEAR else find_kind(variant.encoder)
+    space = tuple(map(parse_dimension, texts or DEFAULT_SPACES[kind]))
+    keys = [dimension.key for dimension in space]
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        raise UsageError(f"--search names {twice[0]} twice; name each setting once")
+    return space
+
+
+def check_space(space: Sequence[Dimension], resolve: Callable[[Found], Variant]) -> None:
+    """Refuse a space with a key or value that fits nowhere, before anything is trained.
+
+    Each bound and each choice is tried with a few draws of the other settings; settings that only
+    do not go together are left to the search.
+
+    Args:
+        space: what is searched.
+        resolve: makes the variant of some settings, or raises VariantError.
+
+    Raises:
+        VariantError: of the first value that never fits.
+    """
+    rng = np.random.default_rng(0)
+    for dimension in space:
+        for edge in dimension.edges():
+            errors = []
+            for _ in range(PROBES):
+                drawn = {each.key: each.draw(rng) for each in space} | {dimension.key: edge}
+                try:
+                    resolve(read_found(space, drawn))
+                except VariantError as error:
+                    errors.append(error)
+                else:
+                    break
+            if len(errors) == PROBES:
+                raise VariantError(f"--search {dimension}: with {edge}: {errors[0]}")
+
+
+def read_found(space: Sequence[Dimension], parameters: Mapping[str, Any]) -> Found:
+    """Return the settings that a trial's parameters stand for, in the order of the space."""
+    return tuple((each.key, each.read(parameters[each.key])) for each in space)
+
+
+def place_variant(space: Sequence[Dimension], variant: Variant) -> dict[str, Any] | None:
+    """Return the parameters that stand for a variant as it is; None if it lies outside.
+
+    >>> lr = parse_dimension("train.lr=1e-5..1e-4:log")
+    >>> variant = Variant(name="v", why="w", encoder="scratch")
+    >>> place_variant([lr], variant)
+    {'train.lr': 3e-05}
+    """
+    placed: dict[str, Any] = {}
+    for dimension in space:
+        parameter = dimension.place(get_setting(variant, dimension.key))
+        if parameter is None:
+            return None
+        placed[dimension.key] = parameter
+    return placed
+
+
+def get_setting(variant: Variant, key: str) -> Any:
+    """Return a variant's value under a dotted key, None where its section is absent."""
+    value: Any = variant
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def describe_found(space: Sequence[Dimension], parameters: Mapping[str, Any]) -> str:
+    """Write a trial's settings on one line.
+
+    >>> describe_found([parse_dimension("train.lr=1e-5..1e-4:log")], {"train.lr": 0.0000312345})
+    'train.lr=3.12e-05'
+    """
+    return " ".join(
+        f"{each.key}={_shorten(each, parameters[each.key])}"
+        for each in space
+        if each.key in parameters
+    )
+
+
+def _shorten(dimension: Dimension, parameter: Any) -> str:
+    if isinstance(dimension, Choice) or isinstance(parameter, int):
+        return str(parameter)
+    return f"{parameter:.3g}"

@@ -1,0 +1,205 @@
+"""Where the trials of a search are kept: a journal file, or a PostgreSQL database.
+
+Under ``models.tuning.study`` on the way of a search. A journal serves the processes of one machine,
+which see by each other's locks who still lives; a database serves many machines, by heartbeats.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+
+from competition.errors import UsageError
+
+POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+TABLES_TRIES = 10  # to make the tables of a new database beside other processes
+JOURNAL_START = b'{"op_code"'
+
+OnStale = Callable[[optuna.Study, FrozenTrial], None]
+
+
+def parse_storage(text: str | None, default: Path) -> Path | str:
+    """Tell a journal file from a database.
+
+    Returns:
+        A path, or a URL that names psycopg as its driver.
+
+    Raises:
+        UsageError: a URL of something else than PostgreSQL, or psycopg is not installed.
+    """
+    if text is None:
+        return default
+    scheme, is_url, rest = text.partition("://")
+    if not is_url:
+        return Path(text).expanduser().absolute()
+    if scheme not in POSTGRES_SCHEMES:
+        raise UsageError(
+            f"--storage {scheme}://…: give the path of a journal file, for one machine, or"
+            " postgresql://USER@HOST/DATABASE, for several"
+        )
+    if importlib.util.find_spec("psycopg") is None:
+        raise UsageError(
+            "--storage postgresql://… needs psycopg; run: python -m pip install 'psycopg[binary]'"
+        )
+    return f"postgresql+psycopg://{rest}"
+
+
+def name_process() -> str:
+    """Name this process for a person: machine and process id."""
+    return f"{platform.node()}-{os.getpid()}"
+
+
+class KernelLock:
+    """A journal's lock that the kernel frees when its process dies, however it dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = FileLock(path)
+
+    def acquire(self) -> bool:
+        """Wait for the lock and take it."""
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+
+class Processes:
+    """Who works on the studies of a journal: each process holds a lock as long as it lives."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.name = f"{name_process()}-{uuid.uuid4().hex[:8]}"
+        self._lock = FileLock(self._path(self.name))
+
+    def __enter__(self) -> Processes:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self._path(self.name).unlink(missing_ok=True)
+
+    def is_alive(self, name: str) -> bool:
+        """Say whether the process of that name still lives."""
+        if name == self.name:
+            return True
+        path = self._path(name)
+        if not path.exists():
+            return False
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            return True
+        path.unlink(missing_ok=True)
+        return False
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.lock"
+
+
+def open_journal(path: Path, say: Callable[[str], None]) -> JournalStorage:
+    """Open a journal, or make it; a line that a full disk or a crash tore at its end is cut off.
+
+    Raises:
+        UsageError: the file is no journal, or damaged elsewhere than at its end.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = KernelLock(path.with_name(f"{path.name}.lock"))
+    lock.acquire()
+    try:
+        torn = _cut_torn_line(path)
+    finally:
+        lock.release()
+    if torn:
+        say(f"notice: {path}: its last line was torn and is cut off ({torn} bytes)")
+    try:
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    except ValueError as error:
+        raise UsageError(f"--storage {path} is damaged: {error}; name another file") from None
+
+
+def _cut_torn_line(path: Path) -> int:
+    """Cut what follows the last newline of a journal; return how many bytes that was."""
+    if not path.exists():
+        return 0
+    content = b"" if path.is_dir() else path.read_bytes()
+    if path.is_dir() or not (content + JOURNAL_START).startswith(JOURNAL_START):
+        raise UsageError(f"--storage {path} is no journal of Optuna's; name another file")
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    return len(content) - whole
+
+
+@contextmanager
+def open_database(url: str, dead_after_s: float, on_stale: OnStale) -> Iterator[RDBStorage]:
+    """Open a database, make its tables if there are none, and close it after the block.
+
+    Args:
+        url: with psycopg as its driver.
+        dead_after_s: silence after which a trial's process counts as dead.
+        on_stale: called with a study and a trial that has just been failed for that reason.
+    """
+    database = _make_tables(url, dead_after_s, on_stale)
+    try:
+        yield database
+    finally:
+        database.remove_session()
+        database.engine.dispose()
+
+
+def _make_tables(url: str, dead_after_s: float, on_stale: OnStale) -> RDBStorage:
+    interval = max(1, round(dead_after_s / 4))
+    for left in reversed(range(TABLES_TRIES)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return RDBStorage(
+                    url,
+                    engine_kwargs={"pool_pre_ping": True},
+                    heartbeat_interval=interval,
+                    grace_period=max(2, round(dead_after_s)),
+                    heartbeat_stale_trial_callback=on_stale,
+                )
+        except (IntegrityError, ProgrammingError):  # another process makes the same tables
+            if not left:
+                raise
+            time.sleep(0.5)
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def storage_failures() -> Iterator[None]:
+    """Turn a storage that cannot be used into our own error; a URL's password is not shown.
+
+    Raises:
+        UsageError: it does not answer, or not any more.
+    """
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+        raise UsageError(
+            f"the study's storage does not answer: {reason[0] if reason else type(cause).__name__};"
+            " mend that and run the same command again to go on"
+        ) from None

@@ -1,0 +1,299 @@
+"""A shared search: where its trials are kept, who works on them, and what the next one tries.
+
+Under ``models.tuning.tune`` on the way of a search, over ``models.tuning.storage``. Any number of
+processes may work on one study; a trial whose process is gone is found and tried again with its
+settings, and no trial is counted twice.
+"""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+
+from competition.errors import UsageError
+from models.tuning.storage import (
+    Processes,
+    name_process,
+    open_database,
+    open_journal,
+    storage_failures,
+)
+
+MOST_ATTEMPTS = 4  # of one trial whose process or job keeps dying; then it is given up
+UNCLAIMED_S = 60.0  # a trial that no process claims so long after its start has lost it
+STARTUP_TRIALS = 8  # random ones before the sampler learns from them
+PRUNER_TRIALS = 4  # finished before the first one may be pruned
+PROCESSES_DIR = "processes"
+
+PROCESS, ATTEMPT, PLACE, RETRY_OF = "process", "attempt", "place", "retry_of"
+MADE_FROM = "made_from"
+
+
+class SeededByPlace(optuna.samplers.BaseSampler):  # type: ignore[misc]  # optuna is untyped here
+    """Proposes by TPE, each place from a seed of its own: interrupted or not, the same settings.
+
+    Place 0 takes the variant as it is, so that what is found is never below it.
+    """
+
+    def __init__(
+        self, seed: int, first: Mapping[str, Any] | None, space: Mapping[str, Any]
+    ) -> None:
+        self._seed = seed
+        self._first = first
+        self._space = dict(space)
+        self._current: tuple[int, int, Any] | None = None
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, Any]:
+        """Return which settings are proposed together."""
+        place, sampler = self._of(study, trial)
+        if place == 0 and self._first is not None:
+            return self._space
+        inferred: dict[str, Any] = sampler.infer_relative_search_space(study, trial)
+        return inferred
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Propose settings together."""
+        place, sampler = self._of(study, trial)
+        if place == 0 and self._first is not None:
+            return dict(self._first)
+        proposed: dict[str, Any] = sampler.sample_relative(study, trial, search_space)
+        return proposed
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        """Propose one setting."""
+        _, sampler = self._of(study, trial)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def _of(self, study: optuna.Study, trial: FrozenTrial) -> tuple[int, Any]:
+        if self._current is None or self._current[0] != trial.number:
+            known = trial.user_attrs.get(PLACE)
+            place = find_place(study, trial.number) if known is None else int(known)
+            seed = int(np.random.SeedSequence([self._seed, place]).generate_state(1)[0])
+            sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+            self._current = (trial.number, place, sampler)
+        return self._current[1], self._current[2]
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study is: its name, where it is kept, what made it, and how it proposes.
+
+    Attributes:
+        storage: a journal file, or the URL of a PostgreSQL database.
+        made_from: all that must be alike for trials to be compared, as plain JSON.
+        trials: how many are wanted in all.
+        dead_after_s: silence after which a process on a database counts as dead.
+    """
+
+    name: str
+    storage: Path | str
+    made_from: Mapping[str, Any]
+    sampler: SeededByPlace
+    trials: int
+    dead_after_s: float
+
+    @property
+    def shown(self) -> str:
+        """Return where the study is kept, without what a URL must not show."""
+        return str(self.storage) if isinstance(self.storage, Path) else "PostgreSQL"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Trials that need nothing more, that some process works on, and that wait to be tried."""
+
+    spent: int
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class SharedStudy:
+    """One process's view of a study that others may work on too."""
+
+    study: optuna.Study
+    process: str
+    trials: int
+    processes: Processes | None
+
+    def count(self) -> Counts:
+        """Count the trials; one that was given up is spent, one that is tried again is not."""
+        trials = self.study.get_trials(deepcopy=False)
+        states = [trial.state for trial in trials]
+        given_up = len(find_given_up(trials))
+        return Counts(
+            states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) + given_up,
+            states.count(TrialState.RUNNING),
+            states.count(TrialState.WAITING),
+        )
+
+    def claim(self, trial: optuna.Trial) -> int:
+        """Write down that this process works on a trial; return the trial's place.
+
+        A trial that is tried again keeps the place it had.
+        """
+        trial.set_user_attr(PROCESS, self.process)
+        known = trial.user_attrs.get(PLACE)
+        if known is not None:
+            return int(known)
+        place = find_place(self.study, trial.number)
+        trial.set_user_attr(PLACE, place)
+        return place
+
+    def is_surplus(self, trial: optuna.Trial) -> bool:
+        """Say whether as many as are wanted were begun before this one, by whichever process.
+
+        Two processes may each begin what they take for the last trial; all agree on numbers.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        kept = {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING}
+        given_up = {each.number for each in find_given_up(trials)}
+        before = [each for each in trials if each.number < trial.number]
+        taken = sum(each.state in kept or each.number in given_up for each in before)
+        return taken >= self.trials
+
+    def sweep(self) -> list[int]:
+        """Find trials whose process is gone and have them tried again; return their places."""
+        known = {trial.number for trial in self._successors()}
+        if self.processes is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                fail_stale_trials(self.study)
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self._is_lost(trial):
+                try:
+                    self.study.tell(trial.number, state=TrialState.FAIL)
+                except (ValueError, UpdateFinishedTrialError):
+                    continue  # another process found it first, or it ended after all
+                try_again(self.study, trial, failed=True)
+        new = [trial for trial in self._successors() if trial.number not in known]
+        return [trial.user_attrs[PLACE] for trial in new]
+
+    def _successors(self) -> list[FrozenTrial]:
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if RETRY_OF in trial.user_attrs]
+
+    def _is_lost(self, trial: FrozenTrial) -> bool:
+        owner = trial.user_attrs.get(PROCESS)
+        if owner is None:
+            begun = trial.datetime_start
+            age = datetime.datetime.now() - begun if begun else datetime.timedelta(0)
+            return age.total_seconds() > UNCLAIMED_S
+        return self.processes is not None and not self.processes.is_alive(owner)
+
+
+def find_place(study: optuna.Study, number: int) -> int:
+    """Return how many trials were begun before one, those that were tried again counted once."""
+    trials = study.get_trials(deepcopy=False)
+    return sum(each.number < number and RETRY_OF not in each.user_attrs for each in trials)
+
+
+def find_given_up(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that died as often as a trial may."""
+    tried_again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    return [
+        trial
+        for trial in trials
+        if trial.state == TrialState.FAIL
+        and trial.user_attrs.get(ATTEMPT, 1) >= MOST_ATTEMPTS
+        and trial.number not in tried_again
+    ]
+
+
+def try_again(study: optuna.Study, trial: FrozenTrial, *, failed: bool) -> bool:
+    """Queue a trial that ended without a score, with its settings; say whether that was done.
+
+    One that nobody had claimed has no settings yet, and is not missed.
+
+    Args:
+        study: whose trial.
+        trial: as the storage has it.
+        failed: its process or job died, which may not happen for ever; False: it was stopped.
+    """
+    parameters = trial.system_attrs.get("fixed_params") or trial.params
+    attempt = int(trial.user_attrs.get(ATTEMPT, 1))
+    if PLACE not in trial.user_attrs or (failed and attempt >= MOST_ATTEMPTS):
+        return False
+    study.enqueue_trial(
+        dict(parameters),
+        user_attrs={
+            RETRY_OF: trial.number,
+            PLACE: trial.user_attrs[PLACE],
+            ATTEMPT: attempt + failed,
+        },
+    )
+    return True
+
+
+@contextmanager
+def open_study(plan: StudyPlan, say: Callable[[str], None]) -> Iterator[SharedStudy]:
+    """Open a study, or make it, and take part in it until the end of the block.
+
+    Raises:
+        UsageError: the storage cannot be reached, is damaged, or holds a study of that name which
+            was made from something else.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(storage_failures())
+        stack.enter_context(_quiet_optuna())
+        if isinstance(plan.storage, Path):
+            folder = plan.storage.parent / PROCESSES_DIR
+            processes = stack.enter_context(Processes(folder))
+            journal = open_journal(plan.storage, say)
+            yield _join(plan, journal, processes.name, processes)
+        else:
+            opened = open_database(plan.storage, plan.dead_after_s, _on_stale)
+            yield _join(plan, stack.enter_context(opened), name_process(), None)
+
+
+def _on_stale(study: optuna.Study, trial: FrozenTrial) -> None:
+    try_again(study, trial, failed=True)
+
+
+def _join(plan: StudyPlan, storage: Any, process: str, processes: Processes | None) -> SharedStudy:
+    study = optuna.create_study(
+        storage=storage,
+        study_name=plan.name,
+        direction="maximize",
+        sampler=plan.sampler,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNER_TRIALS),
+        load_if_exists=True,
+    )
+    known = study.user_attrs.get(MADE_FROM)
+    if known is None:
+        study.set_user_attr(MADE_FROM, dict(plan.made_from))
+    elif known != plan.made_from:
+        other = [key for key in plan.made_from if known.get(key) != plan.made_from[key]]
+        raise UsageError(
+            f"the study {plan.name} was made with another {', '.join(other)}; its trials cannot be"
+            " compared with new ones: choose another --study, or leave --study out"
+        )
+    return SharedStudy(study, process, plan.trials, processes)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from printing a line per trial, and leave its logging as it was."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)

@@ -1,0 +1,465 @@
+"""A blend from store to submission: the files it leaves, what they say, and what a person sees."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from competition.audit import shift
+from competition.blend import blend as blend_room
+from competition.blend import fit as blend_module
+from competition.blend import public_noise
+from competition.blend.blend import run_blend
+from competition.blend.pooling import unflatten
+from competition.blend.risk_tables import Foretold, find_partings, foretell
+from competition.blend.search import BEST_SINGLE, BLEND, SYSTEMS
+from competition.blend.tables import build_blend_tables, judge_blend
+from competition.board.board import build_board_tables
+from competition.console import print_tables
+from competition.errors import BlendError, PredictionsError, UsageError
+from competition.folds.kfold import read_prepared
+from competition.predictions.members import Result, ResultKey, Store
+from competition.scoring import assessment
+from competition.scoring.assessment import Side
+from competition.submission.answers import read_answers
+from competition.submission.check import check_submission
+from tests.competition.planted import softmax
+from tests.competition.predictions.test_members import fill
+
+RUN = {"time": "2026-11-01T00:00:00+09:00"}
+SIGHT = {"first": (3, 1, 0, 0), "second": (0, 1, 3, 3), "useless": (0, 0, 0, 0)}
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(public_noise, "REPLICATES", 5)
+    monkeypatch.setattr(assessment, "F1_REPLICATES", 50)
+    monkeypatch.setattr(assessment, "AUPRC_REPLICATES", 20)
+
+
+def write_variant(prepared, name, n_folds=None, save_as=None):
+    """Leave a variant's files; its logits rise at the gold label by what it sees of it."""
+    competition, corpus = prepared.competition, prepared.corpus
+    labels = competition.profile.labels
+    store = Store(competition.oof_dir, labels)
+    rng = np.random.default_rng(sorted(SIGHT).index(name))
+    for fold in range(prepared.folds.count if n_folds is None else n_folds):
+        rows = prepared.folds.fold_of == fold
+        gold = corpus.train.gold[rows].astype(int)
+        logits = rng.normal(0, 1, (len(gold), len(labels)))
+        logits[np.arange(len(gold)), gold] += np.array(SIGHT[name])[gold]
+        result = Result(
+            key=ResultKey(save_as or name, 1, fold),
+            fingerprint=f"{name} {fold}",
+            recipe=f"recipe of {name}",
+            variant={"why": f"why {name}"},
+            labels=labels,
+            data_hash=prepared.corpus.hash,
+            folds_hash=prepared.folds.hash,
+            route=None,
+            routes_hash=None,
+            oof_ids=corpus.train.ids[rows],
+            oof_probs=softmax(logits),
+            test_ids=corpus.test.ids,
+            test_probs=softmax(rng.normal(0, 1, (len(corpus.test), len(labels)))),
+        )
+        store.write(result, {})
+
+
+def blend(prepared, variants=(), name=None, **how):
+    options = {"trials": 10, "seed": 0, "run": RUN} | how
+    return run_blend(prepared.competition, variants, name=name, **options)
+
+
+@pytest.fixture
+def report(prepared):
+    for name in ("first", "second", "useless"):
+        write_variant(prepared, name)
+    return blend(prepared)
+
+
+def test_a_submission_is_left_that_keeps_the_rules(prepared, report):
+    assert report.path == prepared.competition.submissions_dir / f"{report.path.stem}.csv"
+    assert re.fullmatch("blend-[0-9a-f]{8}", report.path.stem)
+    checked = check_submission(report.path, prepared.competition)
+    assert (checked.is_ok, checked.remarks) == (True, ())
+    left = {path.name for path in report.path.parent.iterdir()}
+    assert left == {f"{report.path.stem}{end}" for end in (".csv", ".json", ".run.json")}
+    assert json.loads(report.path.with_suffix(".run.json").read_text()) == RUN
+
+
+def test_the_json_says_what_determined_the_submission(prepared, report):
+    spec = json.loads(report.path.with_suffix(".json").read_text())
+    assert [member["name"] for member in spec["members"]] == ["first", "second", "useless"]
+    assert spec["members"][0]["recipe"] == "recipe of first"
+    assert spec["members"][0]["seeds"] == [1]
+    assert spec["members"][0]["parts"] == ["first"]
+    assert spec["folds_hash"] == prepared.folds.hash
+    assert spec["corpus_hash"] == prepared.corpus.hash
+    assert (spec["trials"], spec["seed"]) == (10, 0)
+    assert spec["threshold"] == report.fit.blend.threshold
+    assert spec["temperature"] == report.fit.blend.temperature
+    assert set(spec["fitted"]) == set(spec["nested"]) == set(SYSTEMS)
+    nested = spec["nested"][BLEND]
+    assert nested["f1"]["value"] == report.worth.nested[BLEND].f1.value
+    assert nested["f1"]["low"] <= nested["f1"]["value"] <= nested["f1"]["high"]
+    assert set(nested["shifted"]) == {"share", "odds"}
+    assert set(spec["singles"]) == set(spec["singles_fitted_f1"]) == {"first", "second", "useless"}
+    assert spec["noise"][0]["pair"] == [BLEND, BEST_SINGLE]
+    assert (spec["objective"], spec["reweight"], spec["shrink"]) == ("micro-f1", None, False)
+    assert set(spec["nested_blend_minus"][BEST_SINGLE]["f1"]) == {
+        "difference",
+        "low",
+        "high",
+        "p_worse",
+    }
+
+
+def test_the_same_inputs_and_seed_give_the_same_bytes(prepared, report):
+    before = {s: report.path.with_suffix(s).read_bytes() for s in (".csv", ".json")}
+    again = blend(prepared, run={"time": "later"})
+    for suffix, content in before.items():
+        assert again.path.with_suffix(suffix).read_bytes() == content
+
+
+def test_flattened_probabilities_are_ranked_and_labels_decided_before(
+    prepared, report, monkeypatch
+):
+    monkeypatch.setattr(blend_module, "choose_temperature", lambda rows, weights: 2.0)
+    flat = blend(prepared, name="flat")
+    monkeypatch.setattr(blend_module, "choose_temperature", lambda rows, weights: 1.0)
+    plain = blend(prepared, name="plain")
+    specs = [json.loads(each.path.with_suffix(".json").read_text()) for each in (plain, flat)]
+    assert [spec["temperature"] for spec in specs] == [1.0, 2.0]
+    for name in SYSTEMS:
+        assert flat.worth.nested[name].f1 == plain.worth.nested[name].f1
+        assert flat.worth.nested[name].shifted["share"].f1 == (
+            plain.worth.nested[name].shifted["share"].f1
+        )
+        assert flat.worth.nested[name].auprc != plain.worth.nested[name].auprc
+    answers = [
+        read_answers(each.path, prepared.competition.profile, 20, print) for each in (plain, flat)
+    ]
+    assert (answers[0].pred == answers[1].pred).all()
+    np.testing.assert_allclose(unflatten(answers[1].probs, 2.0), answers[0].probs, rtol=2e-6)
+    assert (answers[1].probs.max(axis=1) < answers[0].probs.max(axis=1)).all()
+    # confidence is what it was, so that its warning means what it meant
+    assert flat.oof_side.confidence == pytest.approx(plain.oof_side.confidence, abs=1e-6)
+    assert flat.test_side.confidence == pytest.approx(plain.test_side.confidence, abs=1e-6)
+    assert flat.worth.as_pooled == plain.worth.fitted[BLEND].auprc.value
+    assert check_submission(flat.path, prepared.competition).remarks == ()
+
+
+def test_the_temperature_is_told_in_a_line_and_folds_that_part_are_named(prepared, report):
+    def tell(temperature, folds):
+        points = tuple(replace(p, temperature=t) for p, t in zip(nested.points, folds, strict=True))
+        fit = replace(
+            report.fit,
+            blend=replace(report.fit.blend, temperature=temperature),
+            nested={**report.fit.nested, BLEND: replace(nested, points=points)},
+        )
+        notes = build_blend_tables(replace(report, fit=fit))[0].notes
+        return next(note for note in notes if note.startswith("Probabilities"))
+
+    nested = report.fit.nested[BLEND]
+    n_folds = len(nested.points)
+    assert tell(1.0, [1.0] * n_folds) == (
+        "Probabilities: as pooled; no temperature ranks the fitted rows better."
+    )
+    assert re.fullmatch(
+        r"Probabilities: flattened with temperature 2 \(AUPRC \d+\.\d → \d+\.\d on the fitted"
+        r" rows\); labels are decided before\.",
+        tell(2.0, [2.0] * n_folds),
+    )
+    parted = tell(0.7, [1.4] + [2.0] * (n_folds - 1))
+    assert "sharpened with temperature 0.7" in parted
+    assert "on the fitted rows; folds chose 1.4 and 2)" in parted
+
+
+def test_named_variants_alone_are_blended_under_the_name_given(prepared, report):
+    found = blend(prepared, ["second", "first"], name="pair")
+    assert found.path.name == "pair.csv"
+
+
+def test_the_order_in_which_variants_are_named_means_nothing(prepared, report):
+    first, second = (blend(prepared, names) for names in (["second", "first"], ["first", "second"]))
+    assert first.fit.blend.members == ("first", "second")
+    assert first.path == second.path
+    assert first.fit.nested[BLEND].probs.tobytes() == second.fit.nested[BLEND].probs.tobytes()
+
+
+def test_a_blend_that_loses_to_a_variant_proposes_that_variant(report):
+    worth = report.worth
+    lost = replace(worth.compared[BEST_SINGLE].f1, low=-0.02, high=-0.01)
+    compared = worth.compared | {BEST_SINGLE: replace(worth.compared[BEST_SINGLE], f1=lost)}
+    (*_, written) = build_blend_tables(replace(report, worth=replace(worth, compared=compared)))
+    best = report.material.names[int(report.fit.fit.points[BEST_SINGLE].weights.argmax())]
+    assert written.notes[-1] == f"Next: python run.py blend {best}"
+    (*_, written) = build_blend_tables(report)
+    assert "python run.py submit" in written.notes[-1]
+
+
+def test_a_mix_that_nothing_explains_names_what_makes_the_single_variants_csv(report):
+    oof = replace(report.oof_side, positive_share=0.7, n_rows=30_000)
+    test = replace(report.test_side, positive_share=0.05, n_rows=8_000)
+    sides = [
+        t
+        for t in build_blend_tables(replace(report, oof_side=oof, test_side=test))
+        if t.name == "sides"
+    ]
+    (advice,) = [note for note in sides[0].notes if note.startswith("The best single")]
+    assert "python run.py blend " in advice
+
+
+def test_an_incomplete_variant_is_left_out_with_its_reason_or_refused_when_named(prepared):
+    write_variant(prepared, "first")
+    write_variant(prepared, "second", n_folds=2)
+    found = blend(prepared)
+    assert [each.name for each in found.material.left_out] == ["second"]
+    (table,) = [table for table in build_blend_tables(found) if table.name == "left_out"]
+    assert "lacks folds 2" in table.rows[0]["reason"]
+    with pytest.raises(PredictionsError, match="lacks folds 2"):
+        blend(prepared, ["first", "second"])
+
+
+def test_one_variant_alone_is_said_to_be_alone(prepared):
+    write_variant(prepared, "first")
+    found = blend(prepared)
+    assert judge_blend(found) == [
+        "Only first is there to blend: its threshold and how sure it is was tuned, no more."
+    ]
+    assert check_submission(found.path, prepared.competition).is_ok
+
+
+def test_nothing_to_blend_leaves_nothing(prepared):
+    write_variant(prepared, "first", n_folds=1)
+    with pytest.raises(BlendError, match=r"python run\.py fold\n  first: .*lacks folds 1, 2"):
+        blend(prepared)
+    assert not prepared.competition.submissions_dir.exists()
+
+
+def test_a_name_that_leaves_its_folder_is_refused_before_the_work(prepared):
+    with pytest.raises(UsageError, match="cannot be a name"):
+        blend(prepared, name="../blend")
+
+
+def test_memory_is_asked_for_before_anything_is_read(prepared, monkeypatch):
+    write_variant(prepared, "first")
+
+    def refuse(n_members, oof_shape, test_shape):
+        assert (n_members, oof_shape, test_shape) == (1, (64, 4), (3, 20, 4))
+        raise BlendError("too much")
+
+    monkeypatch.setattr(blend_room, "check_memory", refuse)
+    monkeypatch.setattr(blend_room, "read_members", None)
+    with pytest.raises(BlendError, match="too much"):
+        blend(prepared)
+
+
+def test_a_member_without_weight_stands_among_the_left_out_with_a_reason(report):
+    weights = dict(zip(report.fit.blend.members, report.fit.blend.weights, strict=True))
+    tables = {table.name: table for table in build_blend_tables(report)}
+    reasons = {row["name"]: row["reason"] for row in tables.get("left_out", report).rows}
+    assert {name for name, weight in weights.items() if weight == 0} == set(reasons)
+    assert all("gain" in reason or "lower" in reason for reason in reasons.values())
+
+
+def test_a_copy_is_left_out_and_warned_of(prepared):
+    write_variant(prepared, "first")
+    write_variant(prepared, "second")
+    write_variant(prepared, "first", save_as="first-again")
+    found = blend(prepared)
+    tables = {table.name: table for table in build_blend_tables(found)}
+    reasons = {row["name"]: row["reason"] for row in tables["left_out"].rows}
+    assert reasons["first-again"] == "a copy of first"
+    assert any("first and first-again say the same" in note for note in tables["sides"].notes)
+    spec = json.loads(found.path.with_suffix(".json").read_text())
+    assert spec["alarms"][0]["members"] == ["first", "first-again"]
+
+
+def test_rows_like_the_tests_are_shown_beside_and_fitted_to_when_asked(prepared, report):
+    tables = {table.name: table for table in build_blend_tables(report)}
+    shifted = tables["shifted"]
+    keys = [column.key for column in shifted.columns]
+    assert keys == [
+        *("system", "f1", "f1_share", "f1_odds"),
+        *("auprc", "auprc_share", "auprc_odds"),
+    ]
+    row = {row["system"]: row for row in shifted.rows}[BLEND]
+    scores = report.worth.nested[BLEND].shifted
+    assert (row["f1_share"], row["auprc_odds"]) == (scores["share"].f1, scores["odds"].auprc)
+    assert "At 60%: rows reweighted to that share of no_relation" in shifted.notes[0]
+    assert "worth" in shifted.notes[1]
+    assert {row["name"] for row in tables["outlook"].rows} == {"first", "second", "useless"}
+    found = blend(prepared, reweight="share")
+    assert found.path != report.path
+    assert found.fit.blend.threshold > report.fit.blend.threshold
+    notes = {table.name: table for table in build_blend_tables(found)}["members"].notes
+    assert any("unproven" in note for note in notes)
+    assert blend(prepared, reweight="odds").path not in {found.path, report.path}
+    with pytest.raises(UsageError, match="choose odds or share"):
+        blend(prepared, reweight="prior")
+
+
+def test_without_odds_they_are_not_shown_and_cannot_be_asked_for(prepared, monkeypatch):
+    write_variant(prepared, "first")
+    write_variant(prepared, "second")
+    monkeypatch.setattr(shift, "LEAST_ROWS", 1000)
+    tables = {table.name: table for table in build_blend_tables(blend(prepared))}
+    assert "by odds" not in str(tables["shifted"].columns)
+    assert "fewer than 1000" in tables["shifted"].notes[-1]
+    with pytest.raises(UsageError, match="one side has 20 rows"):
+        blend(prepared, reweight="odds")
+
+
+def test_both_scores_as_objective_show_the_front_and_what_was_kept(prepared, report):
+    found = blend(prepared, objective="both")
+    tables = {table.name: table for table in build_blend_tables(found)}
+    (kept,) = [row for row in tables["front"].rows if row["kept"]]
+    assert kept["f1"] == found.fit.fit.points[BLEND].f1
+    assert "reaches that of every start" in tables["front"].notes[0]
+    assert "front" not in {table.name for table in build_blend_tables(report)}
+    assert found.path != report.path
+
+
+def test_shrinking_is_counted_and_told(prepared, report):
+    calls = []
+    found = blend(
+        prepared, trials=2, shrink=True, on_progress=lambda done, total: calls.append(total)
+    )
+    assert set(calls) == {2 * (1 + 3 + 9)}
+    assert len(calls) <= calls[0]
+    tables = {table.name: table for table in build_blend_tables(found)}
+    assert any("of the way back" in note for note in tables["members"].notes)
+
+
+def test_progress_counts_to_the_end(prepared, report):
+    calls = []
+    blend(prepared, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls[0] == (1, 40)
+    assert calls[-1] == (40, 40)
+
+
+def test_tables_are_json_and_text(report, capsys):
+    tables = build_blend_tables(report)
+    print_tables(tables, as_json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in shown["members"]["rows"]] == ["first", "second", "useless"]
+    systems = {row["system"]: row for row in shown["systems"]["rows"]}
+    assert list(systems) == ["first", "second", "useless", *SYSTEMS]
+    assert {row["side"] for row in shown["sides"]["rows"]} == {"out-of-fold", "test"}
+    nested, fitted = report.worth.nested[BLEND], report.worth.fitted[BLEND]
+    assert systems[BLEND]["nested_f1"] == nested.f1.value
+    assert systems[BLEND]["f1_optimism"] == fitted.f1.value - nested.f1.value
+    assert systems[BLEND]["auprc_optimism"] == fitted.auprc.value - nested.auprc.value
+    assert systems[BEST_SINGLE]["f1_gain"] == 0
+    expected = report.worth.compared[BEST_SINGLE]
+    assert systems[BLEND]["f1_gain"] == expected.f1.difference
+    assert systems[BLEND]["f1_gain_interval"] == [expected.f1.low, expected.f1.high]
+    assert systems[BLEND]["auprc_gain"] == expected.auprc.difference
+    print_tables(tables, as_json=False)
+    assert "ways of weighing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.01, 0.03, "beats the"), (-0.01, 0.03, "does not beat"), (-0.03, -0.01, "is worse than")],
+)
+def test_the_verdict_follows_the_interval(report, low, high, said):
+    def put(comparison):
+        return replace(comparison, f1=replace(comparison.f1, low=low, high=high))
+
+    compared = {key: put(each) for key, each in report.worth.compared.items()}
+    lines = judge_blend(replace(report, worth=replace(report.worth, compared=compared)))
+    verdicts = [line for line in lines if said in line]
+    assert len(verdicts) == 2
+    for line in verdicts:
+        assert line.startswith("On rows it was not tuned on, the blend ")
+        assert f"micro-F1 (95% {100 * low:+.2f} to {100 * high:+.2f})" in line
+
+
+def test_sides_that_part_are_warned_of_and_noise_is_not():
+    def side(positive_share, confidence, n_rows):
+        return Side(positive_share, confidence, (), n_rows)
+
+    assert find_partings(side(0.7, 0.8, 30_000), side(0.68, 0.79, 8_000)) == []
+    both = find_partings(side(0.7, 0.8, 30_000), side(0.45, 0.7, 8_000))
+    assert [line.startswith("Warning") for line in both] == [True, True]
+    assert "45.0% of test rows" in both[0]
+    assert find_partings(side(0.7, 0.8, 60), side(0.55, 0.7, 20)) == []
+    assert "metrics.shifted_negative_share" in both[0]
+    assert "has seen its out-of-fold rows" in both[1]
+    (surer,) = find_partings(side(0.7, 0.7, 30_000), side(0.7, 0.8, 8_000))
+    assert "has seen" not in surer
+
+
+def test_another_mix_is_held_against_the_share_that_the_profile_foretells(report):
+    oof, test = Side(0.7, 0.8, (), 30_000), Side(0.45, 0.8, (), 8_000)
+    (explained,) = find_partings(oof, test, Foretold(0.6, 0.43))
+    assert "43.0% are foretold by the profile's 60% of negative rows" in explained
+    assert "choose by scores at 60%" in explained
+    (odd,) = find_partings(oof, test, Foretold(0.6, 0.65))
+    assert "does not explain it" in odd
+    gold, pred = report.material.rows.gold, report.fit.fitted[BLEND].pred
+    negative = report.material.rows.negative_id
+    is_negative = gold == negative
+    of_each = [float((pred[side] != negative).mean()) for side in (is_negative, ~is_negative)]
+    foretold = foretell(report)
+    assert foretold.positive_share == pytest.approx(0.6 * of_each[0] + 0.4 * of_each[1])
+    assert foretold.negative_share == 0.6
+
+
+def test_where_the_submission_lies_and_what_comes_next_is_said_last(report):
+    last = build_blend_tables(report)[-1]
+    assert last.notes[0] == f"Written: {report.path}"
+    path = shlex.quote(str(report.path))
+    assert last.notes[1] == f"Next: python run.py check {path}; python run.py submit {path}"
+    prepared = report.material.prepared
+    sample = replace(prepared, competition=replace(prepared.competition, limit=60))
+    limited = replace(report, material=replace(report.material, prepared=sample))
+    assert "submit" not in build_blend_tables(limited)[-1].notes[1]
+
+
+def test_the_command_passes_every_option_on(prepared, report, monkeypatch):
+    from typer.testing import CliRunner
+
+    from run import app
+
+    competition = prepared.competition
+    monkeypatch.setenv("COMPETITION_HOME", str(competition.home))
+    options = ["--objective", "both", "--reweight", "odds", "--shrink", "--trials", "2"]
+    own = ["--competition", str(competition.home / "tiny.toml"), "--json", "--name", "asked"]
+    done = CliRunner().invoke(app, ["blend", "first", "second", *options, *own])
+    assert done.exit_code == 0, done.output
+    assert {"members", "systems", "front", "shifted", "noise"} <= set(json.loads(done.stdout))
+    spec = json.loads((competition.submissions_dir / "asked.json").read_text())
+    assert (spec["objective"], spec["reweight"], spec["shrink"]) == ("both", "odds", True)
+    assert spec["shrinkage"] is not None
+    assert CliRunner().invoke(app, ["blend", "--objective", "accuracy", *own]).exit_code == 2
+
+
+def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreign_competition):
+    prepared = read_prepared(foreign_competition)
+    store = Store(foreign_competition.oof_dir, foreign_competition.profile.labels)
+    fill(store, prepared, "a")
+    fill(store, prepared, "b", seeds=(2,))
+    found = blend(prepared, objective="both", shrink=True, trials=3)
+    assert found.fit.blend.threshold is None
+    assert check_submission(found.path, foreign_competition).is_ok
+    tables = {table.name: table for table in build_blend_tables(found)}
+    assert "f1_odds" in tables["shifted"].rows[0]
+    assert "f1_share" not in tables["shifted"].rows[0]
+    alone = build_blend_tables(blend(prepared, ["a"], trials=1))
+    told = " ".join(note for each in (*tables.values(), *alone) for note in each.notes)
+    assert "threshold" not in told
+    assert "is there to blend: how sure it is was tuned, no more" in told
+    board = build_board_tables(foreign_competition, now=datetime(2026, 11, 22, tzinfo=UTC))
+    assert "threshold" not in " ".join(note for table in board for note in table.notes)
+    with pytest.raises(UsageError, match=r"no metrics\.shifted_negative_share"):
+        blend(prepared, reweight="share")

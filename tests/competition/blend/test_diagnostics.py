@@ -1,0 +1,115 @@
+"""Planted faults are named, sound stores are left in peace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from competition.blend.diagnostics import find_alarms, find_copy_alarms, find_leaks
+from competition.blend.pooling import build_pooled_rows
+from competition.scoring.metrics import weights_for_negative_share
+from tests.competition.planted import NEGATIVE_ID, plant_store
+
+SEEDS = range(20)
+N_ROWS = 6000
+KINDS = {"copy": "copies", "leak": "leak", "misleads": "misleads"}
+
+
+@cache
+def look(seed, fault):
+    store = plant_store(seed, fault, n_rows=N_ROWS)
+    rows = build_pooled_rows(store.members, store.gold, NEGATIVE_ID)
+    ways = {
+        "share": weights_for_negative_share(store.gold, NEGATIVE_ID, 0.6),
+        "odds": store.odds,
+    }
+    return store, find_alarms(store.members, rows, store.groups, ways)
+
+
+@pytest.mark.parametrize("fault", KINDS)
+def test_a_planted_fault_is_named_in_18_of_20_stores(fault):
+    named = 0
+    for seed in SEEDS:
+        store, alarms = look(seed, fault)
+        named += any(a.kind == KINDS[fault] and store.faulty <= set(a.members) for a in alarms)
+    assert named >= 18
+
+
+def test_at_most_one_of_20_sound_stores_raises_an_alarm():
+    raised = [alarm for seed in SEEDS for alarm in look(seed, None)[1]]
+    assert len(raised) <= 1, raised
+
+
+def test_an_alarm_says_who_and_how_much():
+    alarms = look(0, "leak")[1]
+    (alarm,) = [each for each in alarms if each.kind == "leak"]
+    assert alarm.members == ("m4",)
+    assert f"{100 * alarm.size:.1f} points" in alarm.text
+    assert "seen its out-of-fold rows" in alarm.text
+    alarms = look(0, "misleads")[1]
+    (alarm,) = [each for each in alarms if each.kind == "misleads"]
+    assert "m4 is worse than useless on test-like rows (odds)" in alarm.text
+
+
+def test_three_copies_are_one_alarm_and_do_not_hide_a_leak():
+    store = plant_store(3, "leak", n_rows=2000)
+    copies = [replace(store.members[0], name=name) for name in ("again", "once-more")]
+    members = [*store.members, *copies]
+    rows = build_pooled_rows(members, store.gold, NEGATIVE_ID)
+    (copy,) = find_copy_alarms(members, rows)
+    assert copy.members == ("m0", "again", "once-more")
+    assert "leave out all but one" in copy.text
+    kinds = [alarm.kind for alarm in find_alarms(members, rows, store.groups, {})]
+    assert kinds == ["copies", "leak"]
+
+
+def test_alike_out_of_fold_but_not_on_the_test_is_no_copy():
+    store = plant_store(0, n_rows=1500)
+    changed = replace(store.members[0], name="other", test=store.members[1].test)
+    members = [store.members[0], changed]
+    assert find_copy_alarms(members, build_pooled_rows(members, store.gold, NEGATIVE_ID)) == []
+
+
+def test_one_average_is_flatter_and_no_leak():
+    """An average of five folds' models is less sure; it is laid beside the others' averages."""
+    raised = 0
+    for seed in range(5):
+        store = plant_store(seed, n_rows=3000)
+        last = store.members[-1]
+        average = np.repeat(last.test.mean(axis=0, keepdims=True), len(last.test), axis=0)
+        imported = replace(last, test=average, test_is_average=True)
+        raised += len(find_leaks([*store.members[:-1], imported], store.odds))
+    assert raised == 0
+
+
+def test_a_leak_in_one_average_is_named():
+    store = plant_store(1, "leak", n_rows=3000)
+    last = store.members[-1]
+    average = np.repeat(last.test.mean(axis=0, keepdims=True), len(last.test), axis=0)
+    imported = replace(last, test=average, test_is_average=True)
+    (alarm,) = find_leaks([*store.members[:-1], imported], store.odds)
+    assert alarm.members == ("m4",)
+
+
+def test_a_weak_member_is_not_said_to_mislead():
+    """Much worse than the others, and still worth its small weight."""
+    for seed in range(3):
+        store = plant_store(seed, n_rows=3000)
+        rng = np.random.default_rng(seed)
+        noisy = store.members[-1].oof * np.exp(rng.normal(0, 1.5, store.members[-1].oof.shape))
+        weak = replace(
+            store.members[-1], oof=(noisy / noisy.sum(axis=1, keepdims=True)).astype(np.float32)
+        )
+        members = [*store.members[:-1], weak]
+        rows = build_pooled_rows(members, store.gold, NEGATIVE_ID)
+        alarms = find_alarms(members, rows, store.groups, {"odds": store.odds})
+        assert [each for each in alarms if each.kind == "misleads"] == []
+
+
+def test_one_member_raises_nothing():
+    store = plant_store(0, n_rows=500)
+    rows = build_pooled_rows(store.members[:1], store.gold, NEGATIVE_ID)
+    assert find_alarms(store.members[:1], rows, store.groups, {"odds": store.odds}) == []

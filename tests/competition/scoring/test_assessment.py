@@ -1,0 +1,85 @@
+"""Answers are scored by both keys, plain and shifted, side by side as alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from competition.scoring.assessment import build_assessor, compare, measure_shares, measure_side
+from competition.scoring.bootstrap import paired_auprc, paired_f1
+from competition.scoring.metrics import auprc, decide, micro_f1, weights_for_negative_share
+from tests.competition.planted import NEGATIVE_ID, plant
+
+
+@pytest.fixture
+def planted():
+    members, gold, _ = plant(300)
+    groups = np.arange(300) // 3
+    return [(m.oof, decide(m.oof, NEGATIVE_ID, 0.3)) for m in members], gold, groups
+
+
+def build(gold, groups, seed=0, **row_weights):
+    return build_assessor(gold, NEGATIVE_ID, groups, row_weights=row_weights, seed=seed)
+
+
+def test_scores_are_the_metrics_and_lie_in_their_intervals(planted):
+    answers, gold, groups = planted
+    probs, pred = answers[0]
+    weights = weights_for_negative_share(gold, NEGATIVE_ID, 0.7)
+    found = build(gold, groups, share=weights).assess(answers[0])
+    assert found.f1.value == micro_f1(gold, pred, NEGATIVE_ID)
+    assert found.auprc.value == auprc(gold, probs)
+    assert found.shifted["share"].f1 == micro_f1(gold, pred, NEGATIVE_ID, weights)
+    assert found.shifted["share"].auprc == auprc(gold, probs, weights)
+    assert found.shifted["share"].f1 < found.f1.value
+    for score in (found.f1, found.auprc):
+        assert score.low < score.value < score.high
+
+
+def test_without_a_shift_there_are_no_shifted_scores(planted):
+    answers, gold, groups = planted
+    found = build(gold, groups).assess(answers[0])
+    assert found.shifted == {}
+    assert found.describe()["f1"] == {
+        "value": found.f1.value,
+        "low": found.f1.low,
+        "high": found.f1.high,
+    }
+
+
+def test_side_by_side_is_as_alone_and_in_order(planted):
+    answers, gold, groups = planted
+    assessor = build(gold, groups, seed=3, odds=np.linspace(0.5, 1.5, len(gold)))
+    named = {f"m{i}": each for i, each in enumerate(answers)}
+    found = assessor.assess_all(named)
+    assert list(found) == list(named)
+    alone = {name: assessor.assess(each) for name, each in named.items()}
+    assert {name: each.describe() for name, each in found.items()} == {
+        name: each.describe() for name, each in alone.items()
+    }
+
+
+def test_comparing_takes_the_first_minus_the_second(planted):
+    answers, gold, groups = planted
+    assessor = build(gold, groups)
+    found = compare(assessor.assess(answers[0]), assessor.assess(answers[2]))
+    assert 0 < found.f1.low < found.f1.difference < found.f1.high
+    assert found.auprc.p_worse == 0
+
+
+def test_sides_and_shares_by_hand():
+    probs = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]])
+    side = measure_side((probs, np.array([0, 1])), 0)
+    assert (side.positive_share, side.n_rows) == (0.5, 2)
+    assert side.confidence == pytest.approx(0.65)
+    assert side.label_shares == measure_shares(np.array([0, 1]), 3) == (0.5, 0.5, 0.0)
+    assert measure_side((probs, np.array([0, 1])), None).positive_share == 1.0
+
+
+def test_comparing_is_what_the_paired_bootstrap_says(planted):
+    answers, gold, groups = planted
+    assessor = build(gold, groups)
+    found = compare(assessor.assess(answers[0]), assessor.assess(answers[1]))
+    preds, probs = (answers[0][1], answers[1][1]), (answers[0][0], answers[1][0])
+    assert found.f1 == paired_f1(gold, preds, NEGATIVE_ID, assessor.for_f1)
+    assert found.auprc == paired_auprc(gold, probs, assessor.for_auprc)

@@ -1,0 +1,249 @@
+"""ledger: append-only, whole under concurrency, and honest about what a crash left."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from competition.errors import UploadError
+from competition.submission.ledger import Ledger, count_on_day
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+FIELDS = {"target": "local", "destination": "x", "name": "blend", "sha256": "ab", "bytes": 3}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "submissions" / "ledger.jsonl")
+
+
+def fill(ledger: Ledger, count: int = 2) -> None:
+    with ledger.locked():
+        for _ in range(count):
+            intent = ledger.append_intent(NOON, FIELDS)
+            ledger.append_receipt(intent, NOON, "sent", ref="r", message="하나\n둘")
+
+
+def test_an_empty_ledger(ledger: Ledger) -> None:
+    assert ledger.read() == []
+    assert ledger.read_torn() is None
+    assert ledger.mend() is None
+
+
+def test_an_attempt_is_told_from_its_records(ledger: Ledger) -> None:
+    with ledger.locked():
+        intent = ledger.append_intent(NOON, FIELDS)
+        (entry,) = ledger.read()
+        assert (entry.id, entry.outcome, entry.time, entry.n_bytes) == (1, "unknown", NOON, 3)
+        ledger.append_receipt(intent, NOON, "sent", ref="r1", message="하나\n둘")
+        ledger.append_score(intent, NOON, public={"micro_f1": 0.5, "auprc": None}, private=None)
+    (entry,) = ledger.read()
+    assert (entry.outcome, entry.ref, entry.message) == ("sent", "r1", "하나\n둘")
+    assert entry.public == {"micro_f1": 0.5, "auprc": None}
+    assert entry.private is None
+    assert len(ledger.path.read_bytes().splitlines()) == 3
+
+
+def test_what_a_platform_decides_later_stands(ledger: Ledger) -> None:
+    fill(ledger, 1)
+    with ledger.locked():
+        ledger.append_receipt(1, NOON, "refused", ref="r", message="id 7 is missing")
+    (entry,) = ledger.read()
+    assert (entry.outcome, entry.ref, entry.message) == ("refused", "r", "id 7 is missing")
+    assert len(ledger.path.read_bytes().splitlines()) == 3
+
+
+def test_lines_are_only_appended(ledger: Ledger) -> None:
+    fill(ledger)
+    before = ledger.path.read_bytes()
+    fill(ledger)
+    assert ledger.path.read_bytes().startswith(before)
+    assert [entry.id for entry in ledger.read()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("keep", [1, 10, 60])
+def test_a_torn_last_line_is_put_aside(ledger: Ledger, keep: int) -> None:
+    fill(ledger)
+    whole = ledger.path.read_bytes()
+    torn = whole.splitlines(keepends=True)[0][:keep]
+    ledger.path.write_bytes(whole + torn)
+    assert len(ledger.read()) == 2
+    assert ledger.read_torn() == torn.decode()
+    with ledger.locked():
+        aside = ledger.mend()
+    assert aside is not None
+    assert aside.read_bytes() == torn
+    assert ledger.path.read_bytes() == whole
+    ledger.path.write_bytes(whole + torn)
+    second = ledger.mend()
+    assert second != aside
+    assert aside.exists()
+
+
+def test_a_last_line_that_lacks_only_its_newline_is_kept(ledger: Ledger) -> None:
+    fill(ledger)
+    whole = ledger.path.read_bytes()
+    ledger.path.write_bytes(whole[:-1])
+    assert len(ledger.read()) == 2
+    assert ledger.read_torn() is None
+    assert ledger.mend() is None
+    assert ledger.path.read_bytes() == whole
+
+
+def _set(key: str, value: object) -> Callable[[str], str]:
+    def apply(line: str) -> str:
+        return json.dumps({**json.loads(line), key: value})
+
+    return apply
+
+
+DAMAGES: dict[str, Callable[[str], str]] = {
+    "cut": lambda line: line[:20],
+    "zeros": lambda line: "\0" * len(line),
+    "list": lambda _: "[]",
+    "nested": lambda _: "[" * 100_000,
+    "kind": _set("kind", "note"),
+    "time": _set("time", "yesterday"),
+    "time without zone": _set("time", "2026-11-22T12:00:00"),
+    "outcome": _set("outcome", "perhaps"),
+    "message": _set("message", 1),
+    "intent": _set("intent", 7),
+    "intent as a truth value": _set("intent", True),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_line_is_named(ledger: Ledger, name: str) -> None:
+    fill(ledger)
+    lines = ledger.path.read_text("utf-8").split("\n")
+    lines[1] = DAMAGES[name](lines[1])
+    ledger.path.write_text("\n".join(lines), "utf-8")
+    before = ledger.path.read_bytes()
+    with pytest.raises(UploadError, match="line 2"):
+        ledger.read()
+    with pytest.raises(UploadError, match="line 2"):
+        ledger.append_intent(NOON, FIELDS)
+    assert ledger.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\r"])
+def test_blank_lines_say_nothing_and_are_counted(ledger: Ledger, blank: str) -> None:
+    fill(ledger, 1)
+    first, second, _ = ledger.path.read_text("utf-8").split("\n")
+    ledger.path.write_text("\n".join([blank, first, blank, second, "", blank]), "utf-8")
+    assert [entry.outcome for entry in ledger.read()] == ["sent"]
+    assert ledger.read_torn() is None
+    with ledger.locked():
+        assert ledger.mend() is None
+        ledger.append_intent(NOON, FIELDS)
+    assert [entry.id for entry in ledger.read()] == [1, 2]
+    whole = ledger.path.read_text("utf-8")
+    ledger.path.write_text(whole + "\n\n{}\n", "utf-8")
+    with pytest.raises(UploadError, match=f"line {whole.count(chr(10)) + 3}: unknown kind"):
+        ledger.read()
+
+
+def test_an_intent_twice_is_named(ledger: Ledger) -> None:
+    fill(ledger, 1)
+    line = ledger.path.read_text("utf-8").split("\n")[0]
+    ledger.path.write_text(f"{line}\n{line}\n", "utf-8")
+    with pytest.raises(UploadError, match="line 2: intent 1 stands there twice"):
+        ledger.read()
+
+
+def test_our_own_mistakes_do_not_reach_the_file(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="zone"):
+        ledger.append_intent(NOON.replace(tzinfo=None), FIELDS)
+    with pytest.raises(ValueError, match="sha256"):
+        ledger.append_intent(NOON, {**FIELDS, "sha256": None})
+    assert not ledger.path.exists()
+
+
+def test_the_quota_counts_days_where_the_board_is(ledger: Ledger) -> None:
+    times = (
+        "2026-11-22T14:59:59",
+        "2026-11-22T15:00:00",
+        "2026-11-23T14:59:59",
+    )  # Seoul: 22, 23, 23
+    outcomes = ("sent", "failed", "refused", "unknown")
+    for time in times:
+        for outcome in outcomes:
+            moment = datetime.fromisoformat(time).replace(tzinfo=UTC)
+            intent = ledger.append_intent(moment, FIELDS)
+            ledger.append_receipt(intent, moment, outcome, ref=None, message="")  # type: ignore[arg-type]
+    entries = ledger.read()
+    seoul_23 = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
+    assert count_on_day(entries, seoul_23, "Asia/Seoul", target="local") == 4
+    assert count_on_day(entries, seoul_23 - timedelta(seconds=1), "Asia/Seoul", target="local") == 2
+    assert count_on_day(entries, seoul_23, "UTC", target="local") == 4
+    assert count_on_day(entries, seoul_23, "Asia/Seoul", target="kaggle") == 0
+
+
+def _append_many(path: Path, count: int, ready: object) -> None:
+    ready.wait()  # type: ignore[attr-defined]
+    ledger = Ledger(path)
+    for _ in range(count):
+        with ledger.locked():
+            intent = ledger.append_intent(NOON, FIELDS)
+            ledger.append_receipt(intent, NOON, "sent", ref=None, message="x" * 5_000)
+
+
+def test_two_processes_at_once_lose_nothing(ledger: Ledger) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Barrier(2)
+    workers = [
+        context.Process(target=_append_many, args=(ledger.path, 15, ready)) for _ in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    entries = ledger.read()
+    assert [entry.id for entry in entries] == list(range(1, 31))
+    assert {entry.outcome for entry in entries} == {"sent"}
+
+
+def test_a_lock_that_is_held_gives_a_clear_error(ledger: Ledger) -> None:
+    other = Ledger(ledger.path)
+    refused = pytest.raises(UploadError, match="another submit")
+    with ledger.locked(), refused, other.locked(timeout_s=0.01):
+        pytest.fail("both hold the lock")
+
+
+def test_a_link_to_a_shared_ledger_stays_one(ledger: Ledger, tmp_path: Path) -> None:
+    fill(ledger)
+    whole = ledger.path.read_bytes()
+    link = Ledger(tmp_path / "mine" / "ledger.jsonl")
+    link.path.parent.mkdir()
+    link.path.symlink_to(ledger.path)
+    for torn, mended in ((whole + b'{"kind', whole), (whole[:-1], whole)):
+        ledger.path.write_bytes(torn)
+        with link.locked():
+            link.mend()
+        assert link.path.is_symlink()
+        assert ledger.path.read_bytes() == mended
+    refused = pytest.raises(UploadError, match="another submit")
+    with ledger.locked(), refused, link.locked(timeout_s=0.01):
+        pass
+
+
+def test_a_line_that_does_not_fit_leaves_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def append(path: Path, line: str) -> None:
+        with path.open("ab") as stream:
+            stream.write(line.encode()[:20])
+        raise OSError("disk full")
+
+    fill(ledger)
+    before = ledger.path.read_bytes()
+    monkeypatch.setattr("competition.submission.ledger.append_line_synced", append)
+    with pytest.raises(OSError, match="disk full"):
+        ledger.append_intent(NOON, FIELDS)
+    assert ledger.path.read_bytes() == before

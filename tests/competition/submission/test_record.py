@@ -1,0 +1,90 @@
+"""A blend's JSON is read whole or refused with a reason; other tools' files are nobody's blend."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from competition.submission.record import list_blends, read_record, read_rule, when_written
+
+MEMBER = {"name": "a", "parts": ["a"], "weight": 0.5, "recipe": "r", "seeds": [42]}
+WHOLE: dict[str, Any] = {
+    "kind": "blend",
+    "trials": 3,
+    "seed": 0,
+    "objective": "both",
+    "reweight": None,
+    "shrink": False,
+    "threshold": 0.3,
+    "temperature": 2.0,
+    "members": [MEMBER],
+    "nested": {"not": "read here"},
+}
+
+
+def put(folder: Path, name: str, found: Any) -> Path:
+    path = folder / f"{name}.json"
+    path.write_text(found if isinstance(found, str) else json.dumps(found), "utf-8")
+    return path
+
+
+def test_a_whole_one_is_read(tmp_path: Path) -> None:
+    path = put(tmp_path, "one", WHOLE)
+    record, rule = read_record(path), read_rule(path)
+    assert record is not None
+    assert rule is not None
+    assert (record.threshold, record.temperature) == (rule.threshold, rule.temperature) == (0.3, 2)
+    assert record.members[0].seeds == (42,)
+    assert (record.trials, record.objective, record.shrink) == (3, "both", False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("members", [], "members"),
+        ("members", [{**MEMBER, "parts": []}], r"members\.0\.parts"),
+        ("members", [{**MEMBER, "weight": float("nan")}], r"members\.0\.weight"),
+        ("trials", "many", "trials"),
+        ("temperature", 0, "temperature"),
+        ("threshold", float("inf"), "threshold"),
+        ("objective", "loss", "objective"),
+    ],
+)
+def test_what_is_damaged_is_refused_with_its_place(
+    tmp_path: Path, key: str, value: Any, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{reason}: "):
+        read_record(put(tmp_path, "one", {**WHOLE, key: value}))
+    rest = {name: each for name, each in WHOLE.items() if name != key}
+    with pytest.raises(ValueError, match=f"^{key}: Field required"):
+        read_record(put(tmp_path, "one", rest))
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\x00"])
+def test_what_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
+    for read in (read_record, read_rule):
+        with pytest.raises(ValueError, match=r"."):
+            read(put(tmp_path, "one", text))
+
+
+def test_anothers_file_is_none(tmp_path: Path) -> None:
+    assert read_record(tmp_path / "absent.json") is None
+    for found in ([], 3, {"kind": "another tool"}, {"members": []}):
+        assert read_record(put(tmp_path, "one", found)) is None
+
+
+def test_the_newest_blend_is_the_last_by_what_stands_beside_it(tmp_path: Path) -> None:
+    assert list_blends(tmp_path / "absent") == []
+    for name, time in (("b-new", "2026-11-03T00:00:00+00:00"), ("c-old", "2026-11-01T00:00:00")):
+        put(tmp_path, name, WHOLE)
+        put(tmp_path, f"{name}.run", {"kind": "blend", "time": time})
+    no_time = put(tmp_path, "a-middle", {**WHOLE, "members": "damaged"})
+    os.utime(no_time, (1793577600, 1793577600))  # 2026-11-02
+    put(tmp_path, "broken", "{")
+    put(tmp_path, "other", {"kind": "another tool"})
+    assert list_blends(tmp_path) == ["c-old", "a-middle", "b-new"]
+    assert when_written(tmp_path / "b-new.csv")[1] == "b-new.csv"

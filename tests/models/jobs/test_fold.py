@@ -1,0 +1,124 @@
+"""What ``fold`` says below its table: what blend takes as it is, and which command comes next."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from competition.errors import VariantError
+from competition.files import dump_json
+from competition.folds.kfold import Prepared
+from competition.predictions.members import ResultKey, Store
+from competition.progress import ProgressBoard
+from models.jobs.fold import build_summary, run_fold
+from models.jobs.request import FoldRequest, resolve_all
+from models.jobs.workers import FoldRun
+from models.network.encoder_source import PRETRAINING_FILE
+from models.pretraining.exposure import Exposure
+from tests.competition.predictions.test_members import fill, make_result
+
+TYPED = "fold tfidf-linear --set 'linear.regularisation=0.3' --as=mine --folds 0"
+
+
+@pytest.fixture
+def store(prepared: Prepared) -> Store:
+    return Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+
+
+def put(prepared: Prepared, store: Store, variant: str, *jobs: tuple[int, int]) -> None:
+    for seed, fold in jobs:
+        store.write(make_result(prepared, ResultKey(variant, seed, fold)), {})
+
+
+def notes_of(prepared: Prepared, names: tuple[str, ...], **asked: Any) -> list[str]:
+    """Return what stands below what is lacking, after a run with nothing left to do."""
+    request = FoldRequest(variants=names, **asked)
+    variants = resolve_all(prepared.competition.profile, request)
+    notes = build_summary(prepared, request, variants, FoldRun((), (), ())).notes
+    return [note for note in notes if note.startswith(("blend", "Next", "The encoder"))]
+
+
+def test_when_all_is_there_blend_comes_next(prepared: Prepared, store: Store) -> None:
+    fill(store, prepared, "tfidf-linear", seeds=(42,))
+    assert notes_of(prepared, ("tfidf-linear",)) == ["Next: python run.py blend"]
+
+
+def test_missing_folds_are_trained_by_the_same_command_without_folds(
+    prepared: Prepared, store: Store
+) -> None:
+    put(prepared, store, "tfidf-linear", (42, 0))
+    left_out = "blend takes complete seeds only: it leaves tfidf-linear out."
+    again = "Next: python run.py fold tfidf-linear"
+    assert notes_of(prepared, ("tfidf-linear",), folds=(0,)) == [left_out, again]
+    put(prepared, store, "mine", (42, 0))
+    asked: dict[str, Any] = {"folds": (0,), "save_as": "mine", "command": TYPED}
+    assert notes_of(prepared, ("tfidf-linear",), **asked) == [
+        "blend takes complete seeds only: it leaves mine out.",
+        "Next: python run.py fold tfidf-linear --set linear.regularisation=0.3 --as=mine",
+    ]
+
+
+def test_an_encoder_that_left_a_fold_out_is_not_to_be_trained_on_the_others(
+    prepared: Prepared, store: Store, tmp_path: Path
+) -> None:
+    put(prepared, store, "without", (42, 1))
+    asked: dict[str, Any] = {"folds": (1,), "save_as": "without", "encoder": str(tmp_path)}
+    asked["command"] = "fold typed-punct --encoder there --folds 1 --as without"
+    left_out = "blend takes complete seeds only: it leaves without out."
+    go_on = "Next: python run.py fold typed-punct --encoder there --as without"
+
+    def notes(folds_hash: str) -> list[str]:
+        exposure = Exposure(False, left_out_fold=1, folds_hash=folds_hash)
+        (tmp_path / PRETRAINING_FILE).write_text(dump_json({"exposure": asdict(exposure)}))
+        return notes_of(prepared, ("typed-punct",), **asked)
+
+    assert notes("of other folds") == [left_out, go_on]
+    assert notes(prepared.folds.hash) == [
+        left_out,
+        "The encoder of without has not read fold 1: compare it there, python run.py compare"
+        " without OTHER --folds 1",
+    ]
+
+
+def test_of_a_variant_with_a_complete_seed_only_the_other_is_left_out(
+    prepared: Prepared, store: Store
+) -> None:
+    fill(store, prepared, "tfidf-linear", seeds=(42,))
+    put(prepared, store, "tfidf-linear", (43, 0))
+    without = "blend takes complete seeds only: it takes tfidf-linear without seed 43."
+    seeds = "Next: python run.py fold tfidf-linear --seeds 43"
+    typed = "fold tfidf-linear --folds 0 --seeds 43"
+    asked: dict[str, Any] = {"folds": (0,), "seeds": (43,)}
+    assert notes_of(prepared, ("tfidf-linear",), **asked) == [without, seeds]
+    assert notes_of(prepared, ("tfidf-linear",), **asked, command=typed) == [without, seeds]
+    # seed 43 was begun earlier: this very command, which has just run, would not go on with it
+    typed = "fold tfidf-linear --threads 1 --seeds=42"
+    assert notes_of(prepared, ("tfidf-linear",), seeds=(42,), command=typed) == [
+        without,
+        "Next: python run.py fold tfidf-linear --threads 1 --seeds 43",
+    ]
+
+
+def test_each_variant_is_told_by_what_it_lacks(prepared: Prepared, store: Store) -> None:
+    fill(store, prepared, "tfidf-linear", seeds=(42,))
+    store.write(make_result(prepared, ResultKey("tfidf-linear", 42, 2), recipe="other"), {})
+    put(prepared, store, "typed-punct", (42, 0), (42, 1))
+    mended = "blend leaves tfidf-linear out until that is mended."
+    assert notes_of(prepared, ("tfidf-linear",)) == [mended]
+    assert notes_of(prepared, ("typed-punct", "tfidf-linear")) == [
+        "blend takes complete seeds only: it leaves typed-punct out.",
+        mended,
+        "Next: python run.py fold typed-punct",
+    ]
+
+
+def test_fold_says_how_a_name_that_is_no_variant_was_made(prepared: Prepared, store: Store) -> None:
+    store.write(make_result(prepared, ResultKey("mine", 42, 0)), {"command": TYPED})
+    with (
+        ProgressBoard(live=False) as board,
+        pytest.raises(VariantError, match=r"; mine was made by: python run\.py fold tfidf-l"),
+    ):
+        run_fold(prepared.competition, FoldRequest(("mine",)), board)

@@ -1,0 +1,150 @@
+"""predict: what would be lost is refused beforehand, and what nobody noted is said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from competition.blend.blend import run_blend
+from competition.errors import PredictionsError, UsageError
+from competition.files import dump_json, write_atomically
+from competition.folds.kfold import Prepared
+from competition.predictions.importing import ImportOptions, run_import
+from competition.predictions.members import ResultKey, Store
+from competition.profile import Competition
+from models.jobs import predict as room
+from models.jobs.job import run_job
+from models.jobs.plan import plan_jobs
+from models.jobs.predict import PredictRequest, run_predict
+from models.jobs.request import FoldRequest
+from models.jobs.spec import JobSpec
+from models.training.watch import Watch
+
+
+@pytest.fixture
+def blended(prepared: Prepared, quiet_watch: Watch) -> Competition:
+    """A linear model alone, trained and blended on the tiny competition, without provenance."""
+    wanted = FoldRequest(variants=("tfidf-linear",), threads=1)
+    for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
+        assert run_job(spec, quiet_watch).finished
+    competition = prepared.competition
+    run_blend(competition, (), trials=0, seed=0, name="all", run={"time": "2026-01-01"})
+    for path in competition.oof_dir.glob("*/*.run.json"):
+        path.unlink()
+    return competition
+
+
+def test_answers_go_where_they_can_and_replace_no_data(
+    blended: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.csv"
+    shutil.copy(blended.test_path, file)
+    (tmp_path / "link.csv").hardlink_to(file)
+    solution = blended.solution_path
+    assert solution is not None
+    kept = {path: path.read_bytes() for path in (file, blended.train_path, solution)}
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "read_prepared", lambda _: pytest.fail("the work began"))
+        for out, said in (
+            (file, "that is the file to answer"),
+            (tmp_path / "link.csv", "that is the file to answer"),
+            (tmp_path / "data" / ".." / "rows.csv", "that is the file to answer"),
+            (blended.train_path, r"the competition's train\.csv"),
+            (blended.test_path, r"the competition's test\.csv"),
+            (solution, r"the competition's solution\.csv"),
+            (tmp_path, "is a folder; name a file"),
+            (file / "out.csv", "is no folder"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                run_predict(blended, PredictRequest(file, "all", out), print)
+        with pytest.raises(OSError, match="too long"):
+            run_predict(blended, PredictRequest(file, "all", tmp_path / ("x" * 300)), print)
+        with pytest.raises(UsageError, match=r"none\.csv is no file"):
+            run_predict(blended, PredictRequest(tmp_path / "none.csv", "all"), print)
+    said_of: list[str] = []
+    run_predict(blended, PredictRequest(file, "all"), said_of.append)
+    assert not [text for text in said_of if "threads" in text]  # a linear model needs none
+    answers = (tmp_path / "rows-all.csv").read_bytes()
+    assert answers == (blended.submissions_dir / "all.csv").read_bytes()
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def refuse_rows(competition: Competition, blend: str) -> str:
+    """Return what predict says of the competition's own test rows."""
+    with pytest.raises(PredictionsError) as caught:
+        run_predict(competition, PredictRequest(competition.test_path, blend), print)
+    return str(caught.value)
+
+
+def test_a_table_that_was_imported_is_not_told_to_be_imported(
+    blended: Competition, tmp_path: Path
+) -> None:
+    files = sorted(blended.oof_dir.glob("tfidf-linear/*.parquet"))
+    table = tmp_path / "kim.csv"
+    pd.concat([pd.read_parquet(file) for file in files]).to_csv(table, index=False)
+    assert run_import(blended, table, ImportOptions()).offences == ()
+    run_blend(blended, ("kim",), trials=0, seed=0, name="kims", run={"time": "2026-01-02"})
+    # neither missing provenance nor weights of another model under the name make it answer
+    shutil.copytree(blended.checkpoints_dir / "tfidf-linear", blended.checkpoints_dir / "kim")
+    for path in blended.oof_dir.glob("kim/*.run.json"):
+        path.unlink()
+    assert refuse_rows(blended, "kims") == (
+        "kim was imported and has no weights here, so it cannot answer for new rows;"
+        " name a blend without it with --blend NAME"
+    )
+    run_predict(blended, PredictRequest(blended.test_path, "all", tmp_path / "out.csv"), print)
+
+
+def test_an_imported_result_answers_once_its_weights_are_here(
+    blended: Competition, tmp_path: Path
+) -> None:
+    """Before they are, one that was trained here is told to be trained, an imported one not."""
+    weights = blended.checkpoints_dir / "tfidf-linear"
+    away = weights.rename(tmp_path / "away")
+    trained = refuse_rows(blended, "all")
+    folder = weights / "s42-f0"
+    assert trained == (
+        f"{folder} keeps no weights of tfidf-linear that can be read;"
+        " run: python run.py fold tfidf-linear --overwrite, without --no-checkpoints"
+    )
+    store = Store(blended.oof_dir, blended.profile.labels)
+    theirs = (blended.oof_dir / "tfidf-linear").rename(tmp_path / "tfidf-linear")
+    run_import(blended, theirs, ImportOptions())
+    assert store.read_run(ResultKey("tfidf-linear", 42, 0))["imported_from"]
+    assert refuse_rows(blended, "all") == (
+        "tfidf-linear was imported and has no weights here, so it cannot answer for new rows;"
+        f" name a blend without it with --blend NAME, or copy {folder} from where it was trained"
+    )
+    away.rename(weights)
+    run_predict(blended, PredictRequest(blended.test_path, "all", tmp_path / "out.csv"), print)
+    answers = (tmp_path / "out.csv").read_bytes()
+    assert answers == (blended.submissions_dir / "all.csv").read_bytes()
+
+
+def test_threads_are_those_asked_for_those_noted_or_all(
+    prepared: Prepared, make_specs: Callable[..., list[JobSpec]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    competition = prepared.competition
+    store = Store(competition.oof_dir, competition.profile.labels)
+    specs = make_specs()
+    linear = [replace(spec, network=None, key=replace(spec.key, variant="l")) for spec in specs]
+    write_atomically(store.run_path(specs[0].key), dump_json({"threads": 3}))
+    said: list[str] = []
+    chosen = room._choose_threads(store, [*specs, *linear], None, said.append)
+    assert [chosen[spec.key] for spec in specs] == [3, 6, 6]
+    (notice,) = said
+    assert f"{store.run_path(specs[1].key)} does not say" in notice
+    assert "(2 such files); all 6 cores" in notice
+    assert "--threads N" in notice
+    said.clear()
+    chosen = room._choose_threads(store, [*specs, *linear], 2, said.append)
+    assert set(chosen.values()) == {2}
+    room._choose_threads(store, linear, None, said.append)
+    assert said == []

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from models.jobs import workers
+from models.jobs.spec import LOG_FILE, JobSpec
+from models.jobs.workers import work
+
+Specs = Callable[..., list[JobSpec]]
+
+
+def refuse(error: Exception) -> Callable[..., Any]:
+    def raise_it(*arguments: Any) -> Any:
+        raise error
+
+    return raise_it
+
+
+def answer_of(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Do a job here as a worker does, and return its last message."""
+    monkeypatch.setattr("models.jobs.workers.signal.signal", lambda number, action: None)
+    ours, theirs = multiprocessing.Pipe()
+    work(spec, 0, theirs)
+    kind, payload = "", ""
+    while ours.poll():
+        try:
+            kind, payload = ours.recv()
+        except EOFError:
+            break
+    ours.close()
+    return kind, payload
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "the GPU's memory is full"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device"),
+        (RuntimeError("shapes differ"), "a defect of this program:\nTraceback"),
+    ],
+)
+def test_a_job_says_why_it_failed(
+    error: Exception, said: str, make_specs: Specs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spec,) = make_specs(folds=(0,))
+    monkeypatch.setattr("models.jobs.workers.run_job", refuse(error))
+    kind, reason = answer_of(spec, monkeypatch)
+    assert kind == "failed"
+    assert reason.startswith(said)
+    assert f"failed: {said}" in (spec.job_dir / LOG_FILE).read_text()
+
+
+def test_a_gpu_that_cannot_be_had_fails_the_job_alone(
+    make_specs: Specs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spec,) = make_specs(folds=(0,))
+    busy = RuntimeError("CUDA error: out of memory")
+    monkeypatch.setattr("models.jobs.workers._choose_gpu", refuse(busy))
+    kind, reason = answer_of(spec, monkeypatch)
+    assert (kind, reason[:24]) == ("failed", "the GPU's memory is full")
+
+
+@pytest.mark.parametrize(
+    ("platform", "methods", "method"),
+    [
+        ("linux", ["fork", "spawn", "forkserver"], "forkserver"),
+        ("darwin", ["spawn", "fork", "forkserver"], "spawn"),
+        ("win32", ["spawn"], "spawn"),
+    ],
+)
+def test_processes_begin_as_the_system_bears_it(
+    platform: str, methods: list[str], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: methods)
+    assert workers._process_context().get_start_method() == method

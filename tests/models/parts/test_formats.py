@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from competition.data.rows import Entity, Row
+from competition.errors import FormatError
+from competition.profile import resolve_competition
+from models.network.scratch import UNKNOWN, train_wordpiece
+from models.parts.formats import (
+    EXAMPLE_ROW,
+    FORMATS,
+    KOREAN_TYPES,
+    MASK_SLOT,
+    MOST_SOURCES,
+    PLAIN,
+    Formatted,
+    check_format,
+    concat,
+    mask_words,
+    typed_marker_tokens,
+    typed_punct,
+    typed_punct_ko,
+)
+from models.settings import FormatSettings
+
+PUNCTUATED = ("typed-punct", "typed-punct-ko", "query", "declarative", "mask-prompt")
+SIGNS = {  # subject's and object's opening, then their closing; another format has its own
+    "concat": (("", ""), ("", "")),
+    "entity-marker": (("[SUBJ]", "[OBJ]"), ("[/SUBJ]", "[/OBJ]")),
+    "typed-marker": (("[SUBJ:{}]", "[OBJ:{}]"), ("[/SUBJ:{}]", "[/OBJ:{}]")),
+    **dict.fromkeys(PUNCTUATED, (("@ * {} * ", "# ^ {} ^ "), (" @ ", " # "))),
+}
+PROMPTED = ("query", "declarative", "mask-prompt")
+HAND_MADE = [
+    EXAMPLE_ROW,
+    Row(
+        "repeated",
+        "서울 사람은 서울에 산다",
+        Entity("서울", 7, 9, "LOC"),
+        Entity("사람", 3, 5, "PER"),
+        None,
+    ),
+    Row("adjacent", "김하나대리", Entity("김하나", 0, 3, "PER"), Entity("대리", 3, 5, "POH"), None),
+    Row("whole", "가나", Entity("나", 1, 2, "PER"), Entity("가", 0, 1, "ORG"), " "),
+    Row(
+        "markers", "@ # * ^ 가 @나# ", Entity("가", 8, 9, "ORG"), Entity("나", 11, 12, "PER"), None
+    ),
+    Row(
+        "slot",
+        "[MASK]의 [SUBJ-ORG]",
+        Entity("[MASK]", 0, 6, "ORG"),
+        Entity("[SUBJ-ORG]", 8, 18, "PER"),
+        "news",
+    ),
+    Row(
+        "emoji",
+        "😀한국👨‍👩‍👧는 NASA(美)와",
+        Entity("한국", 1, 3, "LOC"),
+        Entity("NASA", 10, 14, "ORG"),
+        None,
+    ),
+]
+PIECES = [
+    "서울",
+    "서울대",
+    "울",
+    "NASA",
+    "😀",
+    "👨‍👩‍👧",
+    "(美)",
+    " ",
+    "@ ",
+    "# ^ PER ^ ",
+    MASK_SLOT,
+]
+PIECES += ["[SUBJ]", "[OBJ-PER]", unicodedata.normalize("NFD", "한국")]
+OPTIONS = st.builds(
+    FormatSettings,
+    marker_order=st.sampled_from(["role", "text"]),
+    mask_entities=st.booleans(),
+    show_source=st.booleans(),
+)
+EVERY_OPTION = [
+    FormatSettings(marker_order=order, mask_entities=masked, show_source=shown)
+    for order in ("role", "text")
+    for masked in (False, True)
+    for shown in (False, True)
+]
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Row:
+    """Draw a sentence around two entities: repeated and adjacent words, either one first."""
+    between = st.lists(st.sampled_from(PIECES), max_size=3).map("".join)
+    word = st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join).filter(str.strip)
+    parts = [draw(between), draw(word), draw(between), draw(word), draw(between)]
+    starts = [len("".join(parts[:i])) for i in range(5)]
+    spans = [(starts[1], starts[2]), (starts[3], starts[4])]
+    if draw(st.booleans()):
+        spans.reverse()
+    (s, e), (t, u) = spans
+    sentence = "".join(parts)
+    return Row(
+        "x",
+        sentence,
+        Entity(sentence[s:e], s, e, draw(st.sampled_from(["PER", "ORG", "EVENT"]))),
+        Entity(sentence[t:u], t, u, draw(st.sampled_from(["LOC", "NOH", "PER"]))),
+        draw(st.sampled_from([None, "", "wikitree", "a [SEP] b"])),
+    )
+
+
+def place_entities(row: Row) -> list[tuple[str, Entity]]:
+    """Return both roles with their entities, as they stand in the sentence."""
+    return sorted(
+        (("subject", row.subject), ("object", row.object)), key=lambda item: item[1].start
+    )
+
+
+def shown_word(role: str, entity: Entity, options: FormatSettings) -> str:
+    short = {"subject": "SUBJ", "object": "OBJ"}[role]
+    return f"[{short}-{entity.type}]" if options.mask_entities else entity.word
+
+
+def check(name: str, row: Row, options: FormatSettings) -> None:
+    """Hold a row against what every format keeps, and against the signs of a known one.
+
+    Spans hold the words, marks hold the spans, and beside the marks stands the sentence: unchanged
+    before a mark, after white space of the format's own behind it.
+    """
+    shown = FORMATS[name].build(row, options)
+    body = shown.segments[shown.body]
+    at, sentence_at = 0, 0
+    for role, entity in place_entities(row):
+        span, mark = getattr(shown, role), getattr(shown, f"{role}_mark")
+        assert body[slice(*span)] == shown_word(role, entity, options)
+        assert at <= mark[0] <= span[0] < span[1] <= mark[1]
+        check_between(body[at : mark[0]], row.sentence[sentence_at : entity.start], first=at == 0)
+        at, sentence_at = mark[1], entity.end
+    check_between(body[at:], row.sentence[sentence_at:], first=False)
+    check_text_order(name, row, options, shown)
+    check_prompt(name, row, options, shown)
+    if name in SIGNS:
+        check_signs(name, row, options, shown)
+        check_segments(name, row, options, shown)
+
+
+def check_between(shown: str, sentence: str, *, first: bool) -> None:
+    assert shown.endswith(sentence)
+    added = shown.removesuffix(sentence)
+    assert added == "" or (added.isspace() and not first)
+
+
+def check_text_order(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
+    """In text order, a row is written as the row with its roles turned is in role order."""
+    if options.marker_order == "role" or options.mask_entities:
+        return
+    turned = replace(row, subject=row.object, object=row.subject)
+    as_written = row if row.subject.start < row.object.start else turned
+    by_role = FORMATS[name].build(as_written, FormatSettings(show_source=options.show_source))
+    assert shown.segments[shown.body] == by_role.segments[by_role.body]
+
+
+def check_prompt(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
+    """A prompt stands in front of the body, or behind all with its slot where it says."""
+    form = FORMATS[name]
+    if form.prompt is None:
+        assert shown.prompt_mask is None
+        return
+    prompt = form.prompt(mask_words(row) if options.mask_entities else row)
+    if prompt.slot is None:
+        assert shown.prompt_mask is None
+        assert prompt.text in shown.segments[: shown.body]
+    else:
+        assert shown.prompt_mask == (len(shown.segments) - 1, prompt.slot)
+        assert shown.segments[-1] == prompt.text
+        assert prompt.text[slice(*prompt.slot)] == MASK_SLOT
+
+
+def check_signs(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
+    """Hold what stands around the words against a format's own signs, to the character."""
+    body, (openings, closings) = shown.segments[shown.body], SIGNS[name]
+    in_text = place_entities(row)
+    first = in_text[0][1] if options.marker_order == "text" else row.subject
+    pieces, at = [], 0
+    for role, entity in in_text:
+        kind = str(entity.type)
+        kind = KOREAN_TYPES.get(kind, kind) if name.endswith("-ko") else kind
+        place = 0 if entity is first else 1
+        opening, closing = openings[place].format(kind), closings[place].format(kind)
+        word = shown_word(role, entity, options)
+        mark: tuple[int, int] = getattr(shown, f"{role}_mark")
+        end = mark[0] + len(opening + word + closing)
+        assert body[slice(*mark)] == (opening + word + closing).rstrip() or not closing
+        assert mark[0] + len(opening) == getattr(shown, role)[0]
+        assert body[mark[0] : end] == opening + word + closing
+        pieces += [body[at : mark[0]], entity.word]
+        at = end
+    assert "".join([*pieces, body[at:]]) == row.sentence
+
+
+def check_segments(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
+    """Hold the segments beside a known format's body against what the options ask for."""
+    segments = list(shown.segments)
+    del segments[shown.body]
+    if options.show_source and row.source and row.source.strip():
+        assert segments.pop(0) == row.source
+    words = [shown_word(role, entity, options) for role, entity in place_entities(row)]
+    by_role = [shown_word(role, getattr(row, role), options) for role in ("subject", "object")]
+    if name == "concat":
+        assert segments == (words if options.marker_order == "text" else by_role)
+    elif name in PROMPTED:
+        (prompt,) = segments
+        assert all(word in prompt for word in words)
+        subject_at, object_at = prompt.find(by_role[0]), prompt.rfind(by_role[1])
+        assert (subject_at <= object_at) or name == "declarative"
+        assert name != "mask-prompt" or prompt.endswith(f" {MASK_SLOT} 이다.")
+    else:
+        assert segments == []
+
+
+@pytest.mark.parametrize("options", EVERY_OPTION, ids=str)
+@pytest.mark.parametrize("name", FORMATS)
+def test_hand_made_rows_keep_their_entities_and_sentence(
+    name: str, options: FormatSettings
+) -> None:
+    for row in HAND_MADE:
+        check(name, row, options)
+
+
+@settings(max_examples=300)
+@given(name=st.sampled_from(sorted(FORMATS)), row=rows(), options=OPTIONS)
+def test_any_row_keeps_its_entities_and_sentence(
+    name: str, row: Row, options: FormatSettings
+) -> None:
+    check(name, row, options)
+
+
+def test_marks_begin_with_the_role_sign() -> None:
+    shown = typed_punct(EXAMPLE_ROW)
+    body = shown.segments[0]
+    assert body[slice(*shown.subject_mark)] == "@ * ORG * 비틀즈 @"
+    assert body[slice(*shown.object_mark)] == "# ^ PER ^ 조지 해리슨 #"
+
+
+def test_in_text_order_the_first_word_has_the_subject_signs_and_spans_keep_their_roles() -> None:
+    in_order = FormatSettings(marker_order="text")
+    shown = FORMATS["typed-punct"].build(EXAMPLE_ROW, in_order)
+    body = shown.segments[0]
+    assert body[slice(*shown.subject_mark)] == "# ^ ORG ^ 비틀즈 #"
+    assert body[slice(*shown.object_mark)] == "@ * PER * 조지 해리슨 @"
+    turned = replace(EXAMPLE_ROW, subject=EXAMPLE_ROW.object, object=EXAMPLE_ROW.subject)
+    assert FORMATS["typed-punct"].build(turned, in_order) == typed_punct(turned)
+    asked = FORMATS["declarative"].build(EXAMPLE_ROW, in_order).segments[0]
+    assert asked == "이 문장에서 조지 해리슨은 비틀즈의 사람이다."
+
+
+def test_masked_words_are_masked_in_the_prompt_too() -> None:
+    masked = FormatSettings(mask_entities=True)
+    assert FORMATS["mask-prompt"].build(EXAMPLE_ROW, masked).segments == (
+        "〈Something〉는 # ^ PER ^ [OBJ-PER] # 이 쓰고 @ * ORG * [SUBJ-ORG] @ 가 1969년 앨범에 "
+        "담은 노래다.",
+        "[SUBJ-ORG]의 [OBJ-PER]은 [MASK] 이다.",
+    )
+
+
+def test_the_source_stands_before_all_other_segments_and_moves_the_body() -> None:
+    with_source = FormatSettings(show_source=True)
+    for name in FORMATS:
+        plain, shown = (FORMATS[name].build(EXAMPLE_ROW, o) for o in (PLAIN, with_source))
+        assert shown.segments == ("wikipedia", *plain.segments)
+        assert shown.body == plain.body + 1
+        if plain.prompt_mask is not None:
+            assert shown.prompt_mask == (plain.prompt_mask[0] + 1, plain.prompt_mask[1])
+        for absent in (None, "", " "):
+            assert FORMATS[name].build(replace(EXAMPLE_ROW, source=absent), with_source) == plain
+
+
+@pytest.mark.parametrize(
+    ("word", "question", "statement"),
+    [
+        ("비틀즈", "비틀즈와 나의 관계", "이 문장에서 나는 비틀즈의 EVENT이다."),
+        ("IBM", "IBM과 나의 관계", "이 문장에서 나는 IBM의 EVENT이다."),
+        ("金九", "金九와(과) 나의 관계", "이 문장에서 나는 金九의 EVENT이다."),
+    ],
+)
+def test_a_prompt_has_the_particles_that_fit(word: str, question: str, statement: str) -> None:
+    sentence = f"{word} 나"
+    at = len(word) + 1
+    row = Row(
+        "x", sentence, Entity(word, 0, at - 1, "ORG"), Entity("나", at, at + 1, "EVENT"), None
+    )
+    assert FORMATS["query"].build(row).segments[0] == question
+    assert FORMATS["declarative"].build(row).segments[0] == statement
+
+
+def test_klue_types_have_korean_words_and_others_stand_for_themselves() -> None:
+    profile = resolve_competition("klue-re", None, None, home=Path()).profile
+    assert set(KOREAN_TYPES) == set(profile.entity_types)
+    row = replace(EXAMPLE_ROW, subject=replace(EXAMPLE_ROW.subject, type="TITLE"))
+    assert "@ * TITLE * 비틀즈 @" in typed_punct_ko(row).segments[0]
+
+
+def test_the_most_frequent_sources_are_words_of_their_own() -> None:
+    shown = FormatSettings(show_source=True)
+    names = [f"site {i:02}" for i in range(MOST_SOURCES + 9)]
+    sources = [*names, names[-1], None, "", " "]
+    assert FORMATS["query"].own_words(PLAIN, sources) == ()
+    assert FORMATS["query"].own_words(shown, sources) == (names[-1], *names[: MOST_SOURCES - 1])
+    words = FORMATS["typed-punct-ko"].own_words(shown, ["a"])
+    assert words == (*KOREAN_TYPES.values(), "a")
+
+
+def test_concat_leaves_the_sentence_alone() -> None:
+    assert concat(EXAMPLE_ROW).segments[2] == EXAMPLE_ROW.sentence
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_shows_types_refuses_an_untyped_row(name: str) -> None:
+    row = Row("7", "가 나", Entity("가", 0, 1, None), Entity("나", 2, 3, None), None)
+    with pytest.raises(FormatError, match="row 7"):
+        FORMATS[name].build(row, FormatSettings(mask_entities=True))
+    if FORMATS[name].needs_types:
+        with pytest.raises(FormatError, match="row 7"):
+            FORMATS[name].build(row)
+    else:
+        FORMATS[name].build(row)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("query", PLAIN, "'query' shows entity types"),
+        ("concat", FormatSettings(mask_entities=True), "mask_entities shows entity types"),
+        ("concat", FormatSettings(show_source=True), "show_source shows the source"),
+    ],
+)
+def test_a_competition_without_types_or_source_refuses_what_shows_them(
+    name: str, options: FormatSettings, said: str
+) -> None:
+    with pytest.raises(FormatError, match=said):
+        check_format(name, options, entity_types=(), has_source=False)
+    check_format(name, options, entity_types=("PER",), has_source=True)
+    check_format("entity-marker", PLAIN, entity_types=(), has_source=False)
+
+
+def test_each_type_and_role_has_its_tokens() -> None:
+    tokens = typed_marker_tokens(["PER", "ORG"])
+    assert len(set(tokens)) == 8
+    shown = FORMATS["typed-marker"].build(EXAMPLE_ROW).segments[0]
+    assert all(token in shown for token in tokens if "SUBJ:ORG" in token or "OBJ:PER" in token)
+
+
+@pytest.mark.parametrize("options", EVERY_OPTION, ids=str)
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_token_of_ours_that_is_shown_is_registered(
+    name: str, options: FormatSettings
+) -> None:
+    tokens = FORMATS[name].new_tokens(["PER", "ORG"], options)
+    assert len(set(tokens)) == len(tokens)
+    shown = " ".join(FORMATS[name].build(EXAMPLE_ROW, options).segments)
+    for token in tokens:
+        shown = shown.replace(token, "")
+    assert "SUBJ" not in shown
+    assert "OBJ" not in shown
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_tokenizer_from_scratch_knows_what_stands_around_the_words(name: str) -> None:
+    """Signs that stand in no sentence are among a format's ``words``, or its own tokens."""
+    form, types = FORMATS[name], list(KOREAN_TYPES)
+    reserved = (*types, *form.own_words(PLAIN, []))
+    tokenizer = train_wordpiece([EXAMPLE_ROW.sentence], 1000, reserved)
+    tokenizer.add_special_tokens(list(form.new_tokens(types)))
+    shown = form.build(EXAMPLE_ROW)
+    body = shown.segments[shown.body]
+    for mark in (shown.subject_mark, shown.object_mark):
+        assert UNKNOWN not in tokenizer.encode(body[slice(*mark)]).tokens
+    assert UNKNOWN in tokenizer.encode("龘").tokens

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import lzma
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from competition.errors import PretrainingError
+from models.network.encoder_source import EncoderSource
+from models.network.network import load_tokenizer
+from models.pretraining.corpora import (
+    HELDOUT_MOST_FRAC,
+    Mixture,
+    PackedText,
+    Text,
+    build_library,
+    drop_repeated,
+    pack_lines,
+    read_lines,
+    read_or_pack,
+    sample_lines,
+)
+from tests.models.conftest import SENTENCES, make_encoder
+
+LINES = (*SENTENCES, "짧다.", "서울에서 부산까지 😀 간다.")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = make_encoder("modernbert", tmp_path_factory.mktemp("encoder"))
+    return load_tokenizer(EncoderSource("tiny", folder, "tiny", has_weights=True))
+
+
+def test_plain_and_packed_files_read_the_same(tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "\n".join(LINES)) + "\r\n \n\n"
+    raw = decomposed.encode()
+    (tmp_path / "a.txt").write_bytes(raw)
+    (tmp_path / "a.txt.xz").write_bytes(lzma.compress(raw))
+    (tmp_path / "a.txt.zst").write_bytes(pa.compress(raw, codec="zstd", asbytes=True))
+    for name in ("a.txt", "a.txt.xz", "a.txt.zst"):
+        assert tuple(read_lines(tmp_path / name)) == LINES
+
+
+@pytest.mark.parametrize("name", ["absent.txt", "bad.xz", "bad.zst", "latin.txt"])
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "bad.xz").write_bytes(lzma.compress(b"text" * 1000)[:40])
+    (tmp_path / "bad.zst").write_bytes(b"no zstd at all")
+    with pytest.raises(PretrainingError, match=name):
+        list(read_lines(tmp_path / name))
+
+
+def test_the_first_of_equal_lines_stays_and_forbidden_ones_go() -> None:
+    texts = [Text("a", ("one", "two", "one"), 1, 1), Text("b", ("two", "three", "four"), 2, 3)]
+    kept, met = drop_repeated(texts, forbidden=["four "])
+    assert [text.lines for text in kept] == [("one", "two"), ("three",)]
+    assert (kept[1].weight, kept[1].decay_weight, met) == (2, 3, 1)
+
+
+def test_packing_keeps_every_token_in_order(tokenizer: Any) -> None:
+    tokens, starts = pack_lines(LINES, tokenizer)
+    assert tokens.dtype == np.uint16
+    expected: list[int] = []
+    for line in LINES:
+        expected += [*tokenizer(line, add_special_tokens=False)["input_ids"], 3]
+    assert tokens.tolist() == expected
+    library = build_library([PackedText("a", tokens, starts)], 8, tokenizer.cls_token_id)
+    count = len(expected) // 7
+    ids, _ = library.read(np.arange(count))
+    assert (ids[:, 0] == tokenizer.cls_token_id).all()
+    assert ids[:, 1:].reshape(-1).tolist() == expected[: 7 * count]
+
+
+def test_words_begin_where_the_tokenizer_says(tokenizer: Any) -> None:
+    line = "비틀즈는 서울이 노래다"
+    tokens, starts = pack_lines([line], tokenizer)
+    pieces = tokenizer.convert_ids_to_tokens(tokens.tolist())
+    assert any(piece.startswith("##") for piece in pieces)
+    assert starts.tolist() == [not piece.startswith("##") for piece in pieces]
+
+
+def test_text_is_tokenised_once(tmp_path: Path, tokenizer: Any) -> None:
+    text = Text("a", LINES, 1, 1)
+    made = read_or_pack(tmp_path, text, tokenizer, "hash")
+    again = read_or_pack(tmp_path, text, None, "hash")
+    assert again.tokens.tolist() == made.tokens.tolist()
+    assert again.starts.tolist() == made.starts.tolist()
+    with pytest.raises(TypeError):
+        read_or_pack(tmp_path, text, None, "another tokenizer's hash")
+
+
+def packed(name: str, sequences: int, seed: int) -> PackedText:
+    tokens = np.random.default_rng(seed).integers(5, 100, sequences * 7 + 3).astype(np.uint16)
+    return PackedText(name, tokens, np.ones(len(tokens), bool))
+
+
+def test_a_small_share_is_held_out_and_stays_the_same() -> None:
+    texts = [packed("a", 300, 0), packed("b", 200, 1)]
+    library = build_library(texts, 8, 2)
+    assert 0 < library.heldout.sum() <= HELDOUT_MOST_FRAC * 500
+    for text in (0, 1):
+        trained = library.numbers_of(text, heldout=False)
+        held = library.numbers_of(text, heldout=True)
+        assert sorted([*trained, *held]) == list(
+            range(library.firsts[text], library.firsts[text + 1])
+        )
+    assert (build_library(texts, 8, 2).heldout == library.heldout).all()
+    with pytest.raises(PretrainingError, match="too short"):
+        build_library([packed("a", 1, 0)], 8, 2)
+
+
+def test_texts_are_seen_as_often_as_their_weights_say() -> None:
+    members = [np.arange(10), np.arange(10, 30), np.arange(30, 40)]
+    mixture = Mixture(members, [2.0, 0.25, 0.0], seed=[1])
+    epochs = 4
+    seen = np.bincount(mixture.take(0, epochs * 25), minlength=40)
+    assert seen[:10].tolist() == [8] * 10
+    assert seen[10:30].tolist() == [1] * 20
+    assert seen[30:].sum() == 0
+
+
+def test_the_order_does_not_depend_on_how_it_is_read() -> None:
+    members = [np.arange(7), np.arange(7, 20)]
+
+    def mixture(seed: int = 3) -> Mixture:
+        return Mixture(members, [1.5, 0.3], seed=[seed])
+
+    whole = mixture().take(0, 200)
+    pieces = mixture()
+    assert np.concatenate([pieces.take(at, 8) for at in range(0, 200, 8)]).tolist() == list(whole)
+    assert mixture().take(150, 50).tolist() == whole[150:].tolist()
+    assert mixture(4).take(0, 200).tolist() != whole.tolist()
+    epoch = int(mixture().epoch_sequences)
+    assert whole[:epoch].tolist() != whole[epoch : 2 * epoch].tolist()
+
+
+def test_nothing_to_see_is_refused() -> None:
+    with pytest.raises(PretrainingError, match="weight 0"):
+        Mixture([np.arange(5)], [0.0], seed=[1])
+
+
+def test_a_tokenizer_learns_from_lines_in_shares_of_their_weights() -> None:
+    texts = [
+        Text("a", tuple("a" * 10 for _ in range(20)), 3, 3),
+        Text("b", tuple("b" * 10 for _ in range(20)), 0.5, 0.5),
+    ]
+    everything = "".join(sample_lines(texts, 10_000))
+    assert (everything.count("a"), everything.count("b")) == (600, 100)
+    some = "".join(sample_lines(texts, 140))
+    assert (some.count("a"), some.count("b")) == (120, 20)

@@ -1,0 +1,561 @@
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from typer.testing import CliRunner
+
+import run as commands
+from competition.errors import (
+    EncoderError,
+    PretrainingError,
+    StoppedError,
+    TrainingError,
+)
+from competition.folds.kfold import read_prepared
+from competition.profile import Competition
+from models.network.encoder_source import EncoderSource, find_kind, settle_encoder
+from models.network.network import build_model, load_tokenizer
+from models.pretraining.corpora import Text
+from models.pretraining.export import read_done
+from models.pretraining.exposure import Exposure
+from models.pretraining.masked_model import MaskedModel, build_masked_model
+from models.pretraining.pretrain import PretrainHooks, PretrainJob, make_adapted_encoder, run_job
+from models.pretraining.request import (
+    PretrainRequest,
+    PretrainSettings,
+    resolve_settings,
+)
+from models.pretraining.source import carry, make_new_source
+from models.settings import RunSettings, ScratchSettings
+from models.training.checkpoints import read_facts
+from tests.models.conftest import ARCHITECTURES, make_encoder
+
+TINY_SHAPE = ScratchSettings(
+    layers=2, hidden=32, heads=1, feed_forward=32, vocabulary=200, dropout=0.1
+)
+RUN = RunSettings()
+TINY = PretrainSettings(
+    batch_sequences=4,
+    sequence_tokens=16,
+    warmup_steps=3,
+    decay_frac=0.4,
+    heldout_every_steps=6,
+    lr=5e-3,
+    run=RunSettings(precision="float32"),
+)
+STEP_TOKENS = 4 * 16
+FOLDER_FILES = {
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "pretraining.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+WORDS = ("가마", "나비", "다리", "라면", "마음", "바다", "사람", "아이")
+
+
+def pattern_lines(count: int = 600) -> tuple[str, ...]:
+    """Lines in which each word follows from the one before: something to learn."""
+    starts = np.random.default_rng(0).integers(0, len(WORDS), count)
+    lines = (" ".join(WORDS[(start + i) % 8] for i in range(12)) for start in starts)
+    return tuple(f"{number % 97} {line}" for number, line in enumerate(lines))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _swept_heap() -> Iterator[None]:
+    """Take the libraries' objects out of what each run's end has to sweep."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, cache_dir: Path) -> Callable[..., PretrainJob]:
+    texts = (
+        Text("pattern", pattern_lines(), 1.0, 0.5),
+        Text("more", ("하나 둘 셋",) * 40, 0.5, 2.0),
+    )
+    source = make_new_source(TINY_SHAPE, texts, ("PER", "ORG"), cache_dir)
+
+    def make(out: str = "out", steps: int = 20, **settings: Any) -> PretrainJob:
+        request = PretrainRequest(size="mini", tokens=steps * STEP_TOKENS, seed=1, threads=1)
+        own = TINY.model_copy(update=settings)
+        folder = tmp_path / out
+        return PretrainJob(
+            request, own, texts, source, Exposure(False), folder, cache_dir, "the command"
+        )
+
+    return make
+
+
+def hooks(
+    stops: Callable[[], bool] = lambda: False, said: list[str] | None = None
+) -> PretrainHooks:
+    heard: list[str] = [] if said is None else said
+    return PretrainHooks(heard.append, lambda frac, text: None, stops)
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """Ask to stop after so many steps of this process."""
+    count: Iterator[int] = iter(range(1, 10_000))
+    return lambda: next(count) >= steps
+
+
+def left_by(job: PretrainJob) -> dict[str, bytes]:
+    """Everything in the folder that may not depend on time."""
+    files = (path for path in job.out.iterdir() if path.is_file() and path.name != "README.md")
+    return {path.name: path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_stopped_anywhere_ends_in_the_same_bytes(
+    make_job: Callable[..., PretrainJob], optimizer: str
+) -> None:
+    whole, pieces = make_job("whole", optimizer=optimizer), make_job("pieces", optimizer=optimizer)
+    facts, finished = run_job(whole, hooks())
+    assert finished
+    for stop in (4, 6, 5):  # before, at and in the decay, which begins at step 12
+        stopped, finished = run_job(pieces, hooks(after(stop)))
+        assert not finished
+        assert not (pieces.out / "model.safetensors").exists()
+    assert stopped["stopped_at"] == 15
+    run_job(pieces, hooks())
+    assert left_by(pieces) == left_by(whole)
+    assert [look["step"] for look in facts["history"]] == [6, 12, 18, 20]
+    assert facts["tokens"] == facts["history"][-1]["tokens"] == 20 * STEP_TOKENS
+    assert {path.name for path in whole.out.iterdir()} == FOLDER_FILES | {"training"}
+    assert not (whole.out / "training" / "state.safetensors").exists()
+
+
+def test_a_killed_run_goes_on_from_its_last_state(make_job: Callable[..., PretrainJob]) -> None:
+    whole, killed = make_job("whole"), make_job("killed", run=RunSettings(precision="float32"))
+    run_job(whole, hooks())
+    calls = iter(range(100))
+
+    def kill() -> bool:
+        if next(calls) == 8:
+            raise KeyboardInterrupt
+        return False
+
+    run_job(killed, hooks(after(5)))
+    with pytest.raises(KeyboardInterrupt):
+        run_job(killed, hooks(kill))
+    run_job(killed, hooks())
+    assert left_by(killed) == left_by(whole)
+
+
+def test_a_state_that_cannot_be_written_ends_no_run_that_goes_on(
+    make_job: Callable[..., PretrainJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*arguments: Any, **options: Any) -> None:
+        raise OSError("No space left on device")
+
+    whole = make_job("whole")
+    run_job(whole, hooks())
+    full = make_job("full", run=RunSettings(precision="float32", state_every_s=1e-9))
+    said: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("models.pretraining.pretrain.export_encoder", lambda *args, **options: None)
+        patched.setattr("models.training.checkpoints.save_file", save)
+        assert run_job(full, hooks(said=said))[1]
+        assert any(text.startswith("no state written, training goes on: ") for text in said)
+        with pytest.raises(TrainingError, match="is the disk full"):
+            run_job(full, hooks(after(3)))
+    run_job(full, hooks())
+    assert left_by(full) == left_by(whole)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_longer_run_goes_on_from_where_the_decay_began(
+    make_job: Callable[..., PretrainJob], optimizer: str
+) -> None:
+    whole = make_job("whole", steps=30, optimizer=optimizer)
+    run_job(whole, hooks())
+    said: list[str] = []
+    run_job(make_job("grown", steps=20, optimizer=optimizer), hooks())
+    grown = make_job("grown", steps=30, optimizer=optimizer)
+    run_job(grown, hooks(said=said))
+    assert "resumed at step 12" in said
+    assert left_by(grown) == left_by(whole)
+
+
+def test_a_run_can_be_made_shorter_before_its_decay(make_job: Callable[..., PretrainJob]) -> None:
+    whole = make_job("whole", steps=10)
+    run_job(whole, hooks())
+    run_job(make_job("cut", steps=100), hooks(after(5)))
+    said: list[str] = []
+    cut = make_job("cut", steps=10)
+    run_job(cut, hooks(said=said))
+    assert "resumed at step 5" in said
+    assert left_by(cut) == left_by(whole)
+
+
+def test_a_run_without_decay_can_grow(make_job: Callable[..., PretrainJob]) -> None:
+    whole = make_job("whole", steps=20, decay_frac=0.0)
+    run_job(whole, hooks())
+    for length in (10, 12):  # it is looked at held-out text every six steps
+        name = f"grown-{length}"
+        run_job(make_job(name, steps=length, decay_frac=0.0), hooks())
+        grown, said = make_job(name, steps=20, decay_frac=0.0), []
+        run_job(grown, hooks(said=said))
+        assert f"resumed at step {length}" in said
+        assert left_by(grown) == left_by(whole)
+
+
+def test_a_folder_of_another_run_is_not_written_over(make_job: Callable[..., PretrainJob]) -> None:
+    run_job(make_job(steps=20), hooks(after(5)))
+    with pytest.raises(PretrainingError, match="stopped run of other text or settings"):
+        run_job(make_job(steps=20, lr=1e-3), hooks())
+    done = make_job(steps=20)
+    run_job(done, hooks())
+    before = left_by(done)
+    with pytest.raises(PretrainingError, match="holds another encoder"):
+        run_job(make_job(steps=20, lr=1e-3), hooks())
+    with pytest.raises(PretrainingError, match="holds another encoder"):  # nor over its own source
+        run_job(replace(done, source=settled(done.out)), hooks())
+    assert left_by(done) == before
+
+
+def test_an_export_that_broke_off_is_done_again_by_the_same_command(
+    make_job: Callable[..., PretrainJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise TrainingError("disk full")
+
+    whole, broken = make_job("whole"), make_job("broken")
+    run_job(whole, hooks())
+    for part in ("write_weights", "build_card"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"models.pretraining.export.{part}", fail)
+            with pytest.raises(TrainingError, match="disk full"):
+                run_job(broken, hooks())
+    run_job(broken, hooks())
+    assert left_by(broken) == left_by(whole)
+
+
+def test_the_undecayed_weights_of_a_finished_run_can_be_had(
+    make_job: Callable[..., PretrainJob],
+) -> None:
+    run_job(make_job(steps=20), hooks())  # its decay began at step 12
+    said: list[str] = []
+    facts, finished = run_job(make_job(steps=12, decay_frac=0.0), hooks(said=said))
+    assert finished
+    assert "resumed at step 12" in said
+    assert facts["history"][-1]["step"] == 12
+
+
+def test_the_furthest_state_is_taken_up(make_job: Callable[..., PretrainJob]) -> None:
+    job = make_job()
+    run_job(job, hooks(after(5)))
+    early = (job.out / "training" / "state.safetensors").read_bytes()
+    run_job(job, hooks(after(9)))  # past step 12, where the stable state is kept
+    (job.out / "training" / "state.safetensors").write_bytes(early)
+    said: list[str] = []
+    run_job(job, hooks(said=said))
+    assert "resumed at step 12" in said
+
+
+def test_a_finished_run_is_kept_and_made_again_the_same(
+    make_job: Callable[..., PretrainJob],
+) -> None:
+    first, second = make_job("first"), make_job("second")
+    run_job(first, hooks())
+    run_job(second, hooks())
+    assert left_by(first) == left_by(second)
+    said: list[str] = []
+    facts, finished = run_job(first, hooks(said=said))
+    assert finished
+    assert any("done before" in line for line in said)
+    assert read_done(first.out, facts["fingerprint"]) == json.loads(
+        (first.out / "pretraining.json").read_text()
+    )
+    for key, value in (("seed", 2), ("leave_out_fold", 1)):
+        other = replace(first, request=replace(first.request, **{key: value}))
+        again, _ = run_job(replace(other, out=first.out.with_name(key)), hooks())
+        assert again["fingerprint"] != facts["fingerprint"]
+
+
+def test_text_is_learnt(make_job: Callable[..., PretrainJob]) -> None:
+    facts, _ = run_job(make_job(steps=150, heldout_every_steps=50), hooks())
+    first, last = facts["history"][0], facts["history"][-1]
+    assert last["heldout_loss"] < first["heldout_loss"] - 0.5
+    assert last["heldout_accuracy"] > first["heldout_accuracy"] + 0.2
+
+
+def test_how_a_step_is_cut_does_not_matter(
+    make_job: Callable[..., PretrainJob], cache_dir: Path
+) -> None:
+    losses = []
+    calm = make_new_source(
+        TINY_SHAPE.model_copy(update={"dropout": 0.0}), make_job().texts, (), cache_dir
+    )
+    for name, micro_tokens in (("one", 64), ("four", 16)):
+        own = RunSettings(precision="float32", micro_tokens=micro_tokens)
+        job = replace(make_job(name, steps=8, run=own), source=calm)
+        facts, _ = run_job(job, hooks())
+        losses.append([look["heldout_loss"] for look in facts["history"]])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_at_masked_places_are_those_of_the_whole_model(
+    tmp_path: Path, architecture: str
+) -> None:
+    source = settled(make_encoder(architecture, tmp_path / architecture))
+    said: list[str] = []
+    model = build_masked_model(
+        source, TINY, vocabulary=20, attention="eager", say=said.append
+    ).eval()
+    ids = torch.randint(5, 20, (3, 12), generator=torch.Generator().manual_seed(0))
+    places = torch.tensor([1, 5, 17, 35])
+    with torch.inference_mode():
+        found = model(ids, places)
+        whole = model.whole(input_ids=ids).logits.flatten(0, 1)[places]
+    assert torch.allclose(found, whole, atol=1e-6)
+    assert any("begin random" in line for line in said)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_adapted_encoder_of_every_architecture_loads(
+    tmp_path: Path, cache_dir: Path, architecture: str
+) -> None:
+    source = settled(make_encoder(architecture, tmp_path / architecture))
+    job = PretrainJob(
+        PretrainRequest(encoder=str(source.path), tokens=4 * STEP_TOKENS, threads=1),
+        TINY,
+        (Text("pattern", pattern_lines(100), 1.0, 1.0),),
+        source,
+        Exposure(False),
+        tmp_path / "adapted",
+        cache_dir,
+        "the command",
+    )
+    run_job(job, hooks())
+    adapted = settled(job.out)
+    before, after_ = (
+        build_model(carry(str(s.path), TINY), s, labels=3, vocabulary=20, device_type="cpu")
+        for s in (source, adapted)
+    )
+    names = dict(before.encoder.named_parameters()).keys()
+    assert names == dict(after_.encoder.named_parameters()).keys()
+    changed = [
+        not torch.equal(a, b)
+        for a, b in zip(before.encoder.parameters(), after_.encoder.parameters(), strict=True)
+    ]
+    assert sum(changed) > len(changed) / 2
+    said: list[str] = []
+    again = build_masked_model(adapted, TINY, vocabulary=20, attention="eager", say=said.append)
+    assert said == []
+    assert again.whole.get_output_embeddings().weight is again.whole.get_input_embeddings().weight
+
+
+def settled(folder: Path) -> EncoderSource:
+    return settle_encoder(carry(str(folder), TINY), sentences=(), cache_dir=folder)
+
+
+def test_a_scratch_encoder_goes_on_to_fold_and_to_another_run(
+    make_job: Callable[..., PretrainJob],
+) -> None:
+    job = make_job(steps=6)
+    run_job(job, hooks())
+    source = settled(job.out)
+    assert source.has_weights
+    tokenizer = load_tokenizer(source)
+    assert tokenizer.tokenize("PER ORG") == ["PER", "ORG"]
+    assert tokenizer.mask_token_id == 4
+    card = (job.out / "README.md").read_text(encoding="utf-8")
+    assert "the command" in card
+    assert "| pattern |" in card
+    again = replace(job, source=source, out=job.out.with_name("again"))
+    said: list[str] = []
+    run_job(again, hooks(said=said))
+    assert not any("begin random" in line for line in said)
+
+
+def test_an_encoder_that_does_not_suit_is_refused(tmp_path: Path) -> None:
+    from transformers import AlbertConfig, AlbertForMaskedLM
+
+    config = AlbertConfig(hidden_size=16, num_attention_heads=1, intermediate_size=16, vocab_size=9)
+    with pytest.raises(EncoderError, match="albert"):
+        MaskedModel(AlbertForMaskedLM(config))
+    source = settled(make_encoder("roberta", tmp_path / "roberta"))
+    with pytest.raises(EncoderError, match="500 tokens"):
+        build_masked_model(source, TINY, vocabulary=500, attention="eager", say=print)
+    long = TINY.model_copy(update={"sequence_tokens": 512})
+    with pytest.raises(EncoderError, match="sequence_tokens=511"):
+        build_masked_model(source, long, vocabulary=20, attention="eager", say=print)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(make_job: Callable[..., PretrainJob]) -> None:
+    job = make_job(lr=1e30, warmup_steps=0, clip_norm=1e30)
+    with pytest.raises(PretrainingError, match="lower lr"):
+        run_job(job, hooks())
+    assert not list((job.out / "training").glob("*.safetensors"))  # nothing to go on from
+
+
+def test_a_folder_in_use_or_of_another_encoder_is_refused(
+    make_job: Callable[..., PretrainJob],
+) -> None:
+    job = make_job()
+    (job.out / "training").mkdir(parents=True)
+    with (
+        FileLock(job.out / "training" / "run.lock"),
+        pytest.raises(PretrainingError, match="another process"),
+    ):
+        run_job(job, hooks())
+    (job.out / "model.safetensors").write_bytes(b"somebody's")
+    with pytest.raises(PretrainingError, match="another encoder"):
+        run_job(job, hooks())
+
+
+def test_an_encoder_reads_the_task_once(
+    tiny_competition: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.pretraining.pretrain.resolve_settings", lambda request: TINY)
+    source = settled(make_encoder("bert", tmp_path / "bert"))
+    said: list[str] = []
+    with pytest.raises(StoppedError, match="stopped at step 1;"):
+        make_adapted_encoder(
+            source, tiny_competition, run=RUN, say=said.append, deadline=0.0, threads=1
+        )
+    adapted = make_adapted_encoder(source, tiny_competition, run=RUN, say=said.append, threads=1)
+    assert adapted.has_weights
+    assert adapted.name == f"{source.name}+tapt"
+    assert adapted.identity != source.identity
+    facts = json.loads((adapted.path / "pretraining.json").read_text())
+    (text,) = facts["texts"]
+    assert facts["tokens"] == pytest.approx(10 * text["tokens"], abs=STEP_TOKENS)
+    assert facts["exposure"] == {
+        "test_sentences": None, "left_out_fold": None, "folds_hash": None,
+    }  # fmt: skip
+    assert not list((adapted.path / "training").glob("*.safetensors"))
+    assert (
+        make_adapted_encoder(source, tiny_competition, run=RUN, say=said.append, threads=1)
+        == adapted
+    )
+    assert "done before" in said[-1]
+
+
+def test_a_scratch_encoder_reads_the_task_too(
+    tiny_competition: Competition, tmp_path: Path
+) -> None:
+    variant = carry("scratch", TINY).model_copy(update={"scratch": TINY_SHAPE})
+    sentences = read_prepared(tiny_competition).corpus.train.text("sentence")
+    foreign = settle_encoder(variant, sentences=pattern_lines(50), cache_dir=tmp_path)
+    with pytest.raises(PretrainingError, match="knows none"):
+        make_adapted_encoder(foreign, tiny_competition, run=RUN, say=lambda line: None, threads=1)
+    source = settle_encoder(variant, sentences=sentences, cache_dir=tmp_path)
+    adapted = make_adapted_encoder(
+        source, tiny_competition, run=RUN, say=lambda line: None, threads=1
+    )
+    assert adapted.has_weights
+    build_model(carry("x", TINY), adapted, labels=3, vocabulary=20, device_type="cpu")
+
+
+def test_the_command_leaves_an_encoder_and_says_when_it_is_not_done(
+    tiny_competition: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPETITION_HOME", str(tmp_path))
+    (tmp_path / "more.txt").write_text("\n".join(pattern_lines()), encoding="utf-8")
+    arguments = [
+        *("pretrain", "--competition", str(tmp_path / "tiny.toml"), "--scratch", "--size", "mini"),
+        *("--corpus", f"{tmp_path / 'more.txt'}=2:1", "--tokens", "256", "--threads", "1"),
+        *("--set", "sequence_tokens=16", "--set", "batch_sequences=2", "--json"),
+    ]
+    runner = CliRunner()
+    stopped = runner.invoke(commands.app, [*arguments, "--stop-after", "0s"])
+    assert stopped.exit_code == commands.INCOMPLETE_EXIT
+    done = runner.invoke(commands.app, arguments)
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)["pretrain"]["rows"]
+    out = tmp_path / "checkpoints" / "tiny" / "encoders" / "scratch-mini-s42"
+    assert (row["folder"], row["tokens"], row["steps"]) == (str(out), 256, 8)
+    assert {path.name for path in out.iterdir()} == FOLDER_FILES | {"training"}
+    assert (out / "model.safetensors").stat().st_size < 32e6
+    stable = read_facts(out / "training" / "stable.safetensors")
+    assert stable is not None
+    assert stable["step"] == 6
+    (note,) = json.loads(done.stdout)["pretrain"]["notes"]
+    assert note.startswith("Next: python run.py fold ")
+    assert note.endswith(f"--encoder {out}")
+    without = runner.invoke(commands.app, [*arguments, "--leave-out-fold", "1"])
+    (note,) = json.loads(without.stdout)["pretrain"]["notes"]
+    assert note.endswith("scratch-mini-without-f1-s42 --folds 1")
+    wrong = runner.invoke(commands.app, ["pretrain", "--size", "mini", "--encoder", "x"])
+    assert wrong.exit_code == 2
+
+
+def test_a_folders_kind_of_encoder_decides_how_it_is_adapted(
+    tiny_competition: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my-mini"
+    variant = carry("scratch", TINY).model_copy(update={"scratch": TINY_SHAPE})
+    sentences = read_prepared(tiny_competition).corpus.train.text("sentence")
+    bare = settle_encoder(variant, sentences=sentences, cache_dir=tmp_path)
+    shutil.copytree(make_adapted_encoder(
+        bare, tiny_competition, run=TINY.run, say=lambda line: None, threads=1
+    ).path, folder)  # fmt: skip
+    assert find_kind(str(folder)) == "scratch"
+    facts = json.loads((folder / "pretraining.json").read_text())
+    (folder / "pretraining.json").write_text(json.dumps({**facts, "kind": "mini"}))
+    settings: list[PretrainSettings] = []
+
+    def resolve(request: PretrainRequest) -> PretrainSettings:
+        settings.append(resolve_settings(request))
+        return TINY
+
+    monkeypatch.setattr("models.pretraining.pretrain.resolve_settings", resolve)
+    adapted = make_adapted_encoder(
+        settled(folder), tiny_competition, run=TINY.run, say=lambda line: None, threads=1
+    )
+    assert settings[0].lr == 5e-4  # as for any of that size, where a hub's have 5e-5
+    assert find_kind(str(adapted.path)) == "mini"
+
+
+def test_a_warm_up_that_takes_most_of_a_run_is_said(make_job: Callable[..., PretrainJob]) -> None:
+    said: list[str] = []
+    run_job(make_job(warmup_steps=15), hooks(said=said))
+    assert any("the rate rises for 15 steps (warmup_steps), most of the 20" in s for s in said)
+
+
+def test_one_who_waits_for_an_encoder_can_be_stopped(make_job: Callable[..., PretrainJob]) -> None:
+    job = make_job()
+    (job.out / "training").mkdir(parents=True)
+    path = job.out / "training" / "run.lock"
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with FileLock(path):
+            held.set()
+            done.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert held.wait(60)
+    said: list[str] = []
+    with pytest.raises(StoppedError, match="stopped while another process"):
+        run_job(job, hooks(after(2), said), wait=True)
+    assert "waiting for it" in said[-1]
+    done.set()
+    other.join()
+    assert run_job(job, hooks(), wait=True)[1]

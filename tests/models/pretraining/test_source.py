@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from competition.errors import UsageError
+from competition.folds.kfold import read_prepared
+from competition.profile import Competition
+from competition.progress import ProgressBoard
+from models.network.encoder_source import BUNDLED_DIR, EncoderSource
+from models.pretraining.corpora import Text
+from models.pretraining.exposure import UNKNOWN, Exposure, explain_left_out, read_exposure
+from models.pretraining.pretrain import run_pretrain
+from models.pretraining.request import PretrainRequest, Weights
+from models.pretraining.source import TASK_TEXT, read_texts, settle_exposure
+
+
+def sentences_in(texts: tuple[Text, ...], split: list[str]) -> set[str]:
+    seen = {line for text in texts for line in text.lines}
+    return {sentence for sentence in split if " ".join(sentence.split()) in seen}
+
+
+def test_test_sentences_are_read_only_when_asked_for(
+    tiny_competition: Competition, tmp_path: Path
+) -> None:
+    prepared = read_prepared(tiny_competition)
+    train = prepared.corpus.train.text("sentence").tolist()
+    test = prepared.corpus.test.text("sentence").tolist()
+    (tmp_path / "corpus.txt").write_text("\n".join([*test, "다른 글"]), encoding="utf-8")
+    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
+    said: list[str] = []
+    texts, _ = read_texts(tiny_competition, request, said.append)
+    assert sentences_in(texts, train) == set(train)
+    assert sentences_in(texts, test) == set()
+    assert texts[1].lines == ("다른 글",)
+    assert "must not be seen" in said[0]
+    asked, _ = read_texts(tiny_competition, replace(request, test_sentences=True), said.append)
+    assert sentences_in(asked, test) == set(test)
+
+
+def test_a_fold_can_be_left_out(tiny_competition: Competition) -> None:
+    prepared = read_prepared(tiny_competition)
+    sentences = prepared.corpus.train.text("sentence")
+    left_out = set(sentences[prepared.folds.fold_of == 1])
+    request = PretrainRequest(size="mini", leave_out_fold=1)
+    (text,), folds_hash = read_texts(tiny_competition, request, lambda line: None)
+    assert folds_hash == prepared.folds.hash
+    assert text.name == TASK_TEXT
+    assert set(text.lines) == set(sentences) - left_out
+    with pytest.raises(UsageError, match="0 to 2"):
+        read_texts(tiny_competition, replace(request, leave_out_fold=3), lambda line: None)
+    with pytest.raises(UsageError, match="no text"):
+        read_texts(tiny_competition, replace(request, task_weights=Weights(0, 0)), print)
+
+
+def test_a_sentence_that_must_not_be_seen_is_known_by_its_words(
+    tiny_competition: Competition, tmp_path: Path
+) -> None:
+    sentence = read_prepared(tiny_competition).corpus.test.text("sentence")[0]
+    written = [
+        sentence, sentence.replace(" ", "  "), sentence.replace(" ", "\u00a0"), f"{sentence} .",
+        sentence.replace(" ", ""), unicodedata.normalize("NFD", sentence), "다른 글", "...", "!",
+    ]  # fmt: skip
+    (tmp_path / "corpus.txt").write_text("\n".join(written), encoding="utf-8-sig")
+    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
+    said: list[str] = []
+    texts, _ = read_texts(tiny_competition, request, said.append)
+    assert texts[1].lines == ("다른 글", "...", "!")
+    assert said[0].startswith("6 lines left out")
+
+
+def test_a_sample_keeps_out_the_sentences_of_the_whole_test_file(
+    tiny_competition: Competition, tmp_path: Path
+) -> None:
+    test = read_prepared(tiny_competition).corpus.test.text("sentence").tolist()
+    (tmp_path / "corpus.txt").write_text("\n".join([*test, "다른 글"]), encoding="utf-8")
+    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
+    sample = replace(tiny_competition, limit=20)
+    assert len(read_prepared(sample).corpus.test) < len(test)
+    assert read_texts(sample, request, lambda line: None)[0][1].lines == ("다른 글",)
+
+
+def test_test_sentences_that_would_not_be_read_are_refused(tiny_competition: Competition) -> None:
+    request = PretrainRequest(size="mini", test_sentences=True, task_weights=Weights(0, 0))
+    with pytest.raises(UsageError, match="--task-weight 0"):
+        read_texts(tiny_competition, request, lambda line: None)
+
+
+def test_what_was_read_is_handed_on() -> None:
+    left_out, plain, tests = Exposure(False, 1, "folds"), Exposure(False), Exposure(True)
+    assert left_out.after(left_out) == left_out
+    assert left_out.after(plain) == plain.after(left_out) == plain
+    assert left_out.after(replace(left_out, folds_hash="others")) == plain
+    assert plain.after(tests) == tests.after(plain) == tests.after(UNKNOWN) == tests
+    assert plain.after(UNKNOWN) == UNKNOWN
+    assert "not known" in UNKNOWN.describe()
+    assert "no sentence of fold 1" in left_out.describe()
+    assert read_exposure(BUNDLED_DIR / "ko-mini") == plain
+
+
+def test_a_fold_that_an_encoder_has_read_cannot_be_left_out(tmp_path: Path) -> None:
+    known = EncoderSource("ko-mini", BUNDLED_DIR / "ko-mini", "i", has_weights=True)
+    request = PretrainRequest(encoder="ko-mini", leave_out_fold=1)
+    with pytest.raises(UsageError, match="ko-mini has read these sentences"):
+        settle_exposure(request, known, "folds")
+    new = replace(known, has_weights=False)
+    assert settle_exposure(request, new, "folds") == Exposure(False, 1, "folds")
+    assert settle_exposure(request, replace(known, path=tmp_path), "folds") == UNKNOWN
+
+
+def test_fold_says_which_score_is_free_of_what_was_read() -> None:
+    assert explain_left_out("mine", Exposure(False), "folds") is None
+    ours = explain_left_out("mine", Exposure(False, 1, "folds"), "folds")
+    assert ours is not None
+    assert "--folds 1" in ours
+    others = explain_left_out("mine", Exposure(False, 1, "others"), "folds")
+    assert others is not None
+    assert "other folds than these" in others
+
+
+def test_two_texts_of_one_name_and_a_scratch_encoder_are_refused(
+    tiny_competition: Competition, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.txt").write_text("글", encoding="utf-8")
+    corpora = tuple((tmp_path / folder / "same.txt", Weights(1, 1)) for folder in ("a", "b"))
+    with pytest.raises(UsageError, match="one name"):
+        read_texts(tiny_competition, PretrainRequest(size="mini", corpora=corpora), print)
+    with ProgressBoard(live=False) as board, pytest.raises(UsageError, match="--scratch"):
+        run_pretrain(tiny_competition, PretrainRequest(encoder="scratch"), board)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from competition.data.rows import Entity, Row, Rows, collect_rows
+from competition.folds.kfold import Prepared
+from models.parts.formats import EXAMPLE_ROW
+from models.settings import LinearSettings
+from models.training.linear import (
+    BLOCKS,
+    FeatureReader,
+    Ints,
+    LinearTask,
+    Probs,
+    fit_linear,
+    measure_difficulty,
+    read_blocks,
+)
+
+SETTINGS = LinearSettings(most_features=4096)
+
+
+def gold(rows: Rows) -> np.ndarray:
+    return rows.gold.astype(np.int64)
+
+
+def answer(train: Rows, label_ids: Ints, parts: list[Rows], task: LinearTask) -> list[Probs]:
+    model = fit_linear(train, label_ids, task)
+    return [model.predict(part) for part in parts]
+
+
+def test_it_runs_without_torch() -> None:
+    code = "import sys, models.training.linear; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_block_reads_its_own_part_of_the_row() -> None:
+    blocks = dict(zip(BLOCKS, read_blocks(EXAMPLE_ROW, (1, 4)), strict=True))
+    assert "ORG|PER" in blocks["types"]
+    assert "비틀즈" in blocks["subject"]
+    assert not [f for f in blocks["subject"] if "해리" in f]
+    assert "0 이 쓰" in blocks["between"]
+    assert "ORG|PER|0 쓰고" in blocks["words between"]
+    assert ">가 19" in blocks["around subject"]
+    assert "<는 " in blocks["around object"]
+    assert "ORG|PER >이" in blocks["near object by types"]
+
+
+def test_probabilities_are_probabilities_and_the_same_each_time(prepared: Prepared) -> None:
+    train, groups = prepared.corpus.train, prepared.groups.astype(np.int64)
+    runs = [
+        answer(
+            train,
+            gold(train),
+            [train, prepared.corpus.test],
+            LinearTask(SETTINGS, 4, 1, groups),
+        )
+        for _ in range(2)
+    ]
+    own, test = runs[0]
+    assert (own.shape, test.shape) == ((64, 4), (20, 4))
+    np.testing.assert_allclose(own.sum(axis=1), 1, atol=1e-5)
+    assert own.dtype == np.float32
+    assert (own.argmax(axis=1) == gold(train)).mean() > 0.9
+    for first, second in zip(*runs, strict=True):
+        assert first.tobytes() == second.tobytes()
+
+
+def test_a_row_is_answered_alone_as_among_others(prepared: Prepared) -> None:
+    train, test = prepared.corpus.train, prepared.corpus.test
+    parts = [test, test.take(np.array([3]))]
+    many, one = answer(train, gold(train), parts, LinearTask(SETTINGS, 4, 1))
+    np.testing.assert_allclose(many[3], one[0], atol=1e-6)
+
+
+def test_a_label_that_training_lacks_gets_nothing(prepared: Prepared) -> None:
+    train = prepared.corpus.train
+    known = train.take(np.flatnonzero(train.gold != 2))
+    (probs,) = answer(known, gold(known), [train], LinearTask(SETTINGS, 4, 1))
+    assert (probs[:, 2] == 0).all()
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
+    alone = train.take(np.flatnonzero(train.gold == 3))
+    (probs,) = answer(alone, gold(alone), [train], LinearTask(SETTINGS, 4, 1))
+    assert (probs[:, 3] == 1).all()
+
+
+@pytest.mark.parametrize("labels", [(0, 1), (1, 3)])
+def test_two_labels_are_enough(prepared: Prepared, labels: tuple[int, int]) -> None:
+    train = prepared.corpus.train
+    some = train.take(np.flatnonzero(np.isin(train.gold, labels)))
+    groups = np.zeros(len(some), np.int64)  # nothing to part: no calibration
+    model = fit_linear(some, gold(some), LinearTask(SETTINGS, 4, 1, groups))
+    assert not model.is_calibrated
+    probs = model.predict(some)
+    assert (probs.argmax(axis=1) == gold(some)).mean() > 0.9
+
+
+def coin_row(number: int) -> Row:
+    word = f"낱말{number}"
+    end = len(word)
+    subject, obj = Entity(word, 0, end, "PER"), Entity("가나", end + 1, end + 3, "ORG")
+    return Row(str(number), f"{word} 가나", subject, obj, None)
+
+
+def test_calibration_makes_confidence_match_what_is_right() -> None:
+    """Rows whose label is a coin's fall must not be answered with certainty."""
+    rng = np.random.default_rng(0)
+    from competition.data.rows import Entity, Row
+
+    words = [f"낱말{i}" for i in range(400)]
+    rows = collect_rows(
+        Row(
+            str(i),
+            f"{w} 가나",
+            Entity(w, 0, len(w), "PER"),
+            Entity("가나", len(w) + 1, len(w) + 3, "ORG"),
+            None,
+        )
+        for i, w in enumerate(words)
+    )
+    label_ids = rng.integers(0, 2, 400)
+    first, rest = np.arange(200), np.arange(200, 400)
+    model = fit_linear(rows.take(first), label_ids[first], LinearTask(SETTINGS, 2, 1))
+    assert model.is_calibrated
+    probs = model.predict(rows.take(rest))
+    right = (probs.argmax(axis=1) == label_ids[rest]).mean()
+    assert abs(probs.max(axis=1).mean() - right) < 0.12
+
+
+def test_difficulty_is_measured_by_the_other_folds_alone(prepared: Prepared) -> None:
+    train = prepared.corpus.train
+    fold_of = prepared.folds.fold_of
+    kept = np.flatnonzero(fold_of != 0)
+    some, label_ids = train.take(kept), gold(train)[kept]
+    task = LinearTask(SETTINGS, 4, 1)
+    before = measure_difficulty(some, label_ids, fold_of[kept], task)
+    assert before.shape == (len(kept),)
+    assert ((before >= 0) & (before <= 1)).all()
+    changed = label_ids.copy()
+    changed[0] = (changed[0] + 1) % 4
+    after = measure_difficulty(some, changed, fold_of[kept], task)
+    same_fold = fold_of[kept] == fold_of[kept][0]
+    same_fold[0] = False
+    np.testing.assert_array_equal(before[same_fold], after[same_fold])
+    assert (before[~same_fold] != after[~same_fold]).any()
+
+
+def test_what_one_row_alone_has_is_no_feature(prepared: Prepared) -> None:
+    reader = FeatureReader(SETTINGS)
+    features = reader.fit(prepared.corpus.train)
+    assert (features.getnnz(axis=0) >= 2).all()
+    assert reader.read(prepared.corpus.test).shape[1] == features.shape[1]

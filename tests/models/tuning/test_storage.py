@@ -1,0 +1,109 @@
+"""The storages of a search: who lives, what is torn, what is refused."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from competition.errors import UsageError
+from models.tuning import storage as room
+from models.tuning.storage import (
+    Processes,
+    open_database,
+    open_journal,
+    parse_storage,
+    storage_failures,
+)
+
+
+def test_a_process_counts_as_alive_until_it_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from models.tuning.storage import Processes\n"
+        "with Processes(Path(sys.argv[1])) as here:\n"
+        "    print(here.name, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert child.stdout is not None
+    name = child.stdout.readline().strip()
+    with Processes(tmp_path) as here:
+        assert name
+        assert name != here.name
+        assert here.is_alive(name)
+        assert here.is_alive(here.name)
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        assert not here.is_alive(name)
+        assert not here.is_alive(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["id,label\n1,2\n", "my notes, without a last newline"])
+def test_a_file_that_is_no_journal_is_named_and_left_as_it_is(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"notes\.txt is no journal"):
+        open_journal(path, lambda text: None)
+    assert path.read_text() == content
+    with pytest.raises(UsageError, match="is no journal"):
+        open_journal(tmp_path, lambda text: None)
+
+
+def test_a_journal_damaged_in_its_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    path.write_bytes(b'{"op_code":0,"torn\n{"op_code":1}\n')
+    with pytest.raises(UsageError, match=r"journal\.log is damaged"):
+        open_journal(path, lambda text: None)
+
+
+def test_a_journal_that_was_torn_in_its_first_line_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    path.write_bytes(b'{"op_code":0,"wor')
+    said: list[str] = []
+    open_journal(path, said.append)
+    assert path.read_bytes() == b""
+    assert "was torn and is cut off (17 bytes)" in said[0]
+
+
+@pytest.mark.parametrize("url", ["sqlite:///x.db", "mysql://a@b/c"])
+def test_other_databases_are_refused(url: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="postgresql://USER@HOST/DATABASE"):
+        parse_storage(url, tmp_path)
+
+
+def test_a_missing_psycopg_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"pip install 'psycopg\[binary\]'"):
+        parse_storage("postgresql://a@b/c", tmp_path)
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password() -> None:
+    url = "postgresql+psycopg://someone:hunter2@127.0.0.1:1/none?connect_timeout=2"
+    begun = time.monotonic()
+    with (
+        pytest.raises(UsageError, match="storage does not answer") as caught,
+        storage_failures(),
+        open_database(url, 5.0, lambda study, trial: None),
+    ):
+        raise AssertionError("it answers")
+    assert "hunter2" not in str(caught.value)
+    assert time.monotonic() - begun < 30
+
+
+def test_a_path_is_a_journal(tmp_path: Path) -> None:
+    assert parse_storage(None, tmp_path / "d") == tmp_path / "d"
+    assert parse_storage(str(tmp_path / "j.log"), tmp_path) == tmp_path / "j.log"
+    url = parse_storage("postgres://a:b@c/d", tmp_path)
+    assert url == "postgresql+psycopg://a:b@c/d"

@@ -1,0 +1,504 @@
+"""tune, with made-up jobs: what is kept, what is tried again, and what is left in the end."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from competition.errors import TrainingError, UsageError, VariantError
+from competition.folds.kfold import Prepared
+from competition.predictions.members import Result, Store
+from competition.progress import ProgressBoard
+from competition.scoring.metrics import auprc, decide, micro_f1
+from models.jobs.request import resolve_requested
+from models.jobs.spec import JobOutcome, JobSpec
+from models.jobs.workers import FoldHooks, FoldRun
+from models.training.loop import check_loss
+from models.tuning import tune as room
+from models.tuning.plan import TuneRequest, plan_search
+from models.tuning.report import TuneSummary, build_toml
+from models.tuning.study import MOST_ATTEMPTS, open_study
+from models.tuning.tune import run_tune
+from models.variant import list_variants, resolve_variant
+from tests.competition.planted import softmax
+from tests.models.conftest import TINY_SCRATCH
+
+SEARCH = ("train.lr=1e-4..1e-2:log", "train.label_smoothing=0.0|0.1|0.2")
+REQUEST = TuneRequest(
+    variant="typed-punct",
+    search=SEARCH,
+    folds=(0,),
+    trials=5,
+    encoder="scratch",
+    overrides=TINY_SCRATCH,
+    study="s",
+    threads=1,
+)
+BEST_LR = 2e-3
+
+
+@dataclass
+class MadeUpJobs:
+    """Jobs that leave answers as good as train.lr is near ``BEST_LR``, or end as they are told."""
+
+    prepared: Prepared
+    begun: list[JobSpec] = field(default_factory=list)
+    fail: Callable[[JobSpec], str | None] = lambda spec: None
+    stop: Callable[[JobSpec], bool] = lambda spec: False
+
+    def run(
+        self, specs: Sequence[JobSpec], *, workers: int, deadline: float | None, hooks: FoldHooks
+    ) -> FoldRun:
+        finished, stopped, failed = [], [], []
+        for spec in specs:
+            self.begun.append(spec)
+            reason = self.fail(spec)
+            if reason is not None:
+                failed.append((spec.key, reason))
+            elif self.stop(spec):
+                stopped.append(spec.key)
+            else:
+                Store(spec.store_dir, spec.labels).write(self.answer(spec), {})
+                finished.append(JobOutcome(spec.key, finished=True))
+        return FoldRun(tuple(finished), tuple(stopped), tuple(failed))
+
+    def answer(self, spec: JobSpec) -> Result:
+        train, test = self.prepared.corpus.train, self.prepared.corpus.test
+        rows = np.flatnonzero(self.prepared.folds.fold_of == spec.key.fold)
+        rng = np.random.default_rng([spec.key.fold, spec.key.seed])
+        logits = rng.normal(0, 1, (len(rows), len(spec.labels)))
+        sight = 3 - 2 * abs(np.log10(spec.variant.train.lr / BEST_LR))
+        logits[np.arange(len(rows)), train.gold[rows]] += sight
+        return Result(
+            key=spec.key,
+            fingerprint=spec.fingerprint,
+            recipe=spec.recipe,
+            variant=spec.variant.recipe(),
+            labels=spec.labels,
+            data_hash=spec.data_hash,
+            folds_hash=spec.folds_hash,
+            route=None,
+            routes_hash=None,
+            oof_ids=train.ids[rows],
+            oof_probs=softmax(logits),
+            test_ids=test.ids,
+            test_probs=softmax(np.zeros((len(test), len(spec.labels)))),
+        )
+
+
+@pytest.fixture
+def jobs(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> MadeUpJobs:
+    made_up = MadeUpJobs(prepared)
+    monkeypatch.setattr(room, "run_jobs", made_up.run)
+    return made_up
+
+
+def tune(prepared: Prepared, **changes: Any) -> TuneSummary:
+    request = replace(REQUEST, **changes)
+    return run_tune(prepared.competition, request, ProgressBoard(live=False))
+
+
+def trials_in(summary: TuneSummary) -> list[dict[str, Any]]:
+    return [dict(row) for row in summary.tables[0].rows]
+
+
+def folder_of(prepared: Prepared) -> Path:
+    return prepared.competition.checkpoints_dir / "tune" / "s"
+
+
+def load(prepared: Prepared, **changes: Any) -> optuna.Study:
+    plan = plan_search(prepared, replace(REQUEST, **changes)).plan
+    with open_study(plan, lambda text: None) as shared:
+        return shared.study
+
+
+def test_the_best_trial_is_left_as_a_variant_of_ones_own(
+    prepared: Prepared, jobs: MadeUpJobs
+) -> None:
+    summary = tune(prepared, trials=12)
+    assert summary.complete
+    rows = trials_in(summary)
+    assert [row["trial"] for row in rows] == list(range(12))
+    assert rows[0]["parameters"] == {"train.lr": 1e-3, "train.label_smoothing": "0.1"}  # as it is
+    best = max(rows, key=lambda row: row["value"])
+    assert [row["state"] for row in rows].count("best") == 1
+    assert best["state"] == "best"
+    assert summary.path is not None
+    variant = resolve_requested(prepared.competition.profile, str(summary.path))
+    assert variant.train.lr == best["parameters"]["train.lr"]
+    assert str(variant.train.label_smoothing) == best["parameters"]["train.label_smoothing"]
+    tried = next(spec.variant for spec in jobs.begun if spec.variant.train.lr == variant.train.lr)
+    assert variant.recipe() == tried.recipe()
+    assert variant.name == f"{plan_search(prepared, REQUEST).base.name}-tuned"
+    assert "tuned on folds 0: best of 12 trials by micro-f1" in variant.why
+    assert variant.tune is not None
+    assert (variant.tune.folds, variant.tune.trials, variant.tune.study) == ((0,), 12, "s")
+    assert variant.tune.folds_hash == prepared.folds.hash
+    moved = variant.model_copy(
+        update={"tune": variant.tune.model_copy(update={"folds_hash": "f" * 64})}
+    )
+    assert moved.recipe() == variant.recipe()
+    found = summary.tables[1]
+    assert [row["setting"] for row in found.rows] == ["train.lr", "train.label_smoothing"]
+    assert sum(row["importance"] for row in found.rows) == pytest.approx(1)
+    assert any("--folds 1,2" in note for note in found.notes)
+
+
+def test_a_trial_s_value_is_the_score_of_its_held_out_rows(
+    prepared: Prepared, jobs: MadeUpJobs
+) -> None:
+    for objective in ("micro-f1", "auprc", "both"):
+        summary = tune(
+            prepared, folds=(0, 2), trials=1, objective=objective, study=f"s-{objective}"
+        )
+        row = trials_in(summary)[0]
+        probs, gold = pooled(prepared, jobs.begun[-2:])
+        f1, area = micro_f1(gold, decide(probs, 1, None), 1), auprc(gold, probs)
+        assert (row["micro_f1"], row["auprc"]) == (f1, area)
+        assert row["value"] == {"micro-f1": f1, "auprc": area, "both": (f1 + area) / 2}[objective]
+        assert row["folds"] == [0, 2]
+
+
+def pooled(
+    prepared: Prepared, specs: Sequence[JobSpec]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    results = [Store(spec.store_dir, spec.labels).read(spec.key) for spec in specs]
+    row_of = {row_id: row for row, row_id in enumerate(prepared.corpus.train.ids)}
+    rows = [row_of[row_id] for result in results for row_id in result.oof_ids]
+    gold = prepared.corpus.train.gold[rows].astype(np.int64)
+    return np.concatenate([result.oof_probs for result in results]), gold
+
+
+def test_trials_live_in_the_study_s_folder_and_leave_no_trace_in_the_store(
+    prepared: Prepared, jobs: MadeUpJobs
+) -> None:
+    tune(prepared, trials=2)
+    left = {entry.name for entry in prepared.competition.oof_dir.iterdir()}
+    assert left <= {"folds.csv", "folds.json", ".folds.lock"}
+    base = plan_search(prepared, REQUEST).base.name
+    stored = folder_of(prepared) / "oof"
+    assert {entry.name for entry in stored.iterdir()} == {f"{base}@t0", f"{base}@t1"}
+    assert not any(spec.keep_checkpoint for spec in jobs.begun)
+    assert all(folder_of(prepared) in spec.job_dir.parents for spec in jobs.begun)
+
+
+def test_the_same_command_goes_on_and_repeats_nothing(prepared: Prepared, jobs: MadeUpJobs) -> None:
+    first = trials_in(tune(prepared, trials=3))
+    assert len(jobs.begun) == 3
+    again = trials_in(tune(prepared, trials=3))
+    assert len(jobs.begun) == 3
+    assert again == first
+    more = trials_in(tune(prepared, trials=5))
+    assert len(jobs.begun) == 5
+    assert [row["parameters"] for row in more[:3]] == [row["parameters"] for row in first]
+
+
+def test_stopped_and_begun_again_it_tries_what_it_would_have_tried(
+    prepared: Prepared, jobs: MadeUpJobs
+) -> None:
+    straight = trials_in(tune(prepared, trials=11, study="straight"))
+    stops = {11 + 1, 11 + 4, 11 + 5, 11 + 12}  # of the jobs begun, the straight study's included
+    jobs.stop = lambda spec: len(jobs.begun) in stops
+    for _ in stops:
+        summary = tune(prepared, trials=11)
+        assert not summary.complete
+        assert summary.path is None
+        assert "run the same command again" in summary.tables[0].notes[-1]
+    broken = tune(prepared, trials=11)
+    assert broken.complete
+    assert trials_in(broken) == straight
+    assert len(jobs.begun) == 11 + 11 + len(stops)
+
+
+def test_a_trial_that_is_tried_again_finds_its_own_files(
+    prepared: Prepared, jobs: MadeUpJobs
+) -> None:
+    jobs.stop = lambda spec: spec.key.fold == 1 and len(jobs.begun) == 2
+    assert not tune(prepared, folds=(0, 1), trials=1).complete
+    jobs.stop = lambda spec: False
+    assert tune(prepared, folds=(0, 1), trials=1).complete
+    assert [(spec.key.fold, spec.job_dir, spec.fingerprint) for spec in jobs.begun[2:]] == [
+        (spec.key.fold, spec.job_dir, spec.fingerprint) for spec in jobs.begun[:2]
+    ]
+
+
+def test_a_diverging_trial_is_pruned_not_scored(prepared: Prepared, jobs: MadeUpJobs) -> None:
+    def diverge(spec: JobSpec) -> str | None:
+        try:
+            check_loss(float("nan") if len(jobs.begun) == 2 else 1.0, spec.variant, 7)
+        except TrainingError as error:
+            return str(error)  # as a worker hands it over
+        return None
+
+    jobs.fail = diverge
+    rows = trials_in(tune(prepared, trials=4))
+    assert [row["state"] for row in rows].count("pruned") == 1
+    assert rows[1]["state"] == "pruned"
+    assert (rows[1]["value"], rows[1]["micro_f1"]) == (None, None)
+    assert "the loss became nan by step 7" in rows[1]["reason"]
+
+
+def test_settings_that_do_not_go_together_are_pruned(prepared: Prepared, jobs: MadeUpJobs) -> None:
+    search = ("scratch.hidden=36|64", "scratch.heads=2|3", "train.lr=1e-4..1e-2:log")
+    fixed = tuple(each for each in TINY_SCRATCH if not each[0].startswith("scratch.h"))
+    summary = tune(prepared, trials=8, search=search, overrides=fixed)
+    rows = trials_in(summary)
+    wrong = [row for row in rows if row["parameters"].get("scratch.hidden") == "64"]
+    wrong = [row for row in wrong if row["parameters"]["scratch.heads"] == "3"]
+    assert wrong
+    assert {row["state"] for row in wrong} == {"pruned"}
+    assert all("multiple of 2 × heads" in row["reason"] for row in wrong)
+    assert len(jobs.begun) == 8 - len(wrong)
+
+
+def test_a_trial_below_the_median_is_not_trained_on_the_other_folds(
+    prepared: Prepared, jobs: MadeUpJobs
+) -> None:
+    rows = trials_in(tune(prepared, folds=(0, 1, 2), trials=14))
+    trials = load(prepared, folds=(0, 1, 2)).get_trials()
+    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
+    assert pruned
+    for trial in pruned:
+        step, value = trial.last_step, trial.value
+        before = trials[: trial.number]
+        others = [t.intermediate_values[step] for t in before if t.state == TrialState.COMPLETE]
+        assert value < np.median(others)
+        assert step < 2
+        assert rows[trial.number]["reason"] == f"below the median after fold {step}"
+        assert rows[trial.number]["folds"] == list(range(step + 1))
+    assert len(jobs.begun) == sum(len(row["folds"]) for row in rows)
+    assert all(row["folds"] == [0, 1, 2] for row in rows[:4])
+
+
+def test_folds_run_side_by_side_when_there_are_workers(
+    prepared: Prepared, jobs: MadeUpJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = []
+
+    def run(specs: Sequence[JobSpec], **how: Any) -> FoldRun:
+        batches.append([spec.key.fold for spec in specs])
+        return jobs.run(specs, **how)
+
+    monkeypatch.setattr(room, "run_jobs", run)
+    tune(prepared, folds=(0, 1, 2), trials=1, workers=2)
+    assert batches == [[0, 1], [2]]
+
+
+def test_trouble_at_the_very_start_stops_at_once_and_loses_nothing(
+    prepared: Prepared, jobs: MadeUpJobs
+) -> None:
+    jobs.fail = lambda spec: "No space left on device"
+    with pytest.raises(TrainingError, match=r"No space left .*\n.*same command again"):
+        tune(prepared)
+    assert len(jobs.begun) == 1
+    jobs.fail = lambda spec: None
+    rows = trials_in(tune(prepared, trials=2))
+    assert [row["trial"] for row in rows] == [0, 1]
+    assert jobs.begun[1].fingerprint == jobs.begun[0].fingerprint
+
+
+def test_a_job_that_dies_is_tried_again_and_at_last_given_up(
+    prepared: Prepared, jobs: MadeUpJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "FAILURES_BORNE", MOST_ATTEMPTS + 1)
+    unlucky: list[str] = []
+
+    def fail(spec: JobSpec) -> str | None:
+        if len(jobs.begun) == 2:
+            unlucky.append(spec.fingerprint)
+        return "killed by SIGKILL" if spec.fingerprint in unlucky else None
+
+    jobs.fail = fail
+    rows = trials_in(tune(prepared, trials=3))
+    assert [row["state"] for row in rows].count("given up") == 1
+    assert sum(spec.fingerprint in unlucky for spec in jobs.begun) == MOST_ATTEMPTS
+    assert len(rows) == 3
+
+
+def test_several_failures_in_a_row_are_not_the_settings_fault(
+    prepared: Prepared, jobs: MadeUpJobs
+) -> None:
+    jobs.fail = lambda spec: "the disk is full" if len(jobs.begun) > 1 else None
+    with pytest.raises(TrainingError, match="the disk is full"):
+        tune(prepared)
+    assert len(jobs.begun) == 1 + room.FAILURES_BORNE
+
+
+def test_a_defect_of_ours_keeps_its_traceback_and_the_trial(
+    prepared: Prepared, jobs: MadeUpJobs
+) -> None:
+    def fail(spec: JobSpec) -> str | None:
+        raise ZeroDivisionError("ours")
+
+    jobs.fail = fail
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            tune(prepared)
+    jobs.fail = lambda spec: None
+    rows = trials_in(tune(prepared, trials=1))
+    assert [row["trial"] for row in rows] == [0]
+    assert len({spec.fingerprint for spec in jobs.begun}) == 1
+
+
+def test_what_cannot_be_planned_is_said_and_at_last_given_up(
+    prepared: Prepared, jobs: MadeUpJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_jobs = room.plan_jobs
+
+    def plan(prepared: Prepared, request: Any, *arguments: Any, **how: Any) -> Any:
+        if request.save_as.endswith("@t1"):
+            raise VariantError("it builds on a variant that is not trained")
+        return plan_jobs(prepared, request, *arguments, **how)
+
+    monkeypatch.setattr(room, "plan_jobs", plan)
+    for _ in range(MOST_ATTEMPTS):
+        with pytest.raises(VariantError, match="not trained"):
+            tune(prepared, trials=3)
+    rows = trials_in(tune(prepared, trials=3))
+    assert [row["state"] == "given up" for row in rows] == [False, True, False]
+
+
+def test_a_trial_that_another_process_took_over_is_left_to_it(
+    prepared: Prepared, jobs: MadeUpJobs
+) -> None:
+    """A process that slept too long finds its trial tried again elsewhere, and goes on."""
+    other: list[Any] = []
+
+    def take_over(spec: JobSpec) -> bool:
+        if len(jobs.begun) == 2:
+            study = load(prepared)
+            trial = study.get_trials()[-1]
+            study.tell(trial.number, state=TrialState.FAIL)
+            other.append(room.try_again(study, trial, failed=True))
+        return False
+
+    jobs.stop = take_over
+    rows = trials_in(tune(prepared, trials=3))
+    assert other == [True]
+    assert sorted(row["trial"] for row in rows) == [0, 1, 2]
+    assert len(jobs.begun) == 4
+
+
+def test_no_finished_trial_is_an_error_that_says_why(prepared: Prepared, jobs: MadeUpJobs) -> None:
+    jobs.fail = lambda spec: "t: the loss became nan by step 3; lower train.lr"
+    with pytest.raises(TrainingError, match="none of 2 trials finished; the first: diverged"):
+        tune(prepared, trials=2)
+
+
+def test_the_clock_stops_it_between_trials(prepared: Prepared, jobs: MadeUpJobs) -> None:
+    summary = tune(prepared, stop_after_s=0.0)
+    assert not summary.complete
+    assert jobs.begun == []
+
+
+def test_a_file_of_ones_own_is_not_overwritten(
+    prepared: Prepared, jobs: MadeUpJobs, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('why = "my own"\n')
+    with pytest.raises(UsageError, match="another --write"):
+        tune(prepared, trials=1, write=mine)
+    assert mine.read_text() == 'why = "my own"\n'
+    other = tmp_path / "other.toml"
+    assert tune(prepared, trials=1, write=other).path == other
+    assert tune(prepared, trials=2, write=other).path == other
+    told = {"folds": [0], "trials": 2, "study": "s", "folds_hash": prepared.folds.hash}
+    assert tomllib.loads(other.read_text())["tune"] == told
+
+
+def test_a_place_for_the_variant_is_looked_at_before_anything_is_trained(
+    prepared: Prepared, jobs: MadeUpJobs, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"--write .*: is a folder; name a file"):
+        tune(prepared, write=tmp_path)
+    with pytest.raises(UsageError, match=r"--write: .*tiny\.toml is no folder"):
+        tune(prepared, write=tmp_path / "tiny.toml" / "found.toml")
+    assert jobs.begun == []
+    assert not prepared.competition.checkpoints_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"folds": (3,)}, UsageError, "the folds are 0 to 2"),
+        ({"folds": ()}, UsageError, "the folds are 0 to 2"),
+        ({"objective": "accuracy"}, UsageError, "use micro-f1, auprc, both"),
+        ({"search": ("train.lr=1",)}, UsageError, "neither a range"),
+        ({"search": ("train.rate=1..2",)}, VariantError, "no such setting"),
+        ({"search": ("train.epochs=1..2",)}, UsageError, "--set and --search both name"),
+        ({"variant": "nope"}, VariantError, "no variant 'nope'"),
+        ({"study": "../s"}, UsageError, "cannot be a name"),
+    ],
+)
+def test_what_cannot_be_tuned_is_said_before_anything_is_made(
+    prepared: Prepared, jobs: MadeUpJobs, changes: dict[str, Any], error: type, said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        tune(prepared, **changes)
+    assert not (prepared.competition.checkpoints_dir / "tune").exists()
+    assert jobs.begun == []
+
+
+def test_a_study_is_named_by_what_it_searches(prepared: Prepared) -> None:
+    base = plan_search(prepared, replace(REQUEST, study=None)).plan.name
+    same = replace(REQUEST, study=None, trials=99, workers=2, stop_after_s=1.0)
+    assert plan_search(prepared, same).plan.name == base
+    for change in ({"folds": (1,)}, {"search": SEARCH[:1]}, {"seed": 1}, {"objective": "auprc"}):
+        other = plan_search(prepared, replace(REQUEST, study=None, **change))  # type: ignore[arg-type]
+        assert other.plan.name != base
+
+
+@pytest.mark.parametrize("name", list_variants())
+def test_a_written_variant_is_the_variant(name: str, tmp_path: Path) -> None:
+    defaults = {"train.lr": 0.123, "train.epochs": 9}
+    variant = resolve_variant(name, encoder="klue/roberta-large", defaults=defaults)
+    path = tmp_path / f"{name}.toml"
+    path.write_text(build_toml(variant), "utf-8")
+    assert resolve_variant(str(path), encoder="scratch").recipe() == variant.recipe()
+
+
+def test_a_written_variant_stands_above_the_profiles_overrides(tmp_path: Path) -> None:
+    shown = {"formatting.show_source": True}
+    wanted = resolve_variant(
+        "typed-punct",
+        encoder="a/b",
+        defaults=shown,
+        overrides=[("formatting.show_source", False)],
+    )
+    path = tmp_path / "v.toml"
+    path.write_text(build_toml(wanted), "utf-8")
+    assert resolve_variant(str(path), encoder="a/b", defaults=shown).recipe() == wanted.recipe()
+
+
+def test_strings_and_sections_survive_being_written(tmp_path: Path) -> None:
+    overrides = [
+        ("why", 'says "관계" \\ and\ttab'),
+        ("seeds", [1, 2]),
+        ("run.bin_weights", True),
+        ("regularise.r_drop", 0.0),
+        ("train.lr", 1e-7),
+    ]
+    variant = resolve_variant("typed-punct", encoder="a/b", overrides=overrides)
+    path = tmp_path / "v.toml"
+    path.write_text(build_toml(variant), "utf-8")
+    tree = tomllib.loads(path.read_text("utf-8"))
+    assert tree["why"] == variant.why
+    assert tree["regularise"]["r_drop"] == 0.0  # at its default, and yet what was found
+    again = resolve_variant(str(path), encoder="x", defaults={"regularise.r_drop": 1.0})
+    assert again.recipe() == variant.recipe()
+    assert (again.seeds, again.run) == (variant.seeds, variant.run)
+
+
+def test_tables_are_plain_json(prepared: Prepared, jobs: MadeUpJobs) -> None:
+    for table in tune(prepared, trials=2).tables:
+        assert json.loads(json.dumps([dict(row) for row in table.rows])) == list(table.rows)

@@ -1,0 +1,1 @@
+"""The grammar that wrote the data of the bundled demo."""
