@@ -20,7 +20,7 @@ from competition.folds.kfold import read_prepared
 from competition.predictions.members import Store, average_in_log_space
 from competition.profile import resolve_competition
 from competition.scoring.metrics import decide
-from competition.submission.check import write_answers
+from competition.submission.write import write_answers
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ import pandas as pd
 from competition.console import Column, Table
 from competition.data.corpus import Corpus
 from competition.data.csv_records import show
-from competition.data.rows import Rows
+from competition.data.rows import ROW_KEY, Rows
 from competition.profile import Profile
 
-KEY = ["sentence", "subject_start", "subject_end", "object_start", "object_end"]
+_KEY = list(ROW_KEY)
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 EXAMPLES = 5
 SHOWN = 10
@@ -41,14 +41,14 @@ def _share(part: float, whole: float) -> float:
 def count_duplicates(corpus: Corpus, profile: Profile) -> Table:
     """Count rows that are the same row twice, and those whose labels disagree."""
     frame = _labelled(corpus, profile)
-    twice = frame[frame.duplicated(KEY, keep=False)]
-    labels = twice.groupby(KEY, sort=False)["label"]
+    twice = frame[frame.duplicated(_KEY, keep=False)]
+    labels = twice.groupby(_KEY, sort=False)["label"]
     clashing = twice[labels.transform("nunique") > 1]
     test = corpus.test.frame
-    in_train = pd.MultiIndex.from_frame(test[KEY]).isin(pd.MultiIndex.from_frame(frame[KEY]))
+    in_train = pd.MultiIndex.from_frame(test[_KEY]).isin(pd.MultiIndex.from_frame(frame[_KEY]))
     counts = [
         ("train: same sentence, subject and object", labels.ngroups, len(twice)),
-        ("… with different labels", clashing.groupby(KEY).ngroups, len(clashing)),
+        ("… with different labels", clashing.groupby(_KEY).ngroups, len(clashing)),
         ("test rows that stand in train", int(in_train.sum()), int(in_train.sum())),
     ]
     columns = (Column("what", "Duplicates"), Column("keys", "keys", "count"))
@@ -62,9 +62,9 @@ def count_duplicates(corpus: Corpus, profile: Profile) -> Table:
 def list_conflicts(corpus: Corpus, profile: Profile) -> Table:
     """List the first duplicates whose labels disagree."""
     frame = _labelled(corpus, profile)
-    twice = frame[frame.duplicated(KEY, keep=False)]
+    twice = frame[frame.duplicated(_KEY, keep=False)]
     rows: list[dict[str, Any]] = []
-    for _, rows_of_key in twice.groupby(KEY, sort=False):
+    for _, rows_of_key in twice.groupby(_KEY, sort=False):
         if rows_of_key["label"].nunique() > 1 and len(rows) < EXAMPLES:
             first = rows_of_key.iloc[0]
             rows.append(

@@ -26,14 +26,7 @@ from competition.blend.fit import (
     estimate_single,
     fit_blend,
 )
-from competition.blend.objective import Objective
-from competition.blend.pooling import (
-    PooledRows,
-    build_pooled_rows,
-    check_memory,
-    pool,
-    unflatten,
-)
+from competition.blend.pooling import PooledRows, build_pooled_rows, check_memory, pool
 from competition.blend.public_noise import BoardRows, HalfNoise, Pair, simulate_halves
 from competition.blend.report import COMPARED, BlendOptions, BlendReport, Material, Worth
 from competition.blend.reweighting import (
@@ -58,8 +51,9 @@ from competition.scoring.assessment import (
     measure_shares,
     measure_side,
 )
-from competition.scoring.metrics import auprc, micro_f1
-from competition.submission.check import write_submission
+from competition.scoring.metrics import auprc, micro_f1, unflatten
+from competition.submission.record import Objective
+from competition.submission.write import write_submission
 
 
 def run_blend(  # noqa: PLR0913 - the options of one command

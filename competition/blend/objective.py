@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from competition.blend.pooling import PooledRows, Weights, pool, tune_threshold
 from competition.scoring.metrics import auprc
-
-Objective = Literal["micro-f1", "auprc", "both"]
+from competition.submission.record import Objective
 
 
 @dataclass(frozen=True, eq=False)

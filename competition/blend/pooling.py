@@ -193,17 +193,6 @@ def choose_temperature(rows: PooledRows, weights: Weights) -> float:
     return chosen if best - as_pooled >= LEAST_GAIN else 1.0
 
 
-def unflatten(probs: Floats, temperature: float) -> NDArray[np.float64]:
-    """Recover the pool that was flattened: p ∝ q^T, (N, C) float64, rows sum to 1.
-
-    >>> unflatten(np.array([[2.0, 1.0]]) / 3, 2.0)
-    array([[0.8, 0.2]])
-    """
-    exact = np.asarray(probs, dtype=np.float64)
-    raised = (exact / exact.max(axis=1, keepdims=True)) ** temperature
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float64)
-
-
 def tune_threshold(rows: PooledRows, weights: Weights) -> tuple[float | None, float]:
     """Find the best decision threshold for some weights, exactly, and its micro-F1.
 

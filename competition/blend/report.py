@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from competition.audit.shift import Shift
 from competition.blend.diagnostics import Alarm
 from competition.blend.fit import BlendFit, count_nested_fits
-from competition.blend.objective import Objective
 from competition.blend.pooling import PooledRows, Weights
 from competition.blend.public_noise import HalfNoise
 from competition.blend.reweighting import Outlook, Reweight
@@ -25,6 +24,7 @@ from competition.blend.search import BEST_SINGLE, CONVEX, GREEDY, UNIFORM
 from competition.folds.kfold import Prepared
 from competition.predictions.members import LeftOut, Member
 from competition.scoring.assessment import Assessment, Comparison, Side
+from competition.submission.record import Objective
 
 COMPARED = (BEST_SINGLE, UNIFORM, CONVEX, GREEDY)
 """What the blend is compared to."""

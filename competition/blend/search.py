@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.blend.objective import Aim, Objective, Point
+from competition.blend.objective import Aim, Point
 from competition.blend.pooling import PooledRows, pool
 from competition.blend.selection import Selection, select_members
 from competition.scoring.metrics import auprc
+from competition.submission.record import Objective
 
 if TYPE_CHECKING:
     import optuna

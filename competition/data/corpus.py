@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.data.csv_records import Oddity, RecordReader, show
+from competition.data.csv_records import Oddity, RecordReader, show, show_id
 from competition.data.entities import (
     WrongCellError,
     build_cell_reader,
@@ -290,8 +290,3 @@ class _RowChecker:
         found = f"decomposed Hangul (NFD) in {met.count:,} rows, this one first"
         done = "read as composed (NFC), offsets moved along"
         return [Offence(self._file, met.line, column, None, found, done)]
-
-
-def show_id(id_: str) -> str:
-    """Write an id for an offence: as it is when plain, else quoted and escaped."""
-    return id_ if id_.isprintable() and 0 < len(id_) <= 40 else show(id_)

@@ -21,6 +21,7 @@ from competition.errors import Offence
 
 FIELD_MAX_CHARS = 10_000_000
 FOUND_MAX_CHARS = 80
+ID_MAX_CHARS = 40
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 Report = Callable[[Offence], None]
@@ -34,6 +35,11 @@ def show(value: object) -> str:
     """
     text = repr(value[: 2 * FOUND_MAX_CHARS] if isinstance(value, str) else value)
     return text if len(text) <= FOUND_MAX_CHARS else f"{text[: FOUND_MAX_CHARS - 1]}…"
+
+
+def show_id(row_id: str) -> str:
+    """Write an id for an offence: as it is when plain, else quoted, escaped and shortened."""
+    return row_id if row_id.isprintable() and 0 < len(row_id) <= ID_MAX_CHARS else show(row_id)
 
 
 @dataclass(slots=True)

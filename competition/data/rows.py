@@ -37,6 +37,8 @@ COLUMNS = (
     ),
     "source",
 )
+ROW_KEY = ("sentence", *OFFSET_COLUMNS)
+"""What makes two rows the same row: the sentence and both spans."""
 _HASH_SLICE_ROWS = 100_000
 
 Ints = npt.NDArray[np.integer[Any]]

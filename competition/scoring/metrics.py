@@ -301,3 +301,14 @@ def weighted_areas(sums: NDArray[np.float64], hits: NDArray[np.float64]) -> NDAr
     areas = np.full(golds.shape, np.nan)
     np.divide((both * hits).sum(axis=0), 2 * golds, out=areas, where=golds > 0)
     return areas
+
+
+def unflatten(probs: Floats, temperature: float) -> NDArray[np.float64]:
+    """Recover the pool that was flattened: p ∝ q^T, (N, C) float64, rows sum to 1.
+
+    >>> unflatten(np.array([[2.0, 1.0]]) / 3, 2.0)
+    array([[0.8, 0.2]])
+    """
+    exact = np.asarray(probs, dtype=np.float64)
+    raised = (exact / exact.max(axis=1, keepdims=True)) ** temperature
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float64)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from competition.data.csv_records import RecordReader, Report, show
+from competition.data.csv_records import RecordReader, Report, show, show_id
 from competition.errors import CorpusError, Offence
 from competition.profile import Profile
 
@@ -26,7 +26,6 @@ HEADER_MAX_BYTES = 65_536
 ROW_MAX_BYTES, NUMBER_MAX_CHARS = 1_024, 64
 SPARE_ROWS, OFFENCES_PER_ROW = 100, 10
 ROUNDING = 1e-6
-ID_MAX_CHARS = 40
 HINTS_MAX = 5  # finding the nearest label is slow, and the first few rows tell what went wrong
 _DIGITS = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _NUMBER = rf"[-+]?(?:{_DIGITS}|nan|NaN|inf|Infinity)"
@@ -47,6 +46,11 @@ class Answers:
     probs: npt.NDArray[np.float64]
 
 
+def max_bytes(n_rows: int, n_labels: int) -> int:
+    """Return the size in bytes that a submission of so many rows and labels never exceeds."""
+    return (n_rows + SPARE_ROWS) * (ROW_MAX_BYTES + NUMBER_MAX_CHARS * n_labels)
+
+
 def parse_probs(text: str) -> list[float] | None:
     """Read the text of a list of numbers, or return None when it is something else.
 
@@ -56,11 +60,6 @@ def parse_probs(text: str) -> list[float] | None:
     if not _LIST.fullmatch(text):
         return None
     return [float(number) for number in text.strip()[1:-1].rstrip(" \t\r\n,").split(",")]
-
-
-def show_id(row_id: str) -> str:
-    """Write an id for an offence: as it is when plain, else quoted, escaped and shortened."""
-    return row_id if row_id.isprintable() and 0 < len(row_id) <= ID_MAX_CHARS else show(row_id)
 
 
 def read_answers(path: Path, profile: Profile, n_rows: int, report: Report) -> Answers:
@@ -200,7 +199,7 @@ def _check_size(path: Path, n_labels: int, n_rows: int, report: Report) -> bool:
         found = "it is a folder or a device"
         report(Offence(path.name, None, None, None, found, "give the path of a submission's CSV"))
         return False
-    most = (n_rows + SPARE_ROWS) * (ROW_MAX_BYTES + NUMBER_MAX_CHARS * n_labels)
+    most = max_bytes(n_rows, n_labels)
     size = path.stat().st_size if path.is_file() else 0
     if size <= most:
         return True

@@ -10,13 +10,14 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from competition.blend.objective import Objective
-
 KIND = "blend"
+
+Objective = Literal["micro-f1", "auprc", "both"]
+"""What a blend is to be good at."""
 
 
 class _Record(BaseModel):

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from competition.console import Column, Table
-from competition.data.csv_records import show
+from competition.data.csv_records import show, show_id
 from competition.errors import CorpusError, Offence, SubmissionError
 from competition.profile import Profile
 from competition.scoring.metrics import auprc_by_class, micro_f1
-from competition.submission.answers import Answers, check_ids, read_answers, read_table, show_id
+from competition.submission.answers import Answers, check_ids, read_answers, read_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from competition.audit.counts import KEY
-from competition.data.rows import Ints, Rows
+from competition.data.rows import ROW_KEY, Ints, Rows
 from competition.errors import VariantError
 from models.settings import CleanSettings
 
@@ -29,7 +28,7 @@ def clean_rows(
 ) -> Ints:
     """Choose the training rows that a model is fitted on.
 
-    Two rows are the same row when they share the sentence and both spans (``findings.KEY``, as
+    Two rows are the same row when they share the sentence and both spans (``ROW_KEY``, as
     ``data`` counts them). Conflicts are settled first, then the first of equal rows is kept.
 
     Args:
@@ -49,7 +48,7 @@ def clean_rows(
             'clean.conflicts = "drop-negative" needs a negative label and the competition names '
             'none; use "drop-all" or "keep"'
         )
-    keys = rows.frame.iloc[train_rows].groupby(list(KEY), sort=False).ngroup().to_numpy()
+    keys = rows.frame.iloc[train_rows].groupby(list(ROW_KEY), sort=False).ngroup().to_numpy()
     label_ids = rows.gold[train_rows]
     keep = np.ones(len(train_rows), bool)
     if settings.conflicts != "keep":

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.data.corpus import show_id
-from competition.data.csv_records import RecordReader, show
+from competition.data.csv_records import RecordReader, show, show_id
 from competition.data.rows import Rows
 from competition.errors import CorpusError, Offence, UsageError
 from models.variant import fingerprint

@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from competition.data.corpus import read_rows, show_id
+from competition.data.corpus import read_rows
+from competition.data.csv_records import show_id
 from competition.data.groups import build_groups
 from competition.data.rows import Rows, join_rows
 from competition.errors import CorpusError, Offence, UsageError

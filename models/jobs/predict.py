@@ -34,8 +34,8 @@ from competition.predictions.members import (
 )
 from competition.predictions.rerun import advise_training
 from competition.profile import Competition
-from competition.submission.check import write_answers
 from competition.submission.record import BlendMember, BlendRecord, list_blends, read_record
+from competition.submission.write import write_answers
 from models.data.batches import tokenize_rows
 from models.data.route import count_tokens, name_unit
 from models.jobs.linear_job import refit_linear

@@ -16,7 +16,6 @@ from competition.blend import blend as blend_room
 from competition.blend import fit as blend_module
 from competition.blend import public_noise
 from competition.blend.blend import run_blend
-from competition.blend.pooling import unflatten
 from competition.blend.risk_tables import Foretold, find_partings, foretell
 from competition.blend.search import BEST_SINGLE, BLEND, SYSTEMS
 from competition.blend.tables import build_blend_tables, judge_blend
@@ -27,6 +26,7 @@ from competition.folds.kfold import read_prepared
 from competition.predictions.members import Result, ResultKey, Store
 from competition.scoring import assessment
 from competition.scoring.assessment import Side
+from competition.scoring.metrics import unflatten
 from competition.submission.answers import read_answers
 from competition.submission.check import check_submission
 from tests.competition.planted import softmax

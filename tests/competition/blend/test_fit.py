@@ -23,7 +23,6 @@ from competition.blend.pooling import (
     choose_temperature,
     pool,
     pool_test,
-    unflatten,
 )
 from competition.blend.search import (
     BEST_SINGLE,
@@ -36,7 +35,7 @@ from competition.blend.search import (
 )
 from competition.blend.shrinkage import SHARES, fit_all, mix_weights
 from competition.errors import BlendError
-from competition.scoring.metrics import auprc, decide, micro_f1
+from competition.scoring.metrics import auprc, decide, micro_f1, unflatten
 from tests.competition.planted import N_FOLDS, NEGATIVE_ID, plant, softmax
 
 PLAN = SearchPlan(trials=15, seed=0)

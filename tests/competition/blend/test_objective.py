@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from competition.blend.objective import Aim, Objective, Point
+from competition.blend.objective import Aim, Point
 from competition.blend.pooling import build_pooled_rows, pool, tune_threshold
 from competition.scoring.metrics import auprc
+from competition.submission.record import Objective
 from tests.competition.planted import NEGATIVE_ID, plant
 
 

@@ -24,15 +24,14 @@ from competition.scoring.metrics import best_positive, decide
 from competition.submission.answers import Answers, parse_probs, read_answers
 from competition.submission.check import (
     build_check_tables,
-    build_score_tables,
     check_submission,
     follows_rule,
     read_test_ids,
-    score_submission,
-    write_submission,
 )
 from competition.submission.ledger import Outcome, open_ledger
 from competition.submission.record import BlendRule
+from competition.submission.score import build_score_tables, score_submission
+from competition.submission.write import write_submission
 
 Answered = tuple[list[str], npt.NDArray[np.float32], npt.NDArray[np.int64]]
 

@@ -24,7 +24,9 @@ from competition.errors import (
 )
 from competition.files import append_line_synced, sha256_of
 from competition.profile import Competition, resolve_competition
-from competition.submission.check import read_test_ids, score_submission, write_submission
+from competition.submission.check import read_test_ids
+from competition.submission.score import score_submission
+from competition.submission.write import write_submission
 from competition.upload import choice, send
 from competition.upload.attempts import Attempts
 from competition.upload.local import split_public

@@ -1,0 +1,156 @@
+"""Write a submission: the CSV, what determined it, and where it came from.
+
+Stands between blend and upload on the way of a row. ``<name>.csv`` holds a label and probabilities
+for every test row in the order of the test file, ``<name>.json`` what determined them,
+``<name>.run.json`` when and from which commit.
+
+Legend: M test rows, C labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from competition.errors import Offence, SubmissionError, UsageError
+from competition.files import check_name, dump_json, sha256_of, write_atomically
+from competition.profile import Competition, Profile
+from competition.submission.check import read_test_ids
+from competition.submission.ledger import open_ledger
+
+LOCAL = "local"  # the target that costs nothing
+
+
+def write_submission(  # noqa: PLR0913, PLR0917 - the parts of one submission
+    competition: Competition,
+    name: str,
+    ids: Sequence[str],
+    probs: npt.NDArray[np.floating[Any]],
+    pred: npt.NDArray[np.integer[Any]],
+    spec: Mapping[str, Any],
+    run: Mapping[str, Any],
+) -> Path:
+    """Leave a submission and return the CSV's path; the same answers and spec give the same bytes.
+
+    Args:
+        name: of the submission and its three files.
+        ids: (M,) every test row once, in any order; probs and pred are in the same order.
+        probs: (M, C) floats; written renormalised to sum to 1.
+        pred: (M,) label ids.
+        spec: what determined the answers, JSON-able.
+        run: provenance, with the time as ISO text under ``time``.
+
+    Raises:
+        SubmissionError: the rows are not exactly the test rows, or probs are no probabilities.
+        UsageError: no such name, or other bytes were sent under it.
+    """
+    if check_name(name).endswith(".run"):
+        raise UsageError(f"{name!r} cannot be a submission's name: .run.json holds provenance")
+    path = competition.submissions_dir / f"{name}.csv"
+    expected = read_test_ids(competition)
+    exact = np.asarray(probs, dtype=np.float64)
+    found = _find_fault(competition.profile, expected, ids, exact, pred)
+    if found:
+        offence = Offence(path.name, None, None, None, found, "blend again from whole members")
+        raise SubmissionError(f"{path} was not written", [offence])
+    row_of = {row_id: row for row, row_id in enumerate(ids)}
+    rows = np.array([row_of[row_id] for row_id in expected], dtype=np.intp)
+    data = _encode(competition.profile, expected, exact[rows], pred[rows]).encode("utf-8")
+    digest = hashlib.sha256(data).hexdigest()
+    check_not_sent(competition, name, digest)
+    write_atomically(path.with_name(f"{name}.json"), dump_json({**spec, "csv_sha256": digest}))
+    write_atomically(path.with_name(f"{name}.run.json"), dump_json(run))
+    write_atomically(path, data)
+    return path
+
+
+def check_not_sent(competition: Competition, name: str, sha256: str) -> None:
+    """Refuse to put other bytes in the place of a submission that was sent, or may have been.
+
+    The ledger's name and scores would then stand beside answers that nobody sent. The local
+    leaderboard costs nothing and may be asked again under the same name.
+
+    Args:
+        sha256: of the bytes that are to be written.
+
+    Raises:
+        UsageError: the file of that name was sent and holds other bytes.
+    """
+    path = competition.submissions_dir / f"{name}.csv"
+    known = sha256_of(path) if path.is_file() else sha256
+    if known == sha256:
+        return
+    for entry in open_ledger(competition).read():
+        if entry.target == LOCAL:
+            continue
+        if entry.sha256 == known and entry.outcome in ("sent", "unknown"):
+            happened = "was sent" if entry.outcome == "sent" else "may have been sent"
+            raise UsageError(
+                f"{path} {happened} to {entry.target}, and its answers are others; it was not"
+                " overwritten: take another --name"
+            )
+
+
+def write_answers(
+    path: Path,
+    profile: Profile,
+    ids: Sequence[str],
+    probs: npt.NDArray[np.floating[Any]],
+    pred: npt.NDArray[np.integer[Any]],
+) -> None:
+    """Write answers for any rows in the leaderboard's format; not a submission, so no more files.
+
+    Args:
+        path: the CSV.
+        profile: names of columns and labels.
+        ids: (M,) row ids, in the order wanted.
+        probs: (M, C) floats; written renormalised to sum to 1.
+        pred: (M,) label ids.
+    """
+    exact = np.asarray(probs, dtype=np.float64)
+    write_atomically(path, _encode(profile, ids, exact, pred))
+
+
+def _find_fault(
+    profile: Profile,
+    expected: Sequence[str],
+    ids: Sequence[str],
+    probs: npt.NDArray[np.float64],
+    pred: npt.NDArray[np.integer[Any]],
+) -> str:
+    """Say what keeps answers from being written; nothing when they are sound."""
+    n_rows = len(expected)
+    if len(ids) != n_rows or set(ids) != set(expected):
+        return f"the {len(ids):,} answered rows are not the {n_rows:,} test rows"
+    if probs.shape != (n_rows, profile.n_labels) or pred.shape != (n_rows,):
+        return f"probabilities of shape {probs.shape}, labels of shape {pred.shape}"
+    if not np.isfinite(probs).all() or (probs < 0).any() or (probs.sum(axis=1) <= 0).any():
+        return "probabilities that are negative, not finite or all zero"
+    if (pred < 0).any() or (pred >= profile.n_labels).any():
+        return "label ids that the profile does not have"
+    return ""
+
+
+def _encode(
+    profile: Profile,
+    ids: Sequence[str],
+    probs: npt.NDArray[np.float64],
+    pred: npt.NDArray[np.integer[Any]],
+) -> str:
+    """Write the CSV: probabilities as float32 in nine digits, from which they read back exactly."""
+    rules = profile.submission
+    rounded = (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow((rules.id_column, rules.label_column, rules.probs_column))
+    for row_id, label_id, row in zip(ids, pred.tolist(), rounded.tolist(), strict=True):
+        text = ", ".join([format(value, ".9g") for value in row])
+        writer.writerow((row_id, profile.labels[label_id], f"[{text}]"))
+    return buffer.getvalue()
