@@ -23,16 +23,16 @@ from competition.blend.reweighting import build_row_weights, choose_row_weights
 from competition.blend.search import BLEND, SearchPlan
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
+from competition.predictions.belonging import check_belongs, place_rows
 from competition.predictions.members import (
     ROUTE_PREFIX,
     Member,
     Store,
-    advise_after_new_data,
-    advise_redo,
     average_in_log_space,
     find_specialists,
     is_tuned_elsewhere,
     read_members,
+    read_unchanged,
 )
 from competition.predictions.store import Header, Probs, ResultKey
 from competition.submission.record import BlendRecord, read_record
@@ -226,14 +226,7 @@ def _read_variants(
     elsewhere = False
     settings: dict[str, Any] = {}
     for variant in side.variants:
-        own = np.full_like(probs, np.nan)
-        headers: list[Header] = []
-        for fold in sorted({fold for _, fold in jobs}):
-            keys = [
-                ResultKey(variant, seed, job_fold) for seed, job_fold in jobs if job_fold == fold
-            ]
-            rows, answers = _read_fold(store, keys, prepared, headers)
-            own[rows] = average_in_log_space(answers)
+        header, own = _read_variant(store, variant, jobs, prepared)
         both = ~np.isnan(probs[:, 0]) & ~np.isnan(own[:, 0])
         if both.any():
             raise UsageError(
@@ -241,10 +234,10 @@ def _read_variants(
                 " specialist for each part, joined by commas"
             )
         probs = np.where(np.isnan(probs), own, probs)
-        tuned_on |= set((headers[0].variant.get("tune") or {}).get("folds", ()))
-        elsewhere |= is_tuned_elsewhere(headers[0].variant, prepared.folds.hash)
-        if len(side.variants) == 1 and not headers[0].variant.get("imported"):
-            recipe = headers[0].variant.items()
+        tuned_on |= set((header.variant.get("tune") or {}).get("folds", ()))
+        elsewhere |= is_tuned_elsewhere(header.variant, prepared.folds.hash)
+        if len(side.variants) == 1 and not header.variant.get("imported"):
+            recipe = header.variant.items()
             settings = _flatten({key: each for key, each in recipe if key not in NO_SETTINGS})
     seeds = () if side.is_table else tuple(sorted({seed for seed, _ in jobs}))
     return Contender(
@@ -257,50 +250,41 @@ def _read_variants(
     )
 
 
-def _read_fold(
-    store: Store, keys: Sequence[ResultKey], prepared: Prepared, headers: list[Header]
-) -> tuple[npt.NDArray[np.intp], list[Probs]]:
-    """Return the rows a variant answers for in a fold, and (n, C) for each seed."""
-    row_of = {row_id: row for row, row_id in enumerate(prepared.corpus.train.ids)}
-    rows: npt.NDArray[np.intp] | None = None
-    answers = []
-    for key in keys:
-        result = store.read(key)
-        path = store.path(key)
-        headers.append(result)
-        _check_header(result, headers[0], prepared, path)
-        found = np.array([row_of.get(row_id, -1) for row_id in result.oof_ids], dtype=np.intp)
-        in_fold = found[(found >= 0) & (prepared.folds.fold_of[found] == key.fold)]
-        n_expected = int((prepared.folds.fold_of == key.fold).sum())
-        whole = result.route is not None or len(found) == n_expected
-        if len(in_fold) < len(found) or not whole or (rows is not None and set(rows) != set(found)):
-            raise PredictionsError(
-                f"{path} does not answer for the rows of fold {key.fold}; train this fold again"
-                " with --overwrite"
-            )
-        order = np.argsort(found)
-        rows = found[order]
-        answers.append(result.oof_probs[order])
-    assert rows is not None
-    return rows, answers
+def _read_variant(
+    store: Store, variant: str, jobs: Sequence[Job], prepared: Prepared
+) -> tuple[Header, Probs]:
+    """Return what a variant says of itself, and its out-of-fold rows of some jobs.
 
-
-def _check_header(header: Header, first: Header, prepared: Prepared, path: Path) -> None:
-    """Refuse results that were made from other data, folds or recipes than those beside them.
+    Returns:
+        (N, C) float32, averaged over the seeds of each fold; NaN where no job answers.
 
     Raises:
-        PredictionsError: saying which, and how to mend it.
+        PredictionsError: a result does not belong here, or does not answer for its rows.
     """
-    redo = advise_redo(header, path.parent)
-    if header.data_hash != prepared.corpus.hash:
-        redo = advise_after_new_data(header, path.parent)
-        raise PredictionsError(f"{path} was made from other data than is there now; {redo}")
-    if header.folds_hash != prepared.folds.hash:
-        raise PredictionsError(f"{path} was made with other folds than folds.csv holds; {redo}")
-    if (header.recipe, header.route) != (first.recipe, first.route):
-        raise PredictionsError(
-            f"{path} was made by another recipe than the files beside it; {redo}"
-        )
+    found = []
+    for seed, fold in jobs:
+        key = ResultKey(variant, seed, fold)
+        header = store.read_header(key)
+        if header is None:
+            raise PredictionsError(
+                f"{store.path(key)} vanished while it was read; run this command again"
+            )
+        found.append((store.path(key), header))
+    answered = check_belongs(found, prepared)
+    header = found[0][1]
+    ids, fold_of = prepared.corpus.train.ids, prepared.folds.fold_of
+    row_of = {row_id: row for row, row_id in enumerate(ids)}
+    probs = np.full((len(ids), len(store.labels)), np.nan, dtype=np.float32)
+    for fold in sorted({fold for _, fold in jobs}):
+        expected = answered.train & (fold_of == fold)
+        answers = []
+        for seed in (seed for seed, job_fold in jobs if job_fold == fold):
+            key = ResultKey(variant, seed, fold)
+            result = read_unchanged(store, key, header)
+            rows = place_rows(result.oof_ids, row_of, expected, f"{store.path(key)}, oof rows")
+            answers.append(result.oof_probs[np.argsort(rows)])
+        probs[expected] = average_in_log_space(answers)
+    return header, probs
 
 
 def _read_blend(

@@ -22,13 +22,9 @@ from competition.console import Column, Table, write_count
 from competition.errors import Offence, PredictionsError, UsageError
 from competition.files import check_name, sha256_of
 from competition.folds.kfold import Prepared, read_prepared
+from competition.predictions.belonging import check_belongs, is_of_these_rows, place_rows
 from competition.predictions.foreign_table import ForeignRows, describe_rows, read_foreign_rows
-from competition.predictions.members import (
-    find_answered_rows,
-    find_missing_folds,
-    place_rows,
-    read_members,
-)
+from competition.predictions.members import find_missing_folds, read_members
 from competition.predictions.store import (
     FILE_PATTERN,
     Header,
@@ -43,6 +39,7 @@ from competition.profile import Competition
 SEED = 0  # of a table: its seeds, if several, are averaged already
 LEAST_HASH_CHARS = 8
 OFFENCES_IN_TABLE = 1_000
+REMEDY = "import results of the same data, profile, folds.csv and routes/length.csv"
 TABLE_SUFFIXES = (".csv", ".parquet")
 
 
@@ -207,7 +204,7 @@ def _import_results(
     if options.save_as is not None and len(names) > 1:
         raise UsageError(f"--as names one variant, and {path} holds {', '.join(sorted(names))}")
     for file, result in found:
-        _check_belongs(result, prepared, file)
+        _check_result(result, prepared, file)
     renamed = [(file, _rename(result, options.save_as)) for file, result in found]
     _check_room([result for _, result in renamed], store)
     imported = []
@@ -236,30 +233,17 @@ def _find_results(path: Path) -> list[Path]:
     ]
 
 
-def _check_belongs(result: Result, prepared: Prepared, path: Path) -> None:
-    """Refuse results of other labels, data or folds, and files that miss rows.
+def _check_result(result: Result, prepared: Prepared, path: Path) -> None:
+    """Refuse a result of other labels, data, folds or routes, and a file that lacks rows.
 
     Raises:
         PredictionsError: saying which.
     """
-    labels, corpus, folds = prepared.competition.profile.labels, prepared.corpus, prepared.folds
-    wrong = None
-    if result.labels != labels:
-        same = sorted(result.labels) == sorted(labels)
-        wrong = "labels in another order" if same else "other labels"
-    elif result.data_hash != corpus.hash:
-        wrong = "other data"
-    elif result.folds_hash != folds.hash or result.key.fold >= folds.count:
-        wrong = "other folds, so that rows would leak"
-    if wrong is not None:
-        raise PredictionsError(
-            f"{path} was made with {wrong} than {prepared.competition.name} has here; import"
-            " results of the same data, profile and folds.csv"
-        )
-    on_train, on_test = find_answered_rows(result, prepared, result.key.variant)
+    answered = check_belongs([(path, result)], prepared, remedy=REMEDY)
+    corpus, in_fold = prepared.corpus, prepared.folds.fold_of == result.key.fold
     parts = (
-        (result.oof_ids, corpus.train.ids, on_train & (folds.fold_of == result.key.fold), "oof"),
-        (result.test_ids, corpus.test.ids, on_test, "test"),
+        (result.oof_ids, corpus.train.ids, answered.train & in_fold, "oof"),
+        (result.test_ids, corpus.test.ids, answered.test, "test"),
     )
     for ids, known, expected, split in parts:
         row_of = {row_id: row for row, row_id in enumerate(known)}
@@ -278,13 +262,12 @@ def _find_stale(name: str, prepared: Prepared, store: Store) -> frozenset[Result
 
     No blend takes them, and a table's recipe is its content: only another import makes them anew.
     """
-    here = prepared.corpus.hash, prepared.folds.hash
     stale = set()
     for key in store.keys(name):
         header = store.read_header(key)
         if header is None or not header.variant.get("imported"):
             continue
-        if (header.data_hash, header.folds_hash) != here:
+        if not is_of_these_rows(header, prepared):
             stale.add(key)
     return frozenset(stale)
 

@@ -14,17 +14,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from competition.errors import FoldsError, PredictionsError, UsageError
+from competition.folds.kfold import Prepared
+from competition.predictions.belonging import (
+    AnsweredRows,
+    check_belongs,
+    get_recipe,
+    place_rows,
+)
 from competition.predictions.rerun import advise_training
-from competition.predictions.store import Header, Ids, Probs, Result, ResultKey, Store
-
-if TYPE_CHECKING:
-    from competition.folds.kfold import Prepared
+from competition.predictions.store import Header, Probs, Result, ResultKey, Store
 
 __all__ = [
     "AVERAGE",
@@ -34,25 +37,20 @@ __all__ = [
     "Result",
     "ResultKey",
     "Store",
-    "advise_after_new_data",
-    "advise_redo",
     "average_in_log_space",
-    "find_answered_rows",
     "find_missing_folds",
     "find_specialists",
     "group_specialists",
     "is_average",
-    "place_rows",
     "read_member",
     "read_members",
+    "read_unchanged",
 ]
 
 PROBABILITY_FLOOR = 1e-6
 AVERAGE = "one average"
 TUNED_ELSEWHERE = "was tuned on rows of other folds; no fold here is free of it."
 ROUTE_PREFIX = "route:"  # before the name of a member that is several specialists
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +122,8 @@ def read_member(
         PredictionsError: no seed has all folds, or the files do not belong together or do not
             answer for exactly the rows they should.
     """
-    header = _check_one_recipe(store, variant, prepared)
+    headers = _read_headers(store, variant)
+    header, answered = headers[0][1], check_belongs(headers, prepared)
     missing = find_missing_folds(store, variant, prepared.folds.count)
     complete = [seed for seed, folds in missing.items() if not folds]
     if not complete:
@@ -133,8 +132,7 @@ def read_member(
             f"{variant}: {lacking}; {advise_training(store.directory / variant)}"
         )
     used = complete if seeds is None else [seed for seed in complete if seed in seeds]
-    answers = find_answered_rows(header, prepared, variant)
-    per_seed = [_read_seed(store, header, seed, prepared, answers) for seed in used]
+    per_seed = [_read_seed(store, header, seed, prepared, answered) for seed in used]
     return Member(
         name=variant,
         oof=average_in_log_space([oof for oof, _ in per_seed]),
@@ -142,7 +140,7 @@ def read_member(
         seeds=tuple(used),
         route=header.route,
         recipe=header.recipe,
-        covers_all=bool(answers[0].all() and answers[1].all()),
+        covers_all=bool(answered.train.all() and answered.test.all()),
         why=str(header.variant.get("why", "")),
         test_is_average=is_average(header),
         parts=(variant,),
@@ -265,88 +263,48 @@ def find_specialists(store: Store, name: str) -> tuple[str, ...]:
     return tuple(groups.get(name, ()))
 
 
-def advise_redo(header: Header, folder: Path) -> str:
-    """Say how results that no longer belong here are made anew: trained, or imported again.
+def _read_headers(store: Store, variant: str) -> list[tuple[Path, Header]]:
+    """Return each file of a variant with what it says of itself.
 
-    ``folder`` is where they lie.
+    Raises:
+        PredictionsError: there is none, or one vanished.
     """
-    name = header.key.variant
-    if header.variant.get("imported"):
-        return f"run: python run.py import FILE --as {name} (it was {header.variant.get('why')})"
-    return advise_training(folder, "--overwrite")
-
-
-def advise_after_new_data(header: Header, folder: Path) -> str:
-    """Say how to mend a result of other data: a new test file does not ask for training."""
-    redo = advise_redo(header, folder)
-    if header.variant.get("imported"):
-        return redo
-    return (
-        f"{redo}; or put the old test file back and answer the new rows with: python run.py"
-        " predict NEW.csv"
-    )
-
-
-def _check_one_recipe(store: Store, variant: str, prepared: Prepared) -> Header:
-    """Return the header that all files of a variant share, seed, fold and fingerprint aside."""
-    keys = store.keys(variant)
-    if not keys:
+    found = []
+    for key in store.keys(variant):
+        path, header = store.path(key), store.read_header(key)
+        if header is None:
+            raise PredictionsError(f"{path} vanished while it was read; run this command again")
+        found.append((path, header))
+    if not found:
         raise PredictionsError(
             f"{variant} has no results; {advise_training(store.directory / variant)}"
         )
-    headers = [store.read_header(key) for key in keys]
-    first = headers[0]
-    assert first is not None
-    for key, header in zip(keys, headers, strict=True):
-        path = store.path(key)
-        if header is None:
-            raise PredictionsError(f"{path} vanished while it was read; run this command again")
-        if header.data_hash != prepared.corpus.hash:
-            raise PredictionsError(
-                f"{path} was made from other data than {prepared.competition.data_dir} holds now;"
-                f" {advise_after_new_data(header, path.parent)}"
-            )
-        if header.folds_hash != prepared.folds.hash or key.fold >= prepared.folds.count:
-            raise PredictionsError(
-                f"{path} was made with other folds than {store.directory / 'folds.csv'} holds, so"
-                f" that rows would leak; {advise_redo(header, path.parent)}"
-            )
-        if (header.recipe, header.route) != (first.recipe, first.route):
-            raise PredictionsError(
-                f"{path} was made by another recipe than {store.path(keys[0]).name} beside it (the"
-                f" variant or the data changed); {advise_redo(header, path.parent)}"
-            )
-    return first
+    return found
 
 
-def find_answered_rows(header: Header, prepared: Prepared, variant: str) -> tuple[Mask, Mask]:
-    """Return which train rows (N,) and test rows (M,) a variant answers for."""
-    train, test = prepared.corpus.train, prepared.corpus.test
-    if header.route is None:
-        return np.ones(len(train), dtype=bool), np.ones(len(test), dtype=bool)
-    from competition.folds.length_routes import read_or_make_length_routes
+def read_unchanged(store: Store, key: ResultKey, header: Header) -> Result:
+    """Read a result that still is what ``header``, of a file of the same variant, says.
 
-    route, _, part = header.route.partition(":")
-    if route != "length":
-        raise PredictionsError(f"{variant} answers for route {header.route!r}, which is unknown")
-    routes = read_or_make_length_routes(prepared, None, "")
-    if header.routes_hash != routes.hash:
-        oof_dir = prepared.competition.oof_dir
+    Raises:
+        PredictionsError: it was made again in the meantime, from something else.
+    """
+    result = store.read(key)
+    if _made_of(result) != _made_of(header):
         raise PredictionsError(
-            f"{variant} was made with other routes than those in"
-            f" {oof_dir / 'routes'}; {advise_redo(header, oof_dir / variant)}"
+            f"{store.path(key)} was replaced by a result of another recipe, data or folds while"
+            " the files beside it were read; run this command again once that is done"
         )
-    return routes.train == part, routes.test == part
+    return result
+
+
+def _made_of(header: Header) -> tuple[str | None, ...]:
+    return (*get_recipe(header), header.data_hash, header.folds_hash)
 
 
 def _read_seed(
-    store: Store, header: Header, seed: int, prepared: Prepared, answers: tuple[Mask, Mask]
+    store: Store, header: Header, seed: int, prepared: Prepared, answered: AnsweredRows
 ) -> tuple[Probs, Probs]:
-    """Return one seed's oof (N, C) and test (K, M, C) in the order of the corpus.
-
-    Raises:
-        PredictionsError: a file is no longer of the recipe, data and folds that ``header`` told.
-    """
+    """Return one seed's oof (N, C) and test (K, M, C) in the order of the corpus."""
     train, test = prepared.corpus.train, prepared.corpus.test
     n_folds, n_labels = prepared.folds.count, len(store.labels)
     oof = np.full((len(train), n_labels), np.nan, dtype=np.float32)
@@ -355,47 +313,15 @@ def _read_seed(
     test_row = {row_id: row for row, row_id in enumerate(test.ids)}
     for fold in range(n_folds):
         key = ResultKey(header.key.variant, seed, fold)
-        result = store.read(key)
-        if _made_of(result) != _made_of(header):
-            raise PredictionsError(
-                f"{store.path(key)} was made anew, otherwise than the files beside it, while they"
-                " were read; run this command again once that is done"
-            )
-        in_fold = answers[0] & (prepared.folds.fold_of == fold)
+        result = read_unchanged(store, key, header)
+        in_fold = answered.train & (prepared.folds.fold_of == fold)
         where = f"{store.path(key)}, oof rows"
         oof[place_rows(result.oof_ids, train_row, in_fold, where)] = result.oof_probs
         where = f"{store.path(key)}, test rows"
-        on_test[fold, place_rows(result.test_ids, test_row, answers[1], where)] = result.test_probs
+        on_test[fold, place_rows(result.test_ids, test_row, answered.test, where)] = (
+            result.test_probs
+        )
     return oof, on_test
-
-
-def _made_of(header: Header) -> tuple[str | None, ...]:
-    """Return what all files of one variant have in common."""
-    hashes = header.data_hash, header.folds_hash, header.routes_hash
-    return (header.recipe, header.route, *hashes)
-
-
-def place_rows(
-    ids: Ids, row_of: Mapping[str, int], expected: Mask, where: str
-) -> npt.NDArray[np.intp]:
-    """Return the corpus row of each id; the rows must be exactly the expected ones.
-
-    Raises:
-        PredictionsError: an id that is not expected, or one that is missing.
-    """
-    rows = np.fromiter((row_of.get(row_id, -1) for row_id in ids), dtype=np.intp, count=len(ids))
-    foreign = (rows < 0) | ~expected[rows]
-    if foreign.any():
-        raise PredictionsError(
-            f"{where}: id {ids[foreign.argmax()]} is not a row this file should answer for"
-            f" ({foreign.sum()} such rows); train this fold again with --overwrite"
-        )
-    if len(rows) != expected.sum():
-        raise PredictionsError(
-            f"{where}: {expected.sum() - len(rows)} of {expected.sum()} rows are missing; train"
-            " this fold again with --overwrite"
-        )
-    return rows
 
 
 def _join_route(store: Store, name: str, parts: list[Member], prepared: Prepared) -> Member:

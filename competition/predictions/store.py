@@ -118,7 +118,7 @@ class Store:
             PredictionsError: other labels, repeated ids, or rows that are no probabilities.
         """
         path = self.path(result.key)
-        self._check_labels(result, path)
+        check_labels(result, self.labels, path)
         _check_result(result, path)
         data = _encode(result)
         write_atomically(self.run_path(result.key), dump_json(run))
@@ -147,7 +147,7 @@ class Store:
         if not path.is_file():
             return None
         header = _read_header(path)
-        self._check_belongs(header, key, path)
+        self._check_key(header, key, path)
         return header
 
     def read(self, key: ResultKey) -> Result:
@@ -161,7 +161,7 @@ class Store:
         if not path.is_file():
             raise PredictionsError(f"{path} does not exist; {advise_training(path.parent)}")
         result = read_result(path)
-        self._check_belongs(result, key, path)
+        self._check_key(result, key, path)
         return result
 
     def read_run(self, key: ResultKey) -> dict[str, Any]:
@@ -181,22 +181,30 @@ class Store:
             raise PredictionsError(f"{path} is not a JSON object; delete it")
         return run
 
-    def _check_belongs(self, header: Header, key: ResultKey, path: Path) -> None:
+    def _check_key(self, header: Header, key: ResultKey, path: Path) -> None:
         if header.key != key:
             raise PredictionsError(
                 f"{path} holds {header.key.variant}, seed {header.key.seed}, fold"
                 f" {header.key.fold}: it was renamed or copied; give it back its name"
             )
-        self._check_labels(header, path)
+        check_labels(header, self.labels, path)
 
-    def _check_labels(self, header: Header, path: Path) -> None:
-        if header.labels == self.labels:
-            return
-        same_set = sorted(header.labels) == sorted(self.labels)
-        raise PredictionsError(
-            f"{path}: its labels are {'in another order' if same_set else 'others'} than the"
-            " competition profile's; it belongs to another profile: move it away"
-        )
+
+def check_labels(
+    header: Header, labels: tuple[str, ...], path: Path, remedy: str | None = None
+) -> None:
+    """Refuse a result whose labels, or their order, are not the profile's.
+
+    Raises:
+        PredictionsError: saying which of both, and what to do: ``remedy``, else move it away.
+    """
+    if header.labels == labels:
+        return
+    same_set = sorted(header.labels) == sorted(labels)
+    raise PredictionsError(
+        f"{path} was made with {'labels in another order' if same_set else 'other labels'} than"
+        f" the competition profile has; {remedy or 'it belongs to another profile: move it away'}"
+    )
 
 
 def _redo(path: Path) -> str:

@@ -323,6 +323,28 @@ def test_specialists_are_compared_alone_and_together(prepared: Prepared) -> None
         run_compare(prepared, ("short,short-too,medium,long", "whole"), PLAIN)
 
 
+def test_specialists_of_other_routes_are_refused_as_blend_refuses_them(prepared: Prepared) -> None:
+    write(prepared, "whole", 1)
+    n_rows = len(prepared.corpus.train)
+    routes = read_or_make_length_routes(prepared, lambda rows: np.arange(len(rows)), "rows")
+    for part in ("short", "medium", "long"):
+        write(prepared, part, 3, routes=(routes, part), **on_test(prepared, routes, part))
+    folder = prepared.competition.oof_dir / "routes"
+    for name in ("length.csv", "length.json"):
+        (folder / name).unlink()
+    read_or_make_length_routes(prepared, lambda rows: n_rows - np.arange(len(rows)), "other rows")
+    names = ["short", "medium", "long"]
+    for refuse in (
+        lambda: run_compare(prepared, ("route:length", "whole"), PLAIN),
+        lambda: run_compare(prepared, ("whole", "short"), PLAIN),
+        lambda: run_blend(
+            prepared.competition, ["whole", *names], trials=1, seed=0, name="b", run={}
+        ),
+    ):
+        with pytest.raises(PredictionsError, match="other length routes"):
+            refuse()
+
+
 def test_a_blend_of_specialists_is_made_of_those_it_names(prepared: Prepared) -> None:
     write(prepared, "whole", 1)
     lengths = np.arange(len(prepared.corpus.train))
@@ -480,7 +502,10 @@ def test_a_file_with_rows_missing_is_refused(prepared: Prepared) -> None:
     n_labels = prepared.competition.profile.n_labels
     ids, probs = prepared.corpus.train.ids[:1], softmax(np.zeros((1, n_labels)))
     write(prepared, "b", folds=(1,), oof_ids=ids, oof_probs=probs)
-    with pytest.raises(PredictionsError, match="does not answer for the rows of fold 1"):
+    with pytest.raises(
+        PredictionsError,
+        match=r"s1-f1.parquet, oof rows: id .* is not a row this file should answer for",
+    ):
         run_compare(prepared, ("a", "b"), PLAIN)
 
 

@@ -94,6 +94,18 @@ def test_specialists_go_to_blend_when_the_other_parts_are_there(
         assert take(prepared, elsewhere.directory / part).can_blend is is_member
 
 
+def test_specialists_of_other_routes_are_not_imported(prepared: Prepared, tmp_path: Path) -> None:
+    def count_chars(rows: Rows) -> Any:
+        return rows.frame["sentence"].str.len().to_numpy()
+
+    routes = read_or_make_length_routes(prepared, count_chars, "chars")
+    elsewhere = Store(tmp_path / "elsewhere", prepared.competition.profile.labels)
+    fill_routes(elsewhere, prepared, replace(routes, hash="0" * 64))
+    said = r"short.s1-f0.parquet was made with other length routes .*; import results of the same"
+    with pytest.raises(PredictionsError, match=said):
+        take(prepared, elsewhere.directory / "short")
+
+
 def test_a_whole_store_comes_in_and_a_variant_under_another_name(
     prepared: Prepared, store: Store, theirs: Path
 ) -> None:
@@ -127,8 +139,8 @@ def test_one_file_and_a_renamed_folder_are_read_by_what_they_say(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"data_hash": "0" * 64}, "made with other data"),
-        ({"folds_hash": "0" * 64}, "other folds, so that rows would leak"),
+        ({"data_hash": "0" * 64}, "made from other data than .*; import results of the same data"),
+        ({"folds_hash": "0" * 64}, "other folds than .* would leak; import results of the same"),
         (
             {"labels": ("no_relation", "per:birthplace", "per:employer", "per:sibling")},
             "another order",

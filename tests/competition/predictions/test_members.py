@@ -180,7 +180,7 @@ BREAKS: dict[str, tuple[Callable[[Result], Result], str]] = {
     "shape": (lambda r: replace(r, oof_probs=r.oof_probs[:, :2]), "shape"),
     "fewer ids": (lambda r: replace(r, oof_ids=r.oof_ids[1:]), "shape"),
     "label order": (lambda r: replace(r, labels=r.labels[::-1]), "in another order"),
-    "labels": (lambda r: replace(r, labels=("x", *r.labels[1:])), "are others"),
+    "labels": (lambda r: replace(r, labels=("x", *r.labels[1:])), "with other labels"),
 }  # fmt: skip
 
 
@@ -392,7 +392,7 @@ def test_files_made_anew_while_they_are_read_are_not_mixed(
         return read(self, key)
 
     monkeypatch.setattr(Store, "read", read_while_fold_overwrites)
-    with pytest.raises(PredictionsError, match=r"s1-f2\.parquet was made anew"):
+    with pytest.raises(PredictionsError, match=r"s1-f2\.parquet was replaced"):
         read_member(store, "v", prepared)
 
 
@@ -523,7 +523,7 @@ def test_one_specialist_for_each_part_is_a_member_whatever_the_names(
 
 def test_other_routes_are_refused(store: Store, prepared: Prepared, routes: Routes) -> None:
     fill(store, prepared, "short", routes=replace(routes, hash="other"), part="short")
-    with pytest.raises(PredictionsError, match="other routes"):
+    with pytest.raises(PredictionsError, match="other length routes"):
         read_member(store, "short", prepared)
     (prepared.competition.oof_dir / "routes" / "length.csv").unlink()
     with pytest.raises(FoldsError):
