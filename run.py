@@ -306,9 +306,6 @@ def blend(
         Literal["odds", "share"] | None,
         typer.Option("--reweight", help="Fit to rows weighed to be like the test's. Unproven."),
     ] = None,
-    shrink: Annotated[
-        bool, typer.Option("--shrink", help="Pull weights to the convex ones, as folds advise.")
-    ] = False,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
@@ -334,7 +331,6 @@ def blend(
             ),
             objective=objective,
             reweight=reweight,
-            shrink=shrink,
             on_step=lambda frac, text: board.update("shift", frac, text),
         )
     _print(build_blend_tables(report), as_json)

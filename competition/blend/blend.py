@@ -67,7 +67,6 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     on_progress: Callable[[int, int], None] | None = None,
     objective: Objective = "micro-f1",
     reweight: Reweight | None = None,
-    shrink: bool = False,
     on_step: OnStep | None = None,
 ) -> BlendReport:
     """Blend variants and leave the submission ``<name>.csv`` with its two companions.
@@ -81,7 +80,6 @@ def run_blend(  # noqa: PLR0913 - the options of one command
         on_progress: called with trials done and trials in all.
         objective: what to search for.
         reweight: fit to rows weighed to be like the test.
-        shrink: pull the searched weights back towards the convex ones.
         on_step: called while the shift is measured, with the share done and what comes next.
 
     Raises:
@@ -91,12 +89,12 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     """
     if name is not None:
         check_name(name)
-    options = BlendOptions(trials, seed, objective, reweight, shrink)
+    options = BlendOptions(trials, seed, objective, reweight)
     material = _gather(competition, variants, on_step)
     obstacle = explain_absence(material.shift, material.prepared.corpus)
     weights = choose_row_weights(material.row_weights, reweight, obstacle)
     total = options.count_trials(material.prepared.folds.count)
-    plan = SearchPlan(trials, seed, _count_trials(on_progress, total), objective, shrink)
+    plan = SearchPlan(trials, seed, _count_trials(on_progress, total), objective)
     fit = fit_blend(material.names, replace(material.rows, weights=weights), plan)
     test = apply_blend(fit.blend, material.members)
     name = name or name_blend(material.members, options)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.blend.objective import Aim, Point
+from competition.blend.objective import Point
 from competition.blend.pooling import (
     Logs,
     PooledRows,
@@ -27,8 +27,13 @@ from competition.blend.pooling import (
     pool,
     pool_test,
 )
-from competition.blend.search import BLEND, CONVEX, SYSTEMS, Fit, SearchPlan, scale_point
-from competition.blend.shrinkage import fit_all
+from competition.blend.search import (
+    BLEND,
+    SYSTEMS,
+    Fit,
+    SearchPlan,
+    fit_points,
+)
 from competition.errors import BlendError
 from competition.predictions.members import Member
 from competition.scoring.metrics import Ints, decide
@@ -145,19 +150,10 @@ def fit_inside(rows: PooledRows, plan: SearchPlan) -> dict[int | None, Fit]:
 def fit_settled(rows: PooledRows, plan: SearchPlan) -> Fit:
     """Fit every way of weighing; then choose for each, and for each member, its temperature.
 
-    Answers of different folds are pooled for AUPRC, so all must be as sure as each other: a shrunk
-    blend too gets the sum of the convex weights, and temperatures come from a few values.
+    Answers of different folds are pooled for AUPRC, so temperatures come from a few values. They
+    are chosen in parallel; each alone would choose the same.
     """
-    fit = fit_all(rows, plan)
-    if fit.shrinkage is not None:
-        aim, total = Aim(rows, plan.objective), float(fit.points[CONVEX].weights.sum())
-        blend = scale_point(aim, fit.points[BLEND], total)
-        fit = replace(fit, points={**fit.points, BLEND: blend})
-    return _settle_temperatures(rows, fit)
-
-
-def _settle_temperatures(rows: PooledRows, fit: Fit) -> Fit:
-    """Choose the temperature of each point, side by side; each alone would choose the same."""
+    fit = fit_points(rows, plan)
     points = [*fit.points.values(), *fit.singles]
     with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as workers:
         distinct = {point.weights.tobytes(): point.weights for point in points}
@@ -169,18 +165,6 @@ def _settle_temperatures(rows: PooledRows, fit: Fit) -> Fit:
 
     settled = {name: settle(point) for name, point in fit.points.items()}
     return replace(fit, points=settled, singles=tuple(map(settle, fit.singles)))
-
-
-def count_nested_fits(n_folds: int, *, shrink: bool) -> int:
-    """Return how many searches the nested estimate makes.
-
-    Shrinking makes one more inside each of the other folds, where there are two of them or more.
-
-    >>> count_nested_fits(5, shrink=False), count_nested_fits(5, shrink=True)
-    (5, 25)
-    """
-    others = n_folds - 1
-    return n_folds * (1 + others if shrink and others > 1 else 1)
 
 
 def estimate_single(rows: PooledRows, member: int, fits: Mapping[int | None, Fit]) -> Estimate:

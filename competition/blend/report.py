@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from competition.audit.shift import Shift
 from competition.blend.diagnostics import Alarm
-from competition.blend.fit import BlendFit, count_nested_fits
+from competition.blend.fit import BlendFit
 from competition.blend.pooling import PooledRows, Weights
 from competition.blend.public_noise import HalfNoise
 from competition.blend.reweighting import Outlook, Reweight
@@ -39,19 +39,16 @@ class BlendOptions:
         seed: of the searches, the intervals and the simulated boards.
         objective: what to search for.
         reweight: fit to rows weighed to be like the test; None: all rows alike.
-        shrink: pull the searched weights back towards the convex ones, as far as folds say.
     """
 
     trials: int
     seed: int
     objective: Objective = "micro-f1"
     reweight: Reweight | None = None
-    shrink: bool = False
 
     def count_trials(self, n_folds: int) -> int:
         """Return how many trials the fit and its nested estimate make."""
-        fits = 1 + n_folds if self.shrink else 1
-        return self.trials * (fits + count_nested_fits(n_folds, shrink=self.shrink))
+        return self.trials * (1 + n_folds)
 
 
 @dataclass(frozen=True, eq=False)

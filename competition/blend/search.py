@@ -39,16 +39,12 @@ LEAST_SUM = 0.01  # of the weights: a pool hotter than this is flat to a float32
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """How long to search, from which seed, for what, and what to call after each trial.
-
-    ``shrink`` is for ``shrinkage`` to heed: pull what was found back towards the convex weights.
-    """
+    """How long to search, from which seed, for what, and what to call after each trial."""
 
     trials: int
     seed: int
     on_trial: Callable[[], None] | None = None
     objective: Objective = "micro-f1"
-    shrink: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +57,12 @@ class Fit:
         selection: which members were weighed.
         front: of the points tried, those that none beats by both scores; best micro-F1 first.
             Only the objective ``both`` has more than the blend's.
-        shrinkage: how much of the way back to the convex weights was gone; None without shrinking.
     """
 
     points: Mapping[str, Point]
     singles: tuple[Point, ...]
     selection: Selection
     front: tuple[Point, ...]
-    shrinkage: float | None = None
 
 
 def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:

@@ -24,8 +24,8 @@ def name_blend(members: Sequence[Member], options: BlendOptions) -> str:
     """Return a name that tells this blend from every other: ``blend-`` and a short hash."""
     made_of = [(member.name, member.recipe, list(member.seeds)) for member in members]
     asked: list[Any] = [made_of, options.trials, options.seed]
-    if (options.objective, options.reweight, options.shrink) != ("micro-f1", None, False):
-        asked += [options.objective, options.reweight, options.shrink]
+    if (options.objective, options.reweight) != ("micro-f1", None):
+        asked += [options.objective, options.reweight, False]  # names stay what they were
     text = json.dumps(asked, ensure_ascii=False)
     return f"blend-{hashlib.sha256(text.encode()).hexdigest()[:HASH_CHARS]}"
 
@@ -45,8 +45,6 @@ def build_spec(report: BlendReport) -> dict[str, Any]:
         "seed": options.seed,
         "objective": options.objective,
         "reweight": options.reweight,
-        "shrink": options.shrink,
-        "shrinkage": report.fit.fit.shrinkage,
         "threshold": blend.threshold,
         "temperature": blend.temperature,
         "members": [

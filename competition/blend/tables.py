@@ -121,12 +121,6 @@ def _members_table(report: BlendReport) -> Table:
             f"Fitted to rows weighed by {report.options.reweight}: unproven. Corrections of this"
             " kind have made submissions worse; compare it with the plain blend on the board."
         )
-    shrinkage = report.fit.fit.shrinkage
-    if shrinkage is not None:
-        notes.append(
-            f"Pulled {shrinkage:.0%} of the way back to the convex weights, which did best on folds"
-            " not fitted to; so the fitted score may be below another's."
-        )
     for member in report.material.members:
         if member.is_tuned_elsewhere:
             notes.append(f"{member.name} {TUNED_ELSEWHERE}")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from competition.audit.shift import explain_absence, read_or_fit_shift
-from competition.blend.fit import count_nested_fits, estimate_nested
+from competition.blend.fit import estimate_nested
 from competition.blend.pooling import build_pooled_rows
 from competition.blend.reweighting import build_row_weights, choose_row_weights
 from competition.blend.search import BLEND, SearchPlan
@@ -300,6 +300,11 @@ def _read_blend(
     what it is worth.
     """
     record = _read_record(path)
+    if record.shrink:
+        raise PredictionsError(
+            f"{path} was made with --shrink, which blend no longer has, so its nested answers"
+            f" cannot be made again; blend again: python run.py blend --name {name}"
+        )
     members = _read_blend_members(store, name, record, prepared)
     corpus, profile = prepared.corpus, prepared.competition.profile
     rows = build_pooled_rows(members, corpus.train.gold, profile.negative_id)
@@ -309,7 +314,7 @@ def _read_blend(
         ways = build_row_weights(rows.gold, rows.negative_id, share, shift)
         weights = choose_row_weights(ways, record.reweight, explain_absence(shift, corpus))
         rows = replace(rows, weights=weights)
-    done, total = 0, record.trials * count_nested_fits(prepared.folds.count, shrink=record.shrink)
+    done, total = 0, record.trials * prepared.folds.count
 
     def on_trial() -> None:
         nonlocal done
@@ -317,7 +322,7 @@ def _read_blend(
         if on_progress is not None:
             on_progress(done, total)
 
-    plan = SearchPlan(record.trials, record.seed, on_trial, record.objective, record.shrink)
+    plan = SearchPlan(record.trials, record.seed, on_trial, record.objective)
     nested = estimate_nested(rows, prepared.folds.fold_of, plan)[BLEND]
     temperatures = tuple(point.temperature for point in nested.points)
     return Contender(name, nested.probs, nested.pred, temperatures=temperatures)

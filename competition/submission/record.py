@@ -52,13 +52,16 @@ class BlendRule(_Record):
 
 
 class BlendRecord(BlendRule):
-    """What made a blend, enough to make it again."""
+    """What made a blend, enough to make it again.
+
+    ``shrink``: its weights were pulled towards the convex ones, which blends no longer are.
+    """
 
     trials: int
     seed: int
     objective: Objective
     reweight: str | None
-    shrink: bool
+    shrink: bool = False
     members: Annotated[tuple[BlendMember, ...], Field(min_length=1)]
 
 

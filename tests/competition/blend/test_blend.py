@@ -112,7 +112,7 @@ def test_the_json_says_what_determined_the_submission(prepared, report):
     assert set(nested["shifted"]) == {"share", "odds"}
     assert set(spec["singles"]) == set(spec["singles_fitted_f1"]) == {"first", "second", "useless"}
     assert spec["noise"][0]["pair"] == [BLEND, BEST_SINGLE]
-    assert (spec["objective"], spec["reweight"], spec["shrink"]) == ("micro-f1", None, False)
+    assert (spec["objective"], spec["reweight"]) == ("micro-f1", None)
     assert set(spec["nested_blend_minus"][BEST_SINGLE]["f1"]) == {
         "difference",
         "low",
@@ -328,17 +328,6 @@ def test_both_scores_as_objective_show_the_front_and_what_was_kept(prepared, rep
     assert found.path != report.path
 
 
-def test_shrinking_is_counted_and_told(prepared, report):
-    calls = []
-    found = blend(
-        prepared, trials=2, shrink=True, on_progress=lambda done, total: calls.append(total)
-    )
-    assert set(calls) == {2 * (1 + 3 + 9)}
-    assert len(calls) <= calls[0]
-    tables = {table.name: table for table in build_blend_tables(found)}
-    assert any("of the way back" in note for note in tables["members"].notes)
-
-
 def test_progress_counts_to_the_end(prepared, report):
     calls = []
     blend(prepared, on_progress=lambda done, total: calls.append((done, total)))
@@ -433,14 +422,13 @@ def test_the_command_passes_every_option_on(prepared, report, monkeypatch):
 
     competition = prepared.competition
     monkeypatch.setenv("COMPETITION_HOME", str(competition.home))
-    options = ["--objective", "both", "--reweight", "odds", "--shrink", "--trials", "2"]
+    options = ["--objective", "both", "--reweight", "odds", "--trials", "2"]
     own = ["--competition", str(competition.home / "tiny.toml"), "--json", "--name", "asked"]
     done = CliRunner().invoke(app, ["blend", "first", "second", *options, *own])
     assert done.exit_code == 0, done.output
     assert {"members", "systems", "front", "shifted", "noise"} <= set(json.loads(done.stdout))
     spec = json.loads((competition.submissions_dir / "asked.json").read_text())
-    assert (spec["objective"], spec["reweight"], spec["shrink"]) == ("both", "odds", True)
-    assert spec["shrinkage"] is not None
+    assert (spec["objective"], spec["reweight"]) == ("both", "odds")
     assert CliRunner().invoke(app, ["blend", "--objective", "accuracy", *own]).exit_code == 2
 
 
@@ -449,7 +437,7 @@ def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreig
     store = Store(foreign_competition.oof_dir, foreign_competition.profile.labels)
     fill(store, prepared, "a")
     fill(store, prepared, "b", seeds=(2,))
-    found = blend(prepared, objective="both", shrink=True, trials=3)
+    found = blend(prepared, objective="both", trials=3)
     assert found.fit.blend.threshold is None
     assert check_submission(found.path, foreign_competition).is_ok
     tables = {table.name: table for table in build_blend_tables(found)}

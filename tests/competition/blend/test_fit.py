@@ -11,7 +11,6 @@ from competition.blend import fit as fit_room
 from competition.blend import pooling
 from competition.blend.fit import (
     apply_blend,
-    count_nested_fits,
     estimate_nested,
     estimate_single,
     fit_blend,
@@ -33,7 +32,6 @@ from competition.blend.search import (
     SearchPlan,
     fit_points,
 )
-from competition.blend.shrinkage import SHARES, fit_all, mix_weights
 from competition.errors import BlendError
 from competition.scoring.metrics import auprc, decide, micro_f1, unflatten
 from tests.competition.planted import N_FOLDS, NEGATIVE_ID, plant, softmax
@@ -194,37 +192,21 @@ def test_each_member_alone_is_decided_by_a_threshold_of_the_other_folds(planted,
             assert (nested.pred[folds == fold] == expected).all()
 
 
-@pytest.mark.parametrize("shrink", [False, True])
-def test_nested_answers_are_pooled_at_the_temperatures_of_the_convex_fits(planted, shrink):
+def test_nested_answers_are_pooled_at_the_temperatures_of_the_convex_fits(planted):
     members, gold, folds = planted
     sharp = [
         replace(each, oof=each.oof**4 / (each.oof**4).sum(axis=1)[:, None]) for each in members
     ]
     rows = build_pooled_rows(sharp, gold, NEGATIVE_ID)
     calls = []
-    plan = SearchPlan(10, 0, lambda: calls.append(1), shrink=shrink)
+    plan = SearchPlan(10, 0, lambda: calls.append(1))
     nested = estimate_nested(rows, folds, plan)
     convex = [point.weights.sum() for point in nested[CONVEX].points]
     assert max(convex) < 0.6
     np.testing.assert_allclose([p.weights.sum() for p in nested[BLEND].points], convex)
-    assert len(calls) == 10 * count_nested_fits(N_FOLDS, shrink=shrink)
-    if not shrink:  # pooled at two temperatures, the blend's area was 2 points below
-        assert auprc(gold, nested[BLEND].probs) >= auprc(gold, nested[CONVEX].probs)
-
-
-def test_shrinking_goes_as_far_back_to_the_convex_weights_as_the_folds_say(planted):
-    members, gold, folds = planted
-    rows = replace(build_pooled_rows(members, gold, NEGATIVE_ID), folds=folds)
-    plan = SearchPlan(8, 0, shrink=True)
-    found = fit_all(rows, plan)
-    plain = fit_all(rows, replace(plan, shrink=False))
-    assert plain.shrinkage is None
-    assert found.shrinkage in SHARES
-    expected = mix_weights(plain, found.shrinkage)
-    np.testing.assert_allclose(found.points[BLEND].weights, expected)
-    convex = plain.points["convex"].weights
-    np.testing.assert_allclose(mix_weights(plain, 1.0), convex)
-    np.testing.assert_allclose(mix_weights(plain, 0.0), plain.points[BLEND].weights)
+    assert len(calls) == 10 * N_FOLDS
+    # pooled at two temperatures, the blend's area was 2 points below
+    assert auprc(gold, nested[BLEND].probs) >= auprc(gold, nested[CONVEX].probs)
 
 
 def make_too_sure(member, rows=slice(None), seed=0):

@@ -419,7 +419,7 @@ def test_thresholds_are_tuned_on_the_other_folds(prepared: Prepared, store: Stor
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"objective": "both"}, {"reweight": "share"}, {"reweight": "odds"}, {"shrink": True}],
+    [{}, {"objective": "both"}, {"reweight": "share"}, {"reweight": "odds"}],
 )
 def test_a_blend_is_compared_by_its_nested_answers(prepared: Prepared, how: dict[str, Any]) -> None:
     write(prepared, "a", (3, 1, 0, 0))
@@ -428,7 +428,7 @@ def test_a_blend_is_compared_by_its_nested_answers(prepared: Prepared, how: dict
     heard: list[tuple[int, int]] = []
     options = CompareOptions(threshold=True)
     found = run_compare(prepared, ("both", "a"), options, lambda *at: heard.append(at))
-    total = 6 * 3 * (3 if how.get("shrink") else 1)
+    total = 6 * 3
     assert 0 < heard[-1][0] <= heard[-1][1] == total  # one member alone needs no search
     nested = made.fit.nested[BLEND]
     assert np.array_equal(found.contenders[0].probs, nested.probs)
@@ -437,6 +437,16 @@ def test_a_blend_is_compared_by_its_nested_answers(prepared: Prepared, how: dict
     assert found.overall[0].first == spec["f1"]["value"]
     assert found.overall[1].first == spec["auprc"]["value"]
     assert "nested" in " ".join(tables_of(found)["overall"].notes)
+
+
+def test_a_blend_whose_weights_were_shrunk_is_refused(prepared: Prepared) -> None:
+    for name in ("a", "b"):
+        write(prepared, name, 2)
+    made = run_blend(prepared.competition, ["a", "b"], trials=2, seed=3, name="both", run={})
+    path = made.path.with_suffix(".json")
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "shrink": True}), "utf-8")
+    with pytest.raises(PredictionsError, match="made with --shrink"):
+        run_compare(prepared, ("both", "a"), CompareOptions())
 
 
 def test_a_blend_that_is_no_longer_what_it_was_is_refused(prepared: Prepared) -> None:
