@@ -503,6 +503,9 @@ def submit(
         bool, typer.Option("--wait", help="Stay until it is scored; also of a file sent before.")
     ] = False,
     resend: Annotated[bool, typer.Option("--resend", help="Send the same bytes again.")] = False,
+    plain_http: Annotated[
+        bool, typer.Option("--plain-http", help="Let key and file travel unencrypted.")
+    ] = False,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
@@ -517,7 +520,9 @@ def submit(
 
     if folder is not None:
         check_folder(folder.expanduser(), "--folder")
-    options = SubmitOptions(to, folder, dry_run=dry_run, resend=resend, wait=wait)
+    options = SubmitOptions(
+        to, folder, dry_run=dry_run, resend=resend, wait=wait, plain_http=plain_http
+    )
     resolved = _resolve(competition, data, limit)
     with ProgressBoard() as board:
         report = send(

@@ -7,6 +7,7 @@ so that a file that exists is complete, even when the machine stops in the middl
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -127,24 +128,29 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         sync_directory(path.parent)
 
 
-def append_line_synced(path: Path, line: str) -> None:
-    """Append one line (without its newline) and return when it is on the disk.
+def append_lines_synced(path: Path, *lines: str) -> None:
+    """Append lines (without their newlines) in one write; return when they are on the disk.
 
     Raises:
-        ValueError: the line holds a newline, a defect of the caller.
-        OSError: it could not be written; names ``path``, or the folder that could not be made.
+        ValueError: a line holds a newline, a defect of the caller.
+        OSError: they could not be written; names ``path``, or the folder that could not be made.
     """
-    if "\n" in line or "\r" in line:
+    if any("\n" in line or "\r" in line for line in lines):
         raise ValueError("a line cannot hold a newline")
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with _name_in_errors(path):
-        with path.open("ab") as stream:
-            stream.write(line.encode("utf-8") + b"\n")
-            stream.flush()
+        with path.open("ab", buffering=0) as stream:
+            _write_whole(stream, "".join(f"{line}\n" for line in lines).encode("utf-8"))
             os.fsync(stream.fileno())
         if is_new:
             sync_directory(path.parent)
+
+
+def _write_whole(stream: io.FileIO, data: bytes) -> None:
+    """Write without a buffer; a disk that fills takes a part first, then says so."""
+    while data:
+        data = data[stream.write(data) :]
 
 
 def dump_json(value: Mapping[str, Any]) -> str:

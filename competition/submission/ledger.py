@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 from filelock import FileLock, Timeout
 
 from competition.errors import UploadError
-from competition.files import append_line_synced, write_atomically
+from competition.files import append_lines_synced, write_atomically
 from competition.profile import Competition
 
 Outcome = Literal["sent", "refused", "failed", "unknown"]
@@ -182,7 +182,10 @@ class Ledger:
         self.append(build_score(intent, time, public=public, private=private))
 
     def append(self, *records: Record) -> None:
-        """Append records, all of them or, when the disk is full, none; call under ``locked``.
+        """Append records in one write: all of them or, when the disk is full, none.
+
+        Call under ``locked``. A kill leaves all or none too, so a score is never lost beside its
+        receipt.
 
         Raises:
             OSError: they could not be written, and the file is as it was.
@@ -190,8 +193,7 @@ class Ledger:
         lines = [dump_record(record) for record in records]
         size = self.path.stat().st_size if self.path.is_file() else 0
         try:
-            for line in lines:
-                append_line_synced(self.path, line)
+            append_lines_synced(self.path, *lines)
         except OSError:
             with suppress(OSError):  # a shorter file needs no room
                 os.truncate(self.path, size)

@@ -100,6 +100,7 @@ def _build_ask(submission: Submission, competition: Competition, *, key: str) ->
             "hyperparameters": '{"training":{},"inference":{}}',
         },
         secret_headers={"Authorization": key},
+        quotable=("detail", "message", "error"),
     )
 
 

@@ -35,6 +35,7 @@ from competition.upload.target import (
     Submission,
     UploadTarget,
     Verdict,
+    ask,
 )
 
 Clock = Callable[[], datetime]
@@ -69,8 +70,11 @@ class Attempts:
         """Return those with the same bytes."""
         return [entry for entry in self.read() if entry.sha256 == submission.sha256]
 
-    def settle(self, submission: Submission) -> Settled:
+    def settle(self, submission: Submission, sleep: Callable[[float], None]) -> Settled:
         """Ask what became of every attempt that is open, and record it.
+
+        An attempt that lies in the future was made before the clock was set back, so nobody knows
+        how long ago: the time in which it may still turn up is sat out, then it is asked again.
 
         Raises:
             UploadError: it cannot be asked, or the same bytes left so lately that they may still
@@ -82,14 +86,18 @@ class Attempts:
         arrived: Entry | None = None
         for entry in [each for each in self.read() if each.outcome == "unknown"]:
             is_same = entry.sha256 == submission.sha256
-            receipt = self._find(self.target, entry, submission.path if is_same else None)
+            path = submission.path if is_same else None
+            receipt, age_s = self._find(self.target, entry, path), self._age_s(entry)
+            if receipt is None and age_s < 0:
+                sleep(self.target.settle_s)
+                receipt, age_s = self._find(self.target, entry, path), self.target.settle_s
             if receipt is not None:
                 self.record(entry.id, receipt)
                 said = self.mask.hide(receipt.message)
                 notes.append(f"{self.name(entry)} had arrived: {said}")
                 arrived = self.read_one(entry.id) if is_same else arrived
                 continue
-            left_s = self.target.settle_s - (self.clock() - entry.time).total_seconds()
+            left_s = self.target.settle_s - age_s
             if left_s > 0 and is_same:
                 raise UploadError(
                     f"{self.name(entry)} is not at {self.target.name} yet, but left so lately"
@@ -233,6 +241,9 @@ class Attempts:
         """Name an attempt in a sentence."""
         return f"the attempt with {entry.name} of {self.when(entry)}"
 
+    def _age_s(self, entry: Entry) -> float:
+        return (self.clock() - entry.time).total_seconds()
+
     def _mask(self, receipt: Receipt) -> Receipt:
         ref = None if receipt.ref is None else self.mask.hide(receipt.ref)
         return replace(receipt, ref=ref, message=self.mask.hide(receipt.message))
@@ -251,7 +262,7 @@ class Attempts:
         refs = frozenset(each.ref for each in self.read() if each.ref is not None)
         sought = Sought(entry.name, entry.sha256, path, refs)
         try:
-            return target.find(sought, self.competition)
+            return ask(lambda: target.find(sought, self.competition))
         except UploadError as error:
             raise type(error)(
                 f"what became of {self.name(entry)} could not be asked: {error}"

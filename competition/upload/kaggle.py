@@ -7,18 +7,28 @@ the hash of its file, by which the platform is asked what arrived.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import importlib
-import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
+from competition.data.csv_records import show
 from competition.errors import UploadError
 from competition.profile import Competition
-from competition.upload.masking import Mask
+from competition.upload.kaggle_client import (
+    HOST,
+    LOGIN,
+    Begun,
+    Limits,
+    Made,
+    Page,
+    Scored,
+    Service,
+    build_api,
+    hide_login,
+    hush,
+    read_answer,
+)
 from competition.upload.scores import find_scores
 from competition.upload.target import (
     LostAnswerError,
@@ -28,62 +38,14 @@ from competition.upload.target import (
     TargetOptions,
     Verdict,
 )
-from competition.upload.wire import (
-    BUSY,
-    SILENCE_TIMEOUT_S,
-    Answer,
-    Call,
-    TransientError,
-    Wire,
-    check_hand_over,
-    explain_status,
-    judge_refusal,
-    read_retry_after,
-    repeat,
-)
+from competition.upload.wire import Call, Wire, check_hand_over
 from competition.upload_rules import ScoreFields
 
-HOST = "api.kaggle.com"
 SERVICE = f"https://{HOST}/v1/competitions.CompetitionApiService"
 TYPES = "kagglesdk.competitions.types.competition_api_service"
-LOGIN = "the Kaggle login"
 PAGE_ROWS = 100
 MOST_PAGES = 50
 STATES = {"PENDING": "pending", "COMPLETE": "scored", "ERROR": "rejected"}
-
-
-def build_api() -> Any:
-    """Import Kaggle's client and log in, which may contact the server.
-
-    Raises:
-        UploadError: the client is not installed, or finds no login.
-    """
-    with _silence():
-        try:
-            api = importlib.import_module("kaggle.api.kaggle_api_extended").KaggleApi()
-        except ImportError as error:
-            raise UploadError(
-                f"Kaggle's client cannot be imported ({error.name} is missing); run:"
-                " python -m pip install -r requirements-kaggle.txt"
-            ) from None
-        except (Exception, SystemExit) as error:  # whatever its login at import runs into
-            raise UploadError(f"Kaggle's client cannot start ({type(error).__name__})") from None
-        log_in(api)
-    return api
-
-
-def log_in(api: Any) -> None:
-    """Let the client find its login; without one it would end the program."""
-    with _silence():
-        try:
-            api.authenticate()
-        except SystemExit:
-            raise UploadError(
-                "Kaggle's client finds no login: set KAGGLE_API_TOKEN, or KAGGLE_USERNAME and"
-                " KAGGLE_KEY, or run: kaggle auth login"
-            ) from None
-        except Exception as error:  # the client's, the SDK's and requests' are many
-            raise UploadError(f"the login at Kaggle failed ({type(error).__name__})") from None
 
 
 class KaggleTarget:
@@ -124,9 +86,9 @@ class KaggleTarget:
         """
         with self._open() as service:
             request = _build_request("ApiGetSubmissionLimitsRequest", competition)
-            limits = service.ask("get_submission_limits", request)
+            limits = read_answer(Limits, service.ask("get_submission_limits", request))
         is_empty = limits.num_allowed_now == limits.num_total == limits.num_today == 0
-        return None if is_empty else int(limits.num_allowed_now)
+        return None if is_empty else limits.num_allowed_now
 
     def send(self, submission: Submission, competition: Competition) -> Receipt:
         """Ask for an address, put the bytes there, and make a submission of them."""
@@ -135,7 +97,7 @@ class KaggleTarget:
             start.file_name = submission.file_name
             start.content_length = len(submission.data)
             start.last_modified_epoch_seconds = int(submission.path.stat().st_mtime)
-            begun = service.ask("start_submission_upload", start)
+            begun = read_answer(Begun, service.ask("start_submission_upload", start))
             with Wire(self._options, LOGIN) as wire:
                 url = check_hand_over(begun.create_url, service.base)
                 self._options.mask.add_signed(url)
@@ -144,7 +106,11 @@ class KaggleTarget:
             create = _build_request("ApiCreateSubmissionRequest", competition)
             create.blob_file_tokens = begun.token
             create.submission_description = submission.description
-            made = service.create("create_submission", create)
+            answer = service.create("create_submission", create)
+        try:
+            made = read_answer(Made, answer)
+        except UploadError as error:
+            raise LostAnswerError(self._options.mask.quote(str(error))) from None
         said = self._options.mask.quote(made.message or "")
         if made.ref <= 0:
             raise LostAnswerError(f"Kaggle named no submission: {said or 'it said nothing'}")
@@ -157,8 +123,8 @@ class KaggleTarget:
             for _ in range(MOST_PAGES):
                 request = _build_request("ApiListSubmissionsRequest", competition)
                 request.page_size, request.page_token = PAGE_ROWS, token
-                answer = service.ask("list_submissions", request)
-                for each in answer.submissions or []:
+                answer = read_answer(Page, service.ask("list_submissions", request))
+                for each in answer.submissions or ():
                     is_marked = sought.tag in (each.description or "")
                     if is_marked and str(each.ref) not in sought.known_refs:
                         return Receipt(str(each.ref), f"found as submission {each.ref}")
@@ -190,120 +156,38 @@ class KaggleTarget:
 
     def poll(self, ref: str, competition: Competition) -> Verdict:
         """Ask for one submission; right after the upload Kaggle may not know it yet."""
+        if not (ref.isascii() and ref.isdecimal()):
+            raise UploadError(f"the ledger calls the submission {show(ref)}, which is no number")
         with self._open() as service:
             request = _build_request("ApiGetSubmissionRequest", None)
             request.ref = int(ref)
-            found = service.ask("get_submission", request, allow_missing=True)
-        if found is None:
+            answer = service.ask("get_submission", request, allow_missing=True)
+        if answer is None:
             return Verdict("pending")
-        state = STATES.get(found.status.name)
+        found = read_answer(Scored, answer)
+        status = str(getattr(found.status, "name", found.status))
+        state = STATES.get(status)
         if state == "rejected":
             return Verdict("rejected", self._options.mask.quote(found.error_description or "error"))
         if state != "scored":
-            return Verdict("pending", self._options.mask.quote(found.status.name.lower()))
-        answer = {"publicScore": found.public_score, "privateScore": found.private_score}
-        scores = find_scores(answer, self.score_fields(competition), self._options.mask)
+            return Verdict("pending", self._options.mask.quote(status.lower()))
+        told = {"publicScore": found.public_score, "privateScore": found.private_score}
+        scores = find_scores(told, self.score_fields(competition), self._options.mask)
         return Verdict("scored", scores.remark, scores.public, scores.private)
 
     @contextmanager
-    def _open(self) -> Iterator[_Service]:
+    def _open(self) -> Iterator[Service]:
         if self._api is None:
-            self._api = self._build()
-            _hide_login(self._api, self._options.mask)
-        with _silence():
+            with hush() as printed:
+                self._api = self._build()
+            hide_login(self._api, self._options.mask)
+            for line in printed.getvalue().splitlines():
+                if line.startswith("Warning: "):  # that others can read the key's file
+                    self._options.remark(self._options.mask.quote(line))
+        with hush():
             client = self._api.build_kaggle_client()
         with client:
-            yield _Service(client, self._options)
-
-
-class _Service:
-    """Kaggle's typed calls, with time limits, repeated where that is safe, errors told as ours."""
-
-    def __init__(self, client: Any, options: TargetOptions) -> None:
-        http = client.http_client()
-        # The client sets no time limit of its own and would wait for a silent server for ever.
-        http._session.send = functools.partial(http._session.send, timeout=SILENCE_TIMEOUT_S)
-        self.base: str = http._endpoint
-        self._calls = client.competitions.competition_api_client
-        self._options = options
-
-    def ask(self, method: str, request: Any, *, allow_missing: bool = False) -> Any:
-        """Make a call that creates no submission; None when it is allowed to find nothing."""
-
-        def attempt() -> Any:
-            outcome = self._call(method, request)
-            if not isinstance(outcome, _Failure):
-                return outcome
-            if allow_missing and outcome.status == 404:
-                return None
-            if outcome.status is None or outcome.status in BUSY:
-                raise TransientError(outcome.error, outcome.wait_s)
-            raise outcome.error
-
-        return repeat(attempt, self._options.sleep)
-
-    def create(self, method: str, request: Any) -> Any:
-        """Make a call that creates a submission; as ``Wire.create``."""
-
-        def attempt() -> Any:
-            outcome = self._call(method, request)
-            if not isinstance(outcome, _Failure):
-                return outcome
-            if outcome.never_sent:
-                raise TransientError(outcome.error)
-            if outcome.status is None:
-                raise LostAnswerError(str(outcome.error))
-            return judge_refusal(outcome.status, outcome.error)
-
-        return repeat(attempt, self._options.sleep)
-
-    def _call(self, method: str, request: Any) -> Any:
-        requests = importlib.import_module("requests.exceptions")
-        try:
-            with _silence():
-                return getattr(self._calls, method)(request)
-        except requests.HTTPError as error:
-            return self._tell_refusal(error)
-        except Exception as error:  # whatever the client makes of a broken or odd answer
-            said = self._options.mask.quote(str(error)) or type(error).__name__
-            return _Failure(UploadError(f"{HOST}: {said}"), None, never_sent=_never_sent(error))
-
-    def _tell_refusal(self, error: Any) -> _Failure:
-        response = error.response
-        status = int(response.status_code)
-        pause = read_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
-        try:
-            code = response.json().get("code")
-        except (ValueError, AttributeError):
-            code = None
-        if isinstance(code, int) and code >= 400:  # its errors may come with status 200
-            status = code
-        answer = Answer(status, response.text, pause)
-        said = self._options.mask.quote(str(error))
-        told = explain_status(HOST, answer, said=said, key_name=LOGIN)
-        return _Failure(told, status, wait_s=answer.retry_after_s)
-
-
-class _Failure:
-    """A call that did not do what it was for; ``status`` None when no answer could be read."""
-
-    def __init__(
-        self,
-        error: UploadError,
-        status: int | None,
-        *,
-        wait_s: float | None = None,
-        never_sent: bool = False,
-    ) -> None:
-        self.error, self.status = error, status
-        self.wait_s, self.never_sent = wait_s, never_sent
-
-
-def _never_sent(error: Exception) -> bool:
-    """Say whether no connection could be made; requests tells it by what the error wraps."""
-    pool = importlib.import_module("urllib3.exceptions")
-    cause = getattr(error.args[0], "reason", None) if error.args else None
-    return isinstance(cause, pool.NewConnectionError | pool.ConnectTimeoutError | pool.ProxyError)
+            yield Service(client, self._options)
 
 
 def _read_name(competition: Competition) -> str:
@@ -322,21 +206,3 @@ def _build_request(kind: str, competition: Competition | None) -> Any:
     if competition is not None:
         request.competition_name = _read_name(competition)
     return request
-
-
-def _hide_login(api: Any, mask: Mask) -> None:
-    values = api.config_values
-    user = str(values.get(api.CONFIG_NAME_USER) or "")
-    for name in (api.CONFIG_NAME_KEY, api.CONFIG_NAME_TOKEN):
-        secret = str(values.get(name) or "")
-        if secret:
-            mask.add(secret)
-            mask.add(f"{user}:{secret}")  # as Basic authorization has it, in base64
-    mask.add(str(values.get("api_token") or ""))  # KAGGLE_API_TOKEN, even where it was no use
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the client from printing, which it does where it should raise."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield

@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from competition.errors import QuotaError, UploadError, UsageError
+from competition.errors import (
+    HarnessError,
+    QuotaError,
+    UploadError,
+    UsageError,
+    explain_os_error,
+)
 from competition.files import sha256_of
 from competition.profile import Competition
 from competition.submission.ledger import Entry, Ledger, count_on_day, open_ledger
@@ -38,9 +44,11 @@ from competition.upload.target import (
     Submission,
     TargetOptions,
     UploadTarget,
+    ask,
+    explain_oddity,
 )
 from competition.upload.waiting import OnWait, follow, follow_others
-from competition.upload.wire import is_loopback
+from competition.upload.wire import is_plain_http
 
 __all__ = [
     "TARGETS",
@@ -72,6 +80,7 @@ class SubmitOptions:
     dry_run: bool = False
     resend: bool = False
     wait: bool = False
+    plain_http: bool = False
 
 
 def submit(
@@ -97,16 +106,19 @@ def submit(
         SubmissionError: the file breaks a rule; carries every offence.
         QuotaError: no submission is left today.
         DuplicateError: the same bytes went there before, or may have.
-        UploadError: the file may not go there, or surely did not arrive.
+        UploadError: the file may not go there, or surely did not arrive; the place is plain http
+            and nobody insisted.
     """
-    mask = Mask()
-    target = _build_target(competition, options, TargetOptions(options.folder, mask, sleep))
+    mask, remarks = Mask(), list[str]()
+    made_with = TargetOptions(options.folder, mask, sleep, remarks.append)
+    target = _build_target(competition, options, made_with)
     place = target.destination(competition)
     attempts = Attempts(competition, target, place, open_ledger(competition), clock, mask)
-    job = _Job(attempts, options)
+    job = _Job(attempts, options, sleep)
     try:
         if options.dry_run:
             return job.preview(file)
+        job.check_places()
         if file is None and not attempts.read():
             find_newest(competition)  # nothing to send or to wait for: said before a file is made
         with attempts.ledger.locked():
@@ -116,7 +128,7 @@ def submit(
             report = follow(attempts, report, told.asks, sleep=sleep, on_wait=on_wait)
         if options.wait and file is None and not told.is_new:
             report = follow_others(attempts, report, told.asks)
-        return report
+        return replace(report, notes=(*report.notes, *map(mask.hide, dict.fromkeys(remarks))))
     except UploadError as error:
         hidden = mask.hide(str(error))
         if hidden == str(error):
@@ -139,6 +151,17 @@ class _Job:
 
     attempts: Attempts
     options: SubmitOptions
+    sleep: Callable[[float], None]
+
+    def check_places(self) -> None:
+        """Refuse, before anything is sent, places where the key would travel in the clear.
+
+        Raises:
+            UploadError: there is one, and nobody insisted.
+        """
+        warnings = self._warn()
+        if warnings and not self.options.plain_http:
+            raise UploadError(f"{'; '.join(warnings)}; use https, or insist with --plain-http")
 
     def preview(self, file: Path | None) -> SubmitReport:
         """Tell what would be done, asking nobody."""
@@ -178,7 +201,7 @@ class _Job:
         if awaited is not None:
             return self._tell(awaited, (*notes, *self._warn(), *self._tell_awaited(awaited)))
         submission, remarks = self._read(file)
-        settled = self.attempts.settle(submission)
+        settled = self.attempts.settle(submission, self.sleep)
         notes = (*remarks, *notes, *self._warn(), *settled.notes)
         if settled.arrived is not None:
             notes = (*notes, "an earlier attempt had arrived; nothing was sent again")
@@ -237,7 +260,10 @@ class _Job:
         return _Told(report, entry if self.attempts.is_awaited(entry) else None)
 
     def _send(self, intent: int, submission: Submission) -> Receipt:
-        """Send once; when the answer is lost, ask at once whether the file arrived."""
+        """Send once; when the answer is lost, ask at once whether the file arrived.
+
+        Whatever else a platform's client or an odd answer raises is a lost answer too.
+        """
         target, attempts = self.attempts.target, self.attempts
         try:
             return target.send(submission, attempts.competition)
@@ -249,13 +275,18 @@ class _Job:
             is_full = isinstance(error, QuotaError)
             attempts.record_failure(intent, "refused" if is_full else "failed", error)
             raise
+        except Exception as error:
+            if _is_of_this_machine(error):
+                raise  # the next run asks what arrived
+            said = f"no answer that can be used ({explain_oddity(error)})"
+            lost = Receipt(ref=None, message=attempts.mask.quote(said), outcome="unknown")
         if not isinstance(target, Findable):
             advice = f"look at {target.name} whether it arrived; sending again needs --resend"
             return replace(lost, message=f"{lost.message}; {advice}")
         refs = frozenset(entry.ref for entry in attempts.read() if entry.ref is not None)
         sought = Sought(submission.name, submission.sha256, submission.path, refs)
         try:
-            found = target.find(sought, attempts.competition)
+            found = ask(lambda: target.find(sought, attempts.competition))
         except UploadError:
             found = None
         advice = "submit again and it is asked what arrived"
@@ -265,7 +296,8 @@ class _Job:
         """Return what is left today, from the platform where it tells, and a remark."""
         if not isinstance(self.attempts.target, Rationed):
             return self._count_left(), ()
-        left = self.attempts.target.ask_quota(self.attempts.competition)
+        target = self.attempts.target
+        left = ask(lambda: target.ask_quota(self.attempts.competition))
         if left is not None:
             return left, ()
         name = self.attempts.target.name
@@ -286,7 +318,7 @@ class _Job:
         )
 
     def _warn(self) -> tuple[str, ...]:
-        """Warn of every address to which something secret would travel in the clear."""
+        """Name every address to which something secret would travel in the clear."""
         attempts, target = self.attempts, self.attempts.target
         places = {attempts.destination: "the key and the file travel"}
         if isinstance(target, Scoring) and target.can_poll(attempts.competition):
@@ -294,7 +326,7 @@ class _Job:
         return tuple(
             f"{place} is no https address: {what} in the clear"
             for place, what in places.items()
-            if place.startswith("http://") and not is_loopback(place)
+            if is_plain_http(place)
         )
 
     def _report(
@@ -322,6 +354,12 @@ class _Job:
             notes=notes,
             file=find_file(competition, entry) if submission is None else submission.path,
         )
+
+
+def _is_of_this_machine(error: Exception) -> bool:
+    """Say whether a file here cannot be read or written, which has nothing to do with an answer."""
+    is_disk = isinstance(error, OSError) and explain_os_error(error) is not None
+    return is_disk or isinstance(error, HarnessError)
 
 
 def _id_of(entry: Entry) -> int:

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+from competition.errors import HarnessError, UploadError
 from competition.profile import Competition
 from competition.upload.masking import Mask
 from competition.upload_rules import ScoreFields
 
 ScoreMap = Mapping[str, float | None]
+_Told = TypeVar("_Told")
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """What a target is made with; each takes what concerns it."""
+    """What a target is made with; each takes what concerns it.
+
+    ``remark`` takes what a person should read beside the outcome.
+    """
 
     folder: Path | None = None
     mask: Mask = field(default_factory=Mask)
     sleep: Callable[[float], None] = time.sleep
+    remark: Callable[[str], None] = lambda _text: None
 
 
 class LostAnswerError(Exception):
@@ -186,6 +192,26 @@ class Scoring(Protocol):
     def poll(self, ref: str, competition: Competition) -> Verdict:
         """Ask once; UploadError when it cannot be asked."""
         ...
+
+
+def ask(question: Callable[[], _Told]) -> _Told:
+    """Ask a platform; whatever an odd answer runs into means that it cannot be asked.
+
+    Raises:
+        UploadError: it cannot be asked.
+        HarnessError, OSError: a file of this machine cannot be read.
+    """
+    try:
+        return question()
+    except (HarnessError, OSError):
+        raise
+    except Exception as error:
+        raise UploadError(f"the answer cannot be used ({explain_oddity(error)})") from error
+
+
+def explain_oddity(error: Exception) -> str:
+    """Say in a few words what an odd answer ran into; it must pass a ``Mask``."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def write_tag(sha256: str) -> str:

@@ -16,7 +16,7 @@ from competition.submission.ledger import Entry
 from competition.upload.attempts import Attempts
 from competition.upload.report import SubmitReport
 from competition.upload.scores import list_missing, merge_scores
-from competition.upload.target import Scoring, Verdict
+from competition.upload.target import Scoring, Verdict, ask
 
 WAIT_LIMIT_S = 1800.0
 FIRST_PAUSE_S = 5.0
@@ -57,13 +57,13 @@ def wait_for_verdict(
     """
     waited_s = 0.0
     for pause in list_pauses(WAIT_LIMIT_S):
-        verdict = target.poll(ref, competition)
+        verdict = ask(lambda: target.poll(ref, competition))
         if verdict.state != "pending":
             return verdict
         on_wait(waited_s, verdict.message or "pending")
         sleep(pause)
         waited_s += pause
-    return target.poll(ref, competition)
+    return ask(lambda: target.poll(ref, competition))
 
 
 def try_to_wait(
@@ -163,9 +163,10 @@ def follow_others(attempts: Attempts, report: SubmitReport, entry: Entry | None)
 def _ask_once(attempts: Attempts, entry: Entry) -> tuple[Verdict, str]:
     target = attempts.target
     assert isinstance(target, Scoring)
-    assert entry.ref is not None
+    ref = entry.ref
+    assert ref is not None
     try:
-        return target.poll(entry.ref, attempts.competition), ""
+        return ask(lambda: target.poll(ref, attempts.competition)), ""
     except UploadError as error:
         return Verdict("pending"), f"the score could not be asked for: {error}"
 

@@ -13,7 +13,6 @@ import logging
 import math
 import re
 import ssl
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,19 +22,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from competition.errors import QuotaError, UploadError
+from competition.upload import exchange
 from competition.upload.masking import HIDDEN, Mask
 from competition.upload.target import LostAnswerError, RejectedError, TargetOptions
 
 if TYPE_CHECKING:
-    import httpx
     import tenacity
 
 TRIES = 5
 LONGEST_PAUSE_S = 60.0
 CONNECT_TIMEOUT_S = 20.0
 SILENCE_TIMEOUT_S = 60.0
-ANSWER_TIMEOUT_S = 300.0
-MOST_ANSWER_BYTES = 4 * 2**20
 BUSY = frozenset({429, 500, 502, 503, 504})
 REJECTING = frozenset({400, 406, 413, 415, 422})
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -53,6 +50,8 @@ class Call:
     """One request, as it is sent and as --dry-run shows it.
 
     ``secret_headers`` are sent but never shown; ``file`` is field, file name and bytes of a form.
+    ``quotable``: where an answer may hold what lets anyone upload, the keys of a JSON answer that a
+    message may quote; None: all of the answer.
     """
 
     method: str
@@ -62,6 +61,12 @@ class Call:
     fields: Mapping[str, str] = field(default_factory=dict)
     file: tuple[str, str, bytes] | None = None
     body: bytes | None = None
+    quotable: tuple[str, ...] | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """Return about how many bytes are sent."""
+        return len(self.body or b"") + (len(self.file[2]) if self.file else 0)
 
     def describe(self) -> str:
         """Show the request on one line, its secrets masked."""
@@ -202,24 +207,28 @@ class Wire:
             *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError),
             *(httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL),
         )
-        name, file_name, data = call.file or ("", "", b"")
         try:
-            with self._client.stream(
-                call.method,
-                call.url,
-                params=dict(call.params) or None,
-                headers=dict(call.secret_headers),
-                data=dict(call.fields) or None,
-                files={name: (file_name, data, "text/csv")} if call.file else None,
-                content=call.body,
-            ) as response:
-                text = _read(response)
-                pause = read_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
-                return Answer(response.status_code, text, pause)
+            return exchange.within_limit(lambda: self._exchange(call), call.n_bytes)
         except never_sent as error:
             raise _NotSentError(self._name(error, "no connection")) from None
-        except (httpx.HTTPError, httpx.StreamError, TimeoutError) as error:
+        except Exception as error:  # a broken connection, or whatever an odd answer runs into
             raise _LostError(self._name(error, "the connection broke")) from None
+
+    def _exchange(self, call: Call) -> Answer:
+        name, file_name, data = call.file or ("", "", b"")
+        with self._client.stream(
+            call.method,
+            call.url,
+            params=dict(call.params) or None,
+            headers={"Accept-Encoding": "identity", **call.secret_headers},
+            data=dict(call.fields) or None,
+            files={name: (file_name, data, "text/csv")} if call.file else None,
+            content=call.body,
+        ) as response:
+            packing = response.headers.get("Content-Encoding")
+            body = exchange.read_body(response.iter_raw(exchange.CHUNK_BYTES), packing)
+            pause = read_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
+            return Answer(response.status_code, body.decode("utf-8", errors="replace"), pause)
 
     def _name(self, error: Exception, what: str) -> str:
         detail = self._mask.quote(str(error))
@@ -227,7 +236,7 @@ class Wire:
 
     def _explain(self, call: Call, answer: Answer) -> UploadError:
         key_name = self._key_name if call.secret_headers else None
-        said = self._mask.quote(answer.text)
+        said = self._mask.quote(_choose_quotable(answer, call.quotable))
         return explain_status(_host(call), answer, said=said, key_name=key_name)
 
 
@@ -280,7 +289,8 @@ def repeat(attempt: Callable[[], _Answer], sleep: Callable[[float], None]) -> _A
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(again),
-        stop=tenacity.stop_after_attempt(TRIES),
+        stop=tenacity.stop_after_attempt(TRIES)
+        | tenacity.stop_after_delay(exchange.ANSWER_TIMEOUT_S),
         wait=_pause,
         sleep=sleep,
         reraise=True,
@@ -310,10 +320,10 @@ def read_retry_after(value: str | None, now: datetime) -> float | None:
         return float(value.strip()[:9])
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - now).total_seconds())
+    except (ValueError, OverflowError, TypeError, IndexError):  # dates that no calendar has
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
 
 
 def is_loopback(url: str) -> bool:
@@ -325,13 +335,22 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
+def is_plain_http(url: str) -> bool:
+    """Say whether what is sent there travels in the clear over a network.
+
+    >>> is_plain_http("http://board.example.org"), is_plain_http("http://127.0.0.1:8000")
+    (True, False)
+    """
+    return url.startswith("http://") and not is_loopback(url)
+
+
 def check_hand_over(url: Any, base: str) -> str:
     """Return an address that a server at ``base`` named for the next step, if it is usable.
 
     Raises:
-        UploadError: it is no address, or it would send the file in the clear where ``base`` would
-            not, or to this machine from another one. The address may hold a signature and is not
-            shown.
+        UploadError: it is no address, or it would send the file in the clear and nobody insisted on
+            that for ``base``, or to this machine from another one. The address may hold a signature
+            and is not shown.
     """
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
@@ -340,7 +359,7 @@ def check_hand_over(url: Any, base: str) -> str:
     is_shown = bool(parts.hostname) and str(parts.hostname).isprintable()
     if parts.scheme not in ("http", "https") or not is_shown:
         raise UploadError(f"{urlsplit(base).hostname} named no address for the upload")
-    in_clear = parts.scheme == "http" and base.startswith("https://")
+    in_clear = parts.scheme == "http" and not is_loopback(url) and not is_plain_http(base)
     if in_clear or (is_loopback(url) and not is_loopback(base)):
         raise UploadError(
             f"{urlsplit(base).hostname} named an address at {parts.scheme}://{parts.hostname} for"
@@ -367,15 +386,13 @@ def _host(call: Call) -> str:
     return urlsplit(call.url).netloc
 
 
-def _read(response: httpx.Response) -> str:
-    """Return the body, or its first part when a server does not stop."""
-    chunks: list[bytes] = []
-    size, end = 0, time.monotonic() + ANSWER_TIMEOUT_S
-    for chunk in response.iter_bytes():
-        chunks.append(chunk)
-        size += len(chunk)
-        if time.monotonic() > end:
-            raise TimeoutError(f"the answer was not whole after {ANSWER_TIMEOUT_S:g} s")
-        if size > MOST_ANSWER_BYTES:
-            break
-    return b"".join(chunks)[:MOST_ANSWER_BYTES].decode("utf-8", errors="replace")
+def _choose_quotable(answer: Answer, keys: tuple[str, ...] | None) -> str:
+    """Return what a message may quote of an answer with a bad status."""
+    if keys is None:
+        return answer.text
+    try:
+        body = answer.json()
+    except ValueError:
+        return ""
+    said = [body.get(key) for key in keys] if isinstance(body, dict) else []
+    return "; ".join(each for each in said if isinstance(each, str))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import pytest
 
 from competition.errors import UsageError, explain_os_error
 from competition.files import (
-    append_line_synced,
+    append_lines_synced,
     check_folder,
     check_name,
     check_writable,
@@ -79,7 +80,7 @@ def test_a_failure_leaves_the_old_file_and_no_litter(
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
 
 
-@pytest.mark.parametrize("write", [write_atomically, append_line_synced])
+@pytest.mark.parametrize("write", [write_atomically, append_lines_synced])
 def test_what_the_system_refuses_names_the_file(
     write: Callable[[Path, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,11 +138,28 @@ def test_a_place_where_nothing_can_be_written_is_told_beforehand(
 
 def test_lines_are_appended(tmp_path: Path) -> None:
     path = tmp_path / "a" / "log.jsonl"
-    append_line_synced(path, "하나")
-    append_line_synced(path, "둘")
-    assert path.read_bytes() == "하나\n둘\n".encode()
+    append_lines_synced(path, "하나")
+    append_lines_synced(path, "둘", "셋")
+    assert path.read_bytes() == "하나\n둘\n셋\n".encode()
     with pytest.raises(ValueError, match="newline"):
-        append_line_synced(path, "a\nb")
+        append_lines_synced(path, "a\nb")
+    assert path.read_bytes() == "하나\n둘\n셋\n".encode()
+
+
+def test_a_kill_cannot_fall_between_lines_that_belong_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[bytes] = []
+    write = io.FileIO.write
+
+    class Counted(io.FileIO):
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            writes.append(data)
+            return write(self, data)
+
+    monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Counted(path, mode))
+    append_lines_synced(tmp_path / "log.jsonl", "one", "two")
+    assert writes == [b"one\ntwo\n"]
 
 
 def test_json_is_sorted_plain_and_strict() -> None:

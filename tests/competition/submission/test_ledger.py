@@ -236,14 +236,15 @@ def test_a_link_to_a_shared_ledger_stays_one(ledger: Ledger, tmp_path: Path) -> 
 def test_a_line_that_does_not_fit_leaves_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def append(path: Path, line: str) -> None:
+    def append(path: Path, *lines: str) -> None:
+        (line,) = lines
         with path.open("ab") as stream:
             stream.write(line.encode()[:20])
         raise OSError("disk full")
 
     fill(ledger)
     before = ledger.path.read_bytes()
-    monkeypatch.setattr("competition.submission.ledger.append_line_synced", append)
+    monkeypatch.setattr("competition.submission.ledger.append_lines_synced", append)
     with pytest.raises(OSError, match="disk full"):
         ledger.append_intent(NOON, FIELDS)
     assert ledger.path.read_bytes() == before

@@ -7,6 +7,7 @@ submissions the server counted, what the ledger says, and whether the key shows 
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
 import os
 import traceback
@@ -26,7 +27,8 @@ from competition.errors import DuplicateError, HarnessError, QuotaError, UploadE
 from competition.profile import Competition, read_profile, resolve_competition
 from competition.upload import send
 from competition.upload.attempts import Attempts
-from competition.upload.kaggle import KaggleTarget, build_api, log_in
+from competition.upload.kaggle import KaggleTarget
+from competition.upload.kaggle_client import build_api, log_in
 from competition.upload.report import SubmitReport, build_submit_tables
 from competition.upload.send import SubmitOptions, open_ledger, submit
 from competition.upload.target import TargetOptions
@@ -550,7 +552,7 @@ def test_where_nobody_can_be_asked_resend_decides(evening: Evening, fault: Fault
 def test_a_silent_server_is_not_waited_for_for_ever(
     evening: Evening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("wire", "kaggle"):
+    for module in ("wire", "kaggle_client"):
         monkeypatch.setattr(f"competition.upload.{module}.SILENCE_TIMEOUT_S", 0.3)
     silence, is_askable = Fault(silent_s=1.0), evening.name in ASKABLE
     evening.server.faults = {CREATES[evening.name]: [silence], "quota": [silence]}
@@ -746,7 +748,7 @@ def test_kaggle_without_its_client_says_how_to_get_it(
         raise ModuleNotFoundError(f"No module named {module!r}", name="six")
 
     monkeypatch.setitem(send.TARGETS, "kaggle", KaggleTarget)
-    monkeypatch.setattr("competition.upload.kaggle.importlib.import_module", refuse)
+    monkeypatch.setattr("competition.upload.kaggle_client.importlib.import_module", refuse)
     said = evening.fail()
     assert "six is missing" in said
     assert "pip install -r requirements-kaggle.txt" in said
@@ -838,3 +840,91 @@ def test_each_address_in_the_clear_is_warned_of(evening: Evening) -> None:
         (note,) = [each for each in report.notes if "in the clear" in each]
         assert note.startswith(f"{clear}/api/submissions")
         assert ("{id}" in note) == (key == "status_url")
+        with pytest.raises(UploadError, match=r"in the clear; use https, or insist"):
+            submit(competition, path, SubmitOptions(target="http"), clock=lambda: NOON)
+        assert evening.server.requests == []
+    options = SubmitOptions(target="http", plain_http=True)
+    assert submit(competition, path, options, clock=lambda: NOON).outcome == "sent"
+    evening.see("sent", count=1)
+
+
+@pytest.mark.parametrize("name", ["kaggle"])
+@pytest.mark.parametrize("ref", ["1", "one", None, {"a": 1}, [], True])
+def test_kaggle_that_names_a_submission_oddly(evening: Evening, ref: Any) -> None:
+    evening.server.faults["create"] = [Fault(200, {"message": "ok", "ref": ref}, late=True)]
+    report = evening.submit()
+    assert (report.outcome, report.ref) == ("sent", "1")
+    assert ("list" in evening.server.steps()) == (ref != "1")
+    evening.see("sent", count=1)
+
+
+ODD = {
+    "quota": {"numToday": "?", "numTotal": None, "numAllowedNow": {"x": []}},
+    "start": {"token": 5, "createUrl": {"a": 1}},
+    "list": {"submissions": [{"ref": {}, "description": 7}], "nextPageToken": 3},
+    "status": {"ref": "x", "status": 7, "publicScore": [], "errorDescription": {}},
+}
+
+
+@pytest.mark.parametrize("name", ["kaggle"])
+@pytest.mark.parametrize("step", ODD)
+def test_kaggle_that_answers_in_another_shape(evening: Evening, step: str) -> None:
+    if step in ("quota", "start"):
+        evening.server.faults[step] = [Fault(200, ODD[step])] * 5
+        evening.fail()
+        assert "create" not in evening.server.steps()
+        return
+    if step == "list":
+        evening.server.faults |= {"create": [RESET_LATE], "list": [Fault(200, ODD["list"])]}
+        assert evening.submit().outcome == "unknown"
+        assert evening.submit().outcome == "sent"
+        return
+    evening.server.faults["status"] = [Fault(200, ODD["status"])] * 5
+    report = evening.submit(wait=True)
+    assert report.outcome == "sent"
+    assert report.is_pending
+    assert any("could not be asked" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("name", ["kaggle"])
+def test_kaggle_is_not_followed_elsewhere(evening: Evening) -> None:
+    away = (("Location", "http://127.0.0.1:9/x"),)
+    evening.server.faults["create"] = [Fault(307, "", away)]
+    report = evening.submit()
+    assert report.outcome == "unknown"
+    assert evening.server.steps().count("create") == 1
+
+
+@pytest.mark.parametrize("name", ["kaggle"])
+def test_a_key_file_that_others_can_read_is_warned_of(
+    evening: Evening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("KAGGLE_KEY", "KAGGLE_USERNAME"):
+        monkeypatch.delenv(variable)
+    path = evening.competition.home / "kaggle.json"
+    path.write_text(json.dumps({"username": USER, "key": KEY}), "utf-8")
+    client = importlib.import_module("kaggle.api.kaggle_api_extended").KaggleApi
+    monkeypatch.setattr(client, "config", str(path))  # it read KAGGLE_CONFIG_DIR when imported
+    path.chmod(0o644)
+    report = evening.submit()
+    (note,) = [each for each in report.notes if "readable by other users" in each]
+    assert f"chmod 600 {path}" in note
+
+
+@pytest.mark.parametrize("name", ["aistages"])
+def test_a_signed_form_that_comes_with_a_bad_status_is_not_quoted(evening: Evening) -> None:
+    form = {"url": "u", "fields": {"policy": "cG9s" * 20, "x-amz-signature": "5" * 64}}
+    for body in ({**form, "detail": "slow down"}, str(form), [form]):
+        evening.server.faults["ask"] = [Fault(500, body)]
+        said = evening.fail()
+        assert "cG9s" not in said
+        assert ("slow down" in said) == isinstance(body, dict)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("pause", ["Sun, 22 Nov 99999999999999999999 11:00:00 GMT", "\u0667", "-1"])
+def test_an_odd_pause_harms_nothing(evening: Evening, pause: str) -> None:
+    fault = Fault(503, {"code": 503, "message": "busy"}, (("Retry-After", pause),))
+    evening.server.faults[CREATES[evening.name]] = [fault]
+    assert evening.submit().outcome == "unknown"
+    evening.see("unknown", count=0)

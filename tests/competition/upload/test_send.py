@@ -22,7 +22,7 @@ from competition.errors import (
     UploadError,
     UsageError,
 )
-from competition.files import append_line_synced, sha256_of
+from competition.files import append_lines_synced, sha256_of
 from competition.profile import Competition, resolve_competition
 from competition.submission.check import read_test_ids
 from competition.submission.score import score_submission
@@ -378,6 +378,62 @@ def leave_open(competition: Competition, name: str, sha256: str, time: datetime 
         ledger.append_intent(time, {**fields, "sha256": sha256, "bytes": 1})
 
 
+@pytest.mark.parametrize(
+    "error", [TypeError("'<=' not supported"), ConnectionResetError(), ZeroDivisionError()]
+)
+@pytest.mark.parametrize("has_arrived", [True, False])
+def test_whatever_goes_wrong_after_sending_is_a_lost_answer(
+    tiny_competition: Competition, fake: AskableTarget, error: Exception, has_arrived: bool
+) -> None:
+    def fail() -> None:
+        raise error
+
+    setattr(fake, "after" if has_arrived else "before", fail)
+    report = submit(tiny_competition, write(tiny_competition), FAKE, clock=clock)
+    assert report.outcome == ("sent" if has_arrived else "unknown")
+    assert has_arrived or type(error).__name__ in report.message
+    assert outcomes(tiny_competition) == [report.outcome]
+    lines = open_ledger(tiny_competition).path.read_text("utf-8").splitlines()
+    kinds = [json.loads(line)["kind"] for line in lines]
+    assert kinds == ["intent", "receipt"]
+
+
+def test_what_cannot_be_asked_for_an_odd_answer_is_said(
+    tiny_competition: Competition, fake: AskableTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tiny_competition)
+    monkeypatch.setattr(AskableTarget, "find", lambda *_: {}["ref"])
+    fake.after = crash
+    with pytest.raises(KeyboardInterrupt):
+        submit(tiny_competition, path, FAKE, clock=clock)
+    with pytest.raises(UploadError, match=r"not be asked: the answer cannot be used \(KeyError"):
+        submit(tiny_competition, path, FAKE, clock=clock)
+    assert outcomes(tiny_competition) == ["unknown"]
+
+
+@pytest.mark.parametrize("arrives", ["never", "late"])
+def test_a_clock_that_was_set_back_locks_nothing_out(
+    tiny_competition: Competition, fake: AskableTarget, arrives: str
+) -> None:
+    fake.before, fake.settle_s = crash, 60.0
+    path, slept = write(tiny_competition), list[float]()
+    with pytest.raises(KeyboardInterrupt):
+        submit(tiny_competition, path, FAKE, clock=clock)
+    fake.before = lambda: None
+    yesterday = NOON - timedelta(days=1)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if arrives == "late":
+            fake.arrived.append(sha256_of(path))
+
+    report = submit(tiny_competition, path, FAKE, clock=lambda: yesterday, sleep=sleep)
+    assert slept == [60.0]
+    assert report.outcome == "sent"
+    assert len(fake.arrived) == 1
+    assert outcomes(tiny_competition) == (["sent"] if arrives == "late" else ["failed", "sent"])
+
+
 def test_every_open_attempt_is_settled_before_another_file_goes(
     tiny_competition: Competition, fake: AskableTarget
 ) -> None:
@@ -629,14 +685,15 @@ def test_tables_print(tiny_competition: Competition, capsys: pytest.CaptureFixtu
 def fill_disk(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Let the disk be full when a record of a kind is written: half of its line gets there."""
 
-    def append(path: Path, line: str) -> None:
-        if json.loads(line)["kind"] == kind:
-            with path.open("ab") as stream:
-                stream.write(line.encode()[:40])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        append_line_synced(path, line)
+    def append(path: Path, *lines: str) -> None:
+        for line in lines:
+            if json.loads(line)["kind"] == kind:
+                with path.open("ab") as stream:
+                    stream.write(line.encode()[:40])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            append_lines_synced(path, line)
 
-    monkeypatch.setattr("competition.submission.ledger.append_line_synced", append)
+    monkeypatch.setattr("competition.submission.ledger.append_lines_synced", append)
 
 
 def test_a_disk_that_fills_after_sending_hides_nothing(
