@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 COMMAND = "command"  # the key in a result's provenance of the command that asked for it
 CONTEXT_OPTIONS = ("--competition", "--data", "--limit")
 """What ``run.py`` adds to a command that it proposes, so that it means the same competition."""
-VARIANT_FILES = Path(__file__).resolve().parents[2] / "models" / "variants"
 
 
 def find_command(folder: Path) -> str | None:
@@ -31,7 +31,7 @@ def find_command(folder: Path) -> str | None:
             run = json.loads(path.read_text("utf-8"))
             command = str(run.get(COMMAND, ""))
             words = shlex.split(command)
-        except (OSError, ValueError, RecursionError, AttributeError):
+        except (OSError, ValueError, AttributeError):
             continue  # damaged provenance tells nothing
         if words[:1] == ["fold"]:
             told.append((str(run.get("finished", "")), command))
@@ -55,15 +55,15 @@ def write_command(command: str, *without: str) -> str:
 
 
 def advise_training(folder: Path, *options: str) -> str:
-    """Say how a variant's results come to be, or come to be again with an option.
+    """Say how to make a variant's results, or how to make them again with an option.
 
-    Of a name that no variant file has, the command is told that made what is left of it. Without
-    one, ``@`` or ``+`` in a name say what the command line said; any other was given by ``--as``,
-    by a file elsewhere, or is a mistake.
+    A name with ``@`` or ``+``, or one that ``--as`` gave, comes of options: the whole command that
+    made the results is said. Any other is a variant file's, and ``fold`` takes it as it is; where
+    there is no such file, ``fold`` itself answers with the names there are.
 
     Args:
         folder: the variant's in the store, there or not.
-        options: to be said too, such as ``--overwrite``.
+        options: further options to say, such as ``--overwrite``.
 
     >>> advise_training(Path("rbert"), "--overwrite")
     'run: python run.py fold rbert --overwrite'
@@ -71,25 +71,34 @@ def advise_training(folder: Path, *options: str) -> str:
     'run the command that trains it, python run.py fold rbert with its --encoder or --set'
     >>> advise_training(Path("rbert+epochs=1")) == advise_training(Path("rbert@scratch+epochs=1"))
     True
-    >>> advise_training(Path("mine"))  # doctest: +ELLIPSIS
-    'no variant file has that name: run the command that made it, python run.py fold with --as...
     """
-    name = folder.name
-    if (VARIANT_FILES / f"{name}.toml").is_file():
-        return f"run: {' '.join(('python run.py fold', name, *options))}"
-    command = find_command(folder)
-    if command is not None:
+    name, command = folder.name, find_command(folder)
+    words = [] if command is None else shlex.split(command)
+    variant, *changes = re.split("[@+]", name, maxsplit=1)
+    if command is not None and (changes or _read_option(words, "--as") == name):
         made_by = write_command(command, "--folds", "--stop-after")
-        missing = [option for option in options if option not in shlex.split(command)]
+        missing = [option for option in options if option not in words]
         return f"run what made it: {' '.join((made_by, *missing))}"
-    variant = re.split("[@+]", name, maxsplit=1)[0]
-    if not (VARIANT_FILES / f"{variant}.toml").is_file():
+    if changes:
+        more = f", and {' '.join(options)}" if options else ""
         return (
-            "no variant file has that name: run the command that made it, python run.py fold with"
-            f" {' '.join(('--as', name, *options))} or with its .toml file, or import it"
+            f"run the command that trains it, python run.py fold {variant} with its --encoder or "
+            f"--set{more}"
         )
-    more = f", and {' '.join(options)}" if options else ""
-    return (
-        f"run the command that trains it, python run.py fold {variant} with its --encoder or "
-        f"--set{more}"
-    )
+    own_file = (word for word in words if Path(word).name == f"{name}.toml")
+    return f"run: {shlex.join(('python', 'run.py', 'fold', next(own_file, name), *options))}"
+
+
+def _read_option(words: Sequence[str], option: str) -> str | None:
+    """Return the value of an option among the words of a command, None where it is not given.
+
+    >>> _read_option(["fold", "rbert", "--as", "mine"], "--as")
+    'mine'
+    >>> _read_option(["fold", "rbert", "--as=mine"], "--as")
+    'mine'
+    """
+    for place, word in enumerate(words):
+        key, equals, value = word.partition("=")
+        if key == option:
+            return value if equals else " ".join(words[place + 1 : place + 2])
+    return None

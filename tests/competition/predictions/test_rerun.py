@@ -38,6 +38,19 @@ def test_what_made_a_result_is_advised_whole(tmp_path: Path) -> None:
     assert advise_training(shipped) == "run: python run.py fold rbert"
 
 
+def test_a_variant_that_no_option_made_is_named_whatever_trained_with_it(tmp_path: Path) -> None:
+    for name, command, advice in (
+        ("bilstm", "fold", "run: python run.py fold bilstm"),  # all variants of the profile
+        ("base", "fold short --as mine", "run: python run.py fold base"),  # mine builds on it
+        ("own", "fold 'my files/own.toml'", "run: python run.py fold 'my files/own.toml'"),
+        ("unknown", "predict", "run: python run.py fold unknown"),
+    ):
+        assert advise_training(leave_command(tmp_path / name, command)) == advice
+    assert advise_training(tmp_path / "absent") == "run: python run.py fold absent"
+    equals = leave_command(tmp_path / "mine", "fold rbert --as=mine")
+    assert advise_training(equals) == "run what made it: python run.py fold rbert --as=mine"
+
+
 def test_a_damaged_result_tells_the_command_that_made_it(tmp_path: Path) -> None:
     store = Store(tmp_path, ("a", "b"))
     key = ResultKey("mine", 42, 0)
