@@ -656,16 +656,6 @@ def _duration(text: str | None, option: str = "--stop-after") -> float | None:
     return float(number) * units[unit]
 
 
-def _explain(error: OSError | RuntimeError) -> str | None:
-    """Say what the system or the GPU refused, if a person can mend it."""
-    if isinstance(error, OSError):
-        return explain_os_error(error)
-    # only who has loaded torch can have used a GPU
-    hardware = sys.modules.get("models.training.hardware")
-    known: str | None = hardware.explain_gpu_error(error) if hardware else None
-    return known
-
-
 def main() -> None:
     """Run a command; what a person can mend is printed without a traceback."""
     try:
@@ -673,8 +663,8 @@ def main() -> None:
     except HarnessError as error:
         print(f"error: {_in_context(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except (OSError, RuntimeError) as error:
-        known = _explain(error)
+    except OSError as error:
+        known = explain_os_error(error)
         if known is None:
             raise
         print(f"error: {known}", file=sys.stderr)

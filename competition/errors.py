@@ -8,6 +8,7 @@
     ├── VariantError             a variant file (TOML) does not describe a variant
     ├── EncoderError             an encoder cannot be loaded or does not fit its tokenizer
     ├── FormatError              a row cannot be turned into a model's input
+    ├── DeviceError              a GPU refuses: its memory is full, or torch cannot use it
     ├── TrainingError            a fold cannot be trained: the loss is not a number, or the job died
     ├── PretrainingError         text cannot be read, or an encoder cannot be pretrained on it
     ├── StoppedError             a person or a deadline stopped it; its state is kept (exit code 3)
@@ -125,6 +126,10 @@ class EncoderError(HarnessError):
 
 class FormatError(HarnessError):
     """A row cannot be turned into a model's input."""
+
+
+class DeviceError(HarnessError):
+    """A GPU refuses: its memory is full, or torch has no kernels for it."""
 
 
 class TrainingError(HarnessError):

@@ -34,6 +34,7 @@ from models.training.hardware import (
     describe_device,
     find_device,
     list_gpu_notices,
+    report_gpu_errors,
     threads_per_job,
 )
 from models.training.watch import Progress
@@ -52,6 +53,7 @@ class FoldSummary:
     complete: bool
 
 
+@report_gpu_errors()
 def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoard) -> FoldSummary:
     """Train what is missing of the requested variants and summarise their out-of-fold scores.
 

@@ -50,6 +50,7 @@ from models.training.hardware import (
     choose_precision,
     fix_randomness_of_kernels,
     list_gpu_notices,
+    report_gpu_errors,
     threads_per_job,
 )
 from models.training.loop import Predictor
@@ -69,6 +70,7 @@ class PredictRequest:
     threads: int | None = None
 
 
+@report_gpu_errors()
 def run_predict(competition: Competition, request: PredictRequest, say: Say) -> Table:
     """Answer for the rows of a file as a blend does, and write them as a submission is written.
 

@@ -28,7 +28,7 @@ from competition.errors import HarnessError, TrainingError, explain_os_error
 from competition.predictions.members import ResultKey, Store
 from models.jobs.job import run_job
 from models.jobs.spec import LOG_FILE, JobOutcome, JobSpec
-from models.training.hardware import explain_gpu_error
+from models.training.hardware import report_gpu_errors
 from models.training.stopping import stop_requests
 from models.training.watch import Progress, Watch
 
@@ -137,14 +137,13 @@ def work(spec: JobSpec, slot: int, link: Connection) -> None:
             _send(link, ("said", text))
 
         try:
-            _choose_gpu(slot)
-            answer = _work_locked(spec, stop, link, log)
+            with report_gpu_errors():
+                _choose_gpu(slot)
+                answer = _work_locked(spec, stop, link, log)
         except HarnessError as error:
             answer = ("failed", str(error))
         except BaseException as error:
-            known = explain_gpu_error(error)
-            if isinstance(error, OSError):
-                known = explain_os_error(error)
+            known = explain_os_error(error) if isinstance(error, OSError) else None
             answer = ("failed", known or "a defect of this program:\n" + traceback.format_exc())
         stream.write(_write_answer(answer))
     _send(link, answer)

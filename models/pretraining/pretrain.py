@@ -48,6 +48,7 @@ from models.training.hardware import (
     describe_machine,
     fix_randomness_of_kernels,
     list_gpu_notices,
+    report_gpu_errors,
     threads_per_job,
 )
 from models.training.stopping import stop_requests
@@ -96,6 +97,7 @@ class PretrainHooks:
     should_stop: Callable[[], bool]
 
 
+@report_gpu_errors()
 def run_pretrain(
     competition: Competition, request: PretrainRequest, board: ProgressBoard
 ) -> PretrainSummary:

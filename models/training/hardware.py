@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 
-from competition.errors import VariantError
+from competition.errors import DeviceError, VariantError
 
 Precision = Literal["float32", "bf16", "fp16"]
 MEMORY_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -132,6 +134,22 @@ def describe_machine() -> dict[str, str]:
         "transformers": transformers.__version__,
         "accelerate": accelerate.__version__,
     }
+
+
+@contextmanager
+def report_gpu_errors() -> Iterator[None]:
+    """Turn what a GPU refuses and a person can mend into one of our own errors.
+
+    Raises:
+        DeviceError: the GPU's memory is full, or torch has no kernels for it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        known = explain_gpu_error(error)
+        if known is None:
+            raise
+        raise DeviceError(known) from error
 
 
 def explain_gpu_error(error: BaseException) -> str | None:

@@ -30,7 +30,11 @@ from models.jobs.plan import job_dir, plan_jobs
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
 from models.jobs.workers import FoldHooks, run_jobs
-from models.training.hardware import list_gpu_notices, threads_per_job
+from models.training.hardware import (
+    list_gpu_notices,
+    report_gpu_errors,
+    threads_per_job,
+)
 from models.tuning.plan import OBJECTIVES, Scores, Search, TuneRequest, plan_search
 from models.tuning.report import AUPRC, FOLDS_DONE, MICRO_F1, REASON, SCORES, TuneSummary, summarise
 from models.tuning.space import Found, describe_found, read_found
@@ -50,6 +54,7 @@ class SurplusError(Exception):
     """As many trials as are wanted were begun, by whichever process."""
 
 
+@report_gpu_errors()
 def run_tune(competition: Competition, request: TuneRequest, board: ProgressBoard) -> TuneSummary:
     """Search until as many trials as wanted are done, then write the best as a variant file.
 

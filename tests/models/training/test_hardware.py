@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,25 +83,34 @@ def test_the_settings_that_save_memory_rename_nothing() -> None:
     assert "run" not in Variant(name="v", why="v", encoder="e").recipe()
 
 
-def test_the_command_line_says_what_a_gpu_refuses(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("command", "first_step"),
+    [
+        (["fold", "typed-punct"], "models.jobs.fold.read_prepared"),
+        (["tune", "typed-punct"], "models.tuning.tune.read_prepared"),
+        (["pretrain", "--encoder", "ko-mini"], "models.pretraining.pretrain.resolve_settings"),
+        (["predict", __file__], "models.jobs.predict.read_rows"),
+    ],
+)
+def test_every_command_that_uses_a_gpu_says_what_it_refuses(
+    command: list[str],
+    first_step: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(error: Exception) -> None:
-        def app() -> None:
-            raise error
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
 
-        monkeypatch.setattr(run, "app", app)
-        run.main()
-
+    monkeypatch.setattr(first_step, fail)
+    monkeypatch.setattr(sys, "argv", ["run.py", *command, "--competition", "demo"])
+    error: RuntimeError = OUT_OF_MEMORY
     with pytest.raises(SystemExit) as caught:
-        fail(OUT_OF_MEMORY)
+        run.main()
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("error: the GPU's memory is full")
+    assert "\nerror: the GPU's memory is full" in capsys.readouterr().err
+    error = RuntimeError("a defect")
     with pytest.raises(RuntimeError, match="a defect"):
-        fail(RuntimeError("a defect"))
-    monkeypatch.delitem(sys.modules, "models.training.hardware")  # as where torch was never loaded
-    with pytest.raises(torch.OutOfMemoryError):
-        fail(OUT_OF_MEMORY)
+        run.main()
 
 
 def test_the_commands_start_without_torch() -> None:
