@@ -35,9 +35,9 @@ from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
 from models.network.network import RelationModel, build_model, load_tokenizer
+from models.training.control import Watch
 from models.training.hardware import build_accelerator, choose_precision
 from models.training.loop import FitTask, fit_fold
-from models.training.watch import Watch
 
 BATCH_ROWS = 32
 SIZE = {"layers": 6, "hidden": 256, "heads": 4, "feed_forward": 512, "vocabulary": 16000}

@@ -29,6 +29,7 @@ from models.jobs.spec import JobOutcome, JobSpec
 from models.jobs.workers import FoldHooks, FoldRun, raise_failures, run_jobs
 from models.network.network import choose_attention
 from models.pretraining.exposure import read_exposure
+from models.training.control import Progress
 from models.training.hardware import (
     choose_precision,
     describe_device,
@@ -37,7 +38,6 @@ from models.training.hardware import (
     report_gpu_errors,
     threads_per_job,
 )
-from models.training.watch import Progress
 from models.variant import LINEAR, Variant
 
 MOST_NAMED = 4

@@ -21,8 +21,8 @@ from competition.scoring.metrics import auprc, decide, micro_f1
 from models.jobs.linear_job import learn_linear
 from models.jobs.network_job import learn_network
 from models.jobs.spec import STATE_FILE, JobOutcome, JobSpec, Learned
+from models.training.control import Watch
 from models.training.hardware import describe_machine
-from models.training.watch import Watch
 from models.variant import LINEAR, NETWORK, Variant
 
 Learner = Callable[[JobSpec, Watch], Learned | int]

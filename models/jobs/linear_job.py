@@ -11,8 +11,8 @@ from collections.abc import Callable
 from competition.files import dump_json, write_atomically
 from models.data.pool import read_texts
 from models.jobs.spec import FACTS_FILE, JobSpec, Learned, describe_model
+from models.training.control import Watch
 from models.training.linear import LinearModel, LinearTask, fit_linear
-from models.training.watch import Watch
 
 UNCALIBRATED = (
     "not calibrated: some label stands in too few groups of training rows; its confidence means "

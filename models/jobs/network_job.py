@@ -32,10 +32,10 @@ from models.network.network import build_model, choose_attention, load_tokenizer
 from models.parts.restriction import build_table, measure_coverage, number_pairs
 from models.training import linear
 from models.training.checkpoints import read_start, round_weights, write_weights
+from models.training.control import Watch, step_seed
 from models.training.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
 from models.training.linear import LinearTask, measure_difficulty
-from models.training.loop import FitTask, Predictor, fit_fold, step_seed
-from models.training.watch import Watch
+from models.training.loop import FitTask, Predictor, fit_fold
 from models.variant import fingerprint
 
 INITIAL_STEP = 2**32 - 1  # seeds the weights drawn before step 0

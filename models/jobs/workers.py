@@ -28,9 +28,8 @@ from competition.errors import HarnessError, TrainingError, explain_os_error
 from competition.predictions.members import ResultKey, Store
 from models.jobs.job import run_job
 from models.jobs.spec import LOG_FILE, JobOutcome, JobSpec
+from models.training.control import Progress, Watch, stop_requests
 from models.training.hardware import report_gpu_errors
-from models.training.stopping import stop_requests
-from models.training.watch import Progress, Watch
 
 PRELOAD = ("models.jobs.workers", "transformers", "accelerate", "safetensors.torch")
 BUSY_WAIT_S = 5.0

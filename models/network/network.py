@@ -106,7 +106,7 @@ def build_model(
     options: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
     try:
         config = AutoConfig.from_pretrained(source.path, local_files_only=True)
-        _check_length(variant, source, config)
+        check_length(source, config, variant.max_tokens, "max_tokens")
         _set_dropout(config, variant.train.encoder_dropout)
         if source.has_weights:
             encoder, absent = load_weights(
@@ -240,17 +240,21 @@ def _set_dropout(config: Any, rate: float | None) -> None:
             setattr(config, name, rate)
 
 
-def _check_length(variant: Variant, source: EncoderSource, config: Any) -> None:
-    """Refuse more tokens than the encoder has positions for; RoBERTa's kind counts from its pad."""
+def check_length(source: EncoderSource, config: Any, tokens: int, setting: str) -> None:
+    """Refuse more tokens than the encoder has positions for; RoBERTa's kind counts from its pad.
+
+    Raises:
+        EncoderError: too many tokens; ``setting`` is the one to lower.
+    """
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return
     if config.model_type in _POSITIONS_AFTER_PAD:
         positions -= config.pad_token_id + 1
-    if variant.max_tokens > positions:
+    if tokens > positions:
         raise EncoderError(
-            f"{source.name} has positions for {positions} tokens and the variant asks for "
-            f"{variant.max_tokens}; add --set max_tokens={positions}"
+            f"{source.name} has positions for {positions} tokens, and {tokens} are asked for; add"
+            f" --set {setting}={positions}"
         )
 
 

@@ -12,15 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from competition.console import write_count
 from competition.errors import PretrainingError
 from competition.files import dump_json, write_atomically
 from models.network.encoder_source import PRETRAINING_FILE
 from models.pretraining.exposure import Exposure
 from models.pretraining.task import PretrainTask
-from models.training.checkpoints import distinct_weights, read_facts, write_weights
+from models.training.checkpoints import distinct_weights, read_facts, round_tensors, write_weights
 
 WEIGHTS_FILE = "model.safetensors"
 CURVE_ROWS = 30
@@ -79,9 +77,10 @@ def export_encoder(
         run: times, machine, command and licence, for the card.
 
     Raises:
-        PretrainingError: a weight has no 16-bit value (training diverged).
+        TrainingError: a weight has no 16-bit value (training diverged).
     """
-    weights = _round(model)
+    # tied weights go by their name in the encoder, which loads alone too
+    weights = round_tensors(distinct_weights(model, f"{model.base_model_prefix}."))
     out.mkdir(parents=True, exist_ok=True)
     (out / PRETRAINING_FILE).unlink(missing_ok=True)
     config = type(model.config).from_dict(model.config.to_dict())
@@ -92,19 +91,6 @@ def export_encoder(
     write_atomically(out / "README.md", build_card(out, facts, run))
     write_weights(out / WEIGHTS_FILE, weights, {"kind": "masked-language model"})
     write_atomically(out / PRETRAINING_FILE, dump_json(facts))
-
-
-def _round(model: Any) -> dict[str, torch.Tensor]:
-    """Round to 16 bits; tied weights go by their name in the encoder, which loads alone too."""
-    rounded = {}
-    for name, tensor in distinct_weights(model, f"{model.base_model_prefix}.").items():
-        half = tensor.to(torch.float16) if tensor.is_floating_point() else tensor
-        if tensor.is_floating_point() and not torch.isfinite(half).all():
-            raise PretrainingError(
-                f"the weights {name} do not fit 16 bits: training diverged; lower lr"
-            )
-        rounded[name] = half.cpu().contiguous()
-    return rounded
 
 
 def build_card(out: Path, facts: Mapping[str, Any], run: Mapping[str, Any]) -> str:

@@ -34,10 +34,9 @@ from models.pretraining.task import (
     cut_batch,
     find_fitting,
     is_kept,
-    stream_seed,
 )
 from models.training.checkpoints import read_state, write_state
-from models.training.pace import Pace
+from models.training.control import Pace, step_seed
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.pretraining"
@@ -110,7 +109,7 @@ def pretrain(
         if run.step == schedule.decay_start > 0 and not is_kept(task, run.step):
             said = f"decay begins at step {run.step}: a longer run can go on from here"
             run.keep(task.stable_path, said)
-        torch.manual_seed(stream_seed(task.seed, DROPOUT_STREAM, run.step))
+        torch.manual_seed(step_seed(task.seed, DROPOUT_STREAM, run.step))
         set_rates(run.optimizers, schedule.rate(run.step))
         run.take_step()
         stopping, due = watch.should_stop(), pace.is_state_due()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from competition.errors import EncoderError
 from models.network.encoder_source import EncoderSource
-from models.network.network import load_weights
+from models.network.network import check_length, load_weights
 from models.pretraining.request import PretrainSettings
 
 HEAD_NAMES: dict[str, tuple[str, ...]] = {
@@ -81,7 +81,7 @@ def build_masked_model(
     missing: Sequence[str] = ()
     try:
         config = AutoConfig.from_pretrained(source.path, local_files_only=True)
-        _check_length(source, settings, config)
+        check_length(source, config, settings.sequence_tokens, "sequence_tokens")
         if source.has_weights:
             whole, missing = load_weights(
                 AutoModelForMaskedLM,
@@ -106,18 +106,6 @@ def build_masked_model(
             activation_checkpointing_kwargs={"use_reentrant": False}
         )
     return MaskedModel(whole)
-
-
-def _check_length(source: EncoderSource, settings: PretrainSettings, config: Any) -> None:
-    """Refuse longer sequences than the encoder has positions for."""
-    positions = getattr(config, "max_position_embeddings", settings.sequence_tokens)
-    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
-        positions -= config.pad_token_id + 1
-    if settings.sequence_tokens > positions:
-        raise EncoderError(
-            f"{source.name} has positions for {positions} tokens; "
-            f"add --set sequence_tokens={positions}"
-        )
 
 
 def build_optimizers(model: nn.Module, settings: PretrainSettings) -> list[torch.optim.Optimizer]:

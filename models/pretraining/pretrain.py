@@ -40,8 +40,9 @@ from models.pretraining.request import (
     resolve_settings,
 )
 from models.pretraining.source import carry, read_texts, settle_exposure, settle_source
-from models.pretraining.task import DROPOUT_STREAM, STABLE_FILE, PretrainTask, stream_seed
+from models.pretraining.task import DROPOUT_STREAM, STABLE_FILE, PretrainTask
 from models.settings import RunSettings
+from models.training.control import step_seed, stop_requests
 from models.training.hardware import (
     build_accelerator,
     choose_precision,
@@ -51,7 +52,6 @@ from models.training.hardware import (
     report_gpu_errors,
     threads_per_job,
 )
-from models.training.stopping import stop_requests
 from models.variant import SCRATCH, fingerprint
 
 VERSIONED_ROOMS = (corpora, masking, loop)  # the last also for network and optimisers
@@ -239,7 +239,7 @@ def _run_locked(
         hooks.say(f"{job.out}: done before, kept{idle}")
         return done, True
     check_free(job.out, task)
-    torch.manual_seed(stream_seed(request.seed, DROPOUT_STREAM, INITIAL_STEP))
+    torch.manual_seed(step_seed(request.seed, DROPOUT_STREAM, INITIAL_STEP))
     attention = choose_attention(carry(job.source.name, settings), accelerator.device.type)
     model = build_masked_model(
         job.source, settings, vocabulary=len(tokenizer), attention=attention, say=hooks.say

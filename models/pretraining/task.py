@@ -88,12 +88,6 @@ def cut_batch(
             yield slice(begin, end), own
 
 
-def stream_seed(seed: int, stream: int, step: int) -> int:
-    """Return the seed of one step's draws from torch, independent of how the step was reached."""
-    state = np.random.SeedSequence([seed, stream, step]).generate_state(1, np.uint64)
-    return int(state[0] >> 1)
-
-
 def find_fitting(task: PretrainTask, path: Path) -> tuple[int, str] | None:
     """Return the step of a state and the fingerprint under which it may be used, if it may.
 

@@ -105,25 +105,33 @@ def _tied_names(model: nn.Module, prefer: str = "") -> dict[str, str]:
     return tied
 
 
+def round_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Round floating-point tensors to float16, on the CPU; others stay as they are.
+
+    Raises:
+        TrainingError: a weight has no 16-bit value (training diverged).
+    """
+    rounded: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        half = tensor.to(torch.float16) if tensor.is_floating_point() else tensor
+        if tensor.is_floating_point() and not torch.isfinite(half).all():
+            raise TrainingError(
+                f"the weights {name} do not fit 16 bits: training diverged; lower the learning rate"
+            )
+        rounded[name] = half.cpu().contiguous()
+    return rounded
+
+
 def round_weights(model: nn.Module) -> dict[str, Tensor]:
     """Round the model's weights to 16 bits, in place too, and return them as they will be saved.
 
     Raises:
         TrainingError: a weight has no 16-bit value (training diverged).
     """
-    rounded: dict[str, Tensor] = {}
     state = model.state_dict()
+    rounded = round_tensors(state)
     for name, tensor in state.items():
-        if tensor.is_floating_point():
-            half = tensor.to(torch.float16)
-            if not torch.isfinite(half).all():
-                raise TrainingError(
-                    f"the weights {name} do not fit 16 bits: training diverged; lower train.lr"
-                )
-            tensor.copy_(half)
-            rounded[name] = half.cpu().contiguous()
-        else:
-            rounded[name] = tensor.cpu().contiguous()
+        tensor.copy_(rounded[name])
     return rounded
 
 

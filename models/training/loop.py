@@ -28,10 +28,9 @@ from models.parts.losses import build_objective
 from models.parts.restriction import mask_logits
 from models.settings import TrainSettings
 from models.training.checkpoints import read_state, write_state
+from models.training.control import Pace, Progress, Watch, step_seed
 from models.training.ema import build_average, take_average
-from models.training.pace import Pace
 from models.training.step import StepPart, StepSettings, count_passes, take_step
-from models.training.watch import Progress, Watch
 from models.variant import Variant
 
 RESULT_VERSION = 1
@@ -324,11 +323,6 @@ def rate_frac(step: int, total_steps: int, warmup_frac: float, final_frac: float
         return (step + 1) / warm
     done = (step - warm) / max(1, total_steps - warm)
     return 1.0 + (final_frac - 1.0) * done
-
-
-def step_seed(seed: int, fold: int, step: int) -> int:
-    """Return the seed of one step's dropout, independent of how the step was reached."""
-    return int(np.random.SeedSequence([seed, fold, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def check_loss(loss: float, variant: Variant, step: int) -> None:

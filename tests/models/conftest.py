@@ -18,7 +18,7 @@ from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
 from models.network.network import load_tokenizer
 from models.network.scratch import train_wordpiece
-from models.training.watch import Watch
+from models.training.control import Watch
 
 TINY_SCRATCH = (
     ("scratch.layers", 1),

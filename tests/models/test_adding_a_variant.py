@@ -20,7 +20,7 @@ from models.parts import formats, heads, losses
 from models.parts.formats import EXAMPLE_ROW, FORMATS, PLAIN
 from models.parts.heads import HEADS
 from models.parts.losses import LOSSES, Objective
-from models.training.watch import Watch
+from models.training.control import Watch
 from models.variant import VARIANTS_DIR, resolve_variant
 from tests.models.conftest import TINY_SCRATCH
 from tests.models.parts import test_formats, test_heads, test_losses

@@ -33,8 +33,8 @@ from models.jobs.recipe import rooms_of
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
 from models.network import scratch
+from models.training.control import Watch
 from models.training.hardware import fix_randomness_of_kernels
-from models.training.watch import Watch
 from models.variant import LINEAR
 from tests.models.conftest import TINY_SCRATCH, inputs_of
 

@@ -22,7 +22,7 @@ from models.jobs.predict import PredictRequest, run_predict
 from models.jobs.request import FoldRequest, resolve_all
 from models.jobs.spec import FACTS_FILE, WEIGHTS_FILE
 from models.training.checkpoints import read_weight_facts
-from models.training.watch import Watch
+from models.training.control import Watch
 from tests.models.conftest import TINY_SCRATCH
 
 

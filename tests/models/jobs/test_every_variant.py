@@ -21,8 +21,8 @@ from models.jobs.fold import include_bases, order_in_waves
 from models.jobs.job import run_job
 from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest, resolve_all
+from models.training.control import Watch
 from models.training.hardware import fix_randomness_of_kernels
-from models.training.watch import Watch
 from models.variant import LINEAR, list_variants, own_encoder, resolve_variant
 from tests.conftest import write_tiny
 from tests.models.conftest import TINY_SCRATCH

@@ -29,7 +29,7 @@ from models.jobs.spec import JobOutcome, JobSpec
 from models.jobs.workers import FoldHooks, FoldRun, raise_failures, run_jobs
 from models.parts.heads import Positions
 from models.settings import TuneSettings
-from models.training.watch import Watch
+from models.training.control import Watch
 from models.variant import LINEAR, resolve_variant
 from tests.conftest import write_tiny
 from tests.models.conftest import TINY_SCRATCH, inputs_of

@@ -24,7 +24,7 @@ from models.jobs.plan import plan_jobs
 from models.jobs.predict import PredictRequest, run_predict
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
-from models.training.watch import Watch
+from models.training.control import Watch
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ from models.training.checkpoints import (
     write_state,
     write_weights,
 )
+from models.training.control import Watch
 from models.training.hardware import build_accelerator, fix_randomness_of_kernels
 from models.training.loop import FitReport, FitTask, fit_fold
-from models.training.watch import Watch
 from tests.models.conftest import TINY_SCRATCH, inputs_of
 
 Specs = Callable[..., list[JobSpec]]

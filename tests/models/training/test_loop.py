@@ -18,6 +18,7 @@ from models.jobs.spec import JobSpec
 from models.network.network import RelationModel, build_model, load_tokenizer
 from models.parts.losses import cross_entropy
 from models.training.checkpoints import read_weights, round_weights, write_weights
+from models.training.control import Progress, Watch
 from models.training.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
 from models.training.loop import (
     FitReport,
@@ -27,7 +28,6 @@ from models.training.loop import (
     fit_fold,
     set_rates,
 )
-from models.training.watch import Progress, Watch
 from tests.models.conftest import inputs_of
 
 Specs = Callable[..., list[JobSpec]]
