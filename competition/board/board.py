@@ -30,7 +30,7 @@ from competition.errors import HarnessError
 from competition.files import sha256_of
 from competition.folds.kfold import read_prepared
 from competition.predictions.members import Store
-from competition.predictions.variant_scores import build_standings
+from competition.predictions.variant_scores import build_variants_table, score_variants
 from competition.profile import Competition
 from competition.submission.ledger import Entry
 from competition.upload.send import TARGETS, count_quota_left, open_ledger
@@ -46,7 +46,7 @@ def build_board_tables(competition: Competition, *, now: datetime) -> list[Table
     blends = build_blends_table(competition)
     specs = list_specs(competition.submissions_dir, blends.rows)
     tables = [
-        build_variants_table(competition),
+        _show_variants(competition),
         blends,
         build_submissions_table(competition, specs, now=now),
     ]
@@ -54,7 +54,7 @@ def build_board_tables(competition: Competition, *, now: datetime) -> list[Table
     return tables if final is None else [*tables, final]
 
 
-def build_variants_table(competition: Competition) -> Table:
+def _show_variants(competition: Competition) -> Table:
     """Score every variant that has results, and say what the others lack."""
     names = Store(competition.oof_dir, competition.profile.labels).variants()
     if not names:
@@ -65,7 +65,7 @@ def build_variants_table(competition: Competition) -> Table:
     except HarnessError as error:
         rows, columns = [{"variant": name} for name in names], [Column("variant", "variant")]
         return Table("variants", "Variants", columns, rows, [f"Nothing can be scored: {error}"])
-    return build_standings(prepared, names)
+    return build_variants_table(prepared, score_variants(prepared, names))
 
 
 def build_blends_table(competition: Competition) -> Table:

@@ -19,6 +19,8 @@ from competition.compare.contenders import Contender, read_contenders
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.folds.length_routes import build_borders, read_or_make_length_routes, route_lengths
+from competition.scoring.assessment import build_assessor
+from competition.scoring.assessment import compare as pair_scores
 from competition.scoring.bootstrap import (
     AUPRC_REPLICATES,
     BOOTSTRAP_SEED,
@@ -30,7 +32,6 @@ from competition.scoring.bootstrap import (
     build_resamples,
     pair,
     paired_auprc,
-    paired_f1,
 )
 from competition.scoring.metrics import (
     Floats,
@@ -41,7 +42,6 @@ from competition.scoring.metrics import (
     count_hits,
     decide,
     f1_from_sums,
-    micro_f1,
     weights_for_negative_share,
 )
 
@@ -236,19 +236,21 @@ def _compare_overall(
 ) -> Iterator[Line]:
     """Yield both keys of the leaderboard, plain and, where the profile asks for it, shifted."""
     gold, negative_id = rows.gold, rows.negative_id
-    for_f1, for_auprc = rows.resample(F1_REPLICATES), rows.resample(AUPRC_REPLICATES)
     share = prepared.competition.profile.metrics.shifted_negative_share
     weighings: list[tuple[str, npt.NDArray[np.float64] | None]] = [("", None)]
     n_negative = np.count_nonzero(gold == negative_id)
     if share is not None and 0 < n_negative < len(gold):
         weighings.append((f" at {share:.0%}", weights_for_negative_share(gold, negative_id, share)))
     for suffix, weights in weighings:
-        f1 = [micro_f1(gold, pred, negative_id, weights) for pred in preds]
-        paired = paired_f1(gold, preds, negative_id, for_f1, weights)
-        yield Line(f"micro-F1{suffix}", len(gold), f1[0], f1[1], paired)
-        areas = [auprc(gold, each, weights) for each in probs]
-        paired = paired_auprc(gold, probs, for_auprc, weights)
-        yield Line(f"AUPRC{suffix}", len(gold), areas[0], areas[1], paired)
+        assessor = build_assessor(
+            gold, negative_id, rows.groups, row_weights={}, seed=BOOTSTRAP_SEED, weights=weights
+        )
+        first, second = (assessor.assess(each) for each in zip(probs, preds, strict=True))
+        apart = pair_scores(first, second)
+        scores = (first.f1.value, second.f1.value)
+        yield Line(f"micro-F1{suffix}", len(gold), *scores, apart.f1)
+        scores = (first.auprc.value, second.auprc.value)
+        yield Line(f"AUPRC{suffix}", len(gold), *scores, apart.auprc)
 
 
 def _length_thirds(prepared: Prepared) -> tuple[Objects, str]:

@@ -1,12 +1,13 @@
-"""How variants stand: out-of-fold scores of what the store holds, and what is still missing.
+"""Out-of-fold scores of the variants in the store, and what each still lacks.
 
-Stands between the store and those who show it: ``fold`` when it is done, and the board.
+Between the store and the commands that show it: ``fold`` when it is done, and ``board``. Both read
+``VariantScore``; the table is made from it at the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,83 @@ from competition.predictions.members import (
     read_member,
     read_members,
 )
-from competition.scoring.bootstrap import (
-    AUPRC_REPLICATES,
-    BOOTSTRAP_SEED,
-    F1_REPLICATES,
-    Resamples,
-    auprc_interval,
-    build_resamples,
-    f1_interval,
-)
-from competition.scoring.metrics import auprc, decide, micro_f1, weights_for_negative_share
+from competition.scoring.assessment import Assessment, build_assessor
+from competition.scoring.bootstrap import BOOTSTRAP_SEED
+from competition.scoring.metrics import decide, weights_for_negative_share
+
+SHARE = "share"  # the name of the weights that give the negative label its share of the test
 
 
-def build_standings(prepared: Prepared, names: Sequence[str]) -> Table:
-    """Score the named variants on the rows they answer for, each with what it still lacks."""
+@dataclass(frozen=True, eq=False)
+class VariantScore:
+    """What is known of a variant, or of the specialists of a route together.
+
+    Attributes:
+        name: the variant's, or the route's member such as ``route:length``.
+        n_rows: train rows that it answers for; all of them before that is known.
+        why: the idea that it tests.
+        missing: of each seed that was begun, the folds without a result.
+        progress: results there are and results these seeds make, None for a route.
+        fault: why it is no member although a seed has all folds, None where nothing is wrong.
+        route: the part of a specialist, such as ``length:short``.
+        tuned_on: folds that chose its settings.
+        is_tuned_elsewhere: those were other folds than these.
+        rows_per_s: the mean speed of its jobs, None where no job says one.
+        assessment: scores by the most probable label, None without a complete seed or with a fault.
+    """
+
+    name: str
+    n_rows: int
+    why: str = ""
+    missing: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    progress: tuple[int, int] | None = None
+    fault: str | None = None
+    route: str | None = None
+    tuned_on: tuple[int, ...] = ()
+    is_tuned_elsewhere: bool = False
+    rows_per_s: int | None = None
+    assessment: Assessment | None = None
+
+    @property
+    def incomplete_seeds(self) -> list[int]:
+        """Return the seeds that lack a fold."""
+        return [seed for seed, folds in self.missing.items() if folds]
+
+    @property
+    def lacks(self) -> str:
+        """Say what it still lacks, "" when nothing.
+
+        >>> VariantScore("a", 9, missing={42: (), 43: (3, 4)}).lacks
+        'seed 43: folds 3, 4'
+        """
+        if self.fault is not None:
+            return f"what a member needs: {self.fault}"
+        if not self.missing:
+            return "every fold"
+        parts = [
+            f"seed {seed}: folds {', '.join(map(str, self.missing[seed]))}"
+            for seed in self.incomplete_seeds
+        ]
+        return "; ".join(parts)
+
+
+def score_variants(prepared: Prepared, names: Sequence[str]) -> list[VariantScore]:
+    """Score the named variants on the rows they answer for.
+
+    Returns:
+        One for each name, in order, then one for each set of specialists among them that answers
+        for every row together.
+    """
+    scorer = _Scorer(
+        Store(prepared.competition.oof_dir, prepared.competition.profile.labels), prepared
+    )
+    scores = [scorer.score_variant(name) for name in names]
+    route_of = {each.name: each.route for each in scores if each.route is not None}
+    return scores + scorer.score_routes(route_of)
+
+
+def build_variants_table(prepared: Prepared, scores: Sequence[VariantScore]) -> Table:
+    """Lay out the scores of variants, each with what it still lacks."""
     profile = prepared.competition.profile
     share = profile.metrics.shifted_negative_share
     shifted = [] if share is None else [Column("shifted_f1", f"F1 at {share:.0%}", "score")]
@@ -51,28 +115,58 @@ def build_standings(prepared: Prepared, names: Sequence[str]) -> Table:
         Column("auprc_interval", "95%", "interval"),
         Column("rows_per_s", "rows/s", "count"),
     ]
-    scorer = _Scorer(Store(prepared.competition.oof_dir, profile.labels), prepared)
-    rows = [scorer.score_variant(name) for name in names]
-    rows += scorer.score_routes({row["variant"]: row["route"] for row in rows if row["route"]})
     tunes = "; blend tunes a threshold too" if profile.negative_label is not None else ""
     notes = [f"Scored on out-of-fold rows by the most probable label{tunes}."]
     if share is not None:
         negative = profile.negative_label
         notes.append(f"F1 at {share:.0%}: reweighted to that share of {negative}, as in the test.")
-    parts = [row["variant"] for row in rows if row["rows"] < len(prepared.corpus.train)]
+    parts = [each.name for each in scores if each.n_rows < len(prepared.corpus.train)]
     if parts:
         notes.append(f"On the rows of their route only: {', '.join(parts)}.")
-    many = [row for row in rows if "," in row["seeds"]]
-    notes += [f"{row['variant']}: seeds {row['seeds']}" for row in many]
-    notes += [f"{row['variant']} lacks {row['lacks']}" for row in rows if row["lacks"]]
-    notes += [f"{row['variant']}: {row['why']}" for row in rows if row["why"]]
-    for row in rows:
-        if row.get("tuned_on"):
-            folds = ", ".join(map(str, row["tuned_on"]))
-            told = f"was tuned on folds {folds}: they flatter it."
-            told = TUNED_ELSEWHERE if row["is_tuned_elsewhere"] else told
-            notes.append(f"{row['variant']} {told}")
-    return Table("variants", "Variants", columns, rows, notes)
+    notes += [f"{e.name}: seeds {_list_seeds(e)}" for e in scores if len(e.missing) > 1]
+    notes += [f"{each.name} lacks {each.lacks}" for each in scores if each.lacks]
+    notes += [f"{each.name}: {each.why}" for each in scores if each.why]
+    for each in scores:
+        if each.tuned_on:
+            folds = ", ".join(map(str, each.tuned_on))
+            flattered = f"was tuned on folds {folds}: they flatter it."
+            notes.append(f"{each.name} {TUNED_ELSEWHERE if each.is_tuned_elsewhere else flattered}")
+    return Table("variants", "Variants", columns, [_build_row(each) for each in scores], notes)
+
+
+def _list_seeds(score: VariantScore) -> str:
+    return ", ".join(map(str, score.missing))
+
+
+def _build_row(score: VariantScore) -> dict[str, Any]:
+    """Lay out a row of the table; what is not known yet is left out."""
+    row: dict[str, Any] = {
+        "variant": score.name,
+        "why": score.why,
+        "seeds": _list_seeds(score),
+        "lacks": score.lacks,
+    }
+    if score.progress is not None:
+        row |= {
+            "tuned_on": list(score.tuned_on),
+            "is_tuned_elsewhere": score.is_tuned_elsewhere,
+            "done": "{}/{}".format(*score.progress),
+            "rows_per_s": score.rows_per_s,
+            "route": score.route,
+            "rows": score.n_rows,
+        }
+    found = score.assessment
+    if found is None:
+        return row
+    shifted = found.shifted.get(SHARE)
+    return row | {
+        "rows": score.n_rows,
+        "micro_f1": found.f1.value,
+        "micro_f1_interval": (found.f1.low, found.f1.high),
+        "shifted_f1": None if shifted is None else shifted.f1,
+        "auprc": found.auprc.value,
+        "auprc_interval": (found.auprc.low, found.auprc.high),
+    }
 
 
 @dataclass(frozen=True)
@@ -82,71 +176,66 @@ class _Scorer:
     store: Store
     prepared: Prepared
 
-    def score_variant(self, name: str) -> dict[str, Any]:
+    def score_variant(self, name: str) -> VariantScore:
         n_folds = self.prepared.folds.count
         missing, own = find_missing_folds(self.store, name, n_folds), self._read_own(name)
-        row: dict[str, Any] = {
-            "variant": name,
-            "why": own.get("why", ""),
-            "tuned_on": (own.get("tune") or {}).get("folds", []),
-            "is_tuned_elsewhere": is_tuned_elsewhere(own, self.prepared.folds.hash),
-            "seeds": ", ".join(map(str, missing)),
-            "done": f"{len(self.store.keys(name))}/{n_folds * max(1, len(missing))}",
-            "rows_per_s": self._read_speed(name),
-            "lacks": _describe_missing(missing) if missing else "every fold",
-            "route": None,
-            "rows": len(self.prepared.corpus.train),
-        }
+        score = VariantScore(
+            name,
+            len(self.prepared.corpus.train),
+            why=own.get("why", ""),
+            missing=missing,
+            progress=(len(self.store.keys(name)), n_folds * max(1, len(missing))),
+            tuned_on=tuple((own.get("tune") or {}).get("folds", ())),
+            is_tuned_elsewhere=is_tuned_elsewhere(own, self.prepared.folds.hash),
+            rows_per_s=self._read_speed(name),
+        )
         if all(missing.values()):
-            return row
+            return score
         try:
             member = read_member(self.store, name, self.prepared)
         except HarnessError as error:
-            return {**row, "lacks": f"what a member needs: {error}"}
-        return {**row, "route": member.route, **self._score(member)}
+            return replace(score, fault=str(error))
+        n_rows, assessment = self._assess(member)
+        return replace(score, route=member.route, n_rows=n_rows, assessment=assessment)
 
-    def score_routes(self, route_of: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Return a row for each set of specialists that answer for every row together.
+    def score_routes(self, route_of: Mapping[str, str]) -> list[VariantScore]:
+        """Score each set of specialists that answer for every row together.
 
         Args:
             route_of: the route and part of each specialist, such as ``length:short``.
         """
-        rows = []
+        scores = []
         for name, parts in group_specialists(route_of).items():
             try:
                 (member,), _ = read_members(self.store, parts, self.prepared)
             except HarnessError:
                 continue  # a part is lacking, which its own row says
-            seeds = ", ".join(map(str, member.seeds))
-            row = {"variant": name, "why": member.why, "seeds": seeds, "lacks": ""}
-            rows.append(row | self._score(member))
-        return rows
+            n_rows, assessment = self._assess(member)
+            seeds: dict[int, list[int]] = {seed: [] for seed in member.seeds}
+            scores.append(
+                VariantScore(name, n_rows, member.why, missing=seeds, assessment=assessment)
+            )
+        return scores
 
-    def _score(self, member: Member) -> dict[str, Any]:
+    def _assess(self, member: Member) -> tuple[int, Assessment]:
+        """Return how many rows a member answers for, and its scores on them."""
         profile = self.prepared.competition.profile
         covered = ~np.isnan(member.oof[:, 0])
         gold, probs = self.prepared.corpus.train.gold[covered], member.oof[covered]
-        pred = decide(probs, profile.negative_id, None)
-        share = profile.metrics.shifted_negative_share
-        shifted = None  # also where a specialist's rows are all, or never, negative
+        share, weights = profile.metrics.shifted_negative_share, {}
+        # a specialist's rows may all be negative, or none
         n_negative = np.count_nonzero(gold == profile.negative_id)
         if share is not None and profile.negative_id is not None and 0 < n_negative < len(gold):
-            weights = weights_for_negative_share(gold, profile.negative_id, share)
-            shifted = micro_f1(gold, pred, profile.negative_id, weights)
-        resamples = self._resample(covered, F1_REPLICATES)
-        fewer = self._resample(covered, AUPRC_REPLICATES)
-        return {
-            "rows": int(covered.sum()),
-            "micro_f1": micro_f1(gold, pred, profile.negative_id),
-            "micro_f1_interval": f1_interval(gold, pred, profile.negative_id, resamples),
-            "shifted_f1": shifted,
-            "auprc": auprc(gold, probs),
-            "auprc_interval": auprc_interval(gold, probs, fewer),
-        }
-
-    def _resample(self, covered: np.ndarray[Any, np.dtype[np.bool_]], replicates: int) -> Resamples:
-        groups = self.prepared.groups[covered]
-        return build_resamples(groups, replicates=replicates, seed=BOOTSTRAP_SEED)
+            weights[SHARE] = weights_for_negative_share(gold, profile.negative_id, share)
+        assessor = build_assessor(
+            gold,
+            profile.negative_id,
+            self.prepared.groups[covered],
+            row_weights=weights,
+            seed=BOOTSTRAP_SEED,
+        )
+        found = assessor.assess((probs, decide(probs, profile.negative_id, None)))
+        return len(gold), found
 
     def _read_own(self, name: str) -> Mapping[str, Any]:
         """Return what a variant's results say of it, empty where they are damaged."""
@@ -167,13 +256,3 @@ class _Scorer:
             if isinstance(rate, int | float):
                 rates.append(rate)
         return round(sum(rates) / len(rates)) if rates else None
-
-
-def _describe_missing(missing: Mapping[int, list[int]]) -> str:
-    """Write what seeds lack: ``seed 43: folds 3, 4``."""
-    parts = [
-        f"seed {seed}: folds {', '.join(map(str, folds))}"
-        for seed, folds in missing.items()
-        if folds
-    ]
-    return "; ".join(parts)

@@ -87,7 +87,8 @@ class Comparison:
 class Assessor:
     """What answers are held against: gold labels, draws of groups, and weights for the shift.
 
-    ``row_weights`` maps each way of weighing rows to (N,) float64.
+    ``row_weights`` maps each way of weighing rows to (N,) float64. ``weights`` (N,) weighs the rows
+    of every score and interval; None weighs all alike.
     """
 
     gold: Ints
@@ -95,13 +96,14 @@ class Assessor:
     for_f1: Resamples
     for_auprc: Resamples
     row_weights: Mapping[str, NDArray[np.float64]]
+    weights: NDArray[np.float64] | None = None
 
     def assess(self, answered: Answered) -> Assessment:
         """Score answers: (N, C) probabilities and (N,) label ids, each apart from the other."""
         probs, pred = answered
         hits = count_hits(self.gold, pred, self.negative_id)
-        for_f1 = f1_replicates(hits, self.for_f1)
-        for_auprc = auprc_replicates(self.gold, probs, self.for_auprc)
+        for_f1 = f1_replicates(hits, self.for_f1, self.weights)
+        for_auprc = auprc_replicates(self.gold, probs, self.for_auprc, self.weights)
         shifted = {
             key: Shifted(
                 micro_f1(self.gold, pred, self.negative_id, weights),
@@ -110,8 +112,8 @@ class Assessor:
             for key, weights in self.row_weights.items()
         }
         return Assessment(
-            Score(micro_f1(self.gold, pred, self.negative_id), *bound(for_f1)),
-            Score(auprc(self.gold, probs), *bound(for_auprc)),
+            Score(micro_f1(self.gold, pred, self.negative_id, self.weights), *bound(for_f1)),
+            Score(auprc(self.gold, probs, self.weights), *bound(for_auprc)),
             shifted,
             for_f1,
             for_auprc,
@@ -141,6 +143,7 @@ def build_assessor(
     *,
     row_weights: Mapping[str, NDArray[np.float64]],
     seed: int,
+    weights: NDArray[np.float64] | None = None,
 ) -> Assessor:
     """Prepare to score answers for the same rows again and again.
 
@@ -150,6 +153,7 @@ def build_assessor(
         groups: (N,) which rows are drawn together.
         row_weights: ways of weighing rows to be like the test, (N,) each.
         seed: of the draws.
+        weights: (N,) of every score and interval; None weighs all rows alike.
     """
     return Assessor(
         gold,
@@ -157,6 +161,7 @@ def build_assessor(
         build_resamples(groups, replicates=F1_REPLICATES, seed=seed),
         build_resamples(groups, replicates=AUPRC_REPLICATES, seed=seed),
         row_weights,
+        weights,
     )
 
 

@@ -108,17 +108,6 @@ def f1_replicates(
     return np.concatenate([f1_from_sums(each) for each in sums])
 
 
-def f1_interval(
-    gold: Ints,
-    pred: Ints,
-    negative_id: int | None,
-    resamples: Resamples,
-    weights: Floats | None = None,
-) -> tuple[float, float]:
-    """Bound micro-F1: the two-sided 95% percentile interval over resampled groups."""
-    return bound(f1_replicates(count_hits(gold, pred, negative_id), resamples, weights))
-
-
 def paired_f1(
     gold: Ints,
     preds: tuple[Ints, Ints],
@@ -179,13 +168,6 @@ def area_replicates(
         products = ((np.asarray(sums @ drawn), np.asarray(hits @ drawn)) for sums, hits in curves)
         areas.append(np.stack([weighted_areas(sums, hits) for sums, hits in products]))
     return np.concatenate(areas, axis=1)
-
-
-def auprc_interval(
-    gold: Ints, probs: Floats, resamples: Resamples, weights: Floats | None = None
-) -> tuple[float, float]:
-    """Bound AUPRC: the two-sided 95% percentile interval over resampled groups."""
-    return bound(auprc_replicates(gold, probs, resamples, weights))
 
 
 def paired_auprc(

@@ -6,14 +6,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from competition.console import Table, write_count
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import ResultKey, Store, find_missing_folds
+from competition.predictions.members import ResultKey, Store
 from competition.predictions.rerun import write_command
-from competition.predictions.variant_scores import build_standings
+from competition.predictions.variant_scores import (
+    VariantScore,
+    build_variants_table,
+    score_variants,
+)
 from competition.profile import Competition, Profile
 from competition.progress import ProgressBoard, TimeToGo, format_seconds
 from models.jobs.plan import plan_jobs
@@ -198,8 +201,9 @@ def build_summary(
     prepared: Prepared, request: FoldRequest, variants: Sequence[Variant], run: FoldRun
 ) -> Table:
     """Build the table of out-of-fold scores, and say what to do next."""
-    standings = build_standings(prepared, [variant.name for variant in variants])
-    lacking = [row for row in standings.rows if row["lacks"]]
+    scores = score_variants(prepared, [variant.name for variant in variants])
+    table = build_variants_table(prepared, scores)
+    lacking = [each for each in scores if each.lacks]
     if run.stopped:
         count = write_count(len(run.stopped), "job")
         notes = [f"{count} not done; run the same command again to go on."]
@@ -207,30 +211,28 @@ def build_summary(
         notes = _advise(prepared, request, variants, lacking)
     else:
         notes = ["Next: python run.py blend"]
-    return replace(standings, notes=(*standings.notes, *notes))
+    return replace(table, notes=(*table.notes, *notes))
 
 
 def _advise(
     prepared: Prepared,
     request: FoldRequest,
     variants: Sequence[Variant],
-    lacking: Sequence[Mapping[str, Any]],
+    lacking: Sequence[VariantScore],
 ) -> list[str]:
     """Say what blend does with variants that lack something, and which command trains the rest."""
-    store, n_folds = _open_store(prepared), prepared.folds.count
     unfinished: dict[str, list[int]] = {}
     said, broken = [], []
     fair_folds = _find_fair_folds(prepared, variants)
-    for row in lacking:
-        name, missing = row["variant"], find_missing_folds(store, row["variant"], n_folds)
-        partial = [seed for seed, folds in missing.items() if folds]
-        if len(partial) < len(missing) and row.get("micro_f1") is None:
+    for score in lacking:
+        name, partial = score.name, score.incomplete_seeds
+        if score.fault is not None:
             broken.append(name)  # it has a complete seed: what ails it stands in its own note
             continue
         if name not in fair_folds:
             unfinished[name] = partial
         seeds = f"{'seed' if len(partial) == 1 else 'seeds'} {', '.join(map(str, partial))}"
-        is_member = len(partial) < len(missing)
+        is_member = len(partial) < len(score.missing)
         said.append(f"it takes {name} without {seeds}" if is_member else f"it leaves {name} out")
     notes = [f"blend takes complete seeds only: {'; '.join(said)}."] if said else []
     notes += [f"blend leaves {', '.join(broken)} out until that is mended."] if broken else []

@@ -35,10 +35,11 @@ from competition.predictions.members import (
     average_in_log_space,
     read_member,
 )
-from competition.predictions.variant_scores import BOOTSTRAP_SEED, build_standings
+from competition.predictions.variant_scores import build_variants_table, score_variants
 from competition.profile import Competition
 from competition.scoring.bootstrap import (
     AUPRC_REPLICATES,
+    BOOTSTRAP_SEED,
     build_resamples,
     f1_replicates,
     paired_auprc,
@@ -474,8 +475,8 @@ def test_what_was_tuned_on_these_folds_is_said(prepared: Prepared) -> None:
     write(prepared, "elsewhere", variant={"why": "tuned", "tune": tune | {"folds_hash": "others"}})
     notes = tables_of(run_compare(prepared, ("plain", "elsewhere"), PLAIN))["overall"].notes
     assert "B was tuned on rows of other folds; no fold here is free of it." in notes
-    standings = build_standings(prepared, ["tuned", "elsewhere"])
-    told = " ".join(standings.notes)
+    scores = score_variants(prepared, ["tuned", "elsewhere"])
+    told = " ".join(build_variants_table(prepared, scores).notes)
     assert "tuned was tuned on folds 0: they flatter it." in told
     assert "elsewhere was tuned on rows of other folds" in told
     clean = run_compare(prepared, ("plain", "tuned"), CompareOptions(folds=(1, 2)))

@@ -83,3 +83,16 @@ def test_comparing_is_what_the_paired_bootstrap_says(planted):
     preds, probs = (answers[0][1], answers[1][1]), (answers[0][0], answers[1][0])
     assert found.f1 == paired_f1(gold, preds, NEGATIVE_ID, assessor.for_f1)
     assert found.auprc == paired_auprc(gold, probs, assessor.for_auprc)
+
+
+def test_weights_weigh_the_rows_of_scores_and_intervals(planted):
+    answers, gold, groups = planted
+    weights = weights_for_negative_share(gold, NEGATIVE_ID, 0.7)
+    assessor = build_assessor(gold, NEGATIVE_ID, groups, row_weights={}, seed=0, weights=weights)
+    first, second = (assessor.assess(each) for each in answers[:2])
+    assert first.f1.value == micro_f1(gold, answers[0][1], NEGATIVE_ID, weights)
+    assert first.f1.low < first.f1.value < first.f1.high
+    preds, probs = (answers[0][1], answers[1][1]), (answers[0][0], answers[1][0])
+    found = compare(first, second)
+    assert found.f1 == paired_f1(gold, preds, NEGATIVE_ID, assessor.for_f1, weights)
+    assert found.auprc == paired_auprc(gold, probs, assessor.for_auprc, weights)

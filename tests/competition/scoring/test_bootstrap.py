@@ -7,10 +7,9 @@ import pytest
 
 from competition.scoring import bootstrap
 from competition.scoring.bootstrap import (
-    auprc_interval,
     auprc_replicates,
+    bound,
     build_resamples,
-    f1_interval,
     f1_replicates,
     paired_auprc,
     paired_f1,
@@ -72,8 +71,8 @@ def test_groups_widen_the_interval_when_rows_of_a_group_are_alike():
     pred = np.repeat(np.arange(20) % 2, 20)
     by_group = build_resamples(np.repeat(np.arange(20), 20), replicates=400, seed=0)
     by_row = build_resamples(np.arange(400), replicates=400, seed=0)
-    low, high = f1_interval(gold, pred, 0, by_group)
-    narrow_low, narrow_high = f1_interval(gold, pred, 0, by_row)
+    low, high = bound(f1_replicates(count_hits(gold, pred, 0), by_group))
+    narrow_low, narrow_high = bound(f1_replicates(count_hits(gold, pred, 0), by_row))
     assert high - low > 3 * (narrow_high - narrow_low)
 
 
@@ -81,9 +80,9 @@ def test_intervals_hold_the_score(rows):
     groups, gold, probs, _ = rows
     resamples = build_resamples(groups, replicates=200, seed=0)
     pred = probs.argmax(axis=1)
-    low, high = f1_interval(gold, pred, 0, resamples)
+    low, high = bound(f1_replicates(count_hits(gold, pred, 0), resamples))
     assert low < micro_f1(gold, pred, 0) < high
-    low, high = auprc_interval(gold, probs, resamples)
+    low, high = bound(auprc_replicates(gold, probs, resamples))
     assert low < auprc(gold, probs) < high
 
 
