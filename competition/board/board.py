@@ -9,25 +9,24 @@ Legend: N train rows, K folds.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from math import sqrt
-from pathlib import Path
 from statistics import median
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from competition.blend.search import BEST_SINGLE, BLEND
-from competition.board.final_table import (
-    Specs,
-    build_final_table,
-    list_specs,
-    measure_half_variance,
+from competition.board.blends import (
+    BlendFile,
+    Blends,
+    build_blends_table,
+    index_blends,
+    read_blends,
 )
+from competition.board.final_table import build_final_table, measure_half_variance
 from competition.console import Column, Table
 from competition.errors import HarnessError
-from competition.files import sha256_of
 from competition.folds.kfold import read_prepared
 from competition.predictions.members import Store
 from competition.predictions.variant_scores import build_variants_table, score_variants
@@ -41,16 +40,41 @@ TREND = 0.015  # least change of the gap that is worth a word
 TYPICAL_DISAGREEMENT = 0.1  # of two blends, over the test rows
 
 
+@dataclass(frozen=True)
+class SentSubmission:
+    """A line of the ledger; ``blend`` is what is known of its file, None where that changed."""
+
+    entry: Entry
+    blend: BlendFile | None
+
+    @property
+    def nested_f1(self) -> float | None:
+        """Return the blend's nested micro-F1."""
+        return None if self.blend is None else self.blend.nested_f1
+
+    @property
+    def public_f1(self) -> float | None:
+        """Return micro-F1 on the public half."""
+        return (self.entry.public or {}).get("micro_f1")
+
+    @property
+    def gap(self) -> float | None:
+        """Return public minus nested micro-F1, None without both."""
+        if self.nested_f1 is None or self.public_f1 is None:
+            return None
+        return self.public_f1 - self.nested_f1
+
+
 def build_board_tables(competition: Competition, *, now: datetime) -> list[Table]:
     """Show variants, blends and submissions; ``now`` decides which submissions are today's."""
-    blends = build_blends_table(competition)
-    specs = list_specs(competition.submissions_dir, blends.rows)
+    files = read_blends(competition.submissions_dir)
+    blends = index_blends(files)
     tables = [
         _show_variants(competition),
-        blends,
-        build_submissions_table(competition, specs, now=now),
+        build_blends_table(competition, files),
+        build_submissions_table(competition, blends, now=now),
     ]
-    final = _build_final_table(competition, specs)
+    final = _build_final_table(competition, blends)
     return tables if final is None else [*tables, final]
 
 
@@ -68,38 +92,12 @@ def _show_variants(competition: Competition) -> Table:
     return build_variants_table(prepared, score_variants(prepared, names))
 
 
-def build_blends_table(competition: Competition) -> Table:
-    """Show the blends, each with its fitted and its nested score."""
-    share = competition.profile.metrics.shifted_negative_share
-    columns = [
-        Column("name", "blend"),
-        Column("members", "members", "count"),
-        Column("fitted_f1", "fitted F1", "score"),
-        Column("nested_f1", "nested F1", "score"),
-        Column("nested_f1_interval", "95%", "interval"),
-        *([] if share is None else [Column("shifted_f1", f"F1 at {share:.0%}", "score")]),
-        Column("nested_single_f1", "best single", "score"),
-        Column("fitted_auprc", "fitted AUPRC", "score"),
-        Column("nested_auprc", "nested AUPRC", "score"),
-    ]
-    folder = competition.submissions_dir
-    files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
-    rows = [_describe_blend(path) for path in files]
-    notes = [] if rows else [_advise_blending(competition)]
-    if any(row.get("nested_single_f1") is not None for row in rows):
-        alike = "" if competition.profile.negative_label is None else ", its threshold tuned alike"
-        notes.append(f"Best single: nested F1 of the best variant{alike}.")
-    notes += [f"{row['name']}: {row['state']}" for row in rows if row["state"]]
-    notes += [f"{row['name']}, warning: {text}" for row in rows for text in row.get("alarms", ())]
-    return Table("blends", "Blends", columns, rows, notes)
-
-
-def build_submissions_table(competition: Competition, specs: Specs, *, now: datetime) -> Table:
+def build_submissions_table(competition: Competition, blends: Blends, *, now: datetime) -> Table:
     """Show what was sent where and what it scored, in the time zone of the leaderboard.
 
     Args:
         competition: whose ledger.
-        specs: what is known of the submissions, of ``list_specs``.
+        blends: what is known of the submissions.
         now: decides which submissions are today's.
     """
     columns = [
@@ -121,11 +119,11 @@ def build_submissions_table(competition: Competition, specs: Specs, *, now: date
     except HarnessError as error:
         return Table("submissions", "Submissions", columns, [], [str(error)])
     zone = ZoneInfo(rules.timezone)
-    rows = [_describe_entry(entry, zone, specs.get(entry.sha256, {})) for entry in entries]
-    notes = [] if rows else [_advise_sending(competition)]
+    sent = [SentSubmission(entry, blends.get(entry.sha256)) for entry in entries]
+    notes = [] if sent else [_advise_sending(competition)]
     unsent = [entry for entry in entries if entry.outcome != "sent"]
     notes += [f"{e.name}, {e.outcome}: {e.message or 'no answer came'}" for e in unsent]
-    notes += _tell_gaps(rows, measure_half_variance(specs))
+    notes += _describe_gaps(sent, measure_half_variance(blends))
     for name in dict.fromkeys((competition.profile.upload.default, *(e.target for e in entries))):
         if name in TARGETS:
             left = count_quota_left(competition, ledger, TARGETS[name](TargetOptions()), now)
@@ -133,14 +131,8 @@ def build_submissions_table(competition: Competition, specs: Specs, *, now: date
                 notes.append(f"Left today ({rules.timezone}) to {name}: {left} of {rules.per_day}")
     if torn is not None:
         notes.append("The ledger's last line is torn; the next submit puts it aside.")
+    rows = [_build_row(each, zone) for each in sent]
     return Table("submissions", "Submissions", columns, rows, notes)
-
-
-def _advise_blending(competition: Competition) -> str:
-    """Say how a blend comes to be, were there none yet."""
-    if Store(competition.oof_dir, competition.profile.labels).variants():
-        return "No blend is made yet; run: python run.py blend"
-    return "No blend is made yet: a variant comes first."
 
 
 def _advise_sending(competition: Competition) -> str:
@@ -153,78 +145,22 @@ def _advise_sending(competition: Competition) -> str:
     return "Nothing is sent yet: a blend comes first."
 
 
-def _describe_blend(path: Path) -> dict[str, Any]:
-    """Read what ``blend`` wrote beside a submission; another tool's may say less, or nothing."""
-    row: dict[str, Any] = {"name": path.stem, "state": ""}
-    spec_path = path.with_name(f"{path.stem}.json")
-    if not spec_path.exists():
-        return {**row, "state": f"no {spec_path.name} says how it was made"}
-    try:
-        spec = json.loads(spec_path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        spec = None
-    digest = _dig(spec, "csv_sha256")
-    if digest is None:
-        state = (
-            f"{spec_path.name} is damaged, or not what blend writes: blend again under that name"
-        )
-        return {**row, "state": state}
-    if digest != sha256_of(path):
-        row["state"] = "changed since it was written"
-    members = _dig(spec, "members")
-    low, high = (_dig(spec, "nested", BLEND, "f1", end) for end in ("low", "high"))
-    return row | {
-        "members": len(members) if isinstance(members, list) else None,
-        "fitted_f1": _dig(spec, "fitted", BLEND, "f1", "value"),
-        "nested_f1": _dig(spec, "nested", BLEND, "f1", "value"),
-        "nested_f1_interval": None if low is None or high is None else (low, high),
-        "shifted_f1": _dig(spec, "nested", BLEND, "shifted", "share", "f1"),
-        "nested_single_f1": _dig(spec, "nested", BEST_SINGLE, "f1", "value"),
-        "fitted_auprc": _dig(spec, "fitted", BLEND, "auprc", "value"),
-        "nested_auprc": _dig(spec, "nested", BLEND, "auprc", "value"),
-        "noise": _read_noise(spec),
-        "alarms": [str(_dig(alarm, "text")) for alarm in _list(_dig(spec, "alarms"))],
-    }
-
-
-def _read_noise(spec: Any) -> list[dict[str, float]]:
-    """Return the simulated halves that a spec holds, as far as they are whole."""
-    keys = ("agreement", "f1_sd")
-    found = [{key: _dig(each, key) for key in keys} for each in _list(_dig(spec, "noise"))]
-    return [each for each in found if all(isinstance(value, float) for value in each.values())]
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _dig(value: Any, *keys: str) -> Any:
-    """Return what stands under nested keys, None where one is absent.
-
-    >>> _dig({"a": {"b": 1}}, "a", "b"), _dig({"a": 2}, "a", "b")
-    (1, None)
-    """
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _build_final_table(competition: Competition, specs: Specs) -> Table | None:
+def _build_final_table(competition: Competition, blends: Blends) -> Table | None:
     try:
         entries = open_ledger(competition).read()
     except HarnessError:
         return None  # the table of submissions says what is wrong with it
-    return build_final_table(competition, entries, specs)
+    return build_final_table(competition, entries, blends)
 
 
-def _tell_gaps(rows: Sequence[Mapping[str, Any]], half_variance: float) -> list[str]:
+def _describe_gaps(sent: Sequence[SentSubmission], half_variance: float) -> list[str]:
     """Say how the public score stands to the nested one, and whether that changes over time.
 
     Args:
-        rows: of the submissions, in the order they were sent.
+        sent: the submissions, in the order they were sent.
         half_variance: of the public half, of ``measure_half_variance``.
     """
-    gaps = [row["gap"] for row in rows if row["gap"] is not None]
+    gaps = [each.gap for each in sent if each.gap is not None]
     if not gaps:
         return []
     notes = [
@@ -247,17 +183,17 @@ def _tell_gaps(rows: Sequence[Mapping[str, Any]], half_variance: float) -> list[
     return notes
 
 
-def _describe_entry(entry: Entry, zone: ZoneInfo, spec: Mapping[str, Any]) -> dict[str, Any]:
+def _build_row(sent: SentSubmission, zone: ZoneInfo) -> dict[str, Any]:
+    entry = sent.entry
     public, private = entry.public or {}, entry.private or {}
-    nested, scored = spec.get("nested_f1"), public.get("micro_f1")
     return {
         "time": entry.time.astimezone(zone).strftime("%Y-%m-%d %H:%M"),
         "name": entry.name,
         "target": entry.target,
         "outcome": entry.outcome,
-        "nested_f1": nested,
-        "public_f1": scored,
-        "gap": None if nested is None or scored is None else scored - nested,
+        "nested_f1": sent.nested_f1,
+        "public_f1": sent.public_f1,
+        "gap": sent.gap,
         "public_auprc": public.get("auprc"),
         "private_f1": private.get("micro_f1"),
         "private_auprc": private.get("auprc"),

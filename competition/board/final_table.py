@@ -9,25 +9,21 @@ Legend: S submissions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.board.blends import Blends
 from competition.board.final_picks import DISAGREEMENT_VARIANCE, Candidate, Forecast, pick_final
 from competition.console import Column, Table
-from competition.files import sha256_of
 from competition.profile import Competition
 from competition.submission.ledger import Entry
 
-Specs = Mapping[str, Mapping[str, Any]]
-"""By the CSV's SHA-256: what is known of a submission, ``nested_f1``, ``noise`` and ``path``."""
-
 
 def build_final_table(
-    competition: Competition, entries: Sequence[Entry], specs: Specs
+    competition: Competition, entries: Sequence[Entry], blends: Blends
 ) -> Table | None:
     """Propose which submissions to select; None where nothing was sent."""
     sent = _sent_to_one_place(entries)
@@ -37,9 +33,9 @@ def build_final_table(
     candidates = []
     for entry in sent:
         name = _tell_apart(entry) if uses[entry.name] > 1 else entry.name
-        candidates.append(_build_candidate(competition, name, entry, specs))
+        candidates.append(_build_candidate(competition, name, entry, blends))
     count = competition.profile.submission.final_picks
-    picks, forecast = pick_final(candidates, count, measure_half_variance(specs))
+    picks, forecast = pick_final(candidates, count, measure_half_variance(blends))
     columns = [
         Column("pick", "pick", "count"),
         Column("name", "submission"),
@@ -83,11 +79,14 @@ def _tell_apart(entry: Entry) -> str:
     return f"{entry.name} ({ref}re:{entry.sha256[:8]})"
 
 
-def _build_candidate(competition: Competition, name: str, entry: Entry, specs: Specs) -> Candidate:
-    known = specs.get(entry.sha256, {})
-    path = known.get("path")
-    labels = None if path is None else _read_labels(path, competition)
-    return Candidate(name, known.get("nested_f1"), _public_f1(entry), labels)
+def _build_candidate(
+    competition: Competition, name: str, entry: Entry, blends: Blends
+) -> Candidate:
+    blend = blends.get(entry.sha256)
+    if blend is None:
+        return Candidate(name, None, _public_f1(entry), None)
+    labels = _read_labels(blend.path, competition)
+    return Candidate(name, blend.nested_f1, _public_f1(entry), labels)
 
 
 def _read_labels(path: Path, competition: Competition) -> NDArray[np.object_] | None:
@@ -102,29 +101,14 @@ def _read_labels(path: Path, competition: Competition) -> NDArray[np.object_] | 
     return np.asarray(frame[column], dtype=object)
 
 
-def list_specs(folder: Path, described: Sequence[Mapping[str, Any]]) -> Specs:
-    """Return what is known of each submission whose file is as it was written.
-
-    Args:
-        folder: of the submissions.
-        described: rows of the board's table of blends.
-    """
-    specs = {}
-    for row in described:
-        path = folder / f"{row['name']}.csv"
-        if not row["state"]:
-            specs[sha256_of(path)] = {**row, "path": path}
-    return specs
-
-
-def measure_half_variance(specs: Specs) -> float:
+def measure_half_variance(blends: Blends) -> float:
     """Return what blends measured of the public half's noise, per share answered otherwise."""
     found = []
-    for spec in specs.values():
-        for each in spec.get("noise") or []:
-            apart, sd = 1.0 - float(each["agreement"]), float(each["f1_sd"])
-            if apart > 0 and sd > 0:
-                found.append(sd**2 / apart)
+    for record in (blend.record for blend in blends.values() if blend.record is not None):
+        for noise in record.noise:
+            apart = 1.0 - noise.agreement
+            if apart > 0 and noise.f1_sd > 0:
+                found.append(noise.f1_sd**2 / apart)
     return float(np.median(found)) if found else DISAGREEMENT_VARIANCE
 
 

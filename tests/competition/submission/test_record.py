@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from competition.submission.record import list_blends, read_record, read_rule, when_written
+from competition.submission.record import (
+    list_blends,
+    read_record,
+    read_rule,
+    read_submission,
+    when_written,
+)
 
 MEMBER = {"name": "a", "parts": ["a"], "weight": 0.5, "recipe": "r", "seeds": [42]}
 WHOLE: dict[str, Any] = {
@@ -64,9 +70,41 @@ def test_what_is_damaged_is_refused_with_its_place(
         read_record(put(tmp_path, "one", rest))
 
 
+def test_what_a_submission_scored_is_read_as_far_as_it_is_said(tmp_path: Path) -> None:
+    bare = read_submission(put(tmp_path, "bare", {"csv_sha256": "c"}))
+    assert (bare.csv_sha256, bare.members, bare.nested, bare.noise) == ("c", None, {}, ())
+    said: dict[str, Any] = {
+        "csv_sha256": "c",
+        "members": [MEMBER],
+        "nested": {
+            "blend": {
+                "f1": {"value": 0.7, "low": 0.6, "high": 0.8},
+                "shifted": {"share": {"f1": 0.5, "auprc": 0.4}},
+            },
+            "best single": {"f1": {"value": 0.6}},
+        },
+        "noise": [{"pair": ["blend", "best single"], "agreement": 0.9, "f1_sd": 0.01}],
+        "alarms": [{"kind": "leak", "text": "a knows its rows"}],
+    }
+    record = read_submission(put(tmp_path, "full", said))
+    blend, single = record.nested["blend"], record.nested["best single"]
+    assert blend.f1 is not None
+    assert single.f1 is not None
+    assert (blend.f1.interval, single.f1.interval) == ((0.6, 0.8), None)
+    assert (blend.auprc, blend.shifted["share"].f1) == (None, 0.5)
+    assert (record.noise[0].agreement, record.alarms[0].text) == (0.9, "a knows its rows")
+    for key, value, where in (
+        ("nested", {"blend": {"f1": 0.7}}, "nested.blend.f1"),
+        ("noise", [{"agreement": 0.9}], "noise.0.f1_sd"),
+        ("csv_sha256", None, "csv_sha256"),
+    ):
+        with pytest.raises(ValueError, match=f"^{where}: "):
+            read_submission(put(tmp_path, "full", said | {key: value}))
+
+
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "\x00"])
 def test_what_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
-    for read in (read_record, read_rule):
+    for read in (read_record, read_rule, read_submission):
         with pytest.raises(ValueError, match=r"."):
             read(put(tmp_path, "one", text))
 

@@ -1,0 +1,161 @@
+"""The blends of a competition: each CSV among its submissions, and what the JSON beside it says.
+
+Before the board's tables: that of the blends is made here, and the others take a submission's
+nested estimate from ``BlendFile``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from competition.blend.search import BEST_SINGLE, BLEND
+from competition.console import Column, Table
+from competition.files import sha256_of
+from competition.predictions.members import Store
+from competition.profile import Competition
+from competition.submission.record import (
+    ScoreEstimate,
+    SubmissionRecord,
+    SystemEstimate,
+    read_submission,
+)
+
+NO_ESTIMATE = SystemEstimate()
+SHARE = "share"  # the name of the scores at the negative label's share of the test
+
+
+@dataclass(frozen=True)
+class BlendFile:
+    """A submission's file, with what is known of it.
+
+    Attributes:
+        path: of the CSV.
+        sha256: of the CSV.
+        record: what its JSON says, None where there is none or it is damaged.
+        fault: why the JSON says nothing of this CSV, None where it does.
+    """
+
+    path: Path
+    sha256: str
+    record: SubmissionRecord | None
+    fault: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the submission's name."""
+        return self.path.stem
+
+    @property
+    def fitted(self) -> SystemEstimate:
+        """Return the blend's scores on the rows it was tuned on."""
+        return NO_ESTIMATE if self.record is None else self.record.fitted.get(BLEND, NO_ESTIMATE)
+
+    @property
+    def nested(self) -> SystemEstimate:
+        """Return the blend's scores on rows that nothing in it was tuned on."""
+        return NO_ESTIMATE if self.record is None else self.record.nested.get(BLEND, NO_ESTIMATE)
+
+    @property
+    def nested_single(self) -> SystemEstimate:
+        """Return the nested scores of the best single variant."""
+        if self.record is None:
+            return NO_ESTIMATE
+        return self.record.nested.get(BEST_SINGLE, NO_ESTIMATE)
+
+    @property
+    def nested_f1(self) -> float | None:
+        """Return the nested micro-F1, None where the JSON does not say it."""
+        return _value(self.nested.f1)
+
+
+Blends = Mapping[str, BlendFile]
+"""By the CSV's SHA-256: the submissions that still are what their JSON was written for."""
+
+
+def read_blends(folder: Path) -> list[BlendFile]:
+    """Read every submission of a folder, by name."""
+    return [_read_blend(path) for path in sorted(folder.glob("*.csv"))] if folder.is_dir() else []
+
+
+def index_blends(blends: Sequence[BlendFile]) -> Blends:
+    """Map the hash of each CSV that is as it was written to what is known of it."""
+    return {blend.sha256: blend for blend in blends if blend.fault is None}
+
+
+def _read_blend(path: Path) -> BlendFile:
+    digest, spec_path = sha256_of(path), path.with_suffix(".json")
+    if not spec_path.exists():
+        return BlendFile(path, digest, None, f"no {spec_path.name} says how it was made")
+    try:
+        record = read_submission(spec_path)
+    except (OSError, ValueError) as error:
+        return BlendFile(
+            path,
+            digest,
+            None,
+            f"{spec_path.name} is damaged, or not what blend writes ({error}): blend again under"
+            " that name",
+        )
+    changed = None if record.csv_sha256 == digest else "changed since it was written"
+    return BlendFile(path, digest, record, changed)
+
+
+def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) -> Table:
+    """Show the blends, each with its fitted and its nested score."""
+    share = competition.profile.metrics.shifted_negative_share
+    columns = [
+        Column("name", "blend"),
+        Column("members", "members", "count"),
+        Column("fitted_f1", "fitted F1", "score"),
+        Column("nested_f1", "nested F1", "score"),
+        Column("nested_f1_interval", "95%", "interval"),
+        *([] if share is None else [Column("shifted_f1", f"F1 at {share:.0%}", "score")]),
+        Column("nested_single_f1", "best single", "score"),
+        Column("fitted_auprc", "fitted AUPRC", "score"),
+        Column("nested_auprc", "nested AUPRC", "score"),
+    ]
+    notes = [] if blends else [_advise_blending(competition)]
+    if any(blend.nested_single.f1 is not None for blend in blends):
+        alike = "" if competition.profile.negative_label is None else ", its threshold tuned alike"
+        notes.append(f"Best single: nested F1 of the best variant{alike}.")
+    notes += [f"{blend.name}: {blend.fault}" for blend in blends if blend.fault is not None]
+    notes += [
+        f"{blend.name}, warning: {alarm.text}"
+        for blend in blends
+        if blend.record is not None
+        for alarm in blend.record.alarms
+    ]
+    return Table("blends", "Blends", columns, [_build_row(blend) for blend in blends], notes)
+
+
+def _build_row(blend: BlendFile) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": blend.name, "state": blend.fault or ""}
+    record, shifted = blend.record, blend.nested.shifted.get(SHARE)
+    if record is None:
+        return row
+    return row | {
+        "members": None if record.members is None else len(record.members),
+        "fitted_f1": _value(blend.fitted.f1),
+        "nested_f1": blend.nested_f1,
+        "nested_f1_interval": None if blend.nested.f1 is None else blend.nested.f1.interval,
+        "shifted_f1": None if shifted is None else shifted.f1,
+        "nested_single_f1": _value(blend.nested_single.f1),
+        "fitted_auprc": _value(blend.fitted.auprc),
+        "nested_auprc": _value(blend.nested.auprc),
+        "noise": [each.model_dump() for each in record.noise],
+        "alarms": [alarm.text for alarm in record.alarms],
+    }
+
+
+def _value(score: ScoreEstimate | None) -> float | None:
+    return None if score is None else score.value
+
+
+def _advise_blending(competition: Competition) -> str:
+    """Say what comes before the first blend."""
+    if Store(competition.oof_dir, competition.profile.labels).variants():
+        return "No blend is made yet; run: python run.py blend"
+    return "No blend is made yet: a variant comes first."
