@@ -23,7 +23,7 @@ from competition.blend.reweighting import Outlook, Reweight
 from competition.blend.search import BEST_SINGLE, CONVEX, GREEDY, UNIFORM
 from competition.folds.kfold import Prepared
 from competition.predictions.members import LeftOut, Member
-from competition.scoring.assessment import Assessment, Comparison, Side
+from competition.scoring.assessment import Assessment, PairedScores, Side
 from competition.submission.record import Objective
 
 COMPARED = (BEST_SINGLE, UNIFORM, CONVEX, GREEDY)
@@ -92,7 +92,7 @@ class Worth:
     nested: Mapping[str, Assessment]
     single_fitted: Mapping[str, tuple[float, float]]
     singles: Mapping[str, Assessment]
-    compared: Mapping[str, Comparison]
+    compared: Mapping[str, PairedScores]
     as_pooled: float
 
 

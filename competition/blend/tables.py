@@ -19,7 +19,7 @@ from competition.blend.search import BEST_SINGLE, BLEND, CONVEX, SYSTEMS, UNIFOR
 from competition.blend.spec import describe_left_out
 from competition.console import Column, Table
 from competition.predictions.members import TUNED_ELSEWHERE
-from competition.scoring.assessment import Assessment, Comparison, compare
+from competition.scoring.assessment import Assessment, PairedScores, compare
 from competition.scoring.bootstrap import Paired
 
 FRONT_SHOWN = 8
@@ -198,7 +198,7 @@ def _systems_table(report: BlendReport) -> Table:
 
 
 def _system_row(
-    name: str, fitted: tuple[float, float], nested: Assessment, gain: Comparison
+    name: str, fitted: tuple[float, float], nested: Assessment, gain: PairedScores
 ) -> dict[str, Any]:
     """Lay out a row; ``fitted`` are micro-F1 and AUPRC."""
     fitted_f1, fitted_auprc = fitted

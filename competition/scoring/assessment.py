@@ -76,7 +76,7 @@ class Assessment:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedScores:
     """One system minus another by both keys, on the same draws of groups."""
 
     f1: Paired
@@ -125,9 +125,9 @@ class Assessor:
             return dict(zip(answers, workers.map(self.assess, answers.values()), strict=True))
 
 
-def compare(first: Assessment, second: Assessment) -> Comparison:
+def compare(first: Assessment, second: Assessment) -> PairedScores:
     """Compare two systems that one assessor assessed: first minus second, draw by draw."""
-    return Comparison(
+    return PairedScores(
         pair(first.f1.value - second.f1.value, first.f1_replicates - second.f1_replicates),
         pair(
             first.auprc.value - second.auprc.value,

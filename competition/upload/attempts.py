@@ -43,7 +43,7 @@ HAPPENED = {"sent": "WAS sent", "unknown": "may have been sent", "refused": "was
 
 
 @dataclass(frozen=True)
-class Settled:
+class Reconciled:
     """What asking about open attempts gave; ``arrived`` is the receipt of the same bytes."""
 
     notes: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Attempts:
         """Return those with the same bytes."""
         return [entry for entry in self.read() if entry.sha256 == submission.sha256]
 
-    def settle(self, submission: Submission, sleep: Callable[[float], None]) -> Settled:
+    def settle(self, submission: Submission, sleep: Callable[[float], None]) -> Reconciled:
         """Ask what became of every attempt that is open, and record it.
 
         An attempt that lies in the future was made before the clock was set back, so nobody knows
@@ -81,7 +81,7 @@ class Attempts:
                 turn up.
         """
         if not isinstance(self.target, Findable):
-            return Settled()
+            return Reconciled()
         notes: list[str] = []
         arrived: Entry | None = None
         for entry in [each for each in self.read() if each.outcome == "unknown"]:
@@ -107,7 +107,7 @@ class Attempts:
                 message = f"{self.target.name} was asked: it did not arrive"
                 self._append(entry.id, "failed", None, message)
                 notes.append(f"{self.name(entry)} did not arrive")
-        return Settled(tuple(notes), arrived)
+        return Reconciled(tuple(notes), arrived)
 
     def can_poll(self, target: UploadTarget) -> TypeGuard[Scoring]:
         """Say whether the target can be asked what a file scored."""

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class CurriculumPace:
     """When the rows are shown: ``total_steps`` of training, ``batch_rows`` rows each, planned in
     pools of ``bucket_steps`` steps.
     """
@@ -90,7 +90,7 @@ def rank_within_labels(difficulty: Floats, label_ids: Ints) -> npt.NDArray[np.fl
 
 
 def plan_curriculum_epoch(
-    order: Ints, lengths: Ints, pace: Pace, epoch: int, generator: np.random.Generator
+    order: Ints, lengths: Ints, pace: CurriculumPace, epoch: int, generator: np.random.Generator
 ) -> list[Ints]:
     """Cut one epoch into optimiser steps whose rows are among the easiest at their time.
 

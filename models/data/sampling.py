@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from models.data.batches import plan_epoch
 from models.data.curriculum import (
-    Pace,
+    CurriculumPace,
     measure_competence,
     plan_curriculum_epoch,
     rank_by_difficulty,
@@ -80,7 +80,9 @@ def build_planner(variant: Variant, facts: PlanFacts, *, seed: int, fold: int) -
         return lambda epoch: plan_weighted_epoch(weights, facts.lengths, train, shuffle(epoch))
     if variant.curriculum is None:
         return plan_plain
-    pace = Pace(variant.curriculum, facts.total_steps, train.batch_rows, train.bucket_steps)
+    pace = CurriculumPace(
+        variant.curriculum, facts.total_steps, train.batch_rows, train.bucket_steps
+    )
     order = rank_by_difficulty(_choose_difficulty(variant.curriculum, facts), seed=seed, fold=fold)
     steps_per_epoch = -(-len(order) // train.batch_rows)
 

@@ -18,7 +18,7 @@ from competition.predictions.members import ResultKey
 from competition.predictions.store import Header
 from models.data.pool import choose_fold_rows
 from models.jobs.request import PSEUDO, START, FoldRequest, name_bases, resolve_all
-from models.jobs.setup import Say, Settled, settle_variant, tokenize_pool, write_pool_texts
+from models.jobs.setup import Say, VariantSetup, set_up_variant, tokenize_pool, write_pool_texts
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, NetworkSpec, read_kept
 from models.variant import Variant, fingerprint
 
@@ -59,7 +59,7 @@ def plan_jobs(
     jobs: list[JobSpec] = []
     done: list[ResultKey] = []
     for variant in variants:
-        settled = settle_variant(
+        setup = set_up_variant(
             variant,
             prepared,
             bases=name_bases(prepared.competition.profile, request, variant),
@@ -67,9 +67,9 @@ def plan_jobs(
             threads=threads * request.workers,  # no job runs beside it yet
             deadline=deadline,
         )
-        wanted = _plan_results(settled, folds)
-        missing = [each for each in wanted if not _is_done(settled, each, request)]
-        jobs += _build_specs(settled, missing, request, say, threads)
+        wanted = _plan_results(setup, folds)
+        missing = [each for each in wanted if not _is_done(setup, each, request)]
+        jobs += _build_specs(setup, missing, request, say, threads)
         done += [each.key for each in wanted if each not in missing]
     return Plan(tuple(variants), tuple(jobs), tuple(done))
 
@@ -89,9 +89,9 @@ def build_job(
     Raises:
         UsageError, VariantError, EncoderError: the variant cannot be trained here.
     """
-    settled = settle_variant(variant, prepared, bases=bases, say=say)
-    wanted = [each for each in _plan_results(settled, [key.fold]) if each.key == key]
-    return _build_specs(settled, wanted, FoldRequest(), say, 1)[0]
+    setup = set_up_variant(variant, prepared, bases=bases, say=say)
+    wanted = [each for each in _plan_results(setup, [key.fold]) if each.key == key]
+    return _build_specs(setup, wanted, FoldRequest(), say, 1)[0]
 
 
 def job_dir(checkpoints_dir: Path, key: ResultKey) -> Path:
@@ -109,22 +109,22 @@ class _Wanted:
     stored: Header | None
 
 
-def _plan_results(settled: Settled, folds: Sequence[int]) -> list[_Wanted]:
+def _plan_results(setup: VariantSetup, folds: Sequence[int]) -> list[_Wanted]:
     """Name the results of a variant; the fingerprint of one it builds on is part of its own."""
     wanted = []
-    for seed in settled.variant.seeds:
+    for seed in setup.variant.seeds:
         for fold in folds:
-            key = ResultKey(settled.variant.name, seed, fold)
-            bases = settled.find_bases(key)
+            key = ResultKey(setup.variant.name, seed, fold)
+            bases = setup.find_bases(key)
             ids = {role: header.fingerprint for role, header in bases.items()}
             extra = {"builds_on": ids} if ids else {}
-            print_ = fingerprint({**settled.parts, "seed": seed, "fold": fold, **extra})
-            wanted.append(_Wanted(key, print_, bases, settled.store.read_header(key)))
+            print_ = fingerprint({**setup.parts, "seed": seed, "fold": fold, **extra})
+            wanted.append(_Wanted(key, print_, bases, setup.store.read_header(key)))
     return wanted
 
 
 def _build_specs(
-    settled: Settled,
+    setup: VariantSetup,
     missing: Sequence[_Wanted],
     request: FoldRequest,
     say: Say,
@@ -132,12 +132,12 @@ def _build_specs(
 ) -> list[JobSpec]:
     if not missing:
         return []
-    variant, prepared, pool = settled.variant, settled.prepared, settled.pool
+    variant, prepared, pool = setup.variant, setup.prepared, setup.pool
     competition = prepared.competition
     profile = competition.profile
-    folders = {} if settled.source is None else tokenize_pool(settled, say)
-    texts = write_pool_texts(settled)
-    recipe = fingerprint(settled.parts)
+    folders = {} if setup.source is None else tokenize_pool(setup, say)
+    texts = write_pool_texts(setup)
+    recipe = fingerprint(setup.parts)
     specs = []
     for wanted in missing:
         key, pseudo = wanted.key, wanted.bases.get(PSEUDO)
@@ -145,7 +145,7 @@ def _build_specs(
             prepared,
             pool,
             variant,
-            route=settled.route,
+            route=setup.route,
             fold=key.fold,
             pseudo=None if pseudo is None else pseudo.key,
         )
@@ -154,7 +154,7 @@ def _build_specs(
                 key=key,
                 fingerprint=wanted.fingerprint,
                 replaces=None if wanted.stored is None else wanted.stored.fingerprint,
-                bases=settled.bases,
+                bases=setup.bases,
                 recipe=recipe,
                 variant=variant,
                 labels=profile.labels,
@@ -162,14 +162,14 @@ def _build_specs(
                 entity_types=tuple(profile.entity_types),
                 data_hash=prepared.corpus.hash,
                 folds_hash=prepared.folds.hash,
-                routes_hash=settled.route.hash if settled.route else None,
+                routes_hash=setup.route.hash if setup.route else None,
                 store_dir=competition.oof_dir,
                 job_dir=job_dir(competition.checkpoints_dir, key),
-                cache_dir=settled.cache_dir,
+                cache_dir=setup.cache_dir,
                 rows=rows,
                 heldout_label_ids=prepared.corpus.train.gold[rows.heldout_rows].astype(np.int64),
                 texts=texts,
-                network=_build_network(settled, wanted.bases.get(START), folders),
+                network=_build_network(setup, wanted.bases.get(START), folders),
                 keep_checkpoint=request.keep_checkpoints,
                 threads=threads,
                 command=request.command,
@@ -179,18 +179,18 @@ def _build_specs(
 
 
 def _build_network(
-    settled: Settled, begun: Header | None, folders: Mapping[str, Path]
+    setup: VariantSetup, begun: Header | None, folders: Mapping[str, Path]
 ) -> NetworkSpec | None:
-    if settled.source is None:
+    if setup.source is None:
         return None
     start = None
     if begun is not None:
-        folder = job_dir(settled.prepared.competition.checkpoints_dir, begun.key)
+        folder = job_dir(setup.prepared.competition.checkpoints_dir, begun.key)
         start = (folder / WEIGHTS_FILE, begun.fingerprint)
-    return NetworkSpec(settled.source, settled.new_tokens, folders, start)
+    return NetworkSpec(setup.source, setup.new_tokens, folders, start)
 
 
-def _is_done(settled: Settled, wanted: _Wanted, request: FoldRequest) -> bool:
+def _is_done(setup: VariantSetup, wanted: _Wanted, request: FoldRequest) -> bool:
     """Tell whether a result is in the store; with ``--overwrite`` its weights must be there too.
 
     Raises:
@@ -199,13 +199,13 @@ def _is_done(settled: Settled, wanted: _Wanted, request: FoldRequest) -> bool:
     if wanted.stored is None:
         return False
     if wanted.stored.fingerprint == wanted.fingerprint:
-        folder = job_dir(settled.prepared.competition.checkpoints_dir, wanted.key)
+        folder = job_dir(setup.prepared.competition.checkpoints_dir, wanted.key)
         repairs = request.overwrite and request.keep_checkpoints
         return not repairs or (read_kept(folder) or {}).get("fingerprint") == wanted.fingerprint
     if request.overwrite:
         return False
     raise PredictionsError(
-        f"{settled.store.path(wanted.key)} holds a result of another recipe (the variant, data, "
+        f"{setup.store.path(wanted.key)} holds a result of another recipe (the variant, data, "
         "folds or encoder changed since). Keep it and train under a new name with --as NAME, or "
         "replace it with --overwrite"
     )

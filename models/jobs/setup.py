@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Settled:
+class VariantSetup:
     """A variant with all that its jobs share; ``bases`` names what it builds on, by role."""
 
     variant: Variant
@@ -84,7 +84,7 @@ class Settled:
         return header
 
 
-def settle_variant(
+def set_up_variant(
     variant: Variant,
     prepared: Prepared,
     *,
@@ -92,7 +92,7 @@ def settle_variant(
     say: Say,
     threads: int | None = None,
     deadline: float | None = None,
-) -> Settled:
+) -> VariantSetup:
     """Find or make all that the jobs of a resolved variant share.
 
     Args:
@@ -111,7 +111,7 @@ def settle_variant(
     if variant.learner == LINEAR:
         route = read_route(variant.route, prepared, None) if variant.route else None
         parts = recipe_parts(variant, None, prepared, pool=pool, route=route)
-        return Settled(variant, prepared, pool, route, None, None, (), parts, bases)
+        return VariantSetup(variant, prepared, pool, route, None, None, (), parts, bases)
     profile = prepared.competition.profile
     check_suits(variant, profile)
     source = settle_base_encoder(variant, prepared.competition, prepared.corpus)
@@ -133,7 +133,7 @@ def settle_variant(
     tokenizer = load_tokenizer(source, new_tokens)
     route = read_route(variant.route, prepared, tokenizer) if variant.route else None
     parts = recipe_parts(variant, source, prepared, pool=pool, route=route)
-    return Settled(variant, prepared, pool, route, source, tokenizer, new_tokens, parts, bases)
+    return VariantSetup(variant, prepared, pool, route, source, tokenizer, new_tokens, parts, bases)
 
 
 def settle_base_encoder(
@@ -175,30 +175,30 @@ def check_suits(variant: Variant, profile: Profile) -> None:
         check_augment(variant.augment, scheme)
 
 
-def tokenize_pool(settled: Settled, say: Say) -> dict[str, Path]:
+def tokenize_pool(setup: VariantSetup, say: Say) -> dict[str, Path]:
     """Tokenise the pool's parts, each once per (data, format, tokenizer, length)."""
-    variant, source = settled.variant, settled.source
+    variant, source = setup.variant, setup.source
     assert source is not None
     folders = {}
-    for name, rows in settled.pool.parts.items():
+    for name, rows in setup.pool.parts.items():
         made_from: Mapping[str, Any] = {
-            "data": settled.prepared.corpus.hash,
+            "data": setup.prepared.corpus.hash,
             "rows": name,
             "format": variant.format,
             "formatting": variant.formatting.model_dump(mode="json"),
             "encoder": source.identity,
-            "tokens": len(settled.tokenizer),
+            "tokens": len(setup.tokenizer),
             "max_tokens": variant.max_tokens,
             "versions": [room.RESULT_VERSION for room in (batches, formats, particles)],
             "layout": batches.LAYOUT,
-            **settled.pool.made_of,
+            **setup.pool.made_of,
         }
-        folders[name] = settled.cache_dir / f"rows-{name}-{fingerprint(made_from)[:16]}"
+        folders[name] = setup.cache_dir / f"rows-{name}-{fingerprint(made_from)[:16]}"
         made = read_or_tokenize(
             folders[name],
             rows,
             FORMATS[variant.format],
-            settled.tokenizer,
+            setup.tokenizer,
             variant.max_tokens,
             formatting=variant.formatting,
         )
@@ -210,13 +210,13 @@ def tokenize_pool(settled: Settled, say: Say) -> dict[str, Path]:
     return folders
 
 
-def write_pool_texts(settled: Settled) -> dict[str, Path]:
+def write_pool_texts(setup: VariantSetup) -> dict[str, Path]:
     """Write the pool's texts where the variant's jobs read them, beyond the tokens on disk."""
-    if not _needs_texts(settled.variant):
+    if not _needs_texts(setup.variant):
         return {}
-    pool = settled.pool
-    made_from = fingerprint({"data": settled.prepared.corpus.hash, **pool.made_of})
-    return write_texts(settled.cache_dir / f"texts-{made_from[:16]}", pool)
+    pool = setup.pool
+    made_from = fingerprint({"data": setup.prepared.corpus.hash, **pool.made_of})
+    return write_texts(setup.cache_dir / f"texts-{made_from[:16]}", pool)
 
 
 def _needs_texts(variant: Variant) -> bool:

@@ -39,7 +39,7 @@ from models.pretraining.request import (
     describe_command,
     resolve_settings,
 )
-from models.pretraining.source import carry, read_texts, settle_exposure, settle_source
+from models.pretraining.source import carry, read_corpus_texts, settle_exposure, settle_source
 from models.pretraining.task import DROPOUT_STREAM, STABLE_FILE, PretrainTask
 from models.settings import RunSettings
 from models.training.control import step_seed, stop_requests
@@ -109,7 +109,7 @@ def run_pretrain(
     """
     started = time.monotonic()
     settings = resolve_settings(request)
-    texts, folds_hash = read_texts(competition, request, board.say)
+    texts, folds_hash = read_corpus_texts(competition, request, board.say)
     cache_dir = competition.checkpoints_dir / "cache"
     source = settle_source(competition, request, settings, texts, cache_dir)
     out = request.out or competition.checkpoints_dir / "encoders" / request.default_name
@@ -123,7 +123,7 @@ def run_pretrain(
             update=lambda frac, text: board.update(out.name, frac, text),
             should_stop=should_stop,
         )
-        facts, complete = run_job(job, hooks)
+        facts, complete = run_pretraining(job, hooks)
     return PretrainSummary((_build_table(out, facts, complete=complete),), complete)
 
 
@@ -160,7 +160,7 @@ def make_adapted_encoder(
     request = PretrainRequest(
         encoder=str(source.path) if source.has_weights else SCRATCH, threads=threads
     )
-    texts, folds_hash = read_texts(competition, request, say)
+    texts, folds_hash = read_corpus_texts(competition, request, say)
     settings = resolve_settings(request).model_copy(update={"run": run})
     made_from = {
         "encoder": source.identity,
@@ -175,7 +175,7 @@ def make_adapted_encoder(
     job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
     update = _say_now_and_then(say, f"adapting {source.name}")
     with stop_requests(STOPPING, deadline=deadline) as should_stop:
-        facts, complete = run_job(job, PretrainHooks(say, update, should_stop), wait=True)
+        facts, complete = run_pretraining(job, PretrainHooks(say, update, should_stop), wait=True)
     clear_device_cache(garbage_collection=True)  # jobs in other processes want the memory
     if complete:  # nothing can make it longer
         (out / TRAINING_DIR / STABLE_FILE).unlink(missing_ok=True)
@@ -187,7 +187,7 @@ def make_adapted_encoder(
     return EncoderSource(f"{source.name}+tapt", out, facts["fingerprint"], has_weights=True)
 
 
-def run_job(
+def run_pretraining(
     job: PretrainJob, hooks: PretrainHooks, *, wait: bool = False
 ) -> tuple[dict[str, Any], bool]:
     """Run one settled job under the lock of its folder, and export what came out.

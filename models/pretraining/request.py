@@ -127,7 +127,7 @@ def build_schedule(settings: PretrainSettings, tokens: int) -> Schedule:
 
 
 @dataclass(frozen=True)
-class Weights:
+class TextWeights:
     """How often a text is seen, before the decay and in it; 1 is once an epoch."""
 
     stable: float
@@ -145,8 +145,8 @@ class PretrainRequest:
 
     encoder: str | None = None
     size: str | None = None
-    corpora: tuple[tuple[Path, Weights], ...] = ()
-    task_weights: Weights = Weights(1.0, 1.0)
+    corpora: tuple[tuple[Path, TextWeights], ...] = ()
+    task_weights: TextWeights = TextWeights(1.0, 1.0)
     test_sentences: bool = False
     leave_out_fold: int | None = None
     out: Path | None = None
@@ -172,7 +172,7 @@ class PretrainRequest:
         return self.size or find_kind(self.encoder or "")
 
 
-def parse_weights(text: str, option: str) -> Weights:
+def parse_weights(text: str, option: str) -> TextWeights:
     """Read ``2``, or ``2:5`` for the weights before and in the decay.
 
     >>> parse_weights("2:5", "--task-weight"), parse_weights("0.4", "--task-weight")
@@ -184,10 +184,10 @@ def parse_weights(text: str, option: str) -> Weights:
     found = re.fullmatch(r"(\d+\.?\d*)(?::(\d+\.?\d*))?", text, re.ASCII)
     if not found:
         raise UsageError(f"{option} {text!r}: give a weight such as 2, or 2:5 (5 in the decay)")
-    return Weights(float(found[1]), float(found[2] or found[1]))
+    return TextWeights(float(found[1]), float(found[2] or found[1]))
 
 
-def parse_corpus(text: str) -> tuple[Path, Weights]:
+def parse_corpus(text: str) -> tuple[Path, TextWeights]:
     """Read ``FILE``, ``FILE=2`` or ``FILE=2:5``.
 
     >>> [(path.name, str(weights)) for path, weights in map(parse_corpus, ("a=b.txt", "a.xz=3:1"))]
@@ -196,7 +196,7 @@ def parse_corpus(text: str) -> tuple[Path, Weights]:
     name, equals, weights = text.rpartition("=")
     if equals and re.fullmatch(r"[\d.:]+", weights, re.ASCII):
         return Path(name).expanduser(), parse_weights(weights, f"--corpus {name}=")
-    return Path(text).expanduser(), Weights(1.0, 1.0)
+    return Path(text).expanduser(), TextWeights(1.0, 1.0)
 
 
 def parse_count(text: str) -> int:

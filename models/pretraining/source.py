@@ -32,7 +32,7 @@ TOKENIZER_CHARS = 20_000_000
 TASK_TEXT = "task-sentences"
 
 
-def read_texts(
+def read_corpus_texts(
     competition: Competition, request: PretrainRequest, say: Callable[[str], None]
 ) -> tuple[tuple[Text, ...], str | None]:
     """Read the competition's sentences and the corpus files, without what must not be seen.

@@ -50,7 +50,7 @@ class StepSettings:
     regularise: RegulariseSettings
 
 
-Aim = tuple[nn.Parameter, Tensor | float]
+Target = tuple[nn.Parameter, Tensor | float]
 """A weight, and how far it is to be moved, as an L2 distance."""
 
 Move = tuple[nn.Parameter, Tensor]
@@ -157,7 +157,7 @@ def _doubled(part: StepPart) -> StepPart:
     return StepPart(doubled, twice(part.label_ids), allowed)
 
 
-def aim_fgm(model: Any, size: float) -> list[Aim]:
+def aim_fgm(model: Any, size: float) -> list[Target]:
     """Aim at the table of word embeddings, by ``size`` times the norm of a typical word's vector.
 
     Source: Miyato et al. 2017, arXiv 1605.07725, section 3; theirs moves each row's own
@@ -168,7 +168,7 @@ def aim_fgm(model: Any, size: float) -> list[Aim]:
     return [(table, size * typical)]
 
 
-def aim_awp(model: Any, size: float) -> list[Aim]:
+def aim_awp(model: Any, size: float) -> list[Target]:
     """Aim at every weight matrix but the table of words, by ``size`` times its own norm.
 
     Of the table only the step's own words would move, all of them by what is meant for the whole.
@@ -181,7 +181,7 @@ def aim_awp(model: Any, size: float) -> list[Aim]:
     return [(weight, size * torch.linalg.vector_norm(weight.detach())) for weight in matrices]
 
 
-def plan_moves(aims: Sequence[Aim]) -> list[Move]:
+def plan_moves(aims: Sequence[Target]) -> list[Move]:
     """Turn aims into moves along the gradients that the weights have.
 
     Under fp16 a gradient carries the loss scale and so does its norm: in their quotient it cancels,
@@ -210,7 +210,7 @@ class Attack:
     The gradients taken there are added to the step's own, or take their place (``replaces``).
     """
 
-    aim: Callable[[Any, float], list[Aim]]
+    aim: Callable[[Any, float], list[Target]]
     replaces: bool
 
 

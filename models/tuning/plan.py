@@ -25,14 +25,14 @@ TUNE_DIR, JOURNAL_FILE = "tune", "journal.log"
 
 
 @dataclass(frozen=True)
-class Scores:
+class TrialScores:
     """Micro-F1 by the most probable label, and AUPRC, of the held-out rows of the folds so far."""
 
     micro_f1: float
     auprc: float
 
 
-OBJECTIVES: dict[str, Callable[[Scores], float]] = {
+OBJECTIVES: dict[str, Callable[[TrialScores], float]] = {
     "micro-f1": lambda scores: scores.micro_f1,
     "auprc": lambda scores: scores.auprc,
     "both": lambda scores: (scores.micro_f1 + scores.auprc) / 2,

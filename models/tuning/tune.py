@@ -35,7 +35,7 @@ from models.training.hardware import (
     report_gpu_errors,
     threads_per_job,
 )
-from models.tuning.plan import OBJECTIVES, Scores, Search, TuneRequest, plan_search
+from models.tuning.plan import OBJECTIVES, Search, TrialScores, TuneRequest, plan_search
 from models.tuning.report import AUPRC, FOLDS_DONE, MICRO_F1, REASON, SCORES, TuneSummary, summarise
 from models.tuning.space import Found, describe_found, read_found
 from models.tuning.study import PLACE, RETRY_OF, SharedStudy, open_study, try_again
@@ -79,7 +79,7 @@ def run_tune(competition: Competition, request: TuneRequest, board: ProgressBoar
         return summarise(search, shared, complete)
 
 
-def score_jobs(specs: Sequence[JobSpec], prepared: Prepared) -> Scores:
+def score_jobs(specs: Sequence[JobSpec], prepared: Prepared) -> TrialScores:
     """Score finished jobs on their pooled held-out rows; seeds are averaged in log space."""
     profile = prepared.competition.profile
     row_of = {row_id: row for row, row_id in enumerate(prepared.corpus.train.ids)}
@@ -95,7 +95,7 @@ def score_jobs(specs: Sequence[JobSpec], prepared: Prepared) -> Scores:
         gold.append(prepared.corpus.train.gold[rows].astype(np.int64))
     pooled, known = np.concatenate(probs), np.concatenate(gold)
     pred = decide(pooled, profile.negative_id, None)
-    return Scores(micro_f1(known, pred, profile.negative_id), auprc(known, pooled))
+    return TrialScores(micro_f1(known, pred, profile.negative_id), auprc(known, pooled))
 
 
 class _Tuner:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.data.curriculum import (
     TIES,
-    Pace,
+    CurriculumPace,
     measure_competence,
     plan_curriculum_epoch,
     rank_by_difficulty,
@@ -67,7 +67,7 @@ def test_no_row_is_shown_before_its_time(total: int, bucket_steps: int) -> None:
     order = rank_by_difficulty(difficulty, seed=0, fold=0)
     rank = np.argsort(order)
     steps_per_epoch = math.ceil(total / 8)
-    pace = Pace(SETTINGS, 3 * steps_per_epoch, batch_rows=8, bucket_steps=bucket_steps)
+    pace = CurriculumPace(SETTINGS, 3 * steps_per_epoch, batch_rows=8, bucket_steps=bucket_steps)
     for epoch in range(3):
         plan = plan_curriculum_epoch(order, lengths, pace, epoch, np.random.default_rng(epoch))
         sizes = [len(step) for step in plan]
@@ -84,7 +84,7 @@ def test_no_row_is_shown_before_its_time(total: int, bucket_steps: int) -> None:
 def test_a_pool_repeats_no_row_before_it_has_shown_them_all() -> None:
     order = np.arange(40)
     always_ten = CurriculumSettings(by="length", start_competence=0.25, pace_frac=1.0)
-    pace = Pace(always_ten, 10**9, batch_rows=4, bucket_steps=5)
+    pace = CurriculumPace(always_ten, 10**9, batch_rows=4, bucket_steps=5)
     plan = plan_curriculum_epoch(order, order, pace, 0, np.random.default_rng(0))
     for pool in (plan[:5], plan[5:]):
         counts = np.bincount(np.concatenate(pool), minlength=40)
@@ -96,7 +96,7 @@ def test_an_epoch_shows_every_row_once(pace_frac: float, once: float) -> None:
     """Of two epochs the first; only what its last pool may not see yet waits for the second."""
     settings = CurriculumSettings(by="length", start_competence=0.1, pace_frac=pace_frac)
     order = np.random.default_rng(4).permutation(1000)
-    pace = Pace(settings, 2 * 125, batch_rows=8, bucket_steps=5)
+    pace = CurriculumPace(settings, 2 * 125, batch_rows=8, bucket_steps=5)
     plan = plan_curriculum_epoch(order, np.arange(1000), pace, 0, np.random.default_rng(0))
     counts = np.bincount(np.concatenate(plan), minlength=1000)
     assert np.mean(counts == 1) >= once
@@ -113,7 +113,7 @@ def test_ranks_within_labels_let_every_label_begin() -> None:
 
 def test_a_pool_is_sorted_by_length() -> None:
     lengths = np.random.default_rng(3).permutation(64)
-    pace = Pace(SETTINGS, 1, batch_rows=8, bucket_steps=8)
+    pace = CurriculumPace(SETTINGS, 1, batch_rows=8, bucket_steps=8)
     plan = plan_curriculum_epoch(np.arange(64), lengths, pace, 1, np.random.default_rng(0))
     spans = sorted((int(lengths[step].min()), int(lengths[step].max())) for step in plan)
     assert spans == [(at, at + 7) for at in range(0, 64, 8)]

@@ -30,7 +30,12 @@ from models.pretraining.corpora import Text
 from models.pretraining.export import read_done
 from models.pretraining.exposure import Exposure
 from models.pretraining.masked_model import MaskedModel, build_masked_model
-from models.pretraining.pretrain import PretrainHooks, PretrainJob, make_adapted_encoder, run_job
+from models.pretraining.pretrain import (
+    PretrainHooks,
+    PretrainJob,
+    make_adapted_encoder,
+    run_pretraining,
+)
 from models.pretraining.request import (
     PretrainRequest,
     PretrainSettings,
@@ -132,14 +137,14 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bytes(
     make_job: Callable[..., PretrainJob], optimizer: str
 ) -> None:
     whole, pieces = make_job("whole", optimizer=optimizer), make_job("pieces", optimizer=optimizer)
-    facts, finished = run_job(whole, hooks())
+    facts, finished = run_pretraining(whole, hooks())
     assert finished
     for stop in (4, 6, 5):  # before, at and in the decay, which begins at step 12
-        stopped, finished = run_job(pieces, hooks(after(stop)))
+        stopped, finished = run_pretraining(pieces, hooks(after(stop)))
         assert not finished
         assert not (pieces.out / "model.safetensors").exists()
     assert stopped["stopped_at"] == 15
-    run_job(pieces, hooks())
+    run_pretraining(pieces, hooks())
     assert left_by(pieces) == left_by(whole)
     assert [look["step"] for look in facts["history"]] == [6, 12, 18, 20]
     assert facts["tokens"] == facts["history"][-1]["tokens"] == 20 * STEP_TOKENS
@@ -149,7 +154,7 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bytes(
 
 def test_a_killed_run_goes_on_from_its_last_state(make_job: Callable[..., PretrainJob]) -> None:
     whole, killed = make_job("whole"), make_job("killed", run=RunSettings(precision="float32"))
-    run_job(whole, hooks())
+    run_pretraining(whole, hooks())
     calls = iter(range(100))
 
     def kill() -> bool:
@@ -157,10 +162,10 @@ def test_a_killed_run_goes_on_from_its_last_state(make_job: Callable[..., Pretra
             raise KeyboardInterrupt
         return False
 
-    run_job(killed, hooks(after(5)))
+    run_pretraining(killed, hooks(after(5)))
     with pytest.raises(KeyboardInterrupt):
-        run_job(killed, hooks(kill))
-    run_job(killed, hooks())
+        run_pretraining(killed, hooks(kill))
+    run_pretraining(killed, hooks())
     assert left_by(killed) == left_by(whole)
 
 
@@ -171,17 +176,17 @@ def test_a_state_that_cannot_be_written_ends_no_run_that_goes_on(
         raise OSError("No space left on device")
 
     whole = make_job("whole")
-    run_job(whole, hooks())
+    run_pretraining(whole, hooks())
     full = make_job("full", run=RunSettings(precision="float32", state_every_s=1e-9))
     said: list[str] = []
     with monkeypatch.context() as patched:
         patched.setattr("models.pretraining.pretrain.export_encoder", lambda *args, **options: None)
         patched.setattr("models.training.checkpoints.save_file", save)
-        assert run_job(full, hooks(said=said))[1]
+        assert run_pretraining(full, hooks(said=said))[1]
         assert any(text.startswith("no state written, training goes on: ") for text in said)
         with pytest.raises(TrainingError, match="is the disk full"):
-            run_job(full, hooks(after(3)))
-    run_job(full, hooks())
+            run_pretraining(full, hooks(after(3)))
+    run_pretraining(full, hooks())
     assert left_by(full) == left_by(whole)
 
 
@@ -190,49 +195,49 @@ def test_a_longer_run_goes_on_from_where_the_decay_began(
     make_job: Callable[..., PretrainJob], optimizer: str
 ) -> None:
     whole = make_job("whole", steps=30, optimizer=optimizer)
-    run_job(whole, hooks())
+    run_pretraining(whole, hooks())
     said: list[str] = []
-    run_job(make_job("grown", steps=20, optimizer=optimizer), hooks())
+    run_pretraining(make_job("grown", steps=20, optimizer=optimizer), hooks())
     grown = make_job("grown", steps=30, optimizer=optimizer)
-    run_job(grown, hooks(said=said))
+    run_pretraining(grown, hooks(said=said))
     assert "resumed at step 12" in said
     assert left_by(grown) == left_by(whole)
 
 
 def test_a_run_can_be_made_shorter_before_its_decay(make_job: Callable[..., PretrainJob]) -> None:
     whole = make_job("whole", steps=10)
-    run_job(whole, hooks())
-    run_job(make_job("cut", steps=100), hooks(after(5)))
+    run_pretraining(whole, hooks())
+    run_pretraining(make_job("cut", steps=100), hooks(after(5)))
     said: list[str] = []
     cut = make_job("cut", steps=10)
-    run_job(cut, hooks(said=said))
+    run_pretraining(cut, hooks(said=said))
     assert "resumed at step 5" in said
     assert left_by(cut) == left_by(whole)
 
 
 def test_a_run_without_decay_can_grow(make_job: Callable[..., PretrainJob]) -> None:
     whole = make_job("whole", steps=20, decay_frac=0.0)
-    run_job(whole, hooks())
+    run_pretraining(whole, hooks())
     for length in (10, 12):  # it is looked at held-out text every six steps
         name = f"grown-{length}"
-        run_job(make_job(name, steps=length, decay_frac=0.0), hooks())
+        run_pretraining(make_job(name, steps=length, decay_frac=0.0), hooks())
         grown, said = make_job(name, steps=20, decay_frac=0.0), []
-        run_job(grown, hooks(said=said))
+        run_pretraining(grown, hooks(said=said))
         assert f"resumed at step {length}" in said
         assert left_by(grown) == left_by(whole)
 
 
 def test_a_folder_of_another_run_is_not_written_over(make_job: Callable[..., PretrainJob]) -> None:
-    run_job(make_job(steps=20), hooks(after(5)))
+    run_pretraining(make_job(steps=20), hooks(after(5)))
     with pytest.raises(PretrainingError, match="stopped run of other text or settings"):
-        run_job(make_job(steps=20, lr=1e-3), hooks())
+        run_pretraining(make_job(steps=20, lr=1e-3), hooks())
     done = make_job(steps=20)
-    run_job(done, hooks())
+    run_pretraining(done, hooks())
     before = left_by(done)
     with pytest.raises(PretrainingError, match="holds another encoder"):
-        run_job(make_job(steps=20, lr=1e-3), hooks())
+        run_pretraining(make_job(steps=20, lr=1e-3), hooks())
     with pytest.raises(PretrainingError, match="holds another encoder"):  # nor over its own source
-        run_job(replace(done, source=settled(done.out)), hooks())
+        run_pretraining(replace(done, source=settled(done.out)), hooks())
     assert left_by(done) == before
 
 
@@ -243,22 +248,22 @@ def test_an_export_that_broke_off_is_done_again_by_the_same_command(
         raise TrainingError("disk full")
 
     whole, broken = make_job("whole"), make_job("broken")
-    run_job(whole, hooks())
+    run_pretraining(whole, hooks())
     for part in ("write_weights", "build_card"):
         with monkeypatch.context() as patched:
             patched.setattr(f"models.pretraining.export.{part}", fail)
             with pytest.raises(TrainingError, match="disk full"):
-                run_job(broken, hooks())
-    run_job(broken, hooks())
+                run_pretraining(broken, hooks())
+    run_pretraining(broken, hooks())
     assert left_by(broken) == left_by(whole)
 
 
 def test_the_undecayed_weights_of_a_finished_run_can_be_had(
     make_job: Callable[..., PretrainJob],
 ) -> None:
-    run_job(make_job(steps=20), hooks())  # its decay began at step 12
+    run_pretraining(make_job(steps=20), hooks())  # its decay began at step 12
     said: list[str] = []
-    facts, finished = run_job(make_job(steps=12, decay_frac=0.0), hooks(said=said))
+    facts, finished = run_pretraining(make_job(steps=12, decay_frac=0.0), hooks(said=said))
     assert finished
     assert "resumed at step 12" in said
     assert facts["history"][-1]["step"] == 12
@@ -266,12 +271,12 @@ def test_the_undecayed_weights_of_a_finished_run_can_be_had(
 
 def test_the_furthest_state_is_taken_up(make_job: Callable[..., PretrainJob]) -> None:
     job = make_job()
-    run_job(job, hooks(after(5)))
+    run_pretraining(job, hooks(after(5)))
     early = (job.out / "training" / "state.safetensors").read_bytes()
-    run_job(job, hooks(after(9)))  # past step 12, where the stable state is kept
+    run_pretraining(job, hooks(after(9)))  # past step 12, where the stable state is kept
     (job.out / "training" / "state.safetensors").write_bytes(early)
     said: list[str] = []
-    run_job(job, hooks(said=said))
+    run_pretraining(job, hooks(said=said))
     assert "resumed at step 12" in said
 
 
@@ -279,11 +284,11 @@ def test_a_finished_run_is_kept_and_made_again_the_same(
     make_job: Callable[..., PretrainJob],
 ) -> None:
     first, second = make_job("first"), make_job("second")
-    run_job(first, hooks())
-    run_job(second, hooks())
+    run_pretraining(first, hooks())
+    run_pretraining(second, hooks())
     assert left_by(first) == left_by(second)
     said: list[str] = []
-    facts, finished = run_job(first, hooks(said=said))
+    facts, finished = run_pretraining(first, hooks(said=said))
     assert finished
     assert any("done before" in line for line in said)
     assert read_done(first.out, facts["fingerprint"]) == json.loads(
@@ -291,12 +296,12 @@ def test_a_finished_run_is_kept_and_made_again_the_same(
     )
     for key, value in (("seed", 2), ("leave_out_fold", 1)):
         other = replace(first, request=replace(first.request, **{key: value}))
-        again, _ = run_job(replace(other, out=first.out.with_name(key)), hooks())
+        again, _ = run_pretraining(replace(other, out=first.out.with_name(key)), hooks())
         assert again["fingerprint"] != facts["fingerprint"]
 
 
 def test_text_is_learnt(make_job: Callable[..., PretrainJob]) -> None:
-    facts, _ = run_job(make_job(steps=150, heldout_every_steps=50), hooks())
+    facts, _ = run_pretraining(make_job(steps=150, heldout_every_steps=50), hooks())
     first, last = facts["history"][0], facts["history"][-1]
     assert last["heldout_loss"] < first["heldout_loss"] - 0.5
     assert last["heldout_accuracy"] > first["heldout_accuracy"] + 0.2
@@ -312,7 +317,7 @@ def test_how_a_step_is_cut_does_not_matter(
     for name, micro_tokens in (("one", 64), ("four", 16)):
         own = RunSettings(precision="float32", micro_tokens=micro_tokens)
         job = replace(make_job(name, steps=8, run=own), source=calm)
-        facts, _ = run_job(job, hooks())
+        facts, _ = run_pretraining(job, hooks())
         losses.append([look["heldout_loss"] for look in facts["history"]])
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
@@ -350,7 +355,7 @@ def test_an_adapted_encoder_of_every_architecture_loads(
         cache_dir,
         "the command",
     )
-    run_job(job, hooks())
+    run_pretraining(job, hooks())
     adapted = settled(job.out)
     before, after_ = (
         build_model(carry(str(s.path), TINY), s, labels=3, vocabulary=20, device_type="cpu")
@@ -377,7 +382,7 @@ def test_a_scratch_encoder_goes_on_to_fold_and_to_another_run(
     make_job: Callable[..., PretrainJob],
 ) -> None:
     job = make_job(steps=6)
-    run_job(job, hooks())
+    run_pretraining(job, hooks())
     source = settled(job.out)
     assert source.has_weights
     tokenizer = load_tokenizer(source)
@@ -388,7 +393,7 @@ def test_a_scratch_encoder_goes_on_to_fold_and_to_another_run(
     assert "| pattern |" in card
     again = replace(job, source=source, out=job.out.with_name("again"))
     said: list[str] = []
-    run_job(again, hooks(said=said))
+    run_pretraining(again, hooks(said=said))
     assert not any("begin random" in line for line in said)
 
 
@@ -409,7 +414,7 @@ def test_an_encoder_that_does_not_suit_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run(make_job: Callable[..., PretrainJob]) -> None:
     job = make_job(lr=1e30, warmup_steps=0, clip_norm=1e30)
     with pytest.raises(PretrainingError, match="lower lr"):
-        run_job(job, hooks())
+        run_pretraining(job, hooks())
     assert not list((job.out / "training").glob("*.safetensors"))  # nothing to go on from
 
 
@@ -422,10 +427,10 @@ def test_a_folder_in_use_or_of_another_encoder_is_refused(
         FileLock(job.out / "training" / "run.lock"),
         pytest.raises(PretrainingError, match="another process"),
     ):
-        run_job(job, hooks())
+        run_pretraining(job, hooks())
     (job.out / "model.safetensors").write_bytes(b"somebody's")
     with pytest.raises(PretrainingError, match="another encoder"):
-        run_job(job, hooks())
+        run_pretraining(job, hooks())
 
 
 def test_an_encoder_reads_the_task_once(
@@ -534,7 +539,7 @@ def test_a_folders_kind_of_encoder_decides_how_it_is_adapted(
 
 def test_a_warm_up_that_takes_most_of_a_run_is_said(make_job: Callable[..., PretrainJob]) -> None:
     said: list[str] = []
-    run_job(make_job(warmup_steps=15), hooks(said=said))
+    run_pretraining(make_job(warmup_steps=15), hooks(said=said))
     assert any("the rate rises for 15 steps (warmup_steps), most of the 20" in s for s in said)
 
 
@@ -554,8 +559,8 @@ def test_one_who_waits_for_an_encoder_can_be_stopped(make_job: Callable[..., Pre
     assert held.wait(60)
     said: list[str] = []
     with pytest.raises(StoppedError, match="stopped while another process"):
-        run_job(job, hooks(after(2), said), wait=True)
+        run_pretraining(job, hooks(after(2), said), wait=True)
     assert "waiting for it" in said[-1]
     done.set()
     other.join()
-    assert run_job(job, hooks(), wait=True)[1]
+    assert run_pretraining(job, hooks(), wait=True)[1]

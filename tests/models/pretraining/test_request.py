@@ -9,7 +9,7 @@ from competition.errors import UsageError
 from models.pretraining.request import (
     PretrainRequest,
     PretrainSettings,
-    Weights,
+    TextWeights,
     build_schedule,
     describe_command,
     parse_corpus,
@@ -58,7 +58,7 @@ def test_the_schedule_warms_up_holds_and_decays_to_nothing() -> None:
 
 
 def test_what_is_typed_is_read_or_refused() -> None:
-    assert parse_corpus("a.txt=0.5:2")[1] == Weights(0.5, 2.0)
+    assert parse_corpus("a.txt=0.5:2")[1] == TextWeights(0.5, 2.0)
     for wrong in ("2:", "-1", "a", "1:2:3", ""):
         with pytest.raises(UsageError):
             parse_weights(wrong, "--task-weight")
@@ -70,7 +70,7 @@ def test_what_is_typed_is_read_or_refused() -> None:
 def test_the_command_on_the_card_makes_the_same_encoder_again() -> None:
     request = PretrainRequest(
         size="mini",
-        corpora=((Path("my text.txt"), Weights(2, 1)),),
+        corpora=((Path("my text.txt"), TextWeights(2, 1)),),
         leave_out_fold=1,
         tokens=256,
         licence="CC BY 4.0",

@@ -14,8 +14,8 @@ from models.network.encoder_source import BUNDLED_DIR, EncoderSource
 from models.pretraining.corpora import Text
 from models.pretraining.exposure import UNKNOWN, Exposure, explain_left_out, read_exposure
 from models.pretraining.pretrain import run_pretrain
-from models.pretraining.request import PretrainRequest, Weights
-from models.pretraining.source import TASK_TEXT, read_texts, settle_exposure
+from models.pretraining.request import PretrainRequest, TextWeights
+from models.pretraining.source import TASK_TEXT, read_corpus_texts, settle_exposure
 
 
 def sentences_in(texts: tuple[Text, ...], split: list[str]) -> set[str]:
@@ -30,14 +30,16 @@ def test_test_sentences_are_read_only_when_asked_for(
     train = prepared.corpus.train.text("sentence").tolist()
     test = prepared.corpus.test.text("sentence").tolist()
     (tmp_path / "corpus.txt").write_text("\n".join([*test, "다른 글"]), encoding="utf-8")
-    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
+    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", TextWeights(1, 1)),))
     said: list[str] = []
-    texts, _ = read_texts(tiny_competition, request, said.append)
+    texts, _ = read_corpus_texts(tiny_competition, request, said.append)
     assert sentences_in(texts, train) == set(train)
     assert sentences_in(texts, test) == set()
     assert texts[1].lines == ("다른 글",)
     assert "must not be seen" in said[0]
-    asked, _ = read_texts(tiny_competition, replace(request, test_sentences=True), said.append)
+    asked, _ = read_corpus_texts(
+        tiny_competition, replace(request, test_sentences=True), said.append
+    )
     assert sentences_in(asked, test) == set(test)
 
 
@@ -46,14 +48,14 @@ def test_a_fold_can_be_left_out(tiny_competition: Competition) -> None:
     sentences = prepared.corpus.train.text("sentence")
     left_out = set(sentences[prepared.folds.fold_of == 1])
     request = PretrainRequest(size="mini", leave_out_fold=1)
-    (text,), folds_hash = read_texts(tiny_competition, request, lambda line: None)
+    (text,), folds_hash = read_corpus_texts(tiny_competition, request, lambda line: None)
     assert folds_hash == prepared.folds.hash
     assert text.name == TASK_TEXT
     assert set(text.lines) == set(sentences) - left_out
     with pytest.raises(UsageError, match="0 to 2"):
-        read_texts(tiny_competition, replace(request, leave_out_fold=3), lambda line: None)
+        read_corpus_texts(tiny_competition, replace(request, leave_out_fold=3), lambda line: None)
     with pytest.raises(UsageError, match="no text"):
-        read_texts(tiny_competition, replace(request, task_weights=Weights(0, 0)), print)
+        read_corpus_texts(tiny_competition, replace(request, task_weights=TextWeights(0, 0)), print)
 
 
 def test_a_sentence_that_must_not_be_seen_is_known_by_its_words(
@@ -65,9 +67,9 @@ def test_a_sentence_that_must_not_be_seen_is_known_by_its_words(
         sentence.replace(" ", ""), unicodedata.normalize("NFD", sentence), "다른 글", "...", "!",
     ]  # fmt: skip
     (tmp_path / "corpus.txt").write_text("\n".join(written), encoding="utf-8-sig")
-    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
+    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", TextWeights(1, 1)),))
     said: list[str] = []
-    texts, _ = read_texts(tiny_competition, request, said.append)
+    texts, _ = read_corpus_texts(tiny_competition, request, said.append)
     assert texts[1].lines == ("다른 글", "...", "!")
     assert said[0].startswith("6 lines left out")
 
@@ -77,16 +79,16 @@ def test_a_sample_keeps_out_the_sentences_of_the_whole_test_file(
 ) -> None:
     test = read_prepared(tiny_competition).corpus.test.text("sentence").tolist()
     (tmp_path / "corpus.txt").write_text("\n".join([*test, "다른 글"]), encoding="utf-8")
-    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", Weights(1, 1)),))
+    request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", TextWeights(1, 1)),))
     sample = replace(tiny_competition, limit=20)
     assert len(read_prepared(sample).corpus.test) < len(test)
-    assert read_texts(sample, request, lambda line: None)[0][1].lines == ("다른 글",)
+    assert read_corpus_texts(sample, request, lambda line: None)[0][1].lines == ("다른 글",)
 
 
 def test_test_sentences_that_would_not_be_read_are_refused(tiny_competition: Competition) -> None:
-    request = PretrainRequest(size="mini", test_sentences=True, task_weights=Weights(0, 0))
+    request = PretrainRequest(size="mini", test_sentences=True, task_weights=TextWeights(0, 0))
     with pytest.raises(UsageError, match="--task-weight 0"):
-        read_texts(tiny_competition, request, lambda line: None)
+        read_corpus_texts(tiny_competition, request, lambda line: None)
 
 
 def test_what_was_read_is_handed_on() -> None:
@@ -127,8 +129,8 @@ def test_two_texts_of_one_name_and_a_scratch_encoder_are_refused(
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same.txt").write_text("글", encoding="utf-8")
-    corpora = tuple((tmp_path / folder / "same.txt", Weights(1, 1)) for folder in ("a", "b"))
+    corpora = tuple((tmp_path / folder / "same.txt", TextWeights(1, 1)) for folder in ("a", "b"))
     with pytest.raises(UsageError, match="one name"):
-        read_texts(tiny_competition, PretrainRequest(size="mini", corpora=corpora), print)
+        read_corpus_texts(tiny_competition, PretrainRequest(size="mini", corpora=corpora), print)
     with ProgressBoard(live=False) as board, pytest.raises(UsageError, match="--scratch"):
         run_pretrain(tiny_competition, PretrainRequest(encoder="scratch"), board)

@@ -17,7 +17,7 @@ from models.parts.heads import EntityStartHead, Positions
 from models.parts.losses import LOSSES, Objective, cross_entropy
 from models.settings import RegulariseSettings
 from models.training.hardware import build_accelerator
-from models.training.step import Aim, StepPart, StepSettings, count_passes, plan_moves, take_step
+from models.training.step import StepPart, StepSettings, Target, count_passes, plan_moves, take_step
 
 TOKENS, HIDDEN, LABELS, WIDTH = 20, 8, 4, 6
 CUTS = [(0, 3), (3, 4), (4, 9)]  # micro-batches of three sizes
@@ -363,7 +363,7 @@ def test_gradients_that_run_over_skip_the_attack_and_the_step(
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_one_gradient_that_is_not_finite_calls_the_whole_attack_off(bad: float) -> None:
     weights = [nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
-    aims: list[Aim] = [(weight, 1.0) for weight in weights]
+    aims: list[Target] = [(weight, 1.0) for weight in weights]
     for weight in weights:
         weight.grad = torch.ones(2, 2)
     assert [factor.item() for _, factor in plan_moves(aims)] == [0.5, 0.5]
