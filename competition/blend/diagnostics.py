@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from competition.arrays import Floats, Ints, Probs
 from competition.blend.pooling import PooledRows, Weights, fit_convex, floored_logs, pool
 from competition.blend.selection import SAMPLED_ROWS, are_copies
 from competition.predictions.members import Member
-from competition.scoring.metrics import Floats, Ints
 
 SIGNIFICANT = 3.0  # standard errors: one false alarm in 700 looks at members that do neither
 # Mean confidence that out-of-fold rows have too much of. On KLUE-RE, whose test is far from its
@@ -29,8 +28,6 @@ ODDS = "odds"  # the name of the weights that the shift classifier gives
 BINS = 6  # of the others' confidence
 LEAST_IN_STRATUM = 20  # rows on each side
 HARM = 0.01  # share of the log-loss on test-like rows that a member adds
-
-Probs = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.arrays import Ints
 from competition.blend.objective import Point
 from competition.blend.pooling import (
     Logs,
@@ -36,7 +37,7 @@ from competition.blend.search import (
 )
 from competition.errors import BlendError
 from competition.predictions.members import Member
-from competition.scoring.metrics import Ints, decide
+from competition.scoring.metrics import decide
 
 MAX_WORKERS = 4  # each holds three times N × C cells of its own
 

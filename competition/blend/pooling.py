@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.arrays import Floats, Ints
 from competition.errors import BlendError
 from competition.predictions.members import Member
-from competition.scoring.metrics import Floats, Ints, auprc, sweep_threshold
+from competition.scoring.metrics import auprc, sweep_threshold
 
 FLOOR = 1e-6
 BLOCK_ROWS = 8192  # rows pooled at once

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.arrays import Ints
 from competition.scoring.assessment import Answered
-from competition.scoring.metrics import Ints, auprc, micro_f1
+from competition.scoring.metrics import auprc, micro_f1
 
 REPLICATES = 100
 PUBLIC_FRAC = 0.5

@@ -16,11 +16,12 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.arrays import Ints
 from competition.audit.shift import Shift, measure_effective_rows
 from competition.blend.objective import Aim
 from competition.blend.pooling import PooledRows, Weights, fit_convex
 from competition.errors import UsageError
-from competition.scoring.metrics import Ints, weights_for_negative_share
+from competition.scoring.metrics import weights_for_negative_share
 
 Reweight = Literal["odds", "share"]
 PLAIN = "plain"

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.arrays import Float64s
+
 # Variance of (public - private difference) over the share of rows answered otherwise, where no
 # blend has measured it: a test of 7,765 rows, 60% of them negative.
 DISAGREEMENT_VARIANCE = 5.4e-4
@@ -26,8 +28,6 @@ ENOUGH_SCORED = 4  # submissions with both scores from which the transfer error 
 SUPPOSED_DISAGREEMENT = 0.1  # of two submissions, where no two files can be compared
 DRAWS = 4000
 SEED = 0
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +69,9 @@ class Forecast:
         half_variance: of a public minus private difference, per share of rows answered otherwise.
     """
 
-    expected: Floats
-    variance: Floats
-    disagreement: Floats
+    expected: Float64s
+    variance: Float64s
+    disagreement: Float64s
     compared: NDArray[np.bool_]
     gap: float | None
     half_variance: float
@@ -155,7 +155,7 @@ def forecast_private(known: Sequence[Candidate], half_variance: float) -> Foreca
     return Forecast(expected, variance, disagreement, compared, gap, half_variance)
 
 
-def _measure_disagreement(known: Sequence[Candidate]) -> tuple[Floats, NDArray[np.bool_]]:
+def _measure_disagreement(known: Sequence[Candidate]) -> tuple[Float64s, NDArray[np.bool_]]:
     """Return (S, S) shares of rows answered otherwise, and which of them were measured.
 
     Where a file is gone or of another length, the share is supposed to be the mean of the others.
@@ -180,7 +180,7 @@ def _measure_apart(first: Candidate, second: Candidate) -> float:
     return float(np.mean(one != other))
 
 
-def _draw(forecast: Forecast) -> Floats:
+def _draw(forecast: Forecast) -> Float64s:
     """Draw (D, S) private scores.
 
     Two submissions differ on the private half by chance with half the variance of public minus

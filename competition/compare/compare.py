@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from competition.arrays import Bools, Floats, Ints, Objects
 from competition.compare.contenders import Contender, read_contenders
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
@@ -34,8 +35,6 @@ from competition.scoring.bootstrap import (
     paired_auprc,
 )
 from competition.scoring.metrics import (
-    Floats,
-    Ints,
     auprc,
     auprc_by_class,
     best_threshold,
@@ -46,9 +45,6 @@ from competition.scoring.metrics import (
 )
 
 ENOUGH_GROUPS = 30  # groups with a gold row from which a slice gets an interval
-
-Bools = npt.NDArray[np.bool_]
-Objects = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from competition.arrays import Probs
 from competition.audit.shift import explain_absence, read_or_fit_shift
 from competition.blend.fit import estimate_nested
 from competition.blend.pooling import build_pooled_rows
@@ -34,7 +35,7 @@ from competition.predictions.members import (
     read_members,
     read_unchanged,
 )
-from competition.predictions.store import Header, Probs, ResultKey
+from competition.predictions.store import Header, ResultKey
 from competition.submission.record import BlendRecord, read_record
 
 NO_SETTINGS = ("name", "why", "seeds", "tune")  # say what a variant is called and how it came to be

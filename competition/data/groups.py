@@ -18,11 +18,11 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from competition.data.rows import Int16s, Rows
+from competition.arrays import Int16s, Int64s
+from competition.data.rows import Rows
 from competition.errors import UsageError
 
 Int32s = npt.NDArray[np.int32]
-Int64s = npt.NDArray[np.int64]
 
 
 def build_keys(rows: Rows, column: str) -> Int64s:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
+
+from competition.arrays import Int16s, Ints, Objects
 
 TEXT_COLUMNS = (
     "id",
@@ -40,10 +41,6 @@ COLUMNS = (
 ROW_KEY = ("sentence", *OFFSET_COLUMNS)
 """What makes two rows the same row: the sentence and both spans."""
 _HASH_SLICE_ROWS = 100_000
-
-Ints = npt.NDArray[np.integer[Any]]
-Int16s = npt.NDArray[np.int16]
-Objects = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True)

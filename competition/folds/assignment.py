@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from competition.arrays import Int16s
 from competition.data.csv_records import show
 from competition.data.groups import Int32s, build_groups, build_keys
-from competition.data.rows import Int16s, Rows
+from competition.data.rows import Rows
 from competition.errors import FoldsError
 from competition.profile import FoldRules
 

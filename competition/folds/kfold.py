@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from competition.arrays import Objects
 from competition.data.corpus import Corpus, read_corpus
 from competition.data.csv_records import show
 from competition.data.groups import Int32s, build_groups, sample_rows
-from competition.data.rows import Objects
 from competition.errors import FoldsError, Offence
 from competition.folds.assignment import Int8s, build_folds, check_largest_group, count_leaking
 from competition.folds.frozen_table import (

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from competition.arrays import Ints, Objects
 from competition.data.csv_records import show
-from competition.data.rows import Ints, Objects, Rows
+from competition.data.rows import Rows
 from competition.errors import FoldsError, Offence
 from competition.folds.frozen_table import (
     FrozenTable,

@@ -16,21 +16,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from competition.arrays import Bools
 from competition.errors import PredictionsError
 from competition.folds.kfold import Prepared
 from competition.folds.length_routes import read_or_make_length_routes
 from competition.predictions.rerun import advise_training
 from competition.predictions.store import Header, Ids, check_labels
 
-Mask = npt.NDArray[np.bool_]
-
 
 @dataclass(frozen=True, eq=False)
 class AnsweredRows:
     """The rows that a variant answers for: train (N,) and test (M,), both bool."""
 
-    train: Mask
-    test: Mask
+    train: Bools
+    test: Bools
 
 
 def check_belongs(
@@ -104,7 +103,7 @@ def _find_answered_rows(header: Header, prepared: Prepared, path: Path, redo: st
 
 
 def place_rows(
-    ids: Ids, row_of: Mapping[str, int], expected: Mask, where: str
+    ids: Ids, row_of: Mapping[str, int], expected: Bools, where: str
 ) -> npt.NDArray[np.intp]:
     """Return the corpus row of each id; the rows must be exactly the expected ones.
 

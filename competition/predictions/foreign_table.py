@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from competition.arrays import Probs
 from competition.data.csv_records import RecordReader, Report, show
 from competition.errors import Offence
 from competition.folds.kfold import Prepared
 from competition.predictions.members import AVERAGE
-from competition.predictions.store import SUM_TOLERANCE, Ids, Probs
+from competition.predictions.store import SUM_TOLERANCE, Ids
 
 ID, SPLIT, FOLD = "id", "split", "fold"
 OOF, TEST = "oof", "test"

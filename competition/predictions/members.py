@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from competition.arrays import Probs
 from competition.errors import FoldsError, PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.belonging import (
@@ -27,7 +28,7 @@ from competition.predictions.belonging import (
     place_rows,
 )
 from competition.predictions.rerun import advise_training
-from competition.predictions.store import Header, Probs, Result, ResultKey, Store
+from competition.predictions.store import Header, Result, ResultKey, Store
 
 __all__ = [
     "AVERAGE",

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from competition.arrays import Probs
 from competition.errors import PredictionsError, UsageError
 from competition.files import check_name, dump_json, is_name, write_atomically
 from competition.predictions.rerun import advise_training
@@ -37,7 +38,6 @@ NOT_A_VARIANT = "routes"  # oof/<competition>/routes/ says which rows a speciali
 LEADING_COLUMNS = ("id", "split", "fold")
 
 Ids = npt.NDArray[np.object_]
-Probs = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, order=True, slots=True)

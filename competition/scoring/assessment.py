@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.arrays import Floats, Ints
 from competition.scoring.bootstrap import (
     AUPRC_REPLICATES,
     F1_REPLICATES,
@@ -28,7 +29,7 @@ from competition.scoring.bootstrap import (
     f1_replicates,
     pair,
 )
-from competition.scoring.metrics import Floats, Ints, auprc, count_hits, micro_f1
+from competition.scoring.metrics import auprc, count_hits, micro_f1
 
 MAX_WORKERS = 4  # each holds some N × C cells of its own
 

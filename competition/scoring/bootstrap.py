@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.arrays import Floats, Ints
 from competition.scoring.metrics import (
-    Floats,
-    Ints,
     auprc,
     count_hits,
     f1_from_sums,

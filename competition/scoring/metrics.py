@@ -9,15 +9,11 @@ Legend: N rows, C labels, D distinct scores of a label's gold rows, R replicates
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.arrays import Floats, Ints
 from competition.errors import UsageError
-
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.floating[Any]]
 
 KEY_SHIFT = 14  # bits of a float32 left out of its sorting key: 2 ** 16 keys reach up to 2.0
 TINY = np.finfo(np.float64).tiny  # 0 / TINY is 0, where 0 / 0 is not a number

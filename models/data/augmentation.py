@@ -18,7 +18,8 @@ from functools import cached_property
 
 import numpy as np
 
-from competition.data.rows import Entity, Ints, Row
+from competition.arrays import Ints
+from competition.data.rows import Entity, Row
 from competition.errors import FormatError, VariantError
 from models.parts.formats import EXAMPLE_ROW  # noqa: F401 (the doctests show it)
 from models.settings import AugmentSettings

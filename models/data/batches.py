@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from competition.arrays import Int64s
 from competition.data.rows import Row, Rows
 from competition.errors import FormatError
 from competition.files import write_atomically
@@ -34,8 +35,6 @@ LAYOUT = 2  # of the arrays on disk; results do not depend on it
 POSITION_NAMES = tuple(name for name in Positions.names() if name != "lengths")
 TOKENISE_CHUNK_ROWS = 10_000
 _ARRAYS = ("tokens", "offsets", "positions", "ids", "is_cut")
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class TokenizedRows:
     """
 
     tokens: npt.NDArray[np.int32]
-    offsets: Ints
+    offsets: Int64s
     positions: npt.NDArray[np.int32]
     ids: npt.NDArray[np.str_]
     is_cut: npt.NDArray[np.bool_]
@@ -66,14 +65,14 @@ class TokenizedRows:
         return int(self.is_cut.sum())
 
     @property
-    def lengths(self) -> Ints:
+    def lengths(self) -> Int64s:
         """Tokens of each row, (N,) int64."""
         return np.diff(self.offsets)
 
-    def lengths_of(self, indices: Sequence[int] | Ints) -> Ints:
+    def lengths_of(self, indices: Sequence[int] | Int64s) -> Int64s:
         """Tokens of some rows, (n,) int64, without looking at the others."""
         at = np.asarray(indices)
-        lengths: Ints = self.offsets[at + 1] - self.offsets[at]
+        lengths: Int64s = self.offsets[at + 1] - self.offsets[at]
         return lengths
 
     def row_tokens(self, index: int) -> npt.NDArray[np.int32]:
@@ -173,7 +172,7 @@ def stack_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
     )
 
 
-def take_rows(rows: TokenizedRows, indices: Sequence[int] | Ints) -> TokenizedRows:
+def take_rows(rows: TokenizedRows, indices: Sequence[int] | Int64s) -> TokenizedRows:
     """Return the named rows in the order named; a row may be named more than once."""
     at = np.asarray(indices, np.int64)
     lengths = rows.lengths_of(at)
@@ -188,7 +187,7 @@ def take_rows(rows: TokenizedRows, indices: Sequence[int] | Ints) -> TokenizedRo
     )
 
 
-def _offsets_of(lengths: Ints) -> Ints:
+def _offsets_of(lengths: Int64s) -> Int64s:
     """Return where each row begins and the last one ends: (N,) to (N + 1,)."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -217,7 +216,7 @@ def role_ids(positions: Positions, width: int) -> torch.Tensor:
     return subject.long() + 2 * obj.long()
 
 
-def collate(rows: TokenizedRows, indices: Sequence[int] | Ints, pad_id: int) -> Batch:
+def collate(rows: TokenizedRows, indices: Sequence[int] | Int64s, pad_id: int) -> Batch:
     """Pad the named rows to the longest of them.
 
     Example: rows [2 7 3] and [2 3] with pad_id 0 become [[2 7 3] [2 3 0]], mask [[1 1 1] [1 1 0]].
@@ -240,8 +239,8 @@ def collate(rows: TokenizedRows, indices: Sequence[int] | Ints, pad_id: int) -> 
 
 
 def plan_epoch(
-    lengths: Ints, batch_rows: int, bucket_steps: int, generator: np.random.Generator
-) -> list[Ints]:
+    lengths: Int64s, batch_rows: int, bucket_steps: int, generator: np.random.Generator
+) -> list[Int64s]:
     """Cut one epoch into optimiser steps of ``batch_rows`` rows of similar length.
 
     Rows are shuffled, pooled by ``bucket_steps`` steps, sorted by length inside a pool and cut;
@@ -259,7 +258,7 @@ def plan_epoch(
     """
     order = generator.permutation(len(lengths))
     pool = batch_rows * bucket_steps
-    steps: list[Ints] = []
+    steps: list[Int64s] = []
     for start in range(0, len(order), pool):
         rows = order[start : start + pool]
         rows = rows[np.argsort(lengths[rows], kind="stable")]
@@ -267,7 +266,7 @@ def plan_epoch(
     return [steps[i] for i in generator.permutation(len(steps))]
 
 
-def split_by_tokens(rows: Ints, lengths: Ints, max_tokens: int) -> Iterator[Ints]:
+def split_by_tokens(rows: Int64s, lengths: Int64s, max_tokens: int) -> Iterator[Int64s]:
     """Split rows into micro-batches of at most ``max_tokens`` padded tokens, longest first.
 
     A single row longer than that is a micro-batch of its own.

@@ -10,17 +10,15 @@ Legend: N rows, n training rows.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from competition.data.rows import ROW_KEY, Ints, Rows
+from competition.arrays import Bools, Ints
+from competition.data.rows import ROW_KEY, Rows
 from competition.errors import VariantError
 from models.settings import CleanSettings
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.cleaning"
-
-Mask = npt.NDArray[np.bool_]
 
 
 def clean_rows(
@@ -61,8 +59,8 @@ def clean_rows(
 
 def _find_losers(
     keys: Ints, label_ids: Ints, negative_id: int | None, settings: CleanSettings
-) -> Mask:
+) -> Bools:
     """Mark (n,) the rows that lose a conflict: all of its key, or only the negative ones."""
     twins = pd.DataFrame({"key": keys, "label": label_ids})
-    clashes: Mask = twins.groupby("key")["label"].transform("nunique").to_numpy() > 1
+    clashes: Bools = twins.groupby("key")["label"].transform("nunique").to_numpy() > 1
     return clashes if settings.conflicts == "drop-all" else clashes & (label_ids == negative_id)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from competition.arrays import Floats, Int64s
 from models.settings import CurriculumSettings
 
 RESULT_VERSION = 2
@@ -23,9 +23,6 @@ VERSION_NAME = "models.curriculum"
 
 TIES = 2**32 - 1
 """Stands where an epoch's number stands in a seed. A missing last part would read as epoch 0."""
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ def measure_competence(step: int, total_steps: int, settings: CurriculumSettings
     return min(1.0, math.sqrt(done * (1.0 - first) + first))
 
 
-def rank_by_difficulty(difficulty: Floats, *, seed: int, fold: int) -> Ints:
+def rank_by_difficulty(difficulty: Floats, *, seed: int, fold: int) -> Int64s:
     """Order rows from easy to hard; equally hard rows stand in an order drawn once per job.
 
     Args:
@@ -68,11 +65,11 @@ def rank_by_difficulty(difficulty: Floats, *, seed: int, fold: int) -> Ints:
         (n,) int64 places, a permutation of ``range(n)``.
     """
     drawn = np.random.default_rng([seed, fold, TIES]).permutation(len(difficulty))
-    order: Ints = drawn[np.argsort(np.asarray(difficulty)[drawn], kind="stable")]
+    order: Int64s = drawn[np.argsort(np.asarray(difficulty)[drawn], kind="stable")]
     return order
 
 
-def rank_within_labels(difficulty: Floats, label_ids: Ints) -> npt.NDArray[np.float64]:
+def rank_within_labels(difficulty: Floats, label_ids: Int64s) -> npt.NDArray[np.float64]:
     """Return how hard each row is among those of its label, (n,) float64 in (0, 1).
 
     The easiest share then has the labels of all rows: rare labels, hard as such, do not wait.
@@ -90,8 +87,8 @@ def rank_within_labels(difficulty: Floats, label_ids: Ints) -> npt.NDArray[np.fl
 
 
 def plan_curriculum_epoch(
-    order: Ints, lengths: Ints, pace: CurriculumPace, epoch: int, generator: np.random.Generator
-) -> list[Ints]:
+    order: Int64s, lengths: Int64s, pace: CurriculumPace, epoch: int, generator: np.random.Generator
+) -> list[Int64s]:
     """Cut one epoch into optimiser steps whose rows are among the easiest at their time.
 
     A pool of ``bucket_steps`` steps draws from the share that its first step may see, so that
@@ -113,7 +110,7 @@ def plan_curriculum_epoch(
     """
     total = len(order)
     steps_per_epoch = math.ceil(total / pace.batch_rows)
-    planned: list[Ints] = []
+    planned: list[Int64s] = []
     shown = np.zeros(total, dtype=np.int64)
     for first in range(0, steps_per_epoch, pace.bucket_steps):
         competence = measure_competence(
@@ -129,9 +126,11 @@ def plan_curriculum_epoch(
     return planned
 
 
-def _draw_least_shown(rows: Ints, size: int, shown: Ints, generator: np.random.Generator) -> Ints:
+def _draw_least_shown(
+    rows: Int64s, size: int, shown: Int64s, generator: np.random.Generator
+) -> Int64s:
     """Draw ``size`` rows, those shown least first, and count them in ``shown`` (n,)."""
-    drawn: list[Ints] = []
+    drawn: list[Int64s] = []
     for first in range(0, size, len(rows)):
         by_need = rows[np.lexsort((generator.random(len(rows)), shown[rows]))]
         drawn.append(by_need[: size - first])

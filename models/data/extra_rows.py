@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from competition.arrays import Int64s
 from competition.data.corpus import read_rows
 from competition.data.csv_records import show_id
 from competition.data.groups import build_groups
@@ -25,8 +25,6 @@ from competition.profile import Profile
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.extra"
-
-Int64s = npt.NDArray[np.int64]
 
 
 def read_extra_rows(

@@ -15,20 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from competition.arrays import Float64s, Int64s
 from competition.data.rows import Rows, collect_rows
 from models.data.augmentation import Scheme, augment
-from models.data.batches import (
-    Ints,
-    TokenizedRows,
-    stack_rows,
-    take_rows,
-    tokenize_rows,
-)
+from models.data.batches import TokenizedRows, stack_rows, take_rows, tokenize_rows
 from models.parts.formats import FORMATS
 from models.parts.restriction import number_pairs
 from models.variant import Variant
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -39,12 +32,12 @@ class EpochRows:
     """
 
     tokens: TokenizedRows
-    rows: Ints
-    label_ids: Ints
-    pair_ids: Ints | None
+    rows: Int64s
+    label_ids: Int64s
+    pair_ids: Int64s | None
 
     @cached_property
-    def lengths(self) -> Ints:
+    def lengths(self) -> Int64s:
         """Tokens of each row, (n,)."""
         return self.tokens.lengths_of(self.rows)
 
@@ -59,8 +52,8 @@ class Pairs:
         table: (A, C) bool, known from the training rows alone.
     """
 
-    pool: Ints
-    test: Ints
+    pool: Int64s
+    test: Int64s
     table: npt.NDArray[np.bool_]
 
 
@@ -122,12 +115,12 @@ class FoldInputs:
 
     pool: TokenizedRows
     test: TokenizedRows
-    train_rows: Ints
-    train_label_ids: Ints
-    heldout_rows: Ints
-    test_rows: Ints
+    train_rows: Int64s
+    train_label_ids: Int64s
+    heldout_rows: Int64s
+    test_rows: Int64s
     pad_id: int
-    difficulty: Floats | None = None
+    difficulty: Float64s | None = None
     pairs: Pairs | None = None
     augmenter: Augmenter | None = None
 

@@ -9,18 +9,18 @@ Legend: N train, M test, E extra rows; n training rows of a fold.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from competition.arrays import Int64s, Say
 from competition.data.corpus import Corpus
 from competition.data.groups import build_groups
 from competition.data.rows import Rows, hash_rows, join_rows
@@ -35,8 +35,6 @@ from models.data.pseudo_labels import choose_pseudo_rows
 from models.data.route import Route
 from models.variant import Variant
 
-Ints = npt.NDArray[np.int64]
-Say = Callable[[str], None]
 NO_FOLD = -1  # of a row that was in no fold
 
 
@@ -55,7 +53,7 @@ class Pool:
     train: Rows
     test: Rows
     extra: Rows | None
-    groups: Ints
+    groups: Int64s
     made_of: dict[str, Any]
 
     @cached_property
@@ -80,12 +78,12 @@ class FoldRows:
         made_of: hashes of the files of a person's own that are in them, by what they are for.
     """
 
-    train_rows: Ints
-    train_label_ids: Ints
-    train_groups: Ints
-    train_folds: Ints
-    heldout_rows: Ints
-    test_rows: Ints
+    train_rows: Int64s
+    train_label_ids: Int64s
+    train_groups: Int64s
+    train_folds: Int64s
+    heldout_rows: Int64s
+    test_rows: Int64s
     added: dict[str, int]
     made_of: dict[str, Any]
 
@@ -191,7 +189,7 @@ def choose_fold_rows(
     )
 
 
-def _allowed_extra(prepared: Prepared, pool: Pool, variant: Variant, fold: int) -> Ints:
+def _allowed_extra(prepared: Prepared, pool: Pool, variant: Variant, fold: int) -> Int64s:
     assert pool.extra is not None
     assert variant.extra_train is not None
     return check_extra(
@@ -206,7 +204,7 @@ def _allowed_extra(prepared: Prepared, pool: Pool, variant: Variant, fold: int) 
 
 def _pseudo_rows(
     prepared: Prepared, pool: Pool, variant: Variant, source: ResultKey, able: Any, n_train: int
-) -> tuple[Ints, Ints]:
+) -> tuple[Int64s, Int64s]:
     """Choose test rows by the predictions of the source's model of the same fold."""
     assert variant.pseudo is not None
     competition = prepared.competition
@@ -244,7 +242,7 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def read_texts(paths: Mapping[str, Path], places: Ints | None = None) -> Rows:
+def read_texts(paths: Mapping[str, Path], places: Int64s | None = None) -> Rows:
     """Read rows without labels: all of them, or those at some places of the pool."""
     rows = join_rows(*(Rows(pd.read_parquet(path), None) for path in paths.values()))
     return rows if places is None else rows.take(places)

@@ -11,12 +11,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from competition.arrays import Int64s
 from models.settings import PseudoSettings
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.pseudo"
-
-Int64s = npt.NDArray[np.int64]
 
 
 def choose_pseudo_rows(

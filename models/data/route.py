@@ -13,20 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from competition.arrays import Bools
 from competition.data.rows import Rows
 from competition.folds.kfold import Prepared
 from competition.folds.length_routes import read_or_make_length_routes
 from models.variant import fingerprint
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Route:
     """The rows of one specialist: masks over train (N,) and test (M,), and the file's hash."""
 
-    train: Mask
-    test: Mask
+    train: Bools
+    test: Bools
     hash: str
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from competition.arrays import Floats, Int64s
 from models.data.batches import plan_epoch
 from models.data.curriculum import (
     CurriculumPace,
@@ -29,9 +29,7 @@ from models.variant import Variant
 RESULT_VERSION = 1
 VERSION_NAME = "models.sampling"
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.floating[Any]]
-Planner = Callable[[int], list[Ints]]
+Planner = Callable[[int], list[Int64s]]
 """Epoch, counted from 0 → its optimiser steps: ceil(n / batch_rows) arrays of places in [0, n)."""
 
 
@@ -46,8 +44,8 @@ class PlanFacts:
         total_steps: optimiser steps of the whole fit.
     """
 
-    lengths: Ints
-    label_ids: Ints
+    lengths: Int64s
+    label_ids: Int64s
     difficulty: Floats | None
     total_steps: int
 
@@ -72,7 +70,7 @@ def build_planner(variant: Variant, facts: PlanFacts, *, seed: int, fold: int) -
     def shuffle(epoch: int) -> np.random.Generator:
         return np.random.default_rng([seed, fold, epoch])
 
-    def plan_plain(epoch: int) -> list[Ints]:
+    def plan_plain(epoch: int) -> list[Int64s]:
         return plan_epoch(facts.lengths, train.batch_rows, train.bucket_steps, shuffle(epoch))
 
     if variant.sampling is not None:
@@ -86,7 +84,7 @@ def build_planner(variant: Variant, facts: PlanFacts, *, seed: int, fold: int) -
     order = rank_by_difficulty(_choose_difficulty(variant.curriculum, facts), seed=seed, fold=fold)
     steps_per_epoch = -(-len(order) // train.batch_rows)
 
-    def plan_easy_first(epoch: int) -> list[Ints]:
+    def plan_easy_first(epoch: int) -> list[Int64s]:
         if measure_competence(epoch * steps_per_epoch, pace.total_steps, pace.settings) >= 1.0:
             return plan_plain(epoch)
         return plan_curriculum_epoch(order, facts.lengths, pace, epoch, shuffle(epoch))
@@ -94,7 +92,7 @@ def build_planner(variant: Variant, facts: PlanFacts, *, seed: int, fold: int) -
     return plan_easy_first
 
 
-def weigh_rows(label_ids: Ints, settings: SamplingSettings) -> npt.NDArray[np.float64]:
+def weigh_rows(label_ids: Int64s, settings: SamplingSettings) -> npt.NDArray[np.float64]:
     """Return the chance of each row to be drawn, (n,) float64, summing to 1.
 
     >>> by_root = SamplingSettings(label_power=0.5)
@@ -111,10 +109,10 @@ def weigh_rows(label_ids: Ints, settings: SamplingSettings) -> npt.NDArray[np.fl
 
 def plan_weighted_epoch(
     weights: npt.NDArray[np.float64],
-    lengths: Ints,
+    lengths: Int64s,
     train: TrainSettings,
     generator: np.random.Generator,
-) -> list[Ints]:
+) -> list[Int64s]:
     """Draw n rows with replacement by their weights and cut them into steps like a plain epoch.
 
     Args:

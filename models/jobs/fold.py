@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from competition.arrays import Say
 from competition.console import Table, write_count
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared, read_prepared
@@ -27,7 +28,6 @@ from models.jobs.request import (
     resolve_all,
     resolve_bases,
 )
-from models.jobs.setup import Say
 from models.jobs.spec import JobOutcome, JobSpec
 from models.jobs.workers import FoldHooks, FoldRun, raise_failures, run_jobs
 from models.network.network import choose_attention

@@ -14,20 +14,13 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from competition.arrays import Float64s, Probs
 from competition.files import write_atomically
 from models.data.augmentation import Scheme
 from models.data.batches import TokenizedRows, open_tokenized, stack_rows
-from models.data.fold_inputs import Augmenter, Floats, FoldInputs, Pairs
+from models.data.fold_inputs import Augmenter, FoldInputs, Pairs
 from models.data.pool import read_texts
-from models.jobs.spec import (
-    STATE_FILE,
-    WEIGHTS_FILE,
-    JobSpec,
-    Learned,
-    NetworkSpec,
-    Probs,
-    describe_model,
-)
+from models.jobs.spec import STATE_FILE, WEIGHTS_FILE, JobSpec, Learned, NetworkSpec, describe_model
 from models.network.network import build_model, choose_attention, load_tokenizer
 from models.parts.restriction import build_table, measure_coverage, number_pairs
 from models.training import linear
@@ -183,7 +176,7 @@ def _read_pairs(spec: JobSpec) -> Pairs | None:
     return Pairs(pool, parts["test"], table)
 
 
-def _read_difficulty(spec: JobSpec) -> Floats | None:
+def _read_difficulty(spec: JobSpec) -> Float64s | None:
     """Return how hard each training row is, (n,), measured once per fold and kept on disk."""
     curriculum = spec.variant.curriculum
     if curriculum is None or curriculum.by != "difficulty":
@@ -205,11 +198,11 @@ def _read_difficulty(spec: JobSpec) -> Floats | None:
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
             _write_array(path, _measure(spec))
-    values: Floats = np.load(path, allow_pickle=False)
+    values: Float64s = np.load(path, allow_pickle=False)
     return values
 
 
-def _measure(spec: JobSpec) -> Floats:
+def _measure(spec: JobSpec) -> Float64s:
     rows = spec.rows
     return measure_difficulty(
         read_texts(spec.texts, rows.train_rows),
@@ -219,7 +212,7 @@ def _measure(spec: JobSpec) -> Floats:
     )
 
 
-def _write_array(path: Path, values: Floats) -> None:
+def _write_array(path: Path, values: Float64s) -> None:
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     write_atomically(path, buffer.getvalue())

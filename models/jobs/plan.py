@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from competition.arrays import Say
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.members import ResultKey
 from competition.predictions.store import Header
 from models.data.pool import choose_fold_rows
 from models.jobs.request import PSEUDO, START, FoldRequest, name_bases, resolve_all
-from models.jobs.setup import Say, VariantSetup, set_up_variant, tokenize_pool, write_pool_texts
+from models.jobs.setup import VariantSetup, set_up_variant, tokenize_pool, write_pool_texts
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, NetworkSpec, read_kept
 from models.variant import Variant, fingerprint
 

@@ -8,7 +8,7 @@ Legend: R new rows, K folds, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from competition.arrays import Probs, Say
 from competition.blend.fit import Blend, apply_blend
 from competition.console import Column, Table
 from competition.data.corpus import read_rows
@@ -55,9 +56,6 @@ from models.training.hardware import (
 )
 from models.training.loop import Predictor
 from models.variant import LINEAR, Variant
-
-Probs = npt.NDArray[np.float32]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ Between a request and its jobs: what is slow or needs a network happens here, on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from competition.arrays import Say
 from competition.data.corpus import Corpus
 from competition.errors import PredictionsError, UsageError, VariantError
 from competition.folds.kfold import Prepared
@@ -30,8 +31,6 @@ from models.parts import formats, particles
 from models.parts.formats import FORMATS, check_format
 from models.pretraining.exposure import explain_left_out, read_exposure
 from models.variant import LINEAR, Variant, fingerprint
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from competition.arrays import Int64s, Probs
 from competition.predictions.members import ResultKey
 from models.data.pool import FoldRows
 from models.network.encoder_source import EncoderSource
 from models.training.checkpoints import read_weight_facts
 from models.variant import Variant
-
-Ints = npt.NDArray[np.int64]
-Probs = npt.NDArray[np.float32]
 
 STATE_FILE, WEIGHTS_FILE, LOG_FILE = "state.safetensors", "model.safetensors", "job.log"
 FACTS_FILE = "model.json"  # of a model that is fitted again when it is needed
@@ -72,7 +67,7 @@ class JobSpec:
     job_dir: Path
     cache_dir: Path
     rows: FoldRows
-    heldout_label_ids: Ints = field(repr=False)
+    heldout_label_ids: Int64s = field(repr=False)
     texts: Mapping[str, Path]
     network: NetworkSpec | None
     keep_checkpoint: bool

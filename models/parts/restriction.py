@@ -15,18 +15,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from competition.arrays import Int64s
 from competition.data.rows import Rows
 from competition.errors import VariantError
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.restriction"
 
-Ints = npt.NDArray[np.int64]
 AnyInts = npt.NDArray[np.integer[Any]]
 Table = npt.NDArray[np.bool_]
 
 
-def number_pairs(rows: Rows, entity_types: Sequence[str]) -> Ints:
+def number_pairs(rows: Rows, entity_types: Sequence[str]) -> Int64s:
     """Number each row's pair of entity types.
 
     Args:

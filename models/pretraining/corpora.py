@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from competition.arrays import Bools, Int64s
 from competition.errors import PretrainingError
 from competition.files import write_atomically
 from models.variant import fingerprint
@@ -34,9 +35,6 @@ TOKENISE_CHUNK_LINES = 20_000
 HELDOUT_MOST_FRAC = 0.02
 HELDOUT_MOST_TOKENS = 100_000
 EPOCHS_REMEMBERED = 2
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -207,10 +205,10 @@ class Library:
     texts: tuple[PackedText, ...]
     length: int
     cls_id: int
-    firsts: Ints
+    firsts: Int64s
     heldout: Bools
 
-    def read(self, numbers: Ints) -> tuple[Ints, Bools]:
+    def read(self, numbers: Int64s) -> tuple[Int64s, Bools]:
         """Return (B, T) int64 ids and (B, T) bool, where a word begins, of some sequences."""
         body = self.length - 1
         ids = np.full((len(numbers), self.length), self.cls_id, np.int64)
@@ -222,10 +220,10 @@ class Library:
             starts[place, 1:] = self.texts[text].starts[at : at + body]
         return ids, starts
 
-    def numbers_of(self, text: int, *, heldout: bool) -> Ints:
+    def numbers_of(self, text: int, *, heldout: bool) -> Int64s:
         """Return the numbers of a text's sequences, those held out or those trained on."""
         numbers = np.arange(self.firsts[text], self.firsts[text + 1])
-        chosen: Ints = numbers[self.heldout[numbers] == heldout]
+        chosen: Int64s = numbers[self.heldout[numbers] == heldout]
         return chosen
 
 
@@ -270,7 +268,7 @@ class Mixture:
     """
 
     def __init__(
-        self, members: Sequence[Ints], weights: Sequence[float], *, seed: Sequence[int]
+        self, members: Sequence[Int64s], weights: Sequence[float], *, seed: Sequence[int]
     ) -> None:
         self._members = list(members)
         self._weights = list(weights)
@@ -285,9 +283,9 @@ class Mixture:
         """Return the sequences of an epoch, on average."""
         return sum(w * len(m) for w, m in zip(self._weights, self._members, strict=True))
 
-    def take(self, first: int, count: int) -> Ints:
+    def take(self, first: int, count: int) -> Int64s:
         """Return the numbers of the sequences at places ``first`` to ``first + count``."""
-        parts: list[Ints] = []
+        parts: list[Int64s] = []
         epoch = max(0, int(first / self.epoch_sequences) - 1)
         while count > 0:
             begin, end = self._drawn_before(epoch), self._drawn_before(epoch + 1)
@@ -304,17 +302,17 @@ class Mixture:
     def _drawn_before(self, epoch: int) -> int:
         return sum(self._share_before(text, epoch) for text in range(len(self._members)))
 
-    def _build_epoch(self, epoch: int) -> Ints:
+    def _build_epoch(self, epoch: int) -> Int64s:
         parts = [
             self._draw(text, self._share_before(text, epoch), self._share_before(text, epoch + 1))
             for text in range(len(self._members))
         ]
-        order: Ints = np.random.default_rng([*self._seed, 0, epoch]).permutation(
+        order: Int64s = np.random.default_rng([*self._seed, 0, epoch]).permutation(
             np.concatenate(parts)
         )
         return order
 
-    def _draw(self, text: int, begin: int, end: int) -> Ints:
+    def _draw(self, text: int, begin: int, end: int) -> Int64s:
         size = len(self._members[text])
         parts = [np.zeros(0, np.int64)]
         while begin < end:
@@ -324,8 +322,8 @@ class Mixture:
             begin += len(part)
         return np.concatenate(parts)
 
-    def _shuffle_round(self, text: int, turn: int) -> Ints:
-        shuffled: Ints = np.random.default_rng([*self._seed, 1, text, turn]).permutation(
+    def _shuffle_round(self, text: int, turn: int) -> Int64s:
+        shuffled: Int64s = np.random.default_rng([*self._seed, 1, text, turn]).permutation(
             self._members[text]
         )
         return shuffled

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from competition.arrays import Int64s
 from competition.errors import PretrainingError, TrainingError
-from models.pretraining.corpora import Ints
 from models.pretraining.masked_model import MaskedModel, build_optimizers, set_rates
 from models.pretraining.request import PretrainSettings
 from models.pretraining.task import (
@@ -339,14 +339,14 @@ class _Run:
                 sums += [float(loss), float(hits), len(own)]
         return sums
 
-    def _next_sequences(self) -> Ints:
+    def _next_sequences(self) -> Int64s:
         """Return the numbers of this step's sequences, (B,)."""
         size, start = self.settings.batch_sequences, self.task.schedule.decay_start
         if self.step < start:
             return self.orders[0].take(self.step * size, size)
         return self.orders[1].take((self.step - start) * size, size)
 
-    def _guess(self, ids: Ints, shown: Ints, places: Ints) -> tuple[Tensor, Tensor]:
+    def _guess(self, ids: Int64s, shown: Int64s, places: Int64s) -> tuple[Tensor, Tensor]:
         """Return the summed loss and the number of right guesses of a micro-batch."""
         device = self.accelerator.device
         at = torch.from_numpy(places).to(device)

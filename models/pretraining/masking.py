@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
+
+from competition.arrays import Bools, Int64s
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.masking"
 
 Kind = Literal["whole-word", "span", "token"]
 Replacement = Literal["mixed", "mask"]
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 
 SHOWN_AS_MASK = 0.8
 SHOWN_AS_RANDOM = 0.1
@@ -39,18 +38,18 @@ class MaskRules:
     kind: Kind
     replacement: Replacement
     mask_id: int
-    ordinary: Ints
+    ordinary: Int64s
 
 
 def mask_batch(
-    ids: Ints,
+    ids: Int64s,
     starts: Bools,
     hidden: Bools,
     *,
     rules: MaskRules,
     rate: float,
     generator: np.random.Generator,
-) -> tuple[Ints, Ints]:
+) -> tuple[Int64s, Int64s]:
     """Choose tokens to guess and replace them.
 
     Args:
@@ -79,7 +78,9 @@ def mask_batch(
     return shown.reshape(ids.shape), places
 
 
-def number_units(starts: Bools, hidden: Bools, kind: Kind, generator: np.random.Generator) -> Ints:
+def number_units(
+    starts: Bools, hidden: Bools, kind: Kind, generator: np.random.Generator
+) -> Int64s:
     """Number the units of a batch from 0; special tokens get -1. Returns (B × T,).
 
     A unit never crosses a special token or the end of a sequence.
@@ -124,7 +125,7 @@ def _draw_span_begins(begins: Bools, hidden: Bools, generator: np.random.Generat
     return out.reshape(begins.shape)
 
 
-def _choose_units(units: Ints, rate: float, generator: np.random.Generator) -> Bools:
+def _choose_units(units: Int64s, rate: float, generator: np.random.Generator) -> Bools:
     """Take units in random order while they fit into the rate; returns (B × T,) chosen tokens."""
     ordinary = units >= 0
     if not ordinary.any():

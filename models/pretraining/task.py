@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.pretraining.corpora import Ints, Library, Mixture
+from competition.arrays import Int64s
+from models.pretraining.corpora import Library, Mixture
 from models.pretraining.masking import MaskRules, mask_batch
 from models.pretraining.request import Schedule
 from models.training.checkpoints import read_facts
@@ -34,7 +35,7 @@ class PretrainTask:
     stable_weights: tuple[float, ...]
     decay_weights: tuple[float, ...]
     rules: MaskRules
-    special_ids: Ints
+    special_ids: Int64s
     schedule: Schedule
     seed: int
     folder: Path
@@ -60,8 +61,8 @@ class PretrainTask:
 
 
 def build_batch(
-    task: PretrainTask, numbers: Ints, rate: float, generator: np.random.Generator
-) -> tuple[Ints, Ints, Ints]:
+    task: PretrainTask, numbers: Int64s, rate: float, generator: np.random.Generator
+) -> tuple[Int64s, Int64s, Int64s]:
     """Read sequences and mask them; returns ids (B, T), ids as shown (B, T) and masked places."""
     ids, starts = task.library.read(numbers)
     hidden = np.isin(ids, task.special_ids)
@@ -72,8 +73,8 @@ def build_batch(
 
 
 def cut_batch(
-    places: Ints, shape: tuple[int, ...], micro_tokens: int
-) -> Iterator[tuple[slice, Ints]]:
+    places: Int64s, shape: tuple[int, ...], micro_tokens: int
+) -> Iterator[tuple[slice, Int64s]]:
     """Cut a batch (B, T) into micro-batches of whole sequences; yields rows and their places.
 
     >>> list(cut_batch(np.array([1, 3, 5]), (2, 3), micro_tokens=3))

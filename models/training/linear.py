@@ -10,7 +10,7 @@ Legend: n training rows, r rows to predict, C labels, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import LinearSVC
 
+from competition.arrays import Float64s, Int64s, Probs, Say
 from competition.data.rows import Entity, Row, Rows
 from models.settings import LinearSettings
 
@@ -34,10 +35,6 @@ LEAST_ROWS = 2
 MOST_BETWEEN_CHARS, NEAR_CHARS, EDGE_CHARS = 80, 12, 8
 START, END = "\x02", "\x03"  # no text of a checked row holds them
 
-Ints = npt.NDArray[np.int64]
-Probs = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.float64]
-Say = Callable[[str], None]
 Matrix = Any  # a scipy CSR matrix (rows, F) float64
 
 
@@ -55,7 +52,7 @@ class LinearTask:
     settings: LinearSettings
     n_labels: int
     seed: int
-    groups: Ints | None = None
+    groups: Int64s | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class LinearModel:
 
     reader: FeatureReader
     classifier: Any
-    present: Ints
+    present: Int64s
     n_labels: int
     is_calibrated: bool
 
@@ -88,7 +85,7 @@ class LinearModel:
 
 
 def fit_linear(
-    train: Rows, train_label_ids: Ints, task: LinearTask, say: Say | None = None
+    train: Rows, train_label_ids: Int64s, task: LinearTask, say: Say | None = None
 ) -> LinearModel:
     """Fit the linear model on training rows.
 
@@ -121,10 +118,10 @@ def fit_linear(
 
 def measure_difficulty(
     train: Rows,
-    train_label_ids: Ints,
+    train_label_ids: Int64s,
     fold_of_rows: npt.NDArray[np.integer[Any]],
     task: LinearTask,
-) -> Floats:
+) -> Float64s:
     """Measure how hard each training row is for a linear model that did not see it.
 
     The rows are those of the training folds alone, so no held-out label can take part.
@@ -161,7 +158,7 @@ class FeatureReader:
     def __init__(self, settings: LinearSettings) -> None:
         self.settings = settings
         self.weighers = {name: TfidfTransformer(sublinear_tf=True) for name in BLOCKS}
-        self.kept: dict[str, Ints] = {}
+        self.kept: dict[str, Int64s] = {}
 
     def fit(self, rows: Rows) -> Matrix:
         """Learn from training rows and return their features (n, F).
@@ -288,8 +285,8 @@ def _build_classifier(settings: LinearSettings, seed: int) -> Any:
 
 
 def _inner_parts(
-    features: Matrix, label_ids: Ints, groups: Ints, count: int
-) -> Iterator[tuple[Ints, Ints]]:
+    features: Matrix, label_ids: Int64s, groups: Int64s, count: int
+) -> Iterator[tuple[Int64s, Int64s]]:
     """Yield the calibration's parts: training and left-out places, groups whole.
 
     Labels too rare to be in every part's training rows leave nothing to calibrate with.
@@ -302,11 +299,11 @@ def _inner_parts(
         yield from parts
 
 
-def _two_sided(scores: Floats) -> Floats:
+def _two_sided(scores: Float64s) -> Float64s:
     """Return decision values (r, 2) where two labels give one value a row (r,)."""
     return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
 
 
-def _softmax(scores: Floats) -> Floats:
+def _softmax(scores: Float64s) -> Float64s:
     shares = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))

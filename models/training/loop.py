@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from competition.arrays import Int64s
 from competition.errors import TrainingError
-from models.data.batches import Ints, TokenizedRows, collate, split_by_tokens
+from models.data.batches import TokenizedRows, collate, split_by_tokens
 from models.data.fold_inputs import EpochRows, FoldInputs
 from models.data.sampling import PlanFacts, build_planner
 from models.network.network import RelationModel, parameter_depth
@@ -207,7 +208,7 @@ class _Meter:
 
 def _build_planner(
     variant: Variant, inputs: FoldInputs, task: FitTask, total_steps: int
-) -> Callable[[int], list[Ints]]:
+) -> Callable[[int], list[Int64s]]:
     """Return what says which rows each step of an epoch takes."""
     known = PlanFacts(inputs.plain.lengths, inputs.train_label_ids, inputs.difficulty, total_steps)
     return build_planner(variant, known, seed=task.seed, fold=task.fold)
@@ -254,7 +255,7 @@ class Predictor:
     micro_tokens: int
 
     def predict(
-        self, rows: TokenizedRows, indices: Ints, allowed: npt.NDArray[np.bool_] | None = None
+        self, rows: TokenizedRows, indices: Int64s, allowed: npt.NDArray[np.bool_] | None = None
     ) -> npt.NDArray[np.float32]:
         """Predict rows, in the order of ``indices``.
 
@@ -347,7 +348,7 @@ def _training_table(variant: Variant, inputs: FoldInputs) -> Tensor | None:
 
 
 def _build_parts(
-    epoch: EpochRows, places: Ints, pad_id: int, micro_tokens: int, table: Tensor | None
+    epoch: EpochRows, places: Int64s, pad_id: int, micro_tokens: int, table: Tensor | None
 ) -> list[StepPart]:
     """Collate one optimiser step's rows into micro-batches, longest rows first."""
     parts = []

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from competition.arrays import Int64s, Probs
 from competition.data.rows import Entity, Row, Rows, collect_rows
 from competition.folds.kfold import Prepared
 from models.parts.formats import EXAMPLE_ROW
@@ -13,9 +14,7 @@ from models.settings import LinearSettings
 from models.training.linear import (
     BLOCKS,
     FeatureReader,
-    Ints,
     LinearTask,
-    Probs,
     fit_linear,
     measure_difficulty,
     read_blocks,
@@ -28,7 +27,7 @@ def gold(rows: Rows) -> np.ndarray:
     return rows.gold.astype(np.int64)
 
 
-def answer(train: Rows, label_ids: Ints, parts: list[Rows], task: LinearTask) -> list[Probs]:
+def answer(train: Rows, label_ids: Int64s, parts: list[Rows], task: LinearTask) -> list[Probs]:
     model = fit_linear(train, label_ids, task)
     return [model.predict(part) for part in parts]
 
