@@ -53,17 +53,24 @@ def _check_timezone(name: str) -> str:
     return name
 
 
-def _flatten(settings: Any) -> Any:
-    """Make ``{"train": {"epochs": 4}}``, what TOML reads from an unquoted key, ``train.epochs``."""
-    if not isinstance(settings, Mapping):
-        return settings
+def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name nested settings by dotted keys, as ``--set`` does.
+
+    >>> flatten_settings({"encoder": "ko-mini", "train": {"lr": 1e-3}})
+    {'encoder': 'ko-mini', 'train.lr': 0.001}
+    """
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": leaf for inner, leaf in _flatten(value).items()}
+            flat |= flatten_settings(value, f"{prefix}{key}.")
         else:
-            flat[key] = value
+            flat[prefix + key] = value
     return flat
+
+
+def _flatten_overrides(found: Any) -> Any:
+    """Accept what TOML reads from an unquoted key: ``train.epochs`` as a table ``train``."""
+    return flatten_settings(found) if isinstance(found, Mapping) else found
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -189,7 +196,9 @@ class Defaults(_Section):
 
     encoder: Text = "scratch"
     variants: Texts = ()
-    overrides: Annotated[dict[str, Any], BeforeValidator(_flatten)] = Field(default_factory=dict)
+    overrides: Annotated[dict[str, Any], BeforeValidator(_flatten_overrides)] = Field(
+        default_factory=dict
+    )
 
 
 class Profile(_Section):

@@ -36,6 +36,7 @@ from competition.predictions.members import (
     read_unchanged,
 )
 from competition.predictions.store import Header, ResultKey
+from competition.profile import flatten_settings
 from competition.submission.record import BlendRecord, read_record
 
 NO_SETTINGS = ("name", "why", "seeds", "tune")  # say what a variant is called and how it came to be
@@ -81,21 +82,6 @@ def list_settings_apart(first: Contender, second: Contender) -> list[tuple[str, 
         return []
     keys = sorted(one.keys() | other.keys())
     return [(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Name nested settings as ``--set`` does.
-
-    >>> _flatten({"encoder": "ko-mini", "train": {"lr": 1e-3}})
-    {'encoder': 'ko-mini', 'train.lr': 0.001}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def read_contenders(
@@ -239,7 +225,9 @@ def _read_variants(
         elsewhere |= is_tuned_elsewhere(header.variant, prepared.folds.hash)
         if len(side.variants) == 1 and not header.variant.get("imported"):
             recipe = header.variant.items()
-            settings = _flatten({key: each for key, each in recipe if key not in NO_SETTINGS})
+            settings = flatten_settings(
+                {key: each for key, each in recipe if key not in NO_SETTINGS}
+            )
     seeds = () if side.is_table else tuple(sorted({seed for seed, _ in jobs}))
     return Contender(
         name,

@@ -301,19 +301,22 @@ def _read_first(store: Store, name: str, replaced: frozenset[ResultKey]) -> Head
 
 def _write(store: Store, file: Path, result: Result, options: ImportOptions) -> None:
     """Leave a checked result: the file's own bytes, or under another name what it says."""
-    theirs = {}
-    beside = file.with_suffix(".run.json")
-    if beside.is_file():
-        try:
-            theirs = json.loads(beside.read_text("utf-8"))
-        except (ValueError, RecursionError):
-            theirs = {}  # provenance is no result: what cannot be read is not passed on
+    theirs = _read_provenance(file.with_suffix(".run.json"))
     run = {**theirs, "imported_from": str(file.absolute()), "imported": options.run}
     data = file.read_bytes()
     if options.save_as is None or read_result(file).key == result.key:
         store.adopt(result.key, data, run)
     else:
         store.write(result, run)
+
+
+def _read_provenance(path: Path) -> dict[str, Any]:
+    """Read what another machine kept beside a result, empty where it is damaged or absent."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}  # provenance is no result: what cannot be read is not passed on
+    return found if isinstance(found, dict) else {}
 
 
 def _makes_member(

@@ -175,7 +175,7 @@ class Store:
             return {}
         try:
             run = json.loads(path.read_text("utf-8"))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise PredictionsError(f"{path} is not JSON ({error}); delete it") from error
         if not isinstance(run, dict):
             raise PredictionsError(f"{path} is not a JSON object; delete it")

@@ -290,7 +290,7 @@ def _decode(line: bytes) -> dict[str, Any]:
     """Read one line; a ValueError says what is wrong with it."""
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise ValueError("it is not a JSON object") from None
     _check_record(record)
     assert isinstance(record, dict)

@@ -81,6 +81,16 @@ def test_result_files_come_in_byte_for_byte_with_where_they_are_from(
     assert table.notes == ["Next: python run.py blend"]
 
 
+@pytest.mark.parametrize("said", ["{", "[1]", "[" * 100_000, "\x00"])
+def test_damaged_provenance_of_another_machine_is_not_passed_on(
+    prepared: Prepared, store: Store, theirs: Path, said: str
+) -> None:
+    (theirs / "s1-f0.run.json").write_text(said, "utf-8")
+    take(prepared, theirs)
+    run = store.read_run(ResultKey("v", 1, 0))
+    assert set(run) == {"imported_from", "imported"}
+
+
 def test_specialists_go_to_blend_when_the_other_parts_are_there(
     prepared: Prepared, tmp_path: Path
 ) -> None:
