@@ -1,1 +1,6 @@
-"""The ground floor: what a competition is. Imports no learning library."""
+"""The ground floor: what a competition is. It imports no learning library.
+
+Packages in the order in which they may import, each only from those before it: data, scoring,
+folds, audit, predictions, submission, blend, compare, upload, board. All may import the rooms that
+lie here: arrays, errors, files, console, progress, provenance, upload_rules, profile.
+"""

@@ -1,9 +1,10 @@
-"""The three floors: imports go down only."""
+"""Three floors of packages: imports go down only, and through open rooms only."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Collection, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -16,6 +17,31 @@ ROOT = Path(__file__).parent.parent
 LEARNING = {"torch", "transformers", "accelerate", "tokenizers", "safetensors", "huggingface_hub"}
 FORBIDDEN = {"competition": {"models", "run", *LEARNING}, "models": {"run"}}
 MOST_LINES = 450
+# from the ground up: whatever stands earlier never imports what stands later
+ORDER = (
+    "competition",  # the rooms that lie at its root
+    "competition.data",
+    "competition.scoring",
+    "competition.folds",
+    "competition.audit",
+    "competition.predictions",
+    "competition.submission",
+    "competition.blend",
+    "competition.compare",
+    "competition.upload",
+    "competition.board",
+    "models",
+    "models.settings",
+    "models.parts",
+    "models.variant",
+    "models.data",
+    "models.network",
+    "models.training",
+    "models.pretraining",
+    "models.jobs",
+    "models.tuning",
+    "run",
+)
 
 
 def rooms(floor: str) -> list[Path]:
@@ -87,6 +113,92 @@ def test_a_circle_is_found_wherever_the_import_stands() -> None:
     assert needs["d"] == {"floor.b", "floor.c"}
     assert set(find_circle(needs)) == {"a", "floor.b", "floor.c"}
     assert find_circle({**needs, "floor.c": set()}) == []
+
+
+def layer_of(room: str) -> str:
+    """Name the layer of a room: its package, or itself where it stands alone in the order."""
+    return max((each for each in ORDER if f"{room}.".startswith(f"{each}.")), key=len)
+
+
+def read_face(source: str) -> tuple[set[str], set[str]]:
+    """Read a package's rooms and its open rooms from its docstring."""
+    text = " ".join((ast.get_docstring(ast.parse(source)) or "").split())
+    found = re.search(r"Rooms in reading order: ([^.]*)\. Open: ([^.]*)\.", text)
+    assert found, f"a face names its rooms and the open ones: {text!r}"
+    rooms_named, open_ = (set(part.split(", ")) for part in found.groups())
+    assert open_ <= rooms_named
+    return rooms_named, open_
+
+
+def find_trespasses(sources: Mapping[str, str]) -> list[str]:
+    """List imports that run up the order, or enter a room that its package does not open.
+
+    Args:
+        sources: of every room and of the packages' faces, by dotted name.
+    """
+    faults = []
+    for name, source in sources.items():
+        for needed in sorted(needed_rooms(source, sources)):
+            own, other = layer_of(name), layer_of(needed)
+            if ORDER.index(other) > ORDER.index(own):
+                faults.append(f"{name} imports upwards: {needed}")
+            elif other not in (own, needed, "competition", "models") and (
+                needed.rpartition(".")[2] not in read_face(sources[other])[1]
+            ):
+                faults.append(f"{name} enters a closed room: {needed}")
+    return faults
+
+
+def read_sources() -> dict[str, str]:
+    return {name: path.read_text("utf-8") for name, path in rooms_by_name().items()}
+
+
+def test_packages_are_entered_from_above_and_through_open_rooms() -> None:
+    assert find_trespasses(read_sources()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "fault"),
+    [
+        ("run", "from competition.blend import selection", "enters a closed room"),
+        ("models.jobs.fold", "from competition.upload.wire import Wire", "enters a closed room"),
+        ("competition.data.rows", "from competition.folds.kfold import Folds", "imports upwards"),
+        ("models.parts.heads", "import models.training.loop", "imports upwards"),
+        ("models.settings", "from models.variant import Variant", "imports upwards"),
+    ],
+)
+def test_a_trespass_is_found(name: str, line: str, fault: str) -> None:
+    sources = read_sources()
+    found = find_trespasses({**sources, name: f"{sources[name]}\n{line}\n"})
+    assert len(found) == 1
+    assert found[0].startswith(f"{name} {fault}")
+
+
+def test_a_face_names_every_room_of_its_package() -> None:
+    sources = read_sources()
+    for package in ORDER:
+        if package.count(".") != 1 or not (ROOT / package.replace(".", "/")).is_dir():
+            continue
+        there = {name.rpartition(".")[2] for name in sources if name.startswith(f"{package}.")}
+        assert read_face(sources[package])[0] == there, package
+        assert len(sources[package].splitlines()) <= 12, package
+        assert not needed_rooms(sources[package], sources), f"{package}: a face imports nothing"
+
+
+def test_every_package_has_a_place_in_the_order() -> None:
+    packages = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for floor in FORBIDDEN
+        for path in (ROOT / floor).rglob("__init__.py")
+    }
+    assert packages == {name for name in ORDER if name in packages}
+
+
+def test_every_package_stands_in_the_map_in_its_order() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = re.findall(r"^\| `((?:competition|models)/\w+)/` ", text, re.MULTILINE)
+    packages = [name.replace(".", "/") for name in ORDER if name.count(".") == 1]
+    assert named == [name for name in packages if (ROOT / name).is_dir()]
 
 
 def test_rooms_stay_small() -> None:

@@ -1,1 +1,6 @@
-"""What `data` prints, and what tells train from test rows."""
+"""What `data` prints: counts, and adversarial validation of train against test.
+
+Rooms in reading order: counts, shift, audit.
+
+Open: audit, shift.
+"""

@@ -1,1 +1,6 @@
-"""How variants, blends and submissions stand, and which to select."""
+"""How variants, blends and submissions stand, and which submissions to select.
+
+Rooms in reading order: blends, final_picks, final_table, board.
+
+Open: board.
+"""

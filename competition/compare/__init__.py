@@ -1,1 +1,6 @@
-"""Is a difference real: paired bootstrap of two contenders."""
+"""Is the difference between two variants or blends real: a paired bootstrap.
+
+Rooms in reading order: contenders, compare, tables.
+
+Open: compare, tables.
+"""

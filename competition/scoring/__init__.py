@@ -1,1 +1,6 @@
-"""Micro-F1, AUPRC and the bootstrap."""
+"""Scores as the leaderboard computes them, with bootstrap intervals.
+
+Rooms in reading order: metrics, bootstrap, assessment.
+
+Open: metrics, bootstrap, assessment.
+"""

@@ -1,1 +1,7 @@
-"""Where submissions go: one small file for each target, and ``send``, which alone calls them."""
+"""Send a submission to a leaderboard and record what came back.
+
+Rooms in reading order: target, masking, wire, exchange, http, kaggle_client, kaggle, aistages,
+evalai, folder, local, scores, choice, attempts, send, waiting, report.
+
+Open: send, target, waiting, report.
+"""

@@ -1,1 +1,6 @@
-"""The training loop, a step, checkpoints, hardware; the linear learner."""
+"""The training loop, one step of it, checkpoints and hardware; the linear learner.
+
+Rooms in reading order: control, hardware, checkpoints, ema, step, loop, linear.
+
+Open: control, hardware, checkpoints, ema, step, loop, linear.
+"""
