@@ -53,44 +53,66 @@ def _write_values(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class EndedTrial:
+    """A trial that ended; ``is_given_up``: it failed, and is not tried again."""
+
+    trial: FrozenTrial
+    is_given_up: bool
+
+    @property
+    def place(self) -> int:
+        """Return its place among the trials that are wanted, which one tried again keeps."""
+        return int(self.trial.user_attrs[PLACE])
+
+    @property
+    def reason(self) -> str:
+        """Say why it has no score, "" where it has one."""
+        return str(self.trial.user_attrs.get(REASON, ""))
+
+
+def list_ended(trials: Sequence[FrozenTrial]) -> list[EndedTrial]:
+    """List the trials that ended, in order; those that are tried again are in it once."""
+    given_up = {trial.number for trial in find_given_up(trials)}
+    ended = [
+        EndedTrial(trial, trial.number in given_up)
+        for trial in trials
+        if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} or trial.number in given_up
+    ]
+    return sorted(ended, key=lambda each: each.place)
+
+
 def build_trials_table(
-    trials: Sequence[FrozenTrial], space: Sequence[Dimension], best: FrozenTrial | None
+    ended: Sequence[EndedTrial], space: Sequence[Dimension], best: FrozenTrial | None
 ) -> Table:
-    """Show what was tried, in order; trials that are tried again stand there once."""
+    """Show what was tried, in order."""
     columns = [
         Column("trial", "trial", "count"),
         Column("state", "state"),
         *(Column(key, header, "score") for key, header in SCORES.items()),
         Column("settings", "settings"),
     ]
-    given_up = {trial.number for trial in find_given_up(trials)}
-    rows = [
-        _describe(trial, space, best, given_up)
-        for trial in sorted(trials, key=lambda each: each.user_attrs.get(PLACE, 0))
-        if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} or trial.number in given_up
-    ]
-    notes = [f"Trial {row['trial']}: {row['reason']}" for row in rows if row["reason"]]
+    rows = [_describe(each, space, best) for each in ended]
+    notes = [f"Trial {each.place}: {each.reason}" for each in ended if each.reason]
     return Table("trials", "Trials", columns, rows, notes)
 
 
 def _describe(
-    trial: FrozenTrial,
-    space: Sequence[Dimension],
-    best: FrozenTrial | None,
-    given_up: set[int],
+    ended: EndedTrial, space: Sequence[Dimension], best: FrozenTrial | None
 ) -> dict[str, Any]:
-    state = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned"}.get(trial.state, "given up")
-    if trial.number in given_up:
+    trial = ended.trial
+    state = "done" if trial.state == TrialState.COMPLETE else "pruned"
+    if ended.is_given_up:
         state = "given up"
     return {
-        "trial": trial.user_attrs[PLACE],
+        "trial": ended.place,
         "state": "best" if best is not None and trial.number == best.number else state,
         **{key: trial.user_attrs.get(key) for key in SCORES},
         "folds": trial.user_attrs.get(FOLDS_DONE),
         "value": trial.value,
         "settings": describe_found(space, trial.params),
         "parameters": dict(trial.params),
-        "reason": trial.user_attrs.get(REASON, ""),
+        "reason": ended.reason,
     }
 
 
@@ -147,16 +169,17 @@ def summarise(search: Search, shared: SharedStudy, complete: bool) -> TuneSummar
     trials = shared.study.get_trials(deepcopy=False)
     scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     best = max(scored, key=lambda trial: (trial.value, -trial.number), default=None)
-    table = build_trials_table(trials, search.space, best)
+    ended = list_ended(trials)
+    table = build_trials_table(ended, search.space, best)
     if not complete:
-        note = f"{len(table.rows)} of {shared.trials} trials are done; run the same command again."
+        note = f"{len(ended)} of {shared.trials} trials are done; run the same command again."
         return TuneSummary((replace(table, notes=(*table.notes, note)),), False, None)
     if best is None:
         raise TrainingError(
-            f"none of {len(table.rows)} trials finished; the first: "
-            + next((row["reason"] for row in table.rows if row["reason"]), "")
+            f"none of {len(ended)} trials finished; the first: "
+            + next((each.reason for each in ended if each.reason), "")
         )
-    path = write_best(search, best, len(table.rows))
+    path = write_best(search, best, len(ended))
     found = build_found_table(search.space, search.base, best, _importances(shared, scored))
     return TuneSummary((table, replace(found, notes=_advise(search, best, path))), True, path)
 
