@@ -21,6 +21,7 @@ from competition.audit.shift import Shift, measure_effective_rows
 from competition.blend.objective import Aim
 from competition.blend.pooling import PooledRows, Weights, fit_convex
 from competition.errors import UsageError
+from competition.scoring.assessment import SHARE
 from competition.scoring.metrics import weights_for_negative_share
 
 Reweight = Literal["odds", "share"]
@@ -65,7 +66,7 @@ def build_row_weights(
     """
     weights: dict[str, Weights] = {}
     if share is not None:
-        weights["share"] = weights_for_negative_share(gold, negative_id, share)
+        weights[SHARE] = weights_for_negative_share(gold, negative_id, share)
     if shift is not None:
         weights["odds"] = shift.weights()
     return weights

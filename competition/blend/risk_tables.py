@@ -17,7 +17,7 @@ from competition.blend.report import BlendReport
 from competition.blend.reweighting import PLAIN
 from competition.blend.search import BEST_SINGLE, BLEND, SYSTEMS
 from competition.console import Column, Table
-from competition.scoring.assessment import Side
+from competition.scoring.assessment import SHARE, Side
 
 SHARES_SHOWN = 8
 POSITIVE_TOLERANCE = 0.10  # share of positive labels, out-of-fold against test
@@ -111,7 +111,7 @@ def advise_single(report: BlendReport) -> str:
 
 def foretell(report: BlendReport) -> Foretold | None:
     """Return what share of test rows would get a positive label, were they mixed as foretold."""
-    rows, weights = report.material.rows, report.material.row_weights.get("share")
+    rows, weights = report.material.rows, report.material.row_weights.get(SHARE)
     share = report.material.prepared.competition.profile.metrics.shifted_negative_share
     if share is None or weights is None:
         return None
@@ -122,7 +122,7 @@ def foretell(report: BlendReport) -> Foretold | None:
 def _name_way(way: str, report: BlendReport) -> str:
     """Write how rows are weighed: ``at 60%`` or ``by odds``."""
     share = report.material.prepared.competition.profile.metrics.shifted_negative_share
-    if way == "share" and share is not None:
+    if way == SHARE and share is not None:
         return f"at {100 * share:.0f}%"
     return "by odds" if way == "odds" else way
 

@@ -16,6 +16,7 @@ from competition.console import Column, Table
 from competition.files import sha256_of
 from competition.predictions.members import Store
 from competition.profile import Competition
+from competition.scoring.assessment import SHARE
 from competition.submission.record import (
     ScoreEstimate,
     SubmissionRecord,
@@ -24,7 +25,6 @@ from competition.submission.record import (
 )
 
 NO_ESTIMATE = SystemEstimate()
-SHARE = "share"  # the name of the scores at the negative label's share of the test
 
 
 @dataclass(frozen=True)

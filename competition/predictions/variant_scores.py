@@ -25,11 +25,9 @@ from competition.predictions.members import (
     read_member,
     read_members,
 )
-from competition.scoring.assessment import Assessment, build_assessor
+from competition.scoring.assessment import SHARE, Assessment, build_assessor
 from competition.scoring.bootstrap import BOOTSTRAP_SEED
 from competition.scoring.metrics import decide, weights_for_negative_share
-
-SHARE = "share"  # the name of the weights that give the negative label its share of the test
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,8 @@ from competition.scoring.bootstrap import (
 )
 from competition.scoring.metrics import auprc, count_hits, micro_f1
 
+SHARE = "share"
+"""Names the scores of rows weighed to the share of the negative label that the test has."""
 MAX_WORKERS = 4  # each holds some N × C cells of its own
 
 Answered = tuple[Floats, Ints]
