@@ -31,7 +31,15 @@ from models.jobs.spec import LOG_FILE, JobOutcome, JobSpec
 from models.training.control import Progress, Watch, stop_requests
 from models.training.hardware import report_gpu_errors
 
-PRELOAD = ("models.jobs.workers", "transformers", "accelerate", "safetensors.torch")
+PRELOAD = (
+    "models.jobs.workers",
+    "transformers.modeling_utils",
+    "accelerate",
+    "safetensors.torch",
+    "torch._inductor.config",
+)
+"""What a job would spend two seconds on importing; the last is what torch itself imports to be
+held to deterministic kernels."""
 BUSY_WAIT_S = 5.0
 POLL_S = 0.5
 
