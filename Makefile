@@ -1,4 +1,5 @@
-# make demo: the main job on the bundled demo.  make test: checks and tests.  Both set up all they need.
+# make demo: the main job on the bundled demo.  make test: checks and quick tests.
+# make test-all: checks and every test.  All three set up all they need.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python run.py
@@ -8,7 +9,14 @@ GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 WORKERS ?= $(shell [ $(GPUS) -eq 1 ] && set -- 2 || set -- $(GPUS); [ $$1 -eq 0 ] && set -- $(CORES); \
 	[ $$1 -gt 10 ] && echo 10 || echo $$1)
 
-.PHONY: demo test format clean-demo
+# tests at a time: one a core, at most 8, as each process loads torch; one core needs no workers
+TEST_WORKERS ?= $(shell if [ $(CORES) -gt 8 ]; then echo 8; elif [ $(CORES) -gt 1 ]; then echo $(CORES); else echo 0; fi)
+# neighbouring tests share a process, so that their fixtures are made once
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
+
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+
+.PHONY: demo test test-all check-code format install clean-demo
 
 demo: $(VENV)/.installed
 	$(RUN) fold --competition demo --workers $(WORKERS)
@@ -17,11 +25,18 @@ demo: $(VENV)/.installed
 	$(RUN) submit submissions/demo/demo.csv --to local --competition demo
 	$(RUN) board --competition demo
 
-test: $(VENV)/.installed-dev
+test: check-code
+	$(PYTEST) -m "not slow"
+
+test-all: check-code
+	$(PYTEST)
+
+check-code: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest
+
+install: $(VENV)/.installed-dev
 
 format: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format .
@@ -35,9 +50,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PIP) -r requirements.txt
 	touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	touch $@
+# these requirements include the others: one call of pip installs all
+$(VENV)/.installed-dev: requirements-dev.txt requirements-kaggle.txt requirements.txt | $(VENV)/bin/python
+	$(PIP) -r requirements-dev.txt
+	touch $(VENV)/.installed $@
