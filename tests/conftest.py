@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,17 @@ import pytest
 from hypothesis import settings
 
 from competition.profile import Competition, resolve_competition
+from run import main as run_main
 
-settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
-settings.load_profile("unhurried")
+# Set before numpy, torch and huggingface_hub are imported, which read them; processes inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one on each core
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# No deadline: a busy machine is no failure. The same examples each time, whatever the worker;
+# HYPOTHESIS_PROFILE=explore looks at others and keeps those that failed in .hypothesis/.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 LABELS = ("per:birthplace", "no_relation", "per:employer", "per:sibling")
 N_TRAIN, N_TEST = 64, 20
@@ -238,6 +247,14 @@ def edit_train(tiny_competition: Competition) -> Callable[[str, str], int]:
     return edit
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what reads the real data as slow."""
+    for item in items:
+        if "klue_re_dir" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def klue_re_dir() -> Path:
     """The folder of the real data; tests that take it are skipped where there is none."""
@@ -245,3 +262,32 @@ def klue_re_dir() -> Path:
     if not named:
         pytest.skip("KLUE_RE_DIR does not name the folder of the real KLUE-RE files")
     return Path(named)
+
+
+RunCommand = Callable[..., str]
+
+
+@pytest.fixture
+def run_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> RunCommand:
+    """Run a command of ``run.py`` in this process, its home ``tmp_path``; return its output.
+
+    A process of its own would spend seconds on imports. Jobs that the command starts are processes
+    nonetheless, forked from one server that all tests of this process share.
+    """
+
+    def run(*arguments: str, exits: int = 0, only_stdout: bool = False) -> str:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setenv("COMPETITION_HOME", str(tmp_path))
+            patch.setenv("COLUMNS", "120")
+            patch.setattr(sys, "argv", ["run.py", *arguments])
+            with pytest.raises(SystemExit) as end:
+                run_main()
+        out, err = capsys.readouterr()
+        assert (end.value.code or 0) == exits, f"{arguments}: {out}\n{err}"
+        return out if only_stdout else out + err
+
+    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from competition.folds.kfold import Prepared, read_prepared
-from competition.profile import Competition
+from competition.profile import Competition, resolve_competition
 from models.data.fold_inputs import FoldInputs
 from models.jobs.network_job import open_inputs
 from models.jobs.plan import plan_jobs
@@ -19,6 +20,7 @@ from models.jobs.spec import JobSpec
 from models.network.network import load_tokenizer
 from models.network.scratch import train_wordpiece
 from models.training.control import Watch
+from tests.conftest import write_tiny
 
 TINY_SCRATCH = (
     ("scratch.layers", 1),
@@ -38,24 +40,46 @@ SENTENCES = (
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "electra", "modernbert")
 
 
+@pytest.fixture(scope="session")
+def planned_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home where jobs of ``typed-punct`` have been planned; only to be copied from.
+
+    It holds the frozen folds, the scratch encoder's tokenizer and the rows that it tokenised.
+    """
+    home = tmp_path_factory.mktemp("planned")
+    prepared = read_prepared(
+        resolve_competition(str(write_tiny(home)), None, None, home=home),
+    )
+    plan_tiny(prepared, "typed-punct")
+    return home
+
+
 @pytest.fixture
-def prepared(tiny_competition: Competition) -> Prepared:
+def prepared(tiny_competition: Competition, planned_home: Path) -> Prepared:
+    """The tiny competition, its folds and what its encoder needs copied from the planned home."""
+    for name in ("oof", "checkpoints"):
+        shutil.copytree(planned_home / name, tiny_competition.home / name)
     return read_prepared(tiny_competition)
+
+
+def plan_tiny(
+    prepared: Prepared, variant: str, *overrides: tuple[str, Any], **request: Any
+) -> list[JobSpec]:
+    """Plan tiny scratch jobs; overrides are added to the tiny settings."""
+    wanted = FoldRequest(
+        variants=(variant,),
+        encoder="scratch",
+        overrides=(*TINY_SCRATCH, *overrides),
+        save_as=request.pop("save_as", "tiny"),
+        **request,
+    )
+    return list(plan_jobs(prepared, wanted, lambda text: None, threads=1).jobs)
 
 
 @pytest.fixture
 def make_specs(prepared: Prepared) -> Callable[..., list[JobSpec]]:
-    """Plan tiny scratch jobs; overrides are added to the tiny settings."""
-
     def make(variant: str = "typed-punct", *overrides: tuple[str, Any], **request: Any) -> Any:
-        wanted = FoldRequest(
-            variants=(variant,),
-            encoder="scratch",
-            overrides=(*TINY_SCRATCH, *overrides),
-            save_as=request.pop("save_as", "tiny"),
-            **request,
-        )
-        return list(plan_jobs(prepared, wanted, lambda text: None, threads=1).jobs)
+        return plan_tiny(prepared, variant, *overrides, **request)
 
     return make
 

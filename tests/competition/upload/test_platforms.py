@@ -704,6 +704,7 @@ def _be_killed(home: str, url: str, name: str, when: str) -> None:
     submit(competition, None, SubmitOptions(target=name), clock=lambda: NOON)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "when"), [("kaggle", "before"), *((name, "after") for name in SERVERS)]
 )

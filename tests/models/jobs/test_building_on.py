@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 
 from competition.blend.blend import run_blend
 from competition.errors import PredictionsError, TrainingError, UsageError, VariantError
-from competition.folds.kfold import Prepared
+from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.members import AVERAGE, ResultKey, Store
+from competition.profile import resolve_competition
 from competition.progress import ProgressBoard
 from models.jobs.fold import include_bases, order_in_waves, run_fold
 from models.jobs.job import run_job
@@ -23,6 +25,7 @@ from models.jobs.request import FoldRequest, resolve_all
 from models.jobs.spec import FACTS_FILE, WEIGHTS_FILE
 from models.training.checkpoints import read_weight_facts
 from models.training.control import Watch
+from tests.conftest import write_tiny
 from tests.models.conftest import TINY_SCRATCH
 
 
@@ -260,9 +263,12 @@ def test_variants_that_build_on_each_other_are_refused(prepared: Prepared) -> No
         order_in_waves(profile, request, ring)
 
 
-@pytest.fixture
-def blended(prepared: Prepared, quiet_watch: Watch) -> Prepared:
-    """Two networks and a linear model, trained and blended on the tiny competition."""
+@pytest.fixture(scope="module")
+def blended_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two networks and a linear model, trained and blended; only to be copied from."""
+    home = tmp_path_factory.mktemp("blended")
+    prepared = read_home(home, write_tiny(home))
+    watch = Watch(report=lambda at: None, should_stop=lambda: False, log=lambda text: None)
     linear = FoldRequest(variants=("tfidf-linear",), threads=1)
     networks = [
         request_for(name, save_as=save_as)
@@ -270,11 +276,21 @@ def blended(prepared: Prepared, quiet_watch: Watch) -> Prepared:
     ]
     for wanted in (*networks, linear):
         for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
-            assert run_job(spec, quiet_watch).finished
+            assert run_job(spec, watch).finished
     for name, members in (("all", ()), ("networks", ("net", "held"))):
         run = {"time": "2026-01-01"}
         run_blend(prepared.competition, members, trials=5, seed=0, name=name, run=run)
-    return prepared
+    return home
+
+
+def read_home(home: Path, profile: Path) -> Prepared:
+    return read_prepared(resolve_competition(str(profile), None, None, home=home))
+
+
+@pytest.fixture
+def blended(blended_home: Path, tmp_path: Path) -> Prepared:
+    home = shutil.copytree(blended_home, tmp_path / "home")
+    return read_home(home, home / "tiny.toml")
 
 
 @pytest.mark.parametrize("name", ["all", "networks"])

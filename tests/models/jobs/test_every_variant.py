@@ -7,6 +7,7 @@ the idea lost on its way to the training loop, both would end in the same bits.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ CONTROLS: dict[str, tuple[str, Overrides]] = {
 """Where it is not ``typed-punct``: what shares all of a variant but its idea."""
 LEAST_CHANGE = 1e-5
 VARIANTS = [name for name in list_variants() if own_encoder(name) is None]
+OTHERS = [name for name in VARIANTS if name != PLAIN]
+each_variant = partial(pytest.mark.parametrize, "name", scope="module")
+"""The tests of one variant follow each other, so that one process trains it for all of them."""
 
 
 @dataclass
@@ -146,7 +150,7 @@ def test_only_variants_of_fixed_encoders_are_left_out() -> None:
     assert CONTROLS.keys() | NEEDS.keys() <= set(VARIANTS)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@each_variant([*OTHERS, PLAIN])
 def test_a_shipped_variant_trains_to_the_end(name: str, trained: Trained) -> None:
     prepared, fold = trained.prepared, trained.fold
     result = trained.fold_of(name, NEEDS.get(name, ()))
@@ -164,7 +168,7 @@ def test_a_shipped_variant_trains_to_the_end(name: str, trained: Trained) -> Non
     assert np.ptp(probs, axis=0).max() > 0.001  # rows are told apart
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != PLAIN])
+@each_variant(OTHERS)
 def test_a_shipped_variants_idea_reaches_its_predictions(name: str, trained: Trained) -> None:
     control = trained.fold_of(*CONTROLS.get(name, (PLAIN, ())))
     own, others = rows_shared(trained.fold_of(name, NEEDS.get(name, ())), control)

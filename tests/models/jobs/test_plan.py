@@ -430,6 +430,7 @@ def test_a_deadline_stops_jobs_with_their_state(make_specs: Specs) -> None:
     assert not run.finished
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_accounted_for_and_its_job_resumed(
     make_specs: Specs, quiet_watch: Watch
 ) -> None:

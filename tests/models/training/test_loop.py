@@ -91,7 +91,7 @@ def test_eight_rows_are_learned_by_heart(
     variant: str, make_specs: Specs, quiet_watch: Watch
 ) -> None:
     overrides = (
-        ("train.epochs", 250),
+        ("train.epochs", 150),
         ("train.lr", 5e-3),
         ("train.label_smoothing", 0.0),
         ("train.head_dropout", 0.0),

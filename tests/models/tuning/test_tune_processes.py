@@ -59,6 +59,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_same_command_goes_on_inside_the_fold(tmp_path: Path) -> None:
     command = ["--competition", str(write_tiny(tmp_path)), "--trials", "3"]
     command += ["--set", "train.epochs=40"]
@@ -135,6 +136,7 @@ def find_free_port() -> int:
         return int(one.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study_and_one_may_be_killed(tmp_path: Path, postgres: str) -> None:
     """No finished trial is lost, the total is reached, and none is counted twice."""
     command = ["--competition", str(write_tiny(tmp_path)), "--trials", "6"]
