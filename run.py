@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from competition.console import say
 from competition.errors import HarnessError, UsageError, explain_os_error
 
 if TYPE_CHECKING:
@@ -587,7 +588,7 @@ def _resolve(competition: str | None, data: Path | None, limit: int | None) -> C
     said = {"--competition": competition, "--data": data, "--limit": limit}
     _context[:] = [str(word) for pair in said.items() if pair[1] is not None for word in pair]
     resolved = resolve_competition(competition, data, limit)
-    print(resolved.headline, file=sys.stderr, flush=True)
+    say(resolved.headline, file=sys.stderr)
     return resolved
 
 
@@ -661,13 +662,13 @@ def main() -> None:
     try:
         app()
     except HarnessError as error:
-        print(f"error: {_in_context(str(error))}", file=sys.stderr)
+        say(f"error: {_in_context(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         known = explain_os_error(error)
         if known is None:
             raise
-        print(f"error: {known}", file=sys.stderr)
+        say(f"error: {known}", file=sys.stderr)
         raise SystemExit(HarnessError.exit_code) from None
 
 

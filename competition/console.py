@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +22,12 @@ Kind = Literal["text", "count", "score", "interval", "share", "difference", "spr
 Measure = tuple[int, int]
 """The least and the full width of a column, in cells of a terminal."""
 
+UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Categories of characters that steer a terminal, reorder what stands beside them, or show nothing.
+
+Ids, sentences, labels and headers are others' text: ESC would run, U+202E would turn a line round.
+"""
+FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # show nothing either
 WIDTH_OF_FILES = 120  # where the output is no terminal, whose width would be known
 NARROWEST_TEXT = 18
 GAP = 2  # spaces between columns, where there is room
@@ -62,6 +69,54 @@ class Table:
     notes: Sequence[str] = ()
 
 
+def escape(text: str) -> str:
+    r"""Return a text with all escaped that would steer a terminal or show nothing.
+
+    Everything that is printed passes here; newlines and tabs stay.
+
+    >>> escape("관계 \x1b[31m \u202eabc\u200b"), escape("line\n\tnext")
+    ('관계 \\x1b[31m \\u202eabc\\u200b', 'line\n\tnext')
+    """
+    if text.isprintable() and FILLERS.isdisjoint(text):
+        return text
+    return "".join(_escape_character(c) if is_hidden(c) else c for c in text)
+
+
+def is_hidden(character: str) -> bool:
+    """Say whether a character steers a terminal or shows nothing; newlines and tabs do not."""
+    if character in "\n\t" or (character.isprintable() and character not in FILLERS):
+        return False
+    return character in FILLERS or unicodedata.category(character) in UNSAFE
+
+
+def _escape_character(character: str) -> str:
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def escape_json(text: str) -> str:
+    r"""Escape the same characters in JSON, which then means the same.
+
+    >>> escape_json(json.dumps("\x9b31m", ensure_ascii=False))
+    '"\\u009b31m"'
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(_escape_for_json(c) if is_hidden(c) else c for c in text)
+
+
+def _escape_for_json(character: str) -> str:
+    pairs = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{pairs[place : place + 4]}" for place in range(0, len(pairs), 4))
+
+
+def say(text: str, *, file: TextIO | None = None) -> None:
+    """Print text for a person; ``file`` None: the standard output."""
+    print(escape(text), file=file, flush=True)
+
+
 def format_value(value: Any, kind: Kind) -> str:
     """Write one value for a terminal.
 
@@ -74,7 +129,7 @@ def format_value(value: Any, kind: Kind) -> str:
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    return FORMATTERS[kind](value)
+    return escape(FORMATTERS[kind](value))
 
 
 def write_count(count: int, one: str, many: str | None = None) -> str:
@@ -93,7 +148,7 @@ def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
             table.name: {"rows": [dict(row) for row in table.rows], "notes": list(table.notes)}
             for table in tables
         }
-        print(json.dumps(payload, ensure_ascii=False, indent=2))
+        print_json(payload)
         return
     from rich.console import Console
 
@@ -104,6 +159,11 @@ def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
         _print_table(console, table)
 
 
+def print_json(payload: object) -> None:
+    """Print plain values as JSON, in which nothing steers a terminal."""
+    print(escape_json(json.dumps(payload, ensure_ascii=False, indent=2)))
+
+
 def _print_table(console: Console, table: Table) -> None:
     """Print a table in as many parts as it takes, its title above and its notes below."""
     from rich.text import Text
@@ -112,12 +172,12 @@ def _print_table(console: Console, table: Table) -> None:
     parts = _part_columns(table.columns, measured, console.width) if table.rows else [()]
     for place, columns in enumerate(parts):
         title = f"{table.title}, continued" if place else table.title
-        console.print(Text(title, style="bold"), soft_wrap=True)
+        console.print(Text(escape(title), style="bold"), soft_wrap=True)
         if columns:
             widths = [measured[column.key] for column in columns]
             console.print(_build_grid(table, columns, widths, console.width), crop=False)
     for note in table.notes:
-        for line in _wrap(note, console.width):
+        for line in _wrap(escape(note), console.width):
             console.print(Text(line), soft_wrap=True)
 
 
@@ -183,7 +243,8 @@ def _measure(table: Table, column: Column) -> Measure:
 
 def _head(column: Column) -> str:
     """Write a column's header; a figure's, one word a line, is no wider than it must be."""
-    return column.header if column.kind == "text" else column.header.replace(" ", "\n")
+    header = escape(column.header)
+    return header if column.kind == "text" else header.replace(" ", "\n")
 
 
 def _sum_widths(widths: Sequence[int], gap: int) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 from typing import Any
 
+from competition.console import escape, say
+
 LINE_EVERY_S = 20.0
 
 
@@ -99,21 +101,23 @@ class ProgressBoard:
     def say(self, text: str) -> None:
         """Print one line that stays."""
         if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False)
+            self._bars.console.print(escape(text), markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text, file=sys.stderr)
 
     def update(self, name: str, frac: float, text: str) -> None:
         """Show that task ``name`` is done to ``frac`` (0 to 1), with a short text beside it."""
         if self._bars is not None:
+            shown = escape(text)
             if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task("", total=1.0, name=name, text=text)
-            self._bars.update(self._tasks[name], completed=frac, text=text)
+                task = self._bars.add_task("", total=1.0, name=escape(name), text=shown)
+                self._tasks[name] = task
+            self._bars.update(self._tasks[name], completed=frac, text=shown)
             return
         now = time.monotonic()
         if now - self._printed.setdefault(name, now - LINE_EVERY_S / 2) >= LINE_EVERY_S:
             self._printed[name] = now
-            print(f"{name}: {100 * frac:.0f}%, {text}", file=sys.stderr, flush=True)
+            say(f"{name}: {100 * frac:.0f}%, {text}", file=sys.stderr)
 
     def close(self, name: str) -> None:
         """Take a task's bar away."""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from competition.console import is_hidden
 from competition.data.csv_records import Oddity, RecordReader, show, show_id
 from competition.data.entities import (
     WrongCellError,
@@ -208,6 +209,8 @@ class _RowChecker:
 
         if not id_.strip():
             offend("id", "an empty id", "give every row an id of its own")
+        elif all(is_hidden(character) or character.isspace() for character in id_):
+            offend("id", "an id that nobody can see", "give every row an id that shows")
         label_id = self._check_label(named, offend)
         if not sentence.strip():
             offend("sentence", "an empty sentence", "fill it, or take the row out")

@@ -37,8 +37,8 @@ def dig(answer: Any, path: str | None) -> Any:
     for key in path.split("."):
         if isinstance(answer, dict):
             answer = answer.get(key)
-        elif isinstance(answer, list) and key.isdecimal() and int(key) < len(answer):
-            answer = answer[int(key)]
+        elif isinstance(answer, list) and key[:9].isdecimal() and int(key[:9]) < len(answer):
+            answer = answer[int(key[:9])]
         else:
             return None
     return answer

@@ -5,13 +5,13 @@ Uses the very functions that ``fold`` uses, so that what is shown is what is tra
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from competition.console import escape, print_json
 from competition.data.corpus import read_corpus
 from competition.data.rows import Rows
 from competition.errors import UsageError
@@ -109,7 +109,7 @@ def _shown(rows: Rows, variant: Variant, tokenizer: Any, labels: Sequence[str]) 
 def print_shown(shown: Sequence[ShownRow], *, as_json: bool) -> None:
     """Print rows with both entities, their markers and the mask coloured, or as JSON."""
     if as_json:
-        print(json.dumps([asdict(row) for row in shown], ensure_ascii=False, indent=2))
+        print_json([asdict(row) for row in shown])
         return
     from rich.console import Console
     from rich.text import Text
@@ -117,11 +117,11 @@ def print_shown(shown: Sequence[ShownRow], *, as_json: bool) -> None:
     console = Console(highlight=False)
     for row in shown:
         label = f", label {row.label}" if row.label is not None else ""
-        console.print(Text(f"row {row.id}{label}", style="bold"))
-        console.print(Text("text:   " + " [SEP] ".join(row.text)))
+        console.print(Text(escape(f"row {row.id}{label}"), style="bold"))
+        console.print(Text(escape("text:   " + " [SEP] ".join(row.text))))
         line = Text("tokens: ")
         for i, token in enumerate(row.tokens):
-            line.append(token, style=_style(i, row.positions))
+            line.append(escape(token), style=_style(i, row.positions))
             line.append(" ")
         console.print(line)
         spans = ", ".join(

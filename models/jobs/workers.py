@@ -13,12 +13,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -41,6 +43,10 @@ PRELOAD = (
 """What a job would spend two seconds on importing; the last is what torch itself imports to be
 held to deterministic kernels."""
 BUSY_WAIT_S = 5.0
+SOCKET_FOLDER_MAX_BYTES = (
+    104 - 1 - len("/pymp-12345678/listener-12345678")
+)  # the least of any system
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 POLL_S = 0.5
 
 
@@ -135,26 +141,31 @@ def work(spec: JobSpec, slot: int, link: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     threading.Thread(target=_listen, args=(link, stop), daemon=True).start()
-    spec.job_dir.mkdir(parents=True, exist_ok=True)
-    with (spec.job_dir / LOG_FILE).open("a", encoding="utf-8", buffering=1) as stream:
 
-        def log(text: str) -> None:
-            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            stream.write(f"{now} pid {os.getpid()} {text}\n")
-            _send(link, ("said", text))
+    def log(text: str) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        _append_to_log(spec, f"{now} pid {os.getpid()} {text}\n")
+        _send(link, ("said", text))
 
-        try:
-            with report_gpu_errors():
-                _choose_gpu(slot)
-                answer = _work_locked(spec, stop, link, log)
-        except HarnessError as error:
-            answer = ("failed", str(error))
-        except BaseException as error:
-            known = explain_os_error(error) if isinstance(error, OSError) else None
-            answer = ("failed", known or "a defect of this program:\n" + traceback.format_exc())
-        stream.write(_write_answer(answer))
+    try:
+        spec.job_dir.mkdir(parents=True, exist_ok=True)
+        with report_gpu_errors():
+            _choose_gpu(slot)
+            answer = _work_locked(spec, stop, link, log)
+    except HarnessError as error:
+        answer = ("failed", str(error))
+    except BaseException as error:
+        known = explain_os_error(error) if isinstance(error, OSError) else None
+        answer = ("failed", known or "a defect of this program:\n" + traceback.format_exc())
+    _append_to_log(spec, _write_answer(answer))
     _send(link, answer)
     link.close()
+
+
+def _append_to_log(spec: JobSpec, text: str) -> None:
+    """Append to the job's log; a log that cannot be written (a full disk) stops no job."""
+    with suppress(OSError), (spec.job_dir / LOG_FILE).open("ab", buffering=0) as stream:
+        stream.write(text.encode("utf-8", errors="replace"))
 
 
 def _write_answer(answer: tuple[str, Any]) -> str:
@@ -177,9 +188,30 @@ def _process_context() -> Any:
     methods = multiprocessing.get_all_start_methods()
     if sys.platform == "darwin" or "forkserver" not in methods:
         return multiprocessing.get_context("spawn")
+    if not _has_short_socket_folder():
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
     return context
+
+
+def _has_short_socket_folder() -> bool:
+    """See that the server's socket can be named; False: there is nowhere to put it.
+
+    It lies in the folder for temporary files, and a system takes about a hundred bytes for its
+    path. Where TMPDIR is longer, multiprocessing makes its folder, which is its own, elsewhere.
+    """
+    before = tempfile.gettempdir()
+    for folder in (before, *SHORT_FOLDERS):
+        is_short = len(os.fsencode(folder)) <= SOCKET_FOLDER_MAX_BYTES
+        if is_short and os.access(folder, os.W_OK | os.X_OK):
+            tempfile.tempdir = folder
+            try:
+                made = util.get_temp_dir()  # kept for as long as this process lives
+            finally:
+                tempfile.tempdir = before
+            return len(os.fsencode(made)) <= SOCKET_FOLDER_MAX_BYTES + len("/pymp-12345678")
+    return False
 
 
 def _work_locked(

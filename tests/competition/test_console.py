@@ -7,7 +7,17 @@ import json
 import pytest
 from rich.cells import cell_len
 
-from competition.console import Column, Table, format_value, print_tables, write_count
+from competition.console import (
+    Column,
+    Table,
+    escape,
+    escape_json,
+    format_value,
+    print_tables,
+    say,
+    write_count,
+)
+from competition.progress import ProgressBoard
 
 COLUMNS = (
     Column("name", "variant"),
@@ -142,3 +152,47 @@ def test_one_of_a_thing_is_no_plural() -> None:
     assert write_count(0, "row") == "0 rows"
     assert write_count(1, "line ends", "lines end") == "1 line ends"
     assert write_count(2, "line ends", "lines end") == "2 lines end"
+
+
+NASTY = "\x1b]0;x\x07\x1b[2J\u202e\u2066\u200b\x9b31m\u2028\r\x7f\ufeff\u3164\ud800\U000e0041"
+
+
+def is_safe(printed: str) -> bool:
+    return not any(character in printed for character in NASTY if character.isprintable() is False)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_nothing_in_a_table_steers_the_terminal(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = (Column("name", f"na{NASTY}me"), Column("n", "n", "count"))
+    table = Table("t", f"Title {NASTY}", columns, [{"name": f"관계 {NASTY}", "n": 1}], [NASTY, "b"])
+    print_tables([table], as_json=as_json)
+    printed = capsys.readouterr().out
+    assert is_safe(printed)
+    assert "\u3164" not in printed
+    assert "관계" in printed
+    if as_json:  # which means the same
+        assert json.loads(printed)["t"]["rows"][0]["name"] == f"관계 {NASTY}"
+    else:
+        assert r"\x1b[2J\u202e\u2066\u200b\x9b31m\u2028" in "".join(printed.split())
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_nothing_in_progress_steers_the_terminal(
+    live: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("competition.progress.LINE_EVERY_S", 0.0)
+    with ProgressBoard(live=live) as board:
+        board.say(f"row {NASTY}")
+        board.update(f"task {NASTY}", 0.5, NASTY)
+    say(NASTY)
+    out, err = capsys.readouterr()
+    assert is_safe(out + err)
+    assert r"row\x1b]0;x" in "".join(err.split())
+
+
+def test_what_is_plain_is_printed_as_it_is() -> None:
+    for text in ("관계 \u3000 é e\u0301 漢字 🙂", "a\n\tb", "ㄱ ㅏ ᄀᆞ", ""):
+        assert escape(text) == text
+        assert json.loads(escape_json(json.dumps(text, ensure_ascii=False))) == text

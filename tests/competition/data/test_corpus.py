@@ -242,6 +242,7 @@ S_WORD, S_START, S_LAST = SUBJECT[0], SUBJECT[1], SUBJECT[2] - 1
 
 BROKEN_FIELDS = [
     ("id", "", "an empty id"),
+    ("id", "\u200b\u3164", "an id that nobody can see"),
     ("id", "1", "the id also stands on line"),
     ("sentence", "", "an empty sentence"),
     ("sentence", " \t", "an empty sentence"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import time
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import auc, f1_score, precision_recall_curve
 
 from competition.console import print_tables
@@ -443,10 +446,40 @@ def test_terminals_are_safe_from_a_file(
         ("[0x1]", None),
         ("[१]", None),
         ("[1][2]", None),
+        ("[01]", None),  # no number in Python, and none in JSON
+        ("[00, 0, 007.5, 01e1]", [0, 0, 7.5, 10]),
+        ("[,", None),
+        ("]", None),
+        ("[1,]", [1]),
+        *((f"[0.5,{space}0.5]", None) for space in "\u3000\u2028\u00a0\x1c\x0b\x0c\x85"),
+        *((f"{space}[0.5]", None) for space in "\u3000\x1c\ufeff"),
+        ("[\uff11]", None),
     ],
 )
 def test_lists_of_numbers(text: str, numbers: list[float] | None) -> None:
     assert parse_probs(text) == numbers
+
+
+@pytest.mark.parametrize(
+    "cell", ["[" + "1" * 60_000, "[" + "1," * 30_000, "[" + " " * 60_000 + "x"]
+)
+def test_a_long_cell_is_read_in_one_pass(cell: str) -> None:
+    began = time.perf_counter()
+    assert parse_probs(cell) is None
+    assert parse_probs(cell + "!]") is None
+    assert time.perf_counter() - began < 0.2
+
+
+@given(st.lists(st.floats(0, 1), min_size=1), st.sampled_from([", ", ",", " ,\n"]))
+def test_what_python_and_json_write_is_read(numbers: list[float], comma: str) -> None:
+    assert parse_probs(f"[{comma.join(map(repr, numbers))}]") == numbers
+
+
+@given(st.text(alphabet="[]0123456789.,eE+-_ \t\n\r\x0b\u3000\u0661x", max_size=12))
+def test_what_is_read_is_a_literal(text: str) -> None:
+    numbers = parse_probs(text)
+    if numbers is not None:
+        assert ast.literal_eval(text.strip(" \t\r\n")) == numbers
 
 
 def test_a_limited_competition_answers_its_sample(tiny_competition: Competition) -> None:

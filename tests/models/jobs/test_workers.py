@@ -3,13 +3,18 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import socket
 import sys
+import tempfile
 from collections.abc import Callable
+from multiprocessing.connection import arbitrary_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from competition.errors import TrainingError
 from models.jobs import workers
 from models.jobs.spec import LOG_FILE, JobSpec
 from models.jobs.workers import work
@@ -18,7 +23,7 @@ Specs = Callable[..., list[JobSpec]]
 
 
 def refuse(error: Exception) -> Callable[..., Any]:
-    def raise_it(*arguments: Any) -> Any:
+    def raise_it(*arguments: Any, **options: Any) -> Any:
         raise error
 
     return raise_it
@@ -82,3 +87,46 @@ def test_processes_begin_as_the_system_bears_it(
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: methods)
     assert workers._process_context().get_start_method() == method
+
+
+@pytest.mark.parametrize("has_short_folder", [True, False])
+def test_a_long_folder_for_temporary_files_keeps_no_job_from_starting(
+    has_short_folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
+    if not has_short_folder:
+        monkeypatch.setattr(workers, "SHORT_FOLDERS", ())
+        assert workers._process_context().get_start_method() == "spawn"
+        return
+    assert workers._process_context().get_start_method() == "forkserver"
+    assert tempfile.gettempdir() == str(folder)
+    address = arbitrary_address("AF_UNIX")  # as the server of the processes names its own
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+    Path(address).unlink()
+
+
+@pytest.mark.parametrize("refused", ["log", "folder"])
+def test_a_disk_that_takes_no_log_shows_no_traceback(
+    refused: str, make_specs: Specs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spec,) = make_specs(folds=(0,))
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(spec.job_dir))
+    open_ = Path.open
+
+    def open_but_the_log(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == LOG_FILE:
+            raise full
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_but_the_log)
+    if refused == "folder":
+        monkeypatch.setattr(Path, "mkdir", refuse(full))
+    monkeypatch.setattr("models.jobs.workers.run_job", refuse(TrainingError("it is over")))
+    kind, reason = answer_of(spec, monkeypatch)
+    assert kind == "failed"
+    assert "Traceback" not in reason
+    assert ("No space left" in reason) == (refused == "folder")
