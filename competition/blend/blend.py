@@ -43,8 +43,8 @@ from competition.folds.kfold import read_prepared
 from competition.predictions.members import Store, read_members
 from competition.profile import Competition
 from competition.scoring.assessment import (
-    Answered,
     Assessor,
+    Predicted,
     Side,
     build_assessor,
     compare,
@@ -180,11 +180,11 @@ def _build_report(
     )
 
 
-def _answered(estimate: Estimate) -> Answered:
+def _answered(estimate: Estimate) -> Predicted:
     return estimate.probs, estimate.pred
 
 
-def _measure_side(answered: Answered, fit: BlendFit) -> Side:
+def _measure_side(answered: Predicted, fit: BlendFit) -> Side:
     """Measure a side's confidence where labels are decided; flattened, it is no probability."""
     probs, pred = answered
     return measure_side((unflatten(probs, fit.blend.temperature), pred), fit.blend.negative_id)

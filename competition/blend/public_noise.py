@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.arrays import Ints
-from competition.scoring.assessment import Answered
+from competition.scoring.assessment import Predicted
 from competition.scoring.metrics import auprc, micro_f1
 
 REPLICATES = 100
@@ -76,7 +76,7 @@ class BoardRows:
 
 
 def simulate_halves(
-    rows: BoardRows, answers: Mapping[str, Answered], pairs: Sequence[Pair], *, seed: int
+    rows: BoardRows, answers: Mapping[str, Predicted], pairs: Sequence[Pair], *, seed: int
 ) -> list[HalfNoise]:
     """Measure how differences between systems part from one random half to the other.
 
@@ -111,7 +111,7 @@ def simulate_halves(
     return found
 
 
-def _score(rows: BoardRows, answered: Answered, half: NDArray[np.intp]) -> tuple[float, float]:
+def _score(rows: BoardRows, answered: Predicted, half: NDArray[np.intp]) -> tuple[float, float]:
     gold = rows.gold[half]
     f1 = micro_f1(gold, answered[1][half], rows.negative_id)
     return f1, auprc(gold, answered[0][half])

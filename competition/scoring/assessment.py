@@ -1,8 +1,9 @@
-"""Say what predictions are worth: both keys of the leaderboard, with intervals, and compared.
+"""Evaluate predictions: micro-F1 and AUPRC with bootstrap intervals, and paired comparisons.
 
-Stands between ``blend`` and what a person reads. Scores are plain and, beside them, of rows weighed
-to be like the test: by the share of the negative label that the profile expects there, or by the
-odds of ``shift``. Every system is drawn on the same groups, so any two can be compared.
+Used by ``blend`` and ``compare``. Besides plain scores it computes scores reweighted for a shifted
+test set: for label shift by the negative-label share that the profile expects, for covariate shift
+by the odds from adversarial validation (``audit/shift``). All systems share the same bootstrap
+draws, so any two can be compared.
 
 Legend: N rows, C labels, R replicates.
 """
@@ -32,15 +33,16 @@ from competition.scoring.bootstrap import (
 from competition.scoring.metrics import auprc, count_hits, micro_f1
 
 SHARE = "share"
-"""Names the scores of rows weighed to the share of the negative label that the test has."""
-MAX_WORKERS = 4  # each holds some N × C cells of its own
+"""Name of the row weighting that gives the negative label its expected share of the test."""
+MAX_WORKERS = 4  # each needs memory for several N × C arrays
 
-Answered = tuple[Floats, Ints]
+Predicted = tuple[Floats, Ints]
+"""(N, C) probabilities and (N,) label ids of one system."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A score with its 95% interval over resampled groups."""
+    """A score with its 95% bootstrap interval; groups of rows are resampled."""
 
     value: float
     low: float
@@ -49,7 +51,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Shifted:
-    """Both keys on rows weighed to be like the test."""
+    """Micro-F1 and AUPRC on rows reweighted to resemble the test set."""
 
     f1: float
     auprc: float
@@ -57,9 +59,10 @@ class Shifted:
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """Both keys of the leaderboard; ``shifted`` maps each way of weighing rows to its scores.
+    """Micro-F1 and AUPRC of one system.
 
-    ``f1_replicates`` and ``auprc_replicates`` (R,) are what intervals were taken from.
+    ``shifted`` maps the name of each row weighting to the scores under it. ``f1_replicates`` and
+    ``auprc_replicates`` (R,) are the bootstrap replicates behind the intervals.
     """
 
     f1: Score
@@ -80,7 +83,7 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class PairedScores:
-    """One system minus another by both keys, on the same draws of groups."""
+    """Differences of two systems in micro-F1 and AUPRC, on the same bootstrap draws."""
 
     f1: Paired
     auprc: Paired
@@ -88,10 +91,10 @@ class PairedScores:
 
 @dataclass(frozen=True, eq=False)
 class Assessor:
-    """What answers are held against: gold labels, draws of groups, and weights for the shift.
+    """Scores predictions against the gold labels.
 
-    ``row_weights`` maps each way of weighing rows to (N,) float64. ``weights`` (N,) weighs the rows
-    of every score and interval; None weighs all alike.
+    ``row_weights`` maps the name of each row weighting to (N,) float64 weights. ``weights`` (N,)
+    applies to every score and interval; None gives all rows the same weight.
     """
 
     gold: Ints
@@ -101,9 +104,9 @@ class Assessor:
     row_weights: Mapping[str, NDArray[np.float64]]
     weights: NDArray[np.float64] | None = None
 
-    def assess(self, answered: Answered) -> Assessment:
-        """Score answers: (N, C) probabilities and (N,) label ids, each apart from the other."""
-        probs, pred = answered
+    def assess(self, predicted: Predicted) -> Assessment:
+        """Score probabilities by AUPRC and labels by micro-F1, independently of each other."""
+        probs, pred = predicted
         hits = count_hits(self.gold, pred, self.negative_id)
         for_f1 = f1_replicates(hits, self.for_f1, self.weights)
         for_auprc = auprc_replicates(self.gold, probs, self.for_auprc, self.weights)
@@ -122,14 +125,14 @@ class Assessor:
             for_auprc,
         )
 
-    def assess_all(self, answers: Mapping[str, Answered]) -> dict[str, Assessment]:
-        """Score several answers side by side on the cores there are; each alone is the same."""
+    def assess_all(self, systems: Mapping[str, Predicted]) -> dict[str, Assessment]:
+        """Score several systems in parallel threads; results equal those of ``assess``."""
         with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as workers:
-            return dict(zip(answers, workers.map(self.assess, answers.values()), strict=True))
+            return dict(zip(systems, workers.map(self.assess, systems.values()), strict=True))
 
 
 def compare(first: Assessment, second: Assessment) -> PairedScores:
-    """Compare two systems that one assessor assessed: first minus second, draw by draw."""
+    """Return first minus second, paired by bootstrap draw; both come from the same assessor."""
     return PairedScores(
         pair(first.f1.value - second.f1.value, first.f1_replicates - second.f1_replicates),
         pair(
@@ -148,15 +151,15 @@ def build_assessor(
     seed: int,
     weights: NDArray[np.float64] | None = None,
 ) -> Assessor:
-    """Prepare to score answers for the same rows again and again.
+    """Build an assessor that scores any number of systems on the same rows.
 
     Args:
         gold: (N,) label ids.
-        negative_id: the label micro-F1 does not count, or None.
-        groups: (N,) which rows are drawn together.
-        row_weights: ways of weighing rows to be like the test, (N,) each.
-        seed: of the draws.
-        weights: (N,) of every score and interval; None weighs all rows alike.
+        negative_id: the label that micro-F1 does not count, or None.
+        groups: (N,) group of each row; the bootstrap resamples groups.
+        row_weights: weightings that make rows resemble the test set, (N,) each, by name.
+        seed: of the bootstrap draws.
+        weights: (N,) for every score and interval; None gives all rows the same weight.
     """
     return Assessor(
         gold,
@@ -170,10 +173,10 @@ def build_assessor(
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What a system answers on one side, out-of-fold or test.
+    """Summary of a system's predictions on one side, out-of-fold or test.
 
-    ``label_shares`` is the share of rows each label is given to, in label order; ``confidence``
-    the mean probability of each row's most probable label.
+    ``label_shares`` holds the share of rows predicted as each label, in label order;
+    ``confidence`` is the mean probability of each row's most probable label.
     """
 
     positive_share: float
@@ -182,9 +185,9 @@ class Side:
     n_rows: int
 
 
-def measure_side(answered: Answered, negative_id: int | None) -> Side:
-    """Measure what to lay beside the other side's: shares of labels, and confidence."""
-    probs, pred = answered
+def measure_side(predicted: Predicted, negative_id: int | None) -> Side:
+    """Summarise predictions on one side: label shares and mean confidence."""
+    probs, pred = predicted
     shares = measure_shares(pred, probs.shape[1])
     positive = 1.0 if negative_id is None else 1.0 - shares[negative_id]
     confidence = float(probs.max(axis=1).mean(dtype=np.float64))

@@ -1,8 +1,8 @@
-"""Say how far a score, or the difference of two scores, may be trusted.
+"""Bootstrap confidence intervals for scores and for the difference of two scores.
 
-Stands beside ``metrics``: whatever is scored there gets its bootstrap interval here. Replicates
-resample groups of rows that share a sentence or an entity pair, because rows of one group are
-right or wrong together; a comparison draws the same groups for both sides.
+Replicates resample whole groups of rows that share a sentence or an entity pair (a cluster
+bootstrap), because predictions within a group tend to be right or wrong together. A paired
+comparison uses the same draws for both systems.
 
 Legend: N rows, C labels, D distinct scores of a label's gold rows, G groups, R replicates.
 """
@@ -28,16 +28,16 @@ from competition.scoring.metrics import (
 LEVEL = 0.95
 F1_REPLICATES = 1000
 AUPRC_REPLICATES = 200
-BOOTSTRAP_SEED = 0  # as `blend` draws at its default, so that all show one interval
-CHUNK_CELLS = 400_000  # group counts held at once, R × G float64: 3 MB, about a core's cache
+BOOTSTRAP_SEED = 0  # the default of `blend`, so that all commands show the same interval
+CHUNK_CELLS = 400_000  # R × G float64 group counts in memory at once: 3 MB, about a core's cache
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """Groups drawn with replacement, the same draws for whoever asks again.
+    """Bootstrap draws of groups with replacement, reproducible from a seed.
 
-    Draws are made afresh from the seed each time and never kept: R × G counts of a large
-    competition would not fit in memory.
+    Each iteration regenerates the draws: R × G counts of a large competition would not fit in
+    memory.
     """
 
     group_of: NDArray[np.int64]
@@ -46,7 +46,7 @@ class Resamples:
     seed: int
 
     def chunks(self) -> Iterator[NDArray[np.float64]]:
-        """Yield (r, G) float64 counts: how often each group is drawn; r sums to R."""
+        """Yield (r, G) float64 counts of how often each group is drawn; the r add up to R."""
         rng = np.random.default_rng(self.seed)
         size = max(1, CHUNK_CELLS // self.n_groups)
         for start in range(0, self.replicates, size):
@@ -58,7 +58,7 @@ class Resamples:
 
 
 def build_resamples(groups: Ints, *, replicates: int, seed: int) -> Resamples:
-    """Prepare bootstrap replicates of whole groups.
+    """Set up bootstrap draws of whole groups.
 
     Args:
         groups: (N,) any integer per row; rows with the same one are drawn together.
@@ -71,7 +71,7 @@ def build_resamples(groups: Ints, *, replicates: int, seed: int) -> Resamples:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """A minus B on the same draws: the difference, its 95% interval, and how often A is no better.
+    """The difference A minus B with its 95% interval, on the same bootstrap draws.
 
     ``p_worse`` is the share of replicates in which A scores no higher than B.
     """
@@ -85,12 +85,12 @@ class Paired:
 def f1_replicates(
     hits: NDArray[np.bool_], resamples: Resamples, weights: Floats | None = None
 ) -> NDArray[np.float64]:
-    """Score each bootstrap replicate by micro-F1.
+    """Compute micro-F1 in each bootstrap replicate.
 
     Args:
         hits: (N, 3) from ``count_hits``.
         resamples: over the same N rows.
-        weights: (N,) kept as they are in every replicate.
+        weights: (N,) row weights, the same in every replicate.
 
     Returns:
         (R,) float64.
@@ -102,7 +102,7 @@ def f1_replicates(
         for column in hits.T
     ]
     per_group = np.stack(columns).astype(np.float64)
-    # einsum sums in one order whatever the number of threads, a matrix product need not
+    # einsum sums in the same order for any number of threads; a matrix product may not
     sums = (np.einsum("rg,cg->rc", counts, per_group) for counts in resamples.chunks())
     return np.concatenate([f1_from_sums(each) for each in sums])
 
@@ -114,7 +114,7 @@ def paired_f1(
     resamples: Resamples,
     weights: Floats | None = None,
 ) -> Paired:
-    """Compare two systems' labels by micro-F1 on the same draws; ``preds`` is (A, B)."""
+    """Compare the labels of systems A and B by micro-F1; ``preds`` is (A, B)."""
     hits = [count_hits(gold, pred, negative_id) for pred in preds]
     first, second = (f1_replicates(h, resamples, weights) for h in hits)
     a, b = (micro_f1(gold, pred, negative_id, weights) for pred in preds)
@@ -124,7 +124,7 @@ def paired_f1(
 def auprc_replicates(
     gold: Ints, probs: Floats, resamples: Resamples, weights: Floats | None = None
 ) -> NDArray[np.float64]:
-    """Score each bootstrap replicate by AUPRC, exactly; labels not drawn are left out of its mean.
+    """Compute the exact AUPRC in each bootstrap replicate; its mean skips labels not drawn.
 
     Returns:
         (R,) float64.
@@ -138,13 +138,13 @@ def auprc_replicates(
 def area_replicates(
     gold: Ints, probs: Floats, resamples: Resamples, weights: Floats | None = None
 ) -> NDArray[np.float64]:
-    """Measure the area under each label's curve in each bootstrap replicate, exactly.
+    """Compute the exact area under each label's curve in each bootstrap replicate.
 
-    Rows fall into segments between and at the gold scores of a label once; a replicate only
-    changes how much each segment weighs, which is one sparse product of segments and groups.
+    Rows are placed once into segments at and between the gold scores of a label. A replicate only
+    changes the weight of each segment, so it takes one sparse product of segments and groups.
 
     Returns:
-        (L, R) float64 of the L labels with a gold row, in their order; NaN where none was drawn.
+        (L, R) float64 for the L labels with a gold row, in label order; NaN where none was drawn.
     """
     from scipy.sparse import csr_matrix
 
@@ -157,8 +157,8 @@ def area_replicates(
         segment, n_segments = place_in_segments(scores, is_gold)
         group = resamples.group_of
         shape = (n_segments, resamples.n_groups)
-        felt = segment > 0  # rows below the lowest gold score touch no point of the curve
-        sums = csr_matrix((weight[felt], (segment[felt], group[felt])), shape)
+        is_used = segment > 0  # rows below the lowest gold score do not affect the curve
+        sums = csr_matrix((weight[is_used], (segment[is_used], group[is_used])), shape)
         hits = csr_matrix((weight[is_gold], (segment[is_gold], group[is_gold])), shape)
         curves.append((sums, hits[1::2]))
     areas = []
@@ -175,7 +175,7 @@ def paired_auprc(
     resamples: Resamples,
     weights: Floats | None = None,
 ) -> Paired:
-    """Compare two systems' probabilities by AUPRC on the same draws; ``probs`` is (A, B)."""
+    """Compare the probabilities of systems A and B by AUPRC; ``probs`` is (A, B)."""
     first, second = (auprc_replicates(gold, p, resamples, weights) for p in probs)
     a, b = (auprc(gold, p, weights) for p in probs)
     return pair(a - b, first - second)
@@ -188,6 +188,6 @@ def bound(replicates: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def pair(difference: float, replicates: NDArray[np.float64]) -> Paired:
-    """Bound a difference by its replicates (R,), taken draw by draw."""
+    """Attach the 95% interval of its replicates (R,) to a difference."""
     low, high = bound(replicates)
     return Paired(difference, low, high, float((replicates <= 0).mean()))

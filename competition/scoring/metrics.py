@@ -1,8 +1,7 @@
-"""Score labels and probabilities as the leaderboard does, and tune the decision between them.
+"""Metrics of the leaderboard (micro-F1, AUPRC) and the decision threshold between them.
 
-Stands behind every step that compares: after ``predictions`` and ``blend``, and behind ``score``.
-A row's label and its probabilities are scored apart from each other, so the decision rule may
-differ from the most probable label. How far a score may be trusted is told by ``intervals``.
+Labels and probabilities are scored independently, so the decision rule may differ from the most
+probable label. Confidence intervals are in ``bootstrap``.
 
 Legend: N rows, C labels, D distinct scores of a label's gold rows, R replicates.
 """
@@ -20,36 +19,36 @@ TINY = np.finfo(np.float64).tiny  # 0 / TINY is 0, where 0 / 0 is not a number
 
 
 def count_hits(gold: Ints, pred: Ints, negative_id: int | None) -> NDArray[np.bool_]:
-    """Mark what micro-F1 counts in each row.
+    """Return the true positives, predictions and gold labels that micro-F1 counts, per row.
 
     Args:
         gold: (N,) label ids.
         pred: (N,) label ids.
-        negative_id: the label that earns nothing, or None where every label counts.
+        negative_id: the label that micro-F1 ignores, or None if every label counts.
 
     Returns:
-        (N, 3) bool: rightly predicted, predicted, and gold, each among the counted labels.
+        (N, 3) bool: correctly predicted, predicted, and gold, each for the counted labels only.
     """
     hit = gold == pred
     if negative_id is None:
         always = np.ones(len(gold), dtype=bool)
         return np.stack([hit, always, always], axis=1)
-    wanted = gold != negative_id
-    return np.stack([hit & wanted, pred != negative_id, wanted], axis=1)
+    is_positive = gold != negative_id
+    return np.stack([hit & is_positive, pred != negative_id, is_positive], axis=1)
 
 
 def micro_f1(
     gold: Ints, pred: Ints, negative_id: int | None, weights: Floats | None = None
 ) -> float:
-    """Score labels by micro-F1 over the labels other than the negative one.
+    """Compute micro-F1 over all labels except the negative one.
 
-    With nothing predicted and nothing gold the quotient 0/0 is 0.0 by definition, as in
-    scikit-learn's ``zero_division=0``. Without a negative label micro-F1 equals accuracy.
+    If nothing is predicted and nothing is gold, 0/0 counts as 0.0, as with scikit-learn's
+    ``zero_division=0``. Without a negative label micro-F1 equals accuracy.
 
     Args:
         gold: (N,) label ids.
         pred: (N,) label ids.
-        negative_id: the label that earns nothing, or None.
+        negative_id: the label that micro-F1 ignores, or None.
         weights: (N,) non-negative weight of each row; None counts each row once.
 
     Source: COMPETITION.md of the KLUE-RE competition, first key.
@@ -60,11 +59,11 @@ def micro_f1(
 
 
 def auprc_by_class(gold: Ints, probs: Floats, weights: Floats | None = None) -> Floats:
-    """Measure the area under each label's precision-recall curve, trapezoids between its points.
+    """Compute the trapezoidal area under each label's precision-recall curve.
 
-    Only scores of gold rows matter: between two of them the recall stands still. At a gold row's
+    Only scores of gold rows matter, because recall is constant between them. At a gold row's
     score s the curve steps from (rows above s) to (rows at or above s), so counting rows above
-    each gold score gives scikit-learn's area without its curve.
+    each gold score gives the same area as scikit-learn without building the curve.
 
     Args:
         gold: (N,) label ids.
@@ -91,10 +90,10 @@ def auprc_by_class(gold: Ints, probs: Floats, weights: Floats | None = None) -> 
 
 
 def auprc(gold: Ints, probs: Floats, weights: Floats | None = None) -> float:
-    """Score probabilities by the unweighted mean of the labels' areas, the negative label included.
+    """Compute the macro-averaged area under the precision-recall curve over all labels.
 
-    A label without a gold row has no curve and is left out of the mean; ``auprc_by_class`` tells
-    which. Without any gold row the score is NaN.
+    The negative label counts too. A label without a gold row has no curve and is left out of the
+    mean (NaN in ``auprc_by_class``). Without any gold row the score is NaN.
 
     Source: COMPETITION.md of the KLUE-RE competition, second key.
     """
@@ -104,15 +103,15 @@ def auprc(gold: Ints, probs: Floats, weights: Floats | None = None) -> float:
 
 
 def decide(probs: Floats, negative_id: int | None, threshold: float | None) -> NDArray[np.int64]:
-    """Turn probabilities into labels: the best positive label when it is probable enough.
+    """Turn probabilities into labels: the best positive label if it reaches the threshold.
 
     Args:
         probs: (N, C) floats.
         negative_id: the label given to all other rows, or None.
-        threshold: least probability of a positive label; None takes the most probable label.
+        threshold: minimum probability of a positive label; None takes the most probable label.
 
     Returns:
-        (N,) int64 label ids; of equal probabilities the first in label order wins.
+        (N,) int64 label ids; ties go to the first in label order.
     """
     if negative_id is None or threshold is None:
         return np.asarray(np.argmax(probs, axis=1), dtype=np.int64)
@@ -121,7 +120,7 @@ def decide(probs: Floats, negative_id: int | None, threshold: float | None) -> N
 
 
 def best_positive(probs: Floats, negative_id: int) -> tuple[NDArray[np.int64], Floats]:
-    """Find each row's most probable label other than the negative one, and its probability.
+    """Return each row's most probable positive label and its probability.
 
     Returns:
         (N,) int64 label ids and (N,) floats of the dtype of ``probs``.
@@ -135,34 +134,34 @@ def best_positive(probs: Floats, negative_id: int) -> tuple[NDArray[np.int64], F
 def best_threshold(
     probs: Floats, gold: Ints, negative_id: int | None
 ) -> tuple[float | None, float]:
-    """Find the decision threshold with the highest micro-F1, exactly, over all there are.
+    """Return the decision threshold that maximises micro-F1, by an exact search.
 
     Returns:
-        The threshold (None without a negative label) and the micro-F1 reached with it.
+        The threshold (None without a negative label) and its micro-F1.
     """
     if negative_id is None:
         return None, micro_f1(gold, decide(probs, None, None), None)
     label, probability = best_positive(probs, negative_id)
-    n_wanted = int((gold != negative_id).sum())
-    return sweep_threshold(probability, label == gold, n_wanted)
+    n_positive = int((gold != negative_id).sum())
+    return sweep_threshold(probability, label == gold, n_positive)
 
 
 def sweep_threshold(
     probability: Floats,
     is_right: NDArray[np.bool_],
-    n_wanted: float,
+    n_positive: float,
     weights: Floats | None = None,
 ) -> tuple[float, float]:
-    """Sweep the threshold over every distinct probability of a best positive label.
+    """Return the best threshold among all distinct probabilities of best positive labels.
 
-    A threshold stands halfway between the last probability let in and the first kept out, so
-    rounding on another machine moves no row across it. Of equally good ones the nearest to F*/2
-    is taken, which is where the best threshold stands when probabilities are calibrated.
+    A threshold lies halfway between the lowest accepted and the highest rejected probability, so
+    that rounding on another machine does not change any decision. Ties go to the threshold nearest
+    to F*/2, the optimum for calibrated probabilities.
 
     Args:
         probability: (N,) probability of each row's best positive label.
         is_right: (N,) whether that label is the gold one.
-        n_wanted: gold rows with a positive label, or the sum of their weights.
+        n_positive: gold rows with a positive label, or the sum of their weights.
         weights: (N,) non-negative weight of each row; None counts each row once.
 
     Returns:
@@ -179,7 +178,7 @@ def sweep_threshold(
     else:
         right = np.cumsum((weights * is_right)[order])[ends]
         chosen = np.cumsum(weights[order])[ends]
-    scores = 2.0 * right / np.maximum(chosen + n_wanted, TINY)
+    scores = 2.0 * right / np.maximum(chosen + n_positive, TINY)
     best = float(scores.max())
     lowest_in = ordered[ends]
     highest_out = np.append(ordered[ends[:-1] + 1], 0.0)
@@ -191,26 +190,26 @@ def sweep_threshold(
 def weights_for_negative_share(
     gold: Ints, negative_id: int | None, share: float
 ) -> NDArray[np.float64]:
-    """Weigh rows so that the negative label has a given share, as in a shifted test set.
+    """Return row weights under which the negative label has a given share (label shift).
 
     Returns:
         (N,) float64, mean 1.
 
     Raises:
-        UsageError: there is no negative label, or no row to weigh up on one side.
+        UsageError: there is no negative label, or all rows are negative, or none is.
     """
     is_negative = gold == negative_id if negative_id is not None else np.zeros(len(gold), bool)
     found = float(is_negative.mean())
     if not 0.0 < found < 1.0:
         raise UsageError(
-            f"scores cannot be reweighted to a negative share of {share}: the share found is "
-            f"{found}; leave metrics.shifted_negative_share out of the profile"
+            f"scores cannot be reweighted to a negative-label share of {share}: the share in the "
+            f"data is {found}; remove metrics.shifted_negative_share from the profile"
         )
     return np.where(is_negative, share / found, (1.0 - share) / (1.0 - found))
 
 
 def f1_from_sums(totals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(…, 3) sums of ``count_hits`` → (…,) micro-F1, 0/0 being 0."""
+    """Compute (…,) micro-F1 from (…, 3) sums of ``count_hits``; 0/0 is 0."""
     below = totals[..., 1] + totals[..., 2]
     return np.divide(2.0 * totals[..., 0], below, out=np.zeros(below.shape), where=below > 0)
 
@@ -220,10 +219,10 @@ def _weighted_sums(counts: NDArray[np.bool_], weights: Floats) -> NDArray[np.flo
 
 
 def _coarse_keys(scores: Floats) -> NDArray[np.uint16]:
-    """Give scores 16-bit keys in the same order, ties allowed: their leading float bits.
+    """Return 16-bit keys in the order of the scores, with ties: their leading float bits.
 
-    Such keys are sorted by counting, several times as fast as floats. Scores outside [0, 2) all
-    get the same key, which is as right and slower.
+    NumPy sorts such keys by radix, several times as fast as floats. Scores outside [0, 2) all get
+    the same key, which is correct but slower.
     """
     if scores.size and (scores.min() < 0 or scores.max() >= 2):
         return np.zeros(scores.shape, dtype=np.uint16)
@@ -232,10 +231,10 @@ def _coarse_keys(scores: Floats) -> NDArray[np.uint16]:
 
 
 def _area(scores: Floats, keys: NDArray[np.uint16], is_gold: NDArray[np.bool_]) -> float:
-    """Area under one label's curve, each row counting once.
+    """Compute the area under one label's curve without row weights.
 
-    The rows above each gold score are counted by key; only rows that share their key with a gold
-    row are then sorted by their full score.
+    Rows above each gold score are counted by key; only rows that share a key with a gold row are
+    sorted by their full score.
     """
     golds = np.sort(scores[is_gold])
     starts = np.flatnonzero(np.append([True], golds[1:] != golds[:-1]))
@@ -254,9 +253,9 @@ def _area(scores: Floats, keys: NDArray[np.uint16], is_gold: NDArray[np.bool_]) 
     return float(steps.sum() / (2 * len(golds)))
 
 
-def _count_above(keys: NDArray[np.uint16], sought: NDArray[np.uint16]) -> NDArray[np.int64]:
-    """(N,) keys, (D,) ascending keys → (D,) how many of the first are above each of the second."""
-    return len(keys) - np.searchsorted(np.sort(keys, kind="stable"), sought, side="right")
+def _count_above(keys: NDArray[np.uint16], limits: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Return (D,) counts of the (N,) keys above each of the (D,) limits."""
+    return len(keys) - np.searchsorted(np.sort(keys, kind="stable"), limits, side="right")
 
 
 def _weighted_area(scores: Floats, is_gold: NDArray[np.bool_], weights: Floats) -> float:
@@ -267,7 +266,7 @@ def _weighted_area(scores: Floats, is_gold: NDArray[np.bool_], weights: Floats) 
 
 
 def place_in_segments(scores: Floats, is_gold: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
-    """Place rows between (even) and at (odd) the distinct gold scores, from below.
+    """Number each row's segment: odd at a distinct gold score, even between two of them.
 
     With gold scores 0.2 and 0.7: 0.1 → 0, 0.2 → 1, 0.5 → 2, 0.7 → 3, 0.9 → 4.
     """
@@ -278,7 +277,7 @@ def place_in_segments(scores: Floats, is_gold: NDArray[np.bool_]) -> tuple[NDArr
 
 
 def weighted_areas(sums: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Areas under R curves at once.
+    """Compute the areas under R curves at once.
 
     Args:
         sums: (2D + 1, R) weight of all rows in each segment of D distinct gold scores.
@@ -287,7 +286,7 @@ def weighted_areas(sums: NDArray[np.float64], hits: NDArray[np.float64]) -> NDAr
     Returns:
         (R,) float64, NaN where no gold row has weight.
     """
-    rows = np.cumsum(sums[::-1], axis=0)[::-1]  # weight of the rows from a segment upwards
+    rows = np.cumsum(sums[::-1], axis=0)[::-1]  # weight of the rows in a segment or above
     hits_at = np.cumsum(hits[::-1], axis=0)[::-1]
     rows_at, rows_above = rows[1::2], rows[2::2]
     hits_above = np.append(hits_at[1:], np.zeros((1, hits.shape[1])), axis=0)
@@ -300,7 +299,7 @@ def weighted_areas(sums: NDArray[np.float64], hits: NDArray[np.float64]) -> NDAr
 
 
 def unflatten(probs: Floats, temperature: float) -> NDArray[np.float64]:
-    """Recover the pool that was flattened: p ∝ q^T, (N, C) float64, rows sum to 1.
+    """Undo flattening by a temperature T: p ∝ q^T, (N, C) float64, rows sum to 1.
 
     >>> unflatten(np.array([[2.0, 1.0]]) / 3, 2.0)
     array([[0.8, 0.2]])
