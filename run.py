@@ -36,6 +36,10 @@ app = typer.Typer(
 INCOMPLETE_EXIT = 3
 MOST_SEED = 2**32 - 1  # what every library's generator takes
 PROPOSED_COMMAND = re.compile(r"python run\.py [a-z]+\b")
+MENDABLE = {  # what Python says of a path that no system takes, and what to do
+    "embedded null": "a path holds a NUL character; look for \\u0000 in profile and variant",
+    "determine home directory": "a path begins with ~ and no such user has a home; write it out",
+}
 _context: list[str] = []  # what the command line says of the competition
 
 CompetitionOption = Annotated[
@@ -666,6 +670,12 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         known = explain_os_error(error)
+        if known is None:
+            raise
+        say(f"error: {known}", file=sys.stderr)
+        raise SystemExit(HarnessError.exit_code) from None
+    except (ValueError, RuntimeError) as error:
+        known = next((MENDABLE[said] for said in MENDABLE if said in str(error)), None)
         if known is None:
             raise
         say(f"error: {known}", file=sys.stderr)

@@ -13,8 +13,12 @@ import math
 import os
 import re
 import secrets
+import socket
+import time
+import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,8 @@ from competition.errors import UsageError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+=-]*")
 NAME_MAX_CHARS = 100
+LEFTOVER = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.tmp", re.S)
+LEFTOVER_S = 86_400.0
 
 
 def is_name(name: str) -> bool:
@@ -113,8 +119,10 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = data.encode("utf-8") if isinstance(data, str) else data
+    _remove_leftovers_once(path.parent)
     start = path.name[:40]  # with what is added to it, a name fits in 255 bytes
-    temporary = path.with_name(f".{start}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    own = f"{_name_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{start}.{own}.tmp")
     with _name_in_errors(path):
         try:
             with temporary.open("xb") as stream:
@@ -126,6 +134,49 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
+
+
+def write_cache(path: Path, data: bytes | str) -> None:
+    """As ``write_atomically``, of what can be made again: a disk that refuses it does no harm."""
+    with suppress(OSError):
+        write_atomically(path, data)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove the hidden files of writers that were killed.
+
+    Those of another machine, where one cannot see who still lives, stay for a day.
+    """
+    for path in directory.glob(".*.tmp"):
+        found = LEFTOVER.fullmatch(path.name)
+        if found is None:
+            continue
+        is_ours = found["machine"] == _name_machine()
+        with suppress(OSError):  # another process was quicker
+            is_old = time.time() - path.stat().st_mtime > LEFTOVER_S
+            if is_old or (is_ours and not _is_alive(int(found["pid"]))):
+                path.unlink()
+
+
+@cache
+def _remove_leftovers_once(directory: Path) -> None:
+    """Look into each folder once a process: what was killed was killed before."""
+    remove_leftovers(directory)
+
+
+@cache
+def _name_machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def append_lines_synced(path: Path, *lines: str) -> None:
@@ -151,6 +202,21 @@ def _write_whole(stream: io.FileIO, data: bytes) -> None:
     """Write without a buffer; a disk that fills takes a part first, then says so."""
     while data:
         data = data[stream.write(data) :]
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Read TOML, with whatever it cannot be read for as one kind of error.
+
+    Raises:
+        ValueError: it is no TOML, is nested too deeply, or holds a number of thousands of digits.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError as error:
+        is_number = "integer string conversion" in str(error)
+        raise ValueError("a number has too many digits" if is_number else str(error)) from None
 
 
 def dump_json(value: Mapping[str, Any]) -> str:

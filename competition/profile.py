@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import os
 import reprlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from pydantic import (
 )
 
 from competition.errors import ProfileError, UsageError
+from competition.files import parse_toml
 from competition.upload_rules import SLUG, UploadRules
 
 DEFAULT_PROFILE = "klue-re"
@@ -338,10 +338,10 @@ def read_profile(path: Path) -> Profile:
             such key is named.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProfileError(f"{path}: no such competition file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ProfileError(f"{path}: not a TOML file that can be read: {error}") from None
     try:
         return Profile.model_validate(values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from competition.errors import VariantError
-from competition.files import check_name
+from competition.files import check_name, parse_toml
 from models.settings import (
     AugmentSettings,
     CleanSettings,
@@ -246,10 +246,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip() or not raw.strip():
         raise VariantError(f"--set {text!r} is not of the form key=value, such as train.lr=3e-5")
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = raw.strip()
-    return key.strip(), value
+        told = parse_toml(f"value = {raw}")
+    except ValueError:
+        told = {}
+    return key.strip(), told["value"] if told.keys() == {"value"} else raw.strip()
 
 
 def resolve_variant(
@@ -322,6 +322,12 @@ def _read_own(name: str) -> tuple[str, Settings]:
     path = Path(name) if name.endswith(".toml") else VARIANTS_DIR / f"{name}.toml"
     own = _read_toml(path, name)
     base = own.pop("base", None)
+    for key, value in (("base", base or ""), ("encoder", own.get("encoder", ""))):
+        if not isinstance(value, str):
+            shown = reprlib.repr(value)
+            raise VariantError(f"{path.name}: {key} is {shown}; write one name as text")
+    if not isinstance(own.get(SCRATCH, {}), Mapping):
+        raise VariantError(f"{path.name}: {SCRATCH} is a table of settings: write [{SCRATCH}]")
     if base is not None:
         beside = path.parent / f"{base}.toml"
         shared = _read_toml(beside if beside.is_file() else VARIANTS_DIR / beside.name, str(base))
@@ -339,8 +345,8 @@ def _read_toml(path: Path, name: str) -> Settings:
             raise VariantError(f"there is no variant file {name}")
         raise VariantError(explain_unknown(name))
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise VariantError(f"{path.name} is not valid TOML: {error}") from None
 
 

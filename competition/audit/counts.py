@@ -150,7 +150,7 @@ def list_odd_types(corpus: Corpus, profile: Profile) -> Table:
 
 def _count_foreign_prefixes(frame: Frame, profile: Profile) -> list[str]:
     """Say how many rows have a label such as ``per:title`` with a subject that is no PER."""
-    prefix = frame["label"].str.partition(":")[0].str.upper()
+    prefix = frame["label"].map(lambda label: str(label).partition(":")[0].upper())
     wrong = frame[prefix.isin(profile.entity_types) & (prefix != frame["subject_type"])]
     if wrong.empty:
         return []

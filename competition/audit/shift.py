@@ -28,7 +28,7 @@ from competition.data.csv_records import show
 from competition.data.groups import build_groups
 from competition.data.rows import Rows
 from competition.errors import FoldsError
-from competition.files import write_atomically
+from competition.files import write_cache
 from competition.folds.assignment import build_folds
 from competition.profile import Competition
 from competition.scoring.bootstrap import bound, build_resamples
@@ -158,7 +158,7 @@ def read_or_fit_shift(
     about["telling"] = [asdict(each) for each in shift.telling]
     stream = io.BytesIO()
     np.savez(stream, odds=shift.odds, about=np.array(json.dumps(about, ensure_ascii=False)))
-    write_atomically(path, stream.getvalue())
+    write_cache(path, stream.getvalue())
     return shift
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +28,7 @@ VERSION_NAME = "models.scratch"
 UNKNOWN = "[UNK]"
 SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 MARKER_SIGNS = "@#*^"
+OS_ERROR = re.compile(r"\(os error ([0-9]{1,4})\)")  # how the tokenizers library tells one
 RESERVED_WEIGHT = 1000  # times that a reserved word counts as seen, so that it becomes one token
 
 
@@ -85,17 +88,36 @@ def make_bare_encoder(
         if identity is None:
             raw = train_wordpiece(lines, settings.vocabulary, reserved)
             config = scratch_config(settings, raw.get_vocab_size())
-            config.save_pretrained(folder)
             names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
             length = {"model_max_length": config.max_position_embeddings} if names_length else {}
-            PreTrainedTokenizerFast(
+            tokenizer = PreTrainedTokenizerFast(
                 tokenizer_object=raw, **length, **dict(zip(names, SPECIAL_TOKENS, strict=True))
-            ).save_pretrained(folder)
+            )
+            save_settings(folder, config, tokenizer)
             identity = fingerprint(
                 {"tokenizer": raw.to_str(), "config": settings.model_dump(), **identified_by}
             )
             write_atomically(identity_path, json.dumps({"identity": identity}))
     return identity
+
+
+def save_settings(folder: Path, config: Any, tokenizer: Any) -> None:
+    """Write an encoder's configuration and tokenizer; the library's writer names no kind of error.
+
+    Raises:
+        OSError: they could not be written; names the folder.
+    """
+    config.save_pretrained(folder)
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:
+        number = OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(folder)) from None
 
 
 def _read_identity(path: Path) -> str | None:

@@ -1,8 +1,8 @@
 """What a pretraining run leaves: an encoder folder that ``fold`` takes, with facts and a card.
 
 Last of the pretraining rooms. ``pretraining.json`` holds what determined the run and how it went,
-and counts for the folder's identity as every JSON file does; times and machine stand in the card
-alone, so that the same run leaves the same identity.
+and counts for the folder's identity as every JSON file does; times and machine stand in a file of
+their own, so that the same run leaves the same bytes, interrupted or not.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from competition.console import write_count
 from competition.errors import PretrainingError
 from competition.files import dump_json, write_atomically
 from models.network.encoder_source import PRETRAINING_FILE
+from models.network.scratch import save_settings
 from models.pretraining.exposure import Exposure
 from models.pretraining.task import PretrainTask
 from models.training.checkpoints import distinct_weights, read_facts, round_tensors, write_weights
 
 WEIGHTS_FILE = "model.safetensors"
+RUN_CARD = "RUN.md"  # no JSON and no text, which would count for the identity
 CURVE_ROWS = 30
 TEXT_HEADER = ("text", "lines", "tokens", "weight", "in the decay", "sha256")
 LOOK_HEADER = ("step", "tokens", "loss", "held-out loss", "held-out accuracy")
@@ -86,9 +88,9 @@ def export_encoder(
     config = type(model.config).from_dict(model.config.to_dict())
     config.architectures = [type(model).__name__]
     config.dtype = "float16"
-    config.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    save_settings(out, config, tokenizer)
     write_atomically(out / "README.md", build_card(out, facts, run))
+    write_atomically(out / RUN_CARD, build_run_card(run))
     write_weights(out / WEIGHTS_FILE, weights, {"kind": "masked-language model"})
     write_atomically(out / PRETRAINING_FILE, dump_json(facts))
 
@@ -100,7 +102,7 @@ def build_card(out: Path, facts: Mapping[str, Any], run: Mapping[str, Any]) -> s
     settings = {**facts["settings"], "seed": facts["seed"]}
     looks = thin(facts["history"], CURVE_ROWS)
     by_text = looks[-1]["heldout_by_text"].items()
-    machine, seen = run["machine"], Exposure(**facts["exposure"]).describe()
+    seen = Exposure(**facts["exposure"]).describe()
     return f"""# {out.name}
 
 A masked-language model made from {kind}: {facts["tokens"]:,} tokens seen in {facts["steps"]:,}
@@ -123,11 +125,19 @@ Held-out loss at the end, by text: {", ".join(f"{name} {value:.3f}" for name, va
 ```
 {run["command"]}
 ```
+When and where it was made stands in {RUN_CARD}. The same bytes come out on one CPU model with the
+same libraries, precision and threads, interrupted or not.
+"""
+
+
+def build_run_card(run: Mapping[str, Any]) -> str:
+    """Write what of a run differs from one time to the next: when, where, how fast."""
+    machine = run["machine"]
+    return f"""# The run
+
 Made {run["started"]} at {run["tokens_per_s"]:,} tokens/s ({run["precision"]},
 {write_count(run["threads"], "thread")}, {machine["cpu"]} / {machine["device"]},
 torch {machine["torch"]}, transformers {machine["transformers"]}).
-The same bytes come out on one CPU model with the same libraries,
-precision and threads.
 """
 
 

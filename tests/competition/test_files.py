@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from competition import files
 from competition.errors import UsageError, explain_os_error
 from competition.files import (
     append_lines_synced,
@@ -21,8 +22,10 @@ from competition.files import (
     check_writable,
     dump_json,
     is_name,
+    parse_toml,
     sha256_of,
     write_atomically,
+    write_cache,
 )
 
 
@@ -171,3 +174,37 @@ def test_json_is_sorted_plain_and_strict() -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256_of(tmp_path / "x").startswith("ba7816bf8f01cfea")
+
+
+def test_what_a_killed_writer_left_is_removed_at_the_next_write(tmp_path: Path) -> None:
+    left = f".a.csv.{files._name_machine()}-999999999-0123abcd.tmp"
+    alive = f".a.csv.{files._name_machine()}-{os.getpid()}-0123abcd.tmp"
+    elsewhere, old = ".a.csv.00000000-999999999-0123abcd.tmp", ".b.00000000-1-0123abcd.tmp"
+    own = ".mine.tmp"
+    for name in (left, alive, elsewhere, old, own):
+        (tmp_path / name).write_text("half", "utf-8")
+    os.utime(tmp_path / old, (0, 0))
+    write_atomically(tmp_path / "a.csv", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", alive, elsewhere, own}
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    write_cache(tmp_path / "file" / "cache.npz", b"x")
+    write_cache(tmp_path / "cache.npz", b"x")
+    assert (tmp_path / "cache.npz").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = " + "[" * 5000, "nested too deeply"),
+        ("x = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("x = " + "{a=" * 5000 + "1" + "}" * 5000, "nested too deeply"),
+        ("x = " + "9" * 10_000, "too many digits"),
+        ("x = 2026-99-99", "Expected"),
+    ],
+)
+def test_toml_that_cannot_be_read_is_one_kind_of_error(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_toml(text)

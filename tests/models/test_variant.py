@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from competition.errors import UsageError, VariantError
+from competition.errors import HarnessError, UsageError, VariantError
 from models.parts.formats import FORMATS
 from models.parts.heads import HEADS
 from models.parts.losses import LOSSES
@@ -13,6 +13,8 @@ from models.variant import (
     SINCE_FIRST_RESULTS,
     fingerprint,
     list_variants,
+    own_encoder,
+    own_shape,
     parse_override,
     resolve_variant,
 )
@@ -141,3 +143,40 @@ def test_a_later_setting_is_no_part_of_the_recipe_until_it_is_used() -> None:
         assert key not in (plain.get(section, {}) if section else plain) or key == "loss_options"
     changed = resolve(overrides=[("train.encoder_dropout", 0.2)]).recipe()
     assert changed["train"] == plain["train"] | {"encoder_dropout": 0.2}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "x=" + "[" * 5000,
+        "train.lr=" + "9" * 10_000,
+        "train.lr={}",
+        "train.lr=inf",
+        "head=[1]",
+        "seeds=[1e400]",
+        'train.lr=3e-5\nwhy="x"',
+        ".".join(["a"] * 5000) + "=1",
+    ],
+)
+def test_a_setting_that_nobody_would_write_is_named(override: str) -> None:
+    with pytest.raises(HarnessError):
+        resolve_variant("typed-punct", encoder="scratch", overrides=[parse_override(override)])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('encoder = ["ko-mini"]', r"encoder is \['ko-mini'\]; write one name"),
+        ("encoder = 5", "encoder is 5"),
+        ("scratch = 5", r"write \[scratch\]"),
+        ("x = " + "[" * 5000, "nested too deeply"),
+    ],
+)
+def test_a_variant_file_with_the_wrong_kind_of_value_is_named(
+    line: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f'why = "x"\nbase = "typed-punct"\n{line}\n', "utf-8")
+    for read in (own_encoder, own_shape, lambda name: resolve_variant(name, encoder="scratch")):
+        with pytest.raises(VariantError, match=said):
+            read(str(path))

@@ -43,6 +43,17 @@ def test_clean_files_can_be_trained_on(tiny_competition: Competition) -> None:
     assert not tiny_competition.oof_dir.exists()
 
 
+def test_a_file_without_a_positive_row_is_counted(tiny_competition: Competition) -> None:
+    path = tiny_competition.train_path
+    text = path.read_text("utf-8")
+    for label in tiny_competition.profile.labels:
+        text = text.replace(f"{label},", "no_relation,")
+    path.write_text(text, "utf-8")
+    tables = tables_of(run_audit(tiny_competition))
+    assert tables["odd_types"].rows == []
+    assert sum(row["rows"] for row in tables["labels"].rows) == N_TRAIN
+
+
 def test_duplicates_and_their_conflict_are_found(tiny_competition: Competition) -> None:
     path = tiny_competition.train_path
     again = path.read_text(encoding="utf-8").splitlines()[1].replace("0,", "again,", 1)

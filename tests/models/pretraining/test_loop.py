@@ -62,6 +62,7 @@ TINY = PretrainSettings(
 STEP_TOKENS = 4 * 16
 FOLDER_FILES = {
     "README.md",
+    "RUN.md",
     "config.json",
     "model.safetensors",
     "pretraining.json",
@@ -127,9 +128,10 @@ def after(steps: int) -> Callable[[], bool]:
 
 
 def left_by(job: PretrainJob) -> dict[str, bytes]:
-    """Everything in the folder that may not depend on time."""
-    files = (path for path in job.out.iterdir() if path.is_file() and path.name != "README.md")
-    return {path.name: path.read_bytes() for path in files}
+    """Everything in the folder that may not depend on time, and not on the folder's name."""
+    files = (path for path in job.out.iterdir() if path.is_file() and path.name != "RUN.md")
+    own = f"# {job.out.name}\n".encode()
+    return {path.name: path.read_bytes().removeprefix(own) for path in files}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
