@@ -1,0 +1,72 @@
+"""The functions for notebooks give what the commands give, from any folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import harness
+from competition.console import Column, Table
+from run import app
+
+ROOT = Path(__file__).parent.parent
+OWN = {"competition": "demo", "limit": 200}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the linear model is trained by the function, and blended."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPETITION_HOME", str(home))
+        trained = harness.fold("tfidf-linear", threads=1, **OWN)  # type: ignore[arg-type]
+        assert trained.complete
+        assert trained["variants"].loc[0, "variant"] == "tfidf-linear"
+        blended = harness.blend(name="own", trials=5, **OWN)  # type: ignore[arg-type]
+        assert {"members", "systems"} <= set(blended)
+    return home
+
+
+def test_the_board_is_the_commands_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPETITION_HOME", str(home))
+    board = harness.board(**OWN)  # type: ignore[arg-type]
+    printed = CliRunner().invoke(
+        app, ["board", "--competition", "demo", "--limit", "200", "--json"]
+    )
+    tables = json.loads(printed.stdout)
+    assert set(tables) == set(board)
+    for name, table in tables.items():
+        found = board[name].astype(object).where(board[name].notna(), None)
+        assert json.loads(json.dumps(found.to_dict("records"))) == table["rows"]
+
+
+def test_it_works_from_another_folder(home: Path, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import harness\n"
+        "board = harness.board(competition='demo', limit=200)\n"
+        "print(board['variants'].shape[0], len(board.notes) > 0, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "COMPETITION_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "1 True False"
+
+
+def test_a_notebook_shows_text_as_text() -> None:
+    table = Table("t", "A <b>", [Column("x", "x<y"), Column("s", "F1", "score")], [], ["<script>"])
+    row = {"x": "<script>alert(1)</script>", "s": 0.7153}
+    shown = harness.Tables([table, Table("u", "U", table.columns, [row])])._repr_html_()
+    assert "<script>" not in shown
+    assert "71.53" in shown
+    assert list(harness.Tables([table])["t"].columns) == ["x", "s"]
