@@ -23,6 +23,7 @@ from run import main as run_main
 # Set before numpy, torch and huggingface_hub are imported, which read them; processes inherit them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one on each core
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("COLUMNS", None)  # the width of a terminal, which tests are not written for
 
 # No deadline: a busy machine is no failure. The same examples each time, whatever the worker;
 # HYPOTHESIS_PROFILE=explore looks at others and keeps those that failed in .hypothesis/.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -419,6 +420,7 @@ def test_a_file_of_ones_own_is_not_overwritten(
 def test_a_place_for_the_variant_is_looked_at_before_anything_is_trained(
     prepared: Prepared, jobs: MadeUpJobs, tmp_path: Path
 ) -> None:
+    shutil.rmtree(prepared.competition.checkpoints_dir)  # what was planned beforehand
     with pytest.raises(UsageError, match=r"--write .*: is a folder; name a file"):
         tune(prepared, write=tmp_path)
     with pytest.raises(UsageError, match=r"--write: .*tiny\.toml is no folder"):
