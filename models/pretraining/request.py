@@ -176,7 +176,7 @@ def parse_weights(text: str, option: str) -> TextWeights:
     """Read ``2``, or ``2:5`` for the weights before and in the decay.
 
     >>> parse_weights("2:5", "--task-weight"), parse_weights("0.4", "--task-weight")
-    (Weights(stable=2.0, decay=5.0), Weights(stable=0.4, decay=0.4))
+    (TextWeights(stable=2.0, decay=5.0), TextWeights(stable=0.4, decay=0.4))
 
     Raises:
         UsageError: it is neither.

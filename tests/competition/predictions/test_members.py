@@ -138,7 +138,7 @@ def test_nothing_is_there_yet(store: Store, prepared: Prepared) -> None:
     assert store.keys("v") == []
     assert store.read_header(ResultKey("v", 1, 0)) is None
     assert store.read_run(ResultKey("v", 1, 0)) == {}
-    with pytest.raises(PredictionsError, match=r"run\.py fold with --as v"):
+    with pytest.raises(PredictionsError, match=r"run: python run\.py fold v$"):
         store.read(ResultKey("v", 1, 0))
     with pytest.raises(PredictionsError, match="no results"):
         read_member(store, "v", prepared)
