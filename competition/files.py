@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import reprlib
 import secrets
 import socket
 import time
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from competition.errors import UsageError
 
@@ -57,6 +59,27 @@ def check_name(name: str) -> str:
             " beginning with a letter or digit and not ending with a dot"
         )
     return name
+
+
+def join_inside(folder: Path, name: str) -> Path:
+    """Return the path of a name in a folder, which it cannot leave: the one way to join them.
+
+    >>> join_inside(Path("oof"), "typed-punct").as_posix()
+    'oof/typed-punct'
+
+    Raises:
+        UsageError: as ``check_name``.
+    """
+    return folder / check_name(name)
+
+
+def tell_first(error: Exception) -> str:
+    """Say shortly what is wrong with a value that a model refused, or what else was raised."""
+    if not isinstance(error, ValidationError):
+        return str(error).partition("\n")[0][:200] or type(error).__name__
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    return f"{key}: {first['msg']}, not {reprlib.repr(first['input'])}" if key else first["msg"]
 
 
 def sync_directory(directory: Path) -> None:

@@ -16,15 +16,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field
 
 from competition.data.csv_records import RecordReader
 from competition.errors import OFFENCES_SHOWN, FoldsError, Offence
-from competition.files import dump_json, write_atomically
+from competition.files import dump_json, tell_first, write_atomically
 
 Record = tuple[int, list[str]]
+Length = Annotated[int, Field(ge=0)]
+
+
+class _Origin(BaseModel):
+    """What is read of a table's JSON; its other keys are rules that are compared as they are."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    hash: str
+    source: str = ""
+    unit: str = ""
+    borders: tuple[Length, Length] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +82,13 @@ class FrozenTable:
             FoldsError: it cannot be read.
         """
         try:
-            origin = json.loads(self.json_path.read_text(encoding="utf-8"))
+            text = self.json_path.read_text(encoding="utf-8")
+            _Origin.model_validate_json(text)
+            origin: dict[str, Any] = json.loads(text)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise self.broken(f"cannot be read ({error})") from None
-        if not isinstance(origin, dict) or not isinstance(origin.get("hash"), str):
-            raise self.broken("holds no hash")
+        except (OSError, ValueError, RecursionError) as error:
+            raise self.broken(f"cannot be used ({tell_first(error)})") from None
         return origin
 
     def broken(self, found: str) -> FoldsError:

@@ -27,14 +27,19 @@ import pyarrow.parquet as pq
 
 from competition.arrays import Probs
 from competition.errors import PredictionsError, UsageError
-from competition.files import check_name, dump_json, is_name, write_atomically
+from competition.files import dump_json, is_name, join_inside, tell_first, write_atomically
 from competition.predictions.rerun import advise_training
+from competition.predictions.stored import (
+    NOT_A_VARIANT,
+    StoredHeader,
+    StoredRun,
+    StoredVariant,
+)
 
 SCHEMA_VERSION = 1
 SUM_TOLERANCE = 1e-3
 HEADER_KEY, HEADER_HASH_KEY = b"predictions", b"predictions.sha256"
 FILE_PATTERN = re.compile(r"s(\d{1,18})-f(\d{1,9})\.parquet")
-NOT_A_VARIANT = "routes"  # oof/<competition>/routes/ says which rows a specialist answers for
 LEADING_COLUMNS = ("id", "split", "fold")
 
 Ids = npt.NDArray[np.object_]
@@ -89,7 +94,8 @@ class Store:
         """Return where the Parquet file of a job stands, written or not."""
         if key.variant == NOT_A_VARIANT:
             raise UsageError(f"{NOT_A_VARIANT!r} cannot be a variant's name: routes lie there")
-        return self.directory / check_name(key.variant) / f"s{key.seed}-f{key.fold}.parquet"
+        folder = join_inside(self.directory, key.variant)
+        return join_inside(folder, f"s{key.seed}-f{key.fold}.parquet")
 
     def run_path(self, key: ResultKey) -> Path:
         """Return where the provenance (time, host, versions, scores) of a job stands."""
@@ -105,7 +111,7 @@ class Store:
 
     def keys(self, variant: str) -> list[ResultKey]:
         """List the results of a variant, ordered by seed and fold."""
-        folder = self.directory / check_name(variant)
+        folder = join_inside(self.directory, variant)
         if not folder.is_dir():
             return []
         matches = (FILE_PATTERN.fullmatch(entry.name) for entry in folder.iterdir())
@@ -168,17 +174,19 @@ class Store:
         """Read a job's provenance; empty when there is none (a team-mate may not have sent it).
 
         Raises:
-            PredictionsError: the file is not a JSON object.
+            PredictionsError: the file is no JSON object, or what is read of it has another type.
         """
         path = self.run_path(key)
         if not path.is_file():
             return {}
         try:
-            run = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise PredictionsError(f"{path} is not JSON ({error}); delete it") from error
-        if not isinstance(run, dict):
-            raise PredictionsError(f"{path} is not a JSON object; delete it")
+            text = path.read_text("utf-8")
+            StoredRun.model_validate_json(text)
+            run: dict[str, Any] = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PredictionsError(
+                f"{path} is no provenance ({tell_first(error)}); delete it"
+            ) from error
         return run
 
     def _check_key(self, header: Header, key: ResultKey, path: Path) -> None:
@@ -285,16 +293,18 @@ def _decode_header(footer: pq.FileMetaData, path: Path) -> Header:
         raise PredictionsError(f"{path} is not a result of this harness; {_redo(path)}")
     if metadata.get(HEADER_HASH_KEY) != hashlib.sha256(text).hexdigest().encode():
         raise PredictionsError(f"{path} is damaged: its header was changed; {_redo(path)}")
-    fields = json.loads(text)
-    if fields.pop("schema_version", None) != SCHEMA_VERSION:
+    try:
+        stored = StoredHeader.model_validate_json(text)
+        StoredVariant.model_validate_json(json.dumps(stored.variant))
+    except (ValueError, RecursionError) as error:
+        reason = tell_first(error)
+        raise PredictionsError(f"{path} has another header ({reason}); {_redo(path)}") from None
+    if stored.schema_version != SCHEMA_VERSION:
         raise PredictionsError(
             f"{path} is of another schema version than {SCHEMA_VERSION}; {_redo(path)}"
         )
-    try:
-        fields |= {"key": ResultKey(**fields["key"]), "labels": tuple(fields["labels"])}
-        header = Header(**fields)
-    except (KeyError, TypeError) as error:
-        raise PredictionsError(f"{path} has another header ({error}); {_redo(path)}") from error
+    fields = stored.model_dump(exclude={"schema_version"})
+    header = Header(**fields | {"key": ResultKey(**fields["key"])})
     if tuple(footer.schema.names) != (*LEADING_COLUMNS, *header.labels):
         raise PredictionsError(f"{path}: columns are not the labels in order; {_redo(path)}")
     return header

@@ -15,46 +15,87 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from filelock import FileLock, Timeout
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from competition.errors import UploadError
-from competition.files import append_lines_synced, write_atomically
+from competition.files import append_lines_synced, is_name, write_atomically
 from competition.profile import Competition
 
 Outcome = Literal["sent", "refused", "failed", "unknown"]
+Kind = Literal["intent", "receipt", "score"]
 
 Scores = Mapping[str, float | None]
 Record = Mapping[str, Any]
 
 LEDGER_NAME = "ledger.jsonl"
 LOCK_TIMEOUT_S = 60.0
-FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "intent": {
-        "id": int,
-        "time": str,
-        "target": str,
-        "destination": str,
-        "name": str,
-        "sha256": str,
-        "bytes": int,
-    },
-    "receipt": {
-        "intent": int,
-        "time": str,
-        "outcome": str,
-        "ref": (str, type(None)),
-        "message": str,
-    },
-    "score": {
-        "intent": int,
-        "time": str,
-        "public": (dict, type(None)),
-        "private": (dict, type(None)),
-    },
-}
+
+
+def _check_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("it has no zone")
+    return text
+
+
+def _check_file_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError("it cannot be a submission's name")
+    return name
+
+
+Id = Annotated[int, Field(ge=1)]
+Time = Annotated[str, AfterValidator(_check_time)]
+Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class _Line(BaseModel):
+    """A line of the ledger, which a colleague's program or an editor may have written."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class _Intent(_Line):
+    kind: Literal["intent"]
+    id: Id
+    time: Time
+    target: str
+    destination: str
+    name: Annotated[str, AfterValidator(_check_file_name)]
+    sha256: str
+    bytes: int
+
+
+class _Receipt(_Line):
+    kind: Literal["receipt"]
+    intent: Id
+    time: Time
+    outcome: Outcome
+    ref: str | None
+    message: str
+
+
+class _Score(_Line):
+    kind: Literal["score"]
+    intent: Id
+    time: Time
+    public: dict[str, Score | None] | None
+    private: dict[str, Score | None] | None
+
+
+LINE: TypeAdapter[_Intent | _Receipt | _Score] = TypeAdapter(
+    Annotated[_Intent | _Receipt | _Score, Field(discriminator="kind")]
+)
 
 
 @dataclass(frozen=True)
@@ -250,7 +291,7 @@ def build_score(
 def dump_record(record: Record) -> str:
     """Write a record as its line, without the newline; it is checked as when it is read."""
     line = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    _check_record(json.loads(line))
+    _decode(line)
     return line
 
 
@@ -286,28 +327,16 @@ def _write_time(time: datetime) -> str:
     return time.isoformat(timespec="seconds")
 
 
-def _decode(line: bytes) -> dict[str, Any]:
+def _decode(line: bytes | str) -> dict[str, Any]:
     """Read one line; a ValueError says what is wrong with it."""
     try:
-        record = json.loads(line)
-    except ValueError:
-        raise ValueError("it is not a JSON object") from None
-    _check_record(record)
-    assert isinstance(record, dict)
-    return record
-
-
-def _check_record(record: object) -> None:
-    if not isinstance(record, dict):
-        raise ValueError("it is not a JSON object")
-    kind = record.get("kind")
-    if kind not in FIELDS:
-        raise ValueError(f"unknown kind of record {kind!r}")
-    for key, expected in FIELDS[kind].items():
-        value = record.get(key)
-        if key not in record or not isinstance(value, expected) or isinstance(value, bool):
-            raise ValueError(f"the {kind} has no usable {key!r}")
-    if kind == "receipt" and record["outcome"] not in get_args(Outcome):
-        raise ValueError(f"unknown outcome {record['outcome']!r}")
-    if datetime.fromisoformat(record["time"]).tzinfo is None:
-        raise ValueError("its time has no zone")
+        return LINE.validate_json(line).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        if not first["loc"]:
+            known = ", ".join(get_args(Kind))
+            is_kind = first["type"].startswith("union_tag")
+            said = f"its kind is none of {known}" if is_kind else f"it is no record: {first['msg']}"
+            raise ValueError(said) from None
+        *_, key = first["loc"]
+        raise ValueError(f"the {first['loc'][0]} has no usable {key!r}: {first['msg']}") from None

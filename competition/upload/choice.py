@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 from competition.errors import Offence, UploadError, UsageError
-from competition.files import check_name, sha256_of
+from competition.files import check_name, join_inside, sha256_of
 from competition.profile import Competition
 from competition.submission.check import check_submission
 from competition.submission.ledger import Entry
@@ -54,7 +54,7 @@ def _tell_newer(path: Path, competition: Competition) -> tuple[str, ...]:
 
 def find_file(competition: Competition, entry: Entry) -> Path | None:
     """Return the submission that an attempt sent, None when it is gone or holds other bytes."""
-    path = competition.submissions_dir / f"{entry.name}.csv"
+    path = join_inside(competition.submissions_dir, f"{entry.name}.csv")
     return path if path.is_file() and sha256_of(path) == entry.sha256 else None
 
 

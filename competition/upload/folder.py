@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from competition.files import dump_json, sha256_of, write_atomically
+from competition.files import dump_json, join_inside, sha256_of, write_atomically
 from competition.profile import Competition
 from competition.upload.target import Receipt, Sought, Submission, TargetOptions
 
@@ -54,4 +54,4 @@ class FolderTarget:
     def _paths(self, file: Submission | Sought, competition: Competition) -> tuple[Path, Path]:
         stem = f"{file.name}-{file.sha256[:8]}"
         folder = Path(self.destination(competition))
-        return folder / f"{stem}.csv", folder / f"{stem}.receipt.json"
+        return join_inside(folder, f"{stem}.csv"), join_inside(folder, f"{stem}.receipt.json")

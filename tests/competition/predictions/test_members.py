@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +18,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from competition.errors import FoldsError, PredictionsError, UsageError
+from competition.errors import FoldsError, HarnessError, PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.folds.length_routes import Routes, read_or_make_length_routes
+from competition.predictions.importing import ImportOptions, run_import
 from competition.predictions.members import (
     Member,
     Result,
@@ -28,6 +33,7 @@ from competition.predictions.members import (
     read_member,
     read_members,
 )
+from competition.predictions.variant_scores import score_variants
 
 
 @pytest.fixture
@@ -255,10 +261,73 @@ def test_foreign_parquet_and_renamed_files_are_refused(store: Store, prepared: P
 def test_a_damaged_run_file_is_named(store: Store) -> None:
     path = store.run_path(ResultKey("v", 1, 0))
     path.parent.mkdir(parents=True)
-    for text in ("{", "[1]"):
+    for text in ("{", "[1]", '{"threads": "x"}', '{"rows_per_s": []}', "[" * 100_000):
         path.write_text(text, "utf-8")
-        with pytest.raises(PredictionsError, match="JSON"):
+        with pytest.raises(PredictionsError, match="no provenance"):
             store.read_run(ResultKey("v", 1, 0))
+
+
+def forge(path: Path, fields: dict[str, Any]) -> None:
+    """Give a result file another header, signed as one is."""
+    table, metadata = pq.read_table(path), pq.read_metadata(path).metadata
+    text = json.dumps({**json.loads(metadata[b"predictions"]), **fields}).encode()
+    digest = hashlib.sha256(text).hexdigest().encode()
+    with pq.ParquetWriter(path, table.schema, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({b"predictions": text, b"predictions.sha256": digest})
+
+
+ODD_HEADERS: dict[str, dict[str, Any]] = {
+    "a seed that leaves the store": {
+        "key": {"variant": "v", "seed": "x/../../../../out/NAME", "fold": 0}
+    },
+    "a name that leaves the store": {"key": {"variant": "../../v", "seed": 1, "fold": 0}},
+    "the routes": {"key": {"variant": "routes", "seed": 1, "fold": 0}},
+    "a seed as text": {"key": {"variant": "v", "seed": "1", "fold": 0}},
+    "a truth value": {"key": {"variant": "v", "seed": True, "fold": 0}},
+    "below 0": {"key": {"variant": "v", "seed": -1, "fold": 0}},
+    "another key": {"key": {"variant": "v", "seed": 1, "fold": 0, "x": 1}},
+    "no key": {"key": None},
+    "a list for the variant": {"variant": []},
+    "why as a list": {"variant": {"why": ["x"]}},
+    "tune as text": {"variant": {"tune": "x"}},
+    "tuned on text": {"variant": {"tune": {"folds": "012"}}},
+    "tuned on a mapping": {"variant": {"tune": {"folds": [{"a": 1}]}}},
+    "imported as true": {"variant": {"imported": True}},
+    "labels as text": {"labels": "abcd"},
+    "labels as numbers": {"labels": [1, 2, 3, 4]},
+    "a hash as a number": {"data_hash": 5},
+    "a fingerprint as null": {"fingerprint": None},
+    "a recipe as a list": {"recipe": []},
+    "a route as a list": {"route": ["length:short"]},
+    "a route that leaves": {"route": "../x"},
+    "a version as text": {"schema_version": "1"},
+    "a further field": {"more": 1},
+}
+
+
+@pytest.mark.parametrize("odd", ODD_HEADERS)
+def test_a_signed_header_that_is_not_typed_is_named_and_left_aside(
+    store: Store, prepared: Prepared, odd: str
+) -> None:
+    fill(store, prepared, "good")
+    fill(store, prepared, "v")
+    key = store.keys("v")[0]
+    forge(store.path(key), ODD_HEADERS[odd])
+    with pytest.raises(PredictionsError, match=re.escape(str(store.path(key)))):
+        store.read_header(key)
+    members, left_out = read_members(store, (), prepared)
+    assert [member.name for member in members] == ["good"]
+    assert [each.name for each in left_out] == ["v"]
+    scores = score_variants(prepared, store.variants())
+    assert [each.assessment is not None for each in scores] == [True, False]
+    before = sorted(prepared.competition.home.rglob("*"))
+    outside = prepared.competition.home / "elsewhere"
+    shutil.copytree(store.directory / "v", outside)
+    with pytest.raises(HarnessError):
+        run_import(prepared.competition, outside, ImportOptions(None, None, {}))
+    shutil.rmtree(outside)
+    assert sorted(prepared.competition.home.rglob("*")) == before
 
 
 def test_a_member_has_every_row_in_the_order_of_the_corpus(

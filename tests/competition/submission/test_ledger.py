@@ -113,7 +113,39 @@ DAMAGES: dict[str, Callable[[str], str]] = {
     "message": _set("message", 1),
     "intent": _set("intent", 7),
     "intent as a truth value": _set("intent", True),
+    "kind as a list": _set("kind", []),
+    "intent as text": _set("intent", "1"),
+    "ref as a number": _set("ref", 7),
+    "nested without end": lambda _: '{"kind":' + "[" * 100_000,
 }
+
+
+@pytest.mark.parametrize(
+    "public",
+    [
+        71.5,
+        "0.7",
+        {"micro_f1": "0.7"},
+        {"micro_f1": 71.5},
+        {"micro_f1": True},
+        {"micro_f1": [1]},
+        [],
+    ],
+)
+def test_a_score_that_is_none_is_named(ledger: Ledger, public: object) -> None:
+    fill(ledger, 1)
+    n_lines = len(ledger.path.read_text("utf-8").splitlines())
+    line = {"kind": "score", "intent": 1, "time": NOON.isoformat(), "public": public}
+    with ledger.path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({**line, "private": None}) + "\n")
+    with pytest.raises(UploadError, match=f"line {n_lines + 1}: the score has no usable"):
+        ledger.read()
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "", "a/b", "a\x1b", "."])
+def test_a_name_that_leaves_its_folder_is_no_submission(ledger: Ledger, name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        ledger.append_intent(NOON, {**FIELDS, "name": name})
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -143,7 +175,7 @@ def test_blank_lines_say_nothing_and_are_counted(ledger: Ledger, blank: str) -> 
     assert [entry.id for entry in ledger.read()] == [1, 2]
     whole = ledger.path.read_text("utf-8")
     ledger.path.write_text(whole + "\n\n{}\n", "utf-8")
-    with pytest.raises(UploadError, match=f"line {whole.count(chr(10)) + 3}: unknown kind"):
+    with pytest.raises(UploadError, match=f"line {whole.count(chr(10)) + 3}: its kind is none of"):
         ledger.read()
 
 
