@@ -74,7 +74,7 @@ def data(
                 resolved, audit.corpus, lambda frac, text: board.update("shift", frac, text)
             )
         beyond = build_shift_tables(shift, audit.corpus)
-    _print(build_audit_tables(audit, beyond), as_json)
+    _print(build_audit_tables(audit, beyond, is_whole=as_json), as_json)
     if not audit.ok:
         raise typer.Exit(HarnessError.exit_code)
 

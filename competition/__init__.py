@@ -2,5 +2,6 @@
 
 Packages in the order in which they may import, each only from those before it: data, scoring,
 folds, audit, predictions, submission, blend, compare, upload, board. All may import the rooms that
-lie here: arrays, errors, files, console, progress, provenance, upload_rules, profile.
+lie here: arrays, errors, files, file_kind, console, progress, provenance, upload_rules,
+profile_rows, profile_language, profile.
 """

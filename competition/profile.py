@@ -13,21 +13,30 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
 from competition.errors import ProfileError, UsageError
+from competition.file_kind import WrongFileError, read_text
 from competition.files import parse_toml
+from competition.profile_language import Language, Relations, read_first_relations, read_language
+from competition.profile_rows import (
+    Columns,
+    EntityRules,
+    Files,
+    Section,
+    Text,
+    Texts,
+    check_unique,
+)
 from competition.upload_rules import SLUG, UploadRules
 
 DEFAULT_PROFILE = "klue-re"
@@ -35,14 +44,6 @@ DEMO_PROFILE = "demo"
 HOME_VARIABLE = "COMPETITION_HOME"
 _PACKAGE = Path(__file__).resolve().parent
 _PROFILES = _PACKAGE / "profiles"
-_Item = TypeVar("_Item")
-
-
-def _check_unique(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
-    twice = [item for i, item in enumerate(items) if item in items[:i]]
-    if twice:
-        raise ValueError(f"named twice: {', '.join(map(repr, dict.fromkeys(twice)))}")
-    return items
 
 
 def _check_timezone(name: str) -> str:
@@ -73,78 +74,23 @@ def _flatten_overrides(found: Any) -> Any:
     return flatten_settings(found) if isinstance(found, Mapping) else found
 
 
-Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_check_unique)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 GroupColumn = Literal["sentence", "entity_pair"]
 
 
-class _Section(BaseModel):
-    """A TOML table: every key is known, nothing is coerced, nothing changes afterwards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Files(_Section):
-    """Where the rows lie; ``directory`` is relative to home (to this package when ``bundled``)."""
-
-    directory: Text
-    train: Text
-    test: Text
-    solution: Text | None = None
-    bundled: bool = False
-
-
-class Columns(_Section):
-    """Names of the CSV's columns; ``source`` is optional, the test file needs no label."""
-
-    id: Text
-    sentence: Text
-    subject: Text
-    object: Text
-    label: Text
-    source: Text | None = None
-
-    @model_validator(mode="after")
-    def _differ(self) -> Columns:
-        _check_unique(tuple(name for name in self.model_dump().values() if name is not None))
-        return self
-
-
-class EntityKeys(_Section):
-    """Keys of the dict in an entity's cell; without ``type`` the entities are untyped."""
-
-    word: Text
-    start: Text
-    end: Text
-    type: Text | None = None
-    end_inclusive: bool = False
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Return the keys that every entity must have, in their usual order."""
-        keys = (self.word, self.start, self.end)
-        return keys if self.type is None else (*keys, self.type)
-
-    @model_validator(mode="after")
-    def _differ(self) -> EntityKeys:
-        _check_unique(self.keys)
-        return self
-
-
-class FoldRules(_Section):
+class FoldRules(Section):
     """How rows are split; rows that share a ``group_by`` value stay in one fold."""
 
     count: Annotated[int, Field(ge=2, le=100)] = 5
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     group_by: Annotated[
-        tuple[GroupColumn, ...], Field(strict=False), AfterValidator(_check_unique)
+        tuple[GroupColumn, ...], Field(strict=False), AfterValidator(check_unique)
     ] = ("sentence", "entity_pair")
     file: Text | None = None
 
 
-class LengthBorders(_Section):
+class LengthBorders(Section):
     """Longest short and longest medium row, in tokens; unset: terciles of the train rows."""
 
     short_max_tokens: Positive | None = None
@@ -160,19 +106,19 @@ class LengthBorders(_Section):
         return self
 
 
-class RouteRules(_Section):
+class RouteRules(Section):
     """Which rows a specialist answers for."""
 
     length: LengthBorders = LengthBorders()
 
 
-class MetricRules(_Section):
+class MetricRules(Section):
     """Extra views of a score: with the negative label reweighted to the share in the test."""
 
     shifted_negative_share: Share | None = None
 
 
-class SubmissionRules(_Section):
+class SubmissionRules(Section):
     """The leaderboard's file and its daily quota, counted in the days of ``timezone``.
 
     ``final_picks`` is how many submissions may be selected to count at the end.
@@ -187,11 +133,11 @@ class SubmissionRules(_Section):
 
     @model_validator(mode="after")
     def _differ(self) -> SubmissionRules:
-        _check_unique((self.id_column, self.label_column, self.probs_column))
+        check_unique((self.id_column, self.label_column, self.probs_column))
         return self
 
 
-class Defaults(_Section):
+class Defaults(Section):
     """What ``fold`` trains when nothing is named; ``overrides`` are settings for that encoder."""
 
     encoder: Text = "scratch"
@@ -201,7 +147,7 @@ class Defaults(_Section):
     )
 
 
-class Profile(_Section):
+class Profile(Section):
     """A competition as its TOML file describes it."""
 
     name: Annotated[str, Field(pattern=SLUG, max_length=64)]
@@ -212,7 +158,9 @@ class Profile(_Section):
     unknown_label: str | None = None
     files: Files
     columns: Columns
-    entity: EntityKeys
+    entity: EntityRules
+    language: Language = Field(default_factory=read_language)
+    relations: Relations | None = None
     folds: FoldRules = FoldRules()
     routes: RouteRules = RouteRules()
     metrics: MetricRules = MetricRules()
@@ -235,14 +183,33 @@ class Profile(_Section):
         """Return the negative label's place, or None when there is no such label."""
         return None if self.negative_label is None else self.labels.index(self.negative_label)
 
+    @property
+    def exchange_rules(self) -> Relations:
+        """Return its rules of exchanged labels; klue-re's, for labels of those names, if none."""
+        return read_first_relations() if self.relations is None else self.relations
+
     @model_validator(mode="after")
     def _agree(self) -> Profile:
+        rules = Relations() if self.relations is None else self.relations
+        unknown = {*rules.exchanged, *rules.exchanged.values()} - {*self.labels}
+        if unknown:
+            raise ValueError(f"relations names {sorted(unknown)[0]!r}, which is not one of labels")
         if self.negative_label is not None and self.negative_label not in self.labels:
             raise ValueError(f"negative_label {self.negative_label!r} is not one of labels")
         if self.unknown_label in self.labels:
             raise ValueError(f"unknown_label {self.unknown_label!r} is also one of labels")
-        if bool(self.entity_types) != (self.entity.type is not None):
+        if bool(self.entity_types) != self.entity.is_typed:
             raise ValueError("set both entity_types and entity.type, or neither (untyped entities)")
+        is_cell, columns = self.entity.given_as == "cell", self.columns
+        if is_cell and (columns.subject is None or columns.object is None):
+            raise ValueError(
+                'columns.subject and columns.object are missing; a "cell" of each entity is read'
+            )
+        if not is_cell and (columns.subject is not None or columns.object is not None):
+            raise ValueError(
+                'columns.subject and columns.object need entity.given_as = "cell"; with '
+                f"{self.entity.given_as!r} [entity.subject] and [entity.object] say where they are"
+            )
         if self.metrics.shifted_negative_share is not None and self.negative_label is None:
             raise ValueError("metrics.shifted_negative_share needs a negative_label")
         return self
@@ -338,10 +305,10 @@ def read_profile(path: Path) -> Profile:
             such key is named.
     """
     try:
-        values = parse_toml(path.read_text(encoding="utf-8"))
+        values = parse_toml(read_text(path))
     except FileNotFoundError:
         raise ProfileError(f"{path}: no such competition file") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, WrongFileError, OSError) as error:
         raise ProfileError(f"{path}: not a TOML file that can be read: {error}") from None
     try:
         return Profile.model_validate(values)

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from competition.errors import VariantError
+from competition.file_kind import WrongFileError, read_text
 from competition.files import check_name, parse_toml
 from models.settings import (
     AugmentSettings,
@@ -345,7 +346,9 @@ def _read_toml(path: Path, name: str) -> Settings:
             raise VariantError(f"there is no variant file {name}")
         raise VariantError(explain_unknown(name))
     try:
-        return parse_toml(path.read_text(encoding="utf-8"))
+        return parse_toml(read_text(path))
+    except WrongFileError as wrong:
+        raise VariantError(f"{path.name} is no variant file: {wrong}") from None
     except ValueError as error:
         raise VariantError(f"{path.name} is not valid TOML: {error}") from None
 

@@ -25,7 +25,7 @@ from competition.audit.counts import (
     measure_shift,
 )
 from competition.console import Column, Table
-from competition.data.corpus import Corpus, Reading, build_corpus, read_rows
+from competition.data.corpus import Corpus, Reading, build_corpus, read_rows, read_train
 from competition.data.groups import Int32s, build_groups, build_keys
 from competition.data.rows import Rows
 from competition.errors import OFFENCES_SHOWN, HarnessError, Offence
@@ -67,7 +67,7 @@ class Audit:
 def run_audit(competition: Competition) -> Audit:
     """Read both files and look at everything that can be seen before training."""
     profile = competition.profile
-    train = read_rows(competition.train_path, profile, is_train=True)
+    train = read_train(competition)
     test = read_rows(competition.test_path, profile, is_train=False)
     if train.offences or test.offences:
         return Audit(competition, train, test)
@@ -93,16 +93,20 @@ def _find_fold_problem(competition: Competition, corpus: Corpus, groups: Int32s)
     return None
 
 
-def build_audit_tables(audit: Audit, beyond: Sequence[Table] = ()) -> list[Table]:
+def build_audit_tables(
+    audit: Audit, beyond: Sequence[Table] = (), *, is_whole: bool = False
+) -> list[Table]:
     """Build the tables to print: what is wrong first, then what to know, and what comes next.
 
     Args:
         audit: what was found.
         beyond: tables of what else is known of the data, shown before the next step.
+        is_whole: list every offence, not the first of each file.
     """
     tables = [_build_files(audit)]
     if audit.offences:
-        tables.append(_build_offences(audit.offences))
+        files = (audit.train.offences, audit.test.offences)
+        tables.append(_build_offences(files, None if is_whole else OFFENCES_SHOWN))
     if audit.train.notices or audit.test.notices:
         tables.append(_build_notices((*audit.train.notices, *audit.test.notices)))
     corpus, profile = audit.corpus, audit.competition.profile
@@ -111,7 +115,7 @@ def build_audit_tables(audit: Audit, beyond: Sequence[Table] = ()) -> list[Table
     tables += [_build_labels(audit, corpus), count_duplicates(corpus, profile)]
     conflicts = list_conflicts(corpus, profile)
     tables += [conflicts] if conflicts.rows else []
-    if profile.entity.type is not None:
+    if profile.entity.is_typed:
         tables += [
             count_type_pairs(corpus, profile),
             list_odd_types(corpus, profile),
@@ -178,12 +182,14 @@ def _place(offence: Offence) -> dict[str, object]:
     }
 
 
-def _build_offences(offences: Sequence[Offence]) -> Table:
-    shown = [_place(offence) for offence in offences[:OFFENCES_SHOWN]]
-    more = len(offences) - len(shown)
-    notes = [f"… and {more:,} more; they appear as these are mended."] if more else []
+def _build_offences(files: Sequence[Sequence[Offence]], most: int | None) -> Table:
+    """List the offences of each file, up to ``most`` of it."""
+    shown = [_place(offence) for offences in files for offence in offences[:most]]
+    total = sum(map(len, files))
+    more = total - len(shown)
+    notes = [f"… and {more:,} more; --json lists all of them."] if more else []
     columns = (*_place_columns(), Column("remedy", "what to do"))
-    return Table("offences", f"Offences ({len(offences):,})", columns, shown, notes)
+    return Table("offences", f"Offences ({total:,})", columns, shown, notes)
 
 
 def _build_notices(notices: Sequence[Offence]) -> Table:

@@ -238,7 +238,7 @@ def measure_lengths(corpus: Corpus) -> Table:
 def measure_shift(corpus: Corpus, profile: Profile) -> Table:
     """Compare train and test in what can be seen without labels."""
     seen = {"source": profile.columns.source}
-    if profile.entity.type is not None:
+    if profile.entity.is_typed:
         seen |= {"subject_type": "subject type", "object_type": "object type"}
     rows: list[dict[str, Any]] = []
     notes = []

@@ -1,6 +1,6 @@
 """From the bytes of a file to checked rows, and which rows belong together.
 
-Rooms in reading order: csv_records, entities, rows, corpus, groups.
+Rooms in reading order: csv_records, entities, tables, rows, row_forms, row_checks, corpus, groups.
 
-Open: csv_records, rows, corpus, groups.
+Open: csv_records, tables, rows, corpus, groups.
 """

@@ -1,16 +1,17 @@
-"""CSV files → a checked corpus; a row that cannot be used is named, never dropped.
+"""Files of rows → a checked corpus; a row that cannot be used is named, never dropped.
 
-The start of the way of a row: ``records`` splits the file, this room holds every field against the
-profile, and ``Rows`` go on to folds and formats. What is odd but usable (a byte order mark,
-Windows line ends, decomposed Hangul) is accepted and noted.
+The start of the way of a row: ``tables`` splits the file, ``row_forms`` finds the entities,
+``row_checks`` holds every field against the profile, and ``Rows`` go on to folds and formats. What
+is odd but usable (a byte order mark, another encoding, decomposed Hangul) is accepted and noted.
 
 Legend: N train rows, M test rows.
 """
 
 from __future__ import annotations
 
+import re
 from array import array
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.console import is_hidden
-from competition.data.csv_records import Oddity, RecordReader, show, show_id
-from competition.data.entities import (
-    WrongCellError,
-    build_cell_reader,
-    check_cell,
-    compose,
-    compose_entity,
-    is_decomposed,
-)
+from competition.data.csv_records import show
 from competition.data.groups import build_groups, sample_rows
+from competition.data.row_checks import RowChecker, gather_causes
+from competition.data.row_forms import build_form
 from competition.data.rows import COLUMNS, Entity, Row, Rows, build_frame, hash_rows
+from competition.data.tables import TableReader, test_layout, train_layout
 from competition.errors import CorpusError, Offence
 from competition.profile import Competition, Profile
 
 __all__ = ["Corpus", "Entity", "Reading", "Row", "Rows", "read_corpus", "read_rows"]
 
 _CHUNK_ROWS = 50_000
+_OFFSET_COLUMN = re.compile(r"start|begin|idx|offset|_pos|span", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def read_corpus(competition: Competition) -> Corpus:
         CorpusError: with every offence of both files.
         UsageError: the limit gives no fair sample.
     """
-    train = read_rows(competition.train_path, competition.profile, is_train=True)
+    train = read_train(competition)
     test = read_rows(competition.test_path, competition.profile, is_train=False)
     offences = (*train.offences, *test.offences)
     if offences:
@@ -80,6 +76,13 @@ def read_corpus(competition: Competition) -> Corpus:
             f"{competition.data_dir}: {things} must be mended before training", offences
         )
     return build_corpus(competition, train, test)
+
+
+def read_train(competition: Competition) -> Reading:
+    """Read the file of labelled rows, without those that the profile sets aside."""
+    profile = competition.profile
+    aside = profile.files.set_aside
+    return read_rows(competition.train_path, profile, is_train=True, set_aside=aside)
 
 
 def build_corpus(competition: Competition, train: Reading, test: Reading) -> Corpus:
@@ -103,37 +106,59 @@ def _sample_test(count: int, limit: int, seed: int) -> np.ndarray[Any, np.dtype[
     return np.sort(np.random.default_rng(seed).permutation(count)[:size])
 
 
-def read_rows(path: Path, profile: Profile, *, is_train: bool) -> Reading:
+def read_rows(
+    path: Path, profile: Profile, *, is_train: bool, set_aside: Collection[str] = ()
+) -> Reading:
     """Read one file and check every row; offences are returned, not raised.
 
     Args:
-        path: the CSV.
+        path: the file, in any form that ``tables`` reads.
         profile: what it should hold.
         is_train: labels must be there and known; otherwise the label column is not looked at.
+        set_aside: ids of rows that are passed over.
     """
-    columns = profile.columns
-    required = {
-        "id": columns.id,
-        "sentence": columns.sentence,
-        "subject": columns.subject,
-        "object": columns.object,
-    }
+    form, columns = build_form(profile), profile.columns
+    wanted: dict[str, str | None] = {"id": columns.id, "sentence": columns.sentence, **form.wanted}
     if is_train:
-        required["label"] = columns.label
+        wanted["label"] = columns.label
     if columns.source is not None:
-        required["source"] = columns.source
+        wanted["source"] = columns.source
     offences: list[Offence] = []
-    reader = RecordReader(path, required, offences.append)
-    checker = _RowChecker(profile, path.name, tuple(required), offences.append)
+    layout = train_layout(profile) if is_train else test_layout(profile)
+    reader = TableReader(path, wanted, offences.append, layout)
+    checker = RowChecker(profile, form, path.name, tuple(wanted), offences.append, set_aside)
     collector = _Collector()
     for line, fields in reader.read():
         row, label_id = checker.check(line, fields)
         if row is not None:
             collector.add(row, label_id)
-    offences.extend(checker.find_repeated_ids())
+    offences = _explain_columns(offences, reader.names, profile)
+    offences += [*checker.find_repeated_ids(), *checker.find_unknown_aside()]
     offences.sort(key=lambda offence: offence.line or 0)
     notices = (*reader.notices(), *checker.notices())
-    return Reading(collector.build(is_train=is_train), tuple(offences), notices)
+    lost = sum(each.line is not None and each.column is None for each in offences)
+    told = gather_causes(offences, checker.count + lost)
+    return Reading(collector.build(is_train=is_train), tuple(told), notices)
+
+
+def _explain_columns(
+    offences: list[Offence], names: Sequence[str], profile: Profile
+) -> list[Offence]:
+    """Say once that entities stand in columns of their own where cells were looked for."""
+    cells = {profile.columns.subject, profile.columns.object}
+    missing = [each for each in offences if each.column in cells and "no such" in each.found]
+    flat = [name for name in names if _OFFSET_COLUMN.search(name)]
+    if profile.entity.given_as != "cell" or len(missing) < len(cells) or not flat:
+        return offences
+    found = f"no column {' and '.join(map(repr, sorted(map(str, cells))))}; the header has " + show(
+        ", ".join(names)
+    )
+    remedy = (
+        'entities seem to stand in columns of their own: set entity.given_as = "columns" and name '
+        "them in [entity.subject] and [entity.object] (python run.py init writes such a profile)"
+    )
+    told = Offence(missing[0].file, missing[0].line, None, None, found, remedy)
+    return [told, *(each for each in offences if each not in missing)]
 
 
 @dataclass
@@ -142,154 +167,33 @@ class _Collector:
 
     frames: list[pd.DataFrame] = field(default_factory=list)
     label_ids: array[int] = field(default_factory=lambda: array("h"))
-    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+    rows: list[tuple[Any, ...]] = field(default_factory=list)  # values in the order of COLUMNS
 
     def add(self, row: Row, label_id: int) -> None:
         """Take one checked row."""
         subject, object_ = row.subject, row.object
-        values = (
-            row.id,
-            row.sentence,
-            *(subject.word, subject.start, subject.end, subject.type),
-            *(object_.word, object_.start, object_.end, object_.type),
-            row.source,
+        self.rows.append(
+            (
+                row.id,
+                row.sentence,
+                *(subject.word, subject.start, subject.end, subject.type),
+                *(object_.word, object_.start, object_.end, object_.type),
+                row.source,
+            )
         )
-        for column, value in zip(self.columns.values(), values, strict=True):
-            column.append(value)
         self.label_ids.append(label_id)
-        if len(self.columns["id"]) == _CHUNK_ROWS:
+        if len(self.rows) == _CHUNK_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        self.frames.append(build_frame(self.columns))
-        self.columns = {name: [] for name in COLUMNS}
+        columns = map(list, zip(*self.rows, strict=True)) if self.rows else ([] for _ in COLUMNS)
+        self.frames.append(build_frame(dict(zip(COLUMNS, columns, strict=True))))
+        self.rows = []
 
     def build(self, *, is_train: bool) -> Rows:
         """Return all rows taken."""
-        if self.columns["id"] or not self.frames:
+        if self.rows or not self.frames:
             self._flush()
         frame = self.frames[0] if len(self.frames) == 1 else pd.concat(self.frames)
         labels = np.asarray(self.label_ids, dtype=np.int16) if is_train else None
         return Rows(frame.reset_index(drop=True), labels)
-
-
-class _RowChecker:
-    """Holds each record against the profile and remembers what only the whole file can tell."""
-
-    def __init__(
-        self,
-        profile: Profile,
-        file: str,
-        fields: tuple[str, ...],
-        report: Callable[[Offence], None],
-    ) -> None:
-        self._profile = profile
-        self._file = file
-        self._fields = fields
-        self._report = report
-        self._read_cell = build_cell_reader(profile)
-        self._label_ids = profile.label_ids
-        self._ids: list[str] = []
-        self._lines = array("q")
-        self._decomposed = Oddity()
-
-    def check(self, line: int, fields: list[str]) -> tuple[Row | None, int]:
-        """Return the row and its label's id (-1 in a test file), or None when it offends."""
-        named = dict(zip(self._fields, fields, strict=True))
-        id_, sentence = named["id"], named["sentence"]
-        self._ids.append(id_)
-        self._lines.append(line)
-        is_clean = True
-
-        def offend(role: str, found: str, remedy: str) -> None:
-            nonlocal is_clean
-            is_clean = False
-            column = getattr(self._profile.columns, role)
-            self._report(Offence(self._file, line, column, show_id(id_), found, remedy))
-
-        if not id_.strip():
-            offend("id", "an empty id", "give every row an id of its own")
-        elif all(is_hidden(character) or character.isspace() for character in id_):
-            offend("id", "an id that nobody can see", "give every row an id that shows")
-        label_id = self._check_label(named, offend)
-        if not sentence.strip():
-            offend("sentence", "an empty sentence", "fill it, or take the row out")
-            return None, label_id
-        entities = []
-        for role in ("subject", "object"):
-            try:
-                cell = self._read_cell(named[role])
-                entities.append(check_cell(cell, sentence, self._profile))
-            except WrongCellError as wrong:
-                offend(role, wrong.found, wrong.remedy)
-        if len(entities) < 2:
-            return None, label_id
-        subject, object_ = entities
-        if subject.start < object_.end and object_.start < subject.end:
-            found = f"subject {show(subject.word)} and object {show(object_.word)} overlap"
-            offend("object", found, "mark two parts of the sentence that are apart")
-        row = Row(id_, sentence, subject, object_, named.get("source"))
-        if is_decomposed(sentence):
-            row = self._compose(row, line, offend)
-        return (row if is_clean else None), label_id
-
-    def _check_label(self, named: dict[str, str], offend: Callable[[str, str, str], None]) -> int:
-        label = named.get("label")
-        if label is None:
-            return -1
-        label_id = self._label_ids.get(label, -1)
-        if label_id < 0 and label == self._profile.unknown_label:
-            offend(
-                "label", f"{show(label)} says that the label is unknown", "a train row needs one"
-            )
-        elif label_id < 0:
-            offend("label", f"unknown label {show(label)}", "use one of the profile's labels")
-        return label_id
-
-    def _compose(self, row: Row, line: int, offend: Callable[[str, str, str], None]) -> Row:
-        """Return the row with its Hangul composed and its spans moved along."""
-        spans = []
-        for role, entity in (("subject", row.subject), ("object", row.object)):
-            try:
-                spans.append(compose_entity(entity, row.sentence))
-            except WrongCellError as wrong:
-                offend(role, wrong.found, wrong.remedy)
-        if len(spans) < 2:
-            return row
-        self._decomposed.meet(line)
-        return Row(row.id, compose(row.sentence), spans[0], spans[1], row.source)
-
-    def find_repeated_ids(self) -> list[Offence]:
-        """Return an offence for every row whose id stood before."""
-        ids = pd.Series(self._ids, dtype="str")
-        again = np.flatnonzero(ids.duplicated().to_numpy())
-        if not len(again):
-            return []
-        first: dict[str, int] = {}
-        repeated = {self._ids[i] for i in again}
-        for id_, line in zip(self._ids, self._lines, strict=True):
-            if id_ in repeated:
-                first.setdefault(id_, line)
-        column = self._profile.columns.id
-        return [
-            Offence(
-                self._file,
-                self._lines[i],
-                column,
-                show_id(self._ids[i]),
-                f"the id also stands on line {first[self._ids[i]]}",
-                "give every row an id of its own",
-            )
-            for i in again
-            if self._ids[i].strip()
-        ]
-
-    def notices(self) -> list[Offence]:
-        """Return what was accepted in rows."""
-        met = self._decomposed
-        if not met.count:
-            return []
-        column = self._profile.columns.sentence
-        found = f"decomposed Hangul (NFD) in {met.count:,} rows, this one first"
-        done = "read as composed (NFC), offsets moved along"
-        return [Offence(self._file, met.line, column, None, found, done)]

@@ -1,28 +1,35 @@
 """CSV bytes → records with their true line numbers; what is no clean CSV is an offence.
 
-The first half of reading a corpus: encoding, quotes, NUL bytes, header and number of fields. What
-the fields mean is ``corpus``'s business. A record that offends is listed, not returned, and the
-reading goes on, so that a person sees all offences at once.
+The first half of reading a corpus: quotes, NUL bytes, separator, header and number of fields;
+``file_kind`` sees to encodings. What the fields mean is ``corpus``'s business. A record that
+offends is listed, not returned, and the reading goes on, so that a person sees all offences at
+once.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from competition.console import write_count
 from competition.errors import Offence
+from competition.file_kind import FileKind, WrongFileError, open_utf8
 
 FIELD_MAX_CHARS = 10_000_000
 FOUND_MAX_CHARS = 80
 ID_MAX_CHARS = 40
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+SEPARATORS = (",", "\t", ";", "|")
+SAMPLE_LINES = 500
+FORM_NAMES = {"json": "JSON", "json-lines": "JSON Lines", "parquet": "Parquet", "text": "text"}
+_QUOTED = re.compile('"(?:[^"]|"")*"')
+_SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 
 Report = Callable[[Offence], None]
 
@@ -57,20 +64,30 @@ class Oddity:
 
 @dataclass
 class RecordReader:
-    """The records of one CSV file.
+    """The records of one CSV file, or of one that separates its fields by another mark.
 
     Args:
         path: the file.
-        wanted: what is read (``sentence``) → the column it is read from, all of them required.
+        wanted: what is read (``sentence``) → the column it is read from, all of them required;
+            None instead of a column gives the row's number, counted from 0.
         report: called with every offence.
+        separator: the mark between fields; None: seen from the first line.
+        header: names of the columns of a file that has no line for them.
+        quotes: whether fields may be quoted; None: as the first rows look. Only a file whose
+            separator is not the comma can do without.
     """
 
     path: Path
-    wanted: Mapping[str, str]
+    wanted: Mapping[str, str | None]
     report: Report
+    separator: str | None = ","
+    header: Sequence[str] | None = None
+    quotes: bool | None = None
+    names: list[str] = field(default_factory=list)  # of all columns, once the header is read
     carriage_returns: Oddity = field(default_factory=Oddity)
     empty_lines: Oddity = field(default_factory=Oddity)
-    has_bom: bool = False
+    kind: FileKind | None = None
+    _guessed: list[str] = field(default_factory=list)
     _bad_lines: set[int] = field(default_factory=set)
 
     def offend(self, line: int | None, column: str | None, found: str, remedy: str) -> None:
@@ -86,8 +103,7 @@ class RecordReader:
         if stream is None:
             return
         with stream, _long_fields():
-            if self._check_start(stream):
-                yield from self._read_records(stream)
+            yield from self._read_records(stream)
 
     def read_header(self) -> list[str] | None:
         """Return the names of all columns, wanted or not; None where they cannot be told.
@@ -98,8 +114,6 @@ class RecordReader:
         if stream is None:
             return None
         with stream, _long_fields():
-            if not self._check_start(stream):
-                return None
             line, header = next(self._parse(stream), (1, list[str]()))
             is_usable = not self._bad_lines and self._find_columns(line, header) is not None
             return header if is_usable else None
@@ -107,10 +121,9 @@ class RecordReader:
     def notices(self) -> list[Offence]:
         """Return what was accepted although it is odd; complete once all records are read."""
         name = self.path.name
-        found = []
-        if self.has_bom:
-            odd = Offence(name, 1, None, None, "begins with a byte order mark", "it was left out")
-            found.append(odd)
+        oddities = () if self.kind is None else self.kind.oddities
+        found = [Offence(name, 1, None, None, odd, done) for odd, done in oddities]
+        found += [Offence(name, 1, None, None, odd, "read so") for odd in self._guessed]
         if self.carriage_returns.count:
             ends = write_count(self.carriage_returns.count, "line ends", "lines end")
             many = f"{ends} in CR LF (Windows)"
@@ -123,26 +136,23 @@ class RecordReader:
         return found
 
     def _open(self) -> BinaryIO | None:
+        """Open the file as UTF-8; report what is no text, and an empty file."""
         try:
-            return self.path.open("rb")
+            if self.path.is_file() and not self.path.stat().st_size:
+                self.offend(None, None, "the file is empty", "put the competition's file there")
+                return None
+            stream, self.kind = open_utf8(self.path, self.kind)
+        except WrongFileError as wrong:
+            self.offend(None, None, wrong.found, wrong.remedy)
         except OSError as error:
-            reason = error.strerror or str(error)
-            remedy = "check this path (--data names the folder of a competition's own files)"
-            self.offend(None, None, f"cannot be opened ({reason}): {self.path}", remedy)
-            return None
-
-    def _check_start(self, stream: BinaryIO) -> bool:
-        """Look at the first bytes and leave the stream after a byte order mark."""
-        start = stream.read(4)
-        if not start:
-            self.offend(None, None, "the file is empty", "put the competition's file there")
-            return False
-        if start.startswith(_UTF16):
-            self.offend(1, None, "the file is UTF-16", "save it as UTF-8 (CSV UTF-8)")
-            return False
-        self.has_bom = start.startswith(codecs.BOM_UTF8)
-        stream.seek(len(codecs.BOM_UTF8) if self.has_bom else 0)
-        return True
+            report_unopened(self.path, error, self.report)
+        else:
+            if self.kind.form == "text":
+                return stream
+            stream.close()
+            form = FORM_NAMES[self.kind.form]
+            self.offend(None, None, f"the file is {form}, not CSV", "save it as CSV (UTF-8)")
+        return None
 
     def _decode_lines(self, stream: BinaryIO) -> Iterator[str]:
         """Yield every physical line as text; what cannot be text is reported and noted as bad."""
@@ -174,27 +184,40 @@ class RecordReader:
 
     def _read_records(self, stream: BinaryIO) -> Iterator[tuple[int, list[str]]]:
         records = self._parse(stream)
-        line, header = next(records, (1, list[str]()))
+        line, header = 1, list(self.header or ())
+        if self.header is None:
+            line, header = next(records, (1, list[str]()))
         if any(number <= line for number in self._bad_lines):
             return  # the header itself is not readable: nothing below it can be named
         places = self._find_columns(line, header)
         if places is None:
             return
-        width, is_header_only = len(header), True
+        width, count = len(header), 0
+        is_numbered = None in self.wanted.values()
         for line, record in records:
-            is_header_only = False
+            count += 1
             if len(record) != width:
-                found = f"{len(record)} fields where the header has {width}"
-                remedy = "quote fields that hold a comma, and double the quotes inside them"
-                self.offend(line, None, f"{found}: {show(','.join(record))}", remedy)
+                self._report_width(line, record, width)
                 continue
+            if is_numbered:
+                record.append(str(count - 1))
             yield line, [record[place] for place in places]
-        if is_header_only and not self._bad_lines:
+        if not count and not self._bad_lines:
             self.offend(None, None, "a header and no row", "put the competition's rows there")
 
     def _parse(self, stream: BinaryIO) -> Iterator[tuple[int, list[str]]]:
         """Yield (first line, fields) of every record whose lines are clean and quotes balanced."""
-        reader = csv.reader(self._decode_lines(stream), strict=True)
+        lines: Iterator[str] = self._decode_lines(stream)
+        if self.kind is not None and self.kind.is_clean:
+            lines = map(bytes.decode, stream)
+        first = list(islice(lines, 1))
+        separator = self.separator or self._guess_separator("".join(first))
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+        if separator != "," and self.quotes is not True:
+            first += islice(lines, SAMPLE_LINES)
+            if self.quotes is False or not _looks_quoted(first, separator):
+                quoting = csv.QUOTE_NONE
+        reader = csv.reader(chain(first, lines), delimiter=separator, quoting=quoting, strict=True)
         while True:
             line = reader.line_num + 1
             try:
@@ -213,6 +236,27 @@ class RecordReader:
                 self.empty_lines.meet(line)
                 continue
             yield line, record
+
+    def _guess_separator(self, line: str) -> str:
+        """Return the mark that gives most of the wanted columns, else the right number of them."""
+        parts = {mark: split_line(line, mark) for mark in SEPARATORS}
+        if self.header is None:
+            wanted = {name.partition(".")[0] for name in self.wanted.values() if name}
+            fits = {mark: len(wanted & {*names}) for mark, names in parts.items()}
+        else:
+            fits = {mark: int(len(names) == len(self.header)) for mark, names in parts.items()}
+        best = max(SEPARATORS, key=lambda mark: fits[mark])
+        if best != ",":
+            self._guessed.append(f"fields are separated by a {_SEPARATOR_NAMES[best]}")
+        return best
+
+    def _report_width(self, line: int, record: Sequence[str], width: int) -> None:
+        of = "the header has" if self.header is None else "the profile names"
+        found = f"{len(record)} fields where {of} {width}"
+        remedy = "quote fields that hold a comma, and double the quotes inside them"
+        if self.header is not None:
+            remedy = "name every column of the file in the profile, in order"
+        self.offend(line, None, f"{found}: {show(','.join(record))}", remedy)
 
     def _report_syntax(self, line: int, last: int, reason: str) -> None:
         if "unexpected end of data" in reason:
@@ -233,27 +277,59 @@ class RecordReader:
 
     def _find_columns(self, line: int, header: Sequence[str]) -> list[int] | None:
         """Return each wanted column's place, or None when one is missing or stands twice."""
-        separators = [mark for mark in (";", "\t", "|") if mark in "".join(header)]
+        self.names = list(header)
+        separators = [mark for mark in SEPARATORS[1:] if mark in "".join(header)]
         if len(header) == 1 and separators:
             found = f"one column only: {show(header[0])}"
             self.offend(line, None, found, f"separate fields by commas, not by {separators[0]!r}")
             return None
         is_usable = True
         for column in self.wanted.values():
+            if column is None:
+                continue
             if column not in header:
                 is_usable = False
                 self._report_missing(line, column, header)
             elif header.count(column) > 1:
                 is_usable = False
                 self.offend(line, column, "the header names it twice", "take one of them out")
-        return [header.index(column) for column in self.wanted.values()] if is_usable else None
+        if not is_usable:
+            return None
+        columns = self.wanted.values()
+        return [len(header) if name is None else header.index(name) for name in columns]
 
     def _report_missing(self, line: int, column: str, header: Sequence[str]) -> None:
-        near = difflib.get_close_matches(column, header, n=1)
-        hint = f" (is it {show(near[0])}?)" if near else ""
-        found = f"no such column{hint}; the header has {show(', '.join(header))}"
-        remedy = "add it, or name this file's own column in the profile's [columns]"
-        self.offend(line, column, found, remedy)
+        self.offend(line, column, *describe_missing(column, header))
+
+
+def split_line(line: str, separator: str) -> list[str]:
+    """Split one line as CSV; nothing where it is none."""
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return []
+
+
+def describe_missing(column: str, header: Sequence[str]) -> tuple[str, str]:
+    """Say that a column is not there and what to do, as (found, remedy)."""
+    near = difflib.get_close_matches(column, header, n=1)
+    hint = f" (is it {show(near[0])}?)" if near else ""
+    found = f"no such column{hint}; the header has {show(', '.join(header))}"
+    return found, "add it, or name this file's own column in the profile's [columns]"
+
+
+def report_unopened(path: Path, error: OSError, report: Report) -> None:
+    """Report that the system refused to open a file."""
+    reason = error.strerror or str(error)
+    remedy = "check this path (--data names the folder of a competition's own files)"
+    found = f"cannot be opened ({reason}): {path}"
+    report(Offence(path.name, None, None, None, found, remedy))
+
+
+def _looks_quoted(lines: Sequence[str], separator: str) -> bool:
+    """Say whether every field that begins with a quote is quoted as CSV asks."""
+    fields = [part for line in lines for part in line.rstrip("\r\n").split(separator)]
+    return all(_QUOTED.fullmatch(part) for part in fields if part.startswith('"'))
 
 
 @contextmanager

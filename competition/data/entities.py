@@ -72,57 +72,70 @@ def compose_span(sentence: str, start: int, end: int) -> tuple[int, int] | None:
     return len(before), len(before) + len(middle)
 
 
-def build_cell_reader(profile: Profile) -> Callable[[str], Cell]:
+def build_cell_reader(profile: Profile) -> Callable[[Any], Cell]:
     """Build the function that reads a cell: a pattern for the usual dict, else JSON or a literal.
 
-    The function raises WrongCellError.
+    In JSON and Parquet the cell may be the dict itself. Where the profile names no key for the
+    word, the cell's is empty. The function raises WrongCellError.
     """
     keys = profile.entity
     word = r"'([^'\\\r\n]+)'"
     number = "([0-9]{1,9})"
-    parts = [f"{keys.word!r}: ", word, f", {keys.start!r}: ", number, f", {keys.end!r}: ", number]
-    if keys.type is not None:
-        parts += [f", {keys.type!r}: ", word]
-    pattern = "".join(part if part in (word, number) else re.escape(part) for part in parts)
+    kinds = {"word": word, "start": number, "end": number, "type": word}
+    held = {kind: getattr(keys, kind) for kind in kinds}
+    named = {kind: key for kind, key in held.items() if key is not None}
+    pattern = ", ".join(f"{re.escape(repr(key))}: {kinds[kind]}" for kind, key in named.items())
     match = re.compile(r"\{" + pattern + r"\}").fullmatch
     beyond = 1 if keys.end_inclusive else 0
-    is_typed = keys.type is not None
+    has_word, is_typed = keys.word is not None, keys.type is not None
 
-    def read(text: str) -> Cell:
-        usual = match(text)
+    def read(text: Any) -> Cell:
+        usual = match(text) if isinstance(text, str) else None
         if usual is None:
             return _read_unusual(text, profile)
-        type_ = usual[4] if is_typed else None
-        return Cell(usual[1], int(usual[2]), int(usual[3]) + beyond, type_)
+        parts = usual.groups()
+        at = 1 if has_word else 0
+        type_ = parts[-1] if is_typed else None
+        return Cell(
+            parts[0] if has_word else "", int(parts[at]), int(parts[at + 1]) + beyond, type_
+        )
 
     return read
 
 
-def _read_unusual(text: str, profile: Profile) -> Cell:
+def _read_unusual(text: Any, profile: Profile) -> Cell:
     keys = profile.entity
     remedy = f"write a dict with the keys {', '.join(keys.keys)}"
-    if len(text) > _CELL_MAX_CHARS:
-        raise WrongCellError(f"an entity of {len(text):,} characters: {show(text)}", remedy)
-    try:
-        value = parse_value(text)
-    except ValueError:
-        raise WrongCellError(f"neither JSON nor a literal: {show(text)}", remedy) from None
+    value = text
+    if isinstance(text, str):
+        if len(text) > _CELL_MAX_CHARS:
+            raise WrongCellError(f"an entity of {len(text):,} characters: {show(text)}", remedy)
+        try:
+            value = parse_value(text)
+        except ValueError:
+            raise WrongCellError(f"neither JSON nor a literal: {show(text)}", remedy) from None
     if not isinstance(value, dict):
         raise WrongCellError(f"a {type(value).__name__}, not a dict: {show(text)}", remedy)
     absent = [key for key in keys.keys if key not in value]
     if absent:
         raise WrongCellError(f"no key {', '.join(map(repr, absent))} in {show(text)}", remedy)
-    for key in (keys.start, keys.end):
-        if type(value[key]) is not int:
-            raise WrongCellError(
-                f"{key} is {show(value[key])}, not a whole number", "write the offset"
-            )
-    for key in (keys.word, *keys.keys[3:]):
-        if not isinstance(value[key], str):
-            raise WrongCellError(f"{key} is {show(value[key])}, not a text", "write it as a text")
-    end = value[keys.end] + (1 if keys.end_inclusive else 0)
-    kind = None if keys.type is None else value[keys.type]
-    return Cell(value[keys.word], value[keys.start], end, kind)
+    start, end = (_read_whole(value, str(key)) for key in (keys.start, keys.end))
+    word, kind = (None if key is None else _read_word(value, key) for key in (keys.word, keys.type))
+    return Cell(word or "", start, end + (1 if keys.end_inclusive else 0), kind)
+
+
+def _read_whole(value: dict[str, Any], key: str) -> int:
+    number = value[key]
+    if type(number) is not int:
+        raise WrongCellError(f"{key} is {show(number)}, not a whole number", "write the offset")
+    return int(number)
+
+
+def _read_word(value: dict[str, Any], key: str) -> str:
+    word = value[key]
+    if not isinstance(word, str):
+        raise WrongCellError(f"{key} is {show(word)}, not a text", "write it as a text")
+    return word
 
 
 def parse_value(text: str) -> Any:
@@ -150,13 +163,21 @@ def parse_value(text: str) -> Any:
         raise ValueError(str(error)) from None
 
 
-def check_cell(cell: Cell, sentence: str, profile: Profile) -> Entity:
+def check_cell(
+    cell: Cell, sentence: str, profile: Profile, names: tuple[str, str] = ("start", "end")
+) -> Entity:
     """Hold a cell against its sentence as it stands in the file.
+
+    Args:
+        cell: what the file says.
+        sentence: its row's.
+        profile: the entity types, and whether the end is inclusive.
+        names: how the file calls start and end.
 
     Raises:
         WrongCellError: an empty word, an unknown type, or a span that is not the word.
     """
-    if not cell.word.strip():
+    if not cell.word.strip() and (cell.word or profile.entity.word is not None):
         raise WrongCellError(f"the entity's word is empty: {show(cell.word)}", "name the entity")
     if cell.type is not None and cell.type not in profile.entity_types:
         known = ", ".join(profile.entity_types)
@@ -164,21 +185,20 @@ def check_cell(cell: Cell, sentence: str, profile: Profile) -> Entity:
         raise WrongCellError(f"unknown entity type {show(cell.type)}", remedy)
     if not 0 <= cell.start < cell.end <= len(sentence):
         remedy = f"correct the offsets{_hint(cell, sentence, profile)}"
-        found = f"{_name_span(cell, profile)} is no span of {len(sentence)} characters"
+        found = f"{_name_span(cell, profile, names)} is no span of {len(sentence)} characters"
         raise WrongCellError(found, remedy)
     there = sentence[cell.start : cell.end]
     if there != cell.word and compose(there) != compose(cell.word):
         remedy = f"correct word or offsets{_hint(cell, sentence, profile)}"
-        found = f"at {_name_span(cell, profile)} stands {show(there)}, not {show(cell.word)}"
-        raise WrongCellError(found, remedy)
+        span = _name_span(cell, profile, names)
+        raise WrongCellError(f"at {span} stands {show(there)}, not {show(cell.word)}", remedy)
     return Entity(cell.word, cell.start, cell.end, cell.type)
 
 
-def _name_span(cell: Cell, profile: Profile) -> str:
+def _name_span(cell: Cell, profile: Profile, names: tuple[str, str]) -> str:
     """Write a span as its file does."""
-    keys = profile.entity
-    end = cell.end - 1 if keys.end_inclusive else cell.end
-    return f"{keys.start} {cell.start}, {keys.end} {end}"
+    end = cell.end - 1 if profile.entity.end_inclusive else cell.end
+    return f"{names[0]} {cell.start}, {names[1]} {end}"
 
 
 def _hint(cell: Cell, sentence: str, profile: Profile) -> str:

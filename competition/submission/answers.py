@@ -19,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from competition.data.csv_records import RecordReader, Report, show, show_id
+from competition.data.tables import Layout, TableReader
 from competition.errors import CorpusError, Offence
 from competition.profile import Profile
 
+LAYOUT = Layout()
 HEADER_MAX_BYTES = 65_536
 ROW_MAX_BYTES, NUMBER_MAX_CHARS = 1_024, 64
 SPARE_ROWS, OFFENCES_PER_ROW = 100, 10
@@ -170,15 +172,22 @@ def check_order(
         last, last_id = place[row_id], row_id
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, the named fields) of each record of a clean CSV, of whatever further columns.
+def read_table(
+    path: Path, columns: Sequence[str | None], layout: Layout = LAYOUT
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, the named fields) of each record of a file of rows, whatever further columns.
+
+    Args:
+        path: a CSV, JSON, JSON Lines or Parquet file.
+        columns: what is read; None gives the row's number, counted from 0.
+        layout: of a CSV.
 
     Raises:
         CorpusError: the file cannot be read; every offence is listed.
     """
     offences: list[Offence] = []
-    required = {column: column for column in columns}
-    yield from RecordReader(path, required, offences.append).read()
+    wanted = {str(column): column for column in columns}
+    yield from TableReader(path, wanted, offences.append, layout).read()
     if offences:
         raise CorpusError(f"{path} cannot be read", offences)
 

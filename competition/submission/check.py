@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from competition.console import Column, Table, write_count
 from competition.data.csv_records import Report, show_id
+from competition.data.tables import test_layout
 from competition.errors import Offence, SubmissionError
 from competition.files import sha256_of
 from competition.profile import Competition, Profile
@@ -74,8 +75,8 @@ def read_test_ids(competition: Competition) -> list[str]:
         from competition.data.corpus import read_corpus
 
         return [str(row_id) for row_id in read_corpus(competition).test.ids]
-    column = competition.profile.columns.id
-    return [row_id for _, (row_id,) in read_table(competition.test_path, (column,))]
+    column, layout = competition.profile.columns.id, test_layout(competition.profile)
+    return [row_id for _, (row_id,) in read_table(competition.test_path, (column,), layout)]
 
 
 def check_submission(

@@ -84,7 +84,9 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
     Raises:
         CorpusError: columns or rows cannot be used; every offence is listed.
     """
-    columns, label_ids = profile.columns, profile.label_ids
+    columns = profile.columns
+    is_number = columns.label_as == "number"
+    label_ids = {str(i) if is_number else label: i for label, i in profile.label_ids.items()}
     gold: dict[str, int] = {}
     offences: list[Offence] = []
     for line, (row_id, label) in read_table(path, (columns.id, columns.label)):

@@ -21,7 +21,9 @@ import numpy as np
 from competition.arrays import Ints
 from competition.data.rows import Entity, Row
 from competition.errors import FormatError, VariantError
+from competition.profile_language import Language, Relations, read_first_relations
 from models.parts.formats import EXAMPLE_ROW  # noqa: F401 (the doctests show it)
+from models.parts.markers import overlaps
 from models.settings import AugmentSettings
 
 RESULT_VERSION = 1
@@ -31,16 +33,6 @@ MARKS = (".", ";", "?", ":", "!", ",")
 MARKED_PART = 3
 """At most one mark for this many words."""
 MASKED_ROLES = (("subject",), ("object",), ("subject", "object"))
-SYMMETRIC = frozenset({"per:other_family", "per:colleagues", "per:siblings", "per:spouse"})
-SYMMETRIC_ENDING = ":alternate_names"
-EXCHANGED = {
-    "org:members": "org:member_of",
-    "org:member_of": "org:members",
-    "per:children": "per:parents",
-    "per:parents": "per:children",
-    "org:top_members/employees": "per:employee_of",
-}
-"""Label → the label of the same fact told from the object; the last one holds one way only."""
 _WORD = re.compile(r"\S+")
 
 Span = tuple[int, int]
@@ -49,11 +41,17 @@ Draw = np.random.Generator
 
 @dataclass(frozen=True)
 class Scheme:
-    """The labels and entity types of a competition, in its order."""
+    """The labels and entity types of a competition, in its order, and the facts of both.
+
+    ``relations`` says which labels hold once the roles are exchanged, ``language`` how formats
+    write; both are klue-re's where none are named.
+    """
 
     labels: tuple[str, ...]
     negative_id: int | None
     entity_types: tuple[str, ...]
+    relations: Relations | None = None
+    language: Language | None = None
 
     @cached_property
     def exchanged(self) -> dict[int, int]:
@@ -63,11 +61,10 @@ class Scheme:
         {0: 0, 1: 2, 2: 1}
         """
         ids = {label: i for i, label in enumerate(self.labels)}
-        named = {label: EXCHANGED.get(label) for label in self.labels}
-        for i, label in enumerate(self.labels):
-            if i == self.negative_id or label in SYMMETRIC or label.endswith(SYMMETRIC_ENDING):
-                named[label] = label
-        return {ids[label]: ids[to] for label, to in named.items() if to in ids}
+        rules = (self.relations or read_first_relations()).exchanged
+        if self.negative_id is not None:
+            rules[self.labels[self.negative_id]] = self.labels[self.negative_id]
+        return {ids[label]: ids[rules[label]] for label in self.labels if rules.get(label) in ids}
 
     @cached_property
     def subject_types(self) -> frozenset[str]:
@@ -127,7 +124,8 @@ def check_augment(settings: AugmentSettings, scheme: Scheme) -> None:
         chosen = settings.labels or scheme.labels
         raise VariantError(
             f"augment.ways: none of {', '.join(chosen)} is known to hold, or to have a label, when "
-            "subject and object are exchanged; leave swap out"
+            "subject and object are exchanged; name such labels in the profile's [relations], or "
+            "leave swap out"
         )
 
 
@@ -261,6 +259,8 @@ def find_free_words(row: Row) -> list[Span]:
 
 
 def _draw_mask(row: Row, draw: Draw) -> Row | None:
+    if overlaps(row):
+        return None  # what stands in both words cannot be replaced for one of them
     masked = mask_entities(row, MASKED_ROLES[int(draw.integers(len(MASKED_ROLES)))])
     return None if masked == row else masked
 

@@ -24,8 +24,9 @@ from competition.arrays import Int64s
 from competition.data.rows import Row, Rows
 from competition.errors import FormatError
 from competition.files import write_atomically
-from models.parts.formats import PLAIN, Format, Formatted, Span
+from models.parts.formats import PLAIN, Format
 from models.parts.heads import Positions
+from models.parts.markers import Formatted, Span
 from models.settings import FormatSettings
 
 RESULT_VERSION = 1
@@ -405,7 +406,7 @@ def choose_window(length: int, first: Span, second: Span, budget: int) -> list[S
         for (start, end), share in zip(spans, shares, strict=True)
     ]
     touching = all(left[1] >= right[0] for left, right in pairwise(windows))
-    return [(windows[0][0], windows[1][1])] if touching else windows
+    return [(windows[0][0], max(windows[0][1], windows[1][1]))] if touching else windows
 
 
 def _widen(start: int, end: int, size: int, length: int) -> Span:

@@ -19,7 +19,7 @@ from competition.arrays import Float64s, Int64s
 from competition.data.rows import Rows, collect_rows
 from models.data.augmentation import Scheme, augment
 from models.data.batches import TokenizedRows, stack_rows, take_rows, tokenize_rows
-from models.parts.formats import FORMATS
+from models.parts.formats import choose_format
 from models.parts.restriction import number_pairs
 from models.variant import Variant
 
@@ -84,7 +84,7 @@ class Augmenter:
         texts = collect_rows(changed.rows)
         tokens = tokenize_rows(
             texts,
-            FORMATS[self.variant.format],
+            choose_format(self.variant.format, self.scheme.language),
             self.tokenizer,
             self.variant.max_tokens,
             formatting=self.variant.formatting,

@@ -16,7 +16,6 @@ from filelock import FileLock
 
 from competition.arrays import Float64s, Probs
 from competition.files import write_atomically
-from models.data.augmentation import Scheme
 from models.data.batches import TokenizedRows, open_tokenized, stack_rows
 from models.data.fold_inputs import Augmenter, FoldInputs, Pairs
 from models.data.pool import read_texts
@@ -149,7 +148,7 @@ def _build_augmenter(spec: JobSpec, tokenizer: Any) -> Augmenter | None:
     return Augmenter(
         texts=read_texts(spec.texts, spec.rows.train_rows),
         variant=spec.variant,
-        scheme=Scheme(spec.labels, spec.negative_id, spec.entity_types),
+        scheme=spec.scheme,
         seed=spec.key.seed,
         fold=spec.key.fold,
         tokenizer=tokenizer,

@@ -174,6 +174,8 @@ def _build_specs(
                 keep_checkpoint=request.keep_checkpoints,
                 threads=threads,
                 command=request.command,
+                relations=profile.exchange_rules,
+                language=profile.language,
             )
         )
     return specs

@@ -43,7 +43,7 @@ from models.jobs.linear_job import refit_linear
 from models.jobs.plan import build_job, job_dir
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, read_kept
 from models.network.network import build_model, load_tokenizer
-from models.parts.formats import FORMATS
+from models.parts.formats import choose_format
 from models.parts.restriction import number_pairs
 from models.training.checkpoints import read_weights
 from models.training.hardware import (
@@ -333,7 +333,7 @@ def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
     model.to(accelerator.device)
     tokens = tokenize_rows(
         rows,
-        FORMATS[variant.format],
+        choose_format(variant.format, spec.language),
         tokenizer,
         variant.max_tokens,
         formatting=variant.formatting,

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from competition.folds.kfold import Prepared
+from competition.profile import Profile
 from models.data import (
     augmentation,
     batches,
@@ -32,8 +33,18 @@ from models.network.encoder_source import EncoderSource
 from models.parts import formats, heads, losses, particles, restriction
 from models.parts.formats import FORMATS
 from models.training import ema, linear, loop, step
-from models.variant import LINEAR, Variant
+from models.variant import LINEAR, Variant, fingerprint
 
+FIRST_WORDINGS = frozenset(
+    {
+        "261e440a3131f4fe3220c8ae2f3dd3046d7638586c9ee23fe9fb3abbf94252bc",
+        "9480da888e85c2b03751886861be10e6df8c8cd04d3e68b7773781f582dccaea",
+        "71b118fecb480200efd8cf87fcff08131b1e05fc687c6ef74872a6db44264767",
+        "0ef9b9e7d677d237997a6f6c56b31b1a58ddf3a63c856df54ab800f833e86750",
+    }
+)
+FIRST_EXCHANGE = "700bfb81b0af43bfd1de16d670cb01217aeb7826b93dd816dcd823e0d6203cce"
+"""Fingerprints of the wordings and rules that results of before the profile's own were made by."""
 NETWORK_ROOMS = (batches, network, formats, heads, losses, loop)
 
 
@@ -55,8 +66,11 @@ def recipe_parts(
         settings["clean"]["corrections"] = pool.made_of["corrections"]
     if "extra_train" in pool.made_of:
         settings["extra_train"] = pool.made_of["extra_train"]
+    profile = prepared.competition.profile
     return {
         "variant": settings,
+        **describe_wording(variant, profile),
+        **describe_exchange(variant, profile),
         "encoder": None if source is None else source.identity,
         "data": prepared.corpus.hash,
         "folds": prepared.folds.hash,
@@ -66,6 +80,33 @@ def recipe_parts(
             **_head_version(variant),
         },
     }
+
+
+def describe_wording(variant: Variant, profile: Profile) -> dict[str, Any]:
+    """Return what a variant's format takes from the profile's language.
+
+    What the first results were made with is no part of a fingerprint, so that they stay valid.
+    """
+    language = profile.language
+    wordings: dict[str, dict[str, Any]] = {
+        "query": {"query": language.query},
+        "declarative": {"declarative": language.declarative, "types": language.type_words},
+        "mask-prompt": {"mask_prompt": language.mask_prompt},
+        "typed-punct-ko": {"types": language.type_words},
+    }
+    used = wordings.get(variant.format, {})
+    if used and not profile.entity_types:
+        used = {**used, "untyped": language.untyped}
+    is_first = variant.learner == LINEAR or not used or fingerprint(used) in FIRST_WORDINGS
+    return {} if is_first else {"language": used}
+
+
+def describe_exchange(variant: Variant, profile: Profile) -> dict[str, Any]:
+    """Return the rules by which a variant exchanges roles, save those of the first results."""
+    if variant.augment is None or "swap" not in variant.augment.ways:
+        return {}
+    rules = profile.exchange_rules.exchanged
+    return {} if fingerprint(rules) == FIRST_EXCHANGE else {"relations": rules}
 
 
 def _head_version(variant: Variant) -> dict[str, int]:

@@ -23,12 +23,12 @@ from models.data.augmentation import Scheme, check_augment
 from models.data.batches import read_or_tokenize
 from models.data.pool import Pool, build_pool, write_texts
 from models.data.route import Route, read_route
-from models.jobs.recipe import recipe_parts
+from models.jobs.recipe import describe_wording, recipe_parts
 from models.jobs.request import PSEUDO
 from models.network.encoder_source import EncoderSource, settle_encoder
 from models.network.network import load_tokenizer
 from models.parts import formats, particles
-from models.parts.formats import FORMATS, check_format
+from models.parts.formats import FORMATS, check_format, choose_format
 from models.pretraining.exposure import explain_left_out, read_exposure
 from models.variant import LINEAR, Variant, fingerprint
 
@@ -144,7 +144,8 @@ def settle_base_encoder(
         EncoderError: as ``settle_encoder`` says.
     """
     sources = [*corpus.train.text("source"), *corpus.test.text("source")]
-    own_words = FORMATS[variant.format].own_words(variant.formatting, sources)
+    form = choose_format(variant.format, competition.profile.language)
+    own_words = form.own_words(variant.formatting, sources)
     return settle_encoder(
         variant,
         sentences=corpus.train.text("sentence"),
@@ -170,7 +171,12 @@ def check_suits(variant: Variant, profile: Profile) -> None:
             f"variant {variant.name}: restrict goes by entity types and this competition has none"
         )
     if variant.augment is not None:
-        scheme = Scheme(profile.labels, profile.negative_id, tuple(profile.entity_types))
+        scheme = Scheme(
+            profile.labels,
+            profile.negative_id,
+            tuple(profile.entity_types),
+            profile.exchange_rules,
+        )
         check_augment(variant.augment, scheme)
 
 
@@ -179,6 +185,7 @@ def tokenize_pool(setup: VariantSetup, say: Say) -> dict[str, Path]:
     variant, source = setup.variant, setup.source
     assert source is not None
     folders = {}
+    profile = setup.prepared.competition.profile
     for name, rows in setup.pool.parts.items():
         made_from: Mapping[str, Any] = {
             "data": setup.prepared.corpus.hash,
@@ -191,12 +198,13 @@ def tokenize_pool(setup: VariantSetup, say: Say) -> dict[str, Path]:
             "versions": [room.RESULT_VERSION for room in (batches, formats, particles)],
             "layout": batches.LAYOUT,
             **setup.pool.made_of,
+            **describe_wording(variant, profile),
         }
         folders[name] = setup.cache_dir / f"rows-{name}-{fingerprint(made_from)[:16]}"
         made = read_or_tokenize(
             folders[name],
             rows,
-            FORMATS[variant.format],
+            choose_format(variant.format, profile.language),
             setup.tokenizer,
             variant.max_tokens,
             formatting=variant.formatting,

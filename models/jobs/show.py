@@ -22,7 +22,7 @@ from models.data.pool import correct_rows
 from models.jobs.request import check_variant, resolve_requested
 from models.jobs.setup import check_suits, settle_base_encoder
 from models.network.network import load_tokenizer
-from models.parts.formats import FORMATS
+from models.parts.formats import Format, choose_format
 from models.variant import LINEAR, Variant
 
 SUBJECT_STYLE, OBJECT_STYLE, MARK_STYLE = "bold black on cyan", "bold black on yellow", "reverse"
@@ -77,15 +77,18 @@ def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
     check_suits(variant, profile)
     train, test, _ = correct_rows(competition, corpus, variant)
     rows = train if request.split == "train" else test
-    form = FORMATS[variant.format]
+    form = choose_format(variant.format, profile.language)
     source = settle_base_encoder(variant, competition, corpus)
     new_tokens = form.new_tokens(profile.entity_types, variant.formatting)
     tokenizer = load_tokenizer(source, new_tokens)
-    return _shown(rows.take(_pick(rows.ids, request)), variant, tokenizer, profile.labels)
+    chosen = rows.take(_pick(rows.ids, request))
+    return _shown(chosen, variant, form, tokenizer, profile.labels)
 
 
-def _shown(rows: Rows, variant: Variant, tokenizer: Any, labels: Sequence[str]) -> list[ShownRow]:
-    form, formatting = FORMATS[variant.format], variant.formatting
+def _shown(
+    rows: Rows, variant: Variant, form: Format, tokenizer: Any, labels: Sequence[str]
+) -> list[ShownRow]:
+    formatting = variant.formatting
     tokenized = tokenize_rows(rows, form, tokenizer, variant.max_tokens, formatting=formatting)
     shown = []
     for i, row in enumerate(rows):

@@ -13,6 +13,8 @@ from typing import Any
 
 from competition.arrays import Int64s, Probs
 from competition.predictions.members import ResultKey
+from competition.profile_language import Language, Relations
+from models.data.augmentation import Scheme
 from models.data.pool import FoldRows
 from models.network.encoder_source import EncoderSource
 from models.training.checkpoints import read_weight_facts
@@ -49,6 +51,8 @@ class JobSpec:
         rows: what is trained on and answered for, as places in the variant's pool.
         texts: files of the pool's parts without labels; none where a job needs no text.
         command: the words after ``python run.py`` that asked for it; provenance, without effect.
+        relations: which labels hold once subject and object are exchanged.
+        language: in which formats write.
     """
 
     key: ResultKey
@@ -73,6 +77,15 @@ class JobSpec:
     keep_checkpoint: bool
     threads: int
     command: str = ""
+    relations: Relations | None = None
+    language: Language | None = None
+
+    @property
+    def scheme(self) -> Scheme:
+        """Return what the label ids stand for."""
+        return Scheme(
+            self.labels, self.negative_id, self.entity_types, self.relations, self.language
+        )
 
 
 @dataclass(frozen=True)

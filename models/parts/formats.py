@@ -4,7 +4,9 @@ Third on the way of a row, after folds and augmentation. A format returns *segme
 separator is put between them), says which segment is the body (the one that holds the sentence and
 may be cut to a window), and where in the body the entities and their opening markers stand.
 A format is a body, with or without a prompt beside it; options apply to every format alike.
-Spans are half-open and in characters of their segment.
+Prompts and the words for types are those of a language, which the competition's profile names.
+Where entities have no types, every format leaves them out. Spans are half-open and in characters of
+their segment.
 """
 
 from __future__ import annotations
@@ -12,10 +14,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from competition.data.rows import Entity, Row
 from competition.errors import FormatError
-from models.parts.particles import attach
+from competition.profile_language import MASK, Language, parse_template, read_language
+from models.parts.markers import Formatted, Span, mark_words, overlaps
+from models.parts.particles import Particle, attach
 from models.settings import FormatSettings
 
 RESULT_VERSION = 1
@@ -23,20 +28,8 @@ VERSION_NAME = "models.formats"
 
 MASK_SLOT = "[MASK]"
 """Stands in a prompt where the encoder's own mask token will."""
-KOREAN_TYPES = {
-    "PER": "사람",
-    "ORG": "단체",
-    "LOC": "장소",
-    "DAT": "날짜",
-    "POH": "기타",
-    "NOH": "수량",
-}
-KOREAN_WORDS = tuple(KOREAN_TYPES.values())
 PLAIN = FormatSettings()
 MOST_SOURCES = 50
-
-Span = tuple[int, int]
-
 
 EXAMPLE_ROW = Row(
     id="0",
@@ -45,25 +38,6 @@ EXAMPLE_ROW = Row(
     object=Entity("조지 해리슨", 13, 19, "PER"),
     source="wikipedia",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Formatted:
-    """What a row becomes: segments, and where the parts stand in ``segments[body]``.
-
-    ``subject`` and ``object`` span the entities' words; ``subject_mark`` and ``object_mark`` span
-    everything that belongs to an entity, its markers included, so that a window never splits it;
-    an opening marker is the first character of its mark. ``prompt_mask`` is the segment that holds
-    ``MASK_SLOT``, and the slot's span there.
-    """
-
-    segments: tuple[str, ...]
-    body: int
-    subject: Span
-    object: Span
-    subject_mark: Span
-    object_mark: Span
-    prompt_mask: tuple[int, Span] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +59,30 @@ class Format:
     """A format: how its body is written, the tokens this needs registered, and its prompt.
 
     ``prompt`` is handed the row itself, so subject and object have their roles there whatever the
-    order of the markers. ``words`` are those that tell rows apart and stand in no sentence.
+    order of the markers. ``words`` are those that tell rows apart and stand in no sentence;
+    ``says_types`` adds the language's words for types, which the body is given in place of types.
+    ``prompt_says_types`` does so for a prompt. A format that ``needs_types`` is refused where there
+    are none. ``spoken`` is klue-re's language where none is
+    named.
     """
 
     body: Callable[[Row], Formatted]
     tokens: Callable[[Sequence[str]], tuple[str, ...]] = no_tokens
-    needs_types: bool = False
-    prompt: Callable[[Row], Prompt] | None = None
+    prompt: Callable[[Row, Language], Prompt] | None = None
     words: tuple[str, ...] = ()
+    needs_types: bool = False
+    says_types: bool = False
+    prompt_says_types: bool = False
+    spoken: Language | None = None
+
+    @property
+    def language(self) -> Language:
+        """Return the language of prompts and of the words for types."""
+        return self.spoken or read_language()
+
+    def speaking(self, language: Language) -> Format:
+        """Return this format in a language."""
+        return replace(self, spoken=language)
 
     def build(self, row: Row, settings: FormatSettings = PLAIN) -> Formatted:
         """Write a row in this format.
@@ -113,14 +103,15 @@ class Format:
                 has no such segment.
 
         Raises:
-            FormatError: entity types are shown and the row has none.
+            FormatError: words are masked and an entity has no type.
         """
         if settings.mask_entities:
             row = mask_words(row)
         text_order = settings.marker_order == "text"
-        formatted = _write_in_text_order(self.body, row) if text_order else self.body(row)
+        shown = say_types(row, self.language) if self.says_types else row
+        formatted = _write_in_text_order(self.body, shown) if text_order else self.body(shown)
         if self.prompt is not None:
-            formatted = _add_prompt(formatted, self.prompt(row))
+            formatted = _add_prompt(formatted, self.prompt(row, self.language))
         if settings.show_source and row.source and row.source.strip():
             formatted = _put_in_front(formatted, row.source)
         return formatted
@@ -146,11 +137,14 @@ class Format:
         >>> FORMATS["typed-punct"].own_words(settings, ["wikitree", None, "wikipedia", "wikitree"])
         ('wikitree', 'wikipedia')
         """
+        words = self.words
+        if self.says_types or self.prompt_says_types:
+            words += tuple(self.language.type_words.values())
         if not settings.show_source:
-            return self.words
+            return words
         counts = Counter(source for source in sources if source and source.strip())
         by_count = sorted(counts, key=lambda source: (-counts[source], source))
-        return (*self.words, *by_count[:MOST_SOURCES])
+        return (*words, *by_count[:MOST_SOURCES])
 
 
 def concat(row: Row) -> Formatted:
@@ -177,7 +171,7 @@ def entity_marker(row: Row) -> Formatted:
     >>> entity_marker(EXAMPLE_ROW).segments[0]
     '〈Something〉는 [OBJ]조지 해리슨[/OBJ]이 쓰고 [SUBJ]비틀즈[/SUBJ]가 1969년 앨범에 담은 노래다.'
     """
-    return _marked(row, ("[SUBJ]", "[/SUBJ]"), ("[OBJ]", "[/OBJ]"))
+    return mark_words(row, ("[SUBJ]", "[/SUBJ]"), ("[OBJ]", "[/OBJ]"))
 
 
 def typed_marker(row: Row) -> Formatted:
@@ -186,8 +180,10 @@ def typed_marker(row: Row) -> Formatted:
     >>> typed_marker(EXAMPLE_ROW).segments[0][13:56]
     '[OBJ:PER]조지 해리슨[/OBJ:PER]이 쓰고 [SUBJ:ORG]비틀즈'
     """
-    subject, obj = _type_of(row, row.subject), _type_of(row, row.object)
-    return _marked(
+    if row.subject.type is None or row.object.type is None:
+        return entity_marker(row)
+    subject, obj = row.subject.type, row.object.type
+    return mark_words(
         row, (f"[SUBJ:{subject}]", f"[/SUBJ:{subject}]"), (f"[OBJ:{obj}]", f"[/OBJ:{obj}]")
     )
 
@@ -200,42 +196,50 @@ def typed_punct(row: Row) -> Formatted:
 
     Source: Zhou & Chen 2021, arXiv 2102.01373, "typed entity marker (punct)".
     """
-    return _punctuated(row, _type_of(row, row.subject), _type_of(row, row.object))
+    return _punctuated(row, row.subject.type, row.object.type)
 
 
-def typed_punct_ko(row: Row) -> Formatted:
-    """Put punctuation and the type as a Korean word around both words.
+def say_types(row: Row, language: Language) -> Row:
+    """Return a row whose types are words of a language.
 
-    >>> typed_punct_ko(EXAMPLE_ROW).segments[0][13:]
-    '# ^ 사람 ^ 조지 해리슨 # 이 쓰고 @ * 단체 * 비틀즈 @ 가 1969년 앨범에 담은 노래다.'
+    >>> say_types(EXAMPLE_ROW, read_language("english")).subject
+    Entity(word='비틀즈', start=24, end=27, type='organization')
     """
-    return _punctuated(row, _korean_type(row, row.subject), _korean_type(row, row.object))
+    if row.subject.type is None or row.object.type is None:
+        return row
+    subject, obj = row.subject, row.object
+    return replace(
+        row,
+        subject=replace(subject, type=language.word_of(subject.type)),
+        object=replace(obj, type=language.word_of(obj.type)),
+    )
 
 
-def query(row: Row) -> Prompt:
+def query(row: Row, language: Language) -> Prompt:
     """Ask for the relation of the two words.
 
     >>> FORMATS["query"].build(EXAMPLE_ROW).segments  # doctest: +NORMALIZE_WHITESPACE
     ('비틀즈와 조지 해리슨의 관계',
      '〈Something〉는 # ^ PER ^ 조지 해리슨 # 이 쓰고 @ * ORG * 비틀즈 @ 가
       1969년 앨범에 담은 노래다.')
+    >>> FORMATS["query"].speaking(read_language("english")).build(EXAMPLE_ROW).segments[0]
+    'What is the relation between 비틀즈 and 조지 해리슨?'
     """
-    return Prompt(f"{attach(row.subject.word, '와/과')} {row.object.word}의 관계")
+    return fill_template(language.query, row, language)
 
 
-def declarative(row: Row) -> Prompt:
-    """State that the object is the subject's person, place and so on, by its type in Korean.
+def declarative(row: Row, language: Language) -> Prompt:
+    """State that the object is the subject's person, place and so on, by its type as a word.
 
     >>> FORMATS["declarative"].build(EXAMPLE_ROW).segments  # doctest: +NORMALIZE_WHITESPACE
     ('이 문장에서 조지 해리슨은 비틀즈의 사람이다.',
      '〈Something〉는 # ^ PER ^ 조지 해리슨 # 이 쓰고 @ * ORG * 비틀즈 @ 가
       1969년 앨범에 담은 노래다.')
     """
-    obj, kind = attach(row.object.word, "은/는"), _korean_type(row, row.object)
-    return Prompt(f"이 문장에서 {obj} {row.subject.word}의 {kind}이다.")
+    return fill_template(language.declarative, row, language)
 
 
-def mask_prompt(row: Row) -> Prompt:
+def mask_prompt(row: Row, language: Language) -> Prompt:
     """State what the object is to the subject, with a slot for the answer.
 
     >>> FORMATS["mask-prompt"].build(EXAMPLE_ROW).segments  # doctest: +NORMALIZE_WHITESPACE
@@ -243,8 +247,27 @@ def mask_prompt(row: Row) -> Prompt:
       1969년 앨범에 담은 노래다.',
      '비틀즈의 조지 해리슨은 [MASK] 이다.')
     """
-    before = f"{row.subject.word}의 {attach(row.object.word, '은/는')} "
-    return Prompt(f"{before}{MASK_SLOT} 이다.", (len(before), len(before) + len(MASK_SLOT)))
+    return fill_template(language.mask_prompt, row, language)
+
+
+def fill_template(template: str, row: Row, language: Language) -> Prompt:
+    """Write a language's template for a row; the slot is where its ``{mask}`` stands."""
+    values = {
+        "subject": row.subject.word,
+        "object": row.object.word,
+        "subject_type": language.word_of(row.subject.type),
+        "object_type": language.word_of(row.object.type),
+        MASK: MASK_SLOT,
+    }
+    text, slot = "", None
+    for before, name, particle in parse_template(template):
+        text += before
+        start = len(text)
+        if name:
+            text += attach(values[name], cast(Particle, particle)) if particle else values[name]
+        if name == MASK:
+            slot = (start, len(text))
+    return Prompt(text, slot)
 
 
 def entity_marker_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
@@ -254,11 +277,13 @@ def entity_marker_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
 
 
 def typed_marker_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
-    """Name the tokens of ``typed_marker`` for all entity types.
+    """Name the tokens of ``typed_marker`` for all entity types; without types, the plain ones.
 
     >>> typed_marker_tokens(["PER"])
     ('[SUBJ:PER]', '[/SUBJ:PER]', '[OBJ:PER]', '[/OBJ:PER]')
     """
+    if not entity_types:
+        return entity_marker_tokens(entity_types)
     return tuple(
         f"[{slash}{role}:{kind}]"
         for kind in entity_types
@@ -278,14 +303,19 @@ def mask_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
 
 FORMATS: dict[str, Format] = {
     "concat": Format(concat),
-    "declarative": Format(typed_punct, needs_types=True, prompt=declarative, words=KOREAN_WORDS),
+    "declarative": Format(typed_punct, prompt=declarative, prompt_says_types=True),
     "entity-marker": Format(entity_marker, entity_marker_tokens),
-    "mask-prompt": Format(typed_punct, needs_types=True, prompt=mask_prompt),
-    "query": Format(typed_punct, needs_types=True, prompt=query),
-    "typed-marker": Format(typed_marker, typed_marker_tokens, needs_types=True),
-    "typed-punct": Format(typed_punct, needs_types=True),
-    "typed-punct-ko": Format(typed_punct_ko, needs_types=True, words=KOREAN_WORDS),
+    "mask-prompt": Format(typed_punct, prompt=mask_prompt),
+    "query": Format(typed_punct, prompt=query),
+    "typed-marker": Format(typed_marker, typed_marker_tokens),
+    "typed-punct": Format(typed_punct),
+    "typed-punct-ko": Format(typed_punct, says_types=True),
 }
+
+
+def choose_format(name: str, language: Language | None) -> Format:
+    """Return a format, speaking a language; None is klue-re's."""
+    return FORMATS[name] if language is None else FORMATS[name].speaking(language)
 
 
 def check_format(
@@ -305,7 +335,7 @@ def check_format(
     if FORMATS[name].needs_types and not entity_types:
         raise FormatError(
             f"the format {name!r} shows entity types and this competition has none; "
-            "use a variant without them, such as entity-marker or concat-cls"
+            "use another, such as typed-punct, which then marks without types"
         )
     if settings.mask_entities and not entity_types:
         raise FormatError(
@@ -331,7 +361,9 @@ def mask_words(row: Row) -> Row:
     """
     subject = replace(row.subject, word=f"[SUBJ-{_type_of(row, row.subject)}]")
     obj = replace(row.object, word=f"[OBJ-{_type_of(row, row.object)}]")
-    written = _marked(replace(row, subject=subject, object=obj), ("", ""), ("", ""))
+    if overlaps(row):
+        return _mask_overlapping(row, subject, obj)
+    written = mark_words(replace(row, subject=subject, object=obj), ("", ""), ("", ""))
     return replace(
         row,
         sentence=written.segments[0],
@@ -340,24 +372,37 @@ def mask_words(row: Row) -> Row:
     )
 
 
+def _mask_overlapping(row: Row, subject: Entity, obj: Entity) -> Row:
+    """Put both tokens, in the order of their words, in the place of all that the words cover."""
+    start, end = min(subject.start, obj.start), max(subject.end, obj.end)
+    first, second = sorted([subject, obj], key=lambda entity: (entity.start, -entity.end))
+    tokens = f"{first.word} {second.word}"
+    sentence = row.sentence[:start] + tokens + row.sentence[end:]
+    middle = start + len(first.word)
+    placed = {
+        first.word: replace(first, start=start, end=middle),
+        second.word: replace(second, start=middle + 1, end=start + len(tokens)),
+    }
+    return replace(row, sentence=sentence, subject=placed[subject.word], object=placed[obj.word])
+
+
 def _type_of(row: Row, entity: Entity) -> str:
     if entity.type is None:
         raise FormatError(
-            f"row {row.id}: this format shows entity types and the competition has none; "
-            "use a variant without them, such as entity-marker or concat-cls, and leave out "
-            "formatting.mask_entities"
+            f"row {row.id}: formatting.mask_entities shows entity types and the competition has "
+            "none; leave it out"
         )
     return entity.type
 
 
-def _korean_type(row: Row, entity: Entity) -> str:
-    """Return an entity's type as a Korean word; a type that is not KLUE's stands for itself."""
-    kind = _type_of(row, entity)
-    return KOREAN_TYPES.get(kind, kind)
+def _punctuated(row: Row, subject: str | None, obj: str | None) -> Formatted:
+    """Mark both words; where they have no types, by the outer signs alone.
 
-
-def _punctuated(row: Row, subject: str, obj: str) -> Formatted:
-    return _marked(row, (f"@ * {subject} * ", " @ "), (f"# ^ {obj} ^ ", " # "))
+    Source: without types, Zhou & Chen 2021, arXiv 2102.01373, "entity marker (punct)".
+    """
+    if subject is None or obj is None:
+        return mark_words(row, ("@ ", " @ "), ("# ", " # "))
+    return mark_words(row, (f"@ * {subject} * ", " @ "), (f"# ^ {obj} ^ ", " # "))
 
 
 def _write_in_text_order(body: Callable[[Row], Formatted], row: Row) -> Formatted:
@@ -389,35 +434,4 @@ def _put_in_front(formatted: Formatted, text: str) -> Formatted:
         segments=(text, *formatted.segments),
         body=formatted.body + 1,
         prompt_mask=None if asked is None else (asked[0] + 1, asked[1]),
-    )
-
-
-def _marked(row: Row, subject: tuple[str, str], obj: tuple[str, str]) -> Formatted:
-    """Write texts before and after both words, each at its entity's offsets, and track the spans.
-
-    An entity's ``word`` is what is written; its offsets say what of the sentence it replaces.
-    """
-    placed = sorted(
-        [(row.subject, subject, "subject"), (row.object, obj, "object")],
-        key=lambda item: item[0].start,
-    )
-    pieces: list[str] = []
-    at, length = 0, 0
-    words: dict[str, Span] = {}
-    marks: dict[str, Span] = {}
-    for entity, (opening, closing), role in placed:
-        pieces += [row.sentence[at : entity.start], opening, entity.word, closing]
-        start = length + entity.start - at
-        words[role] = (start + len(opening), start + len(opening) + len(entity.word))
-        length = words[role][1] + len(closing)
-        marks[role] = (start, length - len(closing) + len(closing.rstrip()))
-        at = entity.end
-    pieces.append(row.sentence[at:])
-    return Formatted(
-        segments=("".join(pieces),),
-        body=0,
-        subject=words["subject"],
-        object=words["object"],
-        subject_mark=marks["subject"],
-        object_mark=marks["object"],
     )

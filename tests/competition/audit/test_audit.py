@@ -175,12 +175,24 @@ def test_offences_are_reported_not_raised(
 
 
 def test_a_thousand_offences_make_a_short_table(tiny_competition: Competition) -> None:
-    path = tiny_competition.train_path
-    path.write_text(path.read_text(encoding="utf-8") + "x\n" * 1_000, encoding="utf-8")
-    tables = tables_of(run_audit(tiny_competition))
+    path, first = tiny_competition.train_path, tiny_competition.train_path.read_text("utf-8")
+    path.write_text(first + "x\n" * 1_000, encoding="utf-8")
+    table = tables_of(run_audit(tiny_competition))["offences"]
+    assert table.rows[0]["found"].endswith("this or the like in 1,000 of 1,064 rows")  # one cause
+    lines = first.splitlines()
+    for number in range(1, 26):
+        lines[number] = lines[number].replace("'PER'", f"'P{number}'", 1)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    test_path = tiny_competition.test_path
+    test_path.write_text(test_path.read_text("utf-8").replace("'PER'", "'?'", 1), encoding="utf-8")
+    audit = run_audit(tiny_competition)
+    tables = tables_of(audit)
     table = tables["offences"]
-    assert (table.title, len(table.rows)) == ("Offences (1,000)", 20)
-    assert table.notes == ["… and 980 more; they appear as these are mended."]
+    assert (table.title, len(table.rows)) == ("Offences (26)", 21)
+    assert table.rows[-1]["file"] == "test.csv"  # each file's first ones
+    assert table.notes == ["… and 5 more; --json lists all of them."]
+    (whole,) = [t for t in build_audit_tables(audit, is_whole=True) if t.name == "offences"]
+    assert len(whole.rows) == 26
     assert not any("Next" in note for each in tables.values() for note in each.notes)
 
 

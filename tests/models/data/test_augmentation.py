@@ -228,7 +228,7 @@ def test_roles_are_exchanged_only_when_the_object_can_be_a_subject() -> None:
 
 
 def test_roles_are_exchanged_by_label_names_wherever_they_stand() -> None:
-    scheme = Scheme(("per:sibling", "x:alternate_names", "org:members", "nothing"), 3, ())
+    scheme = Scheme(("per:sibling", "org:alternate_names", "org:members", "nothing"), 3, ())
     assert scheme.exchanged == {1: 1, 3: 3}
     assert replace(scheme, negative_id=None).exchanged == {1: 1}
     row = mark("x", "<가>와 {나}", types=(None, None))

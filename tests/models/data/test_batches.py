@@ -141,7 +141,7 @@ def test_positions_hold_for_every_kind_of_tokenizer(
                     assert span == alone  # there, the word stands between spaces or special tokens
                 mark = tokenizer.convert_ids_to_tokens(int(ids[where[f"{role}_mark"]]))
                 if format_name in MARKED:
-                    kind = f":{entity.type}" if form.needs_types else ""
+                    kind = f":{entity.type}" if format_name == "typed-marker" else ""
                     assert mark == f"[{short}{kind}]"
                 elif format_name in PUNCTUATED:  # a lone ▁ is the space that precedes the sign
                     sign = "@" if role == "subject" else "#"

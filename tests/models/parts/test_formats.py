@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 from competition.data.rows import Entity, Row
 from competition.errors import FormatError
 from competition.profile import resolve_competition
+from competition.profile_language import list_languages, read_first_relations, read_language
 from models.network.scratch import UNKNOWN, train_wordpiece
 from models.parts.formats import (
     EXAMPLE_ROW,
     FORMATS,
-    KOREAN_TYPES,
     MASK_SLOT,
     MOST_SOURCES,
     PLAIN,
@@ -25,9 +26,10 @@ from models.parts.formats import (
     mask_words,
     typed_marker_tokens,
     typed_punct,
-    typed_punct_ko,
 )
 from models.settings import FormatSettings
+
+KOREAN = read_language()
 
 PUNCTUATED = ("typed-punct", "typed-punct-ko", "query", "declarative", "mask-prompt")
 SIGNS = {  # subject's and object's opening, then their closing; another format has its own
@@ -172,7 +174,7 @@ def check_prompt(name: str, row: Row, options: FormatSettings, shown: Formatted)
     if form.prompt is None:
         assert shown.prompt_mask is None
         return
-    prompt = form.prompt(mask_words(row) if options.mask_entities else row)
+    prompt = form.prompt(mask_words(row) if options.mask_entities else row, KOREAN)
     if prompt.slot is None:
         assert shown.prompt_mask is None
         assert prompt.text in shown.segments[: shown.body]
@@ -190,7 +192,7 @@ def check_signs(name: str, row: Row, options: FormatSettings, shown: Formatted) 
     pieces, at = [], 0
     for role, entity in in_text:
         kind = str(entity.type)
-        kind = KOREAN_TYPES.get(kind, kind) if name.endswith("-ko") else kind
+        kind = KOREAN.word_of(kind) if name.endswith("-ko") else kind
         place = 0 if entity is first else 1
         opening, closing = openings[place].format(kind), closings[place].format(kind)
         word = shown_word(role, entity, options)
@@ -301,9 +303,79 @@ def test_a_prompt_has_the_particles_that_fit(word: str, question: str, statement
 
 def test_klue_types_have_korean_words_and_others_stand_for_themselves() -> None:
     profile = resolve_competition("klue-re", None, None, home=Path()).profile
-    assert set(KOREAN_TYPES) == set(profile.entity_types)
+    assert set(profile.language.type_words) == set(profile.entity_types)
     row = replace(EXAMPLE_ROW, subject=replace(EXAMPLE_ROW.subject, type="TITLE"))
-    assert "@ * TITLE * 비틀즈 @" in typed_punct_ko(row).segments[0]
+    assert "@ * TITLE * 비틀즈 @" in FORMATS["typed-punct-ko"].build(row).segments[0]
+
+
+def test_klue_re_speaks_the_korean_that_is_shipped() -> None:
+    profile = resolve_competition("klue-re", None, None, home=Path()).profile
+    assert profile.language == KOREAN
+    assert resolve_competition("demo", None, None, home=Path()).profile.language == KOREAN
+    assert profile.relations == read_first_relations()
+
+
+@pytest.mark.parametrize("language", list_languages())
+def test_no_language_leaves_another_ones_words(language: str) -> None:
+    english = Row(
+        "x", "Ann met Bob.", Entity("Ann", 0, 3, "PER"), Entity("Bob", 8, 11, "PER"), None
+    )
+    for name in PROMPTED:
+        form = FORMATS[name].speaking(read_language(language))
+        text = "".join(form.build(english).segments)
+        assert ("관계" in text or "이다" in text) == (language == "korean")
+    assert (
+        read_language("english").word_of("PER")
+        in FORMATS["typed-punct-ko"].speaking(read_language("english")).build(english).segments[0]
+    )
+
+
+OVERLAPPING = {
+    "inside": ("서울대학교에", (0, 2), (0, 5)),
+    "crossing": ("가나다라", (0, 3), (1, 4)),
+    "at the end": ("주한 미국", (0, 5), (3, 5)),
+    "the same": ("나는 나", (3, 4), (3, 4)),
+}
+ANY_SIGN = re.compile(r"\[/?[A-Z]+(:[A-Z]+)?\]|[@#] [*^] [^*^]+ [*^] | [@#] (?![*^])")
+
+
+@pytest.mark.parametrize("case", OVERLAPPING)
+@pytest.mark.parametrize("options", EVERY_OPTION, ids=str)
+@pytest.mark.parametrize("name", FORMATS)
+def test_words_that_share_text_are_both_marked(
+    name: str, options: FormatSettings, case: str
+) -> None:
+    sentence, subject, obj = OVERLAPPING[case]
+    words = (Entity(sentence[slice(*span)], *span, "ORG") for span in (subject, obj))
+    row = Row("x", sentence, *words, None)
+    shown = FORMATS[name].build(row, options)
+    body = shown.segments[shown.body]
+    for role in ("subject", "object"):
+        span, mark = getattr(shown, role), getattr(shown, f"{role}_mark")
+        assert mark[0] <= span[0] < span[1] <= mark[1] <= len(body)
+        inside = body[slice(*span)]
+        if options.mask_entities:
+            assert inside == shown_word(role, getattr(row, role), options)
+        else:
+            assert ANY_SIGN.sub("", inside) == getattr(row, role).word
+    if not options.mask_entities:
+        assert ANY_SIGN.sub("", body) == sentence
+
+
+def test_without_types_every_format_marks_without_them() -> None:
+    row = replace(
+        EXAMPLE_ROW,
+        subject=replace(EXAMPLE_ROW.subject, type=None),
+        object=replace(EXAMPLE_ROW.object, type=None),
+    )
+    bodies = {name: form.build(row) for name, form in FORMATS.items()}
+    for name in PUNCTUATED:
+        body = bodies[name].segments[bodies[name].body]
+        assert body[13:] == "# 조지 해리슨 # 이 쓰고 @ 비틀즈 @ 가 1969년 앨범에 담은 노래다."
+        assert body[slice(*bodies[name].subject)] == "비틀즈"
+    assert bodies["typed-marker"] == bodies["entity-marker"]
+    assert FORMATS["typed-marker"].new_tokens(()) == FORMATS["entity-marker"].new_tokens(())
+    assert bodies["declarative"].segments[0] == "이 문장에서 조지 해리슨은 비틀즈의 관련 대상이다."
 
 
 def test_the_most_frequent_sources_are_words_of_their_own() -> None:
@@ -313,7 +385,7 @@ def test_the_most_frequent_sources_are_words_of_their_own() -> None:
     assert FORMATS["query"].own_words(PLAIN, sources) == ()
     assert FORMATS["query"].own_words(shown, sources) == (names[-1], *names[: MOST_SOURCES - 1])
     words = FORMATS["typed-punct-ko"].own_words(shown, ["a"])
-    assert words == (*KOREAN_TYPES.values(), "a")
+    assert words == (*KOREAN.type_words.values(), "a")
 
 
 def test_concat_leaves_the_sentence_alone() -> None:
@@ -321,21 +393,16 @@ def test_concat_leaves_the_sentence_alone() -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_shows_types_refuses_an_untyped_row(name: str) -> None:
+def test_masked_words_need_types(name: str) -> None:
     row = Row("7", "가 나", Entity("가", 0, 1, None), Entity("나", 2, 3, None), None)
     with pytest.raises(FormatError, match="row 7"):
         FORMATS[name].build(row, FormatSettings(mask_entities=True))
-    if FORMATS[name].needs_types:
-        with pytest.raises(FormatError, match="row 7"):
-            FORMATS[name].build(row)
-    else:
-        FORMATS[name].build(row)
+    FORMATS[name].build(row)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("query", PLAIN, "'query' shows entity types"),
         ("concat", FormatSettings(mask_entities=True), "mask_entities shows entity types"),
         ("concat", FormatSettings(show_source=True), "show_source shows the source"),
     ],
@@ -373,7 +440,7 @@ def test_every_token_of_ours_that_is_shown_is_registered(
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_tokenizer_from_scratch_knows_what_stands_around_the_words(name: str) -> None:
     """Signs that stand in no sentence are among a format's ``words``, or its own tokens."""
-    form, types = FORMATS[name], list(KOREAN_TYPES)
+    form, types = FORMATS[name], list(KOREAN.type_words)
     reserved = (*types, *form.own_words(PLAIN, []))
     tokenizer = train_wordpiece([EXAMPLE_ROW.sentence], 1000, reserved)
     tokenizer.add_special_tokens(list(form.new_tokens(types)))

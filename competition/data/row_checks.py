@@ -1,0 +1,260 @@
+"""A record → a checked row; what cannot be used is an offence with its place.
+
+Called by ``corpus`` for every record of a file. What only the whole file can tell (repeated ids,
+one cause that spoils every row) is said at its end.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from competition.console import is_hidden
+from competition.data.csv_records import Oddity, show, show_id
+from competition.data.entities import (
+    WrongCellError,
+    check_cell,
+    compose,
+    compose_entity,
+    is_decomposed,
+)
+from competition.data.row_forms import ROLES, RowForm, Text, open_tokens
+from competition.data.rows import Row
+from competition.errors import Offence
+from competition.profile import Profile
+
+REPEATED = 10
+"""From so many offences of one wording on they are one, with their number."""
+ONE_CAUSE = 0.5
+"""Offences with one remedy that meet this share of the rows have one cause."""
+
+Report = Callable[[Offence], None]
+Offend = Callable[[str, str, str], None]
+
+
+class RowChecker:
+    """Holds each record against the profile and remembers what only the whole file can tell.
+
+    Args:
+        profile: what a row should hold.
+        form: how it gives its entities.
+        file: the file's name.
+        fields: what the fields of a record are, in order.
+        report: called with every offence.
+        set_aside: ids of rows that are passed over.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        form: RowForm,
+        file: str,
+        fields: tuple[str, ...],
+        report: Report,
+        set_aside: Collection[str] = (),
+    ) -> None:
+        self._profile = profile
+        self._form = form
+        self._file = file
+        self._fields = fields
+        self._report = report
+        self._set_aside = frozenset(set_aside)
+        self._columns = {
+            "id": profile.columns.id,
+            "sentence": profile.columns.sentence,
+            "label": profile.columns.label,
+            "source": profile.columns.source,
+            **form.columns,
+        }
+        self._numbered = profile.columns.label_as == "number"
+        self._label_ids = {
+            str(i) if self._numbered else label: i for label, i in profile.label_ids.items()
+        }
+        self._ids: list[str] = []
+        self._lines = array("q")
+        self._decomposed = Oddity()
+        self._passed_over: Counter[str] = Counter()
+
+    def check(self, line: int, fields: Sequence[Any]) -> tuple[Row | None, int]:
+        """Return the row and its label's id (-1 in a test file), or None when it offends."""
+        named = dict(zip(self._fields, fields, strict=True))
+        id_ = named["id"]
+        if not isinstance(id_, str):
+            id_ = show(id_)
+        if id_ in self._set_aside:
+            self._passed_over[id_] += 1
+            return None, -1
+        self._ids.append(id_)
+        self._lines.append(line)
+        is_clean = True
+
+        def offend(role: str, found: str, remedy: str) -> None:
+            nonlocal is_clean
+            is_clean = False
+            column = self._columns[role]
+            self._report(Offence(self._file, line, column, show_id(id_), found, remedy))
+
+        if not id_.strip():
+            offend("id", "an empty id", "give every row an id of its own")
+        elif not id_.isalnum() and all(is_hidden(char) or char.isspace() for char in id_):
+            offend("id", "an id that nobody can see", "give every row an id that shows")
+        label_id = self._check_label(named, offend)
+        form, sentence, text = self._form, named["sentence"], None
+        if form.open is not None or not isinstance(sentence, str):
+            text = (form.open or open_tokens)(named)  # a list of words is joined
+            sentence = text.sentence
+        if not sentence.strip():
+            offend("sentence", "an empty sentence", "fill it, or take the row out")
+            return None, label_id
+        entities = []
+        for role in ROLES:
+            try:
+                if form.read_cell is not None:
+                    cell = form.read_cell(named[role])
+                else:
+                    cell = form.read(role, named, text or Text(sentence))
+                entities.append(check_cell(cell, sentence, self._profile, form.names[role]))
+            except WrongCellError as wrong:
+                offend(role, wrong.found, wrong.remedy)
+        if len(entities) < len(ROLES):
+            return None, label_id
+        source = named.get("source")
+        if source is not None and not isinstance(source, str):
+            source = show(source)
+        row = Row(id_, sentence, entities[0], entities[1], source)
+        if is_decomposed(sentence):
+            row = self._compose(row, line, offend)
+        return (row if is_clean else None), label_id
+
+    def _check_label(self, named: dict[str, Any], offend: Offend) -> int:
+        label = named.get("label")
+        if label is None:
+            return -1
+        if isinstance(label, str) and label in self._label_ids:
+            return self._label_ids[label]
+        if label == self._profile.unknown_label:
+            offend(
+                "label", f"{show(label)} says that the label is unknown", "a train row needs one"
+            )
+        else:
+            offend("label", f"unknown label {show(label)}", self._advise_label(label))
+        return -1
+
+    def _advise_label(self, label: Any) -> str:
+        labels = self._profile.labels
+        if self._numbered:
+            return f"write the label's place in labels, 0 to {len(labels) - 1}"
+        is_place = isinstance(label, str) and label.isascii() and label.isdecimal()
+        if not is_place or len(label) > 5 or int(label) >= len(labels):
+            return "use one of the profile's labels"
+        return (
+            f"these are numbers where names should be: write the names (0 = {labels[0]}, "
+            f'1 = {labels[1]}, …), or set columns.label_as = "number" in the profile when the '
+            "numbers are places in its labels"
+        )
+
+    def _compose(self, row: Row, line: int, offend: Offend) -> Row:
+        """Return the row with its Hangul composed and its spans moved along."""
+        spans = []
+        for role, entity in (("subject", row.subject), ("object", row.object)):
+            try:
+                spans.append(compose_entity(entity, row.sentence))
+            except WrongCellError as wrong:
+                offend(role, wrong.found, wrong.remedy)
+        if len(spans) < len(ROLES):
+            return row
+        self._decomposed.meet(line)
+        return Row(row.id, compose(row.sentence), spans[0], spans[1], row.source)
+
+    @property
+    def count(self) -> int:
+        """Return how many records were checked."""
+        return len(self._ids)
+
+    def find_repeated_ids(self) -> list[Offence]:
+        """Return an offence for every row whose id stood before."""
+        ids = pd.Series(self._ids, dtype="str")
+        again = np.flatnonzero(ids.duplicated().to_numpy())
+        if not len(again):
+            return []
+        first: dict[str, int] = {}
+        repeated = {self._ids[i] for i in again}
+        for id_, line in zip(self._ids, self._lines, strict=True):
+            if id_ in repeated:
+                first.setdefault(id_, line)
+        column = self._profile.columns.id
+        return [
+            Offence(
+                self._file,
+                self._lines[i],
+                column,
+                show_id(self._ids[i]),
+                f"the id also stands on line {first[self._ids[i]]}",
+                "give every row an id of its own",
+            )
+            for i in again
+            if self._ids[i].strip()
+        ]
+
+    def find_unknown_aside(self) -> list[Offence]:
+        """Return an offence for every id that is set aside and stands in no row."""
+        unknown = sorted(self._set_aside - self._passed_over.keys())
+        remedy = "take it out of files.set_aside, or correct it"
+        found = "files.set_aside names this id, and no row has it"
+        column = self._profile.columns.id
+        return [Offence(self._file, None, column, show_id(id_), found, remedy) for id_ in unknown]
+
+    def notices(self) -> list[Offence]:
+        """Return what was accepted in rows."""
+        found = []
+        if self._passed_over:
+            many = f"{self._passed_over.total():,} rows are set aside by the profile"
+            done = "they are not read (files.set_aside)"
+            found.append(Offence(self._file, None, self._columns["id"], None, many, done))
+        met = self._decomposed
+        if met.count:
+            many = f"decomposed Hangul (NFD) in {met.count:,} rows, this one first"
+            done = "read as composed (NFC), offsets moved along"
+            column = self._profile.columns.sentence
+            found.append(Offence(self._file, met.line, column, None, many, done))
+        return found
+
+
+def gather_causes(offences: Sequence[Offence], n_rows: int) -> list[Offence]:
+    """Say once what has one cause: the same wording in many rows, or one remedy for most rows.
+
+    Args:
+        offences: of one file, in its order.
+        n_rows: how many records it has.
+
+    Returns:
+        The offences, each group of one cause as its first, with their number.
+    """
+    if len(offences) < REPEATED:
+        return list(offences)
+    by_wording: dict[tuple[str | None, str, str], list[int]] = defaultdict(list)
+    by_remedy: dict[tuple[str | None, str], list[int]] = defaultdict(list)
+    for place, offence in enumerate(offences):
+        by_wording[offence.column, offence.found, offence.remedy].append(place)
+        by_remedy[offence.column, offence.remedy].append(place)
+    dropped: set[int] = set()
+    told: dict[int, Offence] = {}
+    for places in by_remedy.values():
+        if len(places) >= max(REPEATED, ONE_CAUSE * n_rows):
+            first = offences[places[0]]
+            found = f"{first.found}: this or the like in {len(places):,} of {n_rows:,} rows"
+            told[places[0]] = replace(first, found=found)
+            dropped.update(places[1:])
+    for places in by_wording.values():
+        if len(places) >= REPEATED and places[0] not in dropped and places[0] not in told:
+            first = offences[places[0]]
+            found = f"{first.found} in {len(places):,} rows, this one first"
+            told[places[0]] = replace(first, found=found)
+            dropped.update(places[1:])
+    return [told.get(i, offence) for i, offence in enumerate(offences) if i not in dropped]

@@ -1,0 +1,327 @@
+"""A file of rows, whatever its form → records: CSV and its kin, JSON, JSON Lines, Parquet.
+
+Between ``file_kind``, which says what a file is, and ``corpus``, which says what its fields mean.
+A field is text; in JSON and Parquet it may be a list or a dict as well. Numbers become text, a
+whole one without its point (``3.0`` as a table of ids holds it is ``3``), and null is empty.
+A column may be named by a path into such a value, such as ``h.pos.0``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from competition.data.csv_records import (
+    FORM_NAMES,
+    RecordReader,
+    Report,
+    describe_missing,
+    report_unopened,
+    show,
+)
+from competition.data.entities import parse_value
+from competition.errors import Offence
+from competition.file_kind import FileKind, WrongFileError, open_utf8, recognise
+from competition.profile import Profile
+
+PARQUET_BATCH_ROWS = 10_000
+HEADER_ROWS = 1_000  # of JSON, whose rows need not have the same keys
+
+Record = dict[str, Any]
+Wanted = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a CSV does not say of itself; as in ``RecordReader``."""
+
+    separator: str | None = None
+    header: Sequence[str] | None = None
+    quotes: bool | None = None
+
+
+def train_layout(profile: Profile) -> Layout:
+    """Return what a profile says of the layout of the train file."""
+    files = profile.files
+    return Layout(files.separator, files.header, files.quotes)
+
+
+def test_layout(profile: Profile) -> Layout:
+    """Return what a profile says of the layout of the test file, and of files to predict."""
+    files = profile.files
+    return Layout(files.separator, files.test_header or files.header, files.quotes)
+
+
+@dataclass
+class TableReader:
+    """The records of one file of whatever form.
+
+    Args:
+        path: the file.
+        wanted: what is read → the column it is read from, or a path into one; None gives the
+            row's number, counted from 0.
+        report: called with every offence.
+        layout: of a CSV.
+    """
+
+    path: Path
+    wanted: Wanted
+    report: Report
+    layout: Layout = Layout()
+    names: list[str] = field(default_factory=list)  # of all columns, once reading has begun
+    _notices: list[Offence] = field(default_factory=list)
+
+    def read(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield (line, fields in the order of ``wanted``) of every clean record.
+
+        The line is counted from 1; in JSON and Parquet it is the row's number, from 1.
+        """
+        try:
+            kind = recognise(self.path) if self.path.is_file() else None
+            if kind is None or kind.form == "text":
+                yield from self._read_csv(kind)
+                return
+            if kind.form == "parquet":
+                records = _read_parquet(self.path, self.wanted)
+            else:
+                odd = [(f"the file is {FORM_NAMES[kind.form]}", "read so"), *kind.oddities]
+                self._notices = [Offence(self.path.name, None, None, None, *each) for each in odd]
+                records = _read_json(self.path, self.wanted)
+            yield from self._read_records(records)
+        except WrongFileError as wrong:
+            self.report(Offence(self.path.name, None, None, None, wrong.found, wrong.remedy))
+        except OSError as error:
+            report_unopened(self.path, error, self.report)
+
+    def notices(self) -> list[Offence]:
+        """Return what was accepted although it is odd; complete once all records are read."""
+        return list(self._notices)
+
+    def _read_csv(self, kind: FileKind | None) -> Iterator[tuple[int, list[Any]]]:
+        roots = self.wanted
+        if any(name is not None and "." in name for name in self.wanted.values()):
+            roots = self._find_roots()
+        layout = self.layout
+        reader = RecordReader(
+            self.path, roots, self.report, layout.separator, layout.header, layout.quotes, kind=kind
+        )
+        if roots == self.wanted:
+            yield from reader.read()
+        else:
+            paths = [
+                (at, _path_of(column, self.names))
+                for at, column in enumerate(self.wanted.values())
+                if column is not None and column not in self.names
+            ]
+            for line, fields in reader.read():
+                for at, path in paths:
+                    fields[at] = dig(fields[at], path[1:])
+                yield line, fields
+        self.names = reader.names
+        self._notices += reader.notices()
+
+    def _find_roots(self) -> Wanted:
+        """Return ``wanted`` with the column in which a path begins where no column has its name."""
+        names = [name for name in self.wanted.values() if name is not None]
+        roots = {name: name.partition(".")[0] for name in names}
+        layout, header = self.layout, list(self.layout.header or ())
+        if not header:
+            every = {**dict.fromkeys(roots), **{root: root for root in roots.values()}}
+            reader = RecordReader(
+                self.path, {n: n for n in every}, _ignore, layout.separator, None, layout.quotes
+            )
+            reader.read_header()
+            header = reader.names
+        self.names = header
+        return {
+            what: roots[name] if name is not None and name not in header else name
+            for what, name in self.wanted.items()
+        }
+
+    def _read_records(self, records: Iterator[tuple[int, Record]]) -> Iterator[tuple[int, Any]]:
+        """Yield the wanted fields of records given as dicts."""
+        first = list(islice(records, HEADER_ROWS))
+        if not first:
+            found, remedy = "no row", "put the competition's rows there"
+            self.report(Offence(self.path.name, None, None, None, found, remedy))
+            return
+        self.names = list(dict.fromkeys(name for _, record in first for name in record))
+        if not self._check_columns():
+            return
+        columns = list(self.wanted.values())
+        paths = [() if name is None else _path_of(name, self.names) for name in columns]
+        for number, (line, record) in enumerate(chain(first, records)):
+            fields = [
+                as_field(dig(record.get(path[0]), path[1:])) if path else str(number)
+                for path in paths
+            ]
+            wrong = [name for name, value in zip(columns, fields, strict=True) if _is_odd(value)]
+            for name in wrong:
+                found = "a NUL character or half a pair of surrogates"
+                self.report(Offence(self.path.name, line, name, None, found, "remove it"))
+            if not wrong:
+                yield line, fields
+
+    def _check_columns(self) -> bool:
+        """Report each wanted column that no record has."""
+        is_usable = True
+        for name in self.wanted.values():
+            if name is not None and _path_of(name, self.names)[0] not in self.names:
+                is_usable = False
+                found, remedy = describe_missing(name, self.names)
+                self.report(Offence(self.path.name, 1, name, None, found, remedy))
+        return is_usable
+
+
+def dig(value: Any, path: Sequence[str]) -> Any:
+    """Follow a path into a value; None where it leads nowhere.
+
+    A text on the way is read as JSON or a Python literal.
+
+    >>> dig({"pos": [3, 5]}, ("pos", "1")), dig("[3, 5]", ("0",)), dig({"pos": []}, ("pos", "0"))
+    (5, 3, None)
+    """
+    for key in path:
+        if isinstance(value, str):
+            try:
+                value = parse_value(value)
+            except ValueError:
+                return None
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, list | tuple) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value
+
+
+def as_field(value: Any) -> Any:
+    """Write a value of JSON or Parquet as CSV would hold it; lists and dicts stay.
+
+    >>> as_field(3), as_field(3.0), as_field(None), as_field("3.0"), as_field([1])
+    ('3', '3', '', '3.0', [1])
+    """
+    if value is None or value != value:  # noqa: PLR0124 - NaN, which stands for null in tables
+        return ""
+    if isinstance(value, str | list | dict):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _is_odd(value: Any) -> bool:
+    """Say whether a value holds what JSON can and UTF-8, or our hashes of rows, cannot."""
+    if isinstance(value, Mapping):
+        return any(map(_is_odd, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_odd, value))
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return True
+    return "\0" in value
+
+
+def _path_of(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    return (name,) if name in names else tuple(name.split("."))
+
+
+def _ignore(_offence: Offence) -> None:
+    return None
+
+
+def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
+    """Yield (number, record) of a Parquet file, a batch at a time.
+
+    Raises:
+        WrongFileError: it is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            columns = {_path_of(name, names)[0] for name in wanted.values() if name is not None}
+            number = 0
+            known = [name for name in names if name in columns]
+            if not columns <= set(names):
+                known = names  # what is missing is reported with all names there are
+            for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=known):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield number, record
+    except pa.ArrowException as error:
+        raise WrongFileError(
+            f"a Parquet file that cannot be read ({error})", "download it again"
+        ) from None
+
+
+def _read_json(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
+    """Yield (line or number, record) of JSON or JSON Lines.
+
+    Raises:
+        WrongFileError: it is damaged, or no table of rows.
+    """
+    stream, kind = open_utf8(path)
+    with stream:
+        if kind.form == "json-lines":
+            for line, text in enumerate(stream, start=1):
+                if text.strip():
+                    yield line, _parse_object(text, f"line {line}")
+            return
+        content = stream.read()
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise WrongFileError(f"damaged JSON: {error}", "download it again") from None
+    for number, record in enumerate(_find_rows(value, wanted), start=1):
+        if not isinstance(record, dict):
+            found = f"row {number} is {show(record)}, not an object with the columns as keys"
+            raise WrongFileError(found, "write each row as {…}")
+        yield number, record
+
+
+def _parse_object(text: bytes, where: str) -> Record:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WrongFileError(f"{where} is no JSON: {error}", "write one object a line") from None
+    if not isinstance(record, dict):
+        found = f"{where} holds {show(record)}, not an object with the columns as keys"
+        raise WrongFileError(found, "write each row as {…}")
+    return record
+
+
+def _find_rows(value: Any, wanted: Wanted) -> Sequence[Any]:
+    """Return the rows of a JSON value: a list of them, or a table by column or by row.
+
+    Raises:
+        WrongFileError: there are none.
+    """
+    if isinstance(value, list):
+        return value
+    lists = [each for each in value.values() if isinstance(each, list)]
+    if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
+        return lists[0]  # {"version": …, "data": [rows]}
+    roots = {name.partition(".")[0] for name in wanted.values() if name is not None}
+    is_by_column = bool(roots & value.keys())
+    if is_by_column and value.values() and len(lists) == len(value):
+        return [dict(zip(value, row, strict=False)) for row in zip(*lists, strict=False)]
+    if value and all(isinstance(each, dict) for each in value.values()):
+        if not is_by_column:
+            return list(value.values())
+        keys = dict.fromkeys(key for column in value.values() for key in column)
+        return [{name: column.get(key) for name, column in value.items()} for key in keys]
+    raise WrongFileError(
+        f"JSON without rows; its keys are {show(', '.join(map(str, value)))}",
+        "write a list of objects, one for each row",
+    )

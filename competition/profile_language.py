@@ -1,0 +1,122 @@
+"""The sections of a profile that hold facts of a language and of labels: prompts, swap rules.
+
+Part of ``profile``. ``language`` says how formats write prompts and types, ``relations`` which
+label holds once subject and object are exchanged. Ready languages lie in ``languages/``.
+"""
+
+from __future__ import annotations
+
+import string
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from competition.profile_rows import Section, Text, Texts
+
+_PACKAGE = Path(__file__).resolve().parent
+LANGUAGES = _PACKAGE / "languages"
+FIRST_LANGUAGE = "korean"
+PARTICLES = ("은/는", "이/가", "와/과", "을/를")
+MASK = "mask"
+FIELDS = ("subject", "object", "subject_type", "object_type")
+
+
+def parse_template(template: str) -> list[tuple[str, str, str]]:
+    """Split a template into (text before a field, its name, its particle); the last may have none.
+
+    >>> parse_template("{subject:와/과} {object}의 관계")
+    [('', 'subject', '와/과'), (' ', 'object', ''), ('의 관계', '', '')]
+
+    Raises:
+        ValueError: a brace that belongs to no field.
+    """
+    parts = string.Formatter().parse(template)
+    return [(text, name or "", particle or "") for text, name, particle, _ in parts]
+
+
+def _check_template(template: str, *fields: str) -> str:
+    for _, name, particle in parse_template(template):
+        if name and name not in fields:
+            raise ValueError(f"there is no {{{name}}}; write {', '.join(map(repr, fields))}")
+        if particle and (particle not in PARTICLES or name not in ("subject", "object")):
+            known = ", ".join(PARTICLES)
+            raise ValueError(f"{{{name}:{particle}}}: the particles of a word are {known}")
+    return template
+
+
+def _check_prompt(template: str) -> str:
+    return _check_template(template, *FIELDS)
+
+
+def _check_mask_prompt(template: str) -> str:
+    _check_template(template, *FIELDS, MASK)
+    if [name for _, name, _ in parse_template(template)].count(MASK) != 1:
+        raise ValueError("write {mask} once, where the answer belongs")
+    return template
+
+
+Prompt = Annotated[Text, AfterValidator(_check_prompt)]
+MaskPrompt = Annotated[Text, AfterValidator(_check_mask_prompt)]
+
+
+class Language(Section):
+    """How formats write prompts and types; what is not set is that of the language ``name``."""
+
+    name: Text = FIRST_LANGUAGE
+    query: Prompt
+    declarative: Prompt
+    mask_prompt: MaskPrompt
+    untyped: Text
+    type_words: dict[str, Text] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begin_with_a_ready_one(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        name = values.get("name", FIRST_LANGUAGE)
+        path = LANGUAGES / f"{name}.toml"
+        if name not in list_languages():
+            if "query" in values:
+                return values
+            known = ", ".join(list_languages())
+            raise ValueError(f"no language {name!r}; choose {known}, or write every key of it")
+        return {**tomllib.loads(path.read_text(encoding="utf-8")), **values}
+
+    def word_of(self, kind: str | None) -> str:
+        """Return an entity type as a word; one without a word stands for itself."""
+        return self.untyped if kind is None else self.type_words.get(kind, kind)
+
+
+class Relations(Section):
+    """Which label holds once subject and object are exchanged; the others allow no exchange."""
+
+    symmetric: Texts = ()
+    inverse: dict[str, Text] = Field(default_factory=dict)
+
+    @property
+    def exchanged(self) -> dict[str, str]:
+        """Return label → label of the same fact told from the object."""
+        return {**self.inverse, **{label: label for label in self.symmetric}}
+
+
+def list_languages() -> list[str]:
+    """Return the names of the ready languages, sorted."""
+    return sorted(path.stem for path in LANGUAGES.glob("*.toml"))
+
+
+@cache
+def read_language(name: str = FIRST_LANGUAGE) -> Language:
+    """Return a ready language."""
+    return Language.model_validate({"name": name})
+
+
+@cache
+def read_first_relations() -> Relations:
+    """Return klue-re's rules, which hold for labels of those names in a profile without rules."""
+    text = (_PACKAGE / "profiles" / "klue-re.toml").read_text(encoding="utf-8")
+    return Relations.model_validate(tomllib.loads(text)["relations"])

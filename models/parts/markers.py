@@ -1,0 +1,112 @@
+"""Signs around both words of a row: where they go, and where words and signs then stand.
+
+Beneath ``formats``, which chooses the signs; what changes here changes what formats write, and
+raises the ``RESULT_VERSION`` there. Spans are half-open and in characters of their segment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from competition.data.rows import Row
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Formatted:
+    """What a row becomes: segments, and where the parts stand in ``segments[body]``.
+
+    ``subject`` and ``object`` span the entities' words; ``subject_mark`` and ``object_mark`` span
+    everything that belongs to an entity, its markers included, so that a window never splits it;
+    an opening marker is the first character of its mark. ``prompt_mask`` is the segment that holds
+    ``MASK_SLOT``, and the slot's span there.
+    """
+
+    segments: tuple[str, ...]
+    body: int
+    subject: Span
+    object: Span
+    subject_mark: Span
+    object_mark: Span
+    prompt_mask: tuple[int, Span] | None = None
+
+
+def overlaps(row: Row) -> bool:
+    """Say whether the entities share text: one inside the other, or crossing."""
+    return row.subject.start < row.object.end and row.object.start < row.subject.end
+
+
+def mark_words(row: Row, subject: tuple[str, str], obj: tuple[str, str]) -> Formatted:
+    """Write texts before and after both words, each at its entity's offsets, and track the spans.
+
+    An entity's ``word`` is what is written; its offsets say what of the sentence it replaces.
+    """
+    if overlaps(row):
+        return _mark_overlapping(row, subject, obj)
+    placed = sorted(
+        [(row.subject, subject, "subject"), (row.object, obj, "object")],
+        key=lambda item: item[0].start,
+    )
+    pieces: list[str] = []
+    at, length = 0, 0
+    words: dict[str, Span] = {}
+    marks: dict[str, Span] = {}
+    for entity, (opening, closing), role in placed:
+        pieces += [row.sentence[at : entity.start], opening, entity.word, closing]
+        start = length + entity.start - at
+        words[role] = (start + len(opening), start + len(opening) + len(entity.word))
+        length = words[role][1] + len(closing)
+        marks[role] = (start, length - len(closing) + len(closing.rstrip()))
+        at = entity.end
+    pieces.append(row.sentence[at:])
+    return Formatted(
+        segments=("".join(pieces),),
+        body=0,
+        subject=words["subject"],
+        object=words["object"],
+        subject_mark=marks["subject"],
+        object_mark=marks["object"],
+    )
+
+
+def _mark_overlapping(row: Row, subject: tuple[str, str], obj: tuple[str, str]) -> Formatted:
+    """Mark words that share text; the longer one's signs stand outside.
+
+    >>> place, school = Entity("서울", 0, 2, "LOC"), Entity("서울대학교", 0, 5, "ORG")
+    >>> row = Row("0", "서울대학교에", place, school, None)
+    >>> _mark_overlapping(row, ("<", ">"), ("[", "]")).segments[0]
+    '[<서울>대학교]에'
+    """
+    signs = {"subject": subject, "object": obj}
+    places = {"subject": row.subject, "object": row.object}
+    outer, inner = sorted(places, key=lambda role: (places[role].start, -places[role].end))
+    inserts = [
+        (places[outer].start, outer, 0),
+        (places[inner].start, inner, 0),
+        *sorted(  # of two that end together the inner one closes first
+            [(places[inner].end, inner, 1), (places[outer].end, outer, 1)], key=lambda item: item[0]
+        ),
+    ]
+    pieces: list[str] = []
+    at, length = 0, 0
+    begins: dict[tuple[str, int], int] = {}
+    for place, role, side in inserts:
+        pieces += [row.sentence[at:place], signs[role][side]]
+        length += place - at
+        begins[role, side] = length
+        length += len(signs[role][side])
+        at = place
+    pieces.append(row.sentence[at:])
+    words = {role: (begins[role, 0] + len(signs[role][0]), begins[role, 1]) for role in places}
+    marks = {
+        role: (begins[role, 0], begins[role, 1] + len(signs[role][1].rstrip())) for role in places
+    }
+    return Formatted(
+        segments=("".join(pieces),),
+        body=0,
+        subject=words["subject"],
+        object=words["object"],
+        subject_mark=marks["subject"],
+        object_mark=marks["object"],
+    )
