@@ -256,13 +256,15 @@ def test_a_label_may_hold_a_comma_a_quote_and_a_new_line(tmp_path: Path) -> None
     marked = tmp_path / "marked.csv"
     marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "kim.csv").read_bytes())
     assert take(prepared, marked).offences == ()
+    marked.write_bytes((tmp_path / "kim.csv").read_text("utf-8").encode("utf-16"))
+    assert take(prepared, marked).offences == ()
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"id;split;fold", "one column only"),
-        ("id,split".encode("utf-16"), "the file is UTF-16"),
+        (b"<html><title>Sign in</title>", "a web page (HTML)"),
         (b'"id,split\na,b\n', "a quote opened on this line is not closed"),
         (b"id,split\ra,b\r", "lines of an old Mac"),
         (b"\n\n", "no such file or no header"),
