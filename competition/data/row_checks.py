@@ -84,9 +84,7 @@ class RowChecker:
     def check(self, line: int, fields: Sequence[Any]) -> tuple[Row | None, int]:
         """Return the row and its label's id (-1 in a test file), or None when it offends."""
         named = dict(zip(self._fields, fields, strict=True))
-        id_ = named["id"]
-        if not isinstance(id_, str):
-            id_ = show(id_)
+        id_ = _text_of(named["id"])
         if id_ in self._set_aside:
             self._passed_over[id_] += 1
             return None, -1
@@ -124,9 +122,7 @@ class RowChecker:
                 offend(role, wrong.found, wrong.remedy)
         if len(entities) < len(ROLES):
             return None, label_id
-        source = named.get("source")
-        if source is not None and not isinstance(source, str):
-            source = show(source)
+        source = _text_of(named["source"]) if "source" in named else None
         row = Row(id_, sentence, entities[0], entities[1], source)
         if is_decomposed(sentence):
             row = self._compose(row, line, offend)
@@ -224,6 +220,11 @@ class RowChecker:
             column = self._profile.columns.sentence
             found.append(Offence(self._file, met.line, column, None, many, done))
         return found
+
+
+def _text_of(value: Any) -> str:
+    """Return a field as text; JSON may hold a list where a word should be."""
+    return value if isinstance(value, str) else show(value)
 
 
 def gather_causes(offences: Sequence[Offence], n_rows: int) -> list[Offence]:
