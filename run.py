@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,10 +97,12 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a variant is fed: text, tokens, and where the entities and markers stand."""
+    resolved = _resolve(competition, data, limit)
+    _check_files(resolved, (variant,), overrides)
     from models.jobs.show import ShowRequest, print_shown, show_rows
 
     request = ShowRequest(variant, split, rows, _split(ids), encoder, _overrides(overrides))
-    print_shown(show_rows(_resolve(competition, data, limit), request), as_json=as_json)
+    print_shown(show_rows(resolved, request), as_json=as_json)
 
 
 @app.command()
@@ -145,6 +147,7 @@ def fold(
 ) -> None:
     """Train K folds of each variant and keep their out-of-fold and test predictions."""
     resolved = _resolve(competition, data, limit)
+    _check_files(resolved, variants or (), overrides)
     from competition.progress import ProgressBoard
     from models.jobs.fold import run_fold
     from models.jobs.request import FoldRequest
@@ -428,6 +431,7 @@ def tune(
 ) -> None:
     """Search a variant's settings on some folds; the same command goes on where it stopped."""
     resolved = _resolve(competition, data, limit)
+    _check_files(resolved, (variant,), overrides)
     from competition.progress import ProgressBoard
     from models.tuning.plan import TuneRequest
     from models.tuning.tune import run_tune
@@ -594,6 +598,15 @@ def _resolve(competition: str | None, data: Path | None, limit: int | None) -> C
     resolved = resolve_competition(competition, data, limit)
     say(resolved.headline, file=sys.stderr)
     return resolved
+
+
+def _check_files(
+    resolved: Competition, variants: Sequence[str], overrides: list[str] | None
+) -> None:
+    """Refuse variants that do not suit the competition before anything heavy is loaded."""
+    from models.jobs.suitability import check_files
+
+    check_files(variants, resolved.profile, _overrides(overrides))
 
 
 def _in_context(text: str) -> str:

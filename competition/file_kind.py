@@ -101,6 +101,7 @@ _COMPRESSED: tuple[tuple[bytes, Compression], ...] = (
     (b"\xfd7zXZ\0", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
 )
+_PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -122,6 +123,9 @@ def recognise(path: Path) -> FileKind:
         start = stream.read(START_BYTES)
     compression = next((name for magic, name in _COMPRESSED if start.startswith(magic)), None)
     if compression is None:
+        if path.suffix.lower() in _PACKED_SUFFIXES:
+            found = f"the name ends in {path.suffix} and the file is not compressed"
+            raise WrongFileError(found, "copy it again, or give it its right name")
         return _recognise_plain(start, path, lambda: path.open("rb"))
     with _name_damage(path, compression):
         with _unpack(path, compression) as stream:

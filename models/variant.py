@@ -308,6 +308,19 @@ def own_encoder(name: str) -> str | None:
     return _read_own(name)[1].get("encoder")
 
 
+def read_file_settings(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Settings:
+    """Return what a variant's own file and overrides set, not resolved and not checked.
+
+    Raises:
+        VariantError: there is no such file, or it is no TOML.
+    """
+    tree: Settings = {}
+    _merge(tree, _read_own(name)[1])
+    for key, value in overrides:
+        _set_dotted(tree, key, value, where="--set")
+    return tree
+
+
 def own_shape(name: str) -> list[str]:
     """Return the dotted keys of a scratch encoder's shape that a variant's own file sets."""
     return [f"{SCRATCH}.{key}" for key in _read_own(name)[1].get(SCRATCH, {})]

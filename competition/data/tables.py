@@ -97,6 +97,18 @@ class TableReader:
         except OSError as error:
             report_unopened(self.path, error, self.report)
 
+    def read_names(self) -> list[str]:
+        """Return the names of all columns of JSON or Parquet, wanted or not.
+
+        Raises:
+            WrongFileError, OSError: it cannot be read.
+        """
+        kind = recognise(self.path)
+        records = _read_parquet(self.path, {}) if kind.form == "parquet" else _read_json(self.path)
+        first = list(islice(records, HEADER_ROWS))
+        self.names = list(dict.fromkeys(name for _, record in first for name in record))
+        return self.names
+
     def notices(self) -> list[Offence]:
         """Return what was accepted although it is odd; complete once all records are read."""
         return list(self._notices)
@@ -253,7 +265,7 @@ def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
             columns = {_path_of(name, names)[0] for name in wanted.values() if name is not None}
             number = 0
             known = [name for name in names if name in columns]
-            if not columns <= set(names):
+            if not columns or not columns <= set(names):
                 known = names  # what is missing is reported with all names there are
             for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=known):
                 for record in batch.to_pylist():
@@ -265,7 +277,7 @@ def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
         ) from None
 
 
-def _read_json(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
+def _read_json(path: Path, wanted: Wanted | None = None) -> Iterator[tuple[int, Record]]:
     """Yield (line or number, record) of JSON or JSON Lines.
 
     Raises:
@@ -283,7 +295,7 @@ def _read_json(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise WrongFileError(f"damaged JSON: {error}", "download it again") from None
-    for number, record in enumerate(_find_rows(value, wanted), start=1):
+    for number, record in enumerate(_find_rows(value, wanted or {}), start=1):
         if not isinstance(record, dict):
             found = f"row {number} is {show(record)}, not an object with the columns as keys"
             raise WrongFileError(found, "write each row as {…}")

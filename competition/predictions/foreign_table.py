@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from competition.arrays import Probs
 from competition.data.csv_records import RecordReader, Report, show
 from competition.errors import Offence
+from competition.file_kind import WrongFileError, recognise
 from competition.folds.kfold import Prepared
 from competition.predictions.members import AVERAGE
 from competition.predictions.store import SUM_TOLERANCE, Ids
@@ -98,8 +99,13 @@ def read_foreign_rows(
         report(offence)
 
     labels = prepared.competition.profile.labels
-    read = _read_parquet if path.suffix == ".parquet" else _read_csv
-    table = read(path, labels, count)
+    try:
+        form = recognise(path).form if path.is_file() else "text"
+    except WrongFileError as wrong:
+        count(Offence(path.name, None, None, None, wrong.found, wrong.remedy))
+        return None
+    is_parquet = form == "parquet" or path.suffix == ".parquet"
+    table = (_read_parquet if is_parquet else _read_csv)(path, labels, count)
     if table is None:
         return None
     _check_probs(table)

@@ -1,7 +1,7 @@
 """From a request to results: a job is one variant, one seed and one fold.
 
-Rooms in reading order: request, setup, recipe, plan, spec, network_job, linear_job, job, workers,
-fold, show, predict.
+Rooms in reading order: request, suitability, setup, recipe, plan, spec, network_job, linear_job,
+job, workers, fold, show, predict.
 
-Open: fold, show, predict, plan, request, spec, workers.
+Open: fold, show, predict, plan, request, spec, suitability, workers.
 """

@@ -29,6 +29,7 @@ from models.jobs.request import (
     resolve_bases,
 )
 from models.jobs.spec import JobOutcome, JobSpec
+from models.jobs.suitability import check_files
 from models.jobs.workers import FoldHooks, FoldRun, raise_failures, run_jobs
 from models.network.network import choose_attention
 from models.pretraining.exposure import read_exposure
@@ -65,6 +66,7 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
         HarnessError: the data, a variant or an encoder cannot be used.
     """
     started = time.monotonic()
+    check_files(request.variants, competition.profile, request.overrides)
     prepared = read_prepared(competition)
     for notice in (*prepared.corpus.notices, *prepared.folds.notices):
         board.say(f"notice: {notice}")

@@ -13,22 +13,22 @@ from typing import Any
 
 from competition.arrays import Say
 from competition.data.corpus import Corpus
-from competition.errors import PredictionsError, UsageError, VariantError
+from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.members import ResultKey, Store, is_average
 from competition.predictions.store import Header
-from competition.profile import Competition, Profile
+from competition.profile import Competition
 from models.data import batches
-from models.data.augmentation import Scheme, check_augment
 from models.data.batches import read_or_tokenize
 from models.data.pool import Pool, build_pool, write_texts
 from models.data.route import Route, read_route
 from models.jobs.recipe import describe_wording, recipe_parts
 from models.jobs.request import PSEUDO
+from models.jobs.suitability import check_suits
 from models.network.encoder_source import EncoderSource, settle_encoder
 from models.network.network import load_tokenizer
 from models.parts import formats, particles
-from models.parts.formats import FORMATS, check_format, choose_format
+from models.parts.formats import FORMATS, choose_format
 from models.pretraining.exposure import explain_left_out, read_exposure
 from models.variant import LINEAR, Variant, fingerprint
 
@@ -106,13 +106,13 @@ def set_up_variant(
         StoppedError: adapting an encoder was stopped.
         VariantError, FormatError, EncoderError: it cannot be trained here.
     """
+    check_suits(variant, prepared.competition.profile)
     pool = build_pool(prepared, variant, say)
     if variant.learner == LINEAR:
         route = read_route(variant.route, prepared, None) if variant.route else None
         parts = recipe_parts(variant, None, prepared, pool=pool, route=route)
         return VariantSetup(variant, prepared, pool, route, None, None, (), parts, bases)
     profile = prepared.competition.profile
-    check_suits(variant, profile)
     source = settle_base_encoder(variant, prepared.competition, prepared.corpus)
     notice = explain_left_out(source.name, read_exposure(source.path), prepared.folds.hash)
     if notice is not None:
@@ -152,32 +152,6 @@ def settle_base_encoder(
         cache_dir=competition.checkpoints_dir / "cache",
         reserved=(*competition.profile.entity_types, *own_words),
     )
-
-
-def check_suits(variant: Variant, profile: Profile) -> None:
-    """Refuse a variant that shows or uses what the competition does not have.
-
-    Raises:
-        FormatError, VariantError: says what is absent and what to use instead.
-    """
-    check_format(
-        variant.format,
-        variant.formatting,
-        entity_types=profile.entity_types,
-        has_source=profile.columns.source is not None,
-    )
-    if variant.restrict is not None and not profile.entity_types:
-        raise VariantError(
-            f"variant {variant.name}: restrict goes by entity types and this competition has none"
-        )
-    if variant.augment is not None:
-        scheme = Scheme(
-            profile.labels,
-            profile.negative_id,
-            tuple(profile.entity_types),
-            profile.exchange_rules,
-        )
-        check_augment(variant.augment, scheme)
 
 
 def tokenize_pool(setup: VariantSetup, say: Say) -> dict[str, Path]:

@@ -20,7 +20,8 @@ from competition.profile import Competition
 from models.data.batches import POSITION_NAMES, tokenize_rows
 from models.data.pool import correct_rows
 from models.jobs.request import check_variant, resolve_requested
-from models.jobs.setup import check_suits, settle_base_encoder
+from models.jobs.setup import settle_base_encoder
+from models.jobs.suitability import check_suits
 from models.network.network import load_tokenizer
 from models.parts.formats import Format, choose_format
 from models.variant import LINEAR, Variant
@@ -64,7 +65,6 @@ def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
         UsageError: no such split or row id, or a variant that reads no tokens.
         FormatError: the variant shows what the competition does not have.
     """
-    corpus = read_corpus(competition)
     if request.split not in {"train", "test"}:
         raise UsageError(f"--split {request.split!r}: choose train or test")
     profile = competition.profile
@@ -75,6 +75,7 @@ def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
     if variant.learner == LINEAR:
         raise UsageError(f"{variant.name} reads characters of the sentence: no tokens to show")
     check_suits(variant, profile)
+    corpus = read_corpus(competition)
     train, test, _ = correct_rows(competition, corpus, variant)
     rows = train if request.split == "train" else test
     form = choose_format(variant.format, profile.language)

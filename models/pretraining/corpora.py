@@ -11,10 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import lzma
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,13 +22,17 @@ import numpy as np
 import numpy.typing as npt
 
 from competition.arrays import Bools, Int64s
-from competition.errors import PretrainingError
+from competition.data.csv_records import FORM_NAMES, show
+from competition.data.tables import TableReader
+from competition.errors import Offence, PretrainingError
+from competition.file_kind import WrongFileError, open_utf8, recognise
 from competition.files import write_atomically
 from models.variant import fingerprint
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.corpora"
 
+TEXT_KEYS = ("text", "sentence")
 TOKENISE_CHUNK_LINES = 20_000
 HELDOUT_MOST_FRAC = 0.02
 HELDOUT_MOST_TOKENS = 100_000
@@ -66,38 +68,47 @@ class PackedText:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Read the lines of a text file, composed (NFC), without empty ones.
+    """Read the lines of a text, composed (NFC), without empty ones.
 
-    ``.xz`` and ``.zst`` are unpacked on the way; a byte order mark is no text.
+    Whatever ``file_kind`` reads is text, compressed or in another encoding; of JSON, JSON Lines and
+    Parquet it is what stands under ``text``, or else under ``sentence``.
 
     Raises:
-        PretrainingError: the file is missing, not UTF-8 or damaged.
+        PretrainingError: the file is missing, no text, damaged, or holds none.
     """
-    import pyarrow as pa
-
+    is_empty = True
     try:
-        with _open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as lines:
-            for line in lines:
-                text = unicodedata.normalize("NFC", line).strip()
-                if text:
-                    yield text
-    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, pa.ArrowException) as error:
+        for line in _read_raw_lines(path):
+            text = unicodedata.normalize("NFC", line).strip()
+            if text:
+                is_empty = False
+                yield text
+    except WrongFileError as wrong:
+        raise PretrainingError(f"--corpus {path}: {wrong}") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         raise PretrainingError(f"--corpus {path}: cannot be read as text: {error}") from error
+    if is_empty:
+        raise PretrainingError(f"--corpus {path}: holds no text; leave it out")
 
 
-@contextmanager
-def _open_bytes(path: Path) -> Iterator[Any]:
-    import pyarrow as pa
+def _read_raw_lines(path: Path) -> Iterator[str]:
+    kind = recognise(path)
+    if kind.form == "text":
+        stream, _ = open_utf8(path, kind)
+        with stream, io.TextIOWrapper(stream, encoding="utf-8") as lines:
+            yield from lines
+        return
+    reader = TableReader(path, {TEXT_KEYS[0]: TEXT_KEYS[0]}, _refuse)
+    name = next((name for name in TEXT_KEYS if name in reader.read_names()), None)
+    if name is None:
+        found = f"{FORM_NAMES[kind.form]} with {show(', '.join(reader.names))}"
+        raise WrongFileError(found, f"name its text {' or '.join(map(repr, TEXT_KEYS))}")
+    for _, (text,) in TableReader(path, {name: name}, _refuse).read():
+        yield from str(text).splitlines()
 
-    if path.suffix == ".xz":
-        with lzma.open(path) as stream:
-            yield stream
-    elif path.suffix == ".zst":
-        with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
-            yield stream
-    else:
-        with path.open("rb") as stream:
-            yield stream
+
+def _refuse(offence: Offence) -> None:
+    raise WrongFileError(offence.found, offence.remedy)
 
 
 def drop_repeated(

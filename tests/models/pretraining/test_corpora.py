@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+import json
 import lzma
 import unicodedata
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from competition.errors import PretrainingError
@@ -41,8 +44,42 @@ def test_plain_and_packed_files_read_the_same(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(raw)
     (tmp_path / "a.txt.xz").write_bytes(lzma.compress(raw))
     (tmp_path / "a.txt.zst").write_bytes(pa.compress(raw, codec="zstd", asbytes=True))
-    for name in ("a.txt", "a.txt.xz", "a.txt.zst"):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(raw))
+    (tmp_path / "a16.txt").write_bytes(decomposed.encode("utf-16"))
+    for name in ("a.txt", "a.txt.xz", "a.txt.zst", "a.txt.gz", "a16.txt"):
         assert tuple(read_lines(tmp_path / name)) == LINES
+    (tmp_path / "korean.txt").write_bytes("가나다 라마\n바사 아자\n".encode("cp949"))
+    assert tuple(read_lines(tmp_path / "korean.txt")) == ("가나다 라마", "바사 아자")
+
+
+@pytest.mark.parametrize("key", ["text", "sentence"])
+def test_a_corpus_of_objects_is_read_by_its_text_not_as_keys_and_escapes(
+    tmp_path: Path, key: str
+) -> None:
+    records = [{"id": i, key: line} for i, line in enumerate(LINES)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.jsonl.gz", "a.json", "a.parquet"):
+        assert tuple(read_lines(tmp_path / name)) == LINES
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "holds no text"),
+        (b" \n\n", "holds no text"),
+        (b'{"body": "x"}\n{"body": "y"}\n', "JSON Lines with 'body'; name its text 'text'"),
+        (b"<!doctype html><p>x", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "git lfs pull"),
+    ],
+)
+def test_a_corpus_that_is_none_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(PretrainingError, match=r"a\.txt") as caught:
+        list(read_lines(tmp_path / "a.txt"))
+    assert told in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["absent.txt", "bad.xz", "bad.zst", "latin.txt"])
