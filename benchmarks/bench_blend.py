@@ -21,9 +21,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from competition.blend.diagnostics import find_alarms
+from competition.blend.diagnostics import find_member_warnings
 from competition.blend.fit import fit_blend
-from competition.blend.objective import Aim
+from competition.blend.objective import Evaluator
 from competition.blend.pooling import PooledRows, build_pooled_rows, floored_logs
 from competition.blend.search import SearchPlan, fit_points
 from competition.scoring.metrics import weights_for_negative_share
@@ -103,8 +103,8 @@ def bench_search(options: argparse.Namespace) -> None:
     print(f"{options.members} members x {options.rows:,} rows x {options.labels} labels")
     weights = np.full(options.members, 1.0 / options.members)
     for objective in ("micro-f1", "auprc"):
-        aim = Aim(rows, objective)
-        wall, cpu = time_calls(lambda aim=aim: aim.measure(weights), 15)
+        evaluator = Evaluator(rows, objective)
+        wall, cpu = time_calls(lambda evaluator=evaluator: evaluator.measure(weights), 15)
         print(f"one trial, {objective:9s} {wall:7.1f} ms ({cpu:.1f} ms of processor time)")
     plan = SearchPlan(options.trials, 0)
     wall, cpu = time_calls(lambda: fit_points(rows, plan), 1)
@@ -130,14 +130,14 @@ def bench_alarms(seeds: int) -> None:
             )
             share = weights_for_negative_share(store.gold, NEGATIVE_ID, 0.6)
             ways = {"share": share, "odds": store.odds}
-            alarms = find_alarms(store.members, rows, store.groups, ways)
-            right = [a for a in alarms if a.kind == kind and store.faulty <= set(a.members)]
+            warnings = find_member_warnings(store.members, rows, store.groups, ways)
+            right = [a for a in warnings if a.kind == kind and store.faulty <= set(a.members)]
             named += bool(right)
-            others += len(alarms) - len(right)
+            others += len(warnings) - len(right)
         took = (time.process_time() - begun) / seeds
         print(
             f"{fault or 'no fault':9s} named in {named:3d} of {seeds} stores,"
-            f" other alarms {others}, {1000 * took:.0f} ms a store"
+            f" other warnings {others}, {1000 * took:.0f} ms a store"
         )
 
 

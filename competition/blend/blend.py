@@ -1,8 +1,8 @@
-"""Blend a competition's variants from end to end: read, fit, estimate, write.
+"""Blend a competition's variants and write the submission: the entry point of ``run.py blend``.
 
-What ``run.py blend`` calls. Reads members from the store, fits the blend, leaves a submission, and
-reports what it is worth beside its best variant and where it may mislead; ``blend_parts`` says what
-a report holds, ``blend_tables`` and ``trust_tables`` show it, ``blend_spec`` writes it down.
+It reads the members from the store, fits the ensemble, writes a submission, and compares its
+nested score to that of the best single variant. ``report`` defines the result, ``tables`` and
+``risk_tables`` print it, and ``spec`` builds its JSON.
 
 Legend: M members, N rows, C labels, K folds.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.audit.shift import OnStep, explain_absence, read_or_fit_shift
-from competition.blend.diagnostics import find_alarms
+from competition.blend.diagnostics import find_member_warnings
 from competition.blend.fit import (
     BlendFit,
     Estimate,
@@ -28,12 +28,12 @@ from competition.blend.fit import (
 )
 from competition.blend.pooling import PooledRows, build_pooled_rows, check_memory, pool
 from competition.blend.public_noise import BoardRows, HalfNoise, Pair, simulate_halves
-from competition.blend.report import COMPARED, BlendOptions, BlendReport, Material, Worth
+from competition.blend.report import COMPARED, BlendInputs, BlendOptions, BlendReport, Evaluation
 from competition.blend.reweighting import (
     Reweight,
     build_row_weights,
     choose_row_weights,
-    look_ahead,
+    fit_reweighted,
 )
 from competition.blend.search import BLEND, SearchPlan
 from competition.blend.spec import build_spec, name_blend
@@ -69,44 +69,46 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     reweight: Reweight | None = None,
     on_step: OnStep | None = None,
 ) -> BlendReport:
-    """Blend variants and leave the submission ``<name>.csv`` with its two companions.
+    """Blend variants and write the submission ``<name>.csv`` with its two JSON files.
 
     Args:
-        variants: which to blend; none takes every complete one.
+        variants: which to blend; an empty sequence takes every complete one.
         trials: of each search.
         seed: of the searches, the intervals and the simulated boards.
-        name: of the submission; None is ``name_blend``'s, so that no other blend is overwritten.
-        run: provenance to keep beside the submission, time included.
-        on_progress: called with trials done and trials in all.
-        objective: what to search for.
-        reweight: fit to rows weighed to be like the test.
-        on_step: called while the shift is measured, with the share done and what comes next.
+        name: of the submission; None takes ``name_blend``, which overwrites no other blend.
+        run: provenance to store beside the submission, including the time.
+        on_progress: called with the number of finished trials and of all trials.
+        objective: of the search.
+        reweight: fit to rows reweighted to resemble the test.
+        on_step: called while the shift is measured, with the share done and the next step.
 
     Raises:
-        BlendError: nothing can be blended, or it would not fit in memory.
-        PredictionsError: a variant that was named cannot be a member.
-        UsageError: the rows cannot be weighed as asked.
+        BlendError: nothing can be blended, or the blend would not fit in memory.
+        PredictionsError: a named variant cannot be a member.
+        UsageError: the requested row weights are not available.
     """
     if name is not None:
         check_name(name)
     options = BlendOptions(trials, seed, objective, reweight)
-    material = _gather(competition, variants, on_step)
-    obstacle = explain_absence(material.shift, material.prepared.corpus)
-    weights = choose_row_weights(material.row_weights, reweight, obstacle)
-    total = options.count_trials(material.prepared.folds.count)
+    inputs = _read_inputs(competition, variants, on_step)
+    obstacle = explain_absence(inputs.shift, inputs.prepared.corpus)
+    weights = choose_row_weights(inputs.row_weights, reweight, obstacle)
+    total = options.count_trials(inputs.prepared.folds.count)
     plan = SearchPlan(trials, seed, _count_trials(on_progress, total), objective)
-    fit = fit_blend(material.names, replace(material.rows, weights=weights), plan)
-    test = apply_blend(fit.blend, material.members)
-    name = name or name_blend(material.members, options)
+    fit = fit_blend(inputs.names, replace(inputs.rows, weights=weights), plan)
+    test = apply_blend(fit.blend, inputs.members)
+    name = name or name_blend(inputs.members, options)
     path = competition.submissions_dir / f"{name}.csv"
-    report = _build_report(path, options, material, fit, test)
-    ids = list(material.prepared.corpus.test.ids)
+    report = _build_report(path, options, inputs, fit, test)
+    ids = list(inputs.prepared.corpus.test.ids)
     write_submission(competition, name, ids, *test, build_spec(report), run)
     return report
 
 
-def _gather(competition: Competition, variants: Sequence[str], on_step: OnStep | None) -> Material:
-    """Read the members, if they fit in memory, and measure the shift."""
+def _read_inputs(
+    competition: Competition, variants: Sequence[str], on_step: OnStep | None
+) -> BlendInputs:
+    """Check the memory needed, read the members and measure the shift."""
     prepared = read_prepared(competition)
     corpus, profile = prepared.corpus, competition.profile
     store = Store(competition.oof_dir, profile.labels)
@@ -122,7 +124,7 @@ def _gather(competition: Competition, variants: Sequence[str], on_step: OnStep |
     rows = build_pooled_rows(members, corpus.train.gold, profile.negative_id)
     shift = read_or_fit_shift(competition, corpus, on_step)
     share = profile.metrics.shifted_negative_share
-    return Material(
+    return BlendInputs(
         prepared,
         tuple(members),
         tuple(left_out),
@@ -135,7 +137,7 @@ def _gather(competition: Competition, variants: Sequence[str], on_step: OnStep |
 def _count_trials(
     on_progress: Callable[[int, int], None] | None, total: int
 ) -> Callable[[], None] | None:
-    """Turn calls per trial into calls with how many are done."""
+    """Return a callback per trial that reports the number of finished trials."""
     if on_progress is None:
         return None
     done = 0
@@ -151,59 +153,63 @@ def _count_trials(
 def _build_report(
     path: Path,
     options: BlendOptions,
-    material: Material,
+    inputs: BlendInputs,
     fit: BlendFit,
     test: tuple[NDArray[np.float32], NDArray[np.int64]],
 ) -> BlendReport:
-    """Assess what was fitted, and look for what may mislead."""
-    rows, prepared = material.rows, material.prepared
+    """Score the fitted blend and its comparators, and check the members."""
+    rows, prepared = inputs.rows, inputs.prepared
     assessor = build_assessor(
         rows.gold,
         rows.negative_id,
         prepared.groups,
-        row_weights=material.row_weights,
+        row_weights=inputs.row_weights,
         seed=options.seed,
     )
     return BlendReport(
         path=path,
         options=options,
-        material=material,
+        inputs=inputs,
         fit=fit,
-        worth=_assess(assessor, rows, fit, material.names),
+        evaluation=_assess(assessor, rows, fit, inputs.names),
         nested_weights=np.stack([point.weights for point in fit.nested[BLEND].points]),
-        oof_side=_measure_side(_answered(fit.fitted[BLEND]), fit),
+        oof_side=_measure_side(_predicted(fit.fitted[BLEND]), fit),
         test_side=_measure_side(test, fit),
         gold_shares=measure_shares(rows.gold, rows.logs.shape[1]),
-        outlook=look_ahead(rows, material.row_weights),
-        noise=tuple(_simulate(material, fit, options.seed)),
-        alarms=tuple(find_alarms(material.members, rows, prepared.groups, material.row_weights)),
+        reweighted=fit_reweighted(rows, inputs.row_weights),
+        noise=tuple(_simulate(inputs, fit, options.seed)),
+        warnings=tuple(
+            find_member_warnings(inputs.members, rows, prepared.groups, inputs.row_weights)
+        ),
     )
 
 
-def _answered(estimate: Estimate) -> Predicted:
+def _predicted(estimate: Estimate) -> Predicted:
     return estimate.probs, estimate.pred
 
 
-def _measure_side(answered: Predicted, fit: BlendFit) -> Side:
-    """Measure a side's confidence where labels are decided; flattened, it is no probability."""
-    probs, pred = answered
+def _measure_side(predicted: Predicted, fit: BlendFit) -> Side:
+    """Summarise a side before flattening; flattened values are no longer calibrated."""
+    probs, pred = predicted
     return measure_side((unflatten(probs, fit.blend.temperature), pred), fit.blend.negative_id)
 
 
-def _assess(assessor: Assessor, rows: PooledRows, fit: BlendFit, names: Sequence[str]) -> Worth:
-    alone = {
-        name: _answered(estimate_single(rows, place, fit.inside))
+def _assess(
+    assessor: Assessor, rows: PooledRows, fit: BlendFit, names: Sequence[str]
+) -> Evaluation:
+    singles = {
+        name: _predicted(estimate_single(rows, place, fit.inside))
         for place, name in enumerate(names)
     }
-    nested = assessor.assess_all({key: _answered(e) for key, e in fit.nested.items()})
-    return Worth(
-        fitted=assessor.assess_all({key: _answered(e) for key, e in fit.fitted.items()}),
+    nested = assessor.assess_all({key: _predicted(e) for key, e in fit.nested.items()})
+    return Evaluation(
+        fitted=assessor.assess_all({key: _predicted(e) for key, e in fit.fitted.items()}),
         nested=nested,
         single_fitted={
             name: _score(rows, estimate_single(rows, place, {None: fit.fit}))
             for place, name in enumerate(names)
         },
-        singles=assessor.assess_all(alone),
+        singles=assessor.assess_all(singles),
         compared={key: compare(nested[BLEND], nested[key]) for key in COMPARED},
         as_pooled=auprc(rows.gold, pool(rows.logs, fit.fit.points[BLEND].weights)),
     )
@@ -216,17 +222,17 @@ def _score(rows: PooledRows, estimate: Estimate) -> tuple[float, float]:
     )
 
 
-def _simulate(material: Material, fit: BlendFit, seed: int) -> list[HalfNoise]:
-    """Simulate the public half for the blend against what it is compared to."""
-    if len(material.members) == 1:
+def _simulate(inputs: BlendInputs, fit: BlendFit, seed: int) -> list[HalfNoise]:
+    """Simulate the public leaderboard for the blend and its comparators."""
+    if len(inputs.members) == 1:
         return []
-    rows, profile = material.rows, material.prepared.competition.profile
+    rows, profile = inputs.rows, inputs.prepared.competition.profile
     board = BoardRows(
         rows.gold,
         rows.negative_id,
-        len(material.prepared.corpus.test),
+        len(inputs.prepared.corpus.test),
         profile.metrics.shifted_negative_share,
     )
-    answers = {key: _answered(fit.nested[key]) for key in (BLEND, *COMPARED)}
+    predictions = {key: _predicted(fit.nested[key]) for key in (BLEND, *COMPARED)}
     pairs: list[Pair] = [(BLEND, key) for key in COMPARED]
-    return simulate_halves(board, answers, pairs, seed=seed)
+    return simulate_halves(board, predictions, pairs, seed=seed)

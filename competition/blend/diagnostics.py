@@ -1,8 +1,7 @@
-"""Members that a blend had better not trust, named before they cost a submission.
+"""Detect unreliable blend members: copies, leaked out-of-fold rows, harm on test-like rows.
 
-Beside ``blend`` on the way of a row: members that are copies of each other, a member that knows its
-out-of-fold rows too well, a member that misleads on rows like the test's. Each alarm needs both a
-size that matters and to stand clear of chance, so that a sound store raises none.
+Each warning requires an effect that is both large enough to matter and statistically significant,
+so that sound members raise none.
 
 Legend: M members, N rows, C labels, K folds, T test rows.
 """
@@ -20,19 +19,19 @@ from competition.blend.pooling import PooledRows, Weights, fit_convex, floored_l
 from competition.blend.selection import SAMPLED_ROWS, are_copies
 from competition.predictions.members import Member
 
-SIGNIFICANT = 3.0  # standard errors: one false alarm in 700 looks at members that do neither
-# Mean confidence that out-of-fold rows have too much of. On KLUE-RE, whose test is far from its
-# train rows, a sound member has 0.04; one that learnt its out-of-fold rows has 0.1 and more.
+SIGNIFICANT = 3.0  # standard errors: one false warning in about 700 checks of a sound member
+# Excess of mean confidence on out-of-fold rows. On KLUE-RE, with its large shift, a sound member
+# has 0.04; one that was trained on its out-of-fold rows has 0.1 and more.
 LEAK = 0.06
-ODDS = "odds"  # the name of the weights that the shift classifier gives
-BINS = 6  # of the others' confidence
-LEAST_IN_STRATUM = 20  # rows on each side
+ODDS = "odds"  # name of the row weights from adversarial validation
+BINS = 6  # of the other members' confidence
+MIN_IN_STRATUM = 20  # rows on each side
 HARM = 0.01  # share of the log-loss on test-like rows that a member adds
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
-    """What is wrong with which members; ``size`` in the unit that ``text`` says."""
+class MemberWarning:
+    """A problem of one or more members; ``size`` is in the unit that ``text`` names."""
 
     kind: Literal["copies", "leak", "misleads"]
     members: tuple[str, ...]
@@ -40,33 +39,33 @@ class Alarm:
     text: str
 
 
-def find_alarms(
+def find_member_warnings(
     members: Sequence[Member],
     rows: PooledRows,
     groups: Ints,
     row_weights: Mapping[str, Weights],
-) -> list[Alarm]:
-    """Look for members that a blend had better not trust.
+) -> list[MemberWarning]:
+    """Return warnings about members that should not be trusted.
 
     Args:
         members: M of them, in the order of the rows' logs.
         rows: their out-of-fold rows.
-        groups: (N,) which rows are right or wrong together.
-        row_weights: ways of weighing rows to be like the test, (N,) each, by how to call them.
+        groups: (N,) group of each row, for standard errors.
+        row_weights: weightings under which rows resemble the test, (N,) each, by name.
     """
-    alarms = find_copy_alarms(members, rows)
-    copies = {name for alarm in alarms for name in alarm.members[1:]}
+    warnings = find_copy_warnings(members, rows)
+    copies = {name for warning in warnings for name in warning.members[1:]}
     distinct = [place for place, member in enumerate(members) if member.name not in copies]
     if len(distinct) < 2:
-        return alarms
+        return warnings
     kept = [members[place] for place in distinct]
-    alarms += find_leaks(kept, row_weights.get(ODDS))
+    warnings += find_leaks(kept, row_weights.get(ODDS))
     part = rows if len(kept) == len(members) else rows.take_members(np.array(distinct))
-    return alarms + find_misleading(kept, part, groups, row_weights)
+    return warnings + find_misleading(kept, part, groups, row_weights)
 
 
-def find_copy_alarms(members: Sequence[Member], rows: PooledRows) -> list[Alarm]:
-    """Name members that say the same on out-of-fold and on test rows."""
+def find_copy_warnings(members: Sequence[Member], rows: PooledRows) -> list[MemberWarning]:
+    """Return warnings about members with the same predictions on out-of-fold and test rows."""
     step = max(1, rows.logs.shape[2] // SAMPLED_ROWS)
     oof = rows.logs[:, :, ::step]
     n_test = members[0].test.shape[1]
@@ -74,7 +73,7 @@ def find_copy_alarms(members: Sequence[Member], rows: PooledRows) -> list[Alarm]
         np.ascontiguousarray(floored_logs(m.test[0][:: max(1, n_test // SAMPLED_ROWS)]).T)
         for m in members
     ]
-    alarms: list[Alarm] = []
+    warnings: list[MemberWarning] = []
     seen: set[int] = set()
     for first in range(len(members)):
         same = [
@@ -88,50 +87,50 @@ def find_copy_alarms(members: Sequence[Member], rows: PooledRows) -> list[Alarm]
             continue
         seen |= set(same)
         names = tuple(members[place].name for place in (first, *same))
-        text = f"{' and '.join(names)} say the same: one voice, so leave out all but one"
-        alarms.append(Alarm("copies", names, float(len(names)), text))
-    return alarms
+        text = f"{' and '.join(names)} make the same predictions; keep only one of them"
+        warnings.append(MemberWarning("copies", names, float(len(names)), text))
+    return warnings
 
 
-def find_leaks(members: Sequence[Member], weights: Weights | None = None) -> list[Alarm]:
-    """Name members that are surer of out-of-fold rows than of test rows, as the others are not.
+def find_leaks(members: Sequence[Member], weights: Weights | None = None) -> list[MemberWarning]:
+    """Return warnings about members with too much confidence on their out-of-fold rows.
 
-    Confidence falls from out-of-fold to test rows for every member when the test is another mix of
-    rows. So rows are compared that the other members answer alike: with the same kind of label and
-    the same confidence. Where these are equal, a member that never saw the out-of-fold rows has no
-    reason to be surer of them.
+    Under a shift, every member is less confident on test rows than on out-of-fold rows. Therefore
+    rows are compared within strata in which the other members predict the same label with similar
+    confidence. There a member that never saw the out-of-fold rows should be equally confident on
+    both sides.
 
     Args:
         members: two or more.
-        weights: (N,) odds of each row in the test, to take off what the mix of rows explains.
+        weights: (N,) odds of each row from adversarial validation, to correct for the shift.
     """
     if weights is None:
         weights = np.ones(len(members[0].oof))
-    alarms = []
+    warnings = []
     for place, member in enumerate(members):
         others = [each for i, each in enumerate(members) if i != place]
         excess, error = _measure_excess(member, others, weights)
         if excess > max(LEAK, SIGNIFICANT * error):
             text = (
-                f"{member.name} is surer of out-of-fold rows than of test rows that the others"
-                f" answer alike, by {100 * excess:.1f} points: it may have seen its out-of-fold"
-                " rows, or rows too much like them"
+                f"{member.name} is {100 * excess:.1f} points more confident on out-of-fold rows"
+                " than on test rows for which the other members predict the same: it may have"
+                " seen its out-of-fold rows, or near-duplicates of them, in training"
             )
-            alarms.append(Alarm("leak", (member.name,), excess, text))
-    return alarms
+            warnings.append(MemberWarning("leak", (member.name,), excess, text))
+    return warnings
 
 
 def _measure_excess(
     member: Member, others: Sequence[Member], weights: Weights
 ) -> tuple[float, float]:
-    """Return how much surer a member is of out-of-fold rows, stratum by stratum, and its error."""
+    """Return the stratified excess confidence on out-of-fold rows, and its standard error."""
     consensus = _consensus([other.oof for other in others])
     edges = np.quantile(consensus.max(axis=1), np.linspace(0, 1, BINS + 1)[1:-1])
-    sure, test_consensus = _pair_test(member, others)
-    oof = _sum_strata(_confide(member.oof), consensus, edges, weights)
-    test = _sum_strata(sure, test_consensus, edges, np.ones(len(sure)))
-    copies = len(sure) / member.test.shape[1]  # a test row stands there once for each fold's model
-    is_used = (oof.n_rows >= LEAST_IN_STRATUM) & (test.n_rows >= LEAST_IN_STRATUM * copies)
+    confidence, test_consensus = _pair_test(member, others)
+    oof = _sum_strata(_confidence(member.oof), consensus, edges, weights)
+    test = _sum_strata(confidence, test_consensus, edges, np.ones(len(confidence)))
+    copies = len(confidence) / member.test.shape[1]  # each test row counts once per fold's model
+    is_used = (oof.n_rows >= MIN_IN_STRATUM) & (test.n_rows >= MIN_IN_STRATUM * copies)
     if not is_used.any():
         return 0.0, np.inf
     share = np.where(is_used, oof.weight, 0.0)
@@ -143,7 +142,7 @@ def _measure_excess(
 
 @dataclass(frozen=True, eq=False)
 class _Strata:
-    """Sums over the rows of each stratum; ``variance`` is that of the mean, were rows apart."""
+    """Statistics of each stratum; ``variance`` is that of the mean for independent rows."""
 
     n_rows: Floats
     weight: Floats
@@ -152,7 +151,7 @@ class _Strata:
 
 
 def _sum_strata(values: Floats, consensus: Floats, edges: Floats, weights: Weights) -> _Strata:
-    """Sum (N,) values over strata: the consensus' label and which bin its confidence falls in."""
+    """Summarise (N,) values per stratum: label and confidence bin of the consensus."""
     stratum = consensus.argmax(axis=1) * BINS + np.searchsorted(edges, consensus.max(axis=1))
     size = consensus.shape[1] * BINS
     n_rows = np.bincount(stratum, minlength=size).astype(np.float64)
@@ -165,18 +164,18 @@ def _sum_strata(values: Floats, consensus: Floats, edges: Floats, weights: Weigh
 def _pair_test(member: Member, others: Sequence[Member]) -> tuple[Floats, Floats]:
     """Return the member's confidence and the others' consensus on test rows, fold by fold.
 
-    A test table that is one average is flatter than any model; the others are averaged likewise.
+    If the member's test table is one average over models, the others are averaged too.
     """
     if member.test_is_average:
         averages = [other.test.mean(axis=0) for other in others]
-        return _confide(member.test[0]), _consensus(averages)
+        return _confidence(member.test[0]), _consensus(averages)
     n_folds = len(member.test)
-    sure = [_confide(member.test[fold]) for fold in range(n_folds)]
-    agreed = [_consensus([other.test[fold] for other in others]) for fold in range(n_folds)]
-    return np.concatenate(sure), np.concatenate(agreed)
+    confidence = [_confidence(member.test[fold]) for fold in range(n_folds)]
+    consensus = [_consensus([other.test[fold] for other in others]) for fold in range(n_folds)]
+    return np.concatenate(confidence), np.concatenate(consensus)
 
 
-def _confide(probs: Probs) -> Floats:
+def _confidence(probs: Probs) -> Floats:
     return np.asarray(probs.max(axis=1))
 
 
@@ -189,50 +188,51 @@ def find_misleading(
     rows: PooledRows,
     groups: Ints,
     row_weights: Mapping[str, Weights],
-) -> list[Alarm]:
-    """Name members that are worse than useless on rows like the test's.
+) -> list[MemberWarning]:
+    """Return warnings about members that do harm on test-like rows.
 
-    Such a member makes the blend worse there, though fitted weights took it in: the convex pool is
-    fitted with and without it to all rows alike, and both are measured by log-loss on rows weighed
-    to be like the test. Or it knows less than nothing there: on the rows that the test has more of,
-    believing it a little is worse than believing the labels' shares alone.
+    Such a member makes the blend worse there although the fit gives it weight: the convex pool is
+    fitted with and without it to equally weighted rows, and both are compared by log-loss on rows
+    reweighted to resemble the test. Or it is worse than uninformative there: on rows that are more
+    frequent in the test, adding a little of it to the label shares raises the log-loss.
     """
-    everyone = fit_convex(rows)
-    whole = _lose(rows, everyone)
-    alarms = []
+    convex = fit_convex(rows)
+    with_all = _row_losses(rows, convex)
+    warnings = []
     for place, member in enumerate(members):
-        gain = np.zeros(len(whole))
-        if everyone[place] > 0:
+        gain = np.zeros(len(with_all))
+        if convex[place] > 0:
             others = rows.take_members(np.delete(np.arange(len(members)), place))
-            gain = whole - _lose(others, fit_convex(others))
+            gain = with_all - _row_losses(others, fit_convex(others))
         for name, weights in row_weights.items():
-            share, harm, error = _weigh_harm(gain, whole, weights, groups)
+            share, harm, error = _measure_harm(gain, with_all, weights, groups)
             blind = _measure_blindness(rows, place, weights, groups)
             found = ""
             if share > HARM and harm > SIGNIFICANT * error:
                 found = f"without it the pool's log-loss there is {100 * share:.1f}% lower"
             elif blind > SIGNIFICANT:
-                found = "there it points away from the right label"
+                found = "its probabilities point away from the gold label there"
             if found:
-                text = f"{member.name} is worse than useless on test-like rows ({name}): {found}"
-                alarms.append(Alarm("misleads", (member.name,), share, text))
+                text = f"{member.name} does harm on test-like rows (weighted by {name}): {found}"
+                warnings.append(MemberWarning("misleads", (member.name,), share, text))
                 break
-    return alarms
+    return warnings
 
 
-def _weigh_harm(
-    gain: Floats, whole: Floats, weights: Weights, groups: Ints
+def _measure_harm(
+    gain: Floats, losses: Floats, weights: Weights, groups: Ints
 ) -> tuple[float, float, float]:
-    """Return the weighted mean of (N,) gains, as a share of the loss and plain, and its error."""
+    """Return the weighted mean of (N,) gains relative to the loss, itself, and its error."""
     harm, error = _mean_by_group(gain, weights, groups)
-    return harm / max(float(np.average(whole, weights=weights)), 1e-9), harm, error
+    return harm / max(float(np.average(losses, weights=weights)), 1e-9), harm, error
 
 
 def _measure_blindness(rows: PooledRows, place: int, weights: Weights, groups: Ints) -> float:
-    """Return by how many standard errors a little of a member is worse than the labels' shares.
+    """Return by how many standard errors a member is worse than the label shares alone.
 
-    On the rows that weigh more than the mean. With shares π, the pool π_c · m_c^β has at β = 0 the
-    derivative E[Σ_c π_c log m_c − log m_gold] of its log-loss: above 0, any β makes it worse.
+    Computed on the rows with more than the mean weight. With shares π, the pool π_c · m_c^β has at
+    β = 0 the derivative E[Σ_c π_c log m_c − log m_gold] of its log-loss: above 0, any β makes it
+    worse.
     """
     heavy = weights > weights.mean()
     if not heavy.any():
@@ -244,7 +244,7 @@ def _measure_blindness(rows: PooledRows, place: int, weights: Weights, groups: I
     return mean / max(error, 1e-9) if mean > 0 else 0.0
 
 
-def _lose(rows: PooledRows, weights: Weights) -> Floats:
+def _row_losses(rows: PooledRows, weights: Weights) -> Floats:
     probs = pool(rows.logs, weights)
     own = probs[np.arange(len(rows.gold)), rows.gold]
     return -np.log(np.maximum(own, np.finfo(np.float32).tiny), dtype=np.float64)

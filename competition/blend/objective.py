@@ -1,7 +1,6 @@
-"""What a blend is to be good at: micro-F1, AUPRC, or both, and which point that makes the best.
+"""Objective of the weight search: micro-F1, AUPRC, or both.
 
-Between ``pooling`` and ``search`` on the way of a row: the search proposes weights, an aim measures
-them and chooses.
+The search proposes weights; the evaluator scores them and selects the best point.
 
 Legend: M members.
 """
@@ -20,11 +19,11 @@ from competition.submission.record import Objective
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Weights with the threshold that is best for them, and the scores this gives.
+    """Blend weights with their best threshold and the resulting scores.
 
-    ``weights`` is (M,) float64, at least 0; ``threshold`` is None without a negative label;
-    ``auprc`` is the pool's as it is, None where only micro-F1 is aimed at. ``temperature`` flattens
-    the probabilities that are ranked, and is settled last; no score here feels it.
+    ``weights`` is (M,) float64, non-negative; ``threshold`` is None without a negative label;
+    ``auprc`` is that of the pool at temperature 1, None if the objective is micro-F1 alone.
+    ``temperature`` is chosen last and affects neither score.
     """
 
     weights: Weights
@@ -35,14 +34,14 @@ class Point:
 
 
 @dataclass(frozen=True, eq=False)
-class Aim:
-    """Rows and the objective that weights are measured by on them."""
+class Evaluator:
+    """Scores weights on given rows by the objective."""
 
     rows: PooledRows
     objective: Objective = "micro-f1"
 
     def measure(self, weights: Weights) -> Point:
-        """Give weights their best threshold and score them."""
+        """Score weights with their best threshold."""
         threshold, f1 = tune_threshold(self.rows, weights)
         if self.objective == "micro-f1":
             return Point(weights, threshold, f1)
@@ -52,40 +51,40 @@ class Aim:
         )
 
     def values(self, point: Point) -> tuple[float, ...]:
-        """Return the scores that are aimed at, the first key of the leaderboard first."""
+        """Return the scores of the objective, the leaderboard's first metric first."""
         if self.objective == "micro-f1" or point.auprc is None:
             return (point.f1,)
         return (point.auprc,) if self.objective == "auprc" else (point.f1, point.auprc)
 
     def value(self, point: Point) -> float:
-        """Return the score that comes first."""
+        """Return the first score of the objective."""
         return self.values(point)[0]
 
     def best(self, points: Sequence[Point]) -> Point:
-        """Return the point with the highest first score, the first of equals."""
+        """Return the point with the highest first score; ties go to the earliest."""
         return max(points, key=self.value)
 
     def choose(self, comparators: Sequence[Point], tried: Sequence[Point]) -> Point:
-        """Choose the blend: among all points, one that no comparator beats at what is aimed at.
+        """Select the blend: a point that no comparator beats on the objective.
 
-        With one score it is the highest there is. With both, micro-F1 must reach the best
-        comparator's; of the points that do, the one with the highest AUPRC. A search that
-        squeezes a last hundredth out of micro-F1 fits the noise of these rows; so what it finds
-        above the comparators is spent on AUPRC instead.
+        With a single score it is the point with the highest score. With both, it is the point with
+        the highest AUPRC among those whose micro-F1 is at least the best comparator's. The last
+        hundredths of micro-F1 only fit noise, so any surplus over the comparators is traded for
+        AUPRC.
         """
         points = [*comparators, *tried]
         if self.objective != "both":
             return self.best(points)
-        least = max(point.f1 for point in comparators)
-        able = [point for point in points if point.f1 >= least]
-        return max(able, key=lambda point: (point.auprc, point.f1))
+        min_f1 = max(point.f1 for point in comparators)
+        eligible = [point for point in points if point.f1 >= min_f1]
+        return max(eligible, key=lambda point: (point.auprc, point.f1))
 
     def find_front(self, points: Sequence[Point]) -> tuple[Point, ...]:
-        """Return the points that no other beats by every score aimed at, highest first key first.
+        """Return the Pareto front of the points, in descending order of the first score.
 
-        >>> aim = Aim(None, "both")
+        >>> evaluator = Evaluator(None, "both")
         >>> points = [Point(None, None, f1, area) for f1, area in ((3, 1), (2, 2), (1, 2), (3, 0))]
-        >>> [(point.f1, point.auprc) for point in aim.find_front(points)]
+        >>> [(point.f1, point.auprc) for point in evaluator.find_front(points)]
         [(3, 1), (2, 2)]
         """
         front: list[Point] = []

@@ -1,9 +1,9 @@
-"""Pool members in log space, p ∝ exp(Σ w_m · log p_m), and fit the weights by log-loss.
+"""Weighted soft voting in log space: p ∝ exp(Σ w_m · log p_m), weights fitted by log-loss.
 
-First half of the blend, between ``predictions`` and ``submission`` on the way of a row. Weights
-are at least 0 and need not sum to 1. Labels are decided in the pool as fitted; what is ranked is
-flattened by a temperature T, p ∝ exp(Σ (w_m / T) · log p_m). Everything is elementwise or
-summed in a fixed order by one thread, so results do not depend on how many threads there are.
+This is a logarithmic opinion pool, the first half of the blend. Weights are non-negative and need
+not sum to 1. Labels are decided from the pool as fitted; the probabilities used for ranking are
+flattened by a temperature T, p ∝ exp(Σ (w_m / T) · log p_m). Sums run in a fixed order in one
+thread, so results do not depend on the number of threads.
 
 Legend: M members, N rows, C labels, K folds, T test rows.
 """
@@ -26,15 +26,15 @@ from competition.scoring.metrics import auprc, sweep_threshold
 
 FLOOR = 1e-6
 BLOCK_ROWS = 8192  # rows pooled at once
-COPIES_HELD = 5  # a member's out-of-fold rows: as read, as logs, and what fits take of them
-ANSWERS_HELD = 10  # out-of-fold answers: fitted and nested, of five ways of weighing
+COPIES_HELD = 5  # of a member's out-of-fold rows in memory: as read, as logs, and in fits
+PREDICTIONS_HELD = 10  # out-of-fold predictions in memory: fitted and nested, of five systems
 MEMORY_FRAC = 0.8
 MAX_CONVEX_STEPS = 200
-# from 1 outwards. Few and far apart, and 1 unless another is clearly better: folds that choose
-# another temperature than the rest lose more AUPRC, ranked together, than temperatures differ by.
-# Beyond 2 they hardly differ (0.1 on KLUE-RE).
+# tried from 1 outwards. A coarse grid, and 1 unless another value is clearly better: folds with
+# different temperatures lose more AUPRC when their rows are ranked together than the best
+# temperature gains. Beyond 2 the gain is negligible (0.1 on KLUE-RE).
 FLATTER, SHARPER = (1.4, 2.0), (0.7,)
-LEAST_GAIN = 0.005  # of AUPRC
+MIN_GAIN = 0.005  # of AUPRC
 TINY = np.finfo(np.float32).tiny
 
 Logs = NDArray[np.float32]
@@ -43,12 +43,12 @@ Weights = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PooledRows:
-    """The rows that weights and threshold are fitted on, or scored on.
+    """Rows to fit weights and threshold on, or to score.
 
-    ``logs`` is (M, C, N) float32 and contiguous: with rows last, sums and maxima over labels run
-    along vectors. ``gold`` is (N,) label ids. ``weights`` is (N,) float64 of mean 1, how much each
-    row counts in whatever is fitted, or None where all count alike. ``folds`` is (N,), which fold
-    held each row out, for choices that are made across folds; None where none is made.
+    ``logs`` is (M, C, N) float32 and contiguous: with rows last, sums and maxima over labels are
+    vectorised. ``gold`` is (N,) label ids. ``weights`` is (N,) float64 row weights of mean 1, or
+    None for equal weights. ``folds`` is (N,), the fold that held each row out, for choices made by
+    cross-validation; None if there are none.
     """
 
     logs: Logs
@@ -58,7 +58,7 @@ class PooledRows:
     folds: Ints | None = None
 
     def take(self, rows: NDArray[np.bool_]) -> PooledRows:
-        """Return some of the rows, copied."""
+        """Return a copy of the selected rows."""
         return PooledRows(
             np.ascontiguousarray(self.logs[:, :, rows]),
             self.gold[rows],
@@ -68,28 +68,28 @@ class PooledRows:
         )
 
     def take_members(self, members: NDArray[np.intp]) -> PooledRows:
-        """Return all rows with some of the members, copied."""
+        """Return a copy of all rows for the selected members."""
         return replace(self, logs=np.ascontiguousarray(self.logs[members]))
 
-    def count_wanted(self) -> float:
-        """Return how many gold rows have a positive label, weighted as the rows are."""
-        wanted = self.gold != self.negative_id
-        return float(wanted.sum() if self.weights is None else self.weights[wanted].sum())
+    def count_positive(self) -> float:
+        """Return the (weighted) number of rows with a positive gold label."""
+        is_positive = self.gold != self.negative_id
+        return float(is_positive.sum() if self.weights is None else self.weights[is_positive].sum())
 
 
 def build_pooled_rows(members: Sequence[Member], gold: Ints, negative_id: int | None) -> PooledRows:
-    """Lay out the members' out-of-fold probabilities as floored logs.
+    """Stack the members' out-of-fold log-probabilities.
 
     Raises:
-        BlendError: no member, or one that does not answer for every row.
+        BlendError: there is no member, or one does not cover every row.
     """
     if not members:
         raise BlendError("there is nothing to blend; train a variant first: python run.py fold")
     partial = [member.name for member in members if not member.covers_all]
     if partial:
         raise BlendError(
-            f"{', '.join(partial)} do not answer for every row; a specialist blends only together"
-            " with the others of its route"
+            f"{', '.join(partial)} do not cover every row; a specialist can be blended only"
+            " together with the other specialists of its routes"
         )
     n_rows, n_labels = members[0].oof.shape
     logs = np.empty((len(members), n_labels, n_rows), dtype=np.float32)
@@ -99,7 +99,7 @@ def build_pooled_rows(members: Sequence[Member], gold: Ints, negative_id: int | 
 
 
 def floored_logs(probs: Floats) -> NDArray[np.float32]:
-    """Raise probabilities to at least ``FLOOR``, renormalise, and take logs.
+    """Clip probabilities to at least ``FLOOR``, renormalise, and take logs.
 
     Args:
         probs: (…, C).
@@ -118,8 +118,8 @@ def pool(logs: Logs, weights: Weights, *, temperature: float = 1.0) -> NDArray[n
 
     Args:
         logs: (M, C, N) float32.
-        weights: (M,) at least 0.
-        temperature: above 1 flattens.
+        weights: (M,) non-negative.
+        temperature: a value above 1 flattens.
 
     Returns:
         (N, C) float32, rows sum to 1.
@@ -135,13 +135,13 @@ def pool_test(
 ) -> NDArray[np.float32]:
     """Apply the blend to each fold's test predictions and average over folds in log space.
 
-    The pool's normaliser is one number per row and fold, so it vanishes when the average is
-    renormalised: averaging Σ w_m · log p_m over folds gives the same.
+    The pool's normaliser is one number per row and fold, so it cancels when the average is
+    renormalised: averaging Σ w_m · log p_m over folds gives the same result.
 
     Args:
-        members: whose test predictions.
-        weights: (M,) at least 0.
-        temperature: above 1 flattens.
+        members: with their test predictions.
+        weights: (M,) non-negative.
+        temperature: a value above 1 flattens.
 
     Returns:
         (T, C) float32, rows sum to 1.
@@ -158,20 +158,21 @@ def pool_test(
 
 
 def choose_temperature(rows: PooledRows, weights: Weights) -> float:
-    """Choose how flat the pool ranks its rows best: the temperature with the highest AUPRC.
+    """Return the temperature at which the pool reaches the highest AUPRC.
 
-    A pool that is sure of too much ranks the rows of a label by how little the other labels have
-    left; flattened, rows of middling probability part again. Goes outwards from 1 for as long as
-    each next temperature gains, and stays at 1 where that gains less than ``LEAST_GAIN`` in all.
+    An overconfident pool saturates near 0 and 1 and so ranks rows poorly; flattening separates
+    rows of middling probability again. The search goes outwards from 1 while each next temperature
+    improves, and returns 1 if the total gain is below ``MIN_GAIN``.
 
     Args:
-        rows: those the weights were fitted to, weighed as they are.
-        weights: (M,) at least 0.
+        rows: the rows that the weights were fitted to, with their row weights.
+        weights: (M,) non-negative.
 
     Returns:
         1, or one of ``FLATTER`` or ``SHARPER``.
 
-    Source: Guo et al. 2017, arXiv 1706.04599, section 4.2, where it calibrates; here it ranks.
+    Source: temperature scaling, Guo et al. 2017, arXiv 1706.04599, section 4.2; there it serves
+    calibration, here ranking.
     """
     pooled = np.einsum("m,mcn->cn", weights.astype(np.float32), rows.logs)
     pooled -= pooled.max(axis=0)
@@ -183,35 +184,35 @@ def choose_temperature(rows: PooledRows, weights: Weights) -> float:
 
     as_pooled = measure(1.0)
     chosen, best = 1.0, as_pooled
-    for way in (FLATTER, SHARPER):
-        for temperature in way:
+    for direction in (FLATTER, SHARPER):
+        for temperature in direction:
             area = measure(temperature)
             if not area > best:
                 break
             chosen, best = temperature, area
         if chosen != 1.0:
             break
-    return chosen if best - as_pooled >= LEAST_GAIN else 1.0
+    return chosen if best - as_pooled >= MIN_GAIN else 1.0
 
 
 def tune_threshold(rows: PooledRows, weights: Weights) -> tuple[float | None, float]:
-    """Find the best decision threshold for some weights, exactly, and its micro-F1.
+    """Return the exact best decision threshold for given weights, and its micro-F1.
 
-    Equals ``best_threshold(pool(logs, weights), gold, negative_id)`` without writing out the pool.
+    Equals ``best_threshold(pool(logs, weights), gold, negative_id)`` without storing the pool.
     """
     probability, is_right = decide_pool(rows, weights)
     if rows.negative_id is None:
         return None, float(np.average(is_right, weights=rows.weights))
-    return sweep_threshold(probability, is_right, rows.count_wanted(), rows.weights)
+    return sweep_threshold(probability, is_right, rows.count_positive(), rows.weights)
 
 
 def decide_pool(
     rows: PooledRows, weights: Weights
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Find each row's best positive label in the pool, without writing out the pool.
+    """Evaluate each row's best positive label in the pool, without storing the pool.
 
     Returns:
-        (N,) float32 its probability, and (N,) bool whether it is the gold label.
+        (N,) float32 probability of that label, and (N,) bool whether it is the gold label.
     """
     n_rows = rows.logs.shape[2]
     probability = np.empty(n_rows, dtype=np.float32)
@@ -225,7 +226,7 @@ def decide_pool(
 
 
 def fit_convex(rows: PooledRows) -> Weights:
-    """Fit weights of at least 0 by log-loss: convex, so there is one answer and no seed.
+    """Fit non-negative weights by log-loss: a convex problem, so the result needs no seed.
 
     Returns:
         (M,) float64.
@@ -272,7 +273,7 @@ def measure_log_loss(rows: PooledRows, weights: Weights) -> tuple[float, Weights
 def measure_curvature(
     rows: PooledRows, weights: Weights
 ) -> tuple[float, Weights, NDArray[np.float64]]:
-    """Return what ``measure_log_loss`` does and the second derivatives, (M, M) float64."""
+    """Return log-loss, gradient and Hessian, (M, M) float64."""
     loss, gradient = measure_log_loss(rows, weights)
     n_members, _, n_rows = rows.logs.shape
     curvature = np.zeros((n_members, n_members))
@@ -295,7 +296,7 @@ def measure_curvature(
 def check_memory(
     n_members: int, oof_shape: tuple[int, int], test_shape: tuple[int, int, int]
 ) -> None:
-    """Refuse a blend that would not fit in memory, before anything is read.
+    """Raise if a blend would not fit in memory, before anything is read.
 
     Args:
         n_members: M.
@@ -303,27 +304,27 @@ def check_memory(
         test_shape: (K, T, C).
 
     Raises:
-        BlendError: with what is needed and what there is.
+        BlendError: with the memory needed and available.
     """
     oof_cells, test_cells = math.prod(oof_shape), math.prod(test_shape)
-    copies = COPIES_HELD * n_members + ANSWERS_HELD
+    copies = COPIES_HELD * n_members + PREDICTIONS_HELD
     needed = 4 * (copies * oof_cells + n_members * test_cells)
     found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > MEMORY_FRAC * found:
         raise BlendError(
-            f"{n_members} members need about {needed / 2**30:.1f} GiB of memory and this machine"
-            f" has {found / 2**30:.1f}; name fewer variants: python run.py blend VARIANT…"
+            f"{n_members} members need about {needed / 2**30:.1f} GiB of memory, and this machine"
+            f" has {found / 2**30:.1f} GiB; name fewer variants: python run.py blend VARIANT…"
         )
 
 
 def _pool_blocks(
     logs: Logs, weights: Weights
 ) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
-    """Yield the pool block by block, unnormalised.
+    """Yield the unnormalised pool block by block.
 
     Yields:
         The rows; (C, n) float32 exp of the pooled logs, at most 1 (overwritten by the next
-        block); (n,) float32 their sum over labels.
+        block); (n,) float32 sum of these over labels.
     """
     _, n_labels, n_rows = logs.shape
     space = np.empty((n_labels, min(BLOCK_ROWS, n_rows)), dtype=np.float32)
@@ -331,7 +332,7 @@ def _pool_blocks(
     for start in range(0, n_rows, BLOCK_ROWS):
         rows = slice(start, min(start + BLOCK_ROWS, n_rows))
         pooled = space[:, : rows.stop - start]
-        # einsum sums member by member in one thread, a matrix product need not
+        # einsum sums member by member in one thread; a matrix product may not
         np.einsum("m,mcn->cn", factors, logs[:, :, rows], out=pooled)
         np.subtract(pooled, pooled.max(axis=0), out=pooled)
         np.exp(pooled, out=pooled)

@@ -1,8 +1,8 @@
-"""How far apart two submissions must stand on the public board before it tells them apart.
+"""Simulate the noise of the public leaderboard: which differences carry over to the private half.
 
-Beside ``assessment`` on the way of a row. The public board is a random half of the test rows; what
-it says of two submissions is worth as much as it foretells of the other half. That is simulated on
-out-of-fold rows: as many as the test has, mixed as the test is, split at random again and again.
+The public board is a random half of the test rows, so a difference between two submissions matters
+only as far as it predicts the difference on the other half. This is simulated on out-of-fold rows:
+samples with the size and label mix of the test, split at random many times.
 
 Legend: N rows, C labels, T test rows, R replicates.
 """
@@ -28,11 +28,11 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class HalfNoise:
-    """What the public half's difference of two systems says about the private half's.
+    """How well the public difference of two systems predicts the private one.
 
     Attributes:
         pair: the systems, first minus second.
-        agreement: share of the drawn rows to which both give the same label.
+        agreement: share of the drawn rows for which both predict the same label.
         f1_sd: standard deviation of public minus private difference, in micro-F1.
         auprc_sd: likewise, in AUPRC.
     """
@@ -44,7 +44,7 @@ class HalfNoise:
 
     @property
     def f1_margin(self) -> float:
-        """Return the public lead in micro-F1 beyond which the private half follows, at 95%."""
+        """Return the public lead in micro-F1 that holds on the private half, at 95%."""
         return SDS * self.f1_sd
 
     @property
@@ -55,7 +55,7 @@ class HalfNoise:
 
 @dataclass(frozen=True, eq=False)
 class BoardRows:
-    """What to draw: T rows of ``gold`` (N,), with a share of negative ones, None for their own."""
+    """Draws T of the rows ``gold`` (N,); ``negative_share`` None keeps their own share."""
 
     gold: Ints
     negative_id: int | None
@@ -63,7 +63,7 @@ class BoardRows:
     negative_share: float | None
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.intp]:
-        """Draw (T,) rows in random order; a row comes twice only where there are too few."""
+        """Draw (T,) rows in random order, with replacement only if there are too few."""
         if self.negative_share is None or self.negative_id is None:
             return _choose(rng, np.arange(len(self.gold)), self.n_test)
         is_negative = self.gold == self.negative_id
@@ -76,45 +76,45 @@ class BoardRows:
 
 
 def simulate_halves(
-    rows: BoardRows, answers: Mapping[str, Predicted], pairs: Sequence[Pair], *, seed: int
+    rows: BoardRows, predictions: Mapping[str, Predicted], pairs: Sequence[Pair], *, seed: int
 ) -> list[HalfNoise]:
-    """Measure how differences between systems part from one random half to the other.
+    """Measure how much differences between systems vary from one random half to the other.
 
     Args:
-        rows: what a test is drawn from.
-        answers: of each system, (N, C) probabilities and (N,) label ids.
+        rows: to draw simulated test sets from.
+        predictions: of each system, (N, C) probabilities and (N,) label ids.
         pairs: which differences to measure.
-        seed: of the draws; all pairs see the same ones.
+        seed: of the draws, which all pairs share.
     """
     rng = np.random.default_rng(seed)
     names = sorted({name for pair in pairs for name in pair})
-    same = {pair: answers[pair[0]][1] == answers[pair[1]][1] for pair in pairs}
-    agreed: dict[Pair, list[float]] = {pair: [] for pair in pairs}
-    parted: dict[Pair, list[tuple[float, float]]] = {pair: [] for pair in pairs}
+    same = {pair: predictions[pair[0]][1] == predictions[pair[1]][1] for pair in pairs}
+    agreement: dict[Pair, list[float]] = {pair: [] for pair in pairs}
+    differences: dict[Pair, list[tuple[float, float]]] = {pair: [] for pair in pairs}
     n_public = max(1, round(PUBLIC_FRAC * rows.n_test))
     for _ in range(REPLICATES):
         drawn = rows.draw(rng)
         halves = (drawn[:n_public], drawn[n_public:])
         scores = {
-            name: [_score(rows, answers[name], half) for half in halves if len(half)]
+            name: [_score(rows, predictions[name], half) for half in halves if len(half)]
             for name in names
         }
         for pair in pairs:
             first, second = (np.array(scores[name]) for name in pair)
             public, private = (first - second)[[0, -1]]
-            parted[pair].append(tuple(public - private))
-            agreed[pair].append(float(same[pair][drawn].mean()))
+            differences[pair].append(tuple(public - private))
+            agreement[pair].append(float(same[pair][drawn].mean()))
     found = []
     for pair in pairs:
-        f1_sd, auprc_sd = (float(sd) for sd in np.std(parted[pair], axis=0))
-        found.append(HalfNoise(pair, float(np.mean(agreed[pair])), f1_sd, auprc_sd))
+        f1_sd, auprc_sd = (float(sd) for sd in np.std(differences[pair], axis=0))
+        found.append(HalfNoise(pair, float(np.mean(agreement[pair])), f1_sd, auprc_sd))
     return found
 
 
-def _score(rows: BoardRows, answered: Predicted, half: NDArray[np.intp]) -> tuple[float, float]:
+def _score(rows: BoardRows, predicted: Predicted, half: NDArray[np.intp]) -> tuple[float, float]:
     gold = rows.gold[half]
-    f1 = micro_f1(gold, answered[1][half], rows.negative_id)
-    return f1, auprc(gold, answered[0][half])
+    f1 = micro_f1(gold, predicted[1][half], rows.negative_id)
+    return f1, auprc(gold, predicted[0][half])
 
 
 def _choose(rng: np.random.Generator, places: NDArray[np.intp], count: int) -> NDArray[np.intp]:

@@ -1,6 +1,6 @@
-"""What a blend is asked for, made of and worth: the parts of its report, and nothing that computes.
+"""Dataclasses of a blend's options, inputs, evaluation and report.
 
-``blend_report`` fills them in; ``blend_spec``, ``blend_tables`` and ``trust_tables`` read them.
+``blend`` fills them in; ``spec``, ``tables`` and ``risk_tables`` read them.
 
 Legend: M members, K folds.
 """
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.audit.shift import Shift
-from competition.blend.diagnostics import Alarm
+from competition.blend.diagnostics import MemberWarning
 from competition.blend.fit import BlendFit
 from competition.blend.pooling import PooledRows, Weights
 from competition.blend.public_noise import HalfNoise
-from competition.blend.reweighting import Outlook, Reweight
+from competition.blend.reweighting import Reweight, ReweightedFit
 from competition.blend.search import BEST_SINGLE, CONVEX, GREEDY, UNIFORM
 from competition.folds.kfold import Prepared
 from competition.predictions.members import LeftOut, Member
@@ -27,7 +27,7 @@ from competition.scoring.assessment import Assessment, PairedScores, Side
 from competition.submission.record import Objective
 
 COMPARED = (BEST_SINGLE, UNIFORM, CONVEX, GREEDY)
-"""What the blend is compared to."""
+"""The ensembles that the blend is compared to."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class BlendOptions:
         trials: of each search.
         seed: of the searches, the intervals and the simulated boards.
         objective: what to search for.
-        reweight: fit to rows weighed to be like the test; None: all rows alike.
+        reweight: fit to rows reweighted to resemble the test; None: equal weights.
     """
 
     trials: int
@@ -47,18 +47,18 @@ class BlendOptions:
     reweight: Reweight | None = None
 
     def count_trials(self, n_folds: int) -> int:
-        """Return how many trials the fit and its nested estimate make."""
+        """Return the total number of trials of the fit and its nested estimate."""
         return self.trials * (1 + n_folds)
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """What a blend is made of.
+class BlendInputs:
+    """Inputs of a blend.
 
     Attributes:
-        rows: the members' out-of-fold rows, all counting alike, with folds.
-        row_weights: ways of weighing them to be like the test.
-        left_out: variants that are no members.
+        rows: the members' out-of-fold rows, equally weighted, with folds.
+        row_weights: weightings under which they resemble the test, by name.
+        left_out: variants that are not members.
     """
 
     prepared: Prepared
@@ -75,16 +75,16 @@ class Material:
 
 
 @dataclass(frozen=True, eq=False)
-class Worth:
-    """What every way of weighing and every member is worth.
+class Evaluation:
+    """Scores of all ensembles and members.
 
     Attributes:
         fitted: each of ``search.SYSTEMS``, on the rows it was tuned on.
         nested: each of ``search.SYSTEMS``, tuned on the other folds.
-        single_fitted: each member's micro-F1 and AUPRC, its threshold and temperature tuned on all
-            rows.
-        singles: each member, both tuned on the other folds.
-        as_pooled: the fitted blend's AUPRC before it is flattened.
+        single_fitted: micro-F1 and AUPRC of each member, with threshold and temperature tuned on
+            all rows.
+        singles: each member, with both tuned on the other folds.
+        as_pooled: AUPRC of the fitted blend at temperature 1.
         compared: the nested blend minus each of ``COMPARED``.
     """
 
@@ -98,24 +98,24 @@ class Worth:
 
 @dataclass(frozen=True, eq=False)
 class BlendReport:
-    """Everything ``blend`` found.
+    """All results of ``blend``.
 
     Attributes:
         nested_weights: (K, M) float64.
-        gold_shares: of the train rows' labels.
-        outlook: what weights and ranks would be on rows like the test's.
-        noise: how far public and private halves part.
+        gold_shares: label shares of the train rows.
+        reweighted: convex fits under each row weighting.
+        noise: simulated noise of the public leaderboard.
     """
 
     path: Path
     options: BlendOptions
-    material: Material
+    inputs: BlendInputs
     fit: BlendFit
-    worth: Worth
+    evaluation: Evaluation
     nested_weights: NDArray[np.float64]
     oof_side: Side
     test_side: Side
     gold_shares: tuple[float, ...]
-    outlook: Mapping[str, Outlook]
+    reweighted: Mapping[str, ReweightedFit]
     noise: tuple[HalfNoise, ...]
-    alarms: tuple[Alarm, ...]
+    warnings: tuple[MemberWarning, ...]

@@ -1,8 +1,8 @@
-"""What a blend would look like if the out-of-fold rows were mixed as the test's are.
+"""Importance weights for a shifted test set, and the blend fitted under them.
 
-Beside ``blend`` on the way of a row. Rows are weighed by the share of the negative label that the
-profile expects in the test, or by the odds of ``shift``; nothing that is written uses such weights
-unless ``blend --reweight`` says so.
+For label shift, rows are weighted by the negative-label share that the profile expects in the
+test; for covariate shift, by the odds from adversarial validation (``audit/shift``). The written
+submission uses these weights only with ``blend --reweight``.
 
 Legend: M members, N rows.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from competition.arrays import Ints
 from competition.audit.shift import Shift, measure_effective_rows
-from competition.blend.objective import Aim
+from competition.blend.objective import Evaluator
 from competition.blend.pooling import PooledRows, Weights, fit_convex
 from competition.errors import UsageError
 from competition.scoring.assessment import SHARE
@@ -29,14 +29,15 @@ PLAIN = "plain"
 
 
 @dataclass(frozen=True, eq=False)
-class Outlook:
-    """What the convex fit says under one weighing of the rows.
+class ReweightedFit:
+    """The convex fit under one row weighting.
 
     Attributes:
         weights: (M,) convex weights.
-        threshold: the best one for them; None without a negative label.
-        f1: (M,) micro-F1 of each member alone, under its own best threshold.
-        effective_rows: how many rows of equal weight would be worth as much.
+        threshold: their best threshold; None without a negative label.
+        f1: (M,) micro-F1 of each member alone, with its own best threshold.
+        effective_rows: effective sample size: the number of equally weighted rows with the same
+            variance.
     """
 
     weights: Weights
@@ -46,19 +47,19 @@ class Outlook:
 
     @property
     def ranks(self) -> NDArray[np.intp]:
-        """Return (M,) the rank of each member by micro-F1, 1 the best."""
+        """Return (M,) ranks of the members by micro-F1; 1 is the best."""
         return np.argsort(np.argsort(-self.f1, kind="stable"), kind="stable") + 1
 
 
 def build_row_weights(
     gold: Ints, negative_id: int | None, share: float | None, shift: Shift | None
 ) -> dict[str, Weights]:
-    """Return (N,) float64 weights of mean 1 for each way of weighing rows that can be had.
+    """Return (N,) float64 weights of mean 1 for each available row weighting.
 
     Args:
         gold: (N,) label ids.
         negative_id: the negative label, or None.
-        share: what of the test the profile expects to be negative, or None.
+        share: of the negative label in the test, from the profile, or None.
         shift: the measured shift, or None.
 
     Raises:
@@ -75,15 +76,15 @@ def build_row_weights(
 def choose_row_weights(
     row_weights: Mapping[str, Weights], reweight: str | None, obstacle: str | None
 ) -> Weights | None:
-    """Return the (N,) weights to fit with, None where all rows count alike.
+    """Return the (N,) weights to fit with, or None for equal weights.
 
     Args:
-        row_weights: of ``build_row_weights``.
+        row_weights: from ``build_row_weights``.
         reweight: which of them.
-        obstacle: why there are no odds, if so.
+        obstacle: why there are no odds, if there are none.
 
     Raises:
-        UsageError: they cannot be had.
+        UsageError: these weights are not available.
     """
     if reweight is None:
         return None
@@ -95,19 +96,21 @@ def choose_row_weights(
     return row_weights[reweight]
 
 
-def look_ahead(rows: PooledRows, row_weights: Mapping[str, Weights]) -> dict[str, Outlook]:
-    """Fit the convex pool under each weighing of the rows, all alike first.
+def fit_reweighted(
+    rows: PooledRows, row_weights: Mapping[str, Weights]
+) -> dict[str, ReweightedFit]:
+    """Fit the convex pool under each row weighting, equal weights first.
 
-    The convex fit has one answer and no seed; so what differs is due to the weighing.
+    The convex fit is unique and has no seed, so differences are due to the weighting alone.
     """
-    ways: dict[str, Weights | None] = {PLAIN: None, **row_weights}
-    return {name: _look(rows, weights) for name, weights in ways.items()}
+    weightings: dict[str, Weights | None] = {PLAIN: None, **row_weights}
+    return {name: _fit_one(rows, weights) for name, weights in weightings.items()}
 
 
-def _look(rows: PooledRows, weights: Weights | None) -> Outlook:
-    weighed = PooledRows(rows.logs, rows.gold, rows.negative_id, weights)
-    aim = Aim(weighed)
-    point = aim.measure(fit_convex(weighed))
-    singles = np.array([aim.measure(one).f1 for one in np.eye(len(rows.logs))])
+def _fit_one(rows: PooledRows, weights: Weights | None) -> ReweightedFit:
+    weighted = PooledRows(rows.logs, rows.gold, rows.negative_id, weights)
+    evaluator = Evaluator(weighted)
+    point = evaluator.measure(fit_convex(weighted))
+    singles = np.array([evaluator.measure(one).f1 for one in np.eye(len(rows.logs))])
     effective = len(rows.gold) if weights is None else measure_effective_rows(weights)
-    return Outlook(point.weights, point.threshold, singles, float(effective))
+    return ReweightedFit(point.weights, point.threshold, singles, float(effective))

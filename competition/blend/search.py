@@ -1,9 +1,8 @@
-"""Find blend weights and the decision threshold that decide best: simple ways, then a search.
+"""Optimise the blend's weights: simple ensembles first, then an Optuna search from them.
 
-Second half of the blend's fit, over the pooled rows of ``pooling``, after ``selection``. Every set
-of weights, whoever proposes it, gets the threshold that is best for it on the same rows, found
-exactly; so ways of weighing are compared under one decision rule, and the search needs no dimension
-for it. What is best is for an ``aims.Aim`` to say.
+Second half of the blend's fit, after ``selection``. Every set of weights is scored with its exact
+best threshold on the same rows, so all ensembles are compared under the same decision rule, and
+the threshold is not a search dimension. ``objective.Evaluator`` defines what is best.
 
 Legend: M members, S of them selected.
 """
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.blend.objective import Aim, Point
+from competition.blend.objective import Evaluator, Point
 from competition.blend.pooling import PooledRows, pool
 from competition.blend.selection import Selection, select_members
 from competition.scoring.metrics import auprc
@@ -33,13 +32,13 @@ SYSTEMS = (BEST_SINGLE, UNIFORM, CONVEX, GREEDY, BLEND)
 GREEDY_PICKS = 20
 GREEDY_PATIENCE = 4  # picks without a gain before greedy selection stops
 PENALTY = 0.005  # score given up per relative L1 distance from the convex weights, in the search
-ROOM_ABOVE = 1.25  # the search's upper bound on a share, over the greatest share it starts from
-LEAST_SUM = 0.01  # of the weights: a pool hotter than this is flat to a float32
+ROOM_ABOVE = 1.25  # upper bound of a share in the search, relative to the largest starting share
+MIN_SUM = 0.01  # of the weights: a pool hotter than this is flat to a float32
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """How long to search, from which seed, for what, and what to call after each trial."""
+    """Number of trials, seed, objective, and a callback after each trial."""
 
     trials: int
     seed: int
@@ -49,14 +48,14 @@ class SearchPlan:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """All that was fitted to some rows.
+    """Everything fitted to some rows.
 
     Attributes:
         points: one for each of ``SYSTEMS``.
         singles: M points, each member alone.
-        selection: which members were weighed.
-        front: of the points tried, those that none beats by both scores; best micro-F1 first.
-            Only the objective ``both`` has more than the blend's.
+        selection: which members were selected.
+        front: Pareto front of the points tried, in descending order of micro-F1. It has more than
+            one point only under the objective ``both``.
     """
 
     points: Mapping[str, Point]
@@ -66,121 +65,125 @@ class Fit:
 
 
 def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:
-    """Fit every way of weighing the members; all see the same rows only.
+    """Fit the blend and all simple ensembles to the same rows.
 
-    Copies and members without gain are weighed neither by the convex fit nor by the blend. Each
-    member alone, the uniform mean of all and greedy selection among all stay comparators. The last
-    takes members by chance that selection drops: on 39 of them, a blend that might begin from it
-    had 0.4 micro-F1 and 2.6 AUPRC less, nested.
+    Copies and members without gain get no weight in the convex fit and the blend. Each member
+    alone, the uniform mean of all and greedy selection among all remain as comparators. Greedy
+    selection picks up by chance some members that ``selection`` drops: with 39 members, a blend
+    that could start from it had 0.4 micro-F1 and 2.6 AUPRC less, nested.
 
     Args:
-        rows: what is fitted on.
-        plan: of the search; without trials the blend is the best of the simple ways.
+        rows: to fit to.
+        plan: of the search; without trials the blend is the best simple ensemble.
 
     Returns:
-        The blend is the best point of selected members on these rows, each with the sum of the
-        convex weights: never below these on what the plan aims at, nor below the uniform mean,
-        greedy selection or one alone of the selected once scaled to their sum.
+        The fit. Its blend is the best point of selected members, all with the sum of the convex
+        weights. On the objective it is never below the convex weights, nor below the uniform mean,
+        greedy selection or single members of the selection after scaling to that sum.
     """
-    aim = Aim(rows, plan.objective)
+    evaluator = Evaluator(rows, plan.objective)
     n_members = len(rows.logs)
-    singles = [aim.measure(weights) for weights in np.eye(n_members)]
+    singles = [evaluator.measure(weights) for weights in np.eye(n_members)]
     selection = select_members(rows)
     points = {
-        BEST_SINGLE: aim.best(singles),
-        UNIFORM: aim.measure(np.full(n_members, 1.0 / n_members)),
-        CONVEX: aim.measure(selection.convex),
-        GREEDY: select_greedily(aim, singles, np.arange(n_members)),
+        BEST_SINGLE: evaluator.best(singles),
+        UNIFORM: evaluator.measure(np.full(n_members, 1.0 / n_members)),
+        CONVEX: evaluator.measure(selection.convex),
+        GREEDY: select_greedily(evaluator, singles, np.arange(n_members)),
     }
     kept = selection.kept
     even = np.zeros(n_members)
     even[kept] = 1.0 / len(kept)
-    # of equal scores the first named here wins: the fitted pool before what needs a search
+    # ties go to the first: the fitted pool before what needs a search
     simple = [
         points[CONVEX],
-        select_greedily(aim, singles, kept) if len(kept) < n_members else points[GREEDY],
-        aim.measure(even),
+        select_greedily(evaluator, singles, kept) if len(kept) < n_members else points[GREEDY],
+        evaluator.measure(even),
         *(singles[member] for member in kept),
     ]
-    starts = [scale_point(aim, point, float(selection.convex.sum())) for point in simple]
-    is_choice = len(kept) > 1  # one member's weight alone decides nothing
-    tried = search_weights(aim, starts, kept, plan) if is_choice else []
-    blend = drop_members(aim, aim.choose(starts, tried))
-    front = aim.find_front([*starts, *tried])
+    starts = [scale_point(evaluator, point, float(selection.convex.sum())) for point in simple]
+    is_choice = len(kept) > 1  # the direction of a single weight is fixed
+    tried = search_weights(evaluator, starts, kept, plan) if is_choice else []
+    blend = drop_members(evaluator, evaluator.choose(starts, tried))
+    front = evaluator.find_front([*starts, *tried])
     return Fit(points | {BLEND: blend}, tuple(singles), selection, front)
 
 
-def select_greedily(aim: Aim, singles: Sequence[Point], among: NDArray[np.intp]) -> Point:
-    """Pick members one by one, with replacement, each time the one that helps the aim most.
+def select_greedily(
+    evaluator: Evaluator, singles: Sequence[Point], among: NDArray[np.intp]
+) -> Point:
+    """Greedy ensemble selection: repeatedly add the member that improves the objective most.
+
+    Members are picked with replacement.
 
     Args:
-        aim: what is fitted on, and for.
+        evaluator: scores weights on the rows.
         singles: each member's own point, in order.
-        among: (S,) places of the members that may be picked.
+        among: (S,) indices of the members that may be picked.
 
     Returns:
-        The best point on the way; its weights are shares of picks.
+        The best point along the way; its weights are shares of picks.
 
     Source: Caruana et al. 2004, "Ensemble selection from libraries of models", sections 2.1, 2.2;
     on the pooled logs, and with the threshold tuned at every step.
     """
-    best = aim.best([singles[member] for member in among])
+    best = evaluator.best([singles[member] for member in among])
     picks = best.weights.copy()
     ones = np.eye(len(picks))[among]
     best_size = 1
     for size in range(2, GREEDY_PICKS + 1):
-        tried = [aim.measure((picks + one) / size) for one in ones]
-        step = aim.best(tried)
+        tried = [evaluator.measure((picks + one) / size) for one in ones]
+        step = evaluator.best(tried)
         picks = step.weights * size
-        if aim.value(step) > aim.value(best):
+        if evaluator.value(step) > evaluator.value(best):
             best, best_size = step, size
         if size - best_size >= GREEDY_PATIENCE:
             break
     return best
 
 
-def scale_point(aim: Aim, point: Point, total: float) -> Point:
-    """Give a point's weights another sum, at least ``LEAST_SUM``, and what follows from it.
+def scale_point(evaluator: Evaluator, point: Point, total: float) -> Point:
+    """Rescale a point's weights to another sum, at least ``MIN_SUM``, and score it again.
 
-    The sum says how sure the pool is. Decisions at the most probable label do not feel it;
-    thresholds and everything that orders rows do.
+    The sum determines the pool's confidence. It does not change the most probable label, but it
+    changes thresholds and the ranking of rows.
     """
-    now, total = float(point.weights.sum()), max(total, LEAST_SUM)
+    now, total = float(point.weights.sum()), max(total, MIN_SUM)
     if now <= 0 or now == total:
         return point
-    return aim.measure(point.weights * (total / now))
+    return evaluator.measure(point.weights * (total / now))
 
 
 def search_weights(
-    aim: Aim, starts: Sequence[Point], kept: NDArray[np.intp], plan: SearchPlan
+    evaluator: Evaluator, starts: Sequence[Point], kept: NDArray[np.intp], plan: SearchPlan
 ) -> list[Point]:
-    """Search weights for the highest score with Optuna, from given starting points.
+    """Search for the best weights with Optuna, from given starting points.
 
-    Each trial proposes linear weights in [0, w_max] and takes the threshold that is best for them:
-    proposed as one more dimension, the threshold left most trials at a bad one, and 300 trials
-    found less than a third of the gain. A penalty on the distance from the first start (the convex
-    weights) guides the search; what is returned is unpenalised.
+    Each trial proposes linear weights in [0, w_max] and uses their exact best threshold. With the
+    threshold as a further search dimension, most trials had a bad one, and 300 trials found less
+    than a third of the gain. A penalty on the distance from the first starting point (the convex
+    weights) guides the search; the returned points are unpenalised.
 
-    Only the weights' direction is searched; their sum is that of the starts, the convex fit's.
-    Micro-F1 hardly feels the sum, which says how sure the pool is, and one chosen in each fold by
-    micro-F1 makes probabilities of different folds incomparable: it cost 5 AUPRC on the bundled
-    demo, nested, and 0.8 on KLUE-RE even when chosen from four values. The convex fit finds nearly
-    the same one in every fold; how flat the ranked probabilities are is chosen afterwards.
+    Only the direction of the weights is searched; their sum is that of the convex fit. The sum
+    determines the pool's confidence and hardly affects micro-F1. Chosen in each fold by micro-F1,
+    it makes probabilities of different folds incomparable: this cost 5 AUPRC nested on the bundled
+    demo, and 0.8 on KLUE-RE even when chosen from four values. The convex fit finds nearly the
+    same sum in every fold; the temperature for ranking is chosen afterwards.
 
     Args:
-        aim: what is fitted on, and for; for both scores the study has two objectives.
-        starts: of one sum, weighing kept members only; enqueued first. The first of them is what
-            the penalty pulls towards.
-        kept: (S,) places of the members to weigh.
-        plan: trials, starts included, and the sampler's seed.
+        evaluator: scores weights on the rows; for both scores the study has two objectives.
+        starts: with equal sums and weights on kept members only; enqueued first. The penalty pulls
+            towards the first of them.
+        kept: (S,) indices of the members to search over.
+        plan: number of trials, starts included, and the sampler's seed.
 
     Returns:
-        Every point tried.
+        All points tried.
     """
     import optuna
 
     names = [f"w{member}" for member in kept]
-    total = max(float(starts[0].weights.sum()), LEAST_SUM)
+    total = max(float(starts[0].weights.sum()), MIN_SUM)
     top = ROOM_ABOVE * max(float(start.weights.max()) for start in starts) / total
     anchor = starts[0].weights / total
     tried: list[Point] = []
@@ -189,17 +192,17 @@ def search_weights(
         proposed = np.zeros(len(anchor))
         proposed[kept] = [trial.suggest_float(name, 0.0, top) for name in names]
         shares = proposed / max(float(proposed.sum()), 1e-9)
-        point = aim.measure(shares * total)
+        point = evaluator.measure(shares * total)
         tried.append(point)
         if plan.on_trial is not None:
             plan.on_trial()
         penalty = PENALTY * float(np.abs(shares - anchor).sum())
-        penalised = tuple(value - penalty for value in aim.values(point))
+        penalised = tuple(value - penalty for value in evaluator.values(point))
         return penalised if len(penalised) > 1 else penalised[0]
 
     with _quiet_optuna():
         sampler = optuna.samplers.TPESampler(seed=plan.seed)
-        directions = ["maximize"] * len(aim.values(starts[0]))
+        directions = ["maximize"] * len(evaluator.values(starts[0]))
         study = optuna.create_study(directions=directions, sampler=sampler)
         for start in starts:
             shares = start.weights[kept] / total
@@ -208,12 +211,12 @@ def search_weights(
     return tried
 
 
-def drop_members(aim: Aim, point: Point) -> Point:
-    """Set weights to 0 while neither micro-F1 nor AUPRC is lower without them, smallest first.
+def drop_members(evaluator: Evaluator, point: Point) -> Point:
+    """Set weights to 0, smallest first, while neither micro-F1 nor AUPRC decreases.
 
-    The weights that stay are raised so that all have the sum they had.
+    The remaining weights are rescaled to the original sum.
     """
-    rows, total = aim.rows, float(point.weights.sum())
+    rows, total = evaluator.rows, float(point.weights.sum())
     area = auprc(rows.gold, pool(rows.logs, point.weights), rows.weights)
     for member in np.argsort(point.weights, kind="stable"):
         if point.weights[member] == 0 or (point.weights > 0).sum() == 1:
@@ -221,7 +224,7 @@ def drop_members(aim: Aim, point: Point) -> Point:
         weights = point.weights.copy()
         weights[member] = 0.0
         weights *= total / weights.sum()
-        without = aim.measure(weights)
+        without = evaluator.measure(weights)
         if without.f1 < point.f1:
             continue
         area_without = auprc(rows.gold, pool(rows.logs, weights), rows.weights)
@@ -232,7 +235,7 @@ def drop_members(aim: Aim, point: Point) -> Point:
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from printing a line per trial, and leave its logging as it was."""
+    """Suppress Optuna's line per trial, and restore its log level afterwards."""
     import optuna
 
     verbosity = optuna.logging.get_verbosity()

@@ -1,8 +1,8 @@
-"""Which members are worth weighing, and why the others are not.
+"""Backward selection of blend members by cross-validated log-loss.
 
-First step of the blend's fit, before ``search``: copies go, then members without which the convex
-pool's log-loss on rows it was not fitted to is no higher. Made anew inside every fold of the nested
-estimate, like all that is chosen.
+First step of the blend's fit, before ``search``. It drops copies, then members without which the
+cross-validated log-loss of the convex pool is no higher. Like every choice, it is repeated inside
+each fold of the nested estimate.
 
 Legend: M members, S of them selected, N rows, C labels, K folds.
 """
@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 
 from competition.blend.pooling import Logs, PooledRows, Weights, fit_convex, measure_curvature
 
-COPY_DISTANCE = 0.02  # mean total variation distance below which two members are one
-COPY_CORRELATION = 0.999  # or of their centred logs: a copy at another temperature
-SAMPLED_ROWS = 4096  # enough to tell copies from siblings
-NO_GAIN = 1e-7  # log-loss per row that rounding may make
-RIDGE = 1e-6  # least curvature over the greatest: what float32 sums can tell from none
+COPY_DISTANCE = 0.02  # mean total variation distance below which two members are copies
+COPY_CORRELATION = 0.999  # of centred logs, above it too: a copy at another temperature
+SAMPLED_ROWS = 4096  # enough to distinguish copies from similar members
+NO_GAIN = 1e-7  # difference in log-loss per row that may be rounding error
+RIDGE = 1e-6  # smallest over largest eigenvalue: below it float32 sums are noise
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A member that is not weighed.
+    """A member excluded from the blend.
 
     Attributes:
-        member: its place.
+        member: its index.
         reason: ``copy`` of member ``of``, or ``no gain``.
-        of: whose copy it is, else None.
+        of: index of the member it copies, else None.
         gain: how much lower the cross-fitted log-loss is without it; None for a copy.
     """
 
@@ -44,7 +44,7 @@ class Dropped:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What is weighed, (S,) places in order; ``convex`` is (M,) float64, 0 where dropped."""
+    """Selected members, (S,) ascending indices; ``convex`` weights (M,) float64, 0 if dropped."""
 
     kept: NDArray[np.intp]
     dropped: tuple[Dropped, ...]
@@ -53,7 +53,7 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class _Model:
-    """A log-loss near ``centre`` (S,), to second order, summed over the rows it was taken from."""
+    """Second-order model of the log-loss summed over some rows, around ``centre`` (S,)."""
 
     centre: Weights
     loss: float
@@ -73,31 +73,31 @@ class _Model:
         return float(self.loss + self.gradient @ step + 0.5 * step @ self.curvature @ step)
 
     def minimise(self, is_used: NDArray[np.bool_]) -> Weights:
-        """Return the weights of at least 0, and 0 where not used, with the lowest loss."""
+        """Return the non-negative weights with the lowest loss, 0 for unused members."""
         from scipy.optimize import nnls
 
         used = np.flatnonzero(is_used)
-        bends, axes = np.linalg.eigh(self.curvature[np.ix_(used, used)])
-        roots = np.sqrt(np.maximum(bends, RIDGE * max(float(bends.max()), 1e-12)))
-        wanted = (self.curvature @ self.centre - self.gradient)[used]
+        values, axes = np.linalg.eigh(self.curvature[np.ix_(used, used)])
+        roots = np.sqrt(np.maximum(values, RIDGE * max(float(values.max()), 1e-12)))
+        target = (self.curvature @ self.centre - self.gradient)[used]
         weights = np.zeros(len(is_used))
-        weights[used] = nnls(roots[:, None] * axes.T, (axes.T @ wanted) / roots)[0]
+        weights[used] = nnls(roots[:, None] * axes.T, (axes.T @ target) / roots)[0]
         return weights
 
 
 def select_members(rows: PooledRows) -> Selection:
-    """Choose the members worth weighing by the log-loss of rows that were not fitted to.
+    """Select members by backward elimination on the cross-validated log-loss.
 
-    Backwards: as long as the convex pool, fitted to all folds but one and measured on that one, is
-    no worse without a member, the one whose absence helps most goes. The fits without one fold or
-    member are taken from the second-order model of the loss around the fit to all rows, which is
-    made anew whenever one has gone: exact enough where a member may go, and as fast as one fit.
+    As long as the convex pool, fitted to all folds but one and evaluated on that one, is no worse
+    without some member, the member whose removal helps most is dropped. Fits without a fold or a
+    member come from a second-order model of the loss around the fit to all rows, which is updated
+    after each removal: accurate enough near the decision, and as fast as a single fit.
 
     Args:
-        rows: with ``folds``; without, or with fewer than two, only copies go.
+        rows: with ``folds``; without folds, or with fewer than two, only copies are dropped.
 
     Returns:
-        At least one member is kept.
+        The selection, with at least one member.
     """
     n_members = len(rows.logs)
     dropped = find_copies(rows.logs)
@@ -115,7 +115,7 @@ def select_members(rows: PooledRows) -> Selection:
 
 
 def find_copies(logs: Logs) -> list[Dropped]:
-    """Find members that say what an earlier one says, to the last bit or nearly so.
+    """Return members whose predictions are the same as an earlier member's, up to noise.
 
     Args:
         logs: (M, C, N) of floored probabilities.
@@ -125,8 +125,8 @@ def find_copies(logs: Logs) -> list[Dropped]:
     found: list[Dropped] = []
     originals: list[int] = []
     for member in range(len(sample)):
-        alike = (one for one in originals if are_copies(sample[one], sample[member]))
-        original = next(alike, None)
+        copied = (one for one in originals if are_copies(sample[one], sample[member]))
+        original = next(copied, None)
         if original is None:
             originals.append(member)
         else:
@@ -135,7 +135,7 @@ def find_copies(logs: Logs) -> list[Dropped]:
 
 
 def are_copies(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
-    """Say whether two members' floored logs, (C, n) both, are the same but for noise or a power."""
+    """Return whether two members' (C, n) logs agree up to noise or a temperature."""
     distance = 0.5 * np.abs(np.exp(first) - np.exp(second)).sum(axis=0, dtype=np.float64).mean()
     if distance < COPY_DISTANCE:
         return True
@@ -145,16 +145,15 @@ def are_copies(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
 
 
 def _find_weakest(rows: PooledRows, convex: Weights) -> tuple[int | None, float]:
-    """Return the member without which the cross-fitted loss is lowest, if it is no higher so."""
+    """Return the member whose removal lowers the cross-fitted loss most, or None if none does."""
     models = _model_folds(rows, convex)
     n_members = len(convex)
     if n_members == 1 or len(models) < 2:
         return None, 0.0
-    everyone = np.ones(n_members, dtype=bool)
-    whole = _cross_fitted_loss(models, everyone)
+    with_all = _cross_fitted_loss(models, np.ones(n_members, dtype=bool))
     without = [_cross_fitted_loss(models, ~one) for one in np.eye(n_members, dtype=bool)]
     weakest = int(np.argmin(without))
-    gain = (whole - without[weakest]) / len(rows.gold)
+    gain = (with_all - without[weakest]) / len(rows.gold)
     return (weakest, max(0.0, gain)) if gain >= -NO_GAIN else (None, 0.0)
 
 
@@ -171,7 +170,7 @@ def _model_folds(rows: PooledRows, convex: Weights) -> list[_Model]:
 
 
 def _cross_fitted_loss(models: Sequence[_Model], is_used: NDArray[np.bool_]) -> float:
-    """Sum over folds the loss of what the other folds' fit, with only some members used."""
+    """Return the loss summed over folds, each under the fit to the others with some members."""
     total = models[0]
     for model in models[1:]:
         total = total + model

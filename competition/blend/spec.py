@@ -1,8 +1,7 @@
-"""What a submission's JSON says of the blend that made it, and the blend's name.
+"""Build the JSON that describes a blend beside its submission, and the blend's name.
 
-Between ``blend_report`` and ``submission`` on the way of a row. It holds only what the inputs
-determine, so that the same members, options and seed leave the same bytes; ``board`` and
-``compare`` read it.
+The JSON holds only what the inputs determine, so the same members, options and seed give the same
+bytes; ``board`` and ``compare`` read it.
 """
 
 from __future__ import annotations
@@ -13,26 +12,26 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from competition.blend.report import BlendOptions, BlendReport, Worth
+from competition.blend.report import BlendOptions, BlendReport, Evaluation
 from competition.predictions.members import Member
 
 HASH_CHARS = 8
-LEAST_SHOWN = 1e-6  # a gain that six digits show
+MIN_SHOWN = 1e-6  # the smallest gain that six digits show
 
 
 def name_blend(members: Sequence[Member], options: BlendOptions) -> str:
-    """Return a name that tells this blend from every other: ``blend-`` and a short hash."""
+    """Return a unique name for this blend: ``blend-`` and a short hash of its inputs."""
     made_of = [(member.name, member.recipe, list(member.seeds)) for member in members]
     asked: list[Any] = [made_of, options.trials, options.seed]
     if (options.objective, options.reweight) != ("micro-f1", None):
-        asked += [options.objective, options.reweight, False]  # names stay what they were
+        asked += [options.objective, options.reweight, False]  # the False keeps older names valid
     text = json.dumps(asked, ensure_ascii=False)
     return f"blend-{hashlib.sha256(text.encode()).hexdigest()[:HASH_CHARS]}"
 
 
 def build_spec(report: BlendReport) -> dict[str, Any]:
-    """Write down what determined a submission, and what it is estimated to be worth."""
-    prepared, blend, options = report.material.prepared, report.fit.blend, report.options
+    """Build the description of a submission: its inputs, weights and estimated scores."""
+    prepared, blend, options = report.inputs.prepared, report.fit.blend, report.options
     profile = prepared.competition.profile
     return {
         "kind": "blend",
@@ -49,15 +48,15 @@ def build_spec(report: BlendReport) -> dict[str, Any]:
         "temperature": blend.temperature,
         "members": [
             _describe_member(member, weight)
-            for member, weight in zip(report.material.members, blend.weights, strict=True)
+            for member, weight in zip(report.inputs.members, blend.weights, strict=True)
         ],
         "left_out": describe_left_out(report),
         "shifted_negative_share": profile.metrics.shifted_negative_share,
-        **_describe_worth(report.worth),
+        **_describe_evaluation(report.evaluation),
         "oof": asdict(report.oof_side),
         "test": asdict(report.test_side),
         "noise": [asdict(each) for each in report.noise],
-        "alarms": [asdict(each) for each in report.alarms],
+        "alarms": [asdict(each) for each in report.warnings],
     }
 
 
@@ -73,20 +72,20 @@ def _describe_member(member: Member, weight: float) -> dict[str, Any]:
     }
 
 
-def _describe_worth(worth: Worth) -> dict[str, Any]:
+def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        "singles": {key: each.describe() for key, each in worth.singles.items()},
-        "singles_fitted_f1": {key: f1 for key, (f1, _) in worth.single_fitted.items()},
-        "fitted": {key: each.describe() for key, each in worth.fitted.items()},
-        "nested": {key: each.describe() for key, each in worth.nested.items()},
-        "nested_blend_minus": {key: asdict(each) for key, each in worth.compared.items()},
+        "singles": {key: each.describe() for key, each in evaluation.singles.items()},
+        "singles_fitted_f1": {key: f1 for key, (f1, _) in evaluation.single_fitted.items()},
+        "fitted": {key: each.describe() for key, each in evaluation.fitted.items()},
+        "nested": {key: each.describe() for key, each in evaluation.nested.items()},
+        "nested_blend_minus": {key: asdict(each) for key, each in evaluation.compared.items()},
     }
 
 
 def describe_left_out(report: BlendReport) -> list[dict[str, str]]:
-    """Return a name and a reason for everything that is not in the blend: variants and members."""
-    names, selection = report.material.names, report.fit.fit.selection
-    found = [asdict(each) for each in report.material.left_out]
+    """Return name and reason for each variant or member that is not in the blend."""
+    names, selection = report.inputs.names, report.fit.fit.selection
+    found = [asdict(each) for each in report.inputs.left_out]
     dropped = {each.member: each for each in selection.dropped}
     for place, (name, weight) in enumerate(zip(names, report.fit.blend.weights, strict=True)):
         if weight > 0:
@@ -97,7 +96,7 @@ def describe_left_out(report: BlendReport) -> list[dict[str, str]]:
         elif why.of is not None:
             reason = f"a copy of {names[why.of]}"
         else:
-            change = "no higher" if (why.gain or 0.0) < LEAST_SHOWN else f"{why.gain:.6f} lower"
+            change = "no higher" if (why.gain or 0.0) < MIN_SHOWN else f"{why.gain:.6f} lower"
             reason = f"no gain: log-loss on rows not fitted to is {change} without it"
         found.append({"name": name, "reason": reason})
     return found

@@ -1,7 +1,6 @@
-"""Show a blend for a person: is it worth more than its best variant, and what is in it.
+"""Tables that ``blend`` prints: members, scores, and the comparison to the best variant.
 
-Stands after ``blend_report`` on the way of a row; nothing here is fitted, scored or written.
-``trust_tables`` shows where it may mislead.
+They only show a finished ``report``. ``risk_tables`` shows where it may mislead.
 
 Legend: K folds, M members.
 """
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from competition.blend.report import BlendReport
-from competition.blend.risk_tables import advise_single, build_trust_tables
+from competition.blend.risk_tables import advise_single, build_risk_tables
 from competition.blend.search import BEST_SINGLE, BLEND, CONVEX, SYSTEMS, UNIFORM
 from competition.blend.spec import describe_left_out
 from competition.console import Column, Table
@@ -23,63 +22,65 @@ from competition.scoring.assessment import Assessment, PairedScores, compare
 from competition.scoring.bootstrap import Paired
 
 FRONT_SHOWN = 8
-UNSEEN = "On rows it was not tuned on"
+UNSEEN = "On held-out folds"
 
 
 def build_blend_tables(report: BlendReport) -> list[Table]:
-    """Show a blend: members, every way of weighing, what to doubt, and what was left out."""
+    """Build the tables: members, all ensembles, risks, and what was left out."""
     tables = [_members_table(report), _systems_table(report)]
     if report.options.objective == "both":
         tables.append(_front_table(report))
-    tables += build_trust_tables(report)
+    tables += build_risk_tables(report)
     left_out = describe_left_out(report)
     if left_out:
-        columns = [Column("name", "variant"), Column("reason", "why it is left out")]
+        columns = [Column("name", "variant"), Column("reason", "reason")]
         tables.append(Table("left_out", "Left out", columns, left_out))
-    return [*tables, _tell_next(report)]
+    return [*tables, _next_steps_table(report)]
 
 
-def _tell_next(report: BlendReport) -> Table:
-    """Say where the submission lies and which commands come next; a sample's is never sent."""
+def _next_steps_table(report: BlendReport) -> Table:
+    """Show the submission's path and the next commands; a sample cannot be uploaded."""
     path = shlex.quote(str(report.path))
     commands = [f"python run.py check {path}"]
-    if report.material.prepared.competition.limit is None:
+    if report.inputs.prepared.competition.limit is None:
         commands.append(f"python run.py submit {path}")
-    if len(report.material.names) > 1 and report.worth.compared[BEST_SINGLE].f1.high < 0:
-        commands = [advise_single(report)]  # worse than the best single variant, as said above
+    if len(report.inputs.names) > 1 and report.evaluation.compared[BEST_SINGLE].f1.high < 0:
+        commands = [advise_single(report)]  # the blend is worse than the best single variant
     notes = [f"Written: {report.path}", f"Next: {'; '.join(commands)}"]
     return Table("written", f"Submission {report.path.stem}", (), [], notes)
 
 
-def judge_blend(report: BlendReport) -> list[str]:
-    """Say in words whether the nested blend beats the best single variant and the uniform mean."""
-    names, worth = report.material.names, report.worth
+def describe_verdict(report: BlendReport) -> list[str]:
+    """Compare the nested blend in words to the best single variant and the uniform mean."""
+    names, evaluation = report.inputs.names, report.evaluation
     if len(names) == 1:
-        tuned = "its threshold and " if report.material.rows.negative_id is not None else ""
-        return [f"Only {names[0]} is there to blend: {tuned}how sure it is was tuned, no more."]
+        has_threshold = report.inputs.rows.negative_id is not None
+        tuned = "threshold and temperature" if has_threshold else "temperature"
+        return [f"{names[0]} is the only member; tuned: its {tuned}."]
     lines = []
     for key, name in ((BEST_SINGLE, "best single variant"), (UNIFORM, "uniform mean")):
-        paired = worth.compared[key].f1
+        paired = evaluation.compared[key].f1
         figures = _write_paired(paired)
         if paired.low > 0:
             lines.append(f"{UNSEEN}, the blend beats the {name} by {figures}.")
         elif paired.high < 0:
             lines.append(
-                f"{UNSEEN}, the blend is worse than the {name}: {figures}. Submit that instead."
+                f"{UNSEEN}, the blend is worse than the {name}: {figures}. Submit the"
+                f" {name} instead."
             )
         else:
-            lines.append(f"{UNSEEN}, the blend does not beat the {name} beyond doubt: {figures}.")
-    convex = worth.compared[CONVEX].f1
+            lines.append(f"{UNSEEN}, the blend does not beat the {name} significantly: {figures}.")
+    convex = evaluation.compared[CONVEX].f1
     if convex.difference < 0:
         lines.append(
-            "The convex weights alone do as well nested, so the search overfits: the blend minus"
-            f" them is {_write_paired(convex)}."
+            "The convex weights alone score at least as well nested, so the search overfits: blend"
+            f" minus convex is {_write_paired(convex)}."
         )
-    fitted, nested = worth.fitted[BLEND], worth.nested[BLEND]
+    fitted, nested = evaluation.fitted[BLEND], evaluation.nested[BLEND]
     lines.append(
         f"Optimism, fitted minus nested: {100 * (fitted.f1.value - nested.f1.value):+.2f} micro-F1"
-        f" and {100 * (fitted.auprc.value - nested.auprc.value):+.2f} AUPRC, what tuning on the"
-        " same rows adds on paper."
+        f" and {100 * (fitted.auprc.value - nested.auprc.value):+.2f} AUPRC; the fitted scores are"
+        " biased by this much because they were tuned on the same rows."
     )
     return lines
 
@@ -95,11 +96,11 @@ def _members_table(report: BlendReport) -> Table:
     columns = [
         Column("name", "member"),
         Column("weight", "weight", "number"),
-        Column("nested_weights", "in the folds"),
+        Column("nested_weights", "weights in folds"),
         Column("why", "why"),
     ]
     rows = []
-    for place, member in enumerate(report.material.members):
+    for place, member in enumerate(report.inputs.members):
         refitted = report.nested_weights[:, place]
         rows.append(
             {
@@ -112,53 +113,54 @@ def _members_table(report: BlendReport) -> Table:
     notes = []
     if report.fit.blend.threshold is not None:
         notes.append(
-            "Decision: the best positive label where the blend gives it"
-            f" {report.fit.blend.threshold:.4f} or more."
+            "Decision: the best positive label if its probability is at least"
+            f" {report.fit.blend.threshold:.4f}, else the negative label."
         )
-    notes.append(_tell_temperature(report))
+    notes.append(_describe_temperature(report))
     if report.options.reweight is not None:
         notes.append(
-            f"Fitted to rows weighed by {report.options.reweight}: unproven. Corrections of this"
-            " kind have made submissions worse; compare it with the plain blend on the board."
+            f"Fitted to rows weighted by {report.options.reweight}: experimental. Such corrections"
+            " have made submissions worse; compare with the plain blend on the leaderboard."
         )
-    for member in report.material.members:
+    for member in report.inputs.members:
         if member.is_tuned_elsewhere:
             notes.append(f"{member.name} {TUNED_ELSEWHERE}")
         elif member.tuned_on:
             folds = ", ".join(map(str, member.tuned_on))
             notes.append(
-                f"{member.name} was tuned on folds {folds}: every score with it, nested ones too,"
-                " is flattered there."
+                f"{member.name} was tuned on folds {folds}: every score that includes it, nested"
+                " ones too, is optimistic there."
             )
-    averages = [member.name for member in report.material.members if member.test_is_average]
+    averages = [member.name for member in report.inputs.members if member.test_is_average]
     if averages:
         notes.append(
-            f"Test predictions of {', '.join(averages)} are one average, flatter than the models"
-            " that weights and threshold were fitted to; the blend is applied to it once."
+            f"Test predictions of {', '.join(averages)} are an average over models, flatter than"
+            " the models that weights and threshold were fitted to; the blend is applied once."
         )
     return Table("members", "Members", columns, rows, notes)
 
 
-def _tell_temperature(report: BlendReport) -> str:
-    """Say how flat the probabilities are that are ranked, and where folds chose otherwise."""
-    chosen, worth = report.fit.blend.temperature, report.worth
+def _describe_temperature(report: BlendReport) -> str:
+    """Describe the temperature of the blend and those chosen in the folds."""
+    chosen, evaluation = report.fit.blend.temperature, report.evaluation
     nested = sorted({point.temperature for point in report.fit.nested[BLEND].points})
     folds = ""
     if nested != [chosen]:
         folds = f"; folds chose {' and '.join(f'{each:g}' for each in nested)}"
     if chosen == 1.0:
-        return f"Probabilities: as pooled; no temperature ranks the fitted rows better{folds}."
+        return f"Probabilities: temperature 1; no other improves AUPRC on the fitted rows{folds}."
+    area = evaluation.fitted[BLEND].auprc.value
     return (
         f"Probabilities: {'flattened' if chosen > 1 else 'sharpened'} with temperature {chosen:g}"
-        f" (AUPRC {100 * worth.as_pooled:.1f} → {100 * worth.fitted[BLEND].auprc.value:.1f} on the"
-        f" fitted rows{folds}); labels are decided before."
+        f" (AUPRC {100 * evaluation.as_pooled:.1f} → {100 * area:.1f} on the fitted rows{folds});"
+        " labels are decided before this."
     )
 
 
 def _systems_table(report: BlendReport) -> Table:
-    """Show each member and each way of weighing: fitted, nested, and against the best single."""
+    """Show each member and ensemble: fitted, nested, and compared to the best single variant."""
     columns = [
-        Column("system", "weights"),
+        Column("system", "member or ensemble"),
         Column("fitted_f1", "fitted F1", "score"),
         Column("nested_f1", "nested F1", "score"),
         Column("f1_interval", "95%", "interval"),
@@ -169,14 +171,14 @@ def _systems_table(report: BlendReport) -> Table:
         Column("auprc_gain", "over best single", "difference"),
         Column("auprc_gain_interval", "95%", "spread"),
     ]
-    worth = report.worth
-    single = worth.nested[BEST_SINGLE]
+    evaluation = report.evaluation
+    single = evaluation.nested[BEST_SINGLE]
     rows = [
-        _system_row(name, worth.single_fitted[name], nested, compare(nested, single))
-        for name, nested in worth.singles.items()
+        _system_row(name, evaluation.single_fitted[name], nested, compare(nested, single))
+        for name, nested in evaluation.singles.items()
     ]
     for name in SYSTEMS:
-        fitted, nested = worth.fitted[name], worth.nested[name]
+        fitted, nested = evaluation.fitted[name], evaluation.nested[name]
         scores = (fitted.f1.value, fitted.auprc.value)
         found = _system_row(name, scores, nested, compare(nested, single))
         points = report.fit.nested[name].points
@@ -186,21 +188,21 @@ def _systems_table(report: BlendReport) -> Table:
         rows.append(found)
     rule = (
         "All take the most probable label"
-        if report.material.rows.negative_id is None
-        else "All under one decision rule, its threshold exactly the best"
+        if report.inputs.rows.negative_id is None
+        else "All use the same decision rule with its best threshold"
     )
     notes = [
-        f"{rule}, and ranked at the temperature that is best for each. Fitted: on the rows tuned"
-        " on. Nested: selected, weighed and tuned on the other folds.",
-        *judge_blend(report),
+        f"{rule}, and each its best temperature. Fitted: on the rows it was tuned on. Nested:"
+        " selected, fitted and tuned on the other folds.",
+        *describe_verdict(report),
     ]
-    return Table("systems", "Members and ways of weighing", columns, rows, notes)
+    return Table("systems", "Members and ensembles", columns, rows, notes)
 
 
 def _system_row(
     name: str, fitted: tuple[float, float], nested: Assessment, gain: PairedScores
 ) -> dict[str, Any]:
-    """Lay out a row; ``fitted`` are micro-F1 and AUPRC."""
+    """Build a row; ``fitted`` is (micro-F1, AUPRC)."""
     fitted_f1, fitted_auprc = fitted
     return {
         "system": name,
@@ -220,7 +222,7 @@ def _system_row(
 
 
 def _front_table(report: BlendReport) -> Table:
-    """Show the points that no other beats by both scores, and which was kept."""
+    """Show the Pareto front of micro-F1 and AUPRC, and the selected point."""
     columns = [
         Column("f1", "fitted F1", "score"),
         Column("auprc", "fitted AUPRC", "score"),
@@ -241,8 +243,8 @@ def _front_table(report: BlendReport) -> Table:
         for point in sorted(shown, key=lambda point: -point.f1)
     ]
     notes = [
-        f"{len(front)} points that no other beats by both scores. Kept: of those whose micro-F1"
-        " reaches that of every start, the one with the highest AUPRC, less members that it does as"
-        " well without; a last hundredth of micro-F1 is the noise of these rows. AUPRC as pooled."
+        f"Pareto front of {len(front)} points. Kept: of those whose micro-F1 reaches that of every"
+        " starting point, the one with the highest AUPRC, without members that do not help; the"
+        " last hundredths of micro-F1 are noise. AUPRC at temperature 1."
     ]
     return Table("front", "Micro-F1 against AUPRC", columns, rows, notes)

@@ -16,9 +16,9 @@ from competition.blend import blend as blend_room
 from competition.blend import fit as blend_module
 from competition.blend import public_noise
 from competition.blend.blend import run_blend
-from competition.blend.risk_tables import Foretold, find_partings, foretell
+from competition.blend.risk_tables import ExpectedShares, expect_shares, warn_of_differences
 from competition.blend.search import BEST_SINGLE, BLEND, SYSTEMS
-from competition.blend.tables import build_blend_tables, judge_blend
+from competition.blend.tables import build_blend_tables, describe_verdict
 from competition.board.board import build_board_tables
 from competition.console import print_tables
 from competition.errors import BlendError, PredictionsError, UsageError
@@ -107,7 +107,7 @@ def test_the_json_says_what_determined_the_submission(prepared, report):
     assert spec["temperature"] == report.fit.blend.temperature
     assert set(spec["fitted"]) == set(spec["nested"]) == set(SYSTEMS)
     nested = spec["nested"][BLEND]
-    assert nested["f1"]["value"] == report.worth.nested[BLEND].f1.value
+    assert nested["f1"]["value"] == report.evaluation.nested[BLEND].f1.value
     assert nested["f1"]["low"] <= nested["f1"]["value"] <= nested["f1"]["high"]
     assert set(nested["shifted"]) == {"share", "odds"}
     assert set(spec["singles"]) == set(spec["singles_fitted_f1"]) == {"first", "second", "useless"}
@@ -138,11 +138,11 @@ def test_flattened_probabilities_are_ranked_and_labels_decided_before(
     specs = [json.loads(each.path.with_suffix(".json").read_text()) for each in (plain, flat)]
     assert [spec["temperature"] for spec in specs] == [1.0, 2.0]
     for name in SYSTEMS:
-        assert flat.worth.nested[name].f1 == plain.worth.nested[name].f1
-        assert flat.worth.nested[name].shifted["share"].f1 == (
-            plain.worth.nested[name].shifted["share"].f1
+        assert flat.evaluation.nested[name].f1 == plain.evaluation.nested[name].f1
+        assert flat.evaluation.nested[name].shifted["share"].f1 == (
+            plain.evaluation.nested[name].shifted["share"].f1
         )
-        assert flat.worth.nested[name].auprc != plain.worth.nested[name].auprc
+        assert flat.evaluation.nested[name].auprc != plain.evaluation.nested[name].auprc
     answers = [
         read_answers(each.path, prepared.competition.profile, 20, print) for each in (plain, flat)
     ]
@@ -152,12 +152,12 @@ def test_flattened_probabilities_are_ranked_and_labels_decided_before(
     # confidence is what it was, so that its warning means what it meant
     assert flat.oof_side.confidence == pytest.approx(plain.oof_side.confidence, abs=1e-6)
     assert flat.test_side.confidence == pytest.approx(plain.test_side.confidence, abs=1e-6)
-    assert flat.worth.as_pooled == plain.worth.fitted[BLEND].auprc.value
+    assert flat.evaluation.as_pooled == plain.evaluation.fitted[BLEND].auprc.value
     assert check_submission(flat.path, prepared.competition).remarks == ()
 
 
-def test_the_temperature_is_told_in_a_line_and_folds_that_part_are_named(prepared, report):
-    def tell(temperature, folds):
+def test_the_temperature_is_shown_in_a_line_and_folds_that_differ_are_named(prepared, report):
+    def describe(temperature, folds):
         points = tuple(replace(p, temperature=t) for p, t in zip(nested.points, folds, strict=True))
         fit = replace(
             report.fit,
@@ -169,17 +169,17 @@ def test_the_temperature_is_told_in_a_line_and_folds_that_part_are_named(prepare
 
     nested = report.fit.nested[BLEND]
     n_folds = len(nested.points)
-    assert tell(1.0, [1.0] * n_folds) == (
-        "Probabilities: as pooled; no temperature ranks the fitted rows better."
+    assert describe(1.0, [1.0] * n_folds) == (
+        "Probabilities: temperature 1; no other improves AUPRC on the fitted rows."
     )
     assert re.fullmatch(
         r"Probabilities: flattened with temperature 2 \(AUPRC \d+\.\d → \d+\.\d on the fitted"
-        r" rows\); labels are decided before\.",
-        tell(2.0, [2.0] * n_folds),
+        r" rows\); labels are decided before this\.",
+        describe(2.0, [2.0] * n_folds),
     )
-    parted = tell(0.7, [1.4] + [2.0] * (n_folds - 1))
-    assert "sharpened with temperature 0.7" in parted
-    assert "on the fitted rows; folds chose 1.4 and 2)" in parted
+    differing = describe(0.7, [1.4] + [2.0] * (n_folds - 1))
+    assert "sharpened with temperature 0.7" in differing
+    assert "on the fitted rows; folds chose 1.4 and 2)" in differing
 
 
 def test_named_variants_alone_are_blended_under_the_name_given(prepared, report):
@@ -195,11 +195,15 @@ def test_the_order_in_which_variants_are_named_means_nothing(prepared, report):
 
 
 def test_a_blend_that_loses_to_a_variant_proposes_that_variant(report):
-    worth = report.worth
-    lost = replace(worth.compared[BEST_SINGLE].f1, low=-0.02, high=-0.01)
-    compared = worth.compared | {BEST_SINGLE: replace(worth.compared[BEST_SINGLE], f1=lost)}
-    (*_, written) = build_blend_tables(replace(report, worth=replace(worth, compared=compared)))
-    best = report.material.names[int(report.fit.fit.points[BEST_SINGLE].weights.argmax())]
+    evaluation = report.evaluation
+    lost = replace(evaluation.compared[BEST_SINGLE].f1, low=-0.02, high=-0.01)
+    compared = evaluation.compared | {
+        BEST_SINGLE: replace(evaluation.compared[BEST_SINGLE], f1=lost)
+    }
+    (*_, written) = build_blend_tables(
+        replace(report, evaluation=replace(evaluation, compared=compared))
+    )
+    best = report.inputs.names[int(report.fit.fit.points[BEST_SINGLE].weights.argmax())]
     assert written.notes[-1] == f"Next: python run.py blend {best}"
     (*_, written) = build_blend_tables(report)
     assert "python run.py submit" in written.notes[-1]
@@ -213,7 +217,7 @@ def test_a_mix_that_nothing_explains_names_what_makes_the_single_variants_csv(re
         for t in build_blend_tables(replace(report, oof_side=oof, test_side=test))
         if t.name == "sides"
     ]
-    (advice,) = [note for note in sides[0].notes if note.startswith("The best single")]
+    (advice,) = [note for note in sides[0].notes if note.startswith("To write the best single")]
     assert "python run.py blend " in advice
 
 
@@ -221,7 +225,7 @@ def test_an_incomplete_variant_is_left_out_with_its_reason_or_refused_when_named
     write_variant(prepared, "first")
     write_variant(prepared, "second", n_folds=2)
     found = blend(prepared)
-    assert [each.name for each in found.material.left_out] == ["second"]
+    assert [each.name for each in found.inputs.left_out] == ["second"]
     (table,) = [table for table in build_blend_tables(found) if table.name == "left_out"]
     assert "lacks folds 2" in table.rows[0]["reason"]
     with pytest.raises(PredictionsError, match="lacks folds 2"):
@@ -231,8 +235,8 @@ def test_an_incomplete_variant_is_left_out_with_its_reason_or_refused_when_named
 def test_one_variant_alone_is_said_to_be_alone(prepared):
     write_variant(prepared, "first")
     found = blend(prepared)
-    assert judge_blend(found) == [
-        "Only first is there to blend: its threshold and how sure it is was tuned, no more."
+    assert describe_verdict(found) == [
+        "first is the only member; tuned: its threshold and temperature."
     ]
     assert check_submission(found.path, prepared.competition).is_ok
 
@@ -278,7 +282,9 @@ def test_a_copy_is_left_out_and_warned_of(prepared):
     tables = {table.name: table for table in build_blend_tables(found)}
     reasons = {row["name"]: row["reason"] for row in tables["left_out"].rows}
     assert reasons["first-again"] == "a copy of first"
-    assert any("first and first-again say the same" in note for note in tables["sides"].notes)
+    assert any(
+        "first and first-again make the same predictions" in note for note in tables["sides"].notes
+    )
     spec = json.loads(found.path.with_suffix(".json").read_text())
     assert spec["alarms"][0]["members"] == ["first", "first-again"]
 
@@ -292,16 +298,16 @@ def test_rows_like_the_tests_are_shown_beside_and_fitted_to_when_asked(prepared,
         *("auprc", "auprc_share", "auprc_odds"),
     ]
     row = {row["system"]: row for row in shifted.rows}[BLEND]
-    scores = report.worth.nested[BLEND].shifted
+    scores = report.evaluation.nested[BLEND].shifted
     assert (row["f1_share"], row["auprc_odds"]) == (scores["share"].f1, scores["odds"].auprc)
     assert "At 60%: rows reweighted to that share of no_relation" in shifted.notes[0]
-    assert "worth" in shifted.notes[1]
+    assert "effective sample size" in shifted.notes[1]
     assert {row["name"] for row in tables["outlook"].rows} == {"first", "second", "useless"}
     found = blend(prepared, reweight="share")
     assert found.path != report.path
     assert found.fit.blend.threshold > report.fit.blend.threshold
     notes = {table.name: table for table in build_blend_tables(found)}["members"].notes
-    assert any("unproven" in note for note in notes)
+    assert any("experimental" in note for note in notes)
     assert blend(prepared, reweight="odds").path not in {found.path, report.path}
     with pytest.raises(UsageError, match="choose odds or share"):
         blend(prepared, reweight="prior")
@@ -343,17 +349,17 @@ def test_tables_are_json_and_text(report, capsys):
     systems = {row["system"]: row for row in shown["systems"]["rows"]}
     assert list(systems) == ["first", "second", "useless", *SYSTEMS]
     assert {row["side"] for row in shown["sides"]["rows"]} == {"out-of-fold", "test"}
-    nested, fitted = report.worth.nested[BLEND], report.worth.fitted[BLEND]
+    nested, fitted = report.evaluation.nested[BLEND], report.evaluation.fitted[BLEND]
     assert systems[BLEND]["nested_f1"] == nested.f1.value
     assert systems[BLEND]["f1_optimism"] == fitted.f1.value - nested.f1.value
     assert systems[BLEND]["auprc_optimism"] == fitted.auprc.value - nested.auprc.value
     assert systems[BEST_SINGLE]["f1_gain"] == 0
-    expected = report.worth.compared[BEST_SINGLE]
+    expected = report.evaluation.compared[BEST_SINGLE]
     assert systems[BLEND]["f1_gain"] == expected.f1.difference
     assert systems[BLEND]["f1_gain_interval"] == [expected.f1.low, expected.f1.high]
     assert systems[BLEND]["auprc_gain"] == expected.auprc.difference
     print_tables(tables, as_json=False)
-    assert "ways of weighing" in capsys.readouterr().out
+    assert "Members and ensembles" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -364,44 +370,46 @@ def test_the_verdict_follows_the_interval(report, low, high, said):
     def put(comparison):
         return replace(comparison, f1=replace(comparison.f1, low=low, high=high))
 
-    compared = {key: put(each) for key, each in report.worth.compared.items()}
-    lines = judge_blend(replace(report, worth=replace(report.worth, compared=compared)))
+    compared = {key: put(each) for key, each in report.evaluation.compared.items()}
+    lines = describe_verdict(
+        replace(report, evaluation=replace(report.evaluation, compared=compared))
+    )
     verdicts = [line for line in lines if said in line]
     assert len(verdicts) == 2
     for line in verdicts:
-        assert line.startswith("On rows it was not tuned on, the blend ")
+        assert line.startswith("On held-out folds, the blend ")
         assert f"micro-F1 (95% {100 * low:+.2f} to {100 * high:+.2f})" in line
 
 
-def test_sides_that_part_are_warned_of_and_noise_is_not():
+def test_different_sides_raise_a_warning_and_noise_does_not():
     def side(positive_share, confidence, n_rows):
         return Side(positive_share, confidence, (), n_rows)
 
-    assert find_partings(side(0.7, 0.8, 30_000), side(0.68, 0.79, 8_000)) == []
-    both = find_partings(side(0.7, 0.8, 30_000), side(0.45, 0.7, 8_000))
+    assert warn_of_differences(side(0.7, 0.8, 30_000), side(0.68, 0.79, 8_000)) == []
+    both = warn_of_differences(side(0.7, 0.8, 30_000), side(0.45, 0.7, 8_000))
     assert [line.startswith("Warning") for line in both] == [True, True]
     assert "45.0% of test rows" in both[0]
-    assert find_partings(side(0.7, 0.8, 60), side(0.55, 0.7, 20)) == []
+    assert warn_of_differences(side(0.7, 0.8, 60), side(0.55, 0.7, 20)) == []
     assert "metrics.shifted_negative_share" in both[0]
     assert "has seen its out-of-fold rows" in both[1]
-    (surer,) = find_partings(side(0.7, 0.7, 30_000), side(0.7, 0.8, 8_000))
-    assert "has seen" not in surer
+    (more_confident,) = warn_of_differences(side(0.7, 0.7, 30_000), side(0.7, 0.8, 8_000))
+    assert "has seen" not in more_confident
 
 
-def test_another_mix_is_held_against_the_share_that_the_profile_foretells(report):
+def test_another_mix_is_compared_to_the_share_that_the_profile_expects(report):
     oof, test = Side(0.7, 0.8, (), 30_000), Side(0.45, 0.8, (), 8_000)
-    (explained,) = find_partings(oof, test, Foretold(0.6, 0.43))
-    assert "43.0% are foretold by the profile's 60% of negative rows" in explained
+    (explained,) = warn_of_differences(oof, test, ExpectedShares(0.6, 0.43))
+    assert "the profile's 60% of negative rows lets expect 43.0%" in explained
     assert "choose by scores at 60%" in explained
-    (odd,) = find_partings(oof, test, Foretold(0.6, 0.65))
+    (odd,) = warn_of_differences(oof, test, ExpectedShares(0.6, 0.65))
     assert "does not explain it" in odd
-    gold, pred = report.material.rows.gold, report.fit.fitted[BLEND].pred
-    negative = report.material.rows.negative_id
+    gold, pred = report.inputs.rows.gold, report.fit.fitted[BLEND].pred
+    negative = report.inputs.rows.negative_id
     is_negative = gold == negative
     of_each = [float((pred[side] != negative).mean()) for side in (is_negative, ~is_negative)]
-    foretold = foretell(report)
-    assert foretold.positive_share == pytest.approx(0.6 * of_each[0] + 0.4 * of_each[1])
-    assert foretold.negative_share == 0.6
+    expected = expect_shares(report)
+    assert expected.positive_share == pytest.approx(0.6 * of_each[0] + 0.4 * of_each[1])
+    assert expected.negative_share == 0.6
 
 
 def test_where_the_submission_lies_and_what_comes_next_is_said_last(report):
@@ -409,9 +417,9 @@ def test_where_the_submission_lies_and_what_comes_next_is_said_last(report):
     assert last.notes[0] == f"Written: {report.path}"
     path = shlex.quote(str(report.path))
     assert last.notes[1] == f"Next: python run.py check {path}; python run.py submit {path}"
-    prepared = report.material.prepared
+    prepared = report.inputs.prepared
     sample = replace(prepared, competition=replace(prepared.competition, limit=60))
-    limited = replace(report, material=replace(report.material, prepared=sample))
+    limited = replace(report, inputs=replace(report.inputs, prepared=sample))
     assert "submit" not in build_blend_tables(limited)[-1].notes[1]
 
 
@@ -444,9 +452,9 @@ def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreig
     assert "f1_odds" in tables["shifted"].rows[0]
     assert "f1_share" not in tables["shifted"].rows[0]
     alone = build_blend_tables(blend(prepared, ["a"], trials=1))
-    told = " ".join(note for each in (*tables.values(), *alone) for note in each.notes)
-    assert "threshold" not in told
-    assert "is there to blend: how sure it is was tuned, no more" in told
+    notes = " ".join(note for each in (*tables.values(), *alone) for note in each.notes)
+    assert "threshold" not in notes
+    assert "a is the only member; tuned: its temperature." in notes
     board = build_board_tables(foreign_competition, now=datetime(2026, 11, 22, tzinfo=UTC))
     assert "threshold" not in " ".join(note for table in board for note in table.notes)
     with pytest.raises(UsageError, match=r"no metrics\.shifted_negative_share"):

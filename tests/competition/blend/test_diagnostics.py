@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from competition.blend.diagnostics import find_alarms, find_copy_alarms, find_leaks
+from competition.blend.diagnostics import find_copy_warnings, find_leaks, find_member_warnings
 from competition.blend.pooling import build_pooled_rows
 from competition.scoring.metrics import weights_for_negative_share
 from tests.competition.planted import NEGATIVE_ID, plant_store
@@ -26,32 +26,32 @@ def look(seed, fault):
         "share": weights_for_negative_share(store.gold, NEGATIVE_ID, 0.6),
         "odds": store.odds,
     }
-    return store, find_alarms(store.members, rows, store.groups, ways)
+    return store, find_member_warnings(store.members, rows, store.groups, ways)
 
 
 @pytest.mark.parametrize("fault", KINDS)
 def test_a_planted_fault_is_named_in_18_of_20_stores(fault):
     named = 0
     for seed in SEEDS:
-        store, alarms = look(seed, fault)
-        named += any(a.kind == KINDS[fault] and store.faulty <= set(a.members) for a in alarms)
+        store, warnings = look(seed, fault)
+        named += any(a.kind == KINDS[fault] and store.faulty <= set(a.members) for a in warnings)
     assert named >= 18
 
 
 def test_at_most_one_of_20_sound_stores_raises_an_alarm():
-    raised = [alarm for seed in SEEDS for alarm in look(seed, None)[1]]
+    raised = [warning for seed in SEEDS for warning in look(seed, None)[1]]
     assert len(raised) <= 1, raised
 
 
 def test_an_alarm_says_who_and_how_much():
-    alarms = look(0, "leak")[1]
-    (alarm,) = [each for each in alarms if each.kind == "leak"]
-    assert alarm.members == ("m4",)
-    assert f"{100 * alarm.size:.1f} points" in alarm.text
-    assert "seen its out-of-fold rows" in alarm.text
-    alarms = look(0, "misleads")[1]
-    (alarm,) = [each for each in alarms if each.kind == "misleads"]
-    assert "m4 is worse than useless on test-like rows (odds)" in alarm.text
+    warnings = look(0, "leak")[1]
+    (warning,) = [each for each in warnings if each.kind == "leak"]
+    assert warning.members == ("m4",)
+    assert f"{100 * warning.size:.1f} points" in warning.text
+    assert "seen its out-of-fold rows" in warning.text
+    warnings = look(0, "misleads")[1]
+    (warning,) = [each for each in warnings if each.kind == "misleads"]
+    assert "m4 does harm on test-like rows (weighted by odds)" in warning.text
 
 
 def test_three_copies_are_one_alarm_and_do_not_hide_a_leak():
@@ -59,10 +59,10 @@ def test_three_copies_are_one_alarm_and_do_not_hide_a_leak():
     copies = [replace(store.members[0], name=name) for name in ("again", "once-more")]
     members = [*store.members, *copies]
     rows = build_pooled_rows(members, store.gold, NEGATIVE_ID)
-    (copy,) = find_copy_alarms(members, rows)
+    (copy,) = find_copy_warnings(members, rows)
     assert copy.members == ("m0", "again", "once-more")
-    assert "leave out all but one" in copy.text
-    kinds = [alarm.kind for alarm in find_alarms(members, rows, store.groups, {})]
+    assert "keep only one of them" in copy.text
+    kinds = [warning.kind for warning in find_member_warnings(members, rows, store.groups, {})]
     assert kinds == ["copies", "leak"]
 
 
@@ -70,7 +70,7 @@ def test_alike_out_of_fold_but_not_on_the_test_is_no_copy():
     store = plant_store(0, n_rows=1500)
     changed = replace(store.members[0], name="other", test=store.members[1].test)
     members = [store.members[0], changed]
-    assert find_copy_alarms(members, build_pooled_rows(members, store.gold, NEGATIVE_ID)) == []
+    assert find_copy_warnings(members, build_pooled_rows(members, store.gold, NEGATIVE_ID)) == []
 
 
 def test_one_average_is_flatter_and_no_leak():
@@ -90,8 +90,8 @@ def test_a_leak_in_one_average_is_named():
     last = store.members[-1]
     average = np.repeat(last.test.mean(axis=0, keepdims=True), len(last.test), axis=0)
     imported = replace(last, test=average, test_is_average=True)
-    (alarm,) = find_leaks([*store.members[:-1], imported], store.odds)
-    assert alarm.members == ("m4",)
+    (warning,) = find_leaks([*store.members[:-1], imported], store.odds)
+    assert warning.members == ("m4",)
 
 
 def test_a_weak_member_is_not_said_to_mislead():
@@ -105,11 +105,11 @@ def test_a_weak_member_is_not_said_to_mislead():
         )
         members = [*store.members[:-1], weak]
         rows = build_pooled_rows(members, store.gold, NEGATIVE_ID)
-        alarms = find_alarms(members, rows, store.groups, {"odds": store.odds})
-        assert [each for each in alarms if each.kind == "misleads"] == []
+        warnings = find_member_warnings(members, rows, store.groups, {"odds": store.odds})
+        assert [each for each in warnings if each.kind == "misleads"] == []
 
 
 def test_one_member_raises_nothing():
     store = plant_store(0, n_rows=500)
     rows = build_pooled_rows(store.members[:1], store.gold, NEGATIVE_ID)
-    assert find_alarms(store.members[:1], rows, store.groups, {"odds": store.odds}) == []
+    assert find_member_warnings(store.members[:1], rows, store.groups, {"odds": store.odds}) == []

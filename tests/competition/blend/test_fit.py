@@ -240,7 +240,7 @@ def test_a_pool_that_is_too_sure_ranks_better_flattened_and_decides_the_same(mon
 
 @pytest.mark.parametrize(("least", "expected"), [(0.0, {0.7, 1.4, 2.0}), (0.005, {1.0, 2.0})])
 def test_a_temperature_is_the_best_of_a_few_or_one(monkeypatch, least, expected):
-    monkeypatch.setattr(pooling, "LEAST_GAIN", least)
+    monkeypatch.setattr(pooling, "MIN_GAIN", least)
     chosen = set()
     clean = plant(1500, 1, ("sees-1-2", "sees-3-4"))
     for (members, gold, _), size in ((clean, 0.25), (clean, 1.0), (plant_too_sure(), 0.5)):
@@ -258,7 +258,7 @@ def test_a_temperature_is_the_best_of_a_few_or_one(monkeypatch, least, expected)
 
 def test_where_nothing_is_gained_the_temperature_is_one(monkeypatch):
     """Two labels: any temperature leaves every order of rows as it is."""
-    monkeypatch.setattr(pooling, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(pooling, "MIN_GAIN", 0.0)
     rng = np.random.default_rng(0)
     gold = rng.integers(0, 2, 400)
     chance = rng.uniform(0.01, 0.99, 400) * 0.7 + 0.15 * gold

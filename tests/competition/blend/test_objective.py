@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from competition.blend.objective import Aim, Point
+from competition.blend.objective import Evaluator, Point
 from competition.blend.pooling import build_pooled_rows, pool, tune_threshold
 from competition.scoring.metrics import auprc
 from competition.submission.record import Objective
@@ -21,7 +21,7 @@ def test_a_measure_is_the_metrics(objective: Objective) -> None:
     members, gold, _ = plant(400)
     rows = build_pooled_rows(members, gold, NEGATIVE_ID)
     weights = np.array([0.5, 0.4, 0.1])
-    found = Aim(rows, objective).measure(weights)
+    found = Evaluator(rows, objective).measure(weights)
     assert (found.threshold, found.f1) == tune_threshold(rows, weights)
     expected = None if objective == "micro-f1" else auprc(gold, pool(rows.logs, weights))
     assert found.auprc == expected
@@ -29,22 +29,22 @@ def test_a_measure_is_the_metrics(objective: Objective) -> None:
 
 def test_with_one_score_the_highest_is_chosen_and_a_comparator_wins_a_tie() -> None:
     comparators, tried = [point(0.7, 0.5), point(0.6, 0.6)], [point(0.7, 0.4), point(0.65, 0.7)]
-    assert Aim(None, "micro-f1").choose(comparators, tried) is comparators[0]  # type: ignore[arg-type]
-    assert Aim(None, "auprc").choose(comparators, tried) is tried[1]  # type: ignore[arg-type]
+    assert Evaluator(None, "micro-f1").choose(comparators, tried) is comparators[0]  # type: ignore[arg-type]
+    assert Evaluator(None, "auprc").choose(comparators, tried) is tried[1]  # type: ignore[arg-type]
 
 
 def test_with_both_f1_reaches_the_comparators_and_then_auprc_decides() -> None:
-    aim = Aim(None, "both")  # type: ignore[arg-type]
+    evaluator = Evaluator(None, "both")  # type: ignore[arg-type]
     comparators = [point(0.70, 0.50), point(0.60, 0.90)]
     able, better, unable = point(0.71, 0.55), point(0.705, 0.60), point(0.699, 0.95)
-    assert aim.choose(comparators, [able, better, unable]) is better
-    assert aim.choose(comparators, [unable]) is comparators[0]
+    assert evaluator.choose(comparators, [able, better, unable]) is better
+    assert evaluator.choose(comparators, [unable]) is comparators[0]
 
 
 def test_the_front_has_no_point_that_another_beats() -> None:
     rng = np.random.default_rng(0)
     points = [point(*pair) for pair in rng.random((60, 2)).round(1)]
-    front = Aim(None, "both").find_front(points)  # type: ignore[arg-type]
+    front = Evaluator(None, "both").find_front(points)  # type: ignore[arg-type]
     for each in front:
         assert not any(p.f1 > each.f1 and p.auprc >= each.auprc for p in points)
         assert not any(p.f1 >= each.f1 and p.auprc > each.auprc for p in points)
@@ -52,5 +52,5 @@ def test_the_front_has_no_point_that_another_beats() -> None:
     for each in points:
         beaten = any(p.f1 >= each.f1 and p.auprc >= each.auprc for p in front)
         assert beaten or (each.f1, each.auprc) in kept
-    (only,) = Aim(None, "micro-f1").find_front(points)  # type: ignore[arg-type]
+    (only,) = Evaluator(None, "micro-f1").find_front(points)  # type: ignore[arg-type]
     assert only.f1 == max(each.f1 for each in points)

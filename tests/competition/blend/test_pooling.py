@@ -176,17 +176,17 @@ def test_curvature_is_the_change_of_the_gradient(rows, weighted):
 def test_a_weight_of_two_is_a_row_that_stands_twice(rows):
     twice = np.concatenate([np.arange(len(rows.gold)), np.arange(200)])
     weights = 1.0 + (np.arange(len(rows.gold)) < 200)
-    weighed = replace(rows, weights=weights / weights.mean())
+    weighted = replace(rows, weights=weights / weights.mean())
     repeated = replace(
         rows, logs=np.ascontiguousarray(rows.logs[:, :, twice]), gold=rows.gold[twice]
     )
-    threshold, score = tune_threshold(weighed, WEIGHTS)
+    threshold, score = tune_threshold(weighted, WEIGHTS)
     assert (threshold, score) == pytest.approx(tune_threshold(repeated, WEIGHTS))
-    loss, gradient = measure_log_loss(weighed, WEIGHTS)
+    loss, gradient = measure_log_loss(weighted, WEIGHTS)
     again = measure_log_loss(repeated, WEIGHTS)
     assert loss == pytest.approx(again[0], rel=1e-5)
     np.testing.assert_allclose(gradient, again[1], atol=1e-5)
-    without = tune_threshold(replace(weighed, negative_id=None), WEIGHTS)
+    without = tune_threshold(replace(weighted, negative_id=None), WEIGHTS)
     assert without[1] == pytest.approx(
         tune_threshold(replace(repeated, negative_id=None), WEIGHTS)[1]
     )
@@ -201,5 +201,7 @@ def test_some_rows_and_some_members_are_taken_with_all_that_belongs_to_them(rows
     pair = rows.take_members(np.array([2, 0]))
     assert (pair.logs == rows.logs[[2, 0]]).all()
     assert (
-        pair.count_wanted() == rows.count_wanted() == rows.weights[rows.gold != NEGATIVE_ID].sum()
+        pair.count_positive()
+        == rows.count_positive()
+        == rows.weights[rows.gold != NEGATIVE_ID].sum()
     )

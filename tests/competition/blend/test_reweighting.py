@@ -1,4 +1,4 @@
-"""Rows weighed like the test's: the weights, what would change, and what is refused."""
+"""Rows reweighted like the test: the weights, the refitted blend, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import pytest
 
 from competition.audit.shift import Shift
 from competition.blend.pooling import build_pooled_rows, fit_convex
-from competition.blend.reweighting import PLAIN, build_row_weights, choose_row_weights, look_ahead
+from competition.blend.reweighting import (
+    PLAIN,
+    build_row_weights,
+    choose_row_weights,
+    fit_reweighted,
+)
 from competition.errors import UsageError
 from tests.competition.planted import NEGATIVE_ID, plant_store
 
@@ -33,7 +38,7 @@ def test_weights_have_mean_one_and_the_share_that_was_asked_for(store):
 def test_what_would_change_is_shown_under_each_weighing(store):
     rows = build_pooled_rows(store.members, store.gold, NEGATIVE_ID)
     ways = build_row_weights(store.gold, NEGATIVE_ID, 0.6, shift_of(store))
-    found = look_ahead(rows, ways)
+    found = fit_reweighted(rows, ways)
     assert list(found) == [PLAIN, "share", "odds"]
     assert (found[PLAIN].weights == fit_convex(rows)).all()
     assert found[PLAIN].effective_rows == 2000

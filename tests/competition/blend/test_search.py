@@ -1,4 +1,4 @@
-"""Ways of weighing: greedy picks, the search, and members that are dropped."""
+"""Ensembles: greedy selection, the search, and members that are dropped."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from competition.blend.objective import Aim
+from competition.blend.objective import Evaluator
 from competition.blend.pooling import build_pooled_rows, pool
 from competition.blend.search import (
     BEST_SINGLE,
     BLEND,
     CONVEX,
     GREEDY,
-    LEAST_SUM,
+    MIN_SUM,
     SYSTEMS,
     UNIFORM,
     SearchPlan,
@@ -36,8 +36,8 @@ def make_rows(seed=0, names=("sees-1-2", "sees-3-4", "useless"), negative_id=NEG
     return build_pooled_rows(members, gold, negative_id)
 
 
-def tune_singles(aim):
-    return [aim.measure(weights) for weights in np.eye(len(aim.rows.logs))]
+def tune_singles(evaluator):
+    return [evaluator.measure(weights) for weights in np.eye(len(evaluator.rows.logs))]
 
 
 def everyone(rows):
@@ -62,7 +62,7 @@ def test_the_blend_is_never_below_a_comparator_on_what_it_optimises(negative_id,
     assert points[BLEND].f1 >= points[CONVEX].f1
     total = points[CONVEX].weights.sum()
     for name in SYSTEMS:
-        assert points[BLEND].f1 >= scale_point(Aim(rows), points[name], total).f1
+        assert points[BLEND].f1 >= scale_point(Evaluator(rows), points[name], total).f1
         assert (points[name].threshold is None) == (negative_id is None)
 
 
@@ -82,7 +82,7 @@ def test_the_blend_has_the_temperature_of_the_convex_fit_whatever_wins(power, ob
         total = points[CONVEX].weights.sum()
         assert abs(total - 1) > 0.3
         assert points[BLEND].weights.sum() == pytest.approx(total)
-        again = Aim(rows, objective).measure(points[BLEND].weights)
+        again = Evaluator(rows, objective).measure(points[BLEND].weights)
         assert (again.f1, again.threshold, again.auprc) == (
             points[BLEND].f1,
             points[BLEND].threshold,
@@ -91,14 +91,14 @@ def test_the_blend_has_the_temperature_of_the_convex_fit_whatever_wins(power, ob
 
 
 def test_a_sum_is_changed_with_all_that_follows_and_kept_above_nothing():
-    aim = Aim(make_rows())
-    point = aim.measure(np.array([0.4, 0.4, 0.2]))
-    scaled = scale_point(aim, point, 2.0)
+    evaluator = Evaluator(make_rows())
+    point = evaluator.measure(np.array([0.4, 0.4, 0.2]))
+    scaled = scale_point(evaluator, point, 2.0)
     np.testing.assert_allclose(scaled.weights, [0.8, 0.8, 0.4])
     assert scaled.threshold > point.threshold
-    assert scale_point(aim, point, 0.0).weights.sum() == pytest.approx(LEAST_SUM)
-    nothing = aim.measure(np.zeros(3))
-    assert scale_point(aim, nothing, 2.0) is nothing
+    assert scale_point(evaluator, point, 0.0).weights.sum() == pytest.approx(MIN_SUM)
+    nothing = evaluator.measure(np.zeros(3))
+    assert scale_point(evaluator, nothing, 2.0) is nothing
 
 
 def test_comparators_are_what_they_say():
@@ -107,11 +107,11 @@ def test_comparators_are_what_they_say():
     points = fit.points
     assert points[UNIFORM].weights.tolist() == pytest.approx([1 / 3] * 3)
     assert points[BEST_SINGLE].f1 == max(point.f1 for point in fit.singles)
-    assert [single.f1 for single in fit.singles] == [p.f1 for p in tune_singles(Aim(rows))]
+    assert [single.f1 for single in fit.singles] == [p.f1 for p in tune_singles(Evaluator(rows))]
     assert sorted(points[BEST_SINGLE].weights) == [0, 0, 1]
     assert points[GREEDY].weights.sum() == pytest.approx(1)
     for point in points.values():
-        assert Aim(rows).measure(point.weights).f1 == point.f1
+        assert Evaluator(rows).measure(point.weights).f1 == point.f1
 
 
 def test_one_member_is_tuned_alone_without_a_search():
@@ -124,15 +124,15 @@ def test_one_member_is_tuned_alone_without_a_search():
 
 
 def test_greedy_selection_starts_from_the_best_and_never_falls_below_it():
-    aim = Aim(make_rows())
-    singles = tune_singles(aim)
-    found = select_greedily(aim, singles, np.arange(3))
+    evaluator = Evaluator(make_rows())
+    singles = tune_singles(evaluator)
+    found = select_greedily(evaluator, singles, np.arange(3))
     assert found.f1 > max(point.f1 for point in singles)
-    worst = Aim(make_rows(names=("useless", "useless")))
+    worst = Evaluator(make_rows(names=("useless", "useless")))
     singles = tune_singles(worst)
     both = np.arange(2)
     assert select_greedily(worst, singles, both).f1 >= max(point.f1 for point in singles)
-    alone = select_greedily(aim, tune_singles(aim), both[:1])
+    alone = select_greedily(evaluator, tune_singles(evaluator), both[:1])
     assert alone.weights.tolist() == [1.0, 0.0, 0.0]
 
 
@@ -152,20 +152,20 @@ def test_members_that_are_not_selected_stay_out_of_the_blend_though_greedy_takes
 
 def test_the_search_tries_its_starts_first_and_counts_every_trial():
     rows = make_rows()
-    aim = Aim(rows)
-    starts = [aim.measure(np.array([0.4, 0.6, 0.0])), *tune_singles(aim)]
+    evaluator = Evaluator(rows)
+    starts = [evaluator.measure(np.array([0.4, 0.6, 0.0])), *tune_singles(evaluator)]
     calls = []
     plan = SearchPlan(4, 0, lambda: calls.append(1))
-    found = search_weights(aim, starts, everyone(rows), plan)
+    found = search_weights(evaluator, starts, everyone(rows), plan)
     assert len(calls) == len(found) == 4
     np.testing.assert_allclose([p.weights for p in found], [p.weights for p in starts])
 
 
 def test_the_search_weighs_kept_members_only_and_holds_the_sum_of_its_starts():
     rows = make_rows()
-    aim = Aim(rows)
-    starts = [aim.measure(w) for w in (np.array([0.9, 0.9, 0.0]), *1.8 * np.eye(3)[:2])]
-    found = search_weights(aim, starts, np.array([0, 1]), SearchPlan(8, 0))
+    evaluator = Evaluator(rows)
+    starts = [evaluator.measure(w) for w in (np.array([0.9, 0.9, 0.0]), *1.8 * np.eye(3)[:2])]
+    found = search_weights(evaluator, starts, np.array([0, 1]), SearchPlan(8, 0))
     weights = np.array([point.weights for point in found])
     assert not weights[:, 2].any()
     np.testing.assert_allclose(weights.sum(axis=1), 1.8)
@@ -177,10 +177,10 @@ def test_the_same_seed_finds_the_same_and_optuna_stays_silent(caplog, capfd):
 
     before = optuna.logging.get_verbosity()
     rows = make_rows()
-    aim = Aim(rows)
-    singles = tune_singles(aim)
+    evaluator = Evaluator(rows)
+    singles = tune_singles(evaluator)
     with caplog.at_level(logging.INFO):
-        first, again = (search_weights(aim, singles, everyone(rows), PLAN) for _ in range(2))
+        first, again = (search_weights(evaluator, singles, everyone(rows), PLAN) for _ in range(2))
     for one, other in zip(first, again, strict=True):
         assert one.weights.tobytes() == other.weights.tobytes()
         assert one.threshold == other.threshold
@@ -192,18 +192,18 @@ def test_the_same_seed_finds_the_same_and_optuna_stays_silent(caplog, capfd):
 def test_a_member_without_use_is_dropped_and_one_of_use_is_kept():
     rows = make_rows()
     pair = build_pooled_rows(plant(1200)[0][:2], rows.gold, NEGATIVE_ID)
-    good = Aim(pair).measure(np.array([1.0, 1.0]))
-    assert (drop_members(Aim(pair), good).weights > 0).all()
-    aim = Aim(rows)
-    burdened = aim.measure(np.array([0.9, 0.9, 0.5]))
-    lighter = drop_members(aim, burdened)
+    good = Evaluator(pair).measure(np.array([1.0, 1.0]))
+    assert (drop_members(Evaluator(pair), good).weights > 0).all()
+    evaluator = Evaluator(rows)
+    burdened = evaluator.measure(np.array([0.9, 0.9, 0.5]))
+    lighter = drop_members(evaluator, burdened)
     assert lighter.weights[2] == 0
     assert lighter.weights.sum() == pytest.approx(burdened.weights.sum())
     assert lighter.f1 >= burdened.f1
     assert auprc(rows.gold, pool(rows.logs, lighter.weights)) >= auprc(
         rows.gold, pool(rows.logs, burdened.weights)
     )
-    assert (drop_members(aim, tune_singles(aim)[0]).weights > 0).sum() == 1
+    assert (drop_members(evaluator, tune_singles(evaluator)[0]).weights > 0).sum() == 1
 
 
 def test_an_objective_is_best_at_what_it_aims_at():
@@ -218,7 +218,7 @@ def test_an_objective_is_best_at_what_it_aims_at():
         points = fits[goal].points
         total = points[CONVEX].weights.sum()
         for name in SYSTEMS:
-            scaled = scale_point(Aim(rows, goal), points[name], total)
+            scaled = scale_point(Evaluator(rows, goal), points[name], total)
             assert getattr(points[BLEND], key) >= getattr(scaled, key)
     assert fits["auprc"].points[BLEND].auprc == area(fits["auprc"].points[BLEND])
     assert fits["auprc"].points[BLEND].auprc >= area(plain.points[BLEND])
@@ -233,7 +233,7 @@ def test_the_front_holds_what_none_beats_and_the_kept_point_is_not_beaten():
     kept = fit.points[BLEND]
     total = fit.points[CONVEX].weights.sum()
     for name in (BEST_SINGLE, UNIFORM, CONVEX, GREEDY):
-        other = scale_point(Aim(make_rows(), "both"), fit.points[name], total)
+        other = scale_point(Evaluator(make_rows(), "both"), fit.points[name], total)
         assert not (other.f1 > kept.f1)
         assert not (other.f1 == kept.f1 and other.auprc > kept.auprc)
 
@@ -241,14 +241,14 @@ def test_the_front_holds_what_none_beats_and_the_kept_point_is_not_beaten():
 def test_weighed_rows_are_what_is_fitted_and_scored():
     rows = make_rows()
     weights = np.where(rows.gold == NEGATIVE_ID, 2.0, 0.4)
-    weighed = replace(rows, weights=weights / weights.mean())
-    fit = fit_points(weighed, PLAN)
+    weighted = replace(rows, weights=weights / weights.mean())
+    fit = fit_points(weighted, PLAN)
     point = fit.points[BLEND]
     probs = pool(rows.logs, point.weights)
     pred = np.where(probs[:, 1:].max(axis=1) >= point.threshold, probs[:, 1:].argmax(axis=1) + 1, 0)
-    assert point.f1 == pytest.approx(micro_f1(rows.gold, pred, NEGATIVE_ID, weighed.weights))
+    assert point.f1 == pytest.approx(micro_f1(rows.gold, pred, NEGATIVE_ID, weighted.weights))
     even = np.array([1.0, 1.0, 0.0])
-    assert Aim(weighed).measure(even).threshold > Aim(rows).measure(even).threshold
+    assert Evaluator(weighted).measure(even).threshold > Evaluator(rows).measure(even).threshold
     doubled = make_rows()
     twice = replace(doubled, weights=np.ones(len(doubled.gold)))
     assert fit_points(twice, PLAN).points[BLEND].f1 == pytest.approx(
