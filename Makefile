@@ -2,6 +2,9 @@
 # make test-all: checks and every test.  All three set up all they need.
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
+LOWEST_TESTS := tests/competition/blend tests/competition/data tests/competition/predictions tests/models/network \
+	tests/models/jobs/test_plan.py tests/models/training/test_linear.py tests/test_harness.py
 RUN := $(VENV)/bin/python run.py
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
@@ -16,7 +19,7 @@ PYTEST := $(VENV)/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist wor
 
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-all check-code format install clean-demo
+.PHONY: demo test test-all test-lowest check-code format install clean-demo
 
 demo: $(VENV)/.installed
 	$(RUN) fold --competition demo --workers $(WORKERS)
@@ -30,6 +33,11 @@ test: check-code
 
 test-all: check-code
 	$(PYTEST)
+
+# the same code on the lowest versions that pyproject.toml names, in an environment of its own;
+# older libraries warn of other things and round otherwise, so warnings and golden figures are left out
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -W default -m "not slow" -p no:cacheprovider $(LOWEST_TESTS)
 
 check-code: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
@@ -57,3 +65,8 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: requirements-dev.txt requirements-kaggle.txt requirements.txt | $(VENV)/bin/python
 	$(PIP) -r requirements-dev.txt
 	touch $(VENV)/.installed $@
+
+$(LOWEST)/.installed: requirements-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-lowest.txt
+	touch $@

@@ -128,9 +128,7 @@ def build_model(
         encoder.resize_token_embeddings(vocabulary, mean_resizing=False)
         draw_new_tokens(encoder.get_input_embeddings().weight, known)
     if variant.run.gradient_checkpointing:
-        encoder.activation_checkpointing_enable(
-            activation_checkpointing_kwargs={"use_reentrant": False}
-        )
+        enable_gradient_checkpointing(encoder)
     head = HEADS[variant.head](
         config.hidden_size, labels, variant.train.head_dropout, variant.regularise.dropout_samples
     )
@@ -238,6 +236,15 @@ def _set_dropout(config: Any, rate: float | None) -> None:
     for name in ENCODER_DROPOUTS if rate is not None else ():
         if hasattr(config, name):
             setattr(config, name, rate)
+
+
+def enable_gradient_checkpointing(model: Any) -> None:
+    """Recompute activations in the backward pass; transformers renamed the method in 5.x."""
+    how = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
 
 
 def check_length(source: EncoderSource, config: Any, tokens: int, setting: str) -> None:

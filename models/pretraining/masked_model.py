@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from competition.errors import EncoderError
 from models.network.encoder_source import EncoderSource
-from models.network.network import check_length, load_weights
+from models.network.network import check_length, enable_gradient_checkpointing, load_weights
 from models.pretraining.request import PretrainSettings
 
 HEAD_NAMES: dict[str, tuple[str, ...]] = {
@@ -102,9 +102,7 @@ def build_masked_model(
     if missing:
         say(f"notice: {source.name} has no weights for {', '.join(missing)}: they begin random")
     if settings.run.gradient_checkpointing:
-        whole.activation_checkpointing_enable(
-            activation_checkpointing_kwargs={"use_reentrant": False}
-        )
+        enable_gradient_checkpointing(whole)
     return MaskedModel(whole)
 
 
