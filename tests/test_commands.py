@@ -274,6 +274,7 @@ def test_no_command_but_fold_and_show_imports_torch(
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'accelerate'} & set(sys.modules)\n"
+        "heavy |= {'pandas', 'pyarrow'} & set(sys.modules) if sys.argv[1] == 'check' else set()\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     own = [] if arguments == ["--help"] else tiny

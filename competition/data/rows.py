@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from competition.arrays import Int16s, Ints, Objects
+
+if TYPE_CHECKING:
+    import pandas as pd  # check starts without it, and without Parquet
 
 TEXT_COLUMNS = (
     "id",
@@ -66,6 +68,8 @@ class Row:
 
 def build_frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
     """Build the table of ``COLUMNS`` from one list each; None is an absent type or source."""
+    import pandas as pd
+
     return pd.DataFrame(
         {
             name: pd.Series(columns[name], dtype="int32" if name in OFFSET_COLUMNS else "str")
@@ -181,6 +185,8 @@ def join_rows(*parts: Rows) -> Rows:
     labels = [part.label_ids for part in parts if part.label_ids is not None]
     if labels and len(labels) < len(parts):
         raise ValueError("labelled and unlabelled rows do not join")
+    import pandas as pd
+
     frame = pd.concat([part.frame for part in parts], ignore_index=True)
     return Rows(frame, np.concatenate(labels) if labels else None)
 
