@@ -51,7 +51,7 @@ format: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check --fix .
 
 clean-demo:
-	rm -rf oof/demo submissions/demo checkpoints/demo
+	rm -rf oof/demo submissions/demo checkpoints/demo reports/demo
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'

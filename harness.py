@@ -177,6 +177,30 @@ def board(
     return Tables(build_board_tables(_resolve(competition, data, limit), now=datetime.now(UTC)))
 
 
+def errors(
+    name: str,
+    *,
+    rows: int = 20,
+    competition: str | None = None,
+    data: str | Path | None = None,
+    limit: int | None = None,
+) -> Tables:
+    """Show where a variant or a blend is wrong; write suspected wrong labels as a CSV.
+
+    Args:
+        name: a variant, specialists joined by commas, ``route:length``, or a blend.
+        rows: at most so many confusions, hardest rows and suspects.
+        competition, data, limit: as in ``fold``.
+
+    Returns:
+        ``labels`` (precision, recall, F1, AUPRC), ``confusions``, ``hardest`` and ``suspects``.
+    """
+    from competition.folds.kfold import read_prepared
+    from competition.report.errors import run_errors
+
+    return Tables(run_errors(read_prepared(_resolve(competition, data, limit)), name, rows))
+
+
 def _resolve(competition: str | None, data: str | Path | None, limit: int | None) -> Competition:
     """Decide which competition is meant, and say so."""
     resolved = resolve_competition(competition, None if data is None else Path(data), limit)

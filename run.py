@@ -589,6 +589,27 @@ def board(
     _print(build_board_tables(resolved, now=_now()), as_json)
 
 
+@app.command()
+def errors(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A variant, route:length, or a blend's name.")
+    ],
+    rows: Annotated[
+        int, typer.Option("--rows", min=1, help="Confusions, rows and suspects to show.")
+    ] = 20,
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where a variant or blend is wrong; write suspected wrong labels as a CSV."""
+    resolved = _resolve(competition, data, limit)
+    from competition.folds.kfold import read_prepared
+    from competition.report.errors import run_errors
+
+    _print(run_errors(read_prepared(resolved), name, rows), as_json)
+
+
 def _resolve(competition: str | None, data: Path | None, limit: int | None) -> Competition:
     """Decide which competition is meant and say so, on the error stream, before anything else."""
     from competition.profile import resolve_competition

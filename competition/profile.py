@@ -245,6 +245,11 @@ class Competition:
         return self.home / "submissions" / self.name
 
     @property
+    def reports_dir(self) -> Path:
+        """Return the folder of the HTML report and of suspected wrong labels."""
+        return self.home / "reports" / self.name
+
+    @property
     def checkpoints_dir(self) -> Path:
         """Return the folder of trained weights."""
         return self.home / "checkpoints" / self.name

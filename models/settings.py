@@ -147,7 +147,9 @@ class CleanSettings(Frozen):
 
     duplicates: Literal["keep", "drop"] = "keep"
     conflicts: Literal["keep", "drop-negative", "drop-all"] = "keep"
-    corrections: str = Field("", description="CSV of corrected entity types: split,id,role,type")
+    corrections: str = Field(
+        "", description="CSV of corrected types and labels: split,id,role,type"
+    )
 
 
 class PseudoSettings(Frozen):

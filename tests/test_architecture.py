@@ -30,6 +30,7 @@ ORDER = (
     "competition.compare",
     "competition.upload",
     "competition.board",
+    "competition.report",
     "models",
     "models.settings",
     "models.parts",

@@ -46,6 +46,15 @@ def test_the_board_is_the_commands_own(home: Path, monkeypatch: pytest.MonkeyPat
         assert json.loads(json.dumps(found.to_dict("records"))) == table["rows"]
 
 
+def test_errors_of_a_variant_and_of_a_blend(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPETITION_HOME", str(home))
+    for name in ("tfidf-linear", "own"):
+        found = harness.errors(name, rows=3, **OWN)  # type: ignore[arg-type]
+        assert len(found["labels"]) == 30
+        assert len(found["hardest"]) == 3
+        assert (home / "reports" / "demo@200" / f"{name}-labels.csv").is_file()
+
+
 def test_it_works_from_another_folder(home: Path, tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import harness\n"

@@ -2,5 +2,5 @@
 
 Rooms in reading order: contenders, compare, tables.
 
-Open: compare, tables.
+Open: contenders, compare, tables.
 """

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from competition.arrays import Probs
 from competition.audit.shift import explain_absence, read_or_fit_shift
 from competition.blend.fit import estimate_nested
-from competition.blend.pooling import build_pooled_rows
+from competition.blend.pooling import build_pooled_rows, pool
 from competition.blend.reweighting import build_row_weights, choose_row_weights
 from competition.blend.search import BLEND, SearchPlan
 from competition.errors import PredictionsError, UsageError
@@ -37,6 +37,7 @@ from competition.predictions.members import (
 )
 from competition.predictions.store import Header, ResultKey
 from competition.profile import flatten_settings
+from competition.scoring.metrics import decide
 from competition.submission.record import BlendRecord, read_record
 
 NO_SETTINGS = ("name", "why", "seeds", "tune")  # say what a variant is called and how it came to be
@@ -54,7 +55,8 @@ class Contender:
         name: as a person typed it.
         probs: (N, C) float32 out-of-fold probabilities, a blend's flattened; NaN where it does not
             answer.
-        nested_pred: (N,) label ids under a blend's own nested thresholds; None for variants.
+        nested_pred: (N,) label ids under a blend's own nested thresholds (of ``read_contender``,
+            under its fitted threshold); None for variants.
         seeds: averaged over; empty for a blend, whose members have their own, and for a table.
         tuned_on: folds that chose its settings, so that its scores there are flattered.
         is_tuned_elsewhere: those were other folds than these, so that none here is free of them.
@@ -117,6 +119,41 @@ def read_contenders(
         for name, side in zip(names, sides, strict=True)
     )
     return first, second
+
+
+def read_contender(prepared: Prepared, name: str) -> Contender:
+    """Read one contender: every job that it has done; of a blend, its fitted answers.
+
+    A blend's fitted answers come from weights and a threshold that were tuned on these very rows;
+    they show where it errs, not what it is worth.
+
+    Args:
+        prepared: whose rows and folds.
+        name: as in ``read_contenders``.
+
+    Raises:
+        PredictionsError: results of other data, folds or recipes, or none in common.
+        UsageError: a name that nothing has.
+    """
+    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    side = _find(prepared, store, name)
+    if isinstance(side, _Parts):
+        if not side.jobs:
+            raise PredictionsError(
+                f"{name}: {_write(side.variants)} have no seed and fold in common; train one with"
+                " the other's: python run.py fold VARIANT --seeds … --folds …"
+            )
+        return _read_variants(store, name, side, sorted(side.jobs), prepared)
+    record = _read_record(side)
+    members = _read_blend_members(store, name, record, prepared)
+    corpus, profile = prepared.corpus, prepared.competition.profile
+    rows = build_pooled_rows(members, corpus.train.gold, profile.negative_id)
+    weights = np.array([member.weight for member in record.members])
+    probs = pool(rows.logs, weights)
+    pred = decide(probs, profile.negative_id, record.threshold)
+    if record.temperature != 1.0:
+        probs = pool(rows.logs, weights, temperature=record.temperature)
+    return Contender(name, probs, pred, temperatures=(record.temperature,))
 
 
 @dataclass(frozen=True)

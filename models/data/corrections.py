@@ -1,8 +1,9 @@
-"""Entity types that a person corrected: a CSV of ``split,id,role,type`` → rows with those types.
+"""Entity types and labels that a person corrected: a CSV of ``split,id,role,type`` → those rows.
 
-Stands right after reading on the way of a row: a type is an input, so train and test rows are
-corrected alike, before cleaning and formats. A split is named because ids of train and test rows
-overlap in most competitions. Labels, words and spans never change here.
+Applied right after reading. A type is an input, so types of train and test rows are corrected
+alike, before cleaning and formats. A label (role ``label``) is corrected in train rows only, and
+only training reads it: held-out rows are scored with their published labels. A split is named
+because ids of train and test rows overlap in most competitions. Words and spans never change.
 
 Legend: N rows.
 """
@@ -26,12 +27,14 @@ VERSION_NAME = "models.corrections"
 
 COLUMNS = ("split", "id", "role", "type")
 SPLITS = ("train", "test")
-ROLES = ("subject", "object")
+TYPED_ROLES = ("subject", "object")
+LABEL = "label"
+ROLES = (*TYPED_ROLES, LABEL)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Correction:
-    """One entity's right type: of which row, of its subject or its object."""
+    """The right ``type`` of a row's subject or object; with the role ``label``, its right label."""
 
     id: str
     role: str
@@ -67,37 +70,43 @@ def read_corrections(
     test: Rows,
     *,
     entity_types: Sequence[str],
+    labels: Sequence[str] = (),
     may_have_more: bool = False,
 ) -> Corrections:
     """Read a person's corrections and hold every line against the rows.
 
     Args:
-        path: a CSV with the columns ``split`` (train or test), ``id``, ``role`` (subject or
-            object) and ``type``.
+        path: a CSV with the columns ``split`` (train or test), ``id``, ``role`` (subject, object
+            or label) and ``type``; further columns are ignored.
         train: rows with the ids of split ``train``.
         test: rows with the ids of split ``test``.
         entity_types: the types that the competition knows.
+        labels: the labels that the competition knows.
         may_have_more: rows of other ids are passed over, for a sample of the rows.
 
     Raises:
-        UsageError: there is no such file, or the competition has no entity types.
-        CorpusError: with every offence: an unknown split, id, role or type, or an entity
-            corrected twice.
+        UsageError: there is no such file, or it names entity types and the competition has none.
+        CorpusError: with every offence: an unknown split, id, role, type or label, a label of a
+            test row, or an entity or label corrected twice.
     """
-    if not entity_types:
-        raise UsageError("clean.corrections names entity types and the competition has none")
     if not path.is_file():
         raise UsageError(f"clean.corrections: {path} is no file; name a CSV of {','.join(COLUMNS)}")
     offences: list[Offence] = []
     records = _read_lines(path, offences)
-    choices = {"split": SPLITS, "role": ROLES, "type": tuple(entity_types)}
+    if not entity_types and any(fields[2] in TYPED_ROLES for _, fields in records):
+        raise UsageError("clean.corrections names entity types and the competition has none")
+    choices: dict[str, dict[str, Sequence[str]]] = {
+        role: {"type": tuple(entity_types)} for role in TYPED_ROLES
+    }
+    choices[LABEL] = {"split": SPLITS[:1], "type": tuple(labels)}
     known_ids = {"train": set(train.ids.tolist()), "test": set(test.ids.tolist())}
     found: dict[str, list[Correction]] = {split: [] for split in SPLITS}
     first_lines: dict[tuple[str, ...], int] = {}
     passed_over = 0
     for line, fields in records:
         split, id_, role, type_ = fields
-        wrong = _check_choices(dict(zip(COLUMNS, fields, strict=True)), choices)
+        known = {"split": SPLITS, "role": ROLES, **choices.get(role, {})}
+        wrong = _check_choices(dict(zip(COLUMNS, fields, strict=True)), known)
         is_elsewhere = split in known_ids and id_ not in known_ids[split]
         if is_elsewhere and not may_have_more:
             wrong["id"] = (f"no {split} row has this id", "take the line out, or check the split")
@@ -138,21 +147,30 @@ def _check_choices(
     }
 
 
-def apply_corrections(rows: Rows, corrections: Sequence[Correction]) -> Rows:
-    """Return the rows with corrected entity types; nothing else differs.
+def apply_corrections(
+    rows: Rows, corrections: Sequence[Correction], labels: Sequence[str] = ()
+) -> Rows:
+    """Return the rows with corrected entity types and labels; nothing else differs.
 
     Args:
         rows: N rows of one split; they stay as they are.
         corrections: of that split, each of a row that is there (``read_corrections`` checked it).
+        labels: the competition's, in label order.
     """
     frame = rows.frame.copy()
     index = pd.Index(frame["id"])
+    label_ids = rows.label_ids
     for role in ROLES:
         wanted = [correction for correction in corrections if correction.role == role]
         places = index.get_indexer(pd.Index([c.id for c in wanted], dtype="str"))
         if (places < 0).any():
             raise ValueError(f"no row {wanted[int(np.argmin(places))].id!r} among these rows")
+        if role == LABEL:
+            if wanted:
+                label_ids = rows.gold.copy()
+                label_ids[places] = [labels.index(correction.type) for correction in wanted]
+            continue
         types = frame[f"{role}_type"].to_numpy(dtype=object, copy=True)
         types[places] = [correction.type for correction in wanted]
         frame[f"{role}_type"] = pd.Series(types, dtype="str")
-    return Rows(frame, rows.label_ids)
+    return Rows(frame, label_ids)

@@ -117,7 +117,7 @@ def build_pool(prepared: Prepared, variant: Variant, say: Say | None = None) -> 
 def correct_rows(
     competition: Competition, corpus: Corpus, variant: Variant
 ) -> tuple[Rows, Rows, dict[str, Any]]:
-    """Return train and test rows with the types that a variant corrects, and what made them so.
+    """Return train and test rows with what a variant corrects, and what made them so.
 
     Raises:
         CorpusError: its file of corrections cannot be used.
@@ -129,9 +129,10 @@ def correct_rows(
         corpus.train,
         corpus.test,
         entity_types=competition.profile.entity_types,
+        labels=competition.profile.labels,
         may_have_more=competition.limit is not None,
     )
-    train = apply_corrections(corpus.train, corrections.train)
+    train = apply_corrections(corpus.train, corrections.train, competition.profile.labels)
     test = apply_corrections(corpus.test, corrections.test)
     return train, test, {"corrections": corrections.hash}
 

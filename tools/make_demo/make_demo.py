@@ -112,13 +112,14 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class DemoRow:
-    """One row before it has its id."""
+    """One row before it has its id; `stated` is what its sentence says, `label` may be wrong."""
 
     sentence: str
     subject: Mark
     object: Mark
     label: str
     source: str
+    stated: str
 
 
 @dataclass
@@ -264,7 +265,8 @@ class Drawer:
             self._build_mark(sentence, mention, wrong)
             for mention, wrong in zip(pair, (WRONG_SUBJECT, WRONG_OBJECT), strict=True)
         )
-        self.rows.append(DemoRow(sentence.text, subject, object_, label, sentence.source))
+        stated = sentence.facts.get((pair[0].entity, pair[1].entity), NO_RELATION)
+        self.rows.append(DemoRow(sentence.text, subject, object_, label, sentence.source, stated))
         self.remaining[label] -= 1
 
     def _build_mark(self, sentence: Sentence, mention: Mention, wrong: dict[str, str]) -> Mark:

@@ -50,6 +50,18 @@ def test_an_untyped_entity_stays_untyped_beside_a_corrected_one() -> None:
     assert corrected.text("object_type").tolist() == [None, "ORG"]
 
 
+def test_labels_of_train_rows_are_corrected(tmp_path: Path) -> None:
+    known = ("a", "b", "c")
+    corrections = read(tmp_path / "c.csv", "train,2,label,a", labels=known, entity_types=())
+    corrected = apply_corrections(TRAIN, corrections.train, known)
+    assert corrected.gold.tolist() == [0, 1, 0, 0]
+    assert TRAIN.gold.tolist() == [0, 1, 2, 0]
+    pd.testing.assert_frame_equal(corrected.frame, TRAIN.frame)
+    with pytest.raises(CorpusError) as caught:
+        read(tmp_path / "c.csv", "train,2,label,PER", "test,1,label,a", labels=known)
+    assert [(o.line, o.column) for o in caught.value.offences] == [(2, "type"), (3, "split")]
+
+
 def test_every_offence_is_listed_with_its_line(tmp_path: Path) -> None:
     lines = (
         "valid,0,subject,PER",

@@ -1,0 +1,369 @@
+"""``errors``: where a variant or a blend is wrong on its out-of-fold rows.
+
+Reads the store through ``compare``'s contenders and shows precision, recall and F1 of each label,
+the commonest confusions, the hardest rows and suspected wrong labels; the last are also written as
+a CSV that ``clean.corrections`` takes.
+
+Legend: N rows that are answered for, C labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.compare.contenders import Contender, read_contender
+from competition.console import Column, Table
+from competition.data.rows import Entity, Row
+from competition.files import is_name, write_atomically
+from competition.folds.kfold import Prepared
+from competition.report.suspects import Suspects, find_suspects
+from competition.scoring.metrics import auprc_by_class
+
+SHOWN = 20
+CORRECTION_COLUMNS = ("split", "id", "role", "type")
+REVIEW_COLUMNS = ("published", "probability_published", "probability_suggested", "sentence")
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute such a cell
+
+
+@dataclass(frozen=True, eq=False)
+class LabelScore:
+    """How one label fares; shares are None where nothing is counted."""
+
+    label: str
+    gold: int
+    predicted: int
+    hits: int
+    auprc: float | None
+
+    @property
+    def precision(self) -> float | None:
+        """Return the share of the rows predicted as it that have it."""
+        return self.hits / self.predicted if self.predicted else None
+
+    @property
+    def recall(self) -> float | None:
+        """Return the share of its rows that are predicted as it."""
+        return self.hits / self.gold if self.gold else None
+
+    @property
+    def f1(self) -> float | None:
+        """Return the harmonic mean of both, None for a label that no row has or gets."""
+        total = self.gold + self.predicted
+        return 2 * self.hits / total if total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Rows of one label that are predicted as another; ``share`` of the label's rows."""
+
+    gold: str
+    predicted: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """Where a variant or a blend is wrong.
+
+    Attributes:
+        name: of the variant or blend.
+        is_blend: its weights and threshold were tuned on these very rows.
+        prepared: the competition's rows and folds.
+        rows: (N,) places of the train rows that it answers for.
+        gold: (N,) label ids as published.
+        pred: (N,) predicted label ids.
+        probs: (N, C) float32.
+        suspects: places among the N rows.
+    """
+
+    name: str
+    is_blend: bool
+    prepared: Prepared
+    rows: NDArray[np.int64]
+    gold: NDArray[np.int64]
+    pred: NDArray[np.int64]
+    probs: NDArray[np.float32]
+    suspects: Suspects
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the label order."""
+        return self.prepared.competition.profile.labels
+
+    @property
+    def own(self) -> NDArray[np.float32]:
+        """Return the (N,) probability of each row's published label."""
+        return np.asarray(self.probs[np.arange(len(self.gold)), self.gold])
+
+
+def find_errors(prepared: Prepared, name: str) -> Errors:
+    """Compare the out-of-fold answers of a variant or a blend with the published labels.
+
+    Args:
+        prepared: whose rows and folds.
+        name: a variant, specialists joined by commas, ``route:length``, or a blend.
+
+    Raises:
+        UsageError: nothing has that name.
+        PredictionsError: its results are of other data, folds or recipes.
+    """
+    return describe_errors(prepared, read_contender(prepared, name))
+
+
+def describe_errors(prepared: Prepared, contender: Contender) -> Errors:
+    """Compare a contender's answers with the published labels."""
+    rows = np.flatnonzero(~np.isnan(contender.probs[:, 0]))
+    probs = contender.probs[rows]
+    gold = prepared.corpus.train.gold[rows].astype(np.int64)
+    decided = contender.nested_pred
+    pred = probs.argmax(axis=1) if decided is None else decided[rows]
+    suspects = find_suspects(gold, probs)
+    is_blend = decided is not None
+    return Errors(contender.name, is_blend, prepared, rows, gold, pred, probs, suspects)
+
+
+def score_labels(errors: Errors) -> list[LabelScore]:
+    """Score every label, those with most wrong answers first."""
+    n_labels = len(errors.labels)
+    gold = np.bincount(errors.gold, minlength=n_labels)
+    predicted = np.bincount(errors.pred, minlength=n_labels)
+    hits = np.bincount(errors.gold[errors.gold == errors.pred], minlength=n_labels)
+    areas = auprc_by_class(errors.gold, errors.probs)
+    scores = [
+        LabelScore(
+            label, int(gold[i]), int(predicted[i]), int(hits[i]),
+            None if np.isnan(areas[i]) else float(areas[i]),
+        )
+        for i, label in enumerate(errors.labels)
+    ]  # fmt: skip
+    return sorted(scores, key=lambda each: 2 * each.hits - each.gold - each.predicted)
+
+
+def count_confusions(errors: Errors) -> list[Confusion]:
+    """Count each pair of a published and another predicted label, the commonest first."""
+    n_labels = len(errors.labels)
+    wrong = errors.gold != errors.pred
+    pairs = np.bincount(errors.gold[wrong] * n_labels + errors.pred[wrong], minlength=n_labels**2)
+    totals = np.bincount(errors.gold, minlength=n_labels)
+    order = np.argsort(-pairs, kind="stable")
+    found = []
+    for pair in order[: np.count_nonzero(pairs)]:
+        gold, predicted = divmod(int(pair), n_labels)
+        names = errors.labels[gold], errors.labels[predicted]
+        found.append(Confusion(*names, int(pairs[pair]), float(pairs[pair] / totals[gold])))
+    return found
+
+
+def rank_hardest(errors: Errors) -> NDArray[np.int64]:
+    """Return places among the N rows, the least probable published label first."""
+    return np.argsort(errors.own, kind="stable")
+
+
+def mark_entities(row: Row) -> str:
+    """Write a sentence with its entities in brackets: S the subject, O the object.
+
+    >>> entities = Entity("가", 0, 1, "PER"), Entity("다", 3, 4, None)
+    >>> mark_entities(Row("1", "가나 다", *entities, None))
+    '[S:PER 가]나 [O 다]'
+    """
+    text = row.sentence
+    spans = sorted((("S", row.subject), ("O", row.object)), key=lambda each: -each[1].start)
+    for role, entity in spans:
+        text = f"{text[: entity.start]}[{_name_role(role, entity)}]{text[entity.end :]}"
+    return text
+
+
+def _name_role(role: str, entity: Entity) -> str:
+    kind = "" if entity.type is None else f":{entity.type}"
+    return f"{role}{kind} {entity.word}"
+
+
+def suspects_path(errors: Errors) -> Path:
+    """Return where the suspected wrong labels are written."""
+    name = errors.name if is_name(errors.name) else re.sub(r"[^\w.@+=-]", "-", errors.name)
+    return errors.prepared.competition.reports_dir / f"{name}-labels.csv"
+
+
+def write_suspects(errors: Errors) -> Path:
+    """Write the suspected wrong labels, the most suspect first, for a person to go over.
+
+    The first four columns are those of ``clean.corrections``; it ignores the others, which are for
+    the person who decides which lines stay.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow((*CORRECTION_COLUMNS, *REVIEW_COLUMNS))
+    for row in list_suspects(errors, len(errors.suspects)):
+        sentence = row["sentence"]
+        guard = "'" if sentence.startswith(FORMULA_SIGNS) else ""
+        correction = ("train", row["id"], "label", row["suggested"])
+        figures = (f"{row['p_published']:.4f}", f"{row['p_suggested']:.4f}")
+        writer.writerow((*correction, row["published"], *figures, f"{guard}{sentence}"))
+    path = suspects_path(errors)
+    write_atomically(path, stream.getvalue())
+    return path
+
+
+def list_suspects(errors: Errors, count: int) -> list[dict[str, Any]]:
+    """Lay out the most suspect rows, one dict each."""
+    found = errors.suspects
+    return [
+        {
+            "id": row.id,
+            "published": errors.labels[errors.gold[place]],
+            "suggested": errors.labels[label_id],
+            "p_published": float(own),
+            "p_suggested": float(other),
+            "sentence": mark_entities(row),
+        }
+        for row, place, label_id, own, other in zip(
+            errors.prepared.corpus.train.take(errors.rows[found.rows[:count]]),
+            found.rows,
+            found.label_ids,
+            found.own,
+            found.other,
+            strict=False,
+        )
+    ]
+
+
+def list_hardest(errors: Errors, count: int) -> list[dict[str, Any]]:
+    """Lay out the rows whose published label is least probable, one dict each."""
+    places = rank_hardest(errors)[:count]
+    return [
+        {
+            "id": row.id,
+            "published": errors.labels[errors.gold[place]],
+            "predicted": errors.labels[errors.pred[place]],
+            "p_published": float(errors.own[place]),
+            "p_predicted": float(errors.probs[place, errors.pred[place]]),
+            "sentence": mark_entities(row),
+        }
+        for row, place in zip(
+            errors.prepared.corpus.train.take(errors.rows[places]), places, strict=True
+        )
+    ]
+
+
+def build_errors_tables(errors: Errors, shown: int, path: Path) -> list[Table]:
+    """Show where it is wrong: labels, confusions, hardest rows, suspected wrong labels.
+
+    Args:
+        errors: of ``find_errors``.
+        shown: at most so many confusions, hardest rows and suspects.
+        path: where the suspects were written.
+    """
+    return [
+        build_labels_table(errors),
+        build_confusions_table(errors, shown),
+        build_hardest_table(errors, shown),
+        build_suspects_table(errors, shown, path),
+    ]
+
+
+def build_labels_table(errors: Errors) -> Table:
+    """Show precision, recall, F1 and AUPRC of each label."""
+    columns = [
+        Column("label", "label"),
+        Column("gold", "rows", "count"),
+        Column("predicted", "predicted", "count"),
+        Column("precision", "precision", "score"),
+        Column("recall", "recall", "score"),
+        Column("f1", "F1", "score"),
+        Column("auprc", "AUPRC", "score"),
+    ]
+    rows = [
+        {
+            "label": each.label,
+            "gold": each.gold,
+            "predicted": each.predicted,
+            "precision": each.precision,
+            "recall": each.recall,
+            "f1": each.f1,
+            "auprc": each.auprc,
+        }
+        for each in score_labels(errors)
+    ]
+    notes = ["Labels with most wrong answers, missed or false, come first."]
+    n_train = len(errors.prepared.corpus.train)
+    if len(errors.rows) < n_train:
+        notes.append(f"On the {len(errors.rows):,} of {n_train:,} rows that it answers for.")
+    if errors.is_blend:
+        notes.append("The blend's weights and threshold were tuned on these rows.")
+    negative = errors.prepared.competition.profile.negative_label
+    if negative is not None:
+        notes.append(f"micro-F1 does not count {negative}; AUPRC does.")
+    return Table("labels", f"Labels, {errors.name}", columns, rows, notes)
+
+
+def build_confusions_table(errors: Errors, shown: int) -> Table:
+    """Show which labels are taken for which."""
+    columns = [
+        Column("gold", "published"),
+        Column("predicted", "predicted"),
+        Column("count", "rows", "count"),
+        Column("share", "of its rows", "share"),
+    ]
+    found = count_confusions(errors)
+    rows = [
+        {"gold": c.gold, "predicted": c.predicted, "count": c.count, "share": c.share}
+        for c in found[:shown]
+    ]
+    wrong = int(np.count_nonzero(errors.gold != errors.pred))
+    held = sum(each.count for each in found[:shown])
+    notes = [f"These pairs hold {held:,} of {wrong:,} wrong answers."]
+    return Table("confusions", "Commonest confusions", columns, rows, notes)
+
+
+def build_hardest_table(errors: Errors, shown: int) -> Table:
+    """Show the rows whose published label is least probable."""
+    columns = [
+        Column("id", "id"),
+        Column("published", "published"),
+        Column("predicted", "predicted"),
+        Column("p_published", "p(published)", "share"),
+        Column("p_predicted", "p(predicted)", "share"),
+        Column("sentence", "sentence"),
+    ]
+    notes = ["The rows whose published label is least probable. S: subject, O: object."]
+    return Table("hardest", "Hardest rows", columns, list_hardest(errors, shown), notes)
+
+
+def build_suspects_table(errors: Errors, shown: int, path: Path | None) -> Table:
+    """Show the most suspect labels, and how corrections are tried."""
+    columns = [
+        Column("id", "id"),
+        Column("published", "published"),
+        Column("suggested", "suggested"),
+        Column("p_published", "p(published)", "share"),
+        Column("p_suggested", "p(suggested)", "share"),
+        Column("sentence", "sentence"),
+    ]
+    count = len(errors.suspects)
+    notes = [f"{count:,} rows have a label that another label disputes with confidence."]
+    if path is not None and count:
+        named = path.relative_to(errors.prepared.competition.home)
+        notes += [
+            f"Written: {path}. Most lines are hard rows, not wrong labels: delete those that you"
+            " do not believe.",
+            f"Then try it: python run.py fold VARIANT --set clean.corrections={named}",
+            "Training rows are corrected; held-out rows are scored with their published labels."
+            " These predictions come from models that saw the other folds' labels, so a gain from"
+            " corrections is slightly flattered.",
+        ]
+    return Table("suspects", "Suspected wrong labels", columns, list_suspects(errors, shown), notes)
+
+
+def run_errors(prepared: Prepared, name: str, shown: int = SHOWN) -> list[Table]:
+    """Do what the command does: find errors, write the suspects, lay out the tables."""
+    errors = find_errors(prepared, name)
+    return build_errors_tables(errors, shown, write_suspects(errors))
