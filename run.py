@@ -610,6 +610,23 @@ def errors(
     _print(run_errors(read_prepared(resolved), name, rows), as_json)
 
 
+@app.command()
+def doctor(
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check libraries, device, data, encoders, uploads, disk and memory; say what to fix."""
+    resolved = _resolve(competition, data, limit)
+    from models.jobs.doctor import run_doctor
+
+    table, is_sound = run_doctor(resolved)
+    _print([table], as_json)
+    if not is_sound:
+        raise typer.Exit(HarnessError.exit_code)
+
+
 def _resolve(competition: str | None, data: Path | None, limit: int | None) -> Competition:
     """Decide which competition is meant and say so, on the error stream, before anything else."""
     from competition.profile import resolve_competition

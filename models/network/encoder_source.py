@@ -25,6 +25,7 @@ SAFE_WEIGHTS, PICKLED_WEIGHTS = "*.safetensors", "*.bin"
 HUB_FILES = ("*.json", "*.txt", "*.model", SAFE_WEIGHTS)
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # also good in the name of a variant
 PRETRAINING_FILE = "pretraining.json"  # what ``pretrain`` leaves beside the weights
+HUB_TIMEOUT_S = 5.0  # of the question whether it has an encoder
 BUNDLED_DIR = Path(__file__).parent.parent / "encoders"
 MINI, PRETRAINED = "mini", "pretrained"
 RECOMMENDED: dict[str, dict[str, Any]] = {
@@ -106,6 +107,36 @@ def settle_encoder(
     if folder.is_absolute() or variant.encoder.startswith((".", "~")):
         raise EncoderError(f"encoder folder {variant.encoder} does not exist")
     return _settle_hub(variant)
+
+
+def find_copy(encoder: str) -> Path | None:
+    """Return the folder of an encoder that is on this machine, without asking a hub.
+
+    A bundled one, a local folder, or a hub's whose weights were downloaded before; else None.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = _find_folder(encoder)
+    if not folder.is_dir():
+        name, _, revision = encoder.partition("@")
+        try:
+            folder = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+        except Exception:  # the hub's client raises many kinds; all mean that there is none
+            return None
+    has_weights = any(folder.glob(SAFE_WEIGHTS)) or any(folder.glob(PICKLED_WEIGHTS))
+    return folder if has_weights else None
+
+
+def is_on_hub(encoder: str) -> bool:
+    """Say whether the hub answers within a few seconds and has an encoder."""
+    from huggingface_hub import HfApi
+
+    name, _, revision = encoder.partition("@")
+    try:
+        HfApi().model_info(name, revision=revision or None, timeout=HUB_TIMEOUT_S)
+    except Exception:  # the hub's client and its two transports raise many kinds
+        return False
+    return True
 
 
 def _check_weights(variant: Variant, folder: Path, *, is_whole: bool) -> None:

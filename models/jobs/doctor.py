@@ -1,0 +1,282 @@
+"""``doctor``: can this machine do the default run, and what must be fixed first.
+
+Looks at libraries, device, data, encoders, upload settings, disk and memory. Nothing is trained and
+nothing is sent; a hub is asked for an encoder only where no copy of it is here. Keys are looked for
+and never read out.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from competition.console import Column, Table
+from competition.errors import HarnessError
+from competition.profile import Competition
+from competition.upload.send import TARGETS
+from competition.upload.target import TargetOptions
+from models.jobs.request import FoldRequest, resolve_all
+from models.network.encoder_source import find_copy, is_on_hub
+from models.training.hardware import (
+    choose_precision,
+    describe_device,
+    find_device,
+    list_gpu_notices,
+    threads_per_job,
+)
+from models.variant import LINEAR, SCRATCH, Variant
+
+State = Literal["ok", "note", "fix"]
+
+REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
+PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s#]+)")
+STATE_BYTES = 12  # of a weight, in a training state: float32 with both moments of AdamW
+TRAINING_BYTES = 16  # of a weight in memory while it trains: the same and its gradient
+KEPT_BYTES = 2  # of a weight that is kept
+LIBRARIES_BYTES = 1 << 30  # of a job's process, before it has a model
+KEY_VARIABLES = {"aistages": "AISTAGES_KEY", "evalai": "EVALAI_TOKEN"}
+KAGGLE_LOGINS = (("KAGGLE_API_TOKEN",), ("KAGGLE_USERNAME", "KAGGLE_KEY"))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        what: the thing.
+        found: how it is here.
+        state: ``fix`` where the default run or an upload would fail.
+        remedy: what to do, "" where there is nothing to do.
+    """
+
+    what: str
+    found: str
+    state: State = "ok"
+    remedy: str = ""
+
+
+def run_doctor(competition: Competition) -> tuple[Table, bool]:
+    """Look at everything; return the table and whether nothing must be fixed."""
+    variants, problem = _resolve_variants(competition)
+    findings = [
+        *check_libraries(),
+        *check_device(),
+        *check_data(competition),
+        *problem,
+        *check_encoders(variants),
+        *check_uploads(competition),
+        *check_room(competition, variants),
+    ]
+    return build_doctor_table(findings), all(each.state != "fix" for each in findings)
+
+
+def build_doctor_table(findings: list[Finding]) -> Table:
+    """Show the findings, and below them what to do, the necessary things first."""
+    columns = [Column("what", "what"), Column("found", "found"), Column("state", "state")]
+    rows = [
+        {"what": e.what, "found": e.found, "state": e.state, "remedy": e.remedy} for e in findings
+    ]
+    ordered = sorted(findings, key=lambda each: each.state != "fix")
+    notes = [
+        f"{'Fix' if each.state == 'fix' else 'Consider'}: {each.what}: {each.remedy}"
+        for each in ordered
+        if each.remedy
+    ]
+    return Table("doctor", "Doctor", columns, rows, notes or ["Nothing to fix."])
+
+
+def check_libraries(requirements: Path = REQUIREMENTS) -> Iterator[Finding]:
+    """Compare the installed libraries with the pinned versions."""
+    yield Finding("python", platform.python_version())
+    for line in requirements.read_text("utf-8").splitlines():
+        pin = PIN.match(line)
+        if pin is None:
+            continue
+        name, wanted = pin.groups()
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            remedy = f"python -m pip install {name}=={wanted}"
+            yield Finding(name, "not installed", "fix", remedy)
+            continue
+        if found.partition("+")[0] == wanted:
+            yield Finding(name, found)
+        else:
+            remedy = f"pinned is {wanted}: python -m pip install -r requirements.txt"
+            yield Finding(name, found, "note", remedy)
+
+
+def check_device() -> Iterator[Finding]:
+    """Say what torch computes on, in which precision, and whether it misses a GPU."""
+    import torch
+
+    device = find_device()
+    found = describe_device()
+    if device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        found += f", {_write_bytes(free)} of {_write_bytes(total)} free, CUDA {torch.version.cuda}"
+    yield Finding("device", found)
+    notices = list_gpu_notices()
+    for notice in notices:
+        said = notice.removeprefix("notice: ")
+        yield Finding("GPU", "seen by nvidia-smi, not by torch", "fix", said)
+    yield Finding("precision", choose_precision("auto"))
+    yield Finding("threads", f"{threads_per_job(None, 1)} for one job at a time")
+
+
+def check_data(competition: Competition) -> Iterator[Finding]:
+    """Say whether both files are there."""
+    for what, path in (
+        ("train file", competition.train_path),
+        ("test file", competition.test_path),
+    ):
+        if path.is_file():
+            yield Finding(what, f"{path}, {_write_bytes(path.stat().st_size)}")
+        else:
+            remedy = f"put it there, or name its folder: --data DIR ({path} is looked for)"
+            yield Finding(what, "missing", "fix", remedy)
+
+
+def _resolve_variants(competition: Competition) -> tuple[tuple[Variant, ...], list[Finding]]:
+    try:
+        return resolve_all(competition.profile, FoldRequest()), []
+    except HarnessError as error:
+        return (), [Finding("default variants", "cannot be used", "fix", str(error))]
+
+
+def check_encoders(
+    variants: tuple[Variant, ...], ask: Callable[[str], bool] = is_on_hub
+) -> Iterator[Finding]:
+    """Say whether each encoder is here, and if not, whether the hub can be reached.
+
+    Args:
+        variants: of the default run.
+        ask: whether the hub has an encoder and answers.
+    """
+    names = {variant.encoder for variant in variants if variant.learner != LINEAR}
+    for name in sorted(names):
+        what = f"encoder {name}"
+        if name == SCRATCH:
+            yield Finding(what, "random weights, made when it trains")
+            continue
+        copy = find_copy(name)
+        if copy is not None:
+            yield Finding(what, f"here: {copy}")
+        elif ask(name):
+            yield Finding(what, "not here; the hub has it, fold downloads it")
+        else:
+            remedy = "download it elsewhere and give its folder: --encoder FOLDER; or --encoder"
+            yield Finding(what, "neither here nor reachable", "fix", f"{remedy} ko-mini")
+
+
+def check_uploads(competition: Competition) -> Iterator[Finding]:
+    """Say for each target whether the profile names it and a key is set; no key is shown."""
+    default = competition.profile.upload.default
+    for name, build in TARGETS.items():
+        what = f"upload to {name}"
+        try:
+            destination = build(TargetOptions()).destination(competition)
+        except HarnessError as error:
+            if name == default:
+                yield Finding(what, "not configured", "fix", str(error))
+            continue
+        missing = _find_missing_key(name, competition)
+        if missing is None:
+            yield Finding(what, destination)
+        else:
+            state: State = "fix" if name == default else "note"
+            yield Finding(what, f"{destination}; no key", state, f"set {missing}")
+
+
+def _find_missing_key(name: str, competition: Competition) -> str | None:
+    """Name the environment variables of a target's key where none is set."""
+    if name == "kaggle":
+        home = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
+        is_logged_in = any(all(map(os.environ.get, login)) for login in KAGGLE_LOGINS)
+        has_file = home.is_dir() and any(home.iterdir())
+        return None if is_logged_in or has_file else "KAGGLE_API_TOKEN, or run: kaggle auth login"
+    variable = KEY_VARIABLES.get(name)
+    if name == "http":
+        variable = competition.profile.upload.http.key_variable
+    return None if variable is None or os.environ.get(variable, "").strip() else variable
+
+
+def check_room(competition: Competition, variants: tuple[Variant, ...]) -> Iterator[Finding]:
+    """Compare free disk and memory with what the default run takes, where that is known."""
+    weights = max((_count_weights(v.encoder) for v in variants if v.learner != LINEAR), default=0)
+    networks = [variant for variant in variants if variant.learner != LINEAR]
+    n_jobs = sum(len(v.seeds) for v in networks) * competition.profile.folds.count
+    free = shutil.disk_usage(_find_existing(competition.home)).free
+    kept = KEPT_BYTES * weights * n_jobs + 2 * STATE_BYTES * weights
+    yield _judge_room(
+        "disk", free, kept, f"{n_jobs} jobs",
+        "make room, set COMPETITION_HOME to a larger disk, or fold --no-checkpoints",
+    )  # fmt: skip
+    memory = _find_free_memory()
+    if memory is not None:
+        # on a GPU the weights are trained there, and pass through memory once
+        per_weight = 4 if find_device() == "cuda" else TRAINING_BYTES
+        yield _judge_room(
+            "memory", memory, per_weight * weights + LIBRARIES_BYTES, "one job at a time",
+            "end other programs, or take a smaller encoder: --encoder ko-mini",
+        )  # fmt: skip
+
+
+def _judge_room(what: str, free: int, needed: int, of: str, remedy: str) -> Finding:
+    found = f"{_write_bytes(free)} free; the default run takes about {_write_bytes(needed)} ({of})"
+    return Finding(what, found) if free >= needed else Finding(what, found, "fix", remedy)
+
+
+def _count_weights(encoder: str) -> int:
+    """Return how many weights an encoder has, 0 where no copy of it is here."""
+    copy = find_copy(encoder) if encoder != SCRATCH else None
+    if copy is None:
+        return 0
+    from safetensors import safe_open
+
+    total = 0
+    for path in copy.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            for key in file.keys():  # noqa: SIM118 - the file is no dict
+                size = 1
+                for side in file.get_slice(key).get_shape():
+                    size *= side
+                total += size
+    return total
+
+
+def _find_free_memory() -> int | None:
+    """Return the bytes of memory that a new process can have, None where the system hides it."""
+    try:
+        text = Path("/proc/meminfo").read_text("utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return None if found is None else 1024 * int(found[1])
+
+
+def _find_existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _write_bytes(count: int) -> str:
+    """Write a number of bytes for a person.
+
+    >>> _write_bytes(1536), _write_bytes(3 << 30)
+    ('1.5 KiB', '3.0 GiB')
+    """
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
