@@ -54,6 +54,25 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the tables as JS
 
 
 @app.command()
+def init(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="DIR|FILES", help="The folder, or train and test file.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The profile; unset: <folder's name>.toml here.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a profile that stands there.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Guess a competition's profile from its files and write it with comments."""
+    from competition.audit.guessed_profile import run_init
+
+    _print(run_init(files, out, overwrite=overwrite), as_json)
+
+
+@app.command()
 def data(
     competition: CompetitionOption = None,
     data: DataOption = None,

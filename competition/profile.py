@@ -327,6 +327,11 @@ def list_profiles() -> list[str]:
     return sorted(path.stem for path in _PROFILES.glob("*.toml"))
 
 
+def read_bundled(name: str) -> Profile:
+    """Read one of the profiles of ``list_profiles``."""
+    return read_profile(_PROFILES / f"{name}.toml")
+
+
 def _find_profile(competition: str) -> Path:
     if competition.endswith(".toml"):
         return Path(competition).expanduser()

@@ -1,6 +1,7 @@
-"""What `data` prints: counts, and adversarial validation of train against test.
+"""What `data` prints: counts, adversarial validation of train against test. What `init` guesses.
 
-Rooms in reading order: counts, shift, audit.
+Rooms in reading order: counts, shift, audit, peek, findings, guess_entities, guess,
+guessed_profile.
 
-Open: audit, shift.
+Open: audit, shift, guessed_profile.
 """

@@ -326,6 +326,9 @@ def _find_rows(value: Any, wanted: Wanted) -> Sequence[Any]:
         return lists[0]  # {"version": …, "data": [rows]}
     roots = {name.partition(".")[0] for name in wanted.values() if name is not None}
     is_by_column = bool(roots & value.keys())
+    if not roots:  # of a file of which nothing is known: the keys of a column number its rows
+        inner = [key for each in value.values() if isinstance(each, dict) for key in each]
+        is_by_column = all(key.isdecimal() for key in inner)
     if is_by_column and value.values() and len(lists) == len(value):
         return [dict(zip(value, row, strict=False)) for row in zip(*lists, strict=False)]
     if value and all(isinstance(each, dict) for each in value.values()):

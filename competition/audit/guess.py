@@ -1,0 +1,188 @@
+"""Columns and values → what a profile would say of them, each with how sure it is.
+
+Second step of ``init``, after ``peek``; ``guessed_profile`` writes what is found here. A guess goes
+by names first and is held against the values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from competition.audit.findings import ROLE_NAMES, Findings, Sure
+from competition.audit.guess_entities import guess_entities, list_entity_columns
+from competition.audit.peek import SAMPLE, Peek
+from competition.profile import list_profiles, read_bundled
+
+Values = Sequence[Any]
+ID_NAMES = ("id", "guid", "uid", "idx", "index", "row_id", "example_id", "번호", "no")
+SENTENCE_NAMES = ("sentence", "text", "sent", "content", "context", "token", "tokens", "문장")
+LABEL_NAMES = ("label", "relation", "rel", "class", "target", "category", "관계", "y")
+SOURCE_NAMES = ("source", "domain", "genre", "출처")
+NEGATIVE_NAMES = re.compile(
+    r"no[_ -]?rel(ation)?|none|null|na|n/a|others?|negative|unrelated|no[_ -]?label"
+    r"|무관|관계[_ ]?없음",
+    re.I,
+)
+MOST_LABELS = 500
+
+
+def guess_all(train: Peek, test: Peek, sample: Peek | None) -> Findings:
+    """Guess what the files of a competition hold."""
+    found = Findings()
+    _guess_id(found, train, test)
+    _guess_sentence(found, train)
+    guess_entities(found, train)
+    _guess_label(found, train, test)
+    _guess_source(found, train, test)
+    _guess_types(found, train, test)
+    _guess_language(found, train)
+    if sample is not None:
+        _guess_submission(found, sample, test)
+    return found
+
+
+def _named(peek: Peek, names: Sequence[str]) -> str | None:
+    by_name = {name.lower(): name for name in peek.columns}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _is_unique(values: Values) -> bool:
+    return len(values) > 0 and len({str(value) for value in values}) == len(values)
+
+
+def _guess_id(found: Findings, train: Peek, test: Peek) -> None:
+    for name in (_named(train, ID_NAMES) or "", next(iter(train.columns), "")):
+        if name not in train.columns or name not in test.columns:
+            continue
+        values = train.columns[name]
+        if _is_unique(values) and all(len(str(value)) <= 100 for value in values[:SAMPLE]):
+            is_named = name.lower() in ID_NAMES
+            short = all(
+                len(str(value)) <= 24 and " " not in str(value) for value in values[:SAMPLE]
+            )
+            if is_named or short:
+                found.columns["id"] = name
+                found.add("columns.id", name, "sure" if is_named else "likely", "no value twice")
+                return
+    found.add("columns.id", None, "likely", "no column has a value of its own in every row")
+
+
+def _guess_sentence(found: Findings, train: Peek) -> None:
+    lengths = {}
+    for name, values in train.columns.items():
+        sample = values[:SAMPLE]
+        if sample and all(isinstance(value, str | list) for value in sample):
+            texts = [" ".join(map(str, v)) if isinstance(v, list) else v for v in sample]
+            if not all(text[:1] in ("{", "[") for text in texts) or "token" in name.lower():
+                lengths[name] = sum(map(len, texts)) / len(texts)
+    named = _named(train, SENTENCE_NAMES)
+    longest = max(lengths, key=lambda name: lengths[name], default=None)
+    chosen = named if named in lengths else longest
+    if chosen is None:
+        return
+    found.columns["sentence"] = chosen
+    sure: Sure = "sure" if named == longest else "likely"
+    found.add("columns.sentence", chosen, sure, f"{lengths[chosen]:.0f} characters on average")
+
+
+def _guess_label(found: Findings, train: Peek, test: Peek) -> None:
+    taken = {*found.columns.values(), *list_entity_columns(found)}
+    roots = {name.partition(".")[0] for name in taken}
+    fits = {}
+    for name, values in train.columns.items():
+        if name in taken or name.partition(".")[0] in roots:
+            continue
+        kinds = {str(value) for value in values}
+        if 2 <= len(kinds) <= min(MOST_LABELS, max(2, len(values) // 2)):
+            in_test = {str(value) for value in test.columns.get(name, ())}
+            fits[name] = (name not in test.columns or len(in_test) == 1, len(kinds))
+    named = _named(train, LABEL_NAMES)
+    hidden = [name for name, (is_hidden, _) in fits.items() if is_hidden]
+    chosen = named if named in fits else next(iter(hidden or fits), None)
+    if chosen is None:
+        found.add("columns.label", None, "a guess", "no column has a few values in many rows")
+        return
+    found.columns["label"] = chosen
+    sure: Sure = "sure" if chosen == named and chosen in hidden else "likely"
+    found.add("columns.label", chosen, sure, f"{fits[chosen][1]} values")
+    _guess_labels(found, Counter(map(str, train.columns[chosen])))
+    in_test = {str(value) for value in test.columns.get(chosen, ())}
+    if len(in_test) == 1 and not in_test & set(found.labels):
+        found.unknown = in_test.pop()
+        found.add("unknown_label", found.unknown, "sure", "it stands in every row of the test file")
+
+
+def _guess_labels(found: Findings, counts: Counter[str]) -> None:
+    negatives = [label for label in counts if NEGATIVE_NAMES.fullmatch(label)]
+    negatives.sort(key=lambda label: -counts[label])
+    found.negative = negatives[0] if negatives else None
+    if all(label.isdecimal() for label in counts):
+        found.labels = sorted(counts, key=int)
+    else:
+        found.labels = sorted(counts, key=lambda label: (label != found.negative, label))
+    why = "their order counts only where a submission holds probabilities: take the leaderboard's"
+    for name in list_profiles():
+        profile = read_bundled(name)
+        if {*profile.labels} == {*counts}:
+            found.labels, why = list(profile.labels), f"those of {name}, in its order"
+    found.add("labels", f"{len(counts)} labels", "likely", why)
+    if found.negative is not None:
+        found.add("negative_label", found.negative, "likely", "by its name")
+    else:
+        found.add("negative_label", None, "likely", "no label is named like one")
+
+
+def _guess_source(found: Findings, train: Peek, test: Peek) -> None:
+    name = _named(train, SOURCE_NAMES)
+    if name is not None and name in test.columns and name not in found.columns.values():
+        found.columns["source"] = name
+        found.add("columns.source", name, "likely", "by its name")
+
+
+def _guess_types(found: Findings, train: Peek, test: Peek) -> None:
+    counts: Counter[str] = Counter()
+    for role in ROLE_NAMES:
+        name = _type_column(found, role)
+        for peek in (train, test):
+            counts.update(str(value) for value in peek.columns.get(name or "", ()))
+    found.types = [kind for kind, _ in counts.most_common() if kind]
+    if not found.types and found.entity:
+        found.add("entity_types", None, "sure", "no types were found; formats leave them out")
+    elif found.types:
+        found.add("entity_types", ", ".join(found.types), "sure", "all that stand in both files")
+
+
+def _type_column(found: Findings, role: str) -> str | None:
+    if found.entity.get("given_as") == "cell":
+        key = found.entity.get("type")
+        return None if key is None else f"{found.columns[role]}.{key}"
+    column: str | None = found.entity.get(role, {}).get("type")
+    return column
+
+
+def _guess_language(found: Findings, train: Peek) -> None:
+    if "sentence" not in found.columns:
+        return
+    texts = train.columns[found.columns["sentence"]][:SAMPLE]
+    letters = [char for text in texts for char in str(text) if char.isalpha()]
+    share = sum("가" <= char <= "힣" for char in letters) / max(len(letters), 1)
+    found.is_korean = share > 0.3
+    name = "korean" if found.is_korean else "english"
+    found.add("language", name, "likely", f"{share:.0%} of the letters are Hangul")
+
+
+def _guess_submission(found: Findings, sample: Peek, test: Peek) -> None:
+    ids = {str(value) for value in test.columns.get(found.columns.get("id", ""), ())}
+    for name, values in sample.columns.items():
+        texts = [str(value) for value in values[:SAMPLE]]
+        if "id_column" not in found.submission and ids and set(texts) <= ids:
+            found.submission["id_column"] = name
+        elif texts and all(re.match(r"\s*\[", text) for text in texts):
+            found.submission["probs_column"] = name
+        elif texts and set(texts) <= set(found.labels):
+            found.submission["label_column"] = name
+    for key, name in found.submission.items():
+        found.add(f"submission.{key}", name, "sure", f"by the values in {sample.path.name}")

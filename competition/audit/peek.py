@@ -1,0 +1,163 @@
+"""Files of a person, before any profile describes them: their columns and values.
+
+First step of ``init``; ``guess`` then tells what each column is. A value of JSON or Parquet that
+holds others is spread over columns named by the path to each, as a profile names them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from competition.data.csv_records import SEPARATORS, RecordReader, split_line
+from competition.data.entities import parse_value
+from competition.data.tables import TableReader, as_field
+from competition.errors import Offence, UsageError
+from competition.file_kind import WrongFileError, open_utf8, recognise
+
+MOST_ROWS = 300_000
+SAMPLE = 200
+HEAD_LINES = 50
+LONG_CELL = 60
+WORDY_NAME = re.compile(r"[A-Za-z가-힣_]")
+SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
+
+
+@dataclass(frozen=True)
+class Peek:
+    """What a file holds.
+
+    Attributes:
+        columns: name → its value in each row; all as long as the file, or ``MOST_ROWS``.
+        separator: of a CSV that is separated by something else than commas.
+        has_header: whether its first line names the columns; else they are numbered ``c0``, ``c1``.
+    """
+
+    path: Path
+    columns: Mapping[str, Sequence[Any]]
+    separator: str | None = None
+    has_header: bool = True
+
+    def __len__(self) -> int:
+        """Return how many rows were read."""
+        return len(next(iter(self.columns.values()), ()))
+
+
+def peek(path: Path) -> Peek:
+    """Read the columns of a file.
+
+    Raises:
+        UsageError: it is no table that can be read.
+    """
+    try:
+        form = recognise(path).form
+        if form == "text":
+            return _peek_csv(path)
+        names = TableReader(path, {}, _refuse).read_names()
+        rows = TableReader(path, {name: name for name in names}, _refuse).read()
+        return _spread(path, names, [fields for _, fields in islice(rows, MOST_ROWS)])
+    except (WrongFileError, OSError) as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _peek_csv(path: Path) -> Peek:
+    stream, _ = open_utf8(path)
+    with stream:
+        head = [line.decode("utf-8", "replace") for line in islice(stream, HEAD_LINES)]
+    lines = [line for line in head if line.strip()]
+    if not lines:
+        raise WrongFileError("the file is empty", "name the competition's file")
+    separator = max(SEPARATORS, key=lambda mark: _measure_separator(lines, mark))
+    first = split_line(lines[0], separator)
+    has_header = _is_header(first)
+    names = first if has_header else [f"c{i}" for i in range(len(first))]
+    if len(set(names)) < len(names) or not all(names):
+        found = f"its first line, {', '.join(names)!r}, names a column twice or not at all"
+        raise WrongFileError(found, "give every column a name of its own")
+    reader = RecordReader(
+        path, {name: name for name in names}, _ignore, separator, None if has_header else names
+    )
+    rows = [fields for _, fields in islice(reader.read(), MOST_ROWS)]
+    peeked = _spread(path, names, rows)
+    return Peek(path, peeked.columns, None if separator == "," else separator, has_header)
+
+
+def _measure_separator(lines: Sequence[str], mark: str) -> tuple[float, int]:
+    """Return the share of lines with as many fields as the first, and how many these are."""
+    counts = [len(split_line(line, mark)) for line in lines]
+    if counts[0] < 2:
+        return (0.0, 0)
+    return (Counter(counts)[counts[0]] / len(counts), counts[0])
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Say whether a first line names columns: short words, none of them a number or data."""
+    return all(
+        len(cell) <= LONG_CELL
+        and not re.fullmatch(r"[\d.]+", cell)
+        and not re.search("[{<[]", cell)
+        for cell in cells
+    ) and any(map(WORDY_NAME.search, cells))
+
+
+def _spread(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Peek:
+    """Return columns, those that hold dicts or short lists spread over paths."""
+    columns: dict[str, Sequence[Any]] = {}
+    for at, name in enumerate(names):
+        values = [row[at] for row in rows]
+        columns[name] = values
+        columns |= _spread_column(name, values)
+    return Peek(path, columns)
+
+
+def _spread_column(name: str, values: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    """Return path → values of a column of dicts, or of lists of two numbers."""
+    sample = [open_value(value) for value in values[:SAMPLE]]
+    if not sample:
+        return {}
+    if all(isinstance(value, dict) for value in sample):
+        keys: Sequence[Any] = list(dict.fromkeys(key for value in sample for key in value))
+    elif all(isinstance(value, list) and len(value) == 2 for value in sample) and all(
+        type(each) is int for value in sample for each in value
+    ):
+        keys = [0, 1]
+    else:
+        return {}
+    opened = [open_value(value) for value in values]
+    found: dict[str, Sequence[Any]] = {}
+    for key in keys:
+        inner = [_take(value, key) for value in opened]
+        found[f"{name}.{key}"] = inner
+        found |= _spread_column(f"{name}.{key}", inner)
+    return found
+
+
+def open_value(value: Any) -> Any:
+    """Return a value, or what a text that looks like a dict or list says."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return parse_value(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _take(value: Any, key: Any) -> Any:
+    if isinstance(value, Mapping):
+        return as_field(value.get(key))
+    if isinstance(value, list) and isinstance(key, int) and key < len(value):
+        return as_field(value[key])
+    return ""
+
+
+def _ignore(_offence: Offence) -> None:
+    return None
+
+
+def _refuse(offence: Offence) -> None:
+    raise WrongFileError(offence.found, offence.remedy)

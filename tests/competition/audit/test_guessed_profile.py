@@ -1,0 +1,159 @@
+"""init: what it writes reads the rows as they were made, from every form and file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from competition.audit.guessed_profile import find_files, run_init
+from competition.console import Table
+from competition.data.corpus import read_corpus
+from competition.data.rows import Rows
+from competition.errors import UsageError
+from competition.profile import Competition, resolve_competition
+from tests.competition.data.test_row_forms import (
+    WRITERS,
+    Form,
+    Record,
+    flat,
+    in_cells,
+    marked,
+    nested,
+    tokens_of,
+    without_label,
+)
+from tests.conftest import N_TEST, N_TRAIN, Made, make_rows
+
+FORMS = {"cells": in_cells, "columns": flat, "markup": marked, "nested": nested}
+
+
+def write_folder(home: Path, kind: str, form: Form) -> Path:
+    folder = home / "My Data"
+    folder.mkdir()
+    suffix = {"parquet": "parquet", "json lines": "jsonl"}.get(kind, "csv")
+    suffix = "json" if kind.endswith("json") else suffix
+    WRITERS[kind](folder / f"train.{suffix}", [form(row) for row in make_rows(N_TRAIN)])
+    test = [without_label(form(row)) for row in make_rows(N_TEST, first=1000)]
+    WRITERS[kind](folder / f"test.{suffix}", test)
+    return folder
+
+
+def guess(home: Path, *paths: Path) -> tuple[Competition, dict[str, Table]]:
+    out = home / "guessed.toml"
+    tables = run_init(paths, out)
+    return resolve_competition(str(out), None, None, home=home), {t.name: t for t in tables}
+
+
+def same(rows: Rows, wanted: Rows) -> None:
+    assert [*rows] == [*wanted]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_guessed_reads_the_rows_as_they_were_made(
+    tiny_competition: Competition, tmp_path: Path, kind: str, form: str
+) -> None:
+    usual = read_corpus(tiny_competition)
+    competition, tables = guess(tmp_path, write_folder(tmp_path, kind, FORMS[form]))
+    profile = competition.profile
+    corpus = read_corpus(competition)
+    same(corpus.test, usual.test)
+    same(corpus.train, usual.train)
+    assert {*profile.labels} == {*tiny_competition.profile.labels}
+    assert (profile.labels[0], profile.negative_label) == ("no_relation", "no_relation")
+    assert {*profile.entity_types} == {"PER", "ORG", "LOC"}
+    assert profile.language.name == "korean"
+    assert [row["first"] for row in tables["fit"].rows] == ["–", "–"]
+
+
+def test_tokens_are_recognised_by_their_list(tmp_path: Path) -> None:
+    def form(row: Made) -> Record:
+        record = tokens_of(row)
+        return {name: value for name, value in record.items() if not name.endswith("_word")}
+
+    competition, _ = guess(tmp_path, write_folder(tmp_path, "json lines", form))
+    assert competition.profile.entity.counted_in == "tokens"
+    for row, made in zip(read_corpus(competition).train, make_rows(N_TRAIN), strict=True):
+        assert (row.subject.word, row.object.word) == (made.subject[0], made.object[0])
+
+
+def test_a_file_without_header_types_or_ids_in_english(tmp_path: Path) -> None:
+    train, test = tmp_path / "train.tsv", tmp_path / "test.tsv"
+    rows = [
+        (f"The <e1>fire{i}</e1> was caused by a <e2>spark</e2>.", "Cause-Effect(e2,e1)")
+        if i % 2
+        else (f"A <e1>wheel</e1> of the <e2>car{i}</e2>.", "Other")
+        for i in range(40)
+    ]
+    train.write_text("".join(f"{text}\t{label}\n" for text, label in rows))
+    test.write_text("".join(f"{text}\n" for text, _ in rows[:8]))
+    competition, tables = guess(tmp_path, tmp_path)
+    profile = competition.profile
+    assert profile.entity.given_as == "markup"
+    assert (profile.negative_label, profile.entity_types) == ("Other", ())
+    assert profile.language.name == "english"
+    assert profile.columns.id is None
+    corpus = read_corpus(competition)
+    assert (len(corpus.train), len(corpus.test)) == (40, 8)
+    assert corpus.train.row(1).sentence == "The fire1 was caused by a spark."
+    told = {row["what"]: row["sure"] for row in tables["guesses"].rows}
+    assert told["entity.given_as"] == "sure"
+    assert told["subject"] == "likely"
+
+
+def test_the_sample_submission_names_its_columns(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "csv", flat)
+    ids = [row.id for row in make_rows(N_TEST, first=1000)]
+    lines = [f'{id_},no_relation,"[0.1, 0.1]"' for id_ in ids]
+    (folder / "sample_submission.csv").write_text("\n".join(["ID,answer,p", *lines]) + "\n")
+    (folder / "notes.txt").write_text("nothing\n")
+    competition, tables = guess(tmp_path, folder)
+    rules = competition.profile.submission
+    assert (rules.id_column, rules.label_column, rules.probs_column) == ("ID", "answer", "p")
+    assert "Left out: notes.txt." in tables["guesses"].notes
+
+
+def test_what_stands_in_every_test_row_stands_for_no_label(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "json lines", flat)
+    test = [{**flat(row), "label": 100} for row in make_rows(N_TEST, first=1000)]
+    (folder / "test.jsonl").write_text("\n".join(map(json.dumps, test)))
+    competition, _ = guess(tmp_path, folder)
+    assert competition.profile.unknown_label == "100"
+
+
+def test_a_profile_that_is_there_stays(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "csv", flat)
+    guess(tmp_path, folder)
+    with pytest.raises(UsageError, match="is there already"):
+        run_init([folder], tmp_path / "guessed.toml")
+    run_init([folder], tmp_path / "guessed.toml", overwrite=True)
+
+
+def test_files_may_be_named_in_order_and_missing_ones_are_said(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "csv", flat)
+    (folder / "train.csv").rename(folder / "a.csv")
+    (folder / "test.csv").rename(folder / "b.csv")
+    found = find_files([folder / "a.csv", folder / "b.csv"])
+    assert (found.train.name, found.test.name) == ("a.csv", "b.csv")
+    (folder / "c.csv").write_text("x,y\n1,2\n")
+    with pytest.raises(UsageError, match=r"no train file among a\.csv, b\.csv, c\.csv"):
+        find_files([folder])
+    with pytest.raises(UsageError, match="no such file or folder"):
+        find_files([folder / "nowhere"])
+    (folder / "train.csv").write_text("id,text\n1,a\n2,b\n")
+    (folder / "test.csv").write_text("id,text\n1,a\n")
+    with pytest.raises(UsageError, match="cannot be told from its columns"):
+        guess(tmp_path, folder / "train.csv", folder / "test.csv")
+
+
+def test_the_demo_is_guessed_as_it_is(tmp_path: Path) -> None:
+    demo = resolve_competition("demo", None, None, home=tmp_path)
+    competition, _ = guess(tmp_path, demo.data_dir)
+    guessed, wanted = competition.profile, demo.profile
+    for key in ("columns", "entity", "negative_label", "unknown_label"):
+        assert getattr(guessed, key) == getattr(wanted, key)
+    assert {*guessed.entity_types} == {*wanted.entity_types}
+    assert guessed.labels == wanted.labels  # a known competition's are in its order
+    assert guessed.files.solution == "solution.csv"
