@@ -13,7 +13,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -76,17 +76,21 @@ def _flatten_overrides(found: Any) -> Any:
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
-GroupColumn = Literal["sentence", "entity_pair"]
 
 
 class FoldRules(Section):
-    """How rows are split; rows that share a ``group_by`` value stay in one fold."""
+    """How rows are split; rows that share a ``group_by`` value stay in one fold.
+
+    Rows are grouped by ``sentence``, ``entity_pair``, ``subject``, ``object``, ``source`` or any
+    column of the train file.
+    """
 
     count: Annotated[int, Field(ge=2, le=100)] = 5
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
-    group_by: Annotated[
-        tuple[GroupColumn, ...], Field(strict=False), AfterValidator(check_unique)
-    ] = ("sentence", "entity_pair")
+    group_by: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(check_unique)] = (
+        "sentence",
+        "entity_pair",
+    )
     file: Text | None = None
 
 
@@ -210,6 +214,8 @@ class Profile(Section):
                 'columns.subject and columns.object need entity.given_as = "cell"; with '
                 f"{self.entity.given_as!r} [entity.subject] and [entity.object] say where they are"
             )
+        if "source" in self.folds.group_by and self.columns.source is None:
+            raise ValueError("folds.group_by names source, and columns.source is not set")
         if self.metrics.shifted_negative_share is not None and self.negative_label is None:
             raise ValueError("metrics.shifted_negative_share needs a negative_label")
         return self

@@ -29,7 +29,8 @@ from competition.data.corpus import Corpus, Reading, build_corpus, read_rows, re
 from competition.data.groups import Int32s, build_groups, build_keys
 from competition.data.rows import Rows
 from competition.errors import OFFENCES_SHOWN, HarnessError, Offence
-from competition.folds.assignment import build_folds, check_largest_group
+from competition.folds.assignment import build_folds
+from competition.folds.largest_group import check_largest_group
 from competition.profile import Competition
 
 KEY_NAMES = {"sentence": "sentence", "entity_pair": "pair of entities"}
@@ -220,8 +221,13 @@ def _build_labels(audit: Audit, corpus: Corpus) -> Table:
 def _build_groups(audit: Audit, corpus: Corpus, groups: Int32s) -> Table:
     """Show how rows hang together, and how new the test's values are."""
     rules = audit.competition.profile.folds
-    together = " or ".join(KEY_NAMES[name] for name in rules.group_by) or "nothing: plain folds"
-    numberings = {f"a {said}": build_keys(corpus.train, key) for key, said in KEY_NAMES.items()}
+    together = " or ".join(KEY_NAMES.get(name, name) for name in rules.group_by)
+    together = together or "nothing: plain folds"
+    named = {
+        **KEY_NAMES,
+        **{key: f"value of {key}" for key in rules.group_by if key not in KEY_NAMES},
+    }
+    numberings = {f"a {said}": build_keys(corpus.train, key) for key, said in named.items()}
     numberings[f"folds by {together}"] = groups.astype(np.int64)
     columns = (
         Column("what", "Rows that share"),
@@ -244,13 +250,16 @@ def _build_groups(audit: Audit, corpus: Corpus, groups: Int32s) -> Table:
         )
     notes = [
         f"A group may hold up to {1 / (2 * rules.count):.0%} of the rows in {rules.count} folds.",
-        *_compare_keys(corpus, rules.group_by),
+        *_compare_keys(corpus, rules.group_by, is_settled=audit.problem is None),
     ]
     return Table("groups", "Groups", columns, rows, notes)
 
 
-def _compare_keys(corpus: Corpus, group_by: Sequence[str]) -> list[str]:
-    """Say how many test rows share a sentence or a pair with train, and what that asks of folds."""
+def _compare_keys(corpus: Corpus, group_by: Sequence[str], *, is_settled: bool) -> list[str]:
+    """Say how many test rows share a sentence or a pair with train, and what that asks of folds.
+
+    Where folds cannot be made by the rules, what to do about these is said there.
+    """
     n_train = len(corpus.train)
     frame = pd.concat([corpus.train.frame, corpus.test.frame], ignore_index=True)
     both = Rows(frame, None)
@@ -260,5 +269,6 @@ def _compare_keys(corpus: Corpus, group_by: Sequence[str]) -> list[str]:
         new = float(1 - np.isin(values[n_train:], values[:n_train]).mean())
         advice = "keep it in folds.group_by" if key in group_by else "add it to folds.group_by"
         advice = advice if new > MOSTLY else "grouping by it may be too strict"
-        notes.append(f"{new:.1%} of test rows have a {said} that train never shows: {advice}.")
+        advice = f": {advice}" if is_settled else ""
+        notes.append(f"{new:.1%} of test rows have a {said} that train never shows{advice}.")
     return notes

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from competition.data.csv_records import show
-from competition.data.groups import build_groups, sample_rows
+from competition.data.groups import GROUP_COLUMNS, build_groups, name_group_column, sample_rows
 from competition.data.row_checks import RowChecker, gather_causes
 from competition.data.row_forms import build_form
 from competition.data.rows import COLUMNS, Entity, Row, Rows, build_frame, hash_rows
@@ -123,6 +123,8 @@ def read_rows(
         wanted["label"] = columns.label
     if columns.source is not None:
         wanted["source"] = columns.source
+    more = list_group_columns(profile) if is_train else ()
+    wanted |= {name: name for name in more}
     offences: list[Offence] = []
     layout = train_layout(profile) if is_train else test_layout(profile)
     reader = TableReader(path, wanted, offences.append, layout)
@@ -132,13 +134,22 @@ def read_rows(
         row, label_id = checker.check(line, fields)
         if row is not None:
             collector.add(row, label_id)
+            if more:
+                collector.more.append(fields[-len(more) :])
     offences = _explain_columns(offences, reader.names, profile)
     offences += [*checker.find_repeated_ids(), *checker.find_unknown_aside()]
     offences.sort(key=lambda offence: offence.line or 0)
     notices = (*reader.notices(), *checker.notices())
     lost = sum(each.line is not None and each.column is None for each in offences)
     told = gather_causes(offences, checker.count + lost)
-    return Reading(collector.build(is_train=is_train), tuple(told), notices)
+    rows = collector.build(is_train=is_train, more=more)
+    return Reading(rows, tuple(told), notices)
+
+
+def list_group_columns(profile: Profile) -> tuple[str, ...]:
+    """Return the columns of the train file that are read for the sake of folds alone."""
+    known = (*GROUP_COLUMNS, "entity_pair")
+    return tuple(name for name in profile.folds.group_by if name not in known)
 
 
 def _explain_columns(
@@ -168,6 +179,7 @@ class _Collector:
     frames: list[pd.DataFrame] = field(default_factory=list)
     label_ids: array[int] = field(default_factory=lambda: array("h"))
     rows: list[tuple[Any, ...]] = field(default_factory=list)  # values in the order of COLUMNS
+    more: list[Sequence[Any]] = field(default_factory=list)  # of columns that folds go by
 
     def add(self, row: Row, label_id: int) -> None:
         """Take one checked row."""
@@ -190,10 +202,13 @@ class _Collector:
         self.frames.append(build_frame(dict(zip(COLUMNS, columns, strict=True))))
         self.rows = []
 
-    def build(self, *, is_train: bool) -> Rows:
-        """Return all rows taken."""
+    def build(self, *, is_train: bool, more: Sequence[str]) -> Rows:
+        """Return all rows taken, with columns that folds go by behind the usual ones."""
         if self.rows or not self.frames:
             self._flush()
         frame = self.frames[0] if len(self.frames) == 1 else pd.concat(self.frames)
         labels = np.asarray(self.label_ids, dtype=np.int16) if is_train else None
+        for at, name in enumerate(more):
+            values = [str(fields[at]) or None for fields in self.more]
+            frame = frame.assign(**{name_group_column(name): pd.array(values, dtype="str")})
         return Rows(frame.reset_index(drop=True), labels)

@@ -25,22 +25,50 @@ from competition.errors import UsageError
 Int32s = npt.NDArray[np.int32]
 
 
+GROUP_COLUMNS = {
+    "sentence": "sentence",
+    "subject": "subject_word",
+    "object": "object_word",
+    "source": "source",
+}
+"""What rows can be grouped by without a column of their own, beside ``entity_pair``."""
+
+
+def name_group_column(column: str) -> str:
+    """Return the column of ``Rows.frame`` that holds what rows are grouped by.
+
+    >>> name_group_column("subject"), name_group_column("document")
+    ('subject_word', 'by document')
+    """
+    return GROUP_COLUMNS.get(column, f"by {column}")
+
+
 def build_keys(rows: Rows, column: str) -> Int64s:
     """Number the distinct values of what rows are grouped by.
 
     Args:
         rows: N rows.
-        column: ``sentence``, or ``entity_pair``: both words, in either order.
+        column: ``sentence``, ``subject``, ``object``, ``source``, a column of the train file, or
+            ``entity_pair``: both words, in either order. A row without a value shares it with none.
 
     Returns:
         (N,) int64, equal where the rows share the value.
     """
-    if column == "sentence":
-        return _number(rows.frame["sentence"])
+    if column != "entity_pair":
+        return _number_values(rows, name_group_column(column))
     both = pd.concat([rows.frame["subject_word"], rows.frame["object_word"]], ignore_index=True)
     codes, words = pd.factorize(both)
     pairs = codes.astype(np.int64).reshape(2, len(rows))
     return _number(pairs.min(axis=0) * len(words) + pairs.max(axis=0))
+
+
+def _number_values(rows: Rows, name: str) -> Int64s:
+    if name not in rows.frame:  # of test rows, which need no column of the train file
+        return np.arange(len(rows), dtype=np.int64)
+    codes = np.asarray(pd.factorize(rows.frame[name])[0], dtype=np.int64)
+    alone = codes < 0
+    codes[alone] = len(rows) + np.arange(int(alone.sum()))
+    return _number(codes)
 
 
 def _number(values: pd.Series[Any] | Int64s) -> Int64s:

@@ -12,11 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from competition.arrays import Int16s
-from competition.data.csv_records import show
-from competition.data.groups import Int32s, build_groups, build_keys
-from competition.data.rows import Rows
+from competition.data.groups import Int32s
 from competition.errors import FoldsError
-from competition.profile import FoldRules
 
 _ROUNDS_KEPT = 4
 
@@ -92,47 +89,6 @@ def _split_grouped(label_ids: Int16s, groups: Int32s, count: int, seed: int) -> 
             f"the train rows cannot fill {count} folds ({error}); set folds.count lower"
         ) from None
     return fold_of
-
-
-def check_largest_group(rows: Rows, groups: Int32s, rules: FoldRules) -> None:
-    """Refuse groups of which one would fill most of a fold, naming the column to drop.
-
-    Raises:
-        FoldsError: a group of several rows exceeds 1/(2K) of the rows.
-    """
-    sizes = np.bincount(groups)
-    largest, allowed = int(sizes.max()), len(rows) / (2 * rules.count)
-    if largest == 1 or largest <= allowed:
-        return
-    keep = [
-        column
-        for column in rules.group_by
-        if np.bincount(build_groups(rows, [column])).max() <= allowed
-    ]
-    if len(keep) == len(rules.group_by):  # only together do they link too much
-        keep.pop()
-    drop = [column for column in rules.group_by if column not in keep]
-    is_largest = groups == sizes.argmax()
-    lines = [
-        f"grouped by {' and '.join(rules.group_by)}, one group holds {largest:,} of {len(rows):,} "
-        f"train rows ({largest / len(rows):.0%}); {rules.count} folds are fair up to "
-        f"{1 / (2 * rules.count):.0%}.",
-        *(f"  {_describe_link(rows, column, is_largest)}" for column in rules.group_by),
-        f"Drop {' and '.join(map(repr, drop))} from folds.group_by in the profile "
-        f"(group_by = {keep}), or set folds.count lower. Rows that share what is dropped may then "
-        "stand on both sides, and scores look better than they are.",
-    ]
-    raise FoldsError("\n".join(lines))
-
-
-def _describe_link(rows: Rows, column: str, mask: npt.NDArray[np.bool_]) -> str:
-    """Say which value of a column links most rows of a group."""
-    keys = build_keys(rows, column)
-    linked = keys[mask]
-    most = int(np.bincount(linked).argmax())
-    row = rows.row(int(np.flatnonzero(keys == most)[0]))
-    value = row.sentence if column == "sentence" else f"{row.subject.word} / {row.object.word}"
-    return f"{column}: {int((linked == most).sum()):,} of them share {show(value)}"
 
 
 def count_leaking(groups: Int32s, fold_of: Int8s) -> int:

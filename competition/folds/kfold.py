@@ -22,7 +22,7 @@ from competition.data.corpus import Corpus, read_corpus
 from competition.data.csv_records import show
 from competition.data.groups import Int32s, build_groups, sample_rows
 from competition.errors import FoldsError, Offence
-from competition.folds.assignment import Int8s, build_folds, check_largest_group, count_leaking
+from competition.folds.assignment import Int8s, build_folds, count_leaking
 from competition.folds.frozen_table import (
     FrozenTable,
     Record,
@@ -31,6 +31,7 @@ from competition.folds.frozen_table import (
     read_records,
     refuse,
 )
+from competition.folds.largest_group import check_largest_group
 from competition.profile import Competition
 
 __all__ = [

@@ -220,7 +220,9 @@ def test_rows_that_cannot_fill_folds_cannot_be_trained_on(
     path.write_text("\n".join([header, first, *rest, *crowd]) + "\n", encoding="utf-8")
     audit = run_audit(tiny_competition)
     assert not audit.ok
-    assert "Drop 'sentence' and 'entity_pair'" in tables_of(audit)["files"].notes[0]
+    assert "Set group_by = []" in tables_of(audit)["files"].notes[0]
+    told = [note for table in tables_of(audit).values() for note in table.notes]
+    assert not any("keep it in folds.group_by" in note for note in told)  # of what must go
     assert not any("Next" in note for table in tables_of(audit).values() for note in table.notes)
     # folds of one's own are not judged by that rule
     tiny_competition.oof_dir.mkdir(parents=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,18 +19,18 @@ from hypothesis import strategies as st
 from competition.data.corpus import read_corpus
 from competition.data.groups import share_out
 from competition.data.rows import COLUMNS, OFFSET_COLUMNS, Rows, build_frame
-from competition.errors import FoldsError, UsageError
+from competition.errors import FoldsError, ProfileError, UsageError
 from competition.folds.kfold import (
     build_folds,
     build_groups,
-    check_largest_group,
     count_leaking,
     read_or_make_folds,
     read_prepared,
     sample_rows,
 )
+from competition.folds.largest_group import check_largest_group
 from competition.profile import Competition, FoldRules, resolve_competition
-from tests.conftest import N_TRAIN, TINY_PROFILE, write_tiny
+from tests.conftest import N_TRAIN, TINY_PROFILE, write_foreign, write_tiny
 
 
 def make_pairs(*triples: tuple[str, str, str]) -> Rows:
@@ -175,18 +176,59 @@ def test_a_giant_group_is_refused_naming_the_column_to_drop() -> None:
     by_pair = refuse_group(make_pairs(*ALONE, *[(f"s{i}", "a", "b") for i in range(4)]))
     assert "one group holds 4 of 10 train rows (40%); 2 folds are fair up to 25%" in by_pair
     assert "entity_pair: 4 of them share 'a / b'" in by_pair
-    assert "Drop 'entity_pair' from folds.group_by in the profile (group_by = ['sen" in by_pair
+    assert 'Set group_by = ["sentence"] in the profile' in by_pair
+    assert re.search(r'group_by = \["sentence"\]: \d of 10 rows \(\d0\.0%\) would share', by_pair)
     by_sentence = refuse_group(make_pairs(*ALONE, *[("s", f"a{i}", "b") for i in range(4)]))
     assert "sentence: 4 of them share 's'" in by_sentence
-    assert "Drop 'sentence' from folds.group_by in the profile (group_by = ['ent" in by_sentence
+    assert 'Set group_by = ["entity_pair"] in the profile' in by_sentence
 
 
 def test_columns_that_only_together_link_too_much_and_columns_that_each_do() -> None:
     chain = [(f"s{i // 2}", f"a{(i + 1) // 2}", "b") for i in range(4)]
-    assert "Drop 'entity_pair' from" in refuse_group(make_pairs(*ALONE, *chain))
+    chained = refuse_group(make_pairs(*ALONE, *chain))
+    assert 'group_by = ["sentence"]:' in chained
+    assert 'group_by = ["entity_pair"]:' in chained
     both = refuse_group(make_pairs(*ALONE, *[("s", "a", "b")] * 4))
-    assert "Drop 'sentence' and 'entity_pair' from" in both
-    assert "(group_by = [])" in both
+    assert "Set group_by = [] in the profile" in both
+
+
+def test_fewer_folds_are_named_where_then_no_row_leaks() -> None:
+    rows = make_pairs(*ALONE, *ALONE[:3], *[("s", "a", "b")] * 2)
+    said = refuse_group(rows, count=5)
+    assert "count = 2: no row would share" in said
+    assert "Set count = 2 in the profile's [folds]: it leaks fewest rows" in said
+    assert FoldRules(count=5).group_by == ("sentence", "entity_pair")
+    few = refuse_group(make_pairs(*[("s", "a", "b")] * 9, *ALONE[:1]))
+    assert "Set group_by = []" in few
+
+
+@pytest.mark.parametrize("column", ["subject", "object", "source", "sentence"])
+def test_rows_are_grouped_by_any_column(tiny_competition: Competition, column: str) -> None:
+    rows = read_corpus(tiny_competition).train
+    name = {"subject": "subject_word", "object": "object_word"}.get(column, column)
+    pairs = set(zip(build_groups(rows, [column]).tolist(), rows.text(name), strict=True))
+    assert len(pairs) == len({group for group, _ in pairs}) == len({value for _, value in pairs})
+
+
+def test_a_column_of_the_train_file_keeps_its_rows_together(tmp_path: Path) -> None:
+    competition = with_profile(tmp_path, "seed = 7", 'seed = 7\ngroup_by = ["document"]')
+    path = competition.train_path
+    header, *lines = path.read_text("utf-8").splitlines()
+    more = [f"{line},d{i // 4 if i % 9 else ''}" for i, line in enumerate(lines)]
+    path.write_text("\n".join([f"{header},document", *more]) + "\n", encoding="utf-8")
+    prepared = read_prepared(competition)
+    folds = pd.Series(prepared.folds.fold_of)
+    documents = pd.Series([line.rpartition(",")[2] for line in more])
+    assert (folds.groupby(documents).nunique() == 1).drop("d").all()
+    assert len(prepared.corpus.test) > 0  # whose file has no such column
+
+
+def test_grouping_by_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    profile = write_foreign(tmp_path)
+    text = profile.read_text("utf-8")
+    profile.write_text(text.replace("count = 2", 'count = 2\ngroup_by = ["source"]'))
+    with pytest.raises(ProfileError, match=r"columns\.source is not set"):
+        resolve_competition(str(profile), None, None, home=tmp_path)
 
 
 def test_a_group_at_the_limit_and_rows_alone_are_fair() -> None:
@@ -200,7 +242,7 @@ def test_a_refused_group_leaves_no_folds(tiny_competition: Competition) -> None:
     header, first, *rest = path.read_text(encoding="utf-8").splitlines()
     crowd = [first.replace("0,", f"x{i},", 1) for i in range(30)]
     path.write_text("\n".join([header, first, *rest, *crowd]) + "\n", encoding="utf-8")
-    with pytest.raises(FoldsError, match="Drop 'sentence' and 'entity_pair'"):
+    with pytest.raises(FoldsError, match="Set group_by = "):
         read_prepared(tiny_competition)
     assert not (tiny_competition.oof_dir / "folds.csv").exists()
 
