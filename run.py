@@ -77,10 +77,19 @@ def data(
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
+    mend: Annotated[
+        Path | None,
+        typer.Option("--mend", metavar="DIR", help="Write copies with repaired offsets there."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Audit the data: what cannot be used, duplicates, conflicts, suspicious types, shift."""
     resolved = _resolve(competition, data, limit)
+    if mend is not None:
+        from competition.audit.mend import run_mend
+
+        _print(run_mend(resolved, mend, is_whole=as_json), as_json)
+        return
     from competition.audit.audit import build_audit_tables, run_audit
     from competition.audit.shift import build_shift_tables, read_or_fit_shift
     from competition.progress import ProgressBoard

@@ -84,6 +84,7 @@ class RecordReader:
     header: Sequence[str] | None = None
     quotes: bool | None = None
     names: list[str] = field(default_factory=list)  # of all columns, once the header is read
+    used_separator: str = ","  # once reading has begun
     carriage_returns: Oddity = field(default_factory=Oddity)
     empty_lines: Oddity = field(default_factory=Oddity)
     kind: FileKind | None = None
@@ -212,6 +213,7 @@ class RecordReader:
             lines = map(bytes.decode, stream)
         first = list(islice(lines, 1))
         separator = self.separator or self._guess_separator("".join(first))
+        self.used_separator = separator
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
         if separator != "," and self.quotes is not True:
             first += islice(lines, SAMPLE_LINES)

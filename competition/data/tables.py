@@ -103,9 +103,7 @@ class TableReader:
         Raises:
             WrongFileError, OSError: it cannot be read.
         """
-        kind = recognise(self.path)
-        records = _read_parquet(self.path, {}) if kind.form == "parquet" else _read_json(self.path)
-        first = list(islice(records, HEADER_ROWS))
+        first = list(islice(read_objects(self.path), HEADER_ROWS))
         self.names = list(dict.fromkeys(name for _, record in first for name in record))
         return self.names
 
@@ -125,7 +123,7 @@ class TableReader:
             yield from reader.read()
         else:
             paths = [
-                (at, _path_of(column, self.names))
+                (at, split_path(column, self.names))
                 for at, column in enumerate(self.wanted.values())
                 if column is not None and column not in self.names
             ]
@@ -165,7 +163,7 @@ class TableReader:
         if not self._check_columns():
             return
         columns = list(self.wanted.values())
-        paths = [() if name is None else _path_of(name, self.names) for name in columns]
+        paths = [() if name is None else split_path(name, self.names) for name in columns]
         for number, (line, record) in enumerate(chain(first, records)):
             fields = [
                 as_field(dig(record.get(path[0]), path[1:])) if path else str(number)
@@ -182,7 +180,7 @@ class TableReader:
         """Report each wanted column that no record has."""
         is_usable = True
         for name in self.wanted.values():
-            if name is not None and _path_of(name, self.names)[0] not in self.names:
+            if name is not None and split_path(name, self.names)[0] not in self.names:
                 is_usable = False
                 found, remedy = describe_missing(name, self.names)
                 self.report(Offence(self.path.name, 1, name, None, found, remedy))
@@ -242,12 +240,27 @@ def _is_odd(value: Any) -> bool:
     return "\0" in value
 
 
-def _path_of(name: str, names: Sequence[str]) -> tuple[str, ...]:
+def split_path(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return a column's name as a path, of one step where a column has just this name.
+
+    >>> split_path("h.pos.0", ["h"]), split_path("h.pos.0", ["h.pos.0"])
+    (('h', 'pos', '0'), ('h.pos.0',))
+    """
     return (name,) if name in names else tuple(name.split("."))
 
 
 def _ignore(_offence: Offence) -> None:
     return None
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, Record]]:
+    """Yield (line or number, record) of JSON, JSON Lines or Parquet, values as they are.
+
+    Raises:
+        WrongFileError, OSError: it cannot be read.
+    """
+    is_parquet = recognise(path).form == "parquet"
+    return _read_parquet(path, {}) if is_parquet else _read_json(path)
 
 
 def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
@@ -262,7 +275,7 @@ def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            columns = {_path_of(name, names)[0] for name in wanted.values() if name is not None}
+            columns = {split_path(name, names)[0] for name in wanted.values() if name is not None}
             number = 0
             known = [name for name in names if name in columns]
             if not columns or not columns <= set(names):

@@ -1,0 +1,280 @@
+"""``data --mend DIR``: copies of the files in which offsets point at their words again.
+
+Beside ``audit``. A row whose word does not stand at its offsets is repaired where the word stands
+in the sentence: at its one place, or at the one nearest to what the offsets say. Everything else in
+the file stays as it is, and every change is listed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from competition.console import Column, Table
+from competition.data.csv_records import RecordReader, show_id
+from competition.data.entities import Cell, WrongCellError, check_cell, parse_value
+from competition.data.row_forms import ROLES, RowForm, Text, build_form
+from competition.data.tables import (
+    Layout,
+    as_field,
+    dig,
+    read_objects,
+    split_path,
+    test_layout,
+    train_layout,
+)
+from competition.errors import CorpusError, Offence, UsageError
+from competition.file_kind import WrongFileError, recognise
+from competition.files import write_atomically
+from competition.profile import Competition, Profile
+
+SHOWN = 20
+_LITERAL = re.compile(r"\s*\{\s*'")
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entity whose offsets were repaired; spans are half-open characters."""
+
+    file: str
+    line: int
+    id: str
+    role: str
+    word: str
+    before: tuple[int, int]
+    after: tuple[int, int]
+    places: int
+
+
+@dataclass
+class Mended:
+    """What became of one file."""
+
+    path: Path
+    changes: list[Change] = field(default_factory=list)
+    left: int = 0  # entities whose word stands nowhere in the sentence, or is another offence
+
+
+def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) -> list[Table]:
+    """Write repaired copies of the train and the test file into a folder.
+
+    Args:
+        competition: whose files.
+        folder: where the copies go.
+        is_whole: list every change, not the first ones.
+
+    Raises:
+        UsageError: the folder is the data's own, or nothing could be repaired in this form.
+        CorpusError: a file is no clean table, so a copy would lose rows.
+    """
+    profile, folder = competition.profile, folder.expanduser().absolute()
+    if folder.exists() and folder.samefile(competition.data_dir):
+        raise UsageError(f"--mend {folder}: that is the data itself; name a folder for the copies")
+    if profile.entity.given_as == "markup" or profile.entity.counted_in == "tokens":
+        raise UsageError("--mend repairs offsets in characters; these rows have none")
+    mended = [
+        _mend_file(competition.train_path, folder, profile, train_layout(profile)),
+        _mend_file(competition.test_path, folder, profile, test_layout(profile)),
+    ]
+    return _build_tables(mended, folder, None if is_whole else SHOWN)
+
+
+def _mend_file(path: Path, folder: Path, profile: Profile, layout: Layout) -> Mended:
+    form = build_form(profile)
+    mended = Mended(folder / path.name)
+    try:
+        kind = recognise(path).form
+        if kind == "text":
+            records, names, separator = _read_csv(path, form, profile, layout)
+        else:
+            records, names, separator = list(read_objects(path)), [], ","
+    except WrongFileError as wrong:
+        raise UsageError(f"{path}: {wrong}") from None
+    for line, record in records:
+        _mend_record(record, line, form, profile, mended)
+    rows = [record for _, record in records]
+    if kind == "text":
+        text = _write_csv(rows, names if layout.header is None else None, separator)
+        write_atomically(mended.path, text)
+    elif kind == "parquet":
+        write_atomically(mended.path, _write_parquet(rows))
+    elif kind == "json":
+        write_atomically(mended.path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    else:
+        lines = [json.dumps(record, ensure_ascii=False) for record in rows]
+        write_atomically(mended.path, "\n".join(lines) + "\n")
+    return mended
+
+
+def _read_csv(
+    path: Path, form: RowForm, profile: Profile, layout: Layout
+) -> tuple[list[tuple[int, Record]], list[str], str]:
+    """Read every column of a CSV; what is no clean record is refused, as it would be lost."""
+    wanted = {name: name for name in (profile.columns.sentence, *form.wanted.values())}
+    offences: list[Offence] = []
+    first = RecordReader(path, wanted, offences.append, layout.separator, layout.header)
+    next(first.read(), None)
+    every = {name: name for name in first.names}
+    offences = []
+    reader = RecordReader(
+        path, every, offences.append, first.used_separator, layout.header, layout.quotes
+    )
+    records = [(line, dict(zip(every, fields, strict=True))) for line, fields in reader.read()]
+    if offences:
+        raise CorpusError(f"{path} is no clean table; mend these by hand first", offences)
+    return records, first.names, first.used_separator
+
+
+def _write_csv(rows: list[Record], names: list[str] | None, separator: str) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=separator, lineterminator="\n")
+    if names is not None:
+        writer.writerow(names)
+    writer.writerows(list(row.values()) for row in rows)
+    return stream.getvalue()
+
+
+def _write_parquet(rows: list[Record]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return bytes(sink.getvalue())
+
+
+def _mend_record(
+    record: Record, line: int, form: RowForm, profile: Profile, mended: Mended
+) -> None:
+    wanted = {"id": profile.columns.id, "sentence": profile.columns.sentence, **form.wanted}
+    named = {
+        what: "" if name is None else as_field(_get(record, name)) for what, name in wanted.items()
+    }
+    sentence = named["sentence"]
+    if not isinstance(sentence, str):
+        return
+    for role in ROLES:
+        try:
+            cell = form.read(role, named, Text(sentence))
+        except WrongCellError:
+            mended.left += 1
+            continue
+        try:
+            check_cell(cell, sentence, profile, form.names[role])
+        except WrongCellError:
+            places = sorted(_find_places(sentence, cell.word), key=_near(cell))
+            if not places or not _set_span(record, role, cell, places[0], profile):
+                mended.left += 1
+                continue
+            start = places[0]
+            after = (start, start + len(cell.word))
+            change = (mended.path.name, line, show_id(str(named["id"])), role, cell.word)
+            mended.changes.append(Change(*change, (cell.start, cell.end), after, len(places)))
+
+
+def _near(cell: Cell) -> Any:
+    return lambda start: (abs(start - cell.start), start)
+
+
+def _find_places(sentence: str, word: str) -> Iterator[int]:
+    at = sentence.find(word) if word.strip() else -1
+    while at >= 0:
+        yield at
+        at = sentence.find(word, at + 1)
+
+
+def _get(record: Record, name: str) -> Any:
+    path = split_path(name, list(record))
+    return dig(record.get(path[0]), path[1:])
+
+
+def _set_span(record: Record, role: str, cell: Cell, start: int, profile: Profile) -> bool:
+    """Write a span into a record; False where it is held in a way that cannot be written."""
+    rules = profile.entity
+    end = start + len(cell.word) - (1 if rules.end_inclusive else 0)
+    if rules.given_as == "cell":
+        column = str(getattr(profile.columns, role))
+        return _set_cell(record, column, {str(rules.start): start, str(rules.end): end})
+    place = dict(zip(ROLES, rules.places, strict=True))[role]
+    held = [(place.start, start), (place.end, end)]
+    return all(_set(record, name, value) for name, value in held if name is not None)
+
+
+def _set_cell(record: Record, column: str, values: Record) -> bool:
+    text = record[column]
+    if isinstance(text, dict):
+        text.update(values)
+        return True
+    cell = parse_value(text)
+    cell.update(values)
+    is_literal = _LITERAL.match(text) is not None
+    record[column] = repr(cell) if is_literal else json.dumps(cell, ensure_ascii=False)
+    return True
+
+
+def _set(record: Record, name: str, value: int) -> bool:
+    if name in record:
+        record[name] = str(value) if isinstance(record[name], str) else value
+        return True
+    *path, last = name.split(".")
+    held: Any = record
+    for key in path:
+        held = held[int(key)] if isinstance(held, list) else held.get(key)
+    if isinstance(held, list):
+        held[int(last)] = value
+    elif isinstance(held, dict):
+        held[last] = value
+    else:
+        return False
+    return True
+
+
+def _build_tables(mended: list[Mended], folder: Path, most: int | None) -> list[Table]:
+    columns = (
+        Column("file", "File"),
+        Column("mended", "entities mended", "count"),
+        Column("left", "left as they are", "count"),
+    )
+    rows = [
+        {"file": each.path.name, "mended": len(each.changes), "left": each.left} for each in mended
+    ]
+    notes = [f"Copies in {folder}.", f"Next: python run.py data --data {folder}"]
+    files = Table("mended", "Mended", columns, rows, notes)
+    changes = [change for each in mended for change in each.changes[:most]]
+    return [files, _build_changes(changes, sum(len(each.changes) for each in mended))]
+
+
+def _build_changes(changes: list[Change], total: int) -> Table:
+    columns = (
+        Column("file", "file"),
+        Column("line", "line"),
+        Column("id", "id"),
+        Column("role", "entity"),
+        Column("word", "word"),
+        Column("before", "stood at"),
+        Column("after", "stands at"),
+        Column("how", "how"),
+    )
+    rows = [
+        {
+            "file": change.file,
+            "line": change.line,
+            "id": change.id,
+            "role": change.role,
+            "word": change.word,
+            "before": f"{change.before[0]}–{change.before[1]}",
+            "after": f"{change.after[0]}–{change.after[1]}",
+            "how": "its one place" if change.places == 1 else f"the nearest of {change.places}",
+        }
+        for change in changes
+    ]
+    more = total - len(changes)
+    notes = [f"… and {more:,} more; --json lists all of them."] if more else []
+    return Table("changes", f"Changes ({total:,}), in characters", columns, rows, notes)

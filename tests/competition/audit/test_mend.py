@@ -1,0 +1,121 @@
+"""mend: offsets are repaired where the word stands, and nothing else of a file changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from competition.audit.mend import run_mend
+from competition.data.corpus import read_corpus
+from competition.errors import CorpusError, UsageError
+from competition.profile import Competition, resolve_competition
+from tests.competition.data.test_row_forms import (
+    COLUMNS_ENTITY,
+    MARKUP_ENTITY,
+    NESTED_ENTITY,
+    WRITERS,
+    Form,
+    flat,
+    make,
+    marked,
+    nested,
+    profile_with,
+)
+
+
+def see(competition: Competition, folder: Path) -> Competition:
+    path = competition.home / "mended.toml"
+    found = next(p for p in competition.home.glob("*.toml") if p != path)
+    return resolve_competition(str(found), folder, None, home=competition.home)
+
+
+def test_cells_are_repaired_where_their_words_stand(tiny_competition: Competition) -> None:
+    wanted = read_corpus(tiny_competition)
+    path = tiny_competition.train_path
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    row = wanted.train.row(0)
+    for number in (1, 3):
+        lines[number] = lines[number].replace("'start_idx': ", "'start_idx': 1", 1)
+    path.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(CorpusError):
+        read_corpus(tiny_competition)
+    folder = tiny_competition.home / "copies"
+    files, changes = run_mend(tiny_competition, folder)
+    assert [row["mended"] for row in files.rows] == [2, 0]
+    assert [row["left"] for row in files.rows] == [0, 0]
+    first = changes.rows[0]
+    assert (first["id"], first["role"], first["word"]) == ("0", "subject", row.subject.word)
+    assert (first["after"], first["how"]) == ("0–4", "its one place")
+    assert read_corpus(see(tiny_competition, folder)).hash == wanted.hash
+    assert (folder / "test.csv").read_bytes() == tiny_competition.test_path.read_bytes()
+
+
+def test_of_several_places_the_nearest_is_taken(tiny_competition: Competition) -> None:
+    path = tiny_competition.train_path
+    text = path.read_text("utf-8")
+    old = text.splitlines()[1]
+    cells = str({"word": "가", "start_idx": 3, "end_idx": 3, "type": "PER"})
+    other = str({"word": "나", "start_idx": 2, "end_idx": 2, "type": "LOC"})
+    path.write_text(text.replace(old, f'0,가 나 가가 가,"{cells}","{other}",no_relation,x'))
+    folder = tiny_competition.home / "copies"
+    _, changes = run_mend(tiny_competition, folder)
+    (change,) = changes.rows
+    assert (change["before"], change["after"]) == ("3–4", "4–5")
+    assert change["how"] == "the nearest of 4"
+
+
+@pytest.mark.parametrize("kind", ["json lines", "json", "parquet", "tsv"])
+@pytest.mark.parametrize(
+    ("entity", "form"), [(COLUMNS_ENTITY, flat), (NESTED_ENTITY, nested)], ids=["flat", "nested"]
+)
+def test_every_kind_of_file_is_written_as_it_came(
+    tiny_competition: Competition, tmp_path: Path, kind: str, entity: str, form: Form
+) -> None:
+    if (kind, form) == ("tsv", nested):
+        pytest.skip("a text of a dict in a cell is repaired as a cell, not as a path")
+    wanted = read_corpus(tiny_competition)
+    calls = iter(range(1_000))
+
+    def broken(row: object) -> dict[str, object]:
+        record = form(row)  # type: ignore[arg-type]
+        if next(calls) < 4:
+            if form is flat:
+                record["s_start"] += 1
+                record["s_end"] += 1
+            else:
+                record["h"]["pos"] = [place + 1 for place in record["h"]["pos"]]
+        return record
+
+    home = tmp_path / "home"
+    home.mkdir()
+    other = make(home, profile_with(entity), WRITERS[kind], broken)
+    folder = home / "copies"
+    files, _ = run_mend(other, folder)
+    assert [row["mended"] for row in files.rows] == [4, 0]
+    assert read_corpus(see(other, folder)).hash == wanted.hash
+
+
+def test_what_cannot_be_repaired_stays_and_is_counted(tiny_competition: Competition) -> None:
+    path = tiny_competition.train_path
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    lines[1] = lines[1].replace("'word': '", "'word': '없는", 1)
+    path.write_text("".join(lines), encoding="utf-8")
+    files, changes = run_mend(tiny_competition, tiny_competition.home / "copies")
+    assert [row["left"] for row in files.rows] == [1, 0]
+    assert changes.rows == []
+
+
+def test_the_data_itself_is_never_written_over(tiny_competition: Competition) -> None:
+    with pytest.raises(UsageError, match="that is the data itself"):
+        run_mend(tiny_competition, tiny_competition.data_dir)
+    text = tiny_competition.train_path.read_text("utf-8")
+    tiny_competition.train_path.write_text(text + "x\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match="no clean table"):
+        run_mend(tiny_competition, tiny_competition.home / "copies")
+
+
+def test_tags_have_no_offsets_to_repair(tmp_path: Path) -> None:
+    other = make(tmp_path, profile_with(MARKUP_ENTITY), WRITERS["csv"], marked)
+    with pytest.raises(UsageError, match="offsets in characters"):
+        run_mend(other, tmp_path / "copies")
