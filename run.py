@@ -35,7 +35,7 @@ app = typer.Typer(
 
 INCOMPLETE_EXIT = 3
 MOST_SEED = 2**32 - 1  # what every library's generator takes
-PROPOSED_COMMAND = re.compile(r"python run\.py [a-z]+\b")
+PROPOSED_COMMAND = re.compile(r"python run\.py (?!init\b)[a-z]+\b")
 MENDABLE = {  # what Python says of a path that no system takes, and what to do
     "embedded null": "a path holds a NUL character; look for \\u0000 in profile and variant",
     "determine home directory": "a path begins with ~ and no such user has a home; write it out",

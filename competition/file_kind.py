@@ -67,7 +67,7 @@ class FileKind:
             odd.append((f"is compressed ({self.compression})", "it was unpacked while reading"))
         if self.encoding != "utf-8":
             name = _ENCODING_NAMES.get(self.encoding, self.encoding.upper())
-            odd.append((f"the file is {name}, not UTF-8", f"read as {name}"))
+            odd.append((f"the file is {name}, not UTF-8", "it was decoded while reading"))
         elif self.has_mark:
             odd.append(("begins with a byte order mark", "it was left out"))
         return tuple(odd)

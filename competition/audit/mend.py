@@ -245,7 +245,7 @@ def _build_tables(mended: list[Mended], folder: Path, most: int | None) -> list[
     rows = [
         {"file": each.path.name, "mended": len(each.changes), "left": each.left} for each in mended
     ]
-    notes = [f"Copies in {folder}.", f"Next: python run.py data --data {folder}"]
+    notes = [f"Copies in {folder}; look at them with --data {folder}."]
     files = Table("mended", "Mended", columns, rows, notes)
     changes = [change for each in mended for change in each.changes[:most]]
     return [files, _build_changes(changes, sum(len(each.changes) for each in mended))]

@@ -166,7 +166,7 @@ def _explain_columns(
     )
     remedy = (
         'entities seem to stand in columns of their own: set entity.given_as = "columns" and name '
-        "them in [entity.subject] and [entity.object] (python run.py init writes such a profile)"
+        "them in [entity.subject] and [entity.object] (python run.py init DIR writes one)"
     )
     told = Offence(missing[0].file, missing[0].line, None, None, found, remedy)
     return [told, *(each for each in offences if each not in missing)]
