@@ -31,10 +31,12 @@ from competition.data.rows import Rows
 from competition.errors import OFFENCES_SHOWN, HarnessError, Offence
 from competition.folds.assignment import build_folds
 from competition.folds.largest_group import check_largest_group
-from competition.profile import Competition
+from competition.profile import Competition, Profile
+from competition.profile_language import FIRST_LANGUAGE
 
 KEY_NAMES = {"sentence": "sentence", "entity_pair": "pair of entities"}
 MOSTLY = 0.5
+LANGUAGE_ROWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,25 @@ def build_audit_tables(
     tables += [count_positions(corpus), measure_lengths(corpus)]
     if audit.groups is not None:
         tables.append(_build_groups(audit, corpus, audit.groups))
+    tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *_remark_language(corpus, profile)))
     shift = measure_shift(corpus, profile)
     tables += [*([shift] if shift.rows else []), *beyond]
     if audit.ok:
         tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, "Next: python run.py fold"))
     return tables
+
+
+def _remark_language(corpus: Corpus, profile: Profile) -> list[str]:
+    """Say that prompts are Korean where no sentence is."""
+    if profile.language.name != FIRST_LANGUAGE:
+        return []
+    text = "".join(corpus.train.frame["sentence"].head(LANGUAGE_ROWS))
+    if any("가" <= char <= "힣" for char in text):
+        return []
+    return [
+        "The sentences hold no Hangul, and prompts are Korean: set language.name in the profile, "
+        "to english for instance."
+    ]
 
 
 def _build_files(audit: Audit) -> Table:

@@ -2,5 +2,5 @@
 
 Rooms in reading order: csv_records, entities, tables, rows, row_forms, row_checks, corpus, groups.
 
-Open: csv_records, entities, tables, rows, row_forms, corpus, groups.
+Open: csv_records, entities, tables, rows, row_forms, row_checks, corpus, groups.
 """

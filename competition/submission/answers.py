@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from competition.data.csv_records import RecordReader, Report, show, show_id
+from competition.data.row_checks import gather_causes
 from competition.data.tables import Layout, TableReader
 from competition.errors import CorpusError, Offence
 from competition.profile import Profile
@@ -187,9 +188,13 @@ def read_table(
     """
     offences: list[Offence] = []
     wanted = {str(column): column for column in columns}
-    yield from TableReader(path, wanted, offences.append, layout).read()
+    count = 0
+    for record in TableReader(path, wanted, offences.append, layout).read():
+        count += 1
+        yield record
     if offences:
-        raise CorpusError(f"{path} cannot be read", offences)
+        told = gather_causes(offences, count + len(offences))
+        raise CorpusError(f"{path} cannot be read", told)
 
 
 @dataclass(frozen=True)

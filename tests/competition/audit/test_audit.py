@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -256,3 +257,20 @@ def test_the_real_audit(klue_re_dir: Path, tmp_path: Path) -> None:
     text = printed(tables, as_json=False)
     assert len(text.splitlines()) < 180
     assert json.loads(printed(tables, as_json=True)).keys() == tables.keys()
+
+
+def test_korean_prompts_around_other_words_are_remarked(tiny_competition: Competition) -> None:
+    def told(competition: Competition) -> bool:
+        tables = tables_of(run_audit(competition)).values()
+        return any("prompts are Korean" in note for table in tables for note in table.notes)
+
+    assert not told(tiny_competition)
+    for path in (tiny_competition.train_path, tiny_competition.test_path):
+        text = path.read_text("utf-8")
+        path.write_text(re.sub("[가-힣]", "a", text), encoding="utf-8")
+    assert told(tiny_competition)
+    profile = tiny_competition.home / "tiny.toml"
+    with profile.open("a", encoding="utf-8") as stream:
+        stream.write('\n[language]\nname = "english"\n')
+    english = resolve_competition(str(profile), None, None, home=tiny_competition.home)
+    assert not told(english)

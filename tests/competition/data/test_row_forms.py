@@ -15,8 +15,10 @@ import pytest
 
 from competition.data.corpus import Reading, read_corpus, read_rows
 from competition.data.rows import Rows
-from competition.errors import ProfileError
+from competition.errors import CorpusError, ProfileError
 from competition.profile import Competition, read_profile, resolve_competition
+from competition.submission.check import read_test_ids
+from competition.submission.score import read_solution
 from tests.conftest import N_TEST, N_TRAIN, TINY_PROFILE, Made, make_rows
 
 COLUMNS_ENTITY = """
@@ -360,6 +362,30 @@ def test_rows_without_ids_are_numbered_and_numbers_stand_for_labels(tmp_path: Pa
     corpus = read_corpus(make(tmp_path, text, WRITERS["parquet"], form))
     assert corpus.train.ids.tolist() == [str(i) for i in range(N_TRAIN)]
     assert np.bincount(corpus.train.gold).tolist()[0] == 16 - 0
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json lines", "parquet"])
+@pytest.mark.parametrize("is_number", [False, True])
+def test_a_solution_may_be_any_file_and_hold_numbers(
+    tmp_path: Path, kind: str, is_number: bool
+) -> None:
+    text = profile_with(MARKUP_ENTITY)
+    if is_number:
+        text = text.replace('label = "label"', 'label = "label"\nlabel_as = "number"')
+    competition = make(tmp_path, text, WRITERS[kind], marked)
+    labels = competition.profile.labels
+    rows = make_rows(N_TEST, first=1000)
+    records: list[Record] = [
+        {"id": int(row.id), "label": labels.index(row.label) if is_number else row.label}
+        for row in rows
+    ]
+    WRITERS[kind](tmp_path / "solution", records)
+    gold = read_solution(tmp_path / "solution", competition.profile)
+    assert gold == {row.id: labels.index(row.label) for row in rows}
+    assert read_test_ids(competition) == [row.id for row in rows]
+    WRITERS[kind](tmp_path / "solution", [{**each, "label": "?"} for each in records])
+    with pytest.raises(CorpusError, match="is no label"):
+        read_solution(tmp_path / "solution", competition.profile)
 
 
 def test_labels_that_are_numbers_are_one_offence(tiny_competition: Competition) -> None:
