@@ -10,25 +10,60 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 
-import typer
+from competition.console import make_streams_safe, print_json, say
+from competition.errors import HarnessError, OffencesError, UsageError, explain_os_error
 
-from competition.console import say
-from competition.errors import HarnessError, UsageError, explain_os_error
+ROOT = Path(__file__).resolve().parent
+
+
+def explain_absent(library: str | None) -> str:
+    """Say that this Python has no such library, and what to run or install instead."""
+    has_own = (ROOT / ".venv" / "bin" / "python").is_file()
+    remedy = (
+        f"run it with the project's own: {ROOT / '.venv' / 'bin' / 'python'} run.py"
+        if has_own
+        else f"run `make install` in {ROOT}, then .venv/bin/python run.py; or install into this"
+        f" Python: {sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
+    )
+    return f"error: {sys.executable} has no library {library!r}, which this needs; {remedy}"
+
+
+try:
+    import typer
+    from typer.core import TyperGroup
+except ModuleNotFoundError as absent:
+    print(explain_absent(absent.name), file=sys.stderr)
+    raise SystemExit(HarnessError.exit_code) from None
 
 if TYPE_CHECKING:
     from competition.console import Table
     from competition.profile import Competition
 
+
+class WholeSummaries(TyperGroup):
+    """A group of commands whose help shows each summary whole, wrapped where it is long."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a line or more for each command."""
+        names = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, " ".join((command.help or "").partition("\n\n")[0].split()))
+            for name, command in names
+            if command is not None and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 app = typer.Typer(
-    help="A competition harness for sentence-level relation extraction.\n\n"
-    "The usual evening: data, fold, blend, check, submit, board.",
+    cls=WholeSummaries,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -50,7 +85,46 @@ DataOption = Annotated[Path | None, typer.Option("--data", help="The folder of i
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Sample about N train rows; for trying out.")
 ]
+
+
+def _complete_variant(begun: str) -> list[str]:
+    from models.variant import list_variants
+
+    return [name for name in list_variants() if name.startswith(begun)]
+
+
+VariantArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A variant's name, or the path of its TOML file.", autocompletion=_complete_variant
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")]
+
+
+def _say_version(is_asked: bool) -> None:
+    """Print the version, and the commit where there is a checkout."""
+    if is_asked:
+        from competition.provenance import read_commit, read_version
+
+        commit = read_commit()
+        say(f"run.py {read_version()}{f' (commit {commit})' if commit else ''}")
+        raise typer.Exit
+
+
+@app.callback()
+def describe(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """A competition harness for sentence-level relation extraction.
+
+    The usual evening: data, fold, blend, check, submit, board.
+    """
 
 
 @app.command()
@@ -109,7 +183,7 @@ def data(
 
 @app.command()
 def show(
-    variant: Annotated[str, typer.Argument(help="A variant's name, or the path of its TOML file.")],
+    variant: VariantArgument,
     rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows.")] = 3,
     split: Annotated[str, typer.Option("--split", help="train or test.")] = "train",
     ids: Annotated[
@@ -133,11 +207,29 @@ def show(
     print_shown(show_rows(resolved, request), as_json=as_json)
 
 
+@app.command("variants")
+def show_variants(
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the variants that fold can train, each with the idea that it tests."""
+    resolved = _resolve(competition, data, limit)
+    from models.jobs.variants import build_variant_list
+
+    _print([build_variant_list(resolved.profile)], as_json)
+
+
 @app.command()
 def fold(
     variants: Annotated[
         list[str] | None,
-        typer.Argument(metavar="VARIANT", help="Names or .toml files; unset: the profile's."),
+        typer.Argument(
+            metavar="VARIANT",
+            help="Names or .toml files; unset: the profile's.",
+            autocompletion=_complete_variant,
+        ),
     ] = None,
     folds: Annotated[str | None, typer.Option("--folds", help="Only these, such as 0,1.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Such as 42,43.")] = None,
@@ -407,7 +499,7 @@ def compare(
 
 @app.command()
 def tune(
-    variant: Annotated[str, typer.Argument(help="A variant's name, or the path of its TOML file.")],
+    variant: VariantArgument,
     search: Annotated[
         list[str] | None,
         typer.Option(
@@ -741,24 +833,52 @@ def _duration(text: str | None, option: str = "--stop-after") -> float | None:
 
 
 def main() -> None:
-    """Run a command; what a person can mend is printed without a traceback."""
+    """Run a command; what a person can mend is printed without a traceback.
+
+    With ``--json`` an error is also a JSON object on the standard output.
+    """
+    make_streams_safe()
+    as_json = "--json" in sys.argv[1:]
+    # the base of what typer raises for a wrong command line, in every version
+    usage_error = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
     try:
-        app()
+        code = app(prog_name="run.py", standalone_mode=not as_json)
     except HarnessError as error:
-        say(f"error: {_in_context(str(error))}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+        _fail(_in_context(str(error)), error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("competition", "models"):
+            raise
+        _fail(explain_absent(error.name).removeprefix("error: "), error)
     except OSError as error:
-        known = explain_os_error(error)
-        if known is None:
-            raise
-        say(f"error: {known}", file=sys.stderr)
-        raise SystemExit(HarnessError.exit_code) from None
+        _fail(explain_os_error(error), error)
     except (ValueError, RuntimeError) as error:
-        known = next((MENDABLE[said] for said in MENDABLE if said in str(error)), None)
-        if known is None:
-            raise
-        say(f"error: {known}", file=sys.stderr)
+        _fail(next((MENDABLE[said] for said in MENDABLE if said in str(error)), None), error)
+    except usage_error as error:
+        error.show()
+        _print_error(error.format_message(), error)
         raise SystemExit(HarnessError.exit_code) from None
+    raise SystemExit(code or 0)
+
+
+def _fail(message: str | None, error: Exception) -> NoReturn:
+    """Say what a person can mend and end; an error without a message is ours and goes on.
+
+    Raises:
+        SystemExit: with the error's exit code.
+    """
+    if message is None:
+        raise error
+    say(f"error: {message}", file=sys.stderr)
+    if "--json" in sys.argv[1:]:
+        _print_error(message, error)
+    raise SystemExit(getattr(error, "exit_code", HarnessError.exit_code)) from None
+
+
+def _print_error(message: str, error: Exception) -> None:
+    """Print an error as a JSON object, its offences one by one."""
+    offences = error.offences if isinstance(error, OffencesError) else ()
+    found = {"kind": type(error).__name__, "message": message}
+    print_json({"error": {**found, "offences": [asdict(each) for each in offences]}})
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ Scores are floats in [0, 1] in the rows (and in JSON) and ×100 on the terminal.
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import math
 import os
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +35,20 @@ WIDTH_OF_FILES = 120  # where the output is no terminal, whose width would be kn
 NARROWEST_TEXT = 18
 GAP = 2  # spaces between columns, where there is room
 COMMAND = "python run.py "
+
+TYPOGRAPHY = {
+    "–": "-",
+    "—": "-",
+    "…": "~",
+    "×": "x",
+    "±": "~",
+    "−": "-",
+    "→": ">",
+    "“": '"',
+    "”": '"',
+}
+"""What stands for a sign of ours that a terminal's encoding lacks: as wide, so that tables keep."""
+READABLE = "harness.readable"
 
 FORMATTERS: dict[Kind, Callable[[Any], str]] = {
     "text": str,
@@ -112,6 +129,24 @@ def _escape_for_json(character: str) -> str:
     return "".join(f"\\u{pairs[place : place + 4]}" for place in range(0, len(pairs), 4))
 
 
+def make_streams_safe() -> None:
+    """Let the standard streams of this process take every character, whatever their encoding.
+
+    Under CP949, ASCII and the like, signs of ours become plain ones and others their escapes.
+    """
+    codecs.register_error(READABLE, _replace_unencodable)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's takes every character already
+            stream.reconfigure(errors=READABLE)
+
+
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(TYPOGRAPHY.get(c) or _escape_character(c) for c in text), error.end
+
+
 def say(text: str, *, file: TextIO | None = None) -> None:
     """Print text for a person; ``file`` None: the standard output."""
     print(escape(text), file=file, flush=True)
@@ -161,7 +196,17 @@ def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
 
 def print_json(payload: object) -> None:
     """Print plain values as JSON, in which nothing steers a terminal."""
-    print(escape_json(json.dumps(payload, ensure_ascii=False, indent=2)))
+    text = escape_json(json.dumps(payload, ensure_ascii=False, indent=2))
+    print(text if _can_write(text) else json.dumps(payload, indent=2))
+
+
+def _can_write(text: str) -> bool:
+    """Return whether the standard output's encoding has every character of a text."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _print_table(console: Console, table: Table) -> None:

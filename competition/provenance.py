@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import subprocess
+import tomllib
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
+
+PROJECT = "relation-extraction-harness"
+
+
+def read_version() -> str:
+    """Return the version of this code: of the checkout, or of the package that is installed."""
+    path = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if path.is_file():
+        return str(tomllib.loads(path.read_text(encoding="utf-8"))["project"]["version"])
+    return metadata.version(PROJECT)
 
 
 def read_commit() -> str | None:

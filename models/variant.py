@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from competition.errors import VariantError
 from competition.file_kind import WrongFileError, read_text
 from competition.files import check_name, parse_toml
+from competition.spelling import suggest
 from models.settings import (
     AugmentSettings,
     CleanSettings,
@@ -223,7 +224,10 @@ class Variant(Frozen):
 
 def _one_of(value: str, choices: Mapping[str, object]) -> str:
     if value not in choices:
-        raise ValueError(f"{value!r} is unknown; choose one of {', '.join(sorted(choices))}")
+        known = sorted(choices)
+        raise ValueError(
+            f"{value!r} is unknown{suggest(value, known)}; choose one of {', '.join(known)}"
+        )
     return value
 
 
@@ -234,7 +238,8 @@ def list_variants() -> list[str]:
 
 def explain_unknown(name: str) -> str:
     """Say that no shipped variant has a name, and which there are."""
-    return f"no variant {name!r}; choose one of {', '.join(list_variants())}"
+    known = list_variants()
+    return f"no variant {name!r}{suggest(name, known)}; choose one of {', '.join(known)}"
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -417,7 +422,24 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 def _near(loc: tuple[int | str, ...]) -> str:
+    """Name the settings that a mistyped key may mean, and all of its section."""
     model: Any = Variant
     for part in loc[:-1]:
         model = next(t for t in _members(model.model_fields[part].annotation) if t is not NoneType)
-    return f"; choose one of {', '.join(sorted(model.model_fields))}"
+    return f"{_suggest_key(str(loc[-1]))}; choose one of {', '.join(sorted(model.model_fields))}"
+
+
+def _suggest_key(leaf: str) -> str:
+    """Ask whether the setting of that name in a section is meant, or one spelled like it."""
+    keys = {key.rpartition(".")[2]: key for key in list_keys()}
+    return f"; did you mean {keys[leaf]}?" if leaf in keys else suggest(leaf, keys)
+
+
+def list_keys() -> list[str]:
+    """Name every setting of a variant, dotted within a section."""
+    keys = []
+    for name, field in Variant.model_fields.items():
+        sections = [t for t in _members(field.annotation) if isinstance(t, type)]
+        section = next((t for t in sections if issubclass(t, Frozen)), None)
+        keys += [name] if section is None else [f"{name}.{key}" for key in section.model_fields]
+    return keys

@@ -26,6 +26,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from competition.console import make_streams_safe
 from competition.errors import HarnessError, TrainingError, explain_os_error
 from competition.predictions.members import ResultKey, Store
 from models.jobs.job import run_job
@@ -139,6 +140,7 @@ def run_jobs(
 def work(spec: JobSpec, slot: int, link: Connection) -> None:
     """Do one job in this process and answer over ``link``; the entry point of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    make_streams_safe()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(link, stop), daemon=True).start()
 

@@ -1,0 +1,23 @@
+"""What a mistyped name may have meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+MOST_MEANT = 3
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """Ask for the choices that are spelled like a name; empty where none is.
+
+    Args:
+        name: as it was typed.
+        choices: or a mapping of what can be typed to how it is shown.
+
+    >>> suggest("typed-punkt", ["typed-punct", "rbert"]), suggest("x", ["typed-punct"])
+    ('; did you mean typed-punct?', '')
+    """
+    near = get_close_matches(name, list(choices), n=MOST_MEANT, cutoff=0.7)
+    shown = [choices[each] for each in near] if isinstance(choices, Mapping) else near
+    return f"; did you mean {' or '.join(shown)}?" if near else ""
