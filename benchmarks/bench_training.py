@@ -34,7 +34,8 @@ from models.jobs.network_job import open_inputs
 from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
-from models.network.network import RelationModel, build_model, load_tokenizer
+from models.network.network import RelationModel, build_model
+from models.network.tokenizer import load_tokenizer
 from models.training.control import Watch
 from models.training.hardware import build_accelerator, choose_precision
 from models.training.loop import FitTask, fit_fold

@@ -78,6 +78,9 @@ class FormatSettings(Frozen):
     )
     mask_entities: bool = Field(False, description="[SUBJ-ORG] in place of the word")
     show_source: bool = Field(False, description="the row's source as a segment in front")
+    instruction: str = Field(
+        "", max_length=4000, description="text in front; {labels} stands for the labels' names"
+    )
 
 
 class LinearSettings(Frozen):
@@ -158,6 +161,19 @@ class PseudoSettings(Frozen):
     variant: str = Field(min_length=1)
     min_confidence: float = Field(0.9, gt=0, le=1)
     most_share: float = Field(0.5, gt=0, description="at most this share of the training rows")
+
+
+class AdaptSettings(Frozen):
+    """Low-rank adapters beside a backbone that stays as it is."""
+
+    method: Literal["lora"] = "lora"
+    rank: int = Field(16, ge=1, le=1024, description="columns of the narrow matrices")
+    alpha: int = Field(32, gt=0, description="what they add is multiplied by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of what adapters read")
+    targets: tuple[str, ...] = Field(
+        (), description="names of linear layers, such as q_proj; none: all inside the blocks"
+    )
+    quantise: Literal["none", "nf4"] = Field("none", description="the base in 4 bits, on a GPU")
 
 
 class TuneSettings(Frozen):

@@ -22,6 +22,7 @@ from competition.file_kind import WrongFileError, read_text
 from competition.files import check_name, parse_toml
 from competition.spelling import suggest
 from models.settings import (
+    AdaptSettings,
     AugmentSettings,
     CleanSettings,
     CurriculumSettings,
@@ -65,6 +66,9 @@ SINCE_FIRST_RESULTS = frozenset(
         "start_rate",
         "pretrain",
         "linear",
+        "bidirectional",
+        "formatting.instruction",
+        "adapt",
     }
 )
 """Settings that enter the recipe only when they are not at their default; dotted within a section.
@@ -89,6 +93,8 @@ class Variant(Frozen):
     format: str = "typed-punct"
     formatting: FormatSettings = FormatSettings()
     entity_embedding: bool = False
+    bidirectional: bool = Field(False, description="a decoder sees all tokens from each")
+    adapt: AdaptSettings | None = None
     head: str = "entity-start"
     loss: str = "cross-entropy"
     loss_options: LossSettings = LossSettings()
@@ -215,11 +221,34 @@ class Variant(Frozen):
             )
         if self.extra_train and self.route:
             raise ValueError("extra_train has no routes; take a variant that answers for all rows")
+        if self.adapt is not None:
+            self._check_adapted()
         if self.start_from == self.name:
             raise ValueError("start_from names the variant itself")
         if self.pseudo and self.pseudo.variant == self.name:
             raise ValueError("pseudo.variant names the variant itself")
         return self
+
+    def _check_adapted(self) -> None:
+        """Refuse what needs weights that adapters leave as they are."""
+        from models.parts.formats import FORMATS
+
+        if self.encoder == SCRATCH:
+            raise ValueError("adapt keeps a backbone as it is, and scratch has learnt nothing")
+        if self.learner == LINEAR:
+            raise ValueError("adapt does nothing for learner = 'linear'")
+        if FORMATS[self.format].new_tokens(("PER",), self.formatting):
+            raise ValueError(
+                f"adapt trains no token vectors, and format {self.format!r} (or "
+                "formatting.mask_entities) registers tokens; choose a format whose markers are "
+                "text, such as typed-punct or instruct"
+            )
+        for name, is_used in (
+            ("regularise.adversarial", self.regularise.adversarial != "none"),
+            ("regularise.ema_decay", self.regularise.ema_decay > 0),
+        ):
+            if is_used:
+                raise ValueError(f"{name} moves or copies the whole backbone; leave it out")
 
 
 def _one_of(value: str, choices: Mapping[str, object]) -> str:

@@ -24,6 +24,7 @@ from competition.arrays import Int64s
 from competition.data.rows import Row, Rows
 from competition.errors import FormatError
 from competition.files import write_atomically
+from models.data.frame import Frame, frame_of
 from models.parts.formats import PLAIN, Format
 from models.parts.heads import Positions
 from models.parts.markers import Formatted, Span
@@ -31,7 +32,7 @@ from models.settings import FormatSettings
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.batches"
-LAYOUT = 2  # of the arrays on disk; results do not depend on it
+LAYOUT = 3  # of the arrays on disk; results do not depend on it
 
 POSITION_NAMES = tuple(name for name in Positions.names() if name != "lengths")
 TOKENISE_CHUNK_ROWS = 10_000
@@ -45,7 +46,7 @@ class TokenizedRows:
     Attributes:
         tokens: (S,) int32, all rows one after the other.
         offsets: (N + 1,) int64 into ``tokens``.
-        positions: (N, 7) int32, a row's columns in the order of ``POSITION_NAMES``; ``prompt_mask``
+        positions: (N, 9) int32, a row's columns in the order of ``POSITION_NAMES``; ``prompt_mask``
             is 0 where the format asks for no mask.
         ids: (N,) str.
         is_cut: (N,) bool, rows that were longer and lost text to the window.
@@ -291,6 +292,7 @@ def _encode_chunk(
     chunk: Sequence[Row], formatted: Sequence[Formatted], tokenizer: Any, max_tokens: int
 ) -> Iterator[_Encoded]:
     """Tokenise all segments of a chunk in one call, then assemble row by row."""
+    frame = frame_of(tokenizer)
     formatted = [_fill_slot(each, tokenizer) for each in formatted]
     segments = [segment for each in formatted for segment in each.segments]
     encoded = tokenizer(
@@ -305,7 +307,7 @@ def _encode_chunk(
     for row, each in zip(chunk, formatted, strict=True):
         stop = at + len(each.segments)
         ids, spans = encoded["input_ids"][at:stop], encoded["offset_mapping"][at:stop]
-        yield _assemble(row, each, ids, spans, tokenizer, max_tokens)
+        yield _assemble(row, each, ids, spans, frame, max_tokens)
         at = stop
 
 
@@ -330,21 +332,21 @@ def _assemble(
     formatted: Formatted,
     segment_ids: Sequence[Sequence[int]],
     segment_spans: Sequence[Sequence[Span]],
-    tokenizer: Any,
+    frame: Frame,
     max_tokens: int,
 ) -> _Encoded:
-    """Join segments as [CLS] a [SEP] b [SEP], the body cut to what is left of ``max_tokens``."""
+    """Join segments, the body cut to what is left of ``max_tokens``."""
     body = formatted.body
     subject, obj, *marks = _find_parts(row, formatted, segment_spans[body])
     others = sum(len(ids) for i, ids in enumerate(segment_ids) if i != body)
-    budget = max_tokens - others - 1 - len(segment_ids)
+    budget = max_tokens - others - frame.length(len(segment_ids))
     pieces = choose_window(len(segment_ids[body]), marks[0], marks[1], budget)
     if pieces is None:
         raise FormatError(
             f"row {row.id}: its entities do not fit {max_tokens} tokens; raise max_tokens "
             "(--set max_tokens=…)"
         )
-    tokens: list[int] = [tokenizer.cls_token_id]
+    tokens = list(frame.first)
     moved: dict[int, int] = {}
     asked = 0
     for i, ids in enumerate(segment_ids):
@@ -354,7 +356,7 @@ def _assemble(
             if i == body:
                 moved.update((at, len(tokens) + at - start) for at in range(start, end))
             tokens += ids[start:end]
-        tokens.append(tokenizer.sep_token_id)
+        tokens += frame.last if i == len(segment_ids) - 1 else frame.between
     found = (
         moved[marks[0][0]],
         moved[marks[1][0]],
@@ -363,6 +365,8 @@ def _assemble(
         moved[obj[0]],
         moved[obj[1] - 1] + 1,
         asked,
+        moved[marks[0][1] - 1],
+        moved[marks[1][1] - 1],
     )
     is_cut = sum(end - start for start, end in pieces) < len(segment_ids[body])
     return _Encoded(np.array(tokens, np.int32), found, is_cut)

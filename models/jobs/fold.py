@@ -31,7 +31,7 @@ from models.jobs.request import (
 from models.jobs.spec import JobOutcome, JobSpec
 from models.jobs.suitability import check_files
 from models.jobs.workers import FoldHooks, FoldRun, raise_failures, run_jobs
-from models.network.network import choose_attention
+from models.network.backbone import choose_attention
 from models.pretraining.exposure import read_exposure
 from models.training.control import Progress
 from models.training.hardware import (

@@ -20,7 +20,8 @@ from models.data.batches import TokenizedRows, open_tokenized, stack_rows
 from models.data.fold_inputs import Augmenter, FoldInputs, Pairs
 from models.data.pool import read_texts
 from models.jobs.spec import STATE_FILE, WEIGHTS_FILE, JobSpec, Learned, NetworkSpec, describe_model
-from models.network.network import build_model, choose_attention, load_tokenizer
+from models.network.network import RelationModel, build_model, enable_gradient_checkpointing
+from models.network.tokenizer import load_tokenizer
 from models.parts.restriction import build_table, measure_coverage, number_pairs
 from models.training import linear
 from models.training.checkpoints import read_start, round_weights, write_weights
@@ -28,7 +29,8 @@ from models.training.control import Watch, step_seed
 from models.training.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
 from models.training.linear import LinearTask, measure_difficulty
 from models.training.loop import FitTask, Predictor, fit_fold
-from models.variant import fingerprint
+from models.training.memory import estimate_need, measure_free, plan_memory
+from models.variant import Variant, fingerprint
 
 INITIAL_STEP = 2**32 - 1  # seeds the weights drawn before step 0
 
@@ -56,13 +58,16 @@ def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
         labels=len(spec.labels),
         vocabulary=len(tokenizer),
         device_type=accelerator.device.type,
+        precision=precision,
     )
     if network.start is not None:
         path, wanted = network.start
-        read_start(path, model, wanted)
+        base = None if spec.variant.adapt is None else network.source.identity
+        read_start(path, model, wanted, base=base)
     inputs = open_inputs(spec, tokenizer)
     task = FitTask(spec.key.seed, spec.key.fold, spec.fingerprint, spec.job_dir / STATE_FILE)
-    fit = fit_fold(model, spec.variant, inputs, task=task, accelerator=accelerator, watch=watch)
+    variant = _lay_out(model, spec.variant, inputs, precision, accelerator.device, watch)
+    fit = fit_fold(model, variant, inputs, task=task, accelerator=accelerator, watch=watch)
     if not fit.finished:
         return fit.steps
     weights = round_weights(model)
@@ -79,7 +84,7 @@ def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
         write_weights(spec.job_dir / WEIGHTS_FILE, weights, saved)
     facts = {
         "precision": precision,
-        "attention": choose_attention(spec.variant, accelerator.device.type),
+        "attention": model.encoder.config._attn_implementation,
         "encoder": network.source.name,
         "resumed_at_step": fit.first_step,
         "steps": fit.steps,
@@ -97,6 +102,43 @@ def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
     return Learned(
         oof_probs, test_probs, fit.seconds, fit.rows_per_s, fit.steps, facts, notes=notes
     )
+
+
+def _lay_out(
+    model: RelationModel,
+    variant: Variant,
+    inputs: FoldInputs,
+    precision: str,
+    device: torch.device,
+    watch: Watch,
+) -> Variant:
+    """Return the variant as it fits the device's memory; only its ``run`` section may differ.
+
+    Raises:
+        DeviceError: it does not fit at all.
+    """
+    longest = int(inputs.plain.lengths.max(initial=1))
+    averages = variant.regularise.ema_decay > 0
+    config = model.encoder.config
+    need = estimate_need(model, config, precision=precision, longest=longest, averages=averages)
+    run = variant.run
+    plan = plan_memory(
+        need,
+        free=measure_free(device),
+        micro_tokens=run.micro_tokens,
+        longest=longest,
+        checkpointing=run.gradient_checkpointing,
+    )
+    watch.log(f"memory: about {need.describe(plan.micro_tokens)}")
+    if plan.checkpointing and not run.gradient_checkpointing:
+        enable_gradient_checkpointing(model.encoder)
+        watch.log("memory: layers are computed twice (gradient checkpointing), else nothing fits")
+    if plan.micro_tokens != run.micro_tokens:
+        watch.log(f"memory: micro-batches of at most {plan.micro_tokens} tokens")
+    laid_out = run.model_copy(
+        update={"micro_tokens": plan.micro_tokens, "gradient_checkpointing": plan.checkpointing}
+    )
+    return variant.model_copy(update={"run": laid_out})
 
 
 def _predict(predictor: Predictor, inputs: FoldInputs) -> tuple[Probs, Probs]:

@@ -42,7 +42,8 @@ from models.data.route import count_tokens, name_unit
 from models.jobs.linear_job import refit_linear
 from models.jobs.plan import build_job, job_dir
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, read_kept
-from models.network.network import build_model, load_tokenizer
+from models.network.network import build_model
+from models.network.tokenizer import load_tokenizer
 from models.parts.formats import choose_format
 from models.parts.restriction import number_pairs
 from models.training.checkpoints import read_weights
@@ -320,7 +321,8 @@ def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
     torch.set_num_threads(threads)
     fix_randomness_of_kernels()
     # what was trained in fp16 on a GPU answers on a CPU too
-    accelerator = build_accelerator(choose_precision(variant.run.precision, is_firm=False))
+    precision = choose_precision(variant.run.precision, is_firm=False)
+    accelerator = build_accelerator(precision)
     tokenizer = load_tokenizer(network.source, network.new_tokens)
     model = build_model(
         variant,
@@ -328,6 +330,7 @@ def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
         labels=len(spec.labels),
         vocabulary=len(tokenizer),
         device_type=accelerator.device.type,
+        precision=precision,
     )
     facts = read_weights(spec.job_dir / WEIGHTS_FILE, model)
     model.to(accelerator.device)

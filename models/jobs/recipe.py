@@ -28,7 +28,7 @@ from models.data import (
 )
 from models.data.pool import Pool
 from models.data.route import Route
-from models.network import entity_embedding, network, new_parameters
+from models.network import adapters, entity_embedding, network, new_parameters
 from models.network.encoder_source import EncoderSource
 from models.parts import formats, heads, losses, particles, restriction
 from models.parts.formats import FORMATS
@@ -91,6 +91,7 @@ def describe_wording(variant: Variant, profile: Profile) -> dict[str, Any]:
     wordings: dict[str, dict[str, Any]] = {
         "query": {"query": language.query},
         "declarative": {"declarative": language.declarative, "types": language.type_words},
+        "instruct": {"types": language.type_words},
         "mask-prompt": {"mask_prompt": language.mask_prompt},
         "typed-punct-ko": {"types": language.type_words},
     }
@@ -124,6 +125,7 @@ def rooms_of(variant: Variant) -> Iterator[ModuleType]:
         yield from NETWORK_ROOMS
     by_difficulty = variant.curriculum is not None and variant.curriculum.by == "difficulty"
     used: dict[ModuleType, bool] = {
+        adapters: variant.adapt is not None,
         augmentation: variant.augment is not None,
         ema: variant.regularise.ema_decay > 0,
         cleaning: variant.clean.duplicates != "keep" or variant.clean.conflicts != "keep",

@@ -30,6 +30,8 @@ from models.variant import (
 )
 
 START, PSEUDO = "start", "pseudo"
+LABELS_SLOT = "{labels}"
+"""Stands in ``formatting.instruction`` where the labels' names will."""
 """What a result is for another that builds on it: weights to begin with, or labels."""
 
 
@@ -116,7 +118,7 @@ def resolve_requested(
     defaults = profile.defaults
     chosen = encoder_override or own_encoder(name) or defaults.encoder
     own = defaults.overrides if chosen == defaults.encoder else {}
-    return resolve_variant(
+    variant = resolve_variant(
         name,
         encoder=defaults.encoder,
         encoder_override=encoder_override,
@@ -124,6 +126,17 @@ def resolve_requested(
         overrides=overrides,
         save_as=save_as,
     )
+    return _name_labels(variant, profile)
+
+
+def _name_labels(variant: Variant, profile: Profile) -> Variant:
+    """Write the competition's labels where an instruction leaves room for them."""
+    settings = variant.formatting
+    if LABELS_SLOT not in settings.instruction:
+        return variant
+    named = settings.instruction.replace(LABELS_SLOT, ", ".join(profile.labels))
+    formatting = settings.model_copy(update={"instruction": named})
+    return variant.model_copy(update={"formatting": formatting})
 
 
 def name_bases(profile: Profile, request: FoldRequest, variant: Variant) -> dict[str, str]:

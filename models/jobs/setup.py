@@ -17,7 +17,7 @@ from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.members import ResultKey, Store, is_average
 from competition.predictions.store import Header
-from competition.profile import Competition
+from competition.profile import Competition, Profile
 from models.data import batches
 from models.data.batches import read_or_tokenize
 from models.data.pool import Pool, build_pool, write_texts
@@ -26,7 +26,8 @@ from models.jobs.recipe import describe_wording, recipe_parts
 from models.jobs.request import PSEUDO
 from models.jobs.suitability import check_suits
 from models.network.encoder_source import EncoderSource, settle_encoder
-from models.network.network import load_tokenizer
+from models.network.network import check_backbone, check_first_token
+from models.network.tokenizer import check_reading, list_markers, load_tokenizer
 from models.parts import formats, particles
 from models.parts.formats import FORMATS, choose_format
 from models.pretraining.exposure import explain_left_out, read_exposure
@@ -129,7 +130,7 @@ def set_up_variant(
             threads=threads,
         )
     new_tokens = FORMATS[variant.format].new_tokens(profile.entity_types, variant.formatting)
-    tokenizer = load_tokenizer(source, new_tokens)
+    tokenizer = load_checked(variant, source, profile, prepared.corpus, say)
     route = read_route(variant.route, prepared, tokenizer) if variant.route else None
     parts = recipe_parts(variant, source, prepared, pool=pool, route=route)
     return VariantSetup(variant, prepared, pool, route, source, tokenizer, new_tokens, parts, bases)
@@ -152,6 +153,31 @@ def settle_base_encoder(
         cache_dir=competition.checkpoints_dir / "cache",
         reserved=(*competition.profile.entity_types, *own_words),
     )
+
+
+def load_checked(
+    variant: Variant, source: EncoderSource, profile: Profile, corpus: Corpus, say: Say
+) -> Any:
+    """Load a variant's tokenizer with its format's tokens, after a look at what it can read.
+
+    Args:
+        variant: resolved.
+        source: its settled encoder.
+        profile: names the entity types.
+        corpus: whose training sentences are tried.
+        say: hears of what is read poorly.
+
+    Raises:
+        EncoderError, VariantError: tokenizer, weights, settings and sentences do not go together.
+    """
+    check_backbone(variant, source)
+    form, types = choose_format(variant.format, profile.language), profile.entity_types
+    tokenizer = load_tokenizer(source, form.new_tokens(types, variant.formatting))
+    check_first_token(variant, source, tokenizer)
+    markers = list_markers(form, variant.formatting, types)
+    for notice in check_reading(source, tokenizer, corpus.train.text("sentence").tolist(), markers):
+        say(notice)
+    return tokenizer
 
 
 def tokenize_pool(setup: VariantSetup, say: Say) -> dict[str, Path]:

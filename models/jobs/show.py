@@ -5,12 +5,14 @@ Uses the very functions that ``fold`` uses, so that what is shown is what is tra
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from competition.arrays import Say
 from competition.console import escape, print_json
 from competition.data.corpus import read_corpus
 from competition.data.rows import Rows
@@ -20,9 +22,8 @@ from competition.profile import Competition
 from models.data.batches import POSITION_NAMES, tokenize_rows
 from models.data.pool import correct_rows
 from models.jobs.request import check_variant, resolve_requested
-from models.jobs.setup import settle_base_encoder
+from models.jobs.setup import load_checked, settle_base_encoder
 from models.jobs.suitability import check_suits
-from models.network.network import load_tokenizer
 from models.parts.formats import Format, choose_format
 from models.variant import LINEAR, Variant
 
@@ -58,8 +59,16 @@ class ShownRow:
     is_cut: bool
 
 
-def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
+def _say_aside(text: str) -> None:
+    print(escape(text), file=sys.stderr)
+
+
+def show_rows(
+    competition: Competition, request: ShowRequest, say: Say = _say_aside
+) -> list[ShownRow]:
     """Format and tokenise some rows of a split with a variant.
+
+    ``say`` hears of what the encoder reads poorly.
 
     Raises:
         UsageError: no such split or row id, or a variant that reads no tokens.
@@ -80,8 +89,7 @@ def show_rows(competition: Competition, request: ShowRequest) -> list[ShownRow]:
     rows = train if request.split == "train" else test
     form = choose_format(variant.format, profile.language)
     source = settle_base_encoder(variant, competition, corpus)
-    new_tokens = form.new_tokens(profile.entity_types, variant.formatting)
-    tokenizer = load_tokenizer(source, new_tokens)
+    tokenizer = load_checked(variant, source, profile, corpus, say)
     chosen = rows.take(_pick(rows.ids, request))
     return _shown(chosen, variant, form, tokenizer, profile.labels)
 

@@ -1,6 +1,8 @@
-"""Encoder, head and new parameters in one module.
+"""From a settled source to one module: backbone, adapters, head and new parameters.
 
-Rooms in reading order: encoder_source, scratch, new_parameters, entity_embedding, network.
+Rooms in reading order: encoder_source, scratch, config, tokenizer, backbone, adapters,
+new_parameters, entity_embedding, network.
 
-Open: encoder_source, scratch, new_parameters, entity_embedding, network.
+Open: encoder_source, scratch, config, tokenizer, backbone, adapters, new_parameters,
+entity_embedding, network.
 """

@@ -30,6 +30,7 @@ MASK_SLOT = "[MASK]"
 """Stands in a prompt where the encoder's own mask token will."""
 PLAIN = FormatSettings()
 MOST_SOURCES = 50
+INSTRUCT = "{subject} ({subject_type}), {object} ({object_type}):"
 
 EXAMPLE_ROW = Row(
     id="0",
@@ -42,10 +43,11 @@ EXAMPLE_ROW = Row(
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question or statement beside the body: in front of it, or behind it with a mask slot."""
+    """A question beside the body: in front, or behind it with a mask slot or if ``is_behind``."""
 
     text: str
     slot: Span | None = None
+    is_behind: bool = False
 
 
 def no_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
@@ -62,8 +64,7 @@ class Format:
     order of the markers. ``words`` are those that tell rows apart and stand in no sentence;
     ``says_types`` adds the language's words for types, which the body is given in place of types.
     ``prompt_says_types`` does so for a prompt. A format that ``needs_types`` is refused where there
-    are none. ``spoken`` is klue-re's language where none is
-    named.
+    are none. ``spoken`` is klue-re's language where none is named.
     """
 
     body: Callable[[Row], Formatted]
@@ -100,7 +101,7 @@ class Format:
                 "text"`` gives the subject's markers (in ``concat``: its place in front) to whoever
                 comes first in the sentence; spans keep their roles. ``show_source`` puts the
                 source before all other segments, so ``body`` is one higher; a row without a source
-                has no such segment.
+                has no such segment. ``instruction`` stands before everything.
 
         Raises:
             FormatError: words are masked and an entity has no type.
@@ -114,6 +115,8 @@ class Format:
             formatted = _add_prompt(formatted, self.prompt(row, self.language))
         if settings.show_source and row.source and row.source.strip():
             formatted = _put_in_front(formatted, row.source)
+        if settings.instruction:
+            formatted = _put_in_front(formatted, settings.instruction)
         return formatted
 
     def new_tokens(
@@ -270,6 +273,15 @@ def fill_template(template: str, row: Row, language: Language) -> Prompt:
     return Prompt(text, slot)
 
 
+def instruct(row: Row, language: Language) -> Prompt:
+    """Name both words with their types and leave the relation to be said, as text goes on.
+
+    >>> FORMATS["instruct"].build(EXAMPLE_ROW).segments[-1]
+    '비틀즈 (단체), 조지 해리슨 (사람):'
+    """
+    return replace(fill_template(INSTRUCT, row, language), is_behind=True)
+
+
 def entity_marker_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
     """Name the tokens of ``entity_marker``."""
     del entity_types
@@ -305,6 +317,7 @@ FORMATS: dict[str, Format] = {
     "concat": Format(concat),
     "declarative": Format(typed_punct, prompt=declarative, prompt_says_types=True),
     "entity-marker": Format(entity_marker, entity_marker_tokens),
+    "instruct": Format(typed_punct, prompt=instruct, prompt_says_types=True),
     "mask-prompt": Format(typed_punct, prompt=mask_prompt),
     "query": Format(typed_punct, prompt=query),
     "typed-marker": Format(typed_marker, typed_marker_tokens),
@@ -420,11 +433,12 @@ def _write_in_text_order(body: Callable[[Row], Formatted], row: Row) -> Formatte
 
 
 def _add_prompt(formatted: Formatted, prompt: Prompt) -> Formatted:
-    if prompt.slot is None:
+    if prompt.slot is None and not prompt.is_behind:
         return _put_in_front(formatted, prompt.text)
     place = len(formatted.segments)
     segments = (*formatted.segments, prompt.text)
-    return replace(formatted, segments=segments, prompt_mask=(place, prompt.slot))
+    asked = None if prompt.slot is None else (place, prompt.slot)
+    return replace(formatted, segments=segments, prompt_mask=asked)
 
 
 def _put_in_front(formatted: Formatted, text: str) -> Formatted:

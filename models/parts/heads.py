@@ -24,7 +24,11 @@ HEAD_VERSIONS = {"bilstm": 2}
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Where the parts of each row stand, in tokens; all (B,) int64, spans half-open."""
+    """Where the parts of each row stand, in tokens; all (B,) int64, spans half-open.
+
+    ``subject_mark`` and ``subject_close`` are the first and the last token of what belongs to the
+    entity, its markers included; the object's likewise.
+    """
 
     lengths: Tensor
     subject_mark: Tensor
@@ -34,6 +38,8 @@ class Positions:
     object_start: Tensor
     object_end: Tensor
     prompt_mask: Tensor
+    subject_close: Tensor
+    object_close: Tensor
 
     @staticmethod
     def names() -> tuple[str, ...]:
@@ -140,6 +146,34 @@ class EntityStartEndHead(nn.Module):
             positions.object_end - 1,
         )
         mixed = torch.relu(self.mix(torch.cat([pick(states, at) for at in read], dim=-1)))
+        logits: Tensor = self.out(drop_out(self.dropout, mixed, self.samples))
+        return logits
+
+
+class EntityCloseLastHead(nn.Module):
+    """The states at both closing markers and at the row's last token, to logits.
+
+    For decoders: the closing marker is the first token that has seen the whole entity, and the last
+    token alone has seen all. States are normalised first: those of large decoders have a few huge
+    entries.
+
+    Source: Zhou & Chen 2021, arXiv 2102.01373, section 3, for the layers; there the opening markers
+    are read.
+    """
+
+    def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
+        super().__init__()
+        self.samples = samples
+        self.norm = nn.LayerNorm(hidden)
+        self.mix = nn.Linear(3 * hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden, labels)
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        read = (positions.subject_close, positions.object_close, positions.lengths - 1)
+        seen = [self.norm(pick(states, at).float()) for at in read]
+        mixed = torch.relu(self.mix(torch.cat(seen, dim=-1)))
         logits: Tensor = self.out(drop_out(self.dropout, mixed, self.samples))
         return logits
 
@@ -271,12 +305,17 @@ def reverse_rows(states: Tensor, lengths: Tensor) -> Tensor:
 HEADS: dict[str, Head] = {
     "bilstm": BiLstmHead,
     "cls": ClsHead,
+    "entity-close-last": EntityCloseLastHead,
     "entity-start": EntityStartHead,
     "entity-start-end": EntityStartEndHead,
     "mask": MaskHead,
     "rbert": RBertHead,
 }
 READS_PROMPT = frozenset({"mask"})
+READS_EARLY = frozenset({"cls", "entity-start", "entity-start-end", "rbert"})
+"""Heads that read tokens before the words in question: a causal backbone has not seen these yet."""
+READS_FIRST = frozenset({"cls", "rbert"})
+"""Heads that read the first token, which must stand for the whole row."""
 
 
 def check_head_fits(head_name: str, format_name: str) -> None:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from competition.errors import EncoderError
+from models.network.backbone import load_weights
+from models.network.config import check_length, read_config
 from models.network.encoder_source import EncoderSource
-from models.network.network import check_length, enable_gradient_checkpointing, load_weights
+from models.network.network import enable_gradient_checkpointing
 from models.pretraining.request import PretrainSettings
 
 HEAD_NAMES: dict[str, tuple[str, ...]] = {
@@ -34,14 +36,8 @@ class MaskedModel(nn.Module):
 
     def __init__(self, whole: Any) -> None:
         super().__init__()
-        kind = whole.config.model_type
-        if kind not in HEAD_NAMES:
-            raise EncoderError(
-                f"the layers that predict hidden tokens of an encoder of kind {kind!r} are not "
-                f"known; known kinds are {', '.join(sorted(HEAD_NAMES))}"
-            )
         self.whole = whole
-        self._head_names = HEAD_NAMES[kind]
+        self._head_names = _name_heads(whole.config)
 
     def forward(self, input_ids: Tensor, places: Tensor) -> Tensor:
         """Return logits (n, V) for ids (B, T) at ``places`` (n,) of the flattened batch."""
@@ -52,6 +48,20 @@ class MaskedModel(nn.Module):
             hidden = getattr(self.whole, name)(hidden)
         logits: Tensor = hidden
         return logits
+
+
+def _name_heads(config: Any) -> tuple[str, ...]:
+    """Return the layers that predict hidden tokens, by the kind of encoder.
+
+    Raises:
+        EncoderError: the kind is not known.
+    """
+    if config.model_type not in HEAD_NAMES:
+        raise EncoderError(
+            "the layers that predict hidden tokens of an encoder of kind "
+            f"{config.model_type!r} are not known; known kinds are {', '.join(sorted(HEAD_NAMES))}"
+        )
+    return HEAD_NAMES[config.model_type]
 
 
 def build_masked_model(
@@ -75,25 +85,23 @@ def build_masked_model(
         EncoderError: the weights cannot be loaded or do not suit tokenizer or settings, or the kind
             of encoder is not known.
     """
-    from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers import AutoModelForMaskedLM
 
     options: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
     missing: Sequence[str] = ()
-    try:
-        config = AutoConfig.from_pretrained(source.path, local_files_only=True)
-        check_length(source, config, settings.sequence_tokens, "sequence_tokens")
-        if source.has_weights:
-            whole, missing = load_weights(
-                AutoModelForMaskedLM,
-                source,
-                bin_weights=settings.run.bin_weights,
-                config=config,
-                **options,
-            )
-        else:
-            whole = AutoModelForMaskedLM.from_config(config, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(f"{source.name}: the weights cannot be loaded: {error}") from error
+    config = read_config(source)
+    check_length(source, config, settings.sequence_tokens, "sequence_tokens")
+    _name_heads(config)
+    if source.has_weights:
+        whole, missing = load_weights(
+            AutoModelForMaskedLM,
+            source,
+            bin_weights=settings.run.bin_weights,
+            config=config,
+            **options,
+        )
+    else:
+        whole = AutoModelForMaskedLM.from_config(config, trust_remote_code=False, **options)
     embeddings = whole.get_input_embeddings().num_embeddings
     if vocabulary > embeddings:
         raise EncoderError(

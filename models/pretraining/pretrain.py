@@ -23,8 +23,9 @@ from competition.console import Column, Table, write_count
 from competition.errors import EncoderError, PretrainingError, StoppedError
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
+from models.network.backbone import choose_attention
 from models.network.encoder_source import EncoderSource
-from models.network.network import choose_attention, load_tokenizer
+from models.network.tokenizer import load_tokenizer
 from models.pretraining import corpora, loop, masking
 from models.pretraining.corpora import PackedText, Text, build_library, pack_texts
 from models.pretraining.export import check_free, export_encoder, read_done

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,11 @@ def write_state(
 ) -> None:
     """Write weights, optimiser state and ``facts`` (JSON-able) as one file, whole or not at all.
 
-    A tensor that goes by two names (tied weights) is written under the first.
+    A tensor that goes by two names (tied weights) is written under the first; what stays as it was
+    loaded (``kept_state``) is left out.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in distinct_weights(model).items()}
+    kept = kept_state(model)
+    tensors = {f"model.{n}": each for n, each in distinct_weights(model).items() if n in kept}
     for index, (_, state, _) in enumerate(_states(optimizer)):
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = value
@@ -70,8 +72,8 @@ def read_state(
         return None
     prefix = "model."
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    tied = {name: weights[first] for name, first in _tied_names(model).items()}
-    model.load_state_dict({**weights, **tied})
+    tied = {n: weights[first] for n, first in _tied_names(model).items() if first in weights}
+    load_kept(model, {**weights, **tied})
     for index, (parameter, state, is_fused) in enumerate(_states(optimizer)):
         own = f"optimizer.{index}."
         state.clear()
@@ -80,6 +82,28 @@ def read_state(
                 key = name.removeprefix(own)
                 state[key] = place(tensor, key, parameter, is_fused=is_fused)
     return facts
+
+
+def kept_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that training may change: all, or adapters and head beside a frozen base.
+
+    A base is named by the hash of its content and loaded anew, so its weights are never kept.
+    """
+    name_frozen: Callable[[], set[str]] = getattr(model, "frozen_names", set)
+    frozen = name_frozen()
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+
+def load_kept(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load what ``kept_state`` names into a model, in place; nothing may be absent or beyond it.
+
+    Raises:
+        RuntimeError: names or shapes differ.
+    """
+    wanted = kept_state(model).keys()
+    if wanted != tensors.keys():
+        raise RuntimeError(f"weights differ in {sorted(wanted ^ tensors.keys())[:3]}")
+    model.load_state_dict(dict(tensors), strict=False)
 
 
 def distinct_weights(model: nn.Module, prefer: str = "") -> dict[str, Tensor]:
@@ -128,9 +152,9 @@ def round_weights(model: nn.Module) -> dict[str, Tensor]:
     Raises:
         TrainingError: a weight has no 16-bit value (training diverged).
     """
-    state = model.state_dict()
-    rounded = round_tensors(state)
-    for name, tensor in state.items():
+    kept = kept_state(model)
+    rounded = round_tensors(kept)
+    for name, tensor in kept.items():
         tensor.copy_(rounded[name])
     return rounded
 
@@ -147,7 +171,7 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
         TrainingError: the file is damaged.
     """
     tensors, facts = _read_weights(path)
-    model.load_state_dict(tensors)
+    load_kept(model, tensors)
     return facts
 
 
@@ -208,13 +232,14 @@ def place(tensor: Tensor, key: str, parameter: nn.Parameter, *, is_fused: bool) 
     return tensor if key == "step" and not is_fused else tensor.to(parameter.device)
 
 
-def read_start(path: Path, model: nn.Module, fingerprint: str) -> None:
+def read_start(path: Path, model: nn.Module, fingerprint: str, *, base: str | None = None) -> None:
     """Load another fit's final weights into a model: its encoder, and what else fits in shape.
 
     Args:
         path: what ``write_weights`` left.
         model: a network with an ``encoder``, changed in place.
         fingerprint: that of the fit whose weights these must be.
+        base: identity of the frozen base beside which the weights learn, if there is one.
 
     Raises:
         TrainingError: the file is absent, damaged, of another fit, or of another encoder.
@@ -228,7 +253,9 @@ def read_start(path: Path, model: nn.Module, fingerprint: str) -> None:
         raise TrainingError(
             f"{path} holds weights of another fit than the stored result; {TRAIN_AGAIN}"
         )
-    own = model.state_dict()
+    if base is not None and facts["encoder"]["identity"] != base:
+        raise TrainingError(f"start_from: {path} holds adapters of another base than this variant")
+    own = kept_state(model)
     fitting = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
     lacking = [n for n in own if n.startswith("encoder.") and n not in fitting]
     if lacking:

@@ -152,12 +152,18 @@ def report_gpu_errors() -> Iterator[None]:
         raise DeviceError(known) from error
 
 
+def is_memory_full(error: BaseException) -> bool:
+    """Say whether an error means that the device's memory is full."""
+    is_ours = isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_FULL)
+    return isinstance(error, torch.OutOfMemoryError) or is_ours
+
+
 def explain_gpu_error(error: BaseException) -> str | None:
     """Say what a GPU refused, if a person can mend it: its memory is full, or it is too old."""
     if not isinstance(error, RuntimeError):
         return None
     text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in MEMORY_FULL):
+    if is_memory_full(error):
         return (
             "the GPU's memory is full; add --set run.micro_tokens=4096 (then 2048) or --set "
             "run.gradient_checkpointing=true, or take fewer --workers: results keep their names, "

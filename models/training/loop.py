@@ -31,7 +31,14 @@ from models.settings import TrainSettings
 from models.training.checkpoints import read_state, write_state
 from models.training.control import Pace, Progress, Watch, step_seed
 from models.training.ema import build_average, take_average
-from models.training.step import StepPart, StepSettings, count_passes, take_step
+from models.training.memory import TokenBudget
+from models.training.step import (
+    MemoryFullError,
+    StepPart,
+    StepSettings,
+    count_passes,
+    take_step,
+)
 from models.variant import Variant
 
 RESULT_VERSION = 1
@@ -104,7 +111,7 @@ def fit_fold(
     )
     plan_steps = _build_planner(variant, inputs, task, total_steps)
     table = _training_table(variant, inputs)
-    micro_tokens = variant.run.micro_tokens // count_passes(variant.regularise)
+    budget = TokenBudget(variant.run.micro_tokens // count_passes(variant.regularise))
     step = _resume(task, weights.state, optimizer, accelerator, watch)
     pace = Pace(variant.run.state_every_s)
     meter = _Meter(step, total_steps, settings.batch_rows, pace)
@@ -114,17 +121,22 @@ def fit_fold(
         wanted, at = divmod(step, steps_per_epoch)
         if wanted != epoch_number:
             epoch_number, plan, rows = wanted, plan_steps(wanted), inputs.epoch(wanted)
-        torch.manual_seed(step_seed(task.seed, task.fold, step))
         set_rates(optimizer, settings, step, total_steps)
-        parts = _build_parts(rows, plan[at], inputs.pad_id, micro_tokens, table)
-        loss = take_step(
-            prepared,
-            [part.to(accelerator.device) for part in parts],
-            stepping,
-            optimizer=optimizer,
-            accelerator=accelerator,
-            progress=step / total_steps,
-        )
+        loss = None
+        while loss is None:  # again in smaller parts if memory is full
+            torch.manual_seed(step_seed(task.seed, task.fold, step))
+            parts = _build_parts(rows, plan[at], inputs.pad_id, budget.tokens, table)
+            try:
+                loss = take_step(
+                    prepared,
+                    [part.to(accelerator.device) for part in parts],
+                    stepping,
+                    optimizer=optimizer,
+                    accelerator=accelerator,
+                    progress=step / total_steps,
+                )
+            except MemoryFullError as error:
+                watch.log(budget.halve(parts, error))
         weights.average_in()
         step += 1
         meter.count(loss, len(plan[at]))

@@ -19,6 +19,7 @@ from models.data.batches import Batch
 from models.parts.heads import Positions
 from models.parts.losses import Objective, symmetric_divergence
 from models.settings import RegulariseSettings
+from models.training.hardware import is_memory_full
 
 RESULT_VERSION = 2
 VERSION_NAME = "models.steps"
@@ -50,6 +51,14 @@ class StepSettings:
     regularise: RegulariseSettings
 
 
+class MemoryFullError(Exception):
+    """A step's micro-batches do not fit the device; ``cause`` is what it said. Nothing changed."""
+
+    def __init__(self, cause: RuntimeError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 Target = tuple[nn.Parameter, Tensor | float]
 """A weight, and how far it is to be moved, as an L2 distance."""
 
@@ -78,7 +87,32 @@ def take_step(
 
     Returns:
         The loss on the weights as they were, what R-Drop adds included: a scalar on the device.
+
+    Raises:
+        MemoryFullError: the micro-batches do not fit; the weights are as they were.
     """
+    try:
+        total = _add_all_gradients(model, parts, settings, accelerator, optimizer, progress)
+    except RuntimeError as error:
+        if not is_memory_full(error) or accelerator.num_processes > 1:
+            raise
+        optimizer.zero_grad()
+        raise MemoryFullError(error.with_traceback(None)) from None
+    accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return total
+
+
+def _add_all_gradients(
+    model: Any,
+    parts: Sequence[StepPart],
+    settings: StepSettings,
+    accelerator: Any,
+    optimizer: Any,
+    progress: float,
+) -> Tensor:
+    """Add the gradients of a step, and those under attack; return the mean loss before it."""
     total = _add_gradients(model, parts, settings, accelerator)
     regularise = settings.regularise
     if regularise.adversarial != "none" and progress >= regularise.adversarial_from:
@@ -90,9 +124,6 @@ def take_step(
                 if attack.replaces:
                     optimizer.zero_grad()
                 _add_gradients(model, parts, settings, accelerator)
-    accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad()
     return total
 
 

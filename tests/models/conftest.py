@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from models.jobs.network_job import open_inputs
 from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
-from models.network.network import load_tokenizer
 from models.network.scratch import train_wordpiece
+from models.network.tokenizer import load_tokenizer
 from models.training.control import Watch
 from tests.conftest import write_tiny
 
@@ -95,41 +97,138 @@ def inputs_of(spec: JobSpec) -> FoldInputs:
     return open_inputs(spec, load_tokenizer(spec.network.source, spec.network.new_tokens))
 
 
-def make_encoder(architecture: str, folder: Path) -> Path:
-    """Save a tiny encoder of an architecture with a tokenizer of its usual kind."""
+@dataclass(frozen=True)
+class Backbone:
+    """A tiny network of an architecture, and the kind of tokenizer that it comes with."""
+
+    config: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str = "wordpiece"
+    special: Mapping[str, str] = field(default_factory=lambda: SPECIAL)
+    network: str = ""
+
+
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+KLUE_SPECIAL = {name: SPECIAL[name] for name in ("cls_token", "pad_token", "sep_token")} | SPECIAL
+"""In this order klue's RoBERTa numbers them: [PAD] is 1."""
+ROBERTA_SPECIAL = {
+    "cls_token": "<s>",
+    "pad_token": "<pad>",
+    "sep_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
+DISENTANGLED = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+V3 = {**DISENTANGLED, "position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True}
+GROUPED = {"num_key_value_heads": 1, "head_dim": 16}
+WINDOWED = {**GROUPED, "sliding_window": 8}
+T5 = {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2}
+BART |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+END = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+BEGIN = {"bos_token": "<bos>", **END}
+ENCODERS: dict[str, Backbone] = {
+    "bert": Backbone("Bert"),
+    "roberta": Backbone("Roberta"),
+    "xlm-roberta": Backbone("XLMRoberta", tokenizer="unigram"),
+    "electra": Backbone("Electra"),
+    "modernbert": Backbone("ModernBert"),
+    "klue-roberta": Backbone(
+        "Roberta", {"pad_token_id": 1, "type_vocab_size": 1}, special=KLUE_SPECIAL
+    ),
+    "xlm-roberta-xl": Backbone("XLMRobertaXL", {"pad_token_id": 1}, "unigram", ROBERTA_SPECIAL),
+    "deberta-v2": Backbone("DebertaV2", DISENTANGLED),
+    "deberta-v3": Backbone("DebertaV2", V3, "unigram"),
+    "t5": Backbone("T5", T5, "unigram", END),
+    "bart": Backbone("Bart", {**BART, "pad_token_id": 1}, "bytes", ROBERTA_SPECIAL),
+}
+DECODERS: dict[str, Backbone] = {
+    "qwen2": Backbone("Qwen2", GROUPED, "bytes", {"eos_token": "<end>"}),
+    "qwen3": Backbone("Qwen3", GROUPED, "bytes", {"pad_token": "<pad>", "eos_token": "<end>"}),
+    "llama": Backbone("Llama", GROUPED, "bytes", {"bos_token": "<bos>", "eos_token": "<end>"}),
+    "gemma2": Backbone("Gemma2", WINDOWED, "unigram", BEGIN),
+    "gemma3": Backbone("Gemma3Text", WINDOWED, "unigram", BEGIN, "Gemma3TextModel"),
+    "mistral": Backbone("Mistral", WINDOWED, "unigram", BEGIN),
+    "phi": Backbone("Phi", {}, "bytes", {"bos_token": "<end>", "eos_token": "<end>"}),
+    "exaone4": Backbone("Exaone4", GROUPED, "bytes", BEGIN),
+}
+BACKBONES = ENCODERS | DECODERS
+
+
+def make_encoder(architecture: str, folder: Path, sentences: Sequence[str] = SENTENCES) -> Path:
+    """Save a tiny network of an architecture with a tokenizer of its usual kind."""
     import transformers
     from transformers import PreTrainedTokenizerFast
 
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]"}
-    special |= {"sep_token": "[SEP]", "mask_token": "[MASK]"}
-    raw = _sentencepiece() if architecture == "xlm-roberta" else train_wordpiece(SENTENCES, 300, ())
-    PreTrainedTokenizerFast(tokenizer_object=raw, **special).save_pretrained(folder)
+    made = BACKBONES[architecture]
+    raw = _TOKENIZERS[made.tokenizer](sentences, list(made.special.values()))
+    PreTrainedTokenizerFast(tokenizer_object=raw, **made.special).save_pretrained(folder)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    sizes |= {"intermediate_size": 32, "vocab_size": raw.get_vocab_size()}
-    prefix = {
-        "bert": "Bert",
-        "roberta": "Roberta",
-        "xlm-roberta": "XLMRoberta",
-        "electra": "Electra",
-        "modernbert": "ModernBert",
-    }[architecture]
-    config = getattr(transformers, f"{prefix}Config")(**sizes, pad_token_id=0)
+    sizes |= {"intermediate_size": 32, "vocab_size": raw.get_vocab_size(), "pad_token_id": 0}
+    if made.config in {"T5", "Bart"}:
+        sizes = {"vocab_size": raw.get_vocab_size(), "pad_token_id": 0}
+    config = getattr(transformers, f"{made.config}Config")(**{**sizes, **made.settings})
     torch.manual_seed(0)
-    getattr(transformers, f"{prefix}Model")(config).save_pretrained(folder)
+    name = made.network or f"{made.config}Model"
+    getattr(transformers, name)(config).save_pretrained(folder)
     return folder
 
 
-def _sentencepiece() -> Any:
+def _wordpiece(sentences: Sequence[str], special: Sequence[str]) -> Any:
+    raw = train_wordpiece(sentences, 300, ())
+    if list(special) == list(SPECIAL.values()):
+        return raw
+    from tokenizers import Tokenizer
+
+    told = json.loads(raw.to_str())  # the same pieces, the special ones numbered in another order
+    pieces = [piece for piece in told["model"]["vocab"] if piece not in special]
+    told["model"]["vocab"] = {piece: at for at, piece in enumerate([*special, *pieces])}
+    told["added_tokens"] = [
+        {**each, "id": told["model"]["vocab"][each["content"]]} for each in told["added_tokens"]
+    ]
+    return Tokenizer.from_str(json.dumps(told))
+
+
+def _unigram(sentences: Sequence[str], special: Sequence[str]) -> Any:
     """Train a tokenizer of XLM-R's kind: pieces with ▁ for the space before them."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    unknown = next(token for token in special if "unk" in token.lower())
     trainer = trainers.UnigramTrainer(
-        vocab_size=200,
-        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-        unk_token="[UNK]",
+        vocab_size=200, special_tokens=list(special), unk_token=unknown, show_progress=False
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    return tokenizer
+
+
+def _bytes(sentences: Sequence[str], special: Sequence[str]) -> Any:
+    """Train a tokenizer of Qwen's and Llama 3's kind: pairs of bytes; nothing is unknown to it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(dict.fromkeys(special)),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.train_from_iterator(sentences, trainer)
     return tokenizer
+
+
+_TOKENIZERS = {"wordpiece": _wordpiece, "unigram": _unigram, "bytes": _bytes}

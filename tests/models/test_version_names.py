@@ -8,6 +8,7 @@ from typing import Any
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 NAMES = {
+    "models.adapters",
     "models.augmentation",
     "models.averaging",
     "models.batches",

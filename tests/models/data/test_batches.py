@@ -32,7 +32,7 @@ from models.data.batches import (
     tokenize_rows,
 )
 from models.network.encoder_source import EncoderSource
-from models.network.network import load_tokenizer
+from models.network.tokenizer import load_tokenizer
 from models.parts.formats import EXAMPLE_ROW, FORMATS, MASK_SLOT, PLAIN
 from models.parts.heads import Positions
 from models.settings import FormatSettings

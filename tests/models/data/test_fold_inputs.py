@@ -17,7 +17,7 @@ from models.data.fold_inputs import EpochRows, FoldInputs
 from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
-from models.network.network import load_tokenizer
+from models.network.tokenizer import load_tokenizer
 from models.parts.formats import FORMATS
 from tests.conftest import write_tiny
 from tests.models.conftest import TINY_SCRATCH, inputs_of

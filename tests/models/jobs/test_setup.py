@@ -17,8 +17,8 @@ from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
 from models.network.encoder_source import PRETRAINED, PRETRAINING_FILE, EncoderSource
-from models.network.network import load_tokenizer
 from models.network.scratch import make_bare_encoder
+from models.network.tokenizer import load_tokenizer
 from models.pretraining.request import ADAPTING
 from models.pretraining.source import TASK_TEXT
 from models.settings import ScratchSettings

@@ -36,7 +36,9 @@ def make_batch() -> Batch:
     lengths = torch.tensor([9, 6])
     mask = torch.arange(9) < lengths[:, None]
     subject, obj = torch.tensor([1, 4]), torch.tensor([5, 1])
-    where = Positions(lengths, subject, obj, subject, subject + 2, obj, obj + 1, subject)
+    where = Positions(
+        lengths, subject, obj, subject, subject + 2, obj, obj + 1, subject, subject + 2, obj + 1
+    )
     return Batch(ids.masked_fill(~mask, PAD), mask.long(), where)
 
 

@@ -15,7 +15,8 @@ from models.network.encoder_source import (
     recommended_settings,
     settle_encoder,
 )
-from models.network.network import build_model, load_tokenizer, parameter_depth
+from models.network.network import build_model, parameter_depth
+from models.network.tokenizer import load_tokenizer
 from models.parts.formats import FORMATS
 from models.pretraining.request import PretrainSettings
 from models.variant import resolve_variant

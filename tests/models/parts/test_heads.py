@@ -42,6 +42,8 @@ def positions(lengths: list[int], subject: list[int], obj: list[int]) -> Positio
         object_start=column(obj),
         object_end=column(ends[1]),
         prompt_mask=column(subject),
+        subject_close=column(subject),
+        object_close=column(obj),
     )
 
 
@@ -128,12 +130,14 @@ def test_bilstm_learns_in_all_its_layers(states: Tensor) -> None:
 def spread_positions() -> Positions:
     """Two rows whose parts stand in six places: marks, words of several tokens, a prompt's mask."""
     names = ("lengths", "subject_mark", "object_mark", "subject_start", "subject_end")
-    names += ("object_start", "object_end", "prompt_mask")
-    values = ([12, 12], [1, 7], [6, 2], [2, 8], [5, 10], [7, 3], [9, 6], [10, 11])
+    names += ("object_start", "object_end", "prompt_mask", "subject_close", "object_close")
+    words = ([2, 8], [5, 10], [7, 3], [9, 6])
+    values = ([12, 11], [1, 7], [6, 2], *words, [10, 11], [5, 9], [9, 6])
     return Positions(**{n: torch.tensor(v) for n, v in zip(names, values, strict=True)})
 
 
 READ_BY = {
+    "entity-close-last": [[5, 9, 11], [6, 9, 10]],
     "entity-start-end": [[1, 4, 6, 8], [2, 5, 7, 9]],
     "mask": [[10], [11]],
     "rbert": [[0, 2, 3, 4, 7, 8], [0, 3, 4, 5, 8, 9]],

@@ -14,7 +14,7 @@ import pytest
 
 from competition.errors import PretrainingError
 from models.network.encoder_source import EncoderSource
-from models.network.network import load_tokenizer
+from models.network.tokenizer import load_tokenizer
 from models.pretraining.corpora import (
     HELDOUT_MOST_FRAC,
     Mixture,

@@ -25,7 +25,8 @@ from competition.errors import (
 from competition.folds.kfold import read_prepared
 from competition.profile import Competition
 from models.network.encoder_source import EncoderSource, find_kind, settle_encoder
-from models.network.network import build_model, load_tokenizer
+from models.network.network import build_model
+from models.network.tokenizer import load_tokenizer
 from models.pretraining.corpora import Text
 from models.pretraining.export import read_done
 from models.pretraining.exposure import Exposure

@@ -16,7 +16,8 @@ from models.jobs.job import run_job
 from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, read_kept
-from models.network.network import build_model, load_tokenizer
+from models.network.network import build_model
+from models.network.tokenizer import load_tokenizer
 from models.training.checkpoints import (
     place,
     read_start,

@@ -13,7 +13,7 @@ import torch
 
 import run
 from competition.errors import VariantError
-from models.network.network import choose_attention
+from models.network.backbone import choose_attention
 from models.settings import RunSettings
 from models.training.hardware import (
     build_accelerator,

@@ -15,7 +15,8 @@ from models.data.batches import collate
 from models.data.fold_inputs import EpochRows, FoldInputs
 from models.jobs.network_job import open_inputs
 from models.jobs.spec import JobSpec
-from models.network.network import RelationModel, build_model, load_tokenizer
+from models.network.network import RelationModel, build_model
+from models.network.tokenizer import load_tokenizer
 from models.parts.losses import cross_entropy
 from models.training.checkpoints import read_weights, round_weights, write_weights
 from models.training.control import Progress, Watch

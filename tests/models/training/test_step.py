@@ -69,7 +69,9 @@ def make_parts(cuts: list[tuple[int, int]], *, restricted: bool = False) -> list
         at = slice(start, end)
         subject, obj = starts[at, 0], starts[at, 1]
         width = torch.full_like(subject, WIDTH)
-        where = Positions(width, subject, obj, subject, subject + 1, obj, obj + 1, subject)
+        where = Positions(
+            width, subject, obj, subject, subject + 1, obj, obj + 1, subject, subject + 1, obj
+        )
         batch = Batch(ids[at], torch.ones_like(ids[at]), where)
         return StepPart(batch, label_ids[at], allowed[at] if restricted else None)
 

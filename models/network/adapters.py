@@ -1,0 +1,79 @@
+"""Low-rank adapters: a base that stays as it is, and beside its matrices narrow ones that learn.
+
+Between ``models.network.backbone`` and the head. Only adapters and head are trained, checkpointed
+and kept; the base is named by the hash of its content.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from competition.errors import EncoderError, VariantError
+from models.network.backbone import LAYER
+from models.settings import AdaptSettings
+
+RESULT_VERSION = 1
+VERSION_NAME = "models.adapters"
+
+EVERY_LAYER = "every linear layer of the backbone's blocks"
+
+
+def add_adapters(backbone: Any, settings: AdaptSettings) -> None:
+    """Freeze a backbone and put adapters beside its linear layers, in place.
+
+    Adapters begin at zero effect: one of the two narrow matrices is drawn from torch's global
+    generator, the other is zero. They are float32 beside a base of 16 bits too.
+
+    Args:
+        backbone: the network, its weights loaded.
+        settings: rank, scale, dropout and which layers; none named: ``EVERY_LAYER``.
+
+    Raises:
+        VariantError: a named layer does not exist; names those there are.
+
+    Source: Hu et al. 2021, arXiv 2106.09685 (LoRA), section 4.1; adapters on all linear layers
+    after Dettmers et al. 2023, arXiv 2305.14314, section 4.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    layers = _find_linear_layers(backbone)
+    known = sorted({name.rpartition(".")[2] for name in layers})
+    unknown = [name for name in settings.targets if name not in known]
+    if unknown:
+        raise VariantError(
+            f"adapt.targets: {unknown[0]!r} is no linear layer of this backbone; choose of "
+            f"{', '.join(known)}"
+        )
+    if not layers:
+        raise EncoderError("adapt: this backbone has no linear layers in numbered blocks")
+    wanted = set(settings.targets or known)
+    backbone.requires_grad_(False)
+    inject_adapter_in_model(
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=[name for name in layers if name.rpartition(".")[2] in wanted],
+        ),
+        backbone,
+    )
+    for parameter in backbone.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _find_linear_layers(backbone: nn.Module) -> list[str]:
+    """Name the linear layers inside the backbone's blocks, those of 4 bits too."""
+    return [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear) and LAYER.search(f".{name}.")
+    ]
+
+
+def count_trained(model: nn.Module) -> tuple[int, int]:
+    """Return how many weights of a network are trained, and how many it has."""
+    sizes = [(each.numel(), each.requires_grad) for each in model.parameters()]
+    return sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)

@@ -1,0 +1,192 @@
+"""A backbone's weights: BERT's kin, the encoders of encoder–decoders, and decoders.
+
+Between a settled source and ``models.network.network``, which puts a head on top. What is loaded
+here lies on the disk, so that jobs need no network; code that lies there is never run.
+Legend: B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from competition.errors import EncoderError
+from models.network.config import Kind, first_line, name_kind, quiet
+from models.network.encoder_source import EncoderSource
+from models.variant import Variant
+
+Precision = Literal["float32", "bf16", "fp16"]
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+POOLED = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"})
+"""Kinds that carry a pooling layer, which no head reads."""
+LAYER = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")
+"""Where a parameter's name tells its layer."""
+
+
+def load_backbone(
+    variant: Variant,
+    source: EncoderSource,
+    config: Any,
+    *,
+    device_type: str,
+    precision: Precision,
+) -> Any:
+    """Load a backbone's weights, or draw them where it has none.
+
+    Of an encoder–decoder the encoder alone is kept. What is trained whole is float32; a base that
+    stays as it is (``adapt``) has the job's own precision, which takes half the memory.
+
+    Raises:
+        EncoderError: the weights cannot be loaded, or some are absent.
+    """
+    kind = name_kind(config)
+    library, network = _find_class(config, kind)
+    options: dict[str, Any] = {
+        "attn_implementation": choose_attention(variant, device_type, network),
+        "dtype": torch.float32 if variant.adapt is None else DTYPES[precision],
+        **_quantise(variant, source, device_type, precision),
+    }
+    if not source.has_weights:
+        return library.from_config(config, trust_remote_code=False, **options)
+    whole, absent = load_weights(
+        library,
+        source,
+        bin_weights=variant.run.bin_weights,
+        config=config,
+        **({"add_pooling_layer": False} if config.model_type in POOLED else {}),
+        **options,
+    )
+    if absent:
+        raise EncoderError(f"{source.name} has no weights for {', '.join(absent)}")
+    reader = _take_reader(whole, kind)
+    if kind == "decoder":
+        reader.config.use_cache = False  # what only writing text needs
+    return reader
+
+
+def load_weights(
+    kind: Any, source: EncoderSource, *, bin_weights: bool, **options: Any
+) -> tuple[Any, list[str]]:
+    """Load a network's weights, without a word to the console.
+
+    Weights of layers that the network does not have are left alone, such as those for guessing
+    words where states are wanted.
+
+    Args:
+        kind: the library's class for it, such as ``AutoModel``.
+        source: a settled encoder with weights.
+        bin_weights: also read pickled ones.
+        options: of the library's ``from_pretrained``.
+
+    Returns:
+        The network, and the names of its weights that the source lacks: these are random.
+
+    Raises:
+        EncoderError: the weights cannot be loaded.
+    """
+    try:
+        with quiet():
+            network, report = kind.from_pretrained(
+                source.path,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=None if bin_weights else True,
+                output_loading_info=True,
+                **options,
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # the library and what reads its files raise many kinds
+        raise EncoderError(
+            f"{source.name}: the weights cannot be loaded: {first_line(error)}"
+        ) from error
+    return network, sorted(report["missing_keys"])
+
+
+def choose_attention(variant: Variant, device_type: str, network: Any = None) -> str:
+    """Return the attention kernel: plain matrix products on a CPU, the fused kernel elsewhere.
+
+    On a CPU the fused kernel's backward pass took a fifth of a whole training step at the lengths
+    of single sentences; with plain products the step was 1.2 times as fast (docs/experiments.md).
+    Networks that the fused kernel cannot compute, such as DeBERTa and Gemma 2, have the plain one.
+    """
+    if variant.run.attention != "auto":
+        return variant.run.attention
+    can_fuse = network is None or getattr(network, "_supports_sdpa", False)
+    return "sdpa" if device_type != "cpu" and can_fuse else "eager"
+
+
+def open_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a mask under which every token sees every other, (B, 1, T, T), to be added to scores.
+
+    Handed to a decoder it replaces the mask that hides what comes later; padding stays hidden.
+
+    Source: BehnamGhader et al. 2024, arXiv 2404.05961 (LLM2Vec), section 2.1, its first step alone;
+    theirs then trains the decoder to guess hidden words, here fine-tuning has to do.
+    """
+    hidden = (attention_mask == 0)[:, None, None, :]
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=attention_mask.device)
+    return mask.masked_fill_(hidden, torch.finfo(dtype).min).expand(
+        -1, -1, attention_mask.shape[1], -1
+    )
+
+
+def _find_class(config: Any, kind: Kind) -> tuple[Any, Any]:
+    """Return the library's class that loads a backbone, and the class of its network."""
+    import transformers
+
+    text_encoders = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+    if kind == "encoder-decoder" and type(config) in text_encoders:
+        return transformers.AutoModelForTextEncoding, text_encoders[type(config)]
+    found = transformers.MODEL_MAPPING.get(type(config), None)
+    return transformers.AutoModel, found[0] if isinstance(found, tuple) else found
+
+
+def _take_reader(whole: Any, kind: Kind) -> Any:
+    """Return the part that reads text: of an encoder–decoder, or of one that also sees pictures."""
+    takes = inspect.signature(whole.forward).parameters
+    if kind == "encoder-decoder" and "decoder_input_ids" in takes:
+        return whole.get_encoder()
+    return getattr(whole, "language_model", whole)
+
+
+def _quantise(
+    variant: Variant, source: EncoderSource, device_type: str, precision: Precision
+) -> dict[str, Any]:
+    """Return the options that load a base in 4 bits.
+
+    Source: Dettmers et al. 2023, arXiv 2305.14314 (QLoRA), section 3: NormalFloat 4 with its scales
+    quantised too.
+
+    Raises:
+        EncoderError: bitsandbytes or a GPU is not there.
+    """
+    if variant.adapt is None or variant.adapt.quantise == "none":
+        return {}
+    from importlib.util import find_spec
+
+    without = "--set adapt.quantise=none keeps the base in 16 bits"
+    if find_spec("bitsandbytes") is None:
+        raise EncoderError(
+            f"{source.name}: adapt.quantise = 'nf4' needs bitsandbytes, which is not installed: "
+            f"pip install -r requirements-gpu.txt; {without}"
+        )
+    if device_type != "cuda":
+        raise EncoderError(
+            f"{source.name}: adapt.quantise = 'nf4' needs a CUDA GPU and torch sees none; {without}"
+        )
+    from transformers import BitsAndBytesConfig
+
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES[precision],
+        ),
+        "device_map": {"": torch.cuda.current_device()},
+    }

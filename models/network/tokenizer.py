@@ -1,0 +1,255 @@
+"""A backbone's tokenizer: loaded, made to fit the way rows are assembled, and tried on the text.
+
+Between ``models.network.encoder_source`` and the batches. A tokenizer that cannot read the
+competition's sentences trains without an error and predicts one label, so it is refused beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from competition.errors import EncoderError
+from models.network.config import Kind, first_line, name_kind, quiet, read_config
+from models.network.encoder_source import EncoderSource
+from models.parts.formats import EXAMPLE_ROW, Format
+from models.parts.markers import Span
+from models.settings import FormatSettings
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "*.model",  # SentencePiece, under several names
+    "*.tiktoken",
+    "tekken.json",
+)
+SAMPLE_SENTENCES = 400
+MOST_LOST = 0.3
+"""Share of the sentences' characters that may become [UNK]; a foreign vocabulary loses most."""
+NOTED_LOST = 0.05
+NOTED_TOKENS_PER_CHAR = 1.2
+"""Tokenizers of the sentences' own language need about half a token for a character."""
+
+
+def load_tokenizer(source: EncoderSource, new_tokens: Sequence[str] = ()) -> Any:
+    """Load the source's fast tokenizer and register a format's new tokens in it.
+
+    What it has as ``cls_token``, ``sep_token`` and ``bos_token`` afterwards says how segments are
+    joined (``models.data.batches``): T5 ends each with its end-of-text token, a decoder joins them
+    with a line break. A decoder without a padding token pads with its end-of-text token, which the
+    attention mask hides.
+
+    Raises:
+        EncoderError: no tokenizer that reports character offsets, or tokens it lacks.
+    """
+    from transformers import AutoTokenizer
+
+    _check_files(source)
+    config = read_config(source)
+    kind = name_kind(config)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                source.path, config=config, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # converters of the older formats raise whatever they meet
+        remedy = "" if source.has_weights else "; delete that folder, it is made again"
+        raise EncoderError(
+            f"{source.name}: the tokenizer in {source.path} cannot be loaded: "
+            f"{first_line(error)}{remedy}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise EncoderError(f"{source.name}: its tokenizer has no fast form (tokenizer.json needed)")
+    _settle_special_tokens(tokenizer, kind)
+    missing = [name for name in _needed(kind) if getattr(tokenizer, name) is None]
+    if missing:
+        raise EncoderError(f"{source.name}: its tokenizer has no {', '.join(missing)}")
+    if new_tokens:
+        tokenizer.add_special_tokens({"extra_special_tokens": list(new_tokens)})
+    return tokenizer
+
+
+def _check_files(source: EncoderSource) -> None:
+    """Refuse a folder without tokenizer files: the library would make one up without a word."""
+    if not any(path for glob in TOKENIZER_FILES for path in source.path.glob(glob)):
+        raise EncoderError(
+            f"{source.name}: {source.path} holds no tokenizer files (tokenizer.json and the like); "
+            "save its tokenizer there too: tokenizer.save_pretrained(FOLDER)"
+        )
+
+
+def _settle_special_tokens(tokenizer: Any, kind: Kind) -> None:
+    if kind == "decoder":
+        tokenizer.cls_token = tokenizer.sep_token = None
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+    elif kind == "encoder-decoder" and tokenizer.sep_token is None:
+        tokenizer.sep_token = tokenizer.eos_token
+
+
+def _needed(kind: Kind) -> tuple[str, ...]:
+    """Name the special tokens without which rows cannot be assembled."""
+    if kind == "decoder":
+        return ("pad_token_id",)
+    if kind == "encoder-decoder":
+        return ("sep_token_id", "pad_token_id")
+    return ("cls_token_id", "sep_token_id", "pad_token_id")
+
+
+def list_markers(
+    form: Format, settings: FormatSettings, entity_types: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return what a format writes around a subject and around an object, for each entity type.
+
+    >>> from models.parts.formats import FORMATS
+    >>> list_markers(FORMATS["typed-punct"], FormatSettings(), ["PER"])
+    [('@ * PER *  @', '# ^ PER ^  #')]
+    """
+    pairs = []
+    for kind in entity_types or (None,):
+        row = replace(
+            EXAMPLE_ROW,
+            subject=replace(EXAMPLE_ROW.subject, type=kind),
+            object=replace(EXAMPLE_ROW.object, type=kind),
+        )
+        written = form.build(row, settings)
+        text = written.segments[written.body]
+
+        def around(word: Span, mark: Span, text: str = text) -> str:
+            return text[mark[0] : word[0]] + text[word[1] : mark[1]]
+
+        pairs.append(
+            (
+                around(written.subject, written.subject_mark),
+                around(written.object, written.object_mark),
+            )
+        )
+    return pairs
+
+
+def check_reading(
+    source: EncoderSource,
+    tokenizer: Any,
+    sentences: Sequence[str],
+    markers: Sequence[tuple[str, str]],
+) -> list[str]:
+    """Refuse a tokenizer that cannot read the sentences or a format's markers.
+
+    Args:
+        source: where the tokenizer comes from; one made from these very sentences is not tried.
+        tokenizer: as loaded.
+        sentences: of the competition; a sample of them is read.
+        markers: what a format puts around a subject and around an object, by entity type.
+
+    Returns:
+        What a person should hear of a tokenizer that reads poorly.
+
+    Raises:
+        EncoderError: its vocabulary is larger than the weights', too much becomes [UNK], or
+            subject and object are marked alike.
+    """
+    if not source.has_weights:
+        return []
+    _check_vocabulary(source, tokenizer)
+    _check_markers(source, tokenizer, markers)
+    step = max(1, len(sentences) // SAMPLE_SENTENCES)
+    sample = list(sentences[::step])
+    lost, tokens_per_char = _measure(tokenizer, sample)
+    if lost > MOST_LOST:
+        raise EncoderError(
+            f"{source.name}: its tokenizer reads {lost:.0%} of the sentences' characters as "
+            f"{tokenizer.unk_token}: it was made for another language, or is incomplete; choose an "
+            "encoder of the sentences' language"
+        )
+    notices = []
+    written = sorted({piece for pair in markers for side in pair for piece in side.split()})
+    unknown = [piece for piece in written if _is_lost(tokenizer, piece)]
+    if unknown:
+        notices.append(
+            f"notice: {source.name} reads {', '.join(unknown)} of the markers as "
+            f"{tokenizer.unk_token}"
+        )
+    if lost > NOTED_LOST:
+        notices.append(
+            f"notice: {source.name} reads {lost:.1%} of the sentences' characters as "
+            f"{tokenizer.unk_token}"
+        )
+    if tokens_per_char > NOTED_TOKENS_PER_CHAR:
+        notices.append(
+            f"notice: {source.name} needs {tokens_per_char:.1f} tokens for a character: it hardly "
+            "knows the sentences' language"
+        )
+    return notices
+
+
+def _check_markers(
+    source: EncoderSource, tokenizer: Any, markers: Sequence[tuple[str, str]]
+) -> None:
+    """Refuse markers of which so much becomes [UNK] that they are the same on both sides."""
+    for subject, obj in markers:
+        ours, theirs = (
+            tokenizer(side, add_special_tokens=False, verbose=False)["input_ids"]
+            for side in (subject, obj)
+        )
+        if subject != obj and ours == theirs:
+            raise EncoderError(
+                f"{source.name}: its tokenizer knows neither {subject!r} nor {obj!r}, so that "
+                "subject and object would be marked alike; use a format that registers its own "
+                "tokens, such as entity-marker or typed-marker"
+            )
+
+
+def _check_vocabulary(source: EncoderSource, tokenizer: Any) -> None:
+    """Refuse a tokenizer of another encoder: ids for which the weights have no vector.
+
+    Tokens that were added to a vocabulary are left out; a few checkpoints lack vectors for those.
+    """
+    config = read_config(source)
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    ids = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).values()
+    highest = max(ids, default=-1)
+    if rows is not None and highest >= rows:
+        raise EncoderError(
+            f"{source.name}: its tokenizer has {highest + 1:,} tokens and its weights {rows:,}: "
+            "they belong to different encoders"
+        )
+
+
+def _is_lost(tokenizer: Any, sign: str) -> bool:
+    ids = tokenizer(sign, add_special_tokens=False, verbose=False)["input_ids"]
+    return not ids or tokenizer.unk_token_id in ids
+
+
+def _measure(tokenizer: Any, sentences: Sequence[str]) -> tuple[float, float]:
+    """Return the share of the characters that become [UNK], and the tokens for a character.
+
+    Blanks are not counted.
+    """
+    encoded = tokenizer(
+        list(sentences), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
+    characters = lost = tokens = 0
+    rows = zip(sentences, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    for sentence, ids, spans in rows:
+        tokens += len(ids)
+        characters += _count_letters(sentence)
+        unknown = [
+            span for at, span in zip(ids, spans, strict=True) if at == tokenizer.unk_token_id
+        ]
+        lost += sum(_count_letters(sentence[start:end]) for start, end in unknown)
+        lost += _count_letters(_dropped(sentence, spans))
+    return lost / max(1, characters), tokens / max(1, characters)
+
+
+def _dropped(sentence: str, spans: Sequence[tuple[int, int]]) -> str:
+    """Return what of a sentence no token covers."""
+    covered = sorted((start, end) for start, end in spans if end > start)
+    borders = [(0, 0), *covered, (len(sentence), len(sentence))]
+    return "".join(sentence[left[1] : right[0]] for left, right in pairwise(borders))
+
+
+def _count_letters(text: str) -> int:
+    return sum(not char.isspace() for char in text)

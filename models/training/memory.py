@@ -1,0 +1,166 @@
+"""Memory of a fit: what it will take, how many tokens fit at once, and what to do when it is full.
+
+Asked before the first step and whenever a step does not fit. Nothing here changes results: a step
+is the same sum over its rows however they are cut into micro-batches.
+Legend: T tokens of a row, H hidden size, F feed-forward size, A attention heads, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from competition.errors import DeviceError
+from models.training.step import MemoryFullError, StepPart
+
+SAFE_FRAC = 0.9
+"""Share of the free memory that an estimate may fill; the rest is what it does not know of."""
+ADAM_BYTES, GRADIENT_BYTES = 8, 4
+MIN_TOKENS = 16
+GIB = 2**30
+BYTES = {"float32": 4, "bf16": 2, "fp16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """What a fit takes, in bytes: what is there in every step, and what each token adds.
+
+    Attributes:
+        weights: the network, and its running average if there is one.
+        gradients: of what is trained.
+        optimizer: AdamW's two moments of what is trained.
+        copies: of the weights in 16 bits, which mixed precision holds during a step.
+        per_token: activations that the backward pass needs.
+        per_token_checkpointed: the same, if each layer is computed a second time.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    copies: int
+    per_token: int
+    per_token_checkpointed: int
+
+    @property
+    def fixed(self) -> int:
+        """Bytes that do not depend on the batch."""
+        return self.weights + self.gradients + self.optimizer + self.copies
+
+    def describe(self, tokens: int) -> str:
+        """Write the parts down, in GiB."""
+        parts = {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "optimiser": self.optimizer,
+            "copies": self.copies,
+            f"activations of {tokens} tokens": self.per_token * tokens,
+        }
+        return ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items()) + " GiB"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """How a fit is laid out: tokens held at once, and whether layers are computed twice."""
+
+    micro_tokens: int
+    checkpointing: bool
+
+
+def estimate_need(
+    model: nn.Module, config: Any, *, precision: str, longest: int, averages: bool = False
+) -> MemoryNeed:
+    """Estimate what a fit of a network takes.
+
+    Args:
+        model: as it will be trained, adapters in place.
+        config: of its backbone.
+        precision: of the matrix products.
+        longest: T of the longest row.
+        averages: a running average of all weights is kept.
+
+    Source: Korthikanti et al. 2022, arXiv 2205.05198, section 4.1: the tensors that a layer keeps
+    for its backward pass. Theirs has F = 4H; here layers with gates and with plain attention are
+    counted too.
+    """
+    parameters = list(model.parameters())
+    sizes = [(each.numel() * each.element_size(), each) for each in parameters]
+    weights = sum(size for size, _ in sizes)
+    trained = sum(each.numel() for each in parameters if each.requires_grad)
+    cast = [each for each in parameters if each.dtype == torch.float32 and each.ndim > 1]
+    element = BYTES[precision]
+    copies = 0 if element == 4 else sum(each.numel() for each in cast) * element
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    feed = getattr(config, "intermediate_size", None) or getattr(config, "d_ff", 4 * hidden)
+    heads = config.num_attention_heads
+    scores = 0 if config._attn_implementation == "sdpa" else 3 * heads * longest
+    in_layer = (8 * hidden + 4 * feed + scores) * element + 2 * hidden * 4  # norms are in float32
+    return MemoryNeed(
+        weights=weights * (2 if averages else 1),
+        gradients=trained * GRADIENT_BYTES,
+        optimizer=trained * ADAM_BYTES,
+        copies=copies,
+        per_token=layers * in_layer,
+        per_token_checkpointed=layers * hidden * element + in_layer,
+    )
+
+
+def plan_memory(
+    need: MemoryNeed, *, free: int | None, micro_tokens: int, longest: int, checkpointing: bool
+) -> MemoryPlan:
+    """Choose how many tokens are held at once, so that a fit does not fill the memory.
+
+    What a person asked for is the most; layers are computed twice only where the longest row would
+    not fit otherwise.
+
+    Args:
+        need: the estimate.
+        free: bytes that are free for all of it; None where nobody can tell: nothing is changed.
+        micro_tokens: the most that a person wants.
+        longest: tokens of the longest row, which is never cut.
+        checkpointing: a person wants layers computed twice.
+
+    Raises:
+        DeviceError: not even the weights with one row fit.
+    """
+    if free is None:
+        return MemoryPlan(micro_tokens, checkpointing)
+    rest = int(free * SAFE_FRAC) - need.fixed
+    for twice in (True,) if checkpointing else (False, True):
+        fit = rest // (need.per_token_checkpointed if twice else need.per_token)
+        if fit >= longest:
+            return MemoryPlan(max(MIN_TOKENS, min(micro_tokens, fit)), twice)
+    raise DeviceError(
+        f"the fit needs more than the {free / GIB:.1f} GiB that are free: about "
+        f"{need.describe(longest)}; choose a smaller encoder, or train adapters beside it: --set "
+        "adapt.rank=16, and --set adapt.quantise=nf4 for a base in 4 bits"
+    )
+
+
+def measure_free(device: torch.device) -> int | None:
+    """Return how many bytes of a GPU are free; None elsewhere, where memory is shared."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+@dataclass
+class TokenBudget:
+    """The most tokens of a micro-batch, padding included; halved when they do not fit."""
+
+    tokens: int
+
+    def halve(self, parts: Sequence[StepPart], error: MemoryFullError) -> str:
+        """Take half of what did not fit, and return what happened in words.
+
+        Raises:
+            RuntimeError: the device's own error, when every micro-batch is a single row already.
+        """
+        if all(len(part.label_ids) == 1 for part in parts):
+            raise error.cause
+        largest = max(part.batch.input_ids.numel() for part in parts)
+        self.tokens = max(MIN_TOKENS, min(self.tokens, largest) // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return f"memory is full: micro-batches of at most {self.tokens} tokens from here on"

@@ -1,0 +1,43 @@
+"""The script for a GPU, on a CPU: every check runs or says what it lacks, and all is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.slow
+def test_the_script_runs_small_without_a_gpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py")]
+    ended = subprocess.run(
+        [*command, "--quick", "--rows", "32", "--out", str(out)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    told = json.loads(out.read_text())
+    by_name = {row["check"]: row for row in told["checks"]}
+    assert not [row for row in told["checks"] if row["status"] == "FAILED"]
+    for name in (
+        "roberta, float32",
+        "qwen3, bf16 lora",
+        "gemma3, bf16 lora",
+        "resume after a kill",
+    ):
+        assert by_name[name]["status"] == "ok"
+    assert "needs a GPU" in by_name["roberta, fp16"]["detail"]
+    arms = {row["arm"]: row for row in told["speed"]["table"]}
+    assert len(arms) == 6
+    assert all(row["rows_per_s"] > 0 and 0 < row["matrix_share"] < 1 for row in arms.values())
+    assert arms["this harness"]["harness_times"] == 1

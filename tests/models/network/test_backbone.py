@@ -1,0 +1,220 @@
+"""Backbones of every kind that people use, tiny: loaded, masked, framed, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from competition.errors import EncoderError, VariantError
+from competition.folds.kfold import Prepared
+from models.data.batches import Batch, collate, tokenize_rows
+from models.network.config import name_kind, read_config
+from models.network.encoder_source import EncoderSource, settle_encoder
+from models.network.network import RelationModel, build_model, check_first_token, parameter_depth
+from models.network.tokenizer import load_tokenizer
+from models.parts.formats import FORMATS
+from models.variant import Variant, resolve_variant
+from tests.models.conftest import BACKBONES, DECODERS, ENCODERS, make_encoder
+
+LABELS = 4
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = make_encoder(request.param, tmp_path_factory.mktemp(request.param))
+    return settle_encoder(variant_of(str(folder)), sentences=(), cache_dir=folder)
+
+
+def variant_of(encoder: str, *overrides: tuple[str, Any]) -> Variant:
+    return resolve_variant(
+        "typed-punct",
+        encoder="none",
+        encoder_override=encoder,
+        overrides=(("head", "entity-close-last"), *overrides),
+        save_as="v",
+    )
+
+
+def build(source: EncoderSource, *overrides: tuple[str, Any]) -> RelationModel:
+    torch.manual_seed(1)
+    wanted = variant_of(str(source.path), *overrides)
+    vocabulary = len(load_tokenizer(source))
+    return build_model(
+        wanted, source, labels=LABELS, vocabulary=vocabulary, device_type="cpu"
+    ).eval()
+
+
+def batch_of(prepared: Prepared, source: EncoderSource, rows: list[int]) -> Batch:
+    tokenizer = load_tokenizer(source)
+    tokens = tokenize_rows(prepared.corpus.train, FORMATS["typed-punct"], tokenizer, 256)
+    return collate(tokens, rows, tokenizer.pad_token_id)
+
+
+def logits_of(model: RelationModel, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.positions)
+    return logits
+
+
+def test_padding_is_not_read_and_every_layer_has_its_depth(
+    source: EncoderSource, prepared: Prepared
+) -> None:
+    model = build(source)
+    together = logits_of(model, batch_of(prepared, source, [0, 1, 2]))
+    for row in range(3):
+        alone = logits_of(model, batch_of(prepared, source, [row]))
+        torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=1e-4)
+    assert together.std(dim=0).min() > 0
+    depths = {name: parameter_depth(name, 2) for name, _ in model.named_parameters()}
+    assert set(depths.values()) == {0, 1, 2, 3}
+    words = model.encoder.get_input_embeddings().weight
+    assert {depths[name] for name, each in model.named_parameters() if each is words} == {0}
+
+
+def test_entity_embedding_begins_without_effect_and_then_has_one(
+    source: EncoderSource, prepared: Prepared
+) -> None:
+    batch = batch_of(prepared, source, [0, 1])
+    plain, roles = build(source), build(source, ("entity_embedding", True))
+    assert roles.roles is not None
+    torch.testing.assert_close(logits_of(roles, batch), logits_of(plain, batch))
+    with torch.no_grad():
+        roles.roles.vectors.weight[1:].normal_()
+    assert (logits_of(roles, batch) - logits_of(plain, batch)).abs().max() > 1e-4
+
+
+def test_a_padding_side_of_the_tokenizers_own_changes_nothing(
+    source: EncoderSource, prepared: Prepared, tmp_path: Path
+) -> None:
+    before = batch_of(prepared, source, [0, 1])
+    for file in source.path.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    told = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**told, "padding_side": "left"}))
+    moved = EncoderSource(source.name, tmp_path, source.identity, has_weights=True)
+    assert torch.equal(batch_of(prepared, moved, [0, 1]).input_ids, before.input_ids)
+
+
+def first_state_moves(model: RelationModel, batch: Batch) -> bool:
+    """Say whether the first token's state changes when the last token does."""
+    changed = batch.input_ids.clone()
+    changed[0, -1] = (changed[0, -1] + 1) % model.encoder.get_input_embeddings().num_embeddings
+
+    def first(ids: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        hook = model.head.register_forward_hook(lambda module, given, out: seen.append(given[0]))
+        logits_of(model, Batch(ids, batch.attention_mask, batch.positions))
+        hook.remove()
+        return seen[0][0, 0]
+
+    return bool((first(batch.input_ids) - first(changed)).abs().max() > 1e-6)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_decoder_reads_both_ways_only_where_it_is_asked_to(
+    name: str, attention: str, tmp_path: Path, prepared: Prepared
+) -> None:
+    if (name, attention) == ("gemma2", "sdpa"):
+        pytest.skip("the fused kernel has no soft cap; choose_attention takes the plain one")
+    folder = make_encoder(name, tmp_path)
+    source = EncoderSource(name, folder, "i", has_weights=True)
+    assert name_kind(read_config(source)) == "decoder"
+    batch = batch_of(prepared, source, [0])
+    kernel = ("run.attention", attention)
+    causal, both = build(source, kernel), build(source, kernel, ("bidirectional", True))
+    assert not first_state_moves(causal, batch)
+    assert first_state_moves(both, batch)
+    together = logits_of(both, batch_of(prepared, source, [0, 1]))
+    torch.testing.assert_close(logits_of(both, batch)[0], together[0], atol=1e-5, rtol=1e-4)
+
+
+def test_segments_are_framed_as_each_kind_expects(tmp_path: Path, prepared: Prepared) -> None:
+    wanted = {
+        "bert": ("[CLS]", "[SEP]", "[SEP]"),
+        "t5": (None, "</s>", "</s>"),
+        "llama": ("<bos>", "Ċ", None),
+        "qwen2": (None, "Ċ", None),
+    }
+    for name, (first, between, last) in wanted.items():
+        source = EncoderSource(name, make_encoder(name, tmp_path / name), "i", has_weights=True)
+        tokenizer = load_tokenizer(source)
+        assert tokenizer.pad_token_id is not None
+        row = prepared.corpus.train.take([0])
+        ids = tokenize_rows(row, FORMATS["query"], tokenizer, 256).row_tokens(0).tolist()
+        tokens = tokenizer.convert_ids_to_tokens(ids)
+        assert (tokens[0] == first) == (first is not None)
+        assert tokens.count(between) == (1 if last is None else 2)
+        assert (tokens[-1] == last) == (last is not None)
+
+
+def test_only_the_encoder_of_an_encoder_decoder_is_kept(tmp_path: Path) -> None:
+    for name in ("t5", "bart"):
+        model = build(EncoderSource(name, make_encoder(name, tmp_path / name), "i", True))
+        assert not any("decoder" in parameter for parameter, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"),
+    [
+        ("qwen3", (("head", "entity-start"),), "reads from left to right.*entity-close-last"),
+        ("qwen3", (("head", "cls"),), "reads from left to right"),
+        ("bert", (("bidirectional", True),), "reads both ways already"),
+    ],
+)
+def test_a_head_that_a_backbone_does_not_suit_is_refused(
+    name: str, overrides: Any, said: str, tmp_path: Path
+) -> None:
+    source = EncoderSource(name, make_encoder(name, tmp_path), "i", has_weights=True)
+    with pytest.raises(VariantError, match=said):
+        build(source, *overrides)
+
+
+def test_a_head_that_reads_a_first_token_needs_one(tmp_path: Path) -> None:
+    source = EncoderSource("t5", make_encoder("t5", tmp_path), "i", has_weights=True)
+    wanted = variant_of(str(tmp_path), ("head", "rbert"))
+    with pytest.raises(VariantError, match="reads a token in front of the row"):
+        check_first_token(wanted, source, load_tokenizer(source))
+
+
+def test_every_named_kind_is_tried() -> None:
+    assert {"deberta-v3", "modernbert", "xlm-roberta-xl", "t5", "klue-roberta"} <= ENCODERS.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1]", "config.json cannot be read: it holds no JSON object"),
+        ("{", "config.json cannot be read"),
+        ('{"model_type": "x", "auto_map": {"AutoModel": "m.X"}}', "code of its own .*never run"),
+        ('{"model_type": "x"}', "knows no network of kind 'x'"),
+        ('{"model_type": "bert", "hidden_size": "wide"}', "config.json cannot be used"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_said_in_one_line(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(EncoderError, match=said) as caught:
+        read_config(EncoderSource("e", tmp_path, "i", has_weights=True))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_an_older_library_rejects_is_read_in_two_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As transformers 5.9 rejects rotary parameters for kinds of layer that there are none of."""
+    source = settle_encoder(variant_of("ko-mini"), sentences=(), cache_dir=Path("unused"))
+    direct = read_config(source).to_dict()
+
+    def reject(*arguments: Any, **options: Any) -> Any:
+        raise TypeError("Field 'rope_parameters' does not match")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", reject)
+    in_steps = read_config(source).to_dict()
+    assert {**in_steps, "_name_or_path": ""} == {**direct, "_name_or_path": ""}
