@@ -221,8 +221,7 @@ class Variant(Frozen):
             )
         if self.extra_train and self.route:
             raise ValueError("extra_train has no routes; take a variant that answers for all rows")
-        if self.adapt is not None:
-            self._check_adapted()
+        self._check_adapted()
         if self.start_from == self.name:
             raise ValueError("start_from names the variant itself")
         if self.pseudo and self.pseudo.variant == self.name:
@@ -233,22 +232,21 @@ class Variant(Frozen):
         """Refuse what needs weights that adapters leave as they are."""
         from models.parts.formats import FORMATS
 
+        if self.adapt is None:
+            return
         if self.encoder == SCRATCH:
             raise ValueError("adapt keeps a backbone as it is, and scratch has learnt nothing")
         if self.learner == LINEAR:
             raise ValueError("adapt does nothing for learner = 'linear'")
         if FORMATS[self.format].new_tokens(("PER",), self.formatting):
             raise ValueError(
-                f"adapt trains no token vectors, and format {self.format!r} (or "
-                "formatting.mask_entities) registers tokens; choose a format whose markers are "
-                "text, such as typed-punct or instruct"
+                "adapt trains no token vectors, and the format (or formatting.mask_entities) "
+                "registers tokens; choose a format such as typed-punct or instruct"
             )
-        for name, is_used in (
-            ("regularise.adversarial", self.regularise.adversarial != "none"),
-            ("regularise.ema_decay", self.regularise.ema_decay > 0),
-        ):
-            if is_used:
-                raise ValueError(f"{name} moves or copies the whole backbone; leave it out")
+        if self.regularise.adversarial != "none" or self.regularise.ema_decay > 0:
+            raise ValueError(
+                "adapt: regularise.adversarial moves and regularise.ema_decay copies the backbone"
+            )
 
 
 def _one_of(value: str, choices: Mapping[str, object]) -> str:

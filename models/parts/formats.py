@@ -274,7 +274,7 @@ def fill_template(template: str, row: Row, language: Language) -> Prompt:
 
 
 def instruct(row: Row, language: Language) -> Prompt:
-    """Name both words with their types and leave the relation to be said, as text goes on.
+    """Name both words and leave the relation to be said, which a decoder reads last.
 
     >>> FORMATS["instruct"].build(EXAMPLE_ROW).segments[-1]
     '비틀즈 (단체), 조지 해리슨 (사람):'
@@ -435,9 +435,8 @@ def _write_in_text_order(body: Callable[[Row], Formatted], row: Row) -> Formatte
 def _add_prompt(formatted: Formatted, prompt: Prompt) -> Formatted:
     if prompt.slot is None and not prompt.is_behind:
         return _put_in_front(formatted, prompt.text)
-    place = len(formatted.segments)
     segments = (*formatted.segments, prompt.text)
-    asked = None if prompt.slot is None else (place, prompt.slot)
+    asked = prompt.slot and (len(formatted.segments), prompt.slot)
     return replace(formatted, segments=segments, prompt_mask=asked)
 
 
