@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from competition.errors import VariantError
 from competition.file_kind import WrongFileError, read_text
@@ -118,26 +118,15 @@ class Variant(Frozen):
     run: RunSettings = RunSettings()
     tune: TuneSettings | None = None
 
-    @field_validator("format")
+    @field_validator("format", "head", "loss")
     @classmethod
-    def _known_format(cls, value: str) -> str:
+    def _known_part(cls, value: str, info: ValidationInfo) -> str:
         from models.parts.formats import FORMATS
-
-        return _one_of(value, FORMATS)
-
-    @field_validator("head")
-    @classmethod
-    def _known_head(cls, value: str) -> str:
         from models.parts.heads import HEADS
-
-        return _one_of(value, HEADS)
-
-    @field_validator("loss")
-    @classmethod
-    def _known_loss(cls, value: str) -> str:
         from models.parts.losses import LOSSES
 
-        return _one_of(value, LOSSES)
+        choices: dict[str, Mapping[str, object]] = {"format": FORMATS, "head": HEADS}
+        return _one_of(value, {**choices, "loss": LOSSES}[str(info.field_name)])
 
     def recipe(self) -> Settings:
         """Return what of the variant determines results: no name, reason, seeds or hardware."""
@@ -201,6 +190,7 @@ class Variant(Frozen):
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> Variant:
+        from models.parts.adapting import check_adapted
         from models.parts.heads import check_head_fits
         from models.parts.losses import LOSSES
 
@@ -221,32 +211,12 @@ class Variant(Frozen):
             )
         if self.extra_train and self.route:
             raise ValueError("extra_train has no routes; take a variant that answers for all rows")
-        self._check_adapted()
+        check_adapted(self)
         if self.start_from == self.name:
             raise ValueError("start_from names the variant itself")
         if self.pseudo and self.pseudo.variant == self.name:
             raise ValueError("pseudo.variant names the variant itself")
         return self
-
-    def _check_adapted(self) -> None:
-        """Refuse what needs weights that adapters leave as they are."""
-        from models.parts.formats import FORMATS
-
-        if self.adapt is None:
-            return
-        if self.encoder == SCRATCH:
-            raise ValueError("adapt keeps a backbone as it is, and scratch has learnt nothing")
-        if self.learner == LINEAR:
-            raise ValueError("adapt does nothing for learner = 'linear'")
-        if FORMATS[self.format].new_tokens(("PER",), self.formatting):
-            raise ValueError(
-                "adapt trains no token vectors, and the format (or formatting.mask_entities) "
-                "registers tokens; choose a format such as typed-punct or instruct"
-            )
-        if self.regularise.adversarial != "none" or self.regularise.ema_decay > 0:
-            raise ValueError(
-                "adapt: regularise.adversarial moves and regularise.ema_decay copies the backbone"
-            )
 
 
 def _one_of(value: str, choices: Mapping[str, object]) -> str:

@@ -1,6 +1,6 @@
 """What a variant names, and where ideas are added: input formats, heads, losses.
 
-Rooms in reading order: particles, markers, formats, heads, losses, restriction.
+Rooms in reading order: particles, markers, formats, heads, losses, restriction, adapting.
 
-Open: particles, markers, formats, heads, losses, restriction.
+Open: particles, markers, formats, heads, losses, restriction, adapting.
 """
