@@ -17,6 +17,7 @@ from models.jobs.show import (
     print_shown,
     show_rows,
 )
+from tests.conftest import N_TRAIN, make_rows
 
 SCRATCH = (("scratch.hidden", 32), ("scratch.heads", 1), ("scratch.vocabulary", 400))
 
@@ -89,7 +90,6 @@ def test_a_row_that_lost_text_is_said_to_be_cut(
 @pytest.mark.parametrize(
     ("variant", "format_name", "said"),
     [
-        ("typed-punct", "typed-punct", "such as entity-marker or concat-cls"),
         ("entity-mask", "entity-marker", "mask_entities shows entity types"),
         ("source", "entity-marker", "names no column for it"),
     ],
@@ -99,6 +99,13 @@ def test_what_the_competition_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(FormatError, match=said):
         show_rows(foreign_competition, request(variant, ("format", format_name)))
+
+
+def test_without_types_the_markers_alone_are_shown(foreign_competition: Competition) -> None:
+    (row,) = show_rows(foreign_competition, request("typed-punct", rows=1))
+    first = make_rows(N_TRAIN)[0]
+    assert f"@ {first.subject[0]} @" in row.text[0]
+    assert f"# {first.object[0]} #" in row.text[0]
 
 
 def test_an_unknown_row_or_split_is_refused(tiny_competition: Competition) -> None:
