@@ -309,7 +309,7 @@ def pretrain(
         typer.Option(
             "--corpus",
             metavar="FILE[=W[:D]]",
-            help="Text, .xz or .zst; W: how often it is seen, D: in the decay. Repeatable.",
+            help="Text or JSON Lines; W: how often it is seen, D: in the decay. Repeatable.",
         ),
     ] = None,
     task_weight: Annotated[
@@ -600,7 +600,7 @@ def check(
 @app.command()
 def score(
     file: Annotated[Path, typer.Argument(help="The CSV to score.")],
-    solution: Annotated[Path, typer.Option("--solution", help="The CSV of true labels.")],
+    solution: Annotated[Path, typer.Option("--solution", help="The file of true labels.")],
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
@@ -670,7 +670,7 @@ def submit(
 
 @app.command()
 def predict(
-    file: Annotated[Path, typer.Argument(help="A CSV with the columns of the test file.")],
+    file: Annotated[Path, typer.Argument(help="A file with the columns of the test file.")],
     blend_name: Annotated[
         str | None, typer.Option("--blend", help="A blend's name; unset: the newest.")
     ] = None,

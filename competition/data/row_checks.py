@@ -134,6 +134,8 @@ class RowChecker:
             return -1
         if isinstance(label, str) and label in self._label_ids:
             return self._label_ids[label]
+        if self._numbered and str(label).removesuffix(".0") in self._label_ids:
+            return self._label_ids[str(label).removesuffix(".0")]  # of a table with gaps
         if label == self._profile.unknown_label:
             offend(
                 "label", f"{show(label)} says that the label is unknown", "a train row needs one"
@@ -146,8 +148,9 @@ class RowChecker:
         labels = self._profile.labels
         if self._numbered:
             return f"write the label's place in labels, 0 to {len(labels) - 1}"
-        is_place = isinstance(label, str) and label.isascii() and label.isdecimal()
-        if not is_place or len(label) > 5 or int(label) >= len(labels):
+        place = str(label).removesuffix(".0")
+        is_place = place.isascii() and place.isdecimal() and len(place) <= 5
+        if not is_place or int(place) >= len(labels):
             return "use one of the profile's labels"
         return (
             f"these are numbers where names should be: write the names (0 = {labels[0]}, "

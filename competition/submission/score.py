@@ -90,6 +90,7 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
     gold: dict[str, int] = {}
     offences: list[Offence] = []
     for line, (row_id, label) in read_table(path, (columns.id, columns.label)):
+        label = label.removesuffix(".0") if is_number else label
         found = "stands there twice" if row_id in gold else ""
         if label not in label_ids:
             found = f"{show(label)} is no label"

@@ -1,0 +1,58 @@
+"""recipe: what a profile says of language and labels enters a fingerprint where it is used."""
+
+from __future__ import annotations
+
+import pytest
+
+from competition.profile import Competition, Profile, read_bundled
+from competition.profile_language import Relations, read_language
+from models.jobs.recipe import describe_exchange, describe_wording
+from models.variant import Variant, list_variants, resolve_variant
+
+PROMPTED = ("query", "declarative", "mask-prompt", "typed-punct-ko")
+
+
+def variant_of(name: str) -> Variant:
+    return resolve_variant(name, encoder="scratch")
+
+
+def speaking(profile: Profile, language: str) -> Profile:
+    return profile.model_copy(update={"language": read_language(language)})
+
+
+@pytest.mark.parametrize("name", ["klue-re", "demo"])
+def test_results_of_before_keep_their_fingerprints(name: str) -> None:
+    profile = read_bundled(name)
+    for each in list_variants():
+        variant = variant_of(each)
+        assert describe_wording(variant, profile) == {}
+        assert describe_exchange(variant, profile) == {}
+
+
+def test_another_wording_is_another_recipe_for_who_uses_it(
+    tiny_competition: Competition,
+) -> None:
+    english = speaking(tiny_competition.profile, "english")
+    for name in list_variants():
+        is_other = describe_wording(variant_of(name), english) != {}
+        assert is_other == (name in PROMPTED)
+    changed = read_language().model_copy(update={"query": "{subject}, {object}?"})
+    profile = tiny_competition.profile.model_copy(update={"language": changed})
+    assert describe_wording(variant_of("query"), profile) == {
+        "language": {"query": "{subject}, {object}?"}
+    }
+    assert describe_wording(variant_of("declarative"), profile) == {}
+
+
+def test_without_types_their_word_is_part_of_the_recipe(foreign_competition: Competition) -> None:
+    found = describe_wording(variant_of("declarative"), foreign_competition.profile)
+    assert found["language"]["untyped"] == read_language().untyped
+
+
+def test_other_rules_of_exchange_are_another_recipe(tiny_competition: Competition) -> None:
+    rules = Relations(symmetric=("per:sibling",))
+    profile = tiny_competition.profile.model_copy(update={"relations": rules})
+    swapped = describe_exchange(variant_of("augment-swap"), profile)
+    assert swapped == {"relations": {"per:sibling": "per:sibling"}}
+    assert describe_exchange(variant_of("typed-punct"), profile) == {}
+    assert describe_exchange(variant_of("augment-swap"), tiny_competition.profile) == {}
