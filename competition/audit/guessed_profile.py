@@ -91,10 +91,10 @@ def find_files(paths: Sequence[Path]) -> Found:
             left_out.append(path)
         else:
             by_kind[kind].append(path)
-    if len(files) == 2 and not (by_kind["train"] and by_kind["test"]):
-        by_kind["train"], by_kind["test"], left_out = [files[0]], [files[1]], []
     if not by_kind["test"] and by_kind["beside"]:
         by_kind["test"] = by_kind.pop("beside")
+    if len(files) == 2 and not (by_kind["train"] and by_kind["test"]):
+        by_kind["train"], by_kind["test"], left_out = [files[0]], [files[1]], []
     for kind in ("train", "test"):
         if not by_kind[kind]:
             names = ", ".join(path.name for path in files[:10]) or "nothing"

@@ -76,14 +76,15 @@ def _peek_csv(path: Path) -> Peek:
     first = split_line(lines[0], separator)
     has_header = _is_header(first)
     names = first if has_header else [f"c{i}" for i in range(len(first))]
-    if len(set(names)) < len(names) or not all(names):
-        found = f"its first line, {', '.join(names)!r}, names a column twice or not at all"
+    if len(set(names)) < len(names):
+        found = f"its first line, {', '.join(names)!r}, names a column twice"
         raise WrongFileError(found, "give every column a name of its own")
+    named = [name for name in names if name]  # one without is the index of a table
     reader = RecordReader(
-        path, {name: name for name in names}, _ignore, separator, None if has_header else names
+        path, {name: name for name in named}, _ignore, separator, None if has_header else names
     )
     rows = [fields for _, fields in islice(reader.read(), MOST_ROWS)]
-    peeked = _spread(path, names, rows)
+    peeked = _spread(path, named, rows)
     return Peek(path, peeked.columns, None if separator == "," else separator, has_header)
 
 

@@ -89,8 +89,8 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
     label_ids = {str(i) if is_number else label: i for label, i in profile.label_ids.items()}
     gold: dict[str, int] = {}
     offences: list[Offence] = []
-    for line, (row_id, label) in read_table(path, (columns.id, columns.label)):
-        label = label.removesuffix(".0") if is_number else label
+    for line, (row_id, text) in read_table(path, (columns.id, columns.label)):
+        label = text.removesuffix(".0") if is_number else text
         found = "stands there twice" if row_id in gold else ""
         if label not in label_ids:
             found = f"{show(label)} is no label"

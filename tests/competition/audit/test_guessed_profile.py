@@ -123,6 +123,20 @@ def test_what_stands_in_every_test_row_stands_for_no_label(tmp_path: Path) -> No
     assert competition.profile.unknown_label == "100"
 
 
+def test_an_index_without_a_name_is_no_column_and_dev_stands_in_for_test(
+    tiny_competition: Competition, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path, "csv", flat)
+    for name, new in (("train.csv", "train.csv"), ("test.csv", "dev.csv")):
+        header, *lines = (folder / name).read_text("utf-8").splitlines()
+        numbered = [f",{header}", *(f"{i},{line}" for i, line in enumerate(lines))]
+        (folder / name).unlink()
+        (folder / new).write_text("\n".join(numbered) + "\n", encoding="utf-8")
+    competition, _ = guess(tmp_path, folder)
+    assert competition.profile.files.test == "dev.csv"
+    same(read_corpus(competition).train, read_corpus(tiny_competition).train)
+
+
 def test_a_profile_that_is_there_stays(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, "csv", flat)
     guess(tmp_path, folder)
