@@ -19,7 +19,7 @@ PYTEST := $(VENV)/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist wor
 
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-all test-lowest check-code format install clean-demo
+.PHONY: demo test test-all test-lowest torture check-code format install clean-demo
 
 demo: $(VENV)/.installed
 	$(RUN) fold --competition demo --workers $(WORKERS)
@@ -43,6 +43,13 @@ check-code: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+# kills at random moments, damaged files, full disks (needs root), two clones: hours
+torture: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m tools.torture.mutants --count 1000
+	$(VENV)/bin/python -m tools.torture.kills --moments 50
+	$(VENV)/bin/python -m tools.torture.disks --count 20
+	$(VENV)/bin/python -m tools.torture.twice
 
 install: $(VENV)/.installed-dev
 

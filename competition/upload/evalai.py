@@ -24,7 +24,7 @@ from competition.upload.target import (
 from competition.upload.wire import Answer, Call, Wire, check_hand_over
 from competition.upload_rules import ScoreFields
 
-TOKEN_VARIABLE = "EVALAI_TOKEN"
+TOKEN_VARIABLE = "EVALAI_TOKEN"  # noqa: S105 - the variable's name
 MOST_PAGES = 50
 ENDED_BADLY = frozenset({"failed", "cancelled", "invalid"})
 

@@ -47,7 +47,7 @@ BUSY_WAIT_S = 5.0
 SOCKET_FOLDER_MAX_BYTES = (
     104 - 1 - len("/pymp-12345678/listener-12345678")
 )  # the least of any system
-SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - mkdtemp makes one of our own
 POLL_S = 0.5
 
 

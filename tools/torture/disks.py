@@ -1,0 +1,193 @@
+"""Run commands on disks that fill, may only be read, refuse, or lose a folder; then once more.
+
+``python -m tools.torture.disks --count 10`` needs root, to mount small disks of memory. Each
+command must end with an error that says what to do and no traceback, leave what was finished as it
+was, and give the bytes of an undisturbed run as soon as the disk is well again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.torture.homes import Home
+from tools.torture.kills import BLEND, FOLD, TRIALS, Trial
+
+NOBODY = 65_534
+ROOM = 64 * 2**20
+NAMES = ("data", "fold", "blend", "submit", "import")
+DISK_TRIALS = {**TRIALS, "data": Trial(("data",)), "submit": Trial(("submit",), (FOLD, BLEND))}
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A small disk of memory under ``path``."""
+
+    path: Path
+
+    def remount(self, options: str) -> None:
+        """Change its size, or let it only be read."""
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.path)], check=True)
+
+    @property
+    def used(self) -> int:
+        """Return how many bytes lie on it."""
+        found = os.statvfs(self.path)
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+@contextmanager
+def mount(path: Path) -> Iterator[Disk]:
+    """Mount a disk with room for all."""
+    path.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(path)], check=True)
+    try:
+        yield Disk(path)
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def torture(
+    name: str, count: int, folder: Path, *, seed: int = 0, say: Callable[[str], None] = print
+) -> tuple[int, list[str]]:
+    """Disturb one command in each way ``count`` times; return how often, and the faults."""
+    trial, rng, faults, n_tried = DISK_TRIALS[name], random.Random(f"{name} {seed}"), [], 0
+    base = _prepare(trial, folder / name)
+    whole = base.copy(folder / name / "whole")
+    began = time.monotonic()
+    code, said = whole.run(_place(trial, whole))
+    lasts_s, wanted = time.monotonic() - began, whole.read()
+    if code:
+        raise SystemExit(f"{name}: {said}")
+    for way in (_fill, _forbid_writing, _forbid_entry, _lose):
+        for _ in range(count if way in (_fill, _lose) else 1):
+            with mount(folder / name / f"disk{n_tried}") as disk:
+                home = base.copy(disk.path / "home")
+                said = way(disk, home, trial, rng, lasts_s)
+                found = _check(home, trial, said, wanted, is_lost=way is _lose)
+            n_tried += 1
+            for fault in found:
+                say(f"{name}, {way.__name__.strip('_')}: {fault}")
+            faults += found
+    say(f"{name}: {n_tried} faults of disks, {len(faults)} faults of ours")
+    return n_tried, faults
+
+
+def _prepare(trial: Trial, folder: Path) -> Home:
+    base = Home(folder / "base").make()
+    for command in trial.first:
+        code, said = base.run(command)
+        if code:
+            raise SystemExit(f"{' '.join(command)}: {said}")
+    if "theirs" in trial.command:
+        shutil.copytree(base.path / "oof" / "torture" / "tfidf-linear", base.path / "theirs")
+    return base
+
+
+def _place(trial: Trial, home: Home) -> list[str]:
+    return [str(home.path / word) if word == "theirs" else word for word in trial.command]
+
+
+def _fill(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float) -> str:
+    """Let the disk have room for a part of what the command writes."""
+    del lasts_s
+    disk.remount(f"size={disk.used + rng.randint(0, 600) * 1024}")
+    said = _run(home, trial)
+    disk.remount(f"size={ROOM}")
+    return said
+
+
+def _forbid_writing(
+    disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float
+) -> str:
+    """Let the disk only be read."""
+    del rng, lasts_s
+    disk.remount("ro")
+    said = _run(home, trial)
+    disk.remount("rw")
+    return said
+
+
+def _forbid_entry(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float) -> str:
+    """Let somebody else run the command, who may read all and write nothing."""
+    del rng, lasts_s
+    for path in (disk.path, home.path):
+        path.chmod(0o755)
+    return _run(home, trial, user=NOBODY)
+
+
+def _lose(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float) -> str:
+    """Take a folder away while the command runs."""
+    del disk
+    name = rng.choice(["oof", "submissions", "checkpoints"])
+    process = home.start(_place(trial, home))
+    time.sleep(rng.uniform(0, lasts_s))
+    shutil.rmtree(home.path / name, ignore_errors=True)
+    process.wait(600)
+    return home.path.with_name(f"{home.path.name}.log").read_text("utf-8", errors="replace")
+
+
+def _run(home: Home, trial: Trial, user: int | None = None) -> str:
+    """Run the command, its output on another disk; return what it printed."""
+    with tempfile.TemporaryFile() as log:
+        subprocess.run(
+            [sys.executable, "run.py", *_place(trial, home), "--competition", str(home.profile)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "COMPETITION_HOME": str(home.path)},
+            user=user,
+            check=False,
+            timeout=1800,
+        )
+        log.seek(0)
+        return log.read().decode("utf-8", errors="replace")
+
+
+def _check(
+    home: Home, trial: Trial, said: str, wanted: dict[str, bytes], *, is_lost: bool
+) -> list[str]:
+    """See that nothing went wrong, and that the command goes on when the disk is well."""
+    faults = [f"a traceback: {said[-1500:]}"] if "Traceback" in said else []
+    if is_lost:
+        return faults  # what was taken away is gone
+    code, again = home.run(_place(trial, home))
+    if "Traceback" in again:
+        faults.append(f"a traceback afterwards: {again[-1500:]}")
+    if code and "were sent" not in again:
+        return [*faults, f"exit code {code} afterwards: {again[-600:]}"]
+    found = home.read()
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    return faults + [f"{name} differs or is lacking" for name in differing if "ledger" not in name]
+
+
+def main() -> None:
+    """Disturb the commands that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="COMMAND", help=", ".join(NAMES))
+    parser.add_argument("--count", type=int, default=10, help="full disks and lost folders each")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("mounting small disks needs root")
+    n_tried, n_faults = 0, 0
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        Path(folder).chmod(0o755)
+        for name in asked.names or NAMES:
+            tried, faults = torture(name, asked.count, Path(folder), seed=asked.seed)
+            n_tried, n_faults = n_tried + tried, n_faults + len(faults)
+    print(f"{n_tried} faults of disks, {n_faults} faults of ours")
+    sys.exit(1 if n_faults else 0)
+
+
+if __name__ == "__main__":
+    main()

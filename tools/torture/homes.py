@@ -1,0 +1,118 @@
+"""A home to be tortured: the demo's rows under a profile of its own, and commands run in it.
+
+Everything below a home is compared byte for byte, but for what tells when and where it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "competition" / "demo" / "data"
+PROFILE = ROOT / "competition" / "profiles" / "demo.toml"
+OUTSIDE = (".run.json", ".lock", ".log", "RUN.md")
+"""Ends of names of files that tell when, where and how fast, or hold nothing."""
+TIMES = ("time", "finished", "started")
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder with a profile ``torture``; ``url`` is where ``submit --to http`` goes."""
+
+    path: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def profile(self) -> Path:
+        """Return its profile."""
+        return self.path / "torture.toml"
+
+    def make(self, url: str = "http://127.0.0.1:9") -> Home:
+        """Write the profile."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = PROFILE.read_text("utf-8").replace('name = "demo"', 'name = "torture"', 1)
+        text = text.replace("bundled = true", "bundled = false", 1)
+        text = text.replace('directory = "demo/data"', f'directory = "{DEMO}"', 1)
+        text += (
+            f'\n[upload.http]\nurl = "{url}/submissions"\nkey_variable = "TORTURE_KEY"\n'
+            f'status_url = "{url}/submissions/{{id}}"\n'
+            '[upload.http.scores]\npublic_f1 = "f1"\n'
+        )
+        self.profile.write_text(text, "utf-8")
+        return self
+
+    def copy(self, path: Path) -> Home:
+        """Return a copy of it; an old one there is removed."""
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(self.path, path)
+        return Home(path, self.environment)
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command in a process group of its own; output goes to ``out.log`` beside it."""
+        words = [sys.executable, str(ROOT / "run.py"), *command]
+        log = self.path.with_name(f"{self.path.name}.log").open("ab")
+        with log:
+            return subprocess.Popen(
+                [*words, "--competition", str(self.profile)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment, "COMPETITION_HOME": str(self.path)},
+                start_new_session=True,
+                cwd=ROOT,
+            )
+
+    def run(self, command: Sequence[str], timeout_s: float = 1800.0) -> tuple[int, str]:
+        """Run a command to its end; return its exit code and what it printed."""
+        path = self.path.with_name(f"{self.path.name}.log")
+        path.unlink(missing_ok=True)
+        code = self.start(command).wait(timeout_s)
+        return code, path.read_text("utf-8", errors="replace")
+
+    def read(self) -> dict[str, bytes]:
+        """Return every file that must be the same whatever happened on the way."""
+        folders = [self.path / name for name in ("oof", "submissions", "checkpoints")]
+        paths = [path for folder in folders for path in sorted(folder.rglob("*"))]
+        return {
+            str(path.relative_to(self.path)): _read(path)
+            for path in paths
+            if path.is_file() and not path.name.endswith(OUTSIDE)
+        }
+
+
+def _read(path: Path) -> bytes:
+    """Read a file; of a ledger, without its times."""
+    data = path.read_bytes()
+    if path.name != "ledger.jsonl":
+        return data
+    lines = [json.loads(line) for line in data.splitlines()]
+    kept = [{key: line[key] for key in line if key not in TIMES} for line in lines]
+    return json.dumps(kept, sort_keys=True).encode()
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command with everything that it started, at once."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def list_members(group: int) -> list[int]:
+    """Return the processes of a group that still live."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text("utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(entry.name))
+    return found
