@@ -16,8 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from competition.errors import EncoderError, explain_os_error
-from competition.files import sha256_of
+from competition.files import sha256_of, tell_first
 from models.network.scratch import make_scratch
 from models.variant import SCRATCH, Variant, fingerprint
 
@@ -56,14 +58,54 @@ def find_kind(encoder: str) -> str:
     """
     if encoder == SCRATCH:
         return SCRATCH
-    facts_path = _find_folder(encoder) / PRETRAINING_FILE
-    if not facts_path.is_file():
+    facts = read_pretraining(_find_folder(encoder))
+    if facts is None:
         return PRETRAINED
-    facts = json.loads(facts_path.read_text(encoding="utf-8"))
     began_with = facts.get("kind") or facts.get("size") or facts.get("from")
     if began_with in list_bundled():
         return find_kind(began_with)
     return began_with if began_with in RECOMMENDED else PRETRAINED
+
+
+class _Exposure(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    test_sentences: bool | None
+    left_out_fold: int | None = None
+    folds_hash: str | None = None
+
+
+class _Pretraining(BaseModel):
+    """What is read of ``pretraining.json``; all of it counts for the folder's identity."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    kind: str | None = None
+    size: str | None = None
+    from_: str | None = Field(None, alias="from")
+    fingerprint: str = ""
+    test_sentences: bool = False
+    exposure: _Exposure | None = None
+
+
+def read_pretraining(folder: Path) -> dict[str, Any] | None:
+    """Read what ``pretrain`` left beside an encoder's weights; None where it left nothing.
+
+    Raises:
+        EncoderError: it is damaged.
+    """
+    path = folder / PRETRAINING_FILE
+    if not path.is_file():
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        _Pretraining.model_validate_json(text)
+        facts: dict[str, Any] = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise EncoderError(
+            f"{path} is damaged ({tell_first(error)}): restore it from a copy, or pretrain again"
+        ) from None
+    return facts
 
 
 def _find_folder(encoder: str) -> Path:

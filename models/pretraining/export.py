@@ -7,7 +7,6 @@ their own, so that the same run leaves the same bytes, interrupted or not.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from competition.console import write_count
 from competition.errors import PretrainingError
 from competition.files import dump_json, write_atomically
-from models.network.encoder_source import PRETRAINING_FILE
+from models.network.encoder_source import PRETRAINING_FILE, read_pretraining
 from models.network.scratch import save_settings
 from models.pretraining.exposure import Exposure
 from models.pretraining.task import PretrainTask
@@ -30,11 +29,8 @@ LOOK_HEADER = ("step", "tokens", "loss", "held-out loss", "held-out accuracy")
 
 def read_done(out: Path, wanted: str) -> dict[str, Any] | None:
     """Return the facts of a finished run if the folder holds that run."""
-    path = out / PRETRAINING_FILE
-    if not path.is_file() or not (out / WEIGHTS_FILE).is_file():
-        return None
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return facts if facts.get("fingerprint") == wanted else None
+    facts = read_pretraining(out) if (out / WEIGHTS_FILE).is_file() else None
+    return facts if facts is not None and facts.get("fingerprint") == wanted else None
 
 
 def check_free(out: Path, task: PretrainTask) -> None:

@@ -6,13 +6,10 @@ read one fold's sentences, that fold's score alone is free of having read them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from models.network.encoder_source import PRETRAINING_FILE
+from models.network.encoder_source import read_pretraining
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +51,13 @@ UNKNOWN = Exposure(None)
 
 def read_exposure(folder: Path) -> Exposure:
     """Return what an encoder's folder says that it has read; ``UNKNOWN`` where it does not say."""
-    path = folder / PRETRAINING_FILE
-    if not path.is_file():
+    facts = read_pretraining(folder)
+    if facts is None:
         return UNKNOWN
-    facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if "exposure" in facts:
+    if facts.get("exposure"):
         return Exposure(**facts["exposure"])
     # written before exposure was: one made from random weights had read what it says, no more
-    return Exposure(bool(facts["test_sentences"])) if facts.get("size") else UNKNOWN
+    return Exposure(bool(facts.get("test_sentences"))) if facts.get("size") else UNKNOWN
 
 
 def explain_left_out(name: str, exposure: Exposure, folds_hash: str) -> str | None:

@@ -16,7 +16,13 @@ import torch
 from huggingface_hub import errors
 
 from competition.errors import EncoderError
-from models.network.encoder_source import EncoderSource, settle_encoder
+from models.network.encoder_source import (
+    PRETRAINING_FILE,
+    EncoderSource,
+    recommended_settings,
+    settle_encoder,
+)
+from models.pretraining.exposure import read_exposure
 from models.variant import resolve_variant
 from tests.models.conftest import make_encoder
 
@@ -163,3 +169,14 @@ def test_an_interrupted_download_is_no_error_of_the_encoder(
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     with pytest.raises(KeyboardInterrupt):
         settle(HUB_NAME)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"size": 5}', '{"from": ["ko-mini"]}', '{"exposure": {"x": 1}}', "[" * 99_999],
+)
+def test_damaged_facts_of_pretraining_are_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / PRETRAINING_FILE).write_text(text, "utf-8")
+    for read in (read_exposure, lambda folder: recommended_settings(str(folder))):
+        with pytest.raises(EncoderError, match=r"pretraining\.json is damaged"):
+            read(tmp_path)
