@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from competition.errors import VariantError
 from competition.file_kind import WrongFileError, read_text
-from competition.files import check_name, parse_toml
+from competition.files import check_name, is_name, parse_toml
 from competition.spelling import suggest
 from models.settings import (
     AdaptSettings,
@@ -245,6 +245,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     >>> parse_override("train.lr=3e-5"), parse_override("head=cls"), parse_override("seeds=[1, 2]")
     (('train.lr', 3e-05), ('head', 'cls'), ('seeds', [1, 2]))
     """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise VariantError(f"--set {text!r} holds bytes that are no UTF-8")
     key, equals, raw = text.partition("=")
     if not equals or not key.strip() or not raw.strip():
         raise VariantError(f"--set {text!r} is not of the form key=value, such as train.lr=3e-5")
@@ -345,6 +347,8 @@ def _read_own(name: str) -> tuple[str, Settings]:
     if not isinstance(own.get(SCRATCH, {}), Mapping):
         raise VariantError(f"{path.name}: {SCRATCH} is a table of settings: write [{SCRATCH}]")
     if base is not None:
+        if not is_name(base):
+            raise VariantError(f"{path.name}: base {reprlib.repr(base)} is no variant's name")
         beside = path.parent / f"{base}.toml"
         shared = _read_toml(beside if beside.is_file() else VARIANTS_DIR / beside.name, str(base))
         if "base" in shared:

@@ -152,6 +152,7 @@ def test_a_later_setting_is_no_part_of_the_recipe_until_it_is_used() -> None:
         "train.lr=" + "9" * 10_000,
         "train.lr={}",
         "train.lr=inf",
+        "head=c\udcecs",
         "head=[1]",
         "seeds=[1e400]",
         'train.lr=3e-5\nwhy="x"',
@@ -168,6 +169,8 @@ def test_a_setting_that_nobody_would_write_is_named(override: str) -> None:
     [
         ('encoder = ["ko-mini"]', r"encoder is \['ko-mini'\]; write one name"),
         ("encoder = 5", "encoder is 5"),
+        ('base = "../typed-punct"', "is no variant's name"),
+        (f'base = "{"x" * 5000}"', "is no variant's name"),
         ("scratch = 5", r"write \[scratch\]"),
         ("x = " + "[" * 5000, "nested too deeply"),
     ],
@@ -176,7 +179,8 @@ def test_a_variant_file_with_the_wrong_kind_of_value_is_named(
     line: str, said: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "own.toml"
-    path.write_text(f'why = "x"\nbase = "typed-punct"\n{line}\n', "utf-8")
+    base = "" if line.startswith("base") else 'base = "typed-punct"\n'
+    path.write_text(f'why = "x"\n{base}{line}\n', "utf-8")
     for read in (own_encoder, own_shape, lambda name: resolve_variant(name, encoder="scratch")):
         with pytest.raises(VariantError, match=said):
             read(str(path))

@@ -15,15 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.torture.homes import Home
+from tools.torture.homes import ROOT, Home
 from tools.torture.kills import BLEND, FOLD, TRIALS, Trial
 
-NOBODY = 65_534
 ROOM = 64 * 2**20
 NAMES = ("data", "fold", "blend", "submit", "import")
 DISK_TRIALS = {**TRIALS, "data": Trial(("data",)), "submit": Trial(("submit",), (FOLD, BLEND))}
@@ -119,11 +118,15 @@ def _forbid_writing(
 
 
 def _forbid_entry(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float) -> str:
-    """Let somebody else run the command, who may read all and write nothing."""
-    del rng, lasts_s
-    for path in (disk.path, home.path):
-        path.chmod(0o755)
-    return _run(home, trial, user=NOBODY)
+    """Take the right to write anywhere below the home away, also from root."""
+    del disk, rng, lasts_s
+    folders = [home.path, *(path for path in home.path.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    said = _run(home, trial, ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"))
+    for folder in folders:
+        folder.chmod(0o755)
+    return said
 
 
 def _lose(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float) -> str:
@@ -137,15 +140,15 @@ def _lose(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: flo
     return home.path.with_name(f"{home.path.name}.log").read_text("utf-8", errors="replace")
 
 
-def _run(home: Home, trial: Trial, user: int | None = None) -> str:
+def _run(home: Home, trial: Trial, before: Sequence[str] = ()) -> str:
     """Run the command, its output on another disk; return what it printed."""
+    competition = ("--competition", str(home.profile))
     with tempfile.TemporaryFile() as log:
         subprocess.run(
-            [sys.executable, "run.py", *_place(trial, home), "--competition", str(home.profile)],
+            [*before, sys.executable, str(ROOT / "run.py"), *_place(trial, home), *competition],
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "COMPETITION_HOME": str(home.path)},
-            user=user,
             check=False,
             timeout=1800,
         )

@@ -54,7 +54,7 @@ TRIALS = {
     "blend": Trial(BLEND, (FOLD,)),
     "submit": Trial(("submit", "--to", "local"), (FOLD, BLEND)),
     "http": Trial(("submit", "--to", "http", "--wait"), (FOLD, BLEND), may_refuse=True),
-    "import": Trial(("import", "theirs", "--as", "theirs"), (FOLD,)),
+    "import": Trial(("import", "theirs", "--as", "other"), (FOLD,)),
     "tune": Trial(
         ("tune", "tfidf-linear", "--trials", "3", "--threads", "1", "--storage", "study.log")
     ),
