@@ -14,6 +14,7 @@ import gzip
 import io
 import lzma
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -119,6 +120,9 @@ def recognise(path: Path) -> FileKind:
             pointer and the like, or it is damaged.
         OSError: it cannot be opened.
     """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise WrongFileError("it is a device or a pipe", "save it as a file and name that")
     with path.open("rb") as stream:
         start = stream.read(START_BYTES)
     compression = next((name for magic, name in _COMPRESSED if start.startswith(magic)), None)

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import zipfile
 from pathlib import Path
 
@@ -170,3 +171,11 @@ def test_rows_are_read_whatever_the_encoding_and_it_is_said(
     assert after.hash == before.hash
     (notice,) = after.notices
     assert notice.file == "train.csv"
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "pipe"])
+def test_a_device_is_not_read(device: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(WrongFileError, match="device or a pipe"):
+        recognise(path if device == "pipe" else Path(device))
