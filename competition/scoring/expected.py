@@ -1,0 +1,324 @@
+"""Expected test score: out-of-fold rows weighted to be mixed as the test's rows are, and scored.
+
+Above ``label_shift`` and ``metrics``. What a system predicts for the test rows, and how confident
+it is, shows how these differ from held-out rows. Label shift and covariate shift explain it in
+different ways, and neither is right everywhere; so row weights are estimated under both, and one
+after the other too. ``read_evidence`` estimates them from one system; ``TestMix`` averages over the
+systems there are, since the test is the same for all, and scores any system under the mean weights.
+The interval holds the spread between the estimates, their error on drawn tests whose score is
+known, and an error that grows with the correction.
+
+Legend: N held-out rows, M test rows, K models that predict the test rows, C labels, L levels of
+strata, V views, R draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from competition.arrays import Float64s, Floats, Int64s, Ints
+from competition.scoring.assessment import Score
+from competition.scoring.label_shift import Answers, Cells, ShiftModel, build_cells
+from competition.scoring.metrics import auprc, count_hits, f1_from_sums, micro_f1
+
+DRAWS = 8  # of each view
+SEED = 0
+Z95 = 1.96
+LABEL_STRENGTH, ANSWER_STRENGTH = 100.0, 10.0  # test rows that a surrounding stratum is worth
+MOST_TABLE_CELLS = 4_000_000  # labels × answers × strata of one estimate
+UNEXPLAINED = 0.008  # standard error where nothing is corrected; from pseudo-tests, as the next
+UNEXPLAINED_FRAC = 0.15  # standard error of a correction, as a share of it
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An assumption about the shift, and how closely predictions are looked at under it.
+
+    Attributes:
+        assumption: label shift; covariate shift; or covariate shift for what label shift leaves
+            unexplained.
+        steps: of confidence that a predicted label is split into; 1: the label alone.
+        share: of the view in the mean over all views.
+    """
+
+    assumption: Literal["label", "covariate", "both"]
+    steps: int
+    share: float
+
+
+# label shift with steps of confidence has twice the error of the others on pseudo-tests, and errs
+# the other way where rows are harder than their labels say
+VIEWS = (
+    View("label", 1, 2 / 7),
+    View("label", 3, 1 / 7),
+    View("covariate", 5, 2 / 7),
+    View("both", 5, 2 / 7),
+)
+VIEWS_OF_LABELS = (View("label", 1, 0.5), View("covariate", 1, 0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What the estimates of all systems share: both sides' rows, and what can be seen of them.
+
+    Attributes:
+        gold: (N,) label ids of the held-out rows.
+        n_labels: C.
+        negative_id: the label micro-F1 does not count, or None.
+        groups: (N,) rows that are drawn together.
+        strata: (L, N) nested strata, from one of all rows to the finest.
+        test_strata: (L, M) likewise of the test rows.
+    """
+
+    gold: Ints
+    n_labels: int
+    negative_id: int | None
+    groups: Ints
+    strata: Int64s
+    test_strata: Int64s
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """What a member or a blend predicts on both sides.
+
+    Attributes:
+        probs: (N, C) of the held-out rows, by models that did not see them.
+        pred: (N,) label ids.
+        test_probs: (K, M, C) of the test rows, each model's alone.
+        test_pred: (K, M) label ids, decided by the same rule.
+        is_average: the test predictions are an average of models, flatter than one model's; then
+            confidence is not compared, only predicted labels.
+    """
+
+    probs: Floats
+    pred: Ints
+    test_probs: Floats
+    test_pred: Ints
+    is_average: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What one system shows of the test.
+
+    Attributes:
+        weights: (V, N) float32 of the held-out rows under each view, mean 1.
+        shares: (V,) of the views in their mean.
+        variance: of the error of an estimate in micro-F1 where its view is right.
+        negative_share: of the test's rows, None without a negative label.
+    """
+
+    weights: np.ndarray[tuple[int, int], np.dtype[np.float32]] = field(repr=False)
+    shares: Float64s
+    variance: float
+    negative_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected of a system on the test.
+
+    Attributes:
+        f1: micro-F1 with a 95% interval of what the estimate does not know.
+        auprc: of the weighted rows; NaN without a gold row.
+    """
+
+    f1: Score
+    auprc: float
+
+
+@dataclass(frozen=True, eq=False)
+class TestMix:
+    """How the test is mixed, by all that is known of it.
+
+    Attributes:
+        ground: the rows.
+        evidence: of one system or more, on the same rows.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    ground: Ground
+    evidence: Sequence[Evidence]
+
+    @property
+    def weights(self) -> Float64s:
+        """Return (N,) weights of the held-out rows, mean 1: the mean over systems and views."""
+        means = [each.shares @ each.weights.astype(np.float64) for each in self.evidence]
+        return np.asarray(np.mean(means, axis=0))
+
+    @property
+    def negative_share(self) -> float | None:
+        """Return the share of the negative label in the test, None without one."""
+        found = [e.negative_share for e in self.evidence if e.negative_share is not None]
+        return float(np.mean(found)) if found else None
+
+    def expect(self, probs: Floats, pred: Ints) -> Expected:
+        """Estimate the test score of any system on the same held-out rows.
+
+        Args:
+            probs: (N, C) out-of-fold probabilities.
+            pred: (N,) label ids.
+
+        Source: the combination is ours; docs/experiments.md has the pseudo-tests and simulations
+        that it was chosen on.
+        """
+        hits = _count_hits(self.ground, pred)
+        weights = self.weights
+        value = _weighted_f1(hits, weights)
+        plain = micro_f1(self.ground.gold, pred, self.ground.negative_id)
+        apart = [
+            share * (_weighted_f1(hits, row.astype(np.float64)) - value) ** 2
+            for each in self.evidence
+            for share, row in zip(each.shares, each.weights, strict=True)
+        ]
+        variance = (
+            float(np.mean([each.variance for each in self.evidence]))
+            + sum(apart) / len(self.evidence)
+            + UNEXPLAINED**2
+            + (UNEXPLAINED_FRAC * (plain - value)) ** 2
+        )
+        reach = Z95 * float(np.sqrt(variance))
+        score = Score(value, max(0.0, value - reach), min(1.0, value + reach))
+        return Expected(score, auprc(self.ground.gold, probs, weights))
+
+
+def read_evidence(ground: Ground, system: System, *, seed: int = SEED) -> Evidence:
+    """Estimate from one system's predictions how the test is mixed.
+
+    Args:
+        ground: the rows; at least one on the test's side.
+        system: what it predicts.
+        seed: of the draws behind the interval.
+    """
+    views = VIEWS_OF_LABELS if system.is_average else VIEWS
+    cells = build_cells(ground.strata, ground.test_strata)
+    weights = [weigh(ground, system, view, cells) for view in views]
+    squares = [
+        float((_rehearse(ground, system, view, each, seed + place) ** 2).mean())
+        for place, (view, each) in enumerate(zip(views, weights, strict=True))
+    ]
+    shares = np.array([view.share for view in views])
+    return Evidence(
+        np.stack(weights).astype(np.float32),
+        shares,
+        float(shares @ np.array(squares)),
+        _measure_negative_share(ground, views, weights),
+    )
+
+
+def weigh(ground: Ground, system: System, view: View, cells: Cells | None = None) -> Float64s:
+    """Return (N,) weights of the held-out rows, mean 1, under one view.
+
+    ``cells`` are those of the strata, where they are built already.
+    """
+    if cells is None:
+        cells = build_cells(ground.strata, ground.test_strata)
+    weights = np.ones(len(ground.gold))
+    if view.assumption != "covariate":
+        steps = view.steps if view.assumption == "label" else 1
+        model = _build_model(ground, system, steps, cells, LABEL_STRENGTH)
+        weights = model.weigh(model.fit_labels())
+    if view.assumption != "label":
+        model = _build_model(ground, system, view.steps, cells, ANSWER_STRENGTH)
+        weights = model.weigh(model.fit_answers(weights), weights)
+    return weights
+
+
+def _build_model(
+    ground: Ground, system: System, steps: int, cells: Cells, strength: float
+) -> ShiftModel:
+    """Turn predictions into answers, as fine as asked and as the size of the tables allows."""
+    while steps > 1 and ground.n_labels**2 * steps * len(cells) > MOST_TABLE_CELLS:
+        steps -= 1
+    if ground.n_labels**2 * steps * len(cells) > MOST_TABLE_CELLS:
+        cells = build_cells(ground.strata[:1], ground.test_strata[:1])
+    seen, test_seen = grade(system, ground.negative_id, steps)
+    gold, n_labels = ground.gold.astype(np.int64), ground.n_labels
+    answers = Answers(gold, seen, test_seen, n_labels, n_labels * steps)
+    return ShiftModel(answers, cells, strength)
+
+
+def grade(system: System, negative_id: int | None, steps: int) -> tuple[Int64s, Int64s]:
+    """Number answers by predicted label and step of confidence in it.
+
+    Steps hold equally many held-out rows, apart for the negative label and all others.
+
+    Returns:
+        (N,) for the held-out rows and (K, M) for the test rows, in [0, C × steps).
+    """
+    pred, test_pred = system.pred.astype(np.int64), system.test_pred.astype(np.int64)
+    if steps == 1:
+        return pred, test_pred
+    sure = np.take_along_axis(system.probs, pred[:, None], axis=1)[:, 0]
+    test_sure = np.take_along_axis(system.test_probs, test_pred[..., None], axis=2)[..., 0]
+    step, test_step = np.zeros_like(pred), np.zeros_like(test_pred)
+    for is_negative in (False, True):
+        rows, test_rows = ((each == negative_id) == is_negative for each in (pred, test_pred))
+        if rows.any():
+            edges = np.quantile(sure[rows], np.linspace(0, 1, steps + 1)[1:-1])
+            step[rows] = np.searchsorted(edges, sure[rows])
+            test_step[test_rows] = np.searchsorted(edges, test_sure[test_rows])
+    return pred * steps + step, test_pred * steps + test_step
+
+
+def _rehearse(ground: Ground, system: System, view: View, weights: Float64s, seed: int) -> Float64s:
+    """Estimate scores that are known: (R,) errors of a view where it is right.
+
+    Held-out rows play both parts: some groups are drawn as held-out rows, and from the others a
+    test is drawn by the weights that the view gave to the rows.
+
+    Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", section 10.3 (bias); that
+    groups not drawn serve as the test is ours.
+    """
+    _, group_of = np.unique(ground.groups, return_inverse=True)
+    n_groups, n_test = int(group_of.max()) + 1, ground.test_strata.shape[1]
+    probs, pred = system.probs, system.pred
+    errors = []
+    for draw in range(DRAWS):
+        rng = np.random.default_rng([seed, draw])
+        drawn = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)[group_of]
+        odds = np.where(drawn == 0, weights, 0.0)
+        if not odds.any():
+            continue
+        held = np.repeat(np.arange(len(drawn)), drawn)
+        test = rng.choice(len(odds), n_test, p=odds / odds.sum())
+        part = replace(
+            ground,
+            gold=ground.gold[held],
+            groups=ground.groups[held],
+            strata=ground.strata[:, held],
+            test_strata=ground.strata[:, test],
+        )
+        answers = System(probs[held], pred[held], probs[test][None], pred[test][None])
+        score = _weighted_f1(_count_hits(part, answers.pred), weigh(part, answers, view))
+        errors.append(score - micro_f1(ground.gold[test], pred[test], ground.negative_id))
+    return np.array(errors) if len(errors) > 1 else np.zeros(2)
+
+
+def _count_hits(ground: Ground, pred: Ints) -> Float64s:
+    return count_hits(ground.gold, pred, ground.negative_id).astype(np.float64)
+
+
+def _weighted_f1(hits: Float64s, weights: Float64s) -> float:
+    return float(f1_from_sums(weights @ hits))
+
+
+def _measure_negative_share(
+    ground: Ground, views: Sequence[View], weights: Sequence[Float64s]
+) -> float | None:
+    """Return the mean over the views that read labels off predicted labels alone."""
+    if ground.negative_id is None:
+        return None
+    is_negative = ground.gold == ground.negative_id
+    shares = [
+        float(np.average(is_negative, weights=each))
+        for view, each in zip(views, weights, strict=True)
+        if view.assumption == "both" or (view.assumption == "label" and view.steps == 1)
+    ]
+    return float(np.mean(shares))

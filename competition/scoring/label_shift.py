@@ -1,0 +1,289 @@
+"""How test rows differ from held-out rows, read from what a system answers for them.
+
+Beside ``metrics``: ``expected`` weights held-out rows by what is found here. Two assumptions are
+on offer. *Label shift*: rows of one label are answered alike on both sides, so in each stratum the
+shares of the labels are those under which the answers seen in the test are most likely.
+*Covariate shift*: an answer is right as often on both sides, so held-out rows are weighted until
+answers are given as often as in the test. Where a stratum has few rows, both stay near what the
+stratum around it says.
+
+Legend: N held-out rows, M test rows, K models that answer for the test rows, C labels, L levels of
+nested strata, O distinct answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from competition.arrays import Bools, Float64s, Int64s
+
+MIN_ROWS = 100  # held-out rows of a stratum; smaller ones are taken together
+LENT_ROWS = 20.0  # held-out rows that the answers in the surrounding stratum are worth, per label
+MOST_ITERATIONS, TOLERANCE = 100, 1e-4  # of EM, and the change of a share that ends it
+TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one system answers, and for which rows.
+
+    Attributes:
+        gold: (N,) label ids of the held-out rows.
+        seen: (N,) the answer for each held-out row, such as the predicted label, in [0, O).
+        test_seen: (K, M) likewise for the test rows, by each model.
+        n_labels: C.
+        n_seen: O.
+    """
+
+    gold: Int64s
+    seen: Int64s
+    test_seen: Int64s
+    n_labels: int
+    n_seen: int
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A stratum of one level that has rows on both sides.
+
+    Attributes:
+        rows: of the held-out rows, (n,).
+        test_rows: (m,).
+        own: (m,) bool, the test rows for which no finer stratum has rows enough.
+        parent: place of the cell around it among the cells; None for the first.
+    """
+
+    rows: Int64s
+    test_rows: Int64s
+    own: Bools
+    parent: int | None
+
+
+Cells = tuple[Cell, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """How much more often something stands in the test than among the held-out rows.
+
+    Attributes:
+        ratios: by cell, of each label (C,) or of each answer (O,): its share in the test over its
+            share among the held-out rows.
+        by_label: of labels rather than of answers.
+    """
+
+    ratios: tuple[Float64s, ...] = field(repr=False)
+    by_label: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ShiftModel:
+    """Estimates the shift of one system's rows in each cell.
+
+    ``strength`` says how many test rows the shares in the surrounding cell are worth.
+    """
+
+    answers: Answers
+    cells: Cells
+    strength: float
+
+    def fit_labels(self) -> Shift:
+        """Estimate how often each label stands in each cell, under label shift.
+
+        Source: Saerens, Latinne & Decaestecker 2002 (EM for new priors), on the confusion matrix
+        instead of probabilities, which need not be calibrated then (Lipton, Wang & Smola 2018,
+        arXiv 1802.03916); the Dirichlet prior around the surrounding cell is ours.
+        """
+        n_labels, n_seen = self.answers.n_labels, self.answers.n_seen
+        ratios: list[Float64s] = []
+        chances: list[Float64s] = []
+        given: list[Float64s] = []
+        for cell in self.cells:
+            rows = cell.rows
+            place = self.answers.gold[rows] * n_seen + self.answers.seen[rows]
+            joint = np.bincount(place, minlength=n_labels * n_seen).reshape(n_labels, n_seen)
+            found, here = (_to_shares(joint.sum(axis=axis)) for axis in (1, 0))
+            if cell.parent is None:
+                lent, prior, worth = np.full((n_labels, n_seen), 1 / n_seen), found, 1.0
+            else:
+                lent = _tilt(chances[cell.parent], given[cell.parent], here)
+                prior, worth = _to_shares(found * ratios[cell.parent]), LENT_ROWS
+            given.append(here)
+            chances.append((joint + worth * lent) / (joint.sum(axis=1) + worth)[:, None])
+            share = _fit_shares(chances[-1], self._count_test(cell), prior, self.strength)
+            ratios.append(np.divide(share, found, out=np.ones(n_labels), where=found > 0))
+        return Shift(tuple(ratios), by_label=True)
+
+    def fit_answers(self, weights: Float64s) -> Shift:
+        """Estimate how often each answer is given in each cell, for weights under covariate shift.
+
+        Args:
+            weights: (N,) that the held-out rows have already.
+
+        Source: Białek, Kuberski, Perrakis & Bifet 2024, arXiv 2401.08348 (estimates from the
+        confidence that stands in the test); strata, counts and the prior are ours.
+        """
+        ratios: list[Float64s] = []
+        for cell in self.cells:
+            seen = self.answers.seen[cell.rows]
+            found = _to_shares(np.bincount(seen, weights[cell.rows], self.answers.n_seen))
+            prior = found if cell.parent is None else _to_shares(found * ratios[cell.parent])
+            told = _exchange(self._count_test(cell), prior)
+            share = (told + self.strength * prior) / (told.sum() + self.strength)
+            ratios.append(np.divide(share, found, out=np.ones(len(share)), where=found > 0))
+        return Shift(tuple(ratios), by_label=False)
+
+    def _count_test(self, cell: Cell) -> Float64s:
+        """Return (O,) how many of a cell's test rows get each answer, the models' mean."""
+        told = self.answers.test_seen[:, cell.test_rows]
+        counted = np.bincount(told.ravel(), minlength=self.answers.n_seen)
+        return np.asarray(counted / len(told), dtype=np.float64)
+
+    def weigh(self, shift: Shift, weights: Float64s | None = None) -> Float64s:
+        """Return (N,) weights of the held-out rows, mean 1, under which they are mixed as the test.
+
+        Args:
+            shift: of ``fit_labels`` or ``fit_answers``.
+            weights: (N,) that the rows have already; None: all alike.
+        """
+        key = self.answers.gold if shift.by_label else self.answers.seen
+        ratios = [of[key[cell.rows]] for of, cell in zip(shift.ratios, self.cells, strict=True)]
+        return _spread(self.cells, ratios, np.ones(len(key)) if weights is None else weights)
+
+
+def mix_by_cells(cells: Cells, n_rows: int) -> Float64s:
+    """Return (N,) weights, mean 1, under which strata are mixed as in the test, and no more."""
+    return _spread(cells, [np.ones(len(cell.rows)) for cell in cells], np.ones(n_rows))
+
+
+def _spread(cells: Cells, ratios: Sequence[Float64s], weights: Float64s) -> Float64s:
+    """Give each cell's rows the weight of its own test rows, in proportion to weight × ratio."""
+    spread = np.zeros(len(weights))
+    for cell, ratio in zip(cells, ratios, strict=True):
+        spread[cell.rows] += cell.own.sum() * _to_shares(weights[cell.rows] * ratio)
+    mean = float(spread.mean())
+    return spread / mean if mean else np.ones(len(weights))
+
+
+def _to_shares(counts: Float64s | Int64s) -> Float64s:
+    """Scale counts to sum to 1; all 0 stay so."""
+    return np.asarray(counts / max(float(counts.sum()), TINY), dtype=np.float64)
+
+
+def _tilt(chances: Float64s, there: Float64s, here: Float64s) -> Float64s:
+    """Lend (C, O) chances of answers to a cell where answers are given in other shares.
+
+    As they stand in the cell around, they would claim answers that this cell hardly ever gets, and
+    the confusions of its rare labels would be told as correct answers.
+
+    Args:
+        chances: in the cell around.
+        there: (O,) shares of the answers there.
+        here: (O,) and here.
+    """
+    lent = chances * np.divide(here, there, out=np.zeros(len(here)), where=there > 0)
+    return np.asarray(lent / np.maximum(lent.sum(axis=1, keepdims=True), TINY))
+
+
+def _exchange(told: Float64s, prior: Float64s) -> Float64s:
+    """Let answers that stand on the held-out side alone stand for those on the test side alone.
+
+    Rare answers are mostly errors, and few are given on both sides; without this they would lose
+    their weight, and every score would rise.
+    """
+    is_held = prior > 0
+    lost = float(told[~is_held].sum())
+    silent = is_held & (told == 0)
+    if not lost or not is_held.any():
+        return told
+    heirs = np.where(silent if silent.any() else is_held, prior, 0.0)
+    return np.asarray(np.where(is_held, told, 0.0) + lost * _to_shares(heirs))
+
+
+def build_cells(strata: Int64s, test_strata: Int64s) -> Cells:
+    """Find the cells of nested strata, a cell before those within it.
+
+    Args:
+        strata: (L, N) of the held-out rows, from one of all rows to the finest.
+        test_strata: (L, M) likewise of the test rows.
+    """
+    strata, test_strata = _merge_small(strata, test_strata)
+    at_home = np.ones(test_strata.shape, dtype=bool)  # has the row's stratum rows enough?
+    for level in range(1, len(strata)):
+        highest = int(max(strata[level].max(initial=0), test_strata[level].max(initial=0)))
+        sizes = np.bincount(strata[level], minlength=highest + 1)
+        at_home[level] = sizes[test_strata[level]] >= MIN_ROWS
+    finest = len(strata) - 1 - at_home[::-1].argmax(axis=0)
+    cells: list[Cell] = []
+    place_of: dict[tuple[int, int], int] = {}
+    for level in range(len(strata)):
+        rows_of = _list_rows(strata[level])
+        test_rows_of = _list_rows(test_strata[level])
+        for stratum, test_rows in test_rows_of.items():
+            first = int(test_rows[0])
+            if not at_home[level, first]:
+                continue
+            parent = _find_parent(test_strata[:level, first], at_home[:level, first], place_of)
+            place_of[level, stratum] = len(cells)
+            rows = rows_of.get(stratum, np.empty(0, dtype=np.int64))
+            cells.append(Cell(rows, test_rows, finest[test_rows] == level, parent))
+    return tuple(cells)
+
+
+def _merge_small(strata: Int64s, test_strata: Int64s) -> tuple[Int64s, Int64s]:
+    """Put strata with too few held-out rows together, those within one stratum of the level above.
+
+    Else their test rows would be answered for by all rows of the stratum above, most of which are
+    of its larger parts.
+    """
+    merged, test_merged = strata.copy(), test_strata.copy()
+    for level in range(1, len(strata)):
+        highest = int(max(strata[level].max(initial=0), test_strata[level].max(initial=0)))
+        is_small = np.bincount(strata[level], minlength=highest + 1) < MIN_ROWS
+        for own, above in ((merged, merged), (test_merged, test_merged)):
+            rest = is_small[own[level]]
+            own[level, rest] = highest + 1 + above[level - 1, rest]
+    return merged, test_merged
+
+
+def _list_rows(strata: Int64s) -> dict[int, Int64s]:
+    """Return the rows of each stratum, in order."""
+    order = np.argsort(strata, kind="stable")
+    names, starts = np.unique(strata[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _find_parent(
+    strata: Int64s, at_home: Bools, place_of: Mapping[tuple[int, int], int]
+) -> int | None:
+    """Return the place of the nearest cell around; ``strata`` are those above, (levels,)."""
+    for level in range(len(strata) - 1, -1, -1):
+        if at_home[level]:
+            return place_of[level, int(strata[level])]
+    return None
+
+
+def _fit_shares(chances: Float64s, told: Float64s, prior: Float64s, strength: float) -> Float64s:
+    """Return the (C,) shares that are most likely, given answers and a Dirichlet prior.
+
+    Args:
+        chances: (C, O) how likely each answer is for a row of each label.
+        told: (O,) how often each answer was given.
+        prior: (C,) shares around which the prior stands; a label with 0 stays at 0.
+        strength: rows that the prior is worth.
+    """
+    labels, answers = np.flatnonzero(prior > 0), np.flatnonzero(told > 0)
+    chances, told, around = chances[np.ix_(labels, answers)], told[answers], prior[labels]
+    shares, total = around, strength + told.sum()
+    for _ in range(MOST_ITERATIONS):
+        before = shares
+        explained = chances @ (told / np.maximum(shares @ chances, TINY))
+        shares = (strength * around + shares * explained) / total
+        if np.abs(shares - before).max(initial=0) < TOLERANCE:
+            break
+    out = np.zeros(len(prior))
+    out[labels] = _to_shares(shares)
+    return out
