@@ -731,6 +731,25 @@ def errors(
 
 
 @app.command()
+def report(
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+) -> None:
+    """Write one HTML page: where we stand, what to do next, errors, curves, members, scores."""
+    import webbrowser
+
+    resolved = _resolve(competition, data, limit)
+    from competition.report.report import write_report
+
+    path = write_report(resolved, now=_now(), in_context=_in_context)
+    say(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if open_it and not webbrowser.open(path.as_uri()):
+        say("No browser could be opened; open the file yourself.", file=sys.stderr)
+
+
+@app.command()
 def doctor(
     competition: CompetitionOption = None,
     data: DataOption = None,

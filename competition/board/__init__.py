@@ -2,5 +2,5 @@
 
 Rooms in reading order: blends, final_picks, final_table, board.
 
-Open: board.
+Open: blends, board.
 """

@@ -67,10 +67,14 @@ class SentSubmission:
 
 def build_board_tables(competition: Competition, *, now: datetime) -> list[Table]:
     """Show variants, blends and submissions; ``now`` decides which submissions are today's."""
+    return [_show_variants(competition), *build_sent_tables(competition, now=now)]
+
+
+def build_sent_tables(competition: Competition, *, now: datetime) -> list[Table]:
+    """Show blends, submissions and, where there is a choice, what to select at the end."""
     files = read_blends(competition.submissions_dir)
     blends = index_blends(files)
     tables = [
-        _show_variants(competition),
         build_blends_table(competition, files),
         build_submissions_table(competition, blends, now=now),
     ]

@@ -95,6 +95,8 @@ def build_doctor_table(findings: list[Finding]) -> Table:
 def check_libraries(requirements: Path = REQUIREMENTS) -> Iterator[Finding]:
     """Compare the installed libraries with the pinned versions."""
     yield Finding("python", platform.python_version())
+    if not requirements.is_file():
+        return  # installed as a package: its metadata held the versions when it was installed
     for line in requirements.read_text("utf-8").splitlines():
         pin = PIN.match(line)
         if pin is None:

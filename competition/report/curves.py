@@ -1,0 +1,182 @@
+"""Figures of the report: what is measured on out-of-fold rows, and plotly's description of it.
+
+``report`` takes each figure with the table of the same numbers.
+
+Legend: N rows, C labels, M members, P points of a curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.arrays import Floats, Ints
+from competition.scoring.metrics import best_positive
+
+BINS = 10
+CURVE_POINTS = 150
+
+Figure = dict[str, Any]
+"""``data`` and ``layout``, as plotly.js takes them."""
+
+
+def measure_calibration(gold: Ints, probs: Floats) -> list[tuple[float, float, int]]:
+    """Group rows by confidence, in ``BINS`` bins of equal width.
+
+    Args:
+        gold: (N,) label ids.
+        probs: (N, C).
+
+    Returns:
+        For each bin with rows: mean confidence, share that is right, number of rows.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, section 2 (reliability diagrams).
+    """
+    confidence = probs.max(axis=1).astype(np.float64)
+    bin_of = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    counts = np.bincount(bin_of, minlength=BINS)
+    sure = np.bincount(bin_of, confidence, BINS)
+    right = np.bincount(bin_of, probs.argmax(axis=1) == gold, BINS)
+    places = np.flatnonzero(counts)
+    return [
+        (float(sure[i] / counts[i]), float(right[i] / counts[i]), int(counts[i])) for i in places
+    ]
+
+
+def measure_calibration_error(bins: Sequence[tuple[float, float, int]]) -> float:
+    """Return the expected calibration error: the mean gap of the bins, weighted by rows."""
+    total = sum(count for _, _, count in bins)
+    return sum(count * abs(sure - right) for sure, right, count in bins) / total
+
+
+def trace_precision_recall(
+    gold: Ints, probs: Floats, negative_id: int | None
+) -> tuple[Floats, Floats, Floats]:
+    """Return micro precision and recall as the decision threshold falls, and the thresholds.
+
+    Each row is answered with its best positive label where that reaches the threshold.
+
+    Args:
+        gold: (N,) label ids.
+        probs: (N, C).
+        negative_id: the label that micro-F1 does not count; None: all count.
+
+    Returns:
+        (P,) recall, precision and threshold.
+    """
+    if negative_id is None:
+        label, score = probs.argmax(axis=1), probs.max(axis=1)
+        wanted = len(gold)
+    else:
+        label, score = best_positive(probs, negative_id)
+        wanted = int(np.count_nonzero(gold != negative_id))
+    order = np.argsort(-score, kind="stable")
+    hits = np.cumsum((label == gold)[order])
+    places = np.unique(np.linspace(0, len(gold) - 1, CURVE_POINTS).astype(np.int64))
+    return hits[places] / max(1, wanted), hits[places] / (places + 1), score[order][places]
+
+
+def correlate(
+    predicted: Sequence[Ints], gold: Ints
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (M, M) shares of rows answered alike, and correlations of being wrong."""
+    answers = np.stack(predicted)
+    agreement = np.array([[np.mean(one == other) for other in answers] for one in answers])
+    wrong = (answers != gold).astype(np.float64)
+    centred = wrong - wrong.mean(axis=1, keepdims=True)
+    norms = np.sqrt((centred**2).sum(axis=1))
+    scale = np.outer(norms, norms)
+    correlation = np.divide(centred @ centred.T, scale, out=np.zeros_like(scale), where=scale > 0)
+    return agreement, correlation
+
+
+def measure_disagreement(probs: Sequence[Floats]) -> NDArray[np.float64]:
+    """Return (N,) how much members disagree: the generalised Jensen–Shannon divergence, in nats.
+
+    Args:
+        probs: of each member, (N, C).
+
+    Source: Lin 1991, "Divergence measures based on the Shannon entropy", equation 5.1.
+    """
+    mean = np.asarray(np.mean(probs, axis=0, dtype=np.float64))
+    own = np.mean([_measure_entropy(each) for each in probs], axis=0)
+    return np.asarray(_measure_entropy(mean) - own)
+
+
+def _measure_entropy(probs: Floats) -> NDArray[np.float64]:
+    logs = np.log(np.maximum(probs, 1e-12), dtype=np.float64)
+    return np.asarray(-(probs * logs).sum(axis=1))
+
+
+def draw_lines(
+    lines: Mapping[str, tuple[Sequence[Any], Sequence[Any]]],
+    titles: tuple[str, str],
+    *,
+    diagonal: bool = False,
+    markers: bool = False,
+) -> Figure:
+    """Draw one line for each name, from its x and y values."""
+    mode = "lines+markers" if markers else "lines"
+    data: list[dict[str, Any]] = [
+        {"type": "scatter", "mode": mode, "name": name, "x": list(x), "y": list(y)}
+        for name, (x, y) in lines.items()
+    ]
+    if diagonal:
+        line = {"dash": "dot", "width": 1, "color": "#888"}
+        ends = {"x": [0, 1], "y": [0, 1]}
+        data.append({"type": "scatter", "mode": "lines", "name": "perfect", "line": line, **ends})
+    return {"data": data, "layout": _lay_out(titles)}
+
+
+def draw_heatmap(names: Sequence[str], values: NDArray[np.float64]) -> Figure:
+    """Draw (M, M) values between members."""
+    data = {
+        "type": "heatmap",
+        "x": list(names),
+        "y": list(names),
+        "z": np.round(values, 3).tolist(),
+        "colorscale": "Blues",
+        "reversescale": True,
+        "zmin": 0,
+        "zmax": 1,
+        "texttemplate": "%{z:.2f}",
+    }
+    layout = _lay_out(("", ""))
+    layout["yaxis"] |= {"autorange": "reversed", "automargin": True}
+    return {"data": [data], "layout": layout}
+
+
+def draw_bars(
+    groups: Mapping[str, tuple[Sequence[str], Sequence[float]]],
+    title: str,
+    spread: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Figure:
+    """Draw horizontal bars: for each group names and values; ``spread`` how far below and above."""
+    data: list[dict[str, Any]] = [
+        {"type": "bar", "orientation": "h", "name": name, "y": list(y), "x": list(x)}
+        for name, (y, x) in groups.items()
+    ]
+    if spread is not None:
+        below, above = spread
+        bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+        data[0]["error_x"] = bars
+    layout = _lay_out((title, ""))
+    layout["yaxis"] |= {"autorange": "reversed", "automargin": True}
+    layout["height"] = max(280, 22 * max(len(y) for y, _ in groups.values()) + 120)
+    return {"data": data, "layout": layout}
+
+
+def _lay_out(titles: tuple[str, str]) -> dict[str, Any]:
+    x, y = titles
+    return {
+        "xaxis": {"title": {"text": x}, "automargin": True},
+        "yaxis": {"title": {"text": y}, "automargin": True},
+        "margin": {"l": 50, "r": 15, "t": 60, "b": 50},
+        "height": 400,
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+    }

@@ -1,0 +1,180 @@
+"""Where a competition stands in three sentences, and the commands worth running next.
+
+``report`` shows it first. The reasons are those of the rooms that judge: what a variant lacks, what
+a blend is worth nested, what was sent.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from competition.board.blends import BlendFile
+from competition.board.board import SentSubmission
+from competition.predictions.rerun import find_command, write_command
+from competition.predictions.variant_scores import VariantScore
+from competition.profile import Competition
+
+COMMANDS = 3
+
+Proposal = tuple[str, str]
+"""A command and why it is worth running."""
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """What is known now.
+
+    Attributes:
+        competition: which.
+        variants: those in the store, specialists that answer together among them.
+        blend: the newest one that is as it was written.
+        sent: the ledger's entries, in order.
+        n_suspects: labels that the best answers dispute.
+    """
+
+    competition: Competition
+    variants: Sequence[VariantScore]
+    blend: BlendFile | None
+    sent: Sequence[SentSubmission]
+    n_suspects: int
+
+    @property
+    def complete(self) -> list[VariantScore]:
+        """Return the variants that are scored on every row, best micro-F1 first."""
+        most = max((each.n_rows for each in self.variants), default=0)
+        whole = [each for each in self.variants if each.assessment and each.n_rows == most]
+        return sorted(whole, key=get_f1, reverse=True)
+
+    @property
+    def is_sent(self) -> bool:
+        """Say whether the newest blend reached a leaderboard."""
+        blend = self.blend
+        return blend is not None and any(
+            each.entry.outcome == "sent" and each.entry.sha256 == blend.sha256 for each in self.sent
+        )
+
+
+def get_f1(score: VariantScore) -> float:
+    """Return a variant's micro-F1, 0 where it has no score."""
+    return 0.0 if score.assessment is None else score.assessment.f1.value
+
+
+def describe_standing(standing: Standing) -> list[str]:
+    """Return three sentences: variants, blend, board."""
+    return [_tell_variants(standing), _tell_blend(standing), _tell_board(standing)]
+
+
+def _tell_variants(standing: Standing) -> str:
+    complete = standing.complete
+    if not complete:
+        return "No variant has out-of-fold scores yet."
+    best, found = complete[0], complete[0].assessment
+    assert found is not None
+    return (
+        f"{len(complete)} of {len(standing.variants)} variants have out-of-fold scores; the best,"
+        f" {best.name}, has micro-F1 {100 * found.f1.value:.2f}"
+        f" (95% {100 * found.f1.low:.2f}–{100 * found.f1.high:.2f})"
+        f" and AUPRC {100 * found.auprc.value:.2f}."
+    )
+
+
+def _tell_blend(standing: Standing) -> str:
+    blend = standing.blend
+    if blend is None:
+        return "There is no blend yet."
+    nested, single = blend.nested_f1, blend.nested_single.f1
+    if nested is None:
+        return f"The newest blend is {blend.name}; nothing says what it is worth."
+    said = f"The newest blend, {blend.name}, has nested micro-F1 {100 * nested:.2f}"
+    if single is None:
+        return f"{said}."
+    gain = 100 * (nested - single.value)
+    return f"{said}, {gain:+.2f} against the best single variant under the same rule."
+
+
+def _tell_board(standing: Standing) -> str:
+    scored = [each for each in standing.sent if each.public_f1 is not None]
+    if not standing.sent:
+        return "Nothing has been sent."
+    if not scored:
+        return f"{len(standing.sent)} submissions are in the ledger, none with a public score."
+    best = max(scored, key=lambda each: each.public_f1 or 0.0)
+    return (
+        f"{len(standing.sent)} submissions are in the ledger; the best public micro-F1 is"
+        f" {100 * (best.public_f1 or 0.0):.2f}, of {best.entry.name}."
+    )
+
+
+def propose_commands(standing: Standing) -> list[Proposal]:
+    """Return up to ``COMMANDS`` commands worth running next, the most useful first."""
+    proposals = [*_propose_training(standing), *_propose_blend(standing)]
+    return [*proposals, *_propose_looking(standing)][:COMMANDS]
+
+
+def _propose_training(standing: Standing) -> list[Proposal]:
+    incomplete = [e for e in standing.variants if e.lacks and not e.fault and e.progress]
+    found = [
+        (_write_training(standing.competition, each.name), f"It lacks {each.lacks}.")
+        for each in incomplete[:1]
+    ]
+    known = {each.name for each in standing.variants}
+    absent = [name for name in standing.competition.profile.defaults.variants if name not in known]
+    if absent and not incomplete:
+        why = "The profile lists it and it has no results; a blend gains from members that differ."
+        found.append((f"python run.py fold {absent[0]}", why))
+    return found
+
+
+def _write_training(competition: Competition, name: str) -> str:
+    """Write the command that trains the rest of a variant: the one that began it, where known."""
+    command = find_command(competition.oof_dir / name)
+    if command is None:
+        return f"python run.py fold {shlex.quote(name)}"
+    return write_command(command, "--folds", "--stop-after")
+
+
+def _propose_blend(standing: Standing) -> list[Proposal]:
+    names = {each.name for each in standing.complete if each.progress}
+    if not names:
+        return []
+    blend = standing.blend
+    if blend is None:
+        return [("python run.py blend", f"{len(names)} variants can be blended, none is yet.")]
+    used = _list_parts(blend)
+    fresh = sorted(names - used)
+    if fresh:
+        return [("python run.py blend", f"{blend.name} was made without {', '.join(fresh)}.")]
+    if standing.competition.limit is None and not standing.is_sent:
+        path = shlex.quote(str(blend.path))
+        return [(f"python run.py submit {path}", f"{blend.name} has not been sent.")]
+    return []
+
+
+def _list_parts(blend: BlendFile) -> set[str]:
+    """Return the variants that a blend was made of, those with weight 0 too."""
+    members = () if blend.record is None else blend.record.members or ()
+    parts: set[str] = set()
+    for member in members:
+        if isinstance(member, Mapping):
+            parts |= {str(part) for part in member.get("parts", ())}
+    return parts
+
+
+def _propose_looking(standing: Standing) -> list[Proposal]:
+    complete = standing.complete
+    if not complete:
+        return []
+    best = complete[0]
+    found = []
+    if len(complete) > 1:
+        second = complete[1]
+        gap = 100 * (get_f1(best) - get_f1(second))
+        why = f"They are {gap:.2f} micro-F1 apart: is the difference real?"
+        names = f"{shlex.quote(best.name)} {shlex.quote(second.name)}"
+        found.append((f"python run.py compare {names}", why))
+    if standing.n_suspects:
+        why = f"{standing.n_suspects:,} published labels are disputed with confidence."
+        found.append((f"python run.py errors {shlex.quote(best.name)}", why))
+    return found

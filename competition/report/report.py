@@ -1,0 +1,353 @@
+"""``report``: one HTML page of where a competition stands, and what to do next.
+
+The room of the command. It reads the store, the submissions and the ledger, takes every judgement
+from the rooms that make it, and fills a ``Page``.
+
+Legend: N rows, C labels, M members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from competition.board.blends import BlendFile, index_blends, read_blends
+from competition.board.board import SentSubmission, build_sent_tables
+from competition.compare.contenders import read_contender
+from competition.console import Column, Table
+from competition.errors import HarnessError
+from competition.files import write_atomically
+from competition.folds.kfold import Prepared, read_prepared
+from competition.predictions.members import Member, Store, read_members
+from competition.predictions.variant_scores import (
+    VariantScore,
+    build_variants_table,
+    score_variants,
+)
+from competition.profile import Competition
+from competition.report.curves import (
+    correlate,
+    draw_bars,
+    draw_heatmap,
+    draw_lines,
+    measure_calibration,
+    measure_calibration_error,
+    measure_disagreement,
+    trace_precision_recall,
+)
+from competition.report.errors import (
+    Errors,
+    build_confusions_table,
+    build_hardest_table,
+    build_labels_table,
+    build_suspects_table,
+    describe_errors,
+    mark_entities,
+    score_labels,
+)
+from competition.report.next_steps import (
+    Standing,
+    describe_standing,
+    get_f1,
+    propose_commands,
+)
+from competition.report.page import Page
+from competition.submission.record import when_written
+from competition.upload.send import open_ledger
+
+ROWS_SHOWN = 200
+LABELS_SHOWN = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What the report is made of; ``errors`` are of the newest blend, else of the best member."""
+
+    standing: Standing
+    members: Sequence[Member]
+    errors: Errors | None
+
+
+def write_report(
+    competition: Competition, *, now: datetime, in_context: Callable[[str], str] = str
+) -> Path:
+    """Write the page and return its path, ``reports/<competition>/report.html``.
+
+    Args:
+        competition: whose store, submissions and ledger.
+        now: decides which submissions are today's.
+        in_context: adds to a proposed command what says which competition is meant.
+
+    Raises:
+        HarnessError: the data or the folds cannot be read.
+    """
+    from plotly.offline import get_plotlyjs
+
+    prepared = read_prepared(competition)
+    material = _gather(prepared)
+    page = Page(f"{competition.profile.title}, {now:%Y-%m-%d %H:%M} UTC", in_context)
+    _add_now(page, material)
+    page.add_section("Board")
+    variants = build_variants_table(prepared, material.standing.variants)
+    for table in (variants, *build_sent_tables(competition, now=now)):
+        page.add_table(table)
+    if material.errors is not None:
+        _add_errors(page, material.errors)
+    if material.members:
+        _add_curves(page, prepared, material.members)
+        _add_test(page, prepared, material.members)
+    if len(material.members) > 1:
+        _add_disagreement(page, prepared, material.members)
+    _add_blend(page, material.standing.blend)
+    _add_scores(page, material.standing.sent)
+    path = competition.reports_dir / "report.html"
+    write_atomically(path, page.build(get_plotlyjs()))
+    return path
+
+
+def _gather(prepared: Prepared) -> Material:
+    competition = prepared.competition
+    store = Store(competition.oof_dir, competition.profile.labels)
+    members, _ = read_members(store, (), prepared) if store.variants() else ([], [])
+    blends = read_blends(competition.submissions_dir)
+    sound = [each for each in blends if each.fault is None and each.record is not None]
+    newest = max(sound, key=lambda each: when_written(each.path), default=None)
+    known = index_blends(blends)
+    try:
+        entries = open_ledger(competition).read()
+    except HarnessError:
+        entries = []  # the board's table says what is wrong with the ledger
+    sent = [SentSubmission(entry, known.get(entry.sha256)) for entry in entries]
+    scores = score_variants(prepared, store.variants())
+    errors = _find_errors(prepared, scores, newest)
+    n_suspects = 0 if errors is None else len(errors.suspects)
+    standing = Standing(competition, scores, newest, sent, n_suspects)
+    return Material(standing, members, errors)
+
+
+def _find_errors(
+    prepared: Prepared, scores: Sequence[VariantScore], newest: BlendFile | None
+) -> Errors | None:
+    """Describe the newest blend's errors, else those of the best variant that answers all rows."""
+    scored = sorted((e for e in scores if e.assessment), key=get_f1, reverse=True)
+    scored.sort(key=lambda each: -each.n_rows)
+    names = [*([] if newest is None else [newest.name]), *(each.name for each in scored)]
+    for name in names:
+        try:
+            return describe_errors(prepared, read_contender(prepared, name))
+        except HarnessError:
+            continue  # a blend of another tool, or one whose members changed since
+    return None
+
+
+def _add_now(page: Page, material: Material) -> None:
+    page.add_section("Now")
+    page.add_paragraph(" ".join(describe_standing(material.standing)))
+    page.add_commands(propose_commands(material.standing))
+
+
+def _add_errors(page: Page, errors: Errors) -> None:
+    page.add_section("Errors")
+    scores = score_labels(errors)[:LABELS_SHOWN]
+    names = [each.label for each in scores]
+    bars = {
+        "precision": (names, [each.precision or 0.0 for each in scores]),
+        "recall": (names, [each.recall or 0.0 for each in scores]),
+    }
+    page.add_figure(draw_bars(bars, ""), build_labels_table(errors))
+    page.add_table(build_confusions_table(errors, ROWS_SHOWN))
+    page.add_table(build_hardest_table(errors, ROWS_SHOWN))
+    suspects = build_suspects_table(errors, ROWS_SHOWN, None)
+    page.add_table(suspects)
+    page.add_paragraph(f"As a file of corrections: python run.py errors {errors.name}")
+
+
+def _answered(prepared: Prepared, member: Member) -> tuple[np.ndarray, np.ndarray]:
+    """Return gold labels and probabilities of the rows that a member answers for."""
+    covered = ~np.isnan(member.oof[:, 0])
+    return prepared.corpus.train.gold[covered].astype(np.int64), member.oof[covered]
+
+
+def _add_curves(page: Page, prepared: Prepared, members: Sequence[Member]) -> None:
+    page.add_section("Curves")
+    negative_id = prepared.competition.profile.negative_id
+    lines, points = {}, []
+    reliability, bins = {}, []
+    for member in members:
+        gold, probs = _answered(prepared, member)
+        recall, precision, threshold = trace_precision_recall(gold, probs, negative_id)
+        lines[member.name] = (np.round(recall, 4).tolist(), np.round(precision, 4).tolist())
+        for place in range(0, len(recall), 10):
+            points.append(
+                {
+                    "member": member.name,
+                    "threshold": float(threshold[place]),
+                    "precision": float(precision[place]),
+                    "recall": float(recall[place]),
+                }
+            )
+        found = measure_calibration(gold, probs)
+        gap = measure_calibration_error(found)
+        reliability[f"{member.name} (gap {100 * gap:.1f})"] = (
+            [round(sure, 4) for sure, _, _ in found],
+            [round(right, 4) for _, right, _ in found],
+        )
+        bins += [
+            {"member": member.name, "confidence": sure, "accuracy": right, "rows": count}
+            for sure, right, count in found
+        ]
+    columns = [
+        Column("member", "member"),
+        Column("threshold", "threshold", "number"),
+        Column("precision", "precision", "score"),
+        Column("recall", "recall", "score"),
+    ]
+    note = "Micro precision and recall as the threshold of the best positive label falls."
+    table = Table("precision_recall", "Precision and recall", columns, points, [note])
+    page.add_figure(draw_lines(lines, ("recall", "precision")), table)
+    columns = [
+        Column("member", "member"),
+        Column("confidence", "mean confidence", "share"),
+        Column("accuracy", "right", "share"),
+        Column("rows", "rows", "count"),
+    ]
+    note = "Below the diagonal a member is too sure. Gap: expected calibration error, ×100."
+    table = Table("reliability", "Reliability", columns, bins, [note])
+    titles = ("confidence", "share that is right")
+    page.add_figure(draw_lines(reliability, titles, diagonal=True, markers=True), table)
+
+
+def _add_test(page: Page, prepared: Prepared, members: Sequence[Member]) -> None:
+    """Show how often each label is gold, predicted out-of-fold and predicted on the test rows."""
+    whole = [each for each in members if each.covers_all]
+    if not whole or not len(prepared.corpus.test):
+        return
+    page.add_section("Train against test")
+    labels, gold = prepared.competition.profile.labels, prepared.corpus.train.gold
+    count = len(labels)
+    oof = np.mean([_share(each.oof.argmax(axis=1), count) for each in whole], axis=0)
+    on_test = np.mean([_share(each.test.argmax(axis=2).ravel(), count) for each in whole], axis=0)
+    published = _share(gold, count)
+    order = np.argsort(-np.abs(on_test - oof), kind="stable")[:LABELS_SHOWN]
+    names = [labels[place] for place in order]
+    groups = {
+        "train": (names, np.round(published[order], 5).tolist()),
+        "out-of-fold": (names, np.round(oof[order], 5).tolist()),
+        "test": (names, np.round(on_test[order], 5).tolist()),
+    }
+    columns = [
+        Column("label", "label"),
+        Column("train", "published, train", "share"),
+        Column("oof", "predicted, out-of-fold", "share"),
+        Column("test", "predicted, test", "share"),
+    ]
+    rows = [
+        {
+            "label": labels[place],
+            "train": float(published[place]),
+            "oof": float(oof[place]),
+            "test": float(on_test[place]),
+        }
+        for place in order
+    ]
+    note = "Shares of rows, averaged over the members; the most different come first."
+    page.add_figure(draw_bars(groups, ""), Table("shares", "Labels", columns, rows, [note]))
+
+
+def _share(label_ids: np.ndarray, count: int) -> np.ndarray:
+    return np.bincount(label_ids, minlength=count) / len(label_ids)
+
+
+def _add_disagreement(page: Page, prepared: Prepared, members: Sequence[Member]) -> None:
+    whole = [each for each in members if each.covers_all]
+    if len(whole) < 2:
+        return
+    page.add_section("Members against each other")
+    names = [each.name for each in whole]
+    gold, labels = prepared.corpus.train.gold, prepared.competition.profile.labels
+    predicted = [each.oof.argmax(axis=1) for each in whole]
+    agreement, correlation = correlate(predicted, gold)
+    for key, title, values in (
+        ("agreement", "Rows answered alike", agreement),
+        ("correlation", "Correlation of errors", correlation),
+    ):
+        columns = [Column("member", "member")]
+        columns += [Column(f"m{place}", name, "number") for place, name in enumerate(names)]
+        rows = [
+            {"member": name, **{f"m{j}": float(values[i, j]) for j in range(len(names))}}
+            for i, name in enumerate(names)
+        ]
+        note = "A member whose errors correlate least with the others' adds most to a blend."
+        page.add_figure(draw_heatmap(names, values), Table(key, title, columns, rows, [note]))
+    apart = measure_disagreement([each.oof for each in whole])
+    places = np.argsort(-apart, kind="stable")[:ROWS_SHOWN]
+    columns = [
+        Column("id", "id"),
+        Column("published", "published"),
+        Column("answers", "answers"),
+        Column("divergence", "divergence", "number"),
+        Column("sentence", "sentence"),
+    ]
+    rows = [
+        {
+            "id": row.id,
+            "published": labels[gold[place]],
+            "answers": "; ".join(
+                f"{name}: {labels[answer[place]]}"
+                for name, answer in zip(names, predicted, strict=True)
+            ),
+            "divergence": float(apart[place]),
+            "sentence": mark_entities(row),
+        }
+        for row, place in zip(prepared.corpus.train.take(places), places, strict=True)
+    ]
+    note = "By the Jensen–Shannon divergence of the members' probabilities."
+    page.add_table(
+        Table("disagreement", "Rows on which members disagree most", columns, rows, [note])
+    )
+
+
+def _add_blend(page: Page, blend: BlendFile | None) -> None:
+    """Show the newest blend's weights."""
+    record = None if blend is None else blend.record
+    if blend is None or record is None or not record.members:
+        return
+    members = [each for each in record.members if isinstance(each, Mapping) and "weight" in each]
+    if not members:
+        return
+    page.add_section(f"Blend {blend.name}")
+    names = [str(each.get("name")) for each in members]
+    weights = [float(each["weight"]) for each in members]
+    columns = [Column("name", "member"), Column("weight", "weight", "number")]
+    rows = [{"name": n, "weight": w} for n, w in zip(names, weights, strict=True)]
+    table = Table("weights", "Weights", columns, rows)
+    page.add_figure(draw_bars({"weight": (names, weights)}, "weight"), table)
+
+
+def _add_scores(page: Page, sent: Sequence[SentSubmission]) -> None:
+    """Show nested and public scores in the order of submission."""
+    scored = [each for each in sent if each.public_f1 is not None]
+    if not scored:
+        return
+    page.add_section("Scores over time")
+    times = [each.entry.time.isoformat(timespec="minutes") for each in scored]
+    lines = {
+        "nested F1": (times, [each.nested_f1 for each in scored]),
+        "public F1": (times, [each.public_f1 for each in scored]),
+    }
+    columns = [
+        Column("time", "time"),
+        Column("name", "submission"),
+        Column("nested", "nested F1", "score"),
+        Column("public", "public F1", "score"),
+    ]
+    rows = [
+        {"time": t, "name": e.entry.name, "nested": e.nested_f1, "public": e.public_f1}
+        for t, e in zip(times, scored, strict=True)
+    ]
+    table = Table("scores", "Nested and public micro-F1", columns, rows)
+    page.add_figure(draw_lines(lines, ("", "micro-F1"), markers=True), table)
