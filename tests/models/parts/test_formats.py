@@ -177,7 +177,10 @@ def check_prompt(name: str, row: Row, options: FormatSettings, shown: Formatted)
     prompt = form.prompt(mask_words(row) if options.mask_entities else row, KOREAN)
     if prompt.slot is None:
         assert shown.prompt_mask is None
-        assert prompt.text in shown.segments[: shown.body]
+        beside = (
+            shown.segments[shown.body + 1 :] if prompt.is_behind else shown.segments[: shown.body]
+        )
+        assert prompt.text in beside
     else:
         assert shown.prompt_mask == (len(shown.segments) - 1, prompt.slot)
         assert shown.segments[-1] == prompt.text
