@@ -157,7 +157,7 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
             process = start(home, *command)
             log = home / "checkpoints" / "tiny" / "t" / "s42-f1" / "job.log"
             deadline = time.monotonic() + PATIENCE_S
-            while not (log.exists() and "state written" in log.read_text()):
+            while not (log.exists() and "checkpoint written" in log.read_text()):
                 assert time.monotonic() < deadline, "fold 1 never wrote a state"
                 assert process.poll() is None
                 time.sleep(0.01)

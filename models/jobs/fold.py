@@ -309,7 +309,9 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
     say = _say_once(board.say)
 
     def said(spec: JobSpec, text: str) -> None:
-        if text.startswith(("resumed", "no state")):  # the rest stands in the job's own log
+        if text.startswith(
+            ("resumed", "training continues without")
+        ):  # the rest stands in the job's own log
             say(f"{name_of(spec.key)}: {text}")
 
     def finished(spec: JobSpec, outcome: JobOutcome) -> None:

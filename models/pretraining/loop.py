@@ -124,7 +124,7 @@ def pretrain(
         if is_last:
             break
         if due or stopping:
-            said = f"state written at step {run.step} of {schedule.steps}"
+            said = f"checkpoint written at step {run.step} of {schedule.steps}"
             with pace.writing():
                 run.keep(task.state_path, said, is_needed=stopping)
         if stopping:
@@ -222,7 +222,7 @@ class _Run:
         except TrainingError as error:
             if is_needed:
                 raise
-            said = f"no state written, training goes on: {error}"
+            said = f"training continues without a new checkpoint: {error}"
         self.watch.log(said)
 
     def write(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The training loop, one step of it, checkpoints and hardware; the linear learner.
+"""The training loop, the optimiser step, checkpoints, mixed precision; the linear learner.
 
 Rooms in reading order: control, hardware, checkpoints, ema, step, memory, loop, linear.
 

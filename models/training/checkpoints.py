@@ -1,7 +1,8 @@
-"""What a job leaves on disk while and after it trains: training states and final weights.
+"""Checkpoints: training states to resume from, and final weights to predict with.
 
-A training state is one safetensors file with everything the next step needs; randomness needs
-nothing, since each step seeds its own. Final weights are 16-bit; predictions are made with them.
+A training state is one safetensors file with all that the next step needs; it holds no random
+state, since each step sets its own seed. Final weights are 16-bit, and predictions are made with
+them as saved.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from competition.errors import TrainingError
 
-READABLE_BY_TEAM = 0o644  # safetensors itself leaves files to their owner alone
+READABLE_BY_TEAM = 0o644  # safetensors makes files readable by their owner only
 TRAIN_AGAIN = "run fold for it again, without --no-checkpoints and with --overwrite"
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
@@ -28,10 +29,11 @@ Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 def write_state(
     path: Path, model: nn.Module, optimizer: Optimizers, facts: Mapping[str, Any]
 ) -> None:
-    """Write weights, optimiser state and ``facts`` (JSON-able) as one file, whole or not at all.
+    """Write weights, optimiser state and ``facts`` (JSON-serialisable) to one file, atomically.
 
-    A tensor that goes by two names (tied weights) is written under the first; what stays as it was
-    loaded (``kept_state``) is left out.
+
+    Tied weights (one tensor with several names) are written once, under the first name. Weights
+    that stay as loaded (see ``kept_state``) are left out.
     """
     kept = kept_state(model)
     tensors = {f"model.{n}": each for n, each in distinct_weights(model).items() if n in kept}
@@ -42,7 +44,7 @@ def write_state(
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
-    """Return the facts stored with a training state; ``None`` without one that can be read."""
+    """Return the facts stored with a training state; ``None`` if it is absent or damaged."""
     if not path.is_file():
         return None
     try:
@@ -56,9 +58,9 @@ def read_facts(path: Path) -> dict[str, Any] | None:
 def read_state(
     path: Path, model: nn.Module, optimizer: Optimizers, fingerprint: str
 ) -> dict[str, Any] | None:
-    """Load a training state into model and optimiser; ``None`` if there is none for this job.
+    """Load a training state into model and optimiser and return its facts.
 
-    A state of another fingerprint, or a damaged one, is not used.
+    Returns ``None`` and loads nothing if the state is absent, damaged or of another fingerprint.
     """
     if not path.is_file():
         return None
@@ -107,17 +109,17 @@ def load_kept(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def distinct_weights(model: nn.Module, prefer: str = "") -> dict[str, Tensor]:
-    """Return the model's tensors, each under one name: the first, of those that begin as preferred.
+    """Return the tensors of a model, tied weights once: under the first name, or one by ``prefer``.
 
-    A tensor has several names where weights are tied, such as those of a masked-language head and
-    the token embeddings.
+    Weights are tied when one tensor has several names, such as the output layer of a
+    masked-language model and its token embeddings. A name that starts with ``prefer`` comes first.
     """
     tied = _tied_names(model, prefer)
     return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
 
 
 def _tied_names(model: nn.Module, prefer: str = "") -> dict[str, str]:
-    """Map each further name of a tensor to the one it is kept under."""
+    """Map each additional name of a tied tensor to the name it is stored under."""
     firsts: dict[tuple[int, torch.Size], str] = {}
     tied: dict[str, str] = {}
     state = model.state_dict()
@@ -130,27 +132,28 @@ def _tied_names(model: nn.Module, prefer: str = "") -> dict[str, str]:
 
 
 def round_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Round floating-point tensors to float16, on the CPU; others stay as they are.
+    """Round floating-point tensors to float16, on the CPU; others are unchanged.
 
     Raises:
-        TrainingError: a weight has no 16-bit value (training diverged).
+        TrainingError: a weight exceeds the range of float16 (training diverged).
     """
     rounded: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         half = tensor.to(torch.float16) if tensor.is_floating_point() else tensor
         if tensor.is_floating_point() and not torch.isfinite(half).all():
             raise TrainingError(
-                f"the weights {name} do not fit 16 bits: training diverged; lower the learning rate"
+                f"training diverged: the weights {name} exceed 16-bit range; lower the learning "
+                "rate"
             )
         rounded[name] = half.cpu().contiguous()
     return rounded
 
 
 def round_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Round the model's weights to 16 bits, in place too, and return them as they will be saved.
+    """Round the weights of a model to float16, in place as well, and return them for saving.
 
     Raises:
-        TrainingError: a weight has no 16-bit value (training diverged).
+        TrainingError: a weight exceeds the range of float16 (training diverged).
     """
     kept = kept_state(model)
     rounded = round_tensors(kept)
@@ -160,7 +163,7 @@ def round_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write final weights as safetensors with ``facts`` (JSON-able) in the header."""
+    """Write final weights as safetensors, with ``facts`` (JSON-serialisable) in the header."""
     _save(path, dict(weights), facts)
 
 
@@ -188,7 +191,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_weight_facts(path: Path) -> dict[str, Any] | None:
     """Return the facts stored with final weights, without loading them; None if they are damaged.
 
-    A file that was cut short, as a full disk or a broken copy leaves it, cannot be opened at all.
+    A truncated file, left by a full disk or a broken copy, counts as damaged.
     """
     return read_facts(path)
 
@@ -209,12 +212,12 @@ def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
 
 
 def _names(stored: Any) -> list[str]:
-    names: list[str] = stored.keys()  # a safetensors file is no mapping: it cannot be iterated
+    names: list[str] = stored.keys()  # a safetensors file cannot be iterated
     return names
 
 
 def _states(optimizer: Optimizers) -> list[tuple[nn.Parameter, dict[str, Any], bool]]:
-    """List every parameter with its optimiser's state of it and whether that one is fused."""
+    """List each parameter with its optimiser state and whether its optimiser is fused."""
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     return [
         (parameter, one.state[parameter], bool(group.get("fused")))
@@ -225,33 +228,33 @@ def _states(optimizer: Optimizers) -> list[tuple[nn.Parameter, dict[str, Any], b
 
 
 def place(tensor: Tensor, key: str, parameter: nn.Parameter, *, is_fused: bool) -> Tensor:
-    """Put a part of an optimiser's state where the optimiser keeps it.
+    """Move a tensor of an optimiser's state to the device where the optimiser expects it.
 
-    That is beside the parameter, but for the count of steps, which only a fused one has there.
+    That is the parameter's device, except for the step count of an optimiser that is not fused.
     """
     return tensor if key == "step" and not is_fused else tensor.to(parameter.device)
 
 
 def read_start(path: Path, model: nn.Module, fingerprint: str, *, base: str | None = None) -> None:
-    """Load another fit's final weights into a model: its encoder, and what else fits in shape.
+    """Initialise a model from the final weights of another fit (warm start).
+
+    Loads the encoder, and all other weights whose name and shape match.
 
     Args:
-        path: what ``write_weights`` left.
+        path: a file written by ``write_weights``.
         model: a network with an ``encoder``, changed in place.
-        fingerprint: that of the fit whose weights these must be.
-        base: identity of the frozen base beside which the weights learn, if there is one.
+        fingerprint: of the fit that the weights must come from.
+        base: identity of the frozen base on which adapters were trained, if there is one.
 
     Raises:
         TrainingError: the file is absent, damaged, of another fit, or of another encoder.
     """
     if not path.is_file():
-        raise TrainingError(
-            f"{path} is missing, where start_from wants trained weights; {TRAIN_AGAIN}"
-        )
+        raise TrainingError(f"start_from: the trained weights {path} are missing; {TRAIN_AGAIN}")
     tensors, facts = _read_weights(path)
     if facts["fingerprint"] != fingerprint:
         raise TrainingError(
-            f"{path} holds weights of another fit than the stored result; {TRAIN_AGAIN}"
+            f"start_from: {path} is from another fit than the stored result; {TRAIN_AGAIN}"
         )
     if base is not None and facts["encoder"]["identity"] != base:
         raise TrainingError(f"start_from: {path} holds adapters of another base than this variant")

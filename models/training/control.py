@@ -1,7 +1,8 @@
-"""How a long loop is controlled: its seeds, its progress, when it writes a state, when it stops.
+"""Control of a training loop: seeds, progress, checkpoint intervals, stopping on request.
 
-The training loop, pretraining and the jobs around them share it. There is no early stopping: a fit
-ends after its last step, or when a person, a signal or ``--stop-after`` asks for it.
+Shared by the training loop, pretraining and the jobs around them. There is no early stopping: no
+validation score ever ends a fit. It ends after its last step, or, to be resumed later, on a signal
+(Ctrl-C) or at the ``--stop-after`` deadline.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ import numpy as np
 
 REPORT_EVERY_S = 1.0
 STATE_COST_FRAC = 0.05
-"""States are written at most so often that writing takes this share of the time."""
+"""Writing training states takes at most about this fraction of the time."""
 
 
 class Pace:
-    """A loop's clock, in seconds; it begins to run when it is made.
+    """Decide when a loop is due to report progress and to write a training state; in seconds.
 
     >>> now = 0.0
     >>> pace = Pace(60.0, clock=lambda: now)
     >>> now = 61.0
     >>> with pace.writing():
-    ...     now = 71.0  # a slow disk: ten seconds, so the next state is due after two hundred
+    ...     now = 71.0  # a slow disk: 10 s, so the next state is due after 200 s
     >>> now = 270.0
     >>> pace.is_state_due()
     False
@@ -47,25 +48,25 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Return how long the loop has run."""
+        """Return the time since the start of the loop."""
         return self._clock() - self._started
 
     def is_report_due(self) -> bool:
-        """Say whether the last report is old."""
+        """Return whether the last report is older than ``REPORT_EVERY_S``."""
         return self._clock() - self._reported > REPORT_EVERY_S
 
     def note_report(self) -> None:
-        """Take note that a report was made now."""
+        """Record that a report was made now."""
         self._reported = self._clock()
 
     def is_state_due(self) -> bool:
-        """Say whether the last state is old, by what a person asked for and by what it cost."""
+        """Return whether a state is due, given the requested interval and the cost of the last."""
         rest_s = max(self._every_s, self._cost_s / STATE_COST_FRAC)
         return self._clock() - self._written > rest_s
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Measure the writing of a state, from which the next one is reckoned."""
+        """Measure how long a state takes to write, which sets when the next one is due."""
         began = self._clock()
         yield
         self._written = self._clock()
@@ -74,7 +75,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a fit stands."""
+    """Progress of a fit: ``step`` of ``steps``, the mean loss of late, speed and time left."""
 
     step: int
     steps: int
@@ -85,7 +86,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Watch:
-    """How a fit reports, is stopped, and writes to its log."""
+    """Callbacks of a fit: progress reports, a check whether to stop, log lines."""
 
     report: Callable[[Progress], None]
     should_stop: Callable[[], bool]
@@ -94,13 +95,14 @@ class Watch:
 
 @contextmanager
 def stop_requests(said: str, *, deadline: float | None = None) -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether to stop; a second Ctrl-C or SIGTERM raises ``KeyboardInterrupt``.
+    """Yield a function that returns whether to stop, after Ctrl-C, SIGTERM or a deadline.
 
-    Signals reach the main thread alone; elsewhere only the deadline counts.
+    A second signal raises ``KeyboardInterrupt``. Only the main thread receives signals; in other
+    threads only the deadline counts.
 
     Args:
-        said: printed to stderr when a person asks.
-        deadline: on ``time.monotonic``'s clock; None: no limit.
+        said: message printed to stderr on the first signal.
+        deadline: on the clock of ``time.monotonic``; None for no limit.
     """
     asked = threading.Event()
 
@@ -128,12 +130,12 @@ def stop_requests(said: str, *, deadline: float | None = None) -> Iterator[Calla
 
 
 def step_seed(seed: int, stream: int, step: int) -> int:
-    """Return the seed of one step's random draws, independent of how the step was reached.
+    """Return the random seed of a step, the same whether or not the fit was interrupted before.
 
     Args:
         seed: of the run.
-        stream: what the draws are for: the fold, or one of pretraining's streams.
-        step: counted from 0, or a number beyond all steps for what is drawn before the first.
+        stream: the fold, or one of pretraining's random streams.
+        step: counted from 0; a number beyond the last step for draws before the first.
     """
     state = np.random.SeedSequence([seed, stream, step]).generate_state(1, np.uint64)
     return int(state[0] >> 1)

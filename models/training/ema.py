@@ -1,7 +1,7 @@
-"""An exponential moving average of the weights, kept beside them while a fit runs.
+"""Exponential moving average (EMA) of the weights.
 
-Fed by the training loop after each step; at the end its weights take the place of the trained ones
-before they are rounded, saved and predicted with.
+The training loop updates it after each step; after the last step the averaged weights replace the
+trained ones, and are rounded, saved and used for prediction.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Build the average of a model's weights; call its ``update_parameters(model)`` each step.
+    """Build the moving average of a model's weights; call ``update_parameters(model)`` each step.
 
-    The first update copies the weights, so that what they were before training has no part in it.
-    The copy and the count of updates are the average's state; both must be kept to resume.
+    The first update copies the weights, so the initial weights do not enter the average. The copy
+    and the number of updates are its state; both are needed to resume.
 
     Args:
-        model: what is trained, already on its device; it is copied and left alone.
-        decay: what the average keeps of itself each step, in (0, 1), once warmed up.
+        model: the model being trained, already on its device; it is copied, not changed.
+        decay: weight of the old average in each update, in (0, 1), after its own warm-up.
     """
 
     def update(averaged: _Tensors, current: _Tensors, updates: Tensor | int) -> None:
@@ -36,7 +36,7 @@ def build_average(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def warm_decay(decay: float, updates: int) -> float:
-    """Return the decay after a number of updates: low at first, so that early weights fade.
+    """Return the decay after a number of updates: low at first, to forget early weights quickly.
 
     >>> [round(warm_decay(0.99, updates), 3) for updates in (1, 10, 100, 10_000)]
     [0.182, 0.55, 0.918, 0.99]
@@ -47,5 +47,5 @@ def warm_decay(decay: float, updates: int) -> float:
 
 
 def take_average(average: AveragedModel, model: nn.Module) -> None:
-    """Give a model the averaged weights, in place."""
+    """Copy the averaged weights into a model, in place."""
     model.load_state_dict(average.module.state_dict())

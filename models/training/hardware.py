@@ -1,7 +1,7 @@
-"""What the machine offers: number format, threads, device. Asked of the hardware, never assumed.
+"""Hardware: device, mixed precision (bf16, fp16 with loss scaling, float32), threads.
 
-Everything decided here is provenance: recorded beside a result, outside its fingerprint. What a
-GPU refuses is put here into words that a person can act on.
+Detected at run time. All of it is provenance: recorded beside a result, outside its fingerprint.
+GPU errors that a user can fix become messages that say how.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ NO_KERNELS = "no kernel image is available"
 
 
 def find_device() -> Literal["cuda", "mps", "cpu"]:
-    """Return the kind of device that the work is laid on: the best that torch can use."""
+    """Return the kind of device that computations run on: the best that torch can use."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def describe_device() -> str:
-    """Return what a person calls the device: a GPU's name, ``mps`` or ``cpu``."""
+    """Return a readable name of the device: the GPU's name, ``mps`` or ``cpu``."""
     device = find_device()
     return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def list_gpu_notices(workers: int | None = None) -> tuple[str, ...]:
-    """Say what a person may not have meant: GPUs that torch does not see, or that stay idle.
+    """Return notices about unused GPUs: those that torch does not see, or that stay idle.
 
     Args:
-        workers: jobs at a time, each with a GPU of its own as long as there are some; None for a
-            command that uses one.
+        workers: number of parallel jobs, each on its own GPU while there are enough; None for a
+            command that uses one GPU.
     """
     if torch.cuda.is_available():
         gpus = torch.cuda.device_count()
@@ -56,30 +56,30 @@ def list_gpu_notices(workers: int | None = None) -> tuple[str, ...]:
         else f"is the driver older than CUDA {torch.version.cuda}, for which torch is built?"
     )
     return (
-        f"notice: there is nvidia-smi, but torch sees no GPU and works on the {find_device()}: "
+        f"notice: nvidia-smi is installed, but torch sees no GPU and uses the {find_device()}: "
         f"{cause}; see pytorch.org/get-started",
     )
 
 
 def choose_precision(wanted: str, *, is_firm: bool = True) -> Precision:
-    """Return the number format that matrix products are done in.
+    """Return the precision of matrix products under mixed precision.
 
-    ``auto`` is bf16 where the hardware multiplies it natively, fp16 with loss scaling on a GPU
-    without it (such as a T4), float32 elsewhere: a CPU without bf16 instructions is slower in it.
+    ``auto`` is bf16 where the hardware supports it natively, fp16 with loss scaling on a GPU that
+    does not (such as a T4), and float32 elsewhere: a CPU without bf16 instructions is slower in it.
 
     Args:
         wanted: a variant's ``run.precision``.
-        is_firm: refuse what the device cannot do, rather than take float32.
+        is_firm: raise if the device does not support it; if False, fall back to float32.
 
     Raises:
-        VariantError: fp16 is wanted on a CPU, where nothing multiplies it.
+        VariantError: fp16 on a CPU.
     """
     device = find_device()
     if wanted == "fp16" and device == "cpu":
         if not is_firm:
             return "float32"
         raise VariantError(
-            "run.precision=fp16 needs a GPU and torch sees none; leave it at auto, or say "
+            "run.precision=fp16 needs a GPU and torch sees none; leave it at auto, or use "
             "--set run.precision=float32"
         )
     if wanted != "auto":
@@ -93,7 +93,7 @@ def choose_precision(wanted: str, *, is_firm: bool = True) -> Precision:
 
 
 def build_accelerator(precision: Precision) -> Any:
-    """Build the accelerator of one job, forgetting any that this process had before."""
+    """Build the accelerator of one job, replacing any earlier one of this process."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -102,10 +102,10 @@ def build_accelerator(precision: Precision) -> Any:
 
 
 def fix_randomness_of_kernels() -> None:
-    """On a CPU, let torch use only kernels that give the same bits each time.
+    """On a CPU, restrict torch to deterministic kernels.
 
-    A GPU's fast kernels are left alone: there, the same bits are not promised. What asks for
-    float32 gets it there too: cuDNN's recurrent layers would round to TF32 on their own.
+    On a GPU, fast kernels stay enabled, and results may differ in the last bits. TF32 is disabled
+    for cuDNN's recurrent layers, so that float32 means float32 there too.
     """
     if find_device() != "cpu":
         torch.backends.cudnn.allow_tf32 = False
@@ -115,13 +115,13 @@ def fix_randomness_of_kernels() -> None:
 
 
 def threads_per_job(threads: int | None, workers: int) -> int:
-    """Return the threads of one job: what was asked for, else the cores shared by the workers."""
+    """Return the number of threads per job: as requested, else the cores divided by workers."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return threads or max(1, (cores or 1) // workers)
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what a result's provenance says about the machine and its libraries."""
+    """Return the provenance of a result: host, device, and versions of the libraries."""
     import accelerate
     import transformers
 
@@ -138,10 +138,10 @@ def describe_machine() -> dict[str, str]:
 
 @contextmanager
 def report_gpu_errors() -> Iterator[None]:
-    """Turn what a GPU refuses and a person can mend into one of our own errors.
+    """Convert GPU errors that a user can fix into ``DeviceError``.
 
     Raises:
-        DeviceError: the GPU's memory is full, or torch has no kernels for it.
+        DeviceError: the GPU is out of memory, or torch has no kernels for it.
     """
     try:
         yield
@@ -159,21 +159,21 @@ def is_memory_full(error: BaseException) -> bool:
 
 
 def explain_gpu_error(error: BaseException) -> str | None:
-    """Say what a GPU refused, if a person can mend it: its memory is full, or it is too old."""
+    """Return a message if the GPU is out of memory or not supported by torch, else None."""
     if not isinstance(error, RuntimeError):
         return None
     text = str(error)
     if is_memory_full(error):
         return (
-            "the GPU's memory is full; add --set run.micro_tokens=4096 (then 2048) or --set "
-            "run.gradient_checkpointing=true, or take fewer --workers: results keep their names, "
-            "and what has a training state goes on from it. predict, which has no such options, "
-            "works without the GPU: CUDA_VISIBLE_DEVICES= python run.py predict …"
+            "the GPU is out of memory; add --set run.micro_tokens=4096 (then 2048) or --set "
+            "run.gradient_checkpointing=true, or use fewer --workers: none of these changes "
+            "results or their names, and jobs resume from their checkpoints. predict has no such "
+            "options; run it on the CPU: CUDA_VISIBLE_DEVICES= python run.py predict …"
         )
     if NO_KERNELS in text:
         return (
             f"torch {torch.__version__} has no kernels for this GPU ({describe_device()}); for an "
-            "older one, install the same torch built for an older CUDA (see "
-            "pytorch.org/get-started), or work without it: CUDA_VISIBLE_DEVICES="
+            "older GPU, install the same torch built for an older CUDA (see "
+            "pytorch.org/get-started), or run on the CPU: CUDA_VISIBLE_DEVICES="
         )
     return None

@@ -1,9 +1,9 @@
-"""The classical learner: character n-grams, TF-IDF and a calibrated linear classifier.
+"""The linear learner: TF-IDF of character n-grams and a calibrated linear SVM (scikit-learn).
 
-Takes the place of formats, batches, encoder, head and training for ``learner = "linear"``, and
-says how hard each training row is for a curriculum. scikit-learn alone: nothing here imports torch.
-A row is read in blocks (both words, the stretch between them, what stands around each), because the
-same letters say other things in other places.
+Replaces the network when ``learner = "linear"``, and estimates the difficulty of training rows for
+curriculum learning. It does not import torch. Features are extracted in blocks (each entity, the
+text between them, the text around each), because the same n-gram means different things in
+different places.
 
 Legend: n training rows, r rows to predict, C labels, F features.
 """
@@ -30,23 +30,24 @@ from models.settings import LinearSettings
 RESULT_VERSION = 1
 VERSION_NAME = "models.linear"
 
-TOLERANCE = 0.1  # of the solver; a finer one costs time and changes no score
-LEAST_ROWS = 2
-MOST_BETWEEN_CHARS, NEAR_CHARS, EDGE_CHARS = 80, 12, 8
-START, END = "\x02", "\x03"  # no text of a checked row holds them
+TOLERANCE = 0.1  # of the solver; a smaller one takes longer and changes no score
+MIN_ROWS = 2  # that a feature must occur in
+MAX_BETWEEN_CHARS, NEAR_CHARS, EDGE_CHARS = 80, 12, 8
+START, END = "\x02", "\x03"  # checked rows contain neither
 
 Matrix = Any  # a scipy CSR matrix (rows, F) float64
 
 
 @dataclass(frozen=True)
 class LinearTask:
-    """What a linear model is fitted for.
+    """What `fit_linear` needs besides the rows.
 
     Attributes:
-        settings: of the classifier and its calibration.
+        settings: hyperparameters of the features, the classifier and its calibration.
         n_labels: C.
         seed: of the solver.
-        groups: (n,) training rows that calibration must not part; None where any may be parted.
+        groups: (n,) group of each training row, kept whole by the calibration's cross-validation;
+            None puts each row in its own group.
     """
 
     settings: LinearSettings
@@ -57,10 +58,10 @@ class LinearTask:
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A fitted linear model; ``present`` are the labels that its training rows have.
+    """A fitted linear model; ``present`` are the labels that occur in its training rows.
 
-    ``is_calibrated`` is False where too few rows have a label to fit a temperature; probabilities
-    are then a softmax of the margins, whose confidence means little.
+    ``is_calibrated`` is False if some label has too few rows to fit a temperature; probabilities
+    are then an uncalibrated softmax of the decision values.
     """
 
     reader: FeatureReader
@@ -70,7 +71,7 @@ class LinearModel:
     is_calibrated: bool
 
     def predict(self, rows: Rows) -> Probs:
-        """Answer for r rows: (r, C) float32; rows sum to 1, a label never trained on gets 0."""
+        """Predict r rows: (r, C) float32; rows sum to 1, labels absent from training get 0."""
         out = np.zeros((len(rows), self.n_labels), np.float32)
         if len(self.present) < 2:
             out[:, self.present] = 1.0
@@ -90,13 +91,13 @@ def fit_linear(
     """Fit the linear model on training rows.
 
     Args:
-        train: n rows; labels that they carry are not looked at.
+        train: n rows; their own labels are ignored.
         train_label_ids: (n,) their labels.
-        task: what it is fitted for.
-        say: hears what is being done.
+        task: settings, number of labels, seed and groups.
+        say: called with progress messages.
 
-    Source: one temperature for the cross-fitted decision values, after Guo et al. 2017, arXiv
-    1706.04599; the classifier that answers is fitted to all rows.
+    Source: temperature scaling of cross-validated decision values, after Guo et al. 2017, arXiv
+    1706.04599; the final classifier is fitted to all rows.
     """
     settings, groups = task.settings, task.groups
     reader = FeatureReader(settings)
@@ -104,16 +105,16 @@ def fit_linear(
     if say is not None:
         say(f"linear: {features.shape[0]:,} rows, {features.nnz // len(train):,} features each")
     classifier = _build_classifier(settings, task.seed)
-    apart = np.arange(len(train)) if groups is None else groups
-    parts = list(_inner_parts(features, train_label_ids, apart, settings.inner_folds))
-    if parts:
+    group_of = np.arange(len(train)) if groups is None else groups
+    splits = list(_calibration_splits(features, train_label_ids, group_of, settings.inner_folds))
+    if splits:
         classifier = CalibratedClassifierCV(
-            classifier, method="temperature", cv=parts, ensemble=False
+            classifier, method="temperature", cv=splits, ensemble=False
         )
     present = np.unique(train_label_ids)
     if len(present) > 1:
         classifier.fit(features, train_label_ids)
-    return LinearModel(reader, classifier, present, task.n_labels, is_calibrated=bool(parts))
+    return LinearModel(reader, classifier, present, task.n_labels, is_calibrated=bool(splits))
 
 
 def measure_difficulty(
@@ -122,18 +123,18 @@ def measure_difficulty(
     fold_of_rows: npt.NDArray[np.integer[Any]],
     task: LinearTask,
 ) -> Float64s:
-    """Measure how hard each training row is for a linear model that did not see it.
+    """Measure how hard each training row is for a linear model that was not trained on it.
 
-    The rows are those of the training folds alone, so no held-out label can take part.
+    Only rows of the training folds are used, so held-out labels have no influence.
 
     Args:
         train: n rows.
         train_label_ids: (n,) their labels.
-        fold_of_rows: (n,) what is left out together; rows of no fold share a number.
-        task: what it is fitted for; its groups are not needed, folds keep them whole.
+        fold_of_rows: (n,) rows with the same number are left out together.
+        task: as for `fit_linear`; its groups are not used, since folds keep groups whole.
 
     Returns:
-        (n,) in [0, 1], 1 - p(gold); 1 for a row whose label no other part has.
+        (n,) in [0, 1], 1 - p(gold); 1 for a row whose label no other fold has.
     """
     difficulty = np.ones(len(train))
     for fold in np.unique(fold_of_rows):
@@ -153,24 +154,24 @@ def measure_difficulty(
 
 
 class FeatureReader:
-    """Rows to TF-IDF features, block by block; learns how rare each is from the training rows."""
+    """Turn rows into TF-IDF features, block by block."""
 
     def __init__(self, settings: LinearSettings) -> None:
         self.settings = settings
-        self.weighers = {name: TfidfTransformer(sublinear_tf=True) for name in BLOCKS}
+        self.transformers = {name: TfidfTransformer(sublinear_tf=True) for name in BLOCKS}
         self.kept: dict[str, Int64s] = {}
 
     def fit(self, rows: Rows) -> Matrix:
-        """Learn from training rows and return their features (n, F).
+        """Learn the vocabulary and IDF from training rows and return their features (n, F).
 
-        What stands in one row alone tells nothing of others and is left out.
+        Features that occur in fewer than ``MIN_ROWS`` rows are dropped.
         """
         counts = self._count(rows)
         for name, block in counts.items():
-            kept = np.flatnonzero(block.getnnz(axis=0) >= LEAST_ROWS)
+            kept = np.flatnonzero(block.getnnz(axis=0) >= MIN_ROWS)
             if len(kept):
                 self.kept[name] = kept
-                self.weighers[name].fit(block[:, kept])
+                self.transformers[name].fit(block[:, kept])
         return self._weigh(counts)
 
     def read(self, rows: Rows) -> Matrix:
@@ -189,7 +190,7 @@ class FeatureReader:
     def _weigh(self, counts: dict[str, Matrix]) -> Matrix:
         return sparse.hstack(
             [
-                BLOCKS[name] * self.weighers[name].transform(counts[name][:, kept])
+                BLOCKS[name] * self.transformers[name].transform(counts[name][:, kept])
                 for name, kept in self.kept.items()
             ]
         ).tocsr()
@@ -208,11 +209,11 @@ BLOCKS = {
     "near subject by types": 1.0,
     "near object by types": 1.0,
 }
-"""How much each block weighs; its rows have length 1 before."""
+"""Weight of each block of features; each block is L2-normalised per row before."""
 
 
 def read_blocks(row: Row, char_ngrams: tuple[int, int]) -> Iterator[list[str]]:
-    """Yield the features of a row, one list for each of ``BLOCKS``."""
+    """Yield the features of a row, one list per block, in the order of ``BLOCKS``."""
     forward = row.subject.start < row.object.start
     first, second = (row.subject, row.object) if forward else (row.object, row.subject)
     between = row.sentence[first.end : second.start]
@@ -233,8 +234,8 @@ def read_blocks(row: Row, char_ngrams: tuple[int, int]) -> Iterator[list[str]]:
     yield [*_ngrams(obj, shortest, longest), f"={obj}", *row.object.word.split()]
     yield [f"{pair} {gram}" for gram in _ngrams(subject, shortest, longest - 1)]
     yield [f"{pair} {gram}" for gram in _ngrams(obj, shortest, longest - 1)]
-    stretch = f"{START}{between[:MOST_BETWEEN_CHARS]}{END}"
-    yield [f"{forward:d} {gram}" for gram in _ngrams(stretch, shortest, longest)]
+    text = f"{START}{between[:MAX_BETWEEN_CHARS]}{END}"
+    yield [f"{forward:d} {gram}" for gram in _ngrams(text, shortest, longest)]
     yield [f"{ordered} {word}" for word in between.split()]
     yield list(_around(row.sentence, row.subject))
     yield list(_around(row.sentence, row.object))
@@ -256,7 +257,7 @@ def _ngrams(text: str, shortest: int, longest: int) -> list[str]:
 
 
 def _edges(sentence: str, entity: Entity, most: int) -> Iterator[str]:
-    """Yield what ends right before a word and what begins right after it, 1 to ``most`` characters.
+    """Yield the 1 to ``most`` characters right before an entity, and those right after it.
 
     >>> list(_edges("그는 서울에서", Entity("서울", 3, 5, "LOC"), 2))
     ['< ', '<는 ', '>에', '>에서']
@@ -268,7 +269,7 @@ def _edges(sentence: str, entity: Entity, most: int) -> Iterator[str]:
 
 
 def _around(sentence: str, entity: Entity) -> Iterator[str]:
-    """Yield edges, short n-grams and words around a word, the two sides apart."""
+    """Yield edges, short n-grams and words around an entity, left and right kept separate."""
     yield from _edges(sentence, entity, EDGE_CHARS)
     left = sentence[max(0, entity.start - NEAR_CHARS) : entity.start]
     right = sentence[entity.end : entity.end + NEAR_CHARS]
@@ -284,23 +285,23 @@ def _build_classifier(settings: LinearSettings, seed: int) -> Any:
     return LinearSVC(C=settings.regularisation, tol=TOLERANCE, random_state=seed)
 
 
-def _inner_parts(
+def _calibration_splits(
     features: Matrix, label_ids: Int64s, groups: Int64s, count: int
 ) -> Iterator[tuple[Int64s, Int64s]]:
-    """Yield the calibration's parts: training and left-out places, groups whole.
+    """Yield the calibration's cross-validation splits: training and left-out indices, by group.
 
-    Labels too rare to be in every part's training rows leave nothing to calibrate with.
+    Yields nothing if some label is missing from the training rows of a split.
     """
     if len(np.unique(groups)) < count:
         return
-    parts = list(GroupKFold(count).split(features, label_ids, groups))
+    splits = list(GroupKFold(count).split(features, label_ids, groups))
     n_present = len(np.unique(label_ids))
-    if n_present > 1 and all(len(np.unique(label_ids[train])) == n_present for train, _ in parts):
-        yield from parts
+    if n_present > 1 and all(len(np.unique(label_ids[train])) == n_present for train, _ in splits):
+        yield from splits
 
 
 def _two_sided(scores: Float64s) -> Float64s:
-    """Return decision values (r, 2) where two labels give one value a row (r,)."""
+    """Expand the decision values of a binary classifier from (r,) to (r, 2)."""
     return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
 
 

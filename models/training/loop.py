@@ -1,7 +1,9 @@
-"""The one loop: fit a fold on its training rows, then predict rows with the weights as saved.
+"""The training loop: fit a network on the training rows of a fold, then predict other rows.
 
-Reads top to bottom. Every step seeds its own randomness from (seed, fold, step), so a job that was
-interrupted anywhere goes on as if it had not been. Held-out rows meet only the ``Predictor``.
+Mixed precision, gradient accumulation over micro-batches, learning-rate warm-up and decay,
+checkpoints. There is no early stopping: held-out rows are seen only by ``Predictor``, after the
+last step. Each step derives its random seed from (seed, fold, step), so an interrupted fit resumes
+with the same results.
 Legend: n rows, C labels, B rows of a micro-batch.
 """
 
@@ -44,13 +46,16 @@ from models.variant import Variant
 RESULT_VERSION = 1
 VERSION_NAME = "models.training"
 
+DIVERGED = "training diverged: the loss is"
+"""How the message of a diverged fit starts; ``tune`` recognises it."""
+
 
 @dataclass(frozen=True, slots=True)
 class FitTask:
-    """Which fit this is: ``seed`` and ``fold`` own its randomness.
+    """Identify a fit; all its random numbers derive from ``seed`` and ``fold``.
 
-    Training states go to ``state_path`` (``None`` keeps none) and are taken up again only under
-    the same ``fingerprint``.
+    Training states (checkpoints to resume from) are written to ``state_path``, unless it is
+    ``None``, and are resumed only under the same ``fingerprint``.
     """
 
     seed: int
@@ -61,7 +66,7 @@ class FitTask:
 
 @dataclass(frozen=True, slots=True)
 class FitReport:
-    """What a fit did in this process."""
+    """Summarise what a fit did in this process."""
 
     finished: bool
     first_step: int
@@ -80,19 +85,19 @@ def fit_fold(
     accelerator: Any,
     watch: Watch,
 ) -> FitReport:
-    """Fit a model on a fold's training rows, from its training state if there is one.
+    """Fit a model on the training rows of a fold, resuming from its training state if it has one.
 
     Args:
         model: float32 weights; changed in place.
-        variant: what to do; its ``run`` settings alone do not change results.
-        inputs: the fold's rows.
-        task: which fit this is, and where its training states go.
-        accelerator: places the model, casts, scales and clips.
-        watch: hears progress and may stop the fit at a step, leaving a training state.
+        variant: all hyperparameters; only those under ``run`` leave the results unchanged.
+        inputs: the rows of the fold.
+        task: the identity of the fit and the path of its training states.
+        accelerator: moves the model to its device; mixed precision, loss scaling and clipping.
+        watch: receives progress, and may stop the fit after a step, which writes a training state.
 
     Raises:
-        TrainingError: the loss is not a number, there is nothing to train on, or the state of a
-            fit that is being stopped cannot be written.
+        TrainingError: the loss is not finite, there are no training rows, or the fit is being
+            stopped and its training state cannot be written.
     """
     rate = variant.train.lr * variant.start_rate
     settings = variant.train.model_copy(update={"lr": rate})
@@ -150,18 +155,18 @@ def fit_fold(
                 trouble = _keep_state(
                     task, step, weights.state, optimizer, accelerator, is_needed=stopping
                 )
-            watch.log(trouble or f"state written at step {step} of {total_steps}")
+            watch.log(trouble or f"checkpoint written at step {step} of {total_steps}")
         if stopping:
             break
     if step >= total_steps:
-        weights.settle()
+        weights.use_average()
     accelerator.free_memory()
     return meter.finish(step)
 
 
 @dataclass
 class _Weights:
-    """The weights in training, their running average if there is one, and both as one state."""
+    """The weights being trained, their moving average (EMA) if any, and both as one module."""
 
     bare: nn.Module
     average: AveragedModel | None
@@ -178,14 +183,14 @@ class _Weights:
         if self.average is not None:
             self.average.update_parameters(self.bare)
 
-    def settle(self) -> None:
-        """Take the average as the final weights."""
+    def use_average(self) -> None:
+        """Replace the weights by their average."""
         if self.average is not None:
             take_average(self.average, self.bare)
 
 
 class _Meter:
-    """How fast a fit goes, and its mean loss since it was last read."""
+    """Measure the speed of a fit, and the mean loss since the last reading."""
 
     def __init__(self, first_step: int, total_steps: int, batch_rows: int, pace: Pace) -> None:
         self.first_step, self.total_steps, self.batch_rows = first_step, total_steps, batch_rows
@@ -221,9 +226,9 @@ class _Meter:
 def _build_planner(
     variant: Variant, inputs: FoldInputs, task: FitTask, total_steps: int
 ) -> Callable[[int], list[Int64s]]:
-    """Return what says which rows each step of an epoch takes."""
-    known = PlanFacts(inputs.plain.lengths, inputs.train_label_ids, inputs.difficulty, total_steps)
-    return build_planner(variant, known, seed=task.seed, fold=task.fold)
+    """Build the function that lists the rows of each step of an epoch."""
+    facts = PlanFacts(inputs.plain.lengths, inputs.train_label_ids, inputs.difficulty, total_steps)
+    return build_planner(variant, facts, seed=task.seed, fold=task.fold)
 
 
 def _keep_state(
@@ -235,13 +240,13 @@ def _keep_state(
     *,
     is_needed: bool,
 ) -> str | None:
-    """Write a training state; where the disk does not take it, the fit goes on without.
+    """Write a training state; if that fails, training continues without one.
 
     Returns:
-        What a person must hear of a state that was not written.
+        A warning if the state could not be written, else None.
 
     Raises:
-        TrainingError: it cannot be written and is needed, as the fit is to stop.
+        TrainingError: the state cannot be written although the fit is about to stop.
     """
     assert task.state_path is not None
     facts = {"fingerprint": task.fingerprint, "step": step, "scaler": _scaler_state(accelerator)}
@@ -250,15 +255,15 @@ def _keep_state(
     except TrainingError as error:
         if is_needed:
             raise
-        return f"no state written, training goes on: {error}"
+        return f"training continues without a new checkpoint: {error}"
     return None
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network and how it reads rows: where, in which format, padded with what, how many at once.
+    """Predict probabilities with a network in evaluation mode.
 
-    ``micro_tokens`` is the most tokens, padding included, held at once.
+    ``micro_tokens`` is the maximum number of tokens in a batch, padding included.
     """
 
     model: RelationModel
@@ -273,8 +278,9 @@ class Predictor:
 
         Args:
             rows: token arrays.
-            indices: (n,) which rows.
-            allowed: (n, C) the labels that each may have; the others get 0. None for all.
+            indices: (n,) the rows to predict.
+            allowed: (n, C) bool, the labels each row may have; others get probability 0. None
+                allows all.
 
         Returns:
             (n, C) float32 probabilities; rows sum to 1.
@@ -295,9 +301,10 @@ class Predictor:
 
 
 def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """Build AdamW with one group per (depth, decayed or not); ``rate_scale`` holds the layer's.
+    """Build AdamW with layer-wise learning-rate decay.
 
-    Norms and biases are not decayed. A layer's rate is ``layer_decay`` times that of the one above.
+    Each layer's learning rate is ``layer_decay`` times that of the layer above; a group's
+    ``rate_scale`` is its factor. Weight decay leaves out norms and biases.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     layers = max((parameter_depth(name, 0) for name, _ in named), default=0)
@@ -319,14 +326,14 @@ def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Ad
 
 
 def set_rates(optimizer: Any, settings: TrainSettings, step: int, total_steps: int) -> None:
-    """Set each group's rate for a step: linear warm-up, then linear decay."""
+    """Set the learning rate of each group for a step: linear warm-up, then linear decay."""
     frac = rate_frac(step, total_steps, settings.warmup_frac, settings.final_lr_frac)
     for group in optimizer.param_groups:
         group["lr"] = settings.lr * group["rate_scale"] * frac
 
 
 def rate_frac(step: int, total_steps: int, warmup_frac: float, final_frac: float) -> float:
-    """Return the share of the peak rate at a step counted from 0.
+    """Return the learning rate at a step (counted from 0), as a fraction of its peak.
 
     >>> [round(rate_frac(step, 10, 0.2, 0.0), 3) for step in (0, 1, 2, 6, 9)]
     [0.5, 1.0, 1.0, 0.5, 0.125]
@@ -339,21 +346,21 @@ def rate_frac(step: int, total_steps: int, warmup_frac: float, final_frac: float
 
 
 def check_loss(loss: float, variant: Variant, step: int) -> None:
-    """Stop a fit whose loss is not a number.
+    """Check that the loss is finite.
 
     Raises:
-        TrainingError: it is not.
+        TrainingError: the loss is NaN or infinite.
     """
     if not math.isfinite(loss):
         raise TrainingError(
-            f"{variant.name}: the loss became {loss} by step {step}; lower train.lr "
-            f"(now {variant.train.lr:g}), or try --set run.precision=float32, which needs more "
-            "memory (on a small GPU, with --set run.micro_tokens=4096)"
+            f"{variant.name}: {DIVERGED} {loss} at step {step}. Lower train.lr (now "
+            f"{variant.train.lr:g}), or try --set run.precision=float32, which needs more memory "
+            "(on a small GPU, add --set run.micro_tokens=4096)"
         )
 
 
 def _training_table(variant: Variant, inputs: FoldInputs) -> Tensor | None:
-    """Return which labels each type pair may have while training, (A, C) bool, if it matters."""
+    """Return the labels allowed per type pair, (A, C) bool, if training restricts them."""
     if inputs.pairs is None or variant.restrict is None or variant.restrict.when != "train":
         return None
     return torch.from_numpy(inputs.pairs.table)
@@ -362,7 +369,7 @@ def _training_table(variant: Variant, inputs: FoldInputs) -> Tensor | None:
 def _build_parts(
     epoch: EpochRows, places: Int64s, pad_id: int, micro_tokens: int, table: Tensor | None
 ) -> list[StepPart]:
-    """Collate one optimiser step's rows into micro-batches, longest rows first."""
+    """Collate the rows of one optimiser step into micro-batches, longest rows first."""
     parts = []
     for part in split_by_tokens(places, epoch.lengths, micro_tokens):
         batch = collate(epoch.tokens, epoch.rows[part], pad_id)
@@ -374,7 +381,7 @@ def _build_parts(
 
 
 def _resume(task: FitTask, model: nn.Module, optimizer: Any, accelerator: Any, watch: Watch) -> int:
-    """Load the training state if there is one for this task; return the step to go on with."""
+    """Load the training state of this task if there is one; return the step to resume at."""
     if task.state_path is None:
         return 0
     facts = read_state(task.state_path, model, _bare_optimizer(optimizer), task.fingerprint)

@@ -1,7 +1,7 @@
-"""One optimiser step: gradients over micro-batches, regularised or attacked, clipped, applied.
+"""One optimiser step: gradient accumulation over micro-batches, R-Drop, adversarial training.
 
-Called by the training loop for each step. Everything here holds for the step as a whole: a sum
-over rows divided by the step's rows, however the rows are cut into micro-batches.
+Gradients are clipped and applied once per step. The loss is a sum over rows divided by the number
+of rows in the step, so the result does not depend on how the rows are split into micro-batches.
 Legend: B rows of a micro-batch, C labels.
 """
 
@@ -27,9 +27,9 @@ VERSION_NAME = "models.steps"
 
 @dataclass(frozen=True, slots=True)
 class StepPart:
-    """One micro-batch: its rows, their gold labels (B,) int64, the labels each row may have.
+    """One micro-batch: rows, gold labels (B,) int64, and ``allowed`` labels.
 
-    ``allowed`` (B, C) bool is ``None`` where nothing is ruled out.
+    ``allowed`` is (B, C) bool; ``None`` allows every label.
     """
 
     batch: Batch
@@ -44,7 +44,7 @@ class StepPart:
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """What every step of a fit minimises, and how."""
+    """Objective, gradient clipping and regularisation, the same for every step of a fit."""
 
     objective: Objective
     clip_norm: float
@@ -60,10 +60,10 @@ class MemoryFullError(Exception):
 
 
 Target = tuple[nn.Parameter, Tensor | float]
-"""A weight, and how far it is to be moved, as an L2 distance."""
+"""A weight and the L2 norm of the perturbation to apply to it."""
 
-Move = tuple[nn.Parameter, Tensor]
-"""A weight, and the scalar by which its gradient is multiplied and added to it."""
+Perturbation = tuple[nn.Parameter, Tensor]
+"""A weight and a scalar; the perturbation is the weight's gradient times the scalar."""
 
 
 def take_step(
@@ -75,21 +75,22 @@ def take_step(
     accelerator: Any,
     progress: float,
 ) -> Tensor:
-    """Do one optimiser step over micro-batches; return its mean loss, detached.
+    """Take one optimiser step with gradient accumulation over micro-batches.
 
     Args:
         model: the prepared network.
-        parts: the step's micro-batches, which may differ in size.
+        parts: the micro-batches, which may differ in size.
         settings: the same for every step of a fit.
-        optimizer: the prepared optimiser, its rates set.
-        accelerator: casts, scales, synchronises and clips.
-        progress: share of the fit's steps that are done, in [0, 1).
+        optimizer: the prepared optimiser, with the learning rates of this step.
+        accelerator: mixed precision, loss scaling, gradient synchronisation and clipping.
+        progress: fraction of the steps of the fit already taken, in [0, 1).
 
     Returns:
-        The loss on the weights as they were, what R-Drop adds included: a scalar on the device.
+        The mean loss at the weights before the step, R-Drop's term included: a detached scalar on
+        the device.
 
     Raises:
-        MemoryFullError: the micro-batches do not fit; the weights are as they were.
+        MemoryFullError: the micro-batches do not fit in memory; the weights are unchanged.
     """
     try:
         total = _add_all_gradients(model, parts, settings, accelerator, optimizer, progress)
@@ -118,9 +119,9 @@ def _add_all_gradients(
     if regularise.adversarial != "none" and progress >= regularise.adversarial_from:
         attack = ATTACKS[regularise.adversarial]
         bare = accelerator.unwrap_model(model)
-        moves = plan_moves(attack.aim(bare, regularise.adversarial_size))
-        if moves:
-            with _moved(moves):
+        perturbations = plan_perturbations(attack.targets(bare, regularise.adversarial_size))
+        if perturbations:
+            with _perturbed(perturbations):
                 if attack.replaces:
                     optimizer.zero_grad()
                 _add_gradients(model, parts, settings, accelerator)
@@ -128,16 +129,16 @@ def _add_all_gradients(
 
 
 def count_passes(regularise: RegulariseSettings) -> int:
-    """Return how often a micro-batch's activations are held at once: twice under R-Drop."""
+    """Return how many forward passes per row are in memory at once: two with R-Drop."""
     return 2 if regularise.r_drop > 0 else 1
 
 
 def _add_gradients(
     model: Any, parts: Sequence[StepPart], settings: StepSettings, accelerator: Any
 ) -> Tensor:
-    """Add the step's gradients to what the weights have; return its mean loss, detached.
+    """Accumulate the gradients of a step over its micro-batches; return its mean loss, detached.
 
-    Processes exchange gradients once, after the last micro-batch.
+    Processes synchronise gradients once, after the last micro-batch.
     """
     rows = sum(len(part.label_ids) for part in parts)
     total = torch.zeros((), device=accelerator.device)
@@ -151,7 +152,7 @@ def _add_gradients(
 
 
 def _sum_losses(model: Any, part: StepPart, settings: StepSettings) -> Tensor:
-    """Return the loss of a micro-batch's rows, summed."""
+    """Return the loss of a micro-batch, summed over its rows."""
     batch, objective, weight = part.batch, settings.objective, settings.regularise.r_drop
     if weight == 0:
         logits = model(batch.input_ids, batch.attention_mask, batch.positions)
@@ -160,13 +161,13 @@ def _sum_losses(model: Any, part: StepPart, settings: StepSettings) -> Tensor:
 
 
 def _sum_twice(model: Any, twice: StepPart, objective: Objective, weight: float) -> Tensor:
-    """Return the mean loss of two dropout passes and ``weight`` times how far they lie apart.
+    """Return the R-Drop loss: mean of two dropout passes plus ``weight`` times their divergence.
 
-    Both passes are one call over each row twice: each copy draws dropout masks of its own, and a
-    network that is spread over processes expects one call before gradients flow.
+    Both passes run in one call, with every row twice: each copy gets its own dropout masks, and a
+    distributed network expects one forward call before each backward pass.
 
     Source: Wu et al. 2021, arXiv 2106.14448 (R-Drop), section 2; the paper sums the losses of the
-    two passes, here they are averaged as in its released code, which keeps the size of a step.
+    two passes, here they are averaged as in its released code, which keeps the scale of the loss.
     """
     batch = twice.batch
     logits = model(batch.input_ids, batch.attention_mask, batch.positions)
@@ -176,7 +177,7 @@ def _sum_twice(model: Any, twice: StepPart, objective: Objective, weight: float)
 
 
 def _doubled(part: StepPart) -> StepPart:
-    """Return the micro-batch with its rows once more behind them."""
+    """Return the micro-batch with all its rows repeated once."""
 
     def twice(values: Tensor) -> Tensor:
         return torch.cat([values, values])
@@ -188,81 +189,85 @@ def _doubled(part: StepPart) -> StepPart:
     return StepPart(doubled, twice(part.label_ids), allowed)
 
 
-def aim_fgm(model: Any, size: float) -> list[Target]:
-    """Aim at the table of word embeddings, by ``size`` times the norm of a typical word's vector.
+def fgm_targets(model: Any, size: float) -> list[Target]:
+    """Return the target of the fast gradient method (FGM): the matrix of token embeddings.
 
-    Source: Miyato et al. 2017, arXiv 1605.07725, section 3; theirs moves each row's own
-    normalised embeddings, here the table of them is moved once for the whole step.
+    The perturbation's norm is ``size`` times the root mean square norm of a token's vector.
+
+    Source: Miyato et al. 2017, arXiv 1605.07725, section 3; the paper perturbs the normalised
+    embeddings of each row, here the embedding matrix is perturbed once for the whole step.
     """
     table = model.encoder.get_input_embeddings().weight
     typical = torch.linalg.vector_norm(table.detach()) / len(table) ** 0.5
     return [(table, size * typical)]
 
 
-def aim_awp(model: Any, size: float) -> list[Target]:
-    """Aim at every weight matrix but the table of words, by ``size`` times its own norm.
+def awp_targets(model: Any, size: float) -> list[Target]:
+    """Return the targets of adversarial weight perturbation (AWP): all other weight matrices.
 
-    Of the table only the step's own words would move, all of them by what is meant for the whole.
+    The perturbation's norm is ``size`` times the norm of the matrix. The token embeddings are left
+    out: only tokens of this step have a gradient, and they would absorb the whole perturbation.
 
-    Source: Wu et al. 2020, arXiv 2004.05884, section 4, with one step of the inner loop and
-    inputs that stay; biases and norms stay too, as in their code.
+    Source: Wu et al. 2020, arXiv 2004.05884, section 4, with one inner step and unperturbed
+    inputs; biases and norms are left out, as in their code.
     """
     table = model.encoder.get_input_embeddings().weight
     matrices = [each for each in model.parameters() if each.ndim > 1 and each is not table]
     return [(weight, size * torch.linalg.vector_norm(weight.detach())) for weight in matrices]
 
 
-def plan_moves(aims: Sequence[Target]) -> list[Move]:
-    """Turn aims into moves along the gradients that the weights have.
+def plan_perturbations(targets: Sequence[Target]) -> list[Perturbation]:
+    """Scale the gradients of the target weights to perturbations of the wanted norm.
 
-    Under fp16 a gradient carries the loss scale and so does its norm: in their quotient it cancels,
-    and nothing has to be unscaled before the optimiser's own time.
+    The loss scale of fp16 is in both the gradient and its norm and cancels, so nothing has to be
+    unscaled before the optimiser does so.
 
     Returns:
-        One move for each weight that has a direction to go; none at all when a gradient is not
-        finite, which leaves the step to be judged as if there were no attack.
+        One perturbation for each weight with a non-zero gradient; none at all if any gradient is
+        not finite, so that the loss scaler then skips the step as usual.
     """
-    found = [(weight, size) for weight, size in aims if weight.grad is not None]
+    found = [(weight, size) for weight, size in targets if weight.grad is not None]
     if not found:
         return []
     norms = torch.stack([torch.linalg.vector_norm(_gradient(weight)) for weight, _ in found])
     factors = torch.stack([torch.as_tensor(size).to(norms) for _, size in found]) / norms
-    can_move = (norms > 0).tolist()  # also waits for the device, once
+    is_nonzero = (norms > 0).tolist()  # also synchronises with the device, once
     if not bool(norms.isfinite().all()):
         return []
-    moves = zip(found, factors.unbind(), can_move, strict=True)
-    return [(weight, factor) for (weight, _), factor, moves_ in moves if moves_]
+    scaled = zip(found, factors.unbind(), is_nonzero, strict=True)
+    return [(weight, factor) for (weight, _), factor, is_kept in scaled if is_kept]
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """An adversarial step: where it moves the weights, from the whole step's gradients.
+    """A kind of adversarial training: which weights to perturb, and by how much.
 
-    The gradients taken there are added to the step's own, or take their place (``replaces``).
+    The gradients at the perturbed weights are added to those of the step, or replace them
+    (``replaces``).
     """
 
-    aim: Callable[[Any, float], list[Target]]
+    targets: Callable[[Any, float], list[Target]]
     replaces: bool
 
 
 ATTACKS: dict[str, Attack] = {
-    "fgm": Attack(aim_fgm, replaces=False),
-    "awp": Attack(aim_awp, replaces=True),
+    "fgm": Attack(fgm_targets, replaces=False),
+    "awp": Attack(awp_targets, replaces=True),
 }
 
 
 @contextmanager
-def _moved(moves: Sequence[Move]) -> Iterator[None]:
-    """Move weights along their gradients, and put the very bits back afterwards."""
-    kept = [weight.detach().clone() for weight, _ in moves]
+def _perturbed(perturbations: Sequence[Perturbation]) -> Iterator[None]:
+    """Perturb weights along their gradients, and restore exactly the same bits afterwards."""
+    kept = [weight.detach().clone() for weight, _ in perturbations]
     try:
         with torch.no_grad():
-            for weight, factor in moves:
+            for weight, factor in perturbations:
                 weight.add_(_gradient(weight) * factor)
         yield
     finally:
         with torch.no_grad():
-            for (weight, _), before in zip(moves, kept, strict=True):
+            for (weight, _), before in zip(perturbations, kept, strict=True):
                 weight.copy_(before)
 
 

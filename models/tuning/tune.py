@@ -35,13 +35,13 @@ from models.training.hardware import (
     report_gpu_errors,
     threads_per_job,
 )
+from models.training.loop import DIVERGED
 from models.tuning.plan import OBJECTIVES, Search, TrialScores, TuneRequest, plan_search
 from models.tuning.report import AUPRC, FOLDS_DONE, MICRO_F1, REASON, SCORES, TuneSummary, summarise
 from models.tuning.space import Found, describe_found, read_found
 from models.tuning.study import PLACE, RETRY_OF, SharedStudy, open_study, try_again
 from models.variant import LINEAR
 
-DIVERGED = "the loss became"  # how a fit whose loss is no number says so
 WAIT_S = 1.0
 FAILURES_BORNE = 3  # failed jobs in a row after which the trouble is not the settings'
 

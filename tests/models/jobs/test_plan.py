@@ -403,7 +403,7 @@ def test_a_failed_job_does_not_stop_the_others(make_specs: Specs) -> None:
     assert "failed 1" in heard
     from competition.errors import TrainingError
 
-    with pytest.raises(TrainingError, match=r"tiny s42 f1: .*the loss became nan"):
+    with pytest.raises(TrainingError, match=r"tiny s42 f1: .*the loss is nan"):
         raise_failures(run.failed)
 
 
@@ -438,7 +438,7 @@ def test_a_killed_worker_is_accounted_for_and_its_job_resumed(
     specs = make_specs("typed-punct", *long, folds=(0,))
 
     def kill(spec: JobSpec, text: str) -> None:
-        if text.startswith("state written"):
+        if text.startswith("checkpoint written"):
             os.kill(int((spec.job_dir / "job.log").read_text().split("pid ")[1].split()[0]), 9)
 
     run, _ = run_all(specs, on_said=kill)

@@ -47,7 +47,7 @@ def answer_of(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory."), "the GPU's memory is full"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "the GPU is out of memory"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device"),
         (RuntimeError("shapes differ"), "a defect of this program:\nTraceback"),
     ],
@@ -70,7 +70,7 @@ def test_a_gpu_that_cannot_be_had_fails_the_job_alone(
     busy = RuntimeError("CUDA error: out of memory")
     monkeypatch.setattr("models.jobs.workers._choose_gpu", refuse(busy))
     kind, reason = answer_of(spec, monkeypatch)
-    assert (kind, reason[:24]) == ("failed", "the GPU's memory is full")
+    assert (kind, reason[:24]) == ("failed", "the GPU is out of memory")
 
 
 @pytest.mark.parametrize(

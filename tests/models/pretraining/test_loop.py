@@ -186,7 +186,9 @@ def test_a_state_that_cannot_be_written_ends_no_run_that_goes_on(
         patched.setattr("models.pretraining.pretrain.export_encoder", lambda *args, **options: None)
         patched.setattr("models.training.checkpoints.save_file", save)
         assert run_pretraining(full, hooks(said=said))[1]
-        assert any(text.startswith("no state written, training goes on: ") for text in said)
+        assert any(
+            text.startswith("training continues without a new checkpoint: ") for text in said
+        )
         with pytest.raises(TrainingError, match="is the disk full"):
             run_pretraining(full, hooks(after(3)))
     run_pretraining(full, hooks())

@@ -76,7 +76,7 @@ def test_a_full_disk_does_not_end_a_healthy_fit(
     assert report.finished
     assert log
     assert set(log) == {
-        f"no state written, training goes on: {tmp_path / 'state'} cannot be written "
+        f"training continues without a new checkpoint: {tmp_path / 'state'} cannot be written "
         f"([Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}); is the disk full?"
     }
     with pytest.raises(TrainingError, match="cannot be written"):  # what is stopped needs it
@@ -95,7 +95,7 @@ def test_settings_of_the_hardware_leave_a_state_valid(make_specs: Specs, tmp_pat
     assert (report.first_step, report.finished) == (3, True)
 
 
-def test_the_state_of_an_optimiser_lies_where_that_keeps_it() -> None:
+def test_optimiser_state_is_on_the_device_the_optimiser_expects() -> None:
     there = nn.Parameter(torch.zeros(2, device="meta"))
     step, mean = torch.tensor(3.0), torch.zeros(2)
     assert place(mean, "exp_avg", there, is_fused=False).device.type == "meta"
@@ -104,7 +104,7 @@ def test_the_state_of_an_optimiser_lies_where_that_keeps_it() -> None:
 
 
 @pytest.mark.parametrize("is_fused", [True, False])
-def test_an_optimiser_goes_on_from_its_state(is_fused: bool, tmp_path: Path) -> None:
+def test_an_optimiser_resumes_from_its_state(is_fused: bool, tmp_path: Path) -> None:
     def make() -> tuple[nn.Linear, torch.optim.AdamW]:
         torch.manual_seed(0)
         model = nn.Linear(3, 2)
@@ -125,7 +125,7 @@ def test_an_optimiser_goes_on_from_its_state(is_fused: bool, tmp_path: Path) -> 
     assert torch.equal(resumed[0].weight, straight[0].weight)
 
 
-def test_damaged_weights_are_said_to_be(tmp_path: Path) -> None:
+def test_damaged_weights_are_reported(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
     path = tmp_path / "model.safetensors"
     write_weights(path, model.state_dict(), {"fingerprint": "f"})
@@ -138,7 +138,7 @@ def test_damaged_weights_are_said_to_be(tmp_path: Path) -> None:
         read_start(path, model, "f")
 
 
-def test_overwrite_makes_damaged_weights_anew(
+def test_overwrite_replaces_damaged_weights(
     make_specs: Specs, prepared: Prepared, quiet_watch: Watch
 ) -> None:
     (spec,) = make_specs(folds=(0,))

@@ -20,7 +20,7 @@ def make_model() -> nn.Module:
 
 
 def train(model: nn.Module, steps: range) -> list[Tensor]:
-    """Set the weights to what each step is said to have led to; returns them."""
+    """Set the weights to a known value per step, and return those values."""
     trail = []
     for at in steps:
         with torch.no_grad():
@@ -42,7 +42,7 @@ def test_the_average_follows_its_own_formula() -> None:
         assert average.module[0].weight[0, 0].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_weights_before_training_have_no_part_in_it() -> None:
+def test_initial_weights_do_not_enter_the_average() -> None:
     model = make_model()
     average = build_average(model, 0.999)
     train(model, range(5, 6))
@@ -50,7 +50,7 @@ def test_weights_before_training_have_no_part_in_it() -> None:
     assert torch.equal(average.module[0].weight, torch.full((4, 3), 25.0))
 
 
-def test_the_decay_rises_to_what_was_asked_for() -> None:
+def test_the_decay_rises_to_the_requested_value() -> None:
     decays = [warm_decay(0.999, updates) for updates in range(1, 20_000, 50)]
     assert decays == sorted(decays)
     assert decays[0] < 0.2
@@ -69,7 +69,7 @@ def test_it_lags_less_than_a_plain_average_would() -> None:
     assert average.module[0].weight[0, 0].item() > 0.6 * 100**2 > 5 * plain
 
 
-def test_building_and_updating_leave_the_model_alone() -> None:
+def test_building_and_updating_do_not_change_the_model() -> None:
     model = make_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     average = build_average(model, DECAY)
@@ -93,7 +93,7 @@ def test_taking_the_average_gives_its_weights_and_the_newest_buffers() -> None:
     assert model[1].num_batches_tracked == 3  # type: ignore[index]
 
 
-def test_it_is_taken_up_again_from_a_training_state(tmp_path: Path) -> None:
+def test_it_resumes_from_a_training_state(tmp_path: Path) -> None:
     def update(model: nn.Module, average: Any, steps: range) -> None:
         for at in steps:
             train(model, range(at, at + 1))

@@ -53,20 +53,20 @@ def have_gpus(devices: pytest.MonkeyPatch, count: int, *, bf16: bool = True) -> 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OUT_OF_MEMORY, "memory is full; add --set run.micro_tokens=4096"),
-        (RuntimeError("CUDA error: out of memory"), "memory is full"),
-        (RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"), "memory is full"),
-        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "memory is full"),
-        (NO_KERNEL, "has no kernels for this GPU (cpu); for an older one"),
+        (OUT_OF_MEMORY, "is out of memory; add --set run.micro_tokens=4096"),
+        (RuntimeError("CUDA error: out of memory"), "is out of memory"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"), "is out of memory"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "is out of memory"),
+        (NO_KERNEL, "has no kernels for this GPU (cpu); for an older GPU"),
     ],
 )
-def test_what_a_gpu_refuses_is_said_in_one_line(
+def test_gpu_errors_a_user_can_fix_become_one_line(
     error: RuntimeError, said: str, devices: pytest.MonkeyPatch
 ) -> None:
-    told = explain_gpu_error(error)
-    assert told is not None
-    assert said in told
-    assert "\n" not in told
+    message = explain_gpu_error(error)
+    assert message is not None
+    assert said in message
+    assert "\n" not in message
 
 
 def test_other_errors_keep_their_traceback() -> None:
@@ -74,9 +74,9 @@ def test_other_errors_keep_their_traceback() -> None:
     assert explain_gpu_error(ValueError("out of memory")) is None
 
 
-def test_the_settings_that_save_memory_rename_nothing() -> None:
-    told = explain_gpu_error(OUT_OF_MEMORY) or ""
-    named = re.findall(r"--set run\.(\w+)=", told)
+def test_memory_saving_settings_do_not_change_the_recipe() -> None:
+    message = explain_gpu_error(OUT_OF_MEMORY) or ""
+    named = re.findall(r"--set run\.(\w+)=", message)
     assert named == ["micro_tokens", "gradient_checkpointing"]
     assert set(named) <= set(RunSettings.model_fields)
     assert "run" in OUTSIDE_FINGERPRINT
@@ -92,7 +92,7 @@ def test_the_settings_that_save_memory_rename_nothing() -> None:
         (["predict", __file__], "models.jobs.predict.read_rows"),
     ],
 )
-def test_every_command_that_uses_a_gpu_says_what_it_refuses(
+def test_every_command_that_uses_a_gpu_reports_out_of_memory(
     command: list[str],
     first_step: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -107,7 +107,7 @@ def test_every_command_that_uses_a_gpu_says_what_it_refuses(
     with pytest.raises(SystemExit) as caught:
         run.main()
     assert caught.value.code == 2
-    assert "\nerror: the GPU's memory is full" in capsys.readouterr().err
+    assert "\nerror: the GPU is out of memory" in capsys.readouterr().err
     error = RuntimeError("a defect")
     with pytest.raises(RuntimeError, match="a defect"):
         run.main()
@@ -119,12 +119,12 @@ def test_the_commands_start_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
 
 
-def test_gpus_that_torch_does_not_see_are_noticed(devices: pytest.MonkeyPatch) -> None:
+def test_a_notice_names_gpus_that_torch_does_not_see(devices: pytest.MonkeyPatch) -> None:
     assert list_gpu_notices(2) == ()
     devices.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     devices.setattr(torch.version, "cuda", None)
     (notice,) = list_gpu_notices(2)
-    assert "works on the cpu: torch" in notice
+    assert "uses the cpu: torch" in notice
     assert "without CUDA" in notice
     devices.setattr(torch.version, "cuda", "13.0")
     assert "driver older than CUDA 13.0" in list_gpu_notices()[0]
@@ -132,14 +132,14 @@ def test_gpus_that_torch_does_not_see_are_noticed(devices: pytest.MonkeyPatch) -
     assert list_gpu_notices(2) == ()
 
 
-def test_idle_gpus_are_noticed(devices: pytest.MonkeyPatch) -> None:
+def test_a_notice_counts_idle_gpus(devices: pytest.MonkeyPatch) -> None:
     have_gpus(devices, 4)
     assert list_gpu_notices(1) == ("notice: 4 GPUs, 1 used: --workers 4",)
     assert list_gpu_notices(4) == ()
     assert list_gpu_notices() == ()  # a command that uses one
 
 
-def test_fp16_is_refused_where_nothing_multiplies_it(devices: pytest.MonkeyPatch) -> None:
+def test_fp16_is_refused_on_a_cpu(devices: pytest.MonkeyPatch) -> None:
     with pytest.raises(VariantError, match=r"needs a GPU.*run\.precision=float32"):
         choose_precision("fp16")
     assert choose_precision("fp16", is_firm=False) == "float32"
@@ -162,11 +162,11 @@ def test_auto_follows_the_device(devices: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(
     torch.cuda.is_available() or torch.backends.mps.is_available(), reason="on a CPU alone"
 )
-def test_the_device_is_the_one_that_the_work_is_laid_on() -> None:
+def test_the_accelerator_uses_the_device_that_was_found() -> None:
     assert build_accelerator("float32").device.type == find_device() == "cpu"
 
 
-def test_only_a_cpu_is_held_to_the_same_bits(devices: pytest.MonkeyPatch) -> None:
+def test_only_a_cpu_is_restricted_to_deterministic_kernels(devices: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     devices.setattr(torch, "use_deterministic_algorithms", asked.append)
     devices.setattr(torch.backends.cudnn, "allow_tf32", True)
@@ -181,7 +181,7 @@ def test_only_a_cpu_is_held_to_the_same_bits(devices: pytest.MonkeyPatch) -> Non
     assert not torch.backends.cudnn.allow_tf32  # recurrent layers in float32, as they are asked to
 
 
-def test_fold_says_what_its_jobs_run_on(devices: pytest.MonkeyPatch) -> None:
+def test_fold_describes_its_hardware(devices: pytest.MonkeyPatch) -> None:
     from dataclasses import dataclass
 
     from models.jobs.fold import describe_hardware

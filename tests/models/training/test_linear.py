@@ -69,14 +69,14 @@ def test_probabilities_are_probabilities_and_the_same_each_time(prepared: Prepar
         assert first.tobytes() == second.tobytes()
 
 
-def test_a_row_is_answered_alone_as_among_others(prepared: Prepared) -> None:
+def test_a_prediction_does_not_depend_on_the_other_rows(prepared: Prepared) -> None:
     train, test = prepared.corpus.train, prepared.corpus.test
     parts = [test, test.take(np.array([3]))]
     many, one = answer(train, gold(train), parts, LinearTask(SETTINGS, 4, 1))
     np.testing.assert_allclose(many[3], one[0], atol=1e-6)
 
 
-def test_a_label_that_training_lacks_gets_nothing(prepared: Prepared) -> None:
+def test_a_label_absent_from_training_gets_probability_zero(prepared: Prepared) -> None:
     train = prepared.corpus.train
     known = train.take(np.flatnonzero(train.gold != 2))
     (probs,) = answer(known, gold(known), [train], LinearTask(SETTINGS, 4, 1))
@@ -91,7 +91,7 @@ def test_a_label_that_training_lacks_gets_nothing(prepared: Prepared) -> None:
 def test_two_labels_are_enough(prepared: Prepared, labels: tuple[int, int]) -> None:
     train = prepared.corpus.train
     some = train.take(np.flatnonzero(np.isin(train.gold, labels)))
-    groups = np.zeros(len(some), np.int64)  # nothing to part: no calibration
+    groups = np.zeros(len(some), np.int64)  # one group cannot be split: no calibration
     model = fit_linear(some, gold(some), LinearTask(SETTINGS, 4, 1, groups))
     assert not model.is_calibrated
     probs = model.predict(some)
@@ -105,22 +105,10 @@ def coin_row(number: int) -> Row:
     return Row(str(number), f"{word} 가나", subject, obj, None)
 
 
-def test_calibration_makes_confidence_match_what_is_right() -> None:
-    """Rows whose label is a coin's fall must not be answered with certainty."""
+def test_calibration_makes_confidence_match_accuracy() -> None:
+    """Rows with random labels must not be predicted with high confidence."""
     rng = np.random.default_rng(0)
-    from competition.data.rows import Entity, Row
-
-    words = [f"낱말{i}" for i in range(400)]
-    rows = collect_rows(
-        Row(
-            str(i),
-            f"{w} 가나",
-            Entity(w, 0, len(w), "PER"),
-            Entity("가나", len(w) + 1, len(w) + 3, "ORG"),
-            None,
-        )
-        for i, w in enumerate(words)
-    )
+    rows = collect_rows(coin_row(i) for i in range(400))
     label_ids = rng.integers(0, 2, 400)
     first, rest = np.arange(200), np.arange(200, 400)
     model = fit_linear(rows.take(first), label_ids[first], LinearTask(SETTINGS, 2, 1))
@@ -130,7 +118,7 @@ def test_calibration_makes_confidence_match_what_is_right() -> None:
     assert abs(probs.max(axis=1).mean() - right) < 0.12
 
 
-def test_difficulty_is_measured_by_the_other_folds_alone(prepared: Prepared) -> None:
+def test_difficulty_is_measured_by_models_of_the_other_folds(prepared: Prepared) -> None:
     train = prepared.corpus.train
     fold_of = prepared.folds.fold_of
     kept = np.flatnonzero(fold_of != 0)
@@ -148,7 +136,7 @@ def test_difficulty_is_measured_by_the_other_folds_alone(prepared: Prepared) -> 
     assert (before[~same_fold] != after[~same_fold]).any()
 
 
-def test_what_one_row_alone_has_is_no_feature(prepared: Prepared) -> None:
+def test_features_of_a_single_row_are_dropped(prepared: Prepared) -> None:
     reader = FeatureReader(SETTINGS)
     features = reader.fit(prepared.corpus.train)
     assert (features.getnnz(axis=0) >= 2).all()

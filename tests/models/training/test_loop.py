@@ -88,7 +88,7 @@ def stop_at(step: int) -> Watch:
 
 
 @pytest.mark.parametrize("variant", ["typed-punct", "concat-cls"])
-def test_eight_rows_are_learned_by_heart(
+def test_the_network_overfits_eight_rows(
     variant: str, make_specs: Specs, quiet_watch: Watch
 ) -> None:
     overrides = (
@@ -113,7 +113,7 @@ def test_eight_rows_are_learned_by_heart(
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
 
 
-def test_one_seed_gives_one_set_of_bits_and_another_gives_others(
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(
     make_specs: Specs, quiet_watch: Watch
 ) -> None:
     spec = make_specs()[0]
@@ -172,8 +172,8 @@ def test_a_resumed_fit_ends_in_the_same_bits(
 
 
 @dataclass(frozen=True)
-class Turned:
-    """Stands in for an augmenter: every label is the next row's, every ordinary token another."""
+class FakeAugmenter:
+    """An augmenter that gives each row the next row's label, and replaces all ordinary tokens."""
 
     asked: list[int] = field(default_factory=list)
 
@@ -181,36 +181,34 @@ class Turned:
         self.asked.append(epoch)
         return replace(
             plain,
-            tokens=replace(plain.tokens, tokens=turn_tokens(plain.tokens.tokens)),
+            tokens=replace(plain.tokens, tokens=swap_tokens(plain.tokens.tokens)),
             label_ids=np.roll(plain.label_ids, 1),
         )
 
 
-def turn_tokens(tokens: Any) -> Any:
-    """Replace each token but the special ones by the one numbered next to it."""
+def swap_tokens(tokens: Any) -> Any:
+    """Replace each token except the special ones by its neighbour in the vocabulary."""
     return np.where(tokens < 10, tokens, tokens ^ 1).astype(tokens.dtype)
 
 
-def test_what_is_trained_on_are_the_rows_of_each_epoch(
-    make_specs: Specs, quiet_watch: Watch
-) -> None:
+def test_training_uses_the_rows_of_each_epoch(make_specs: Specs, quiet_watch: Watch) -> None:
     spec = make_specs(folds=(0,))[0]
-    inputs, turned = inputs_of(spec), Turned()
-    by_epoch = replace(inputs, augmenter=turned)  # type: ignore[arg-type]
+    inputs, augmenter = inputs_of(spec), FakeAugmenter()
+    by_epoch = replace(inputs, augmenter=augmenter)  # type: ignore[arg-type]
     at_once = replace(
         inputs,
-        pool=replace(inputs.pool, tokens=turn_tokens(inputs.pool.tokens)),
+        pool=replace(inputs.pool, tokens=swap_tokens(inputs.pool.tokens)),
         train_label_ids=np.roll(inputs.train_label_ids, 1),
     )
     trained = fit(spec, quiet_watch, inputs=by_epoch)[0]
-    assert turned.asked == [0, 1]
+    assert augmenter.asked == [0, 1]
     assert same(trained, fit(spec, quiet_watch, inputs=at_once)[0])
     assert not same(trained, fit(spec, quiet_watch, inputs=inputs)[0])
 
 
 @dataclass(frozen=True)
 class FirstOnly(FoldInputs):
-    """Gives the rows of the first epoch again and again."""
+    """Gives the rows of the first epoch in every epoch."""
 
     def epoch(self, number: int) -> EpochRows:
         return super().epoch(0)
@@ -254,7 +252,7 @@ def test_probabilities_are_one_softmax_of_the_logits(
     np.testing.assert_allclose(probs, by_hand, atol=1e-4)
 
 
-def test_a_foreign_or_torn_state_is_not_used(
+def test_a_training_state_of_another_fit_or_a_damaged_one_is_not_used(
     make_specs: Specs, quiet_watch: Watch, tmp_path: Path
 ) -> None:
     spec = make_specs()[0]
@@ -266,7 +264,7 @@ def test_a_foreign_or_torn_state_is_not_used(
     assert fit(spec, stop_at(1), state_path=path, fingerprint="f")[1].first_step == 0
 
 
-def test_a_state_that_cannot_be_written_is_said_and_leaves_nothing(
+def test_a_training_state_that_cannot_be_written_raises_and_leaves_no_file(
     make_specs: Specs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk(*args: object, **kwargs: object) -> None:
@@ -278,13 +276,13 @@ def test_a_state_that_cannot_be_written_is_said_and_leaves_nothing(
     assert list(tmp_path.glob("*state*")) == []
 
 
-def test_a_loss_that_is_no_number_stops_the_fit(make_specs: Specs, quiet_watch: Watch) -> None:
+def test_a_loss_that_is_not_finite_stops_the_fit(make_specs: Specs, quiet_watch: Watch) -> None:
     spec = make_specs("typed-punct", ("train.lr", 1e30), ("train.warmup_frac", 0))[0]
-    with pytest.raises(TrainingError, match=r"the loss became nan by step \d+; lower train\.lr"):
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+\. Lower train\.lr"):
         fit(spec, quiet_watch)
 
 
-def test_progress_is_told_with_rate_and_time_left(make_specs: Specs) -> None:
+def test_progress_reports_speed_and_time_left(make_specs: Specs) -> None:
     heard: list[Progress] = []
     watch = Watch(report=heard.append, should_stop=lambda: False, log=lambda text: None)
     report = fit(make_specs()[0], watch)[1]
@@ -293,7 +291,7 @@ def test_progress_is_told_with_rate_and_time_left(make_specs: Specs) -> None:
     assert math.isclose(heard[-1].eta_s, 0)
 
 
-def test_rates_fall_with_depth_and_norms_are_not_decayed(make_specs: Specs) -> None:
+def test_learning_rates_fall_with_depth_and_norms_are_not_decayed(make_specs: Specs) -> None:
     spec = make_specs("typed-punct", ("train.layer_decay", 0.5), ("scratch.layers", 3))[0]
     model = tiny_model(spec)
     optimizer = build_optimizer(model, spec.variant.train)
@@ -328,7 +326,7 @@ def test_smoothed_cross_entropy_is_a_sum_over_rows() -> None:
     torch.testing.assert_close(cross_entropy(logits, gold, 0.1), by_hand)
 
 
-def test_what_is_saved_is_what_predicts(
+def test_predictions_use_the_weights_as_saved(
     make_specs: Specs, quiet_watch: Watch, tmp_path: Path
 ) -> None:
     spec = make_specs()[0]
@@ -347,5 +345,5 @@ def test_weights_beyond_16_bits_are_refused(make_specs: Specs) -> None:
     model = tiny_model(spec)
     with torch.no_grad():
         model.head.out.weight[0, 0] = 1e6  # type: ignore[union-attr,operator]
-    with pytest.raises(TrainingError, match="do not fit 16 bits"):
+    with pytest.raises(TrainingError, match="exceed 16-bit range"):
         round_weights(model)

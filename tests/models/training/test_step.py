@@ -17,7 +17,14 @@ from models.parts.heads import EntityStartHead, Positions
 from models.parts.losses import LOSSES, Objective, cross_entropy
 from models.settings import RegulariseSettings
 from models.training.hardware import build_accelerator
-from models.training.step import StepPart, StepSettings, Target, count_passes, plan_moves, take_step
+from models.training.step import (
+    StepPart,
+    StepSettings,
+    Target,
+    count_passes,
+    plan_perturbations,
+    take_step,
+)
 
 TOKENS, HIDDEN, LABELS, WIDTH = 20, 8, 4, 6
 CUTS = [(0, 3), (3, 4), (4, 9)]  # micro-batches of three sizes
@@ -199,8 +206,8 @@ def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
         torch.testing.assert_close(gradient, b[name], atol=1e-6, rtol=1e-4)
 
 
-def first_loop(model: Any, parts: list[StepPart], optimizer: Any, accelerator: Any) -> Tensor:
-    """The step of the first results, whose bytes a step without regularisers must keep."""
+def reference_step(model: Any, parts: list[StepPart], optimizer: Any, accelerator: Any) -> Tensor:
+    """A plain step, as the first version had it; stored results depend on its exact bytes."""
     rows = sum(len(part.label_ids) for part in parts)
     total = torch.zeros((), device=accelerator.device)
     for place, part in enumerate(parts):
@@ -217,7 +224,7 @@ def first_loop(model: Any, parts: list[StepPart], optimizer: Any, accelerator: A
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_a_plain_step_has_the_bytes_of_the_first_results(precision: Any) -> None:
+def test_a_plain_step_gives_the_same_bytes_as_the_reference(precision: Any) -> None:
     def run(take: Callable[[Any, Any, Any], Tensor]) -> tuple[list[float], list[Tensor]]:
         accelerator = build_accelerator(precision)
         model = make_model(dropout=0.3)
@@ -239,7 +246,7 @@ def test_a_plain_step_has_the_bytes_of_the_first_results(precision: Any) -> None
             progress=0.5,
         )
 
-    before = run(lambda m, o, a: first_loop(m, make_parts(CUTS), o, a))
+    before = run(lambda m, o, a: reference_step(m, make_parts(CUTS), o, a))
     after = run(now)
     assert after[0] == before[0]
     assert same(after[1], before[1])
@@ -271,7 +278,7 @@ def test_a_plain_step_minimises_the_mean_loss_of_its_rows(restricted: bool) -> N
     close(gradients_of(make_model(), settings, parts=[part]), expected)
 
 
-def test_fgm_adds_the_gradient_at_the_moved_embeddings_of_the_whole_step() -> None:
+def test_fgm_adds_the_gradient_at_the_perturbed_embeddings() -> None:
     settings, (part,) = settings_of(FGM), make_parts([(0, 9)])
     model = make_model()
     here = gradient_at(model, part, settings.objective)
@@ -284,7 +291,7 @@ def test_fgm_adds_the_gradient_at_the_moved_embeddings_of_the_whole_step() -> No
     close(gradients_of(make_model(), settings), {name: here[name] + there[name] for name in here})
 
 
-def test_awp_takes_the_gradient_where_every_matrix_but_the_words_is_moved() -> None:
+def test_awp_takes_the_gradient_at_perturbed_matrices_except_the_embeddings() -> None:
     settings, (part,) = settings_of(AWP), make_parts([(0, 9)])
     model = make_model()
     before, here = weights_of(model), gradient_at(model, part, settings.objective)
@@ -300,7 +307,7 @@ def test_awp_takes_the_gradient_where_every_matrix_but_the_words_is_moved() -> N
 
 
 @pytest.mark.parametrize("regularise", [FGM, AWP])
-def test_weights_come_back_bit_for_bit(regularise: RegulariseSettings) -> None:
+def test_weights_are_restored_bit_for_bit(regularise: RegulariseSettings) -> None:
     model = make_model(dropout=0.3)
     before = weights_of(model)
     step(model, settings_of(regularise), optimizer=Recorder(model))
@@ -308,7 +315,7 @@ def test_weights_come_back_bit_for_bit(regularise: RegulariseSettings) -> None:
 
 
 @pytest.mark.parametrize("regularise", [FGM, AWP])
-def test_weights_come_back_when_the_attacked_pass_fails(regularise: RegulariseSettings) -> None:
+def test_weights_are_restored_when_the_perturbed_pass_fails(regularise: RegulariseSettings) -> None:
     class Failing(PlainAccelerator):
         def backward(self, loss: Tensor) -> None:
             if len(self.shared) == len(CUTS) + 1:
@@ -345,7 +352,7 @@ def test_loss_scaling_changes_nothing(regularise: RegulariseSettings) -> None:
 
 
 @pytest.mark.parametrize("regularise", [FGM, AWP])
-def test_gradients_that_run_over_skip_the_attack_and_the_step(
+def test_gradients_that_overflow_skip_the_attack_and_the_step(
     regularise: RegulariseSettings,
 ) -> None:
     model = make_model()
@@ -363,18 +370,18 @@ def test_gradients_that_run_over_skip_the_attack_and_the_step(
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_one_gradient_that_is_not_finite_calls_the_whole_attack_off(bad: float) -> None:
+def test_one_gradient_that_is_not_finite_cancels_the_whole_attack(bad: float) -> None:
     weights = [nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
-    aims: list[Target] = [(weight, 1.0) for weight in weights]
+    targets: list[Target] = [(weight, 1.0) for weight in weights]
     for weight in weights:
         weight.grad = torch.ones(2, 2)
-    assert [factor.item() for _, factor in plan_moves(aims)] == [0.5, 0.5]
+    assert [factor.item() for _, factor in plan_perturbations(targets)] == [0.5, 0.5]
     weights[1].grad = torch.tensor([[1.0, bad], [0.0, 1.0]])
-    assert plan_moves(aims) == []
+    assert plan_perturbations(targets) == []
 
 
 @pytest.mark.parametrize("regularise", [FGM, AWP])
-def test_what_has_no_gradient_is_left_alone(regularise: RegulariseSettings) -> None:
+def test_weights_without_a_gradient_are_not_perturbed(regularise: RegulariseSettings) -> None:
     model = make_model()
     with torch.no_grad():
         model.head.out.weight.zero_()  # type: ignore[union-attr,operator]
@@ -389,7 +396,7 @@ def test_what_has_no_gradient_is_left_alone(regularise: RegulariseSettings) -> N
 @pytest.mark.parametrize(
     ("regularise", "passes"), [(Regularise(), 1), (Regularise(r_drop=1.0), 1), (FGM, 2), (AWP, 2)]
 )
-def test_processes_exchange_gradients_once_a_pass(
+def test_processes_synchronise_gradients_once_per_pass(
     regularise: RegulariseSettings, passes: int
 ) -> None:
     accelerator = PlainAccelerator()
@@ -433,7 +440,7 @@ def test_r_drop_makes_dropout_matter_less() -> None:
     batch = part.batch
 
     def spread(weight: float) -> float:
-        """Return how far probabilities of the same rows lie apart from one draw to the next."""
+        """Return the standard deviation of probabilities over dropout draws."""
         model = make_model(dropout=0.3)
         for at in range(40):
             step(model, settings_of(Regularise(r_drop=weight)), parts=[part], seed=at)
@@ -454,7 +461,7 @@ def test_r_drop_holds_every_row_twice() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_rows_are_learned_by_heart_under_attack(loss: str) -> None:
+def test_a_network_overfits_a_few_rows_under_attack(loss: str) -> None:
     model, parts = make_model(), make_parts([(0, 9)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     objective = Objective(loss, 0.0)

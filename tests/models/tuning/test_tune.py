@@ -246,7 +246,7 @@ def test_a_diverging_trial_is_pruned_not_scored(prepared: Prepared, jobs: MadeUp
     assert [row["state"] for row in rows].count("pruned") == 1
     assert rows[1]["state"] == "pruned"
     assert (rows[1]["value"], rows[1]["micro_f1"]) == (None, None)
-    assert "the loss became nan by step 7" in rows[1]["reason"]
+    assert "the loss is nan at step 7" in rows[1]["reason"]
 
 
 def test_settings_that_do_not_go_together_are_pruned(prepared: Prepared, jobs: MadeUpJobs) -> None:
@@ -391,7 +391,7 @@ def test_a_trial_that_another_process_took_over_is_left_to_it(
 
 
 def test_no_finished_trial_is_an_error_that_says_why(prepared: Prepared, jobs: MadeUpJobs) -> None:
-    jobs.fail = lambda spec: "t: the loss became nan by step 3; lower train.lr"
+    jobs.fail = lambda spec: "t: training diverged: the loss is nan at step 3. Lower train.lr"
     with pytest.raises(TrainingError, match="none of 2 trials finished; the first: diverged"):
         tune(prepared, trials=2)
 

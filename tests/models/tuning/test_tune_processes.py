@@ -68,7 +68,7 @@ def test_after_a_kill_the_same_command_goes_on_inside_the_fold(tmp_path: Path) -
 
     def has_state() -> bool:
         logs = (folder / "jobs").glob("*@t1/s42-f0/job.log")
-        return any("state written" in log.read_text() for log in logs)
+        return any("checkpoint written" in log.read_text() for log in logs)
 
     wait_for(has_state, process)
     process.kill()
