@@ -1,4 +1,6 @@
-"""From the rows of a fold to batches; held-out labels never get here.
+"""Training data of a fold: cleaning, pseudo-labelling, augmentation, curriculum, batches.
+
+Held-out labels never enter this package.
 
 Rooms in reading order: corrections, cleaning, extra_rows, pseudo_labels, pool, route, augmentation,
 frame, batches, curriculum, sampling, fold_inputs.

@@ -1,9 +1,8 @@
-"""Training rows changed afresh each epoch: words hidden or left out, marks put in, roles exchanged.
+"""Data augmentation: mask entities, insert punctuation (AEDA), swap roles, delete words.
 
-Stands between folds and formats on the way of a row, and only a fold's training rows come here. A
-row's fate is drawn from (seed, fold, epoch, id) alone, so the other rows do not matter to it.
-A changed row holds nothing of any other row, and an exchanged pair is still the same unordered
-pair, so that folds grouped by sentence and pair stay fair.
+Applied to training rows only, and drawn again in each epoch. The draw depends only on (seed, fold,
+epoch, id), not on other rows. An augmented row contains text of no other row, and swapped roles
+keep the unordered entity pair, so folds grouped by sentence and pair remain valid.
 
 Legend: n training rows, C labels.
 """
@@ -30,8 +29,8 @@ RESULT_VERSION = 1
 VERSION_NAME = "models.augmentation"
 
 MARKS = (".", ";", "?", ":", "!", ",")
-MARKED_PART = 3
-"""At most one mark for this many words."""
+WORDS_PER_MARK = 3
+"""At most one punctuation mark is inserted per this many words."""
 MASKED_ROLES = (("subject",), ("object",), ("subject", "object"))
 _WORD = re.compile(r"\S+")
 
@@ -54,10 +53,10 @@ class Scheme:
     language: Language | None = None
 
     @cached_property
-    def exchanged(self) -> dict[int, int]:
-        """Label id → label id once the roles are exchanged, for the labels that allow it.
+    def inverse(self) -> dict[int, int]:
+        """Label id → label id after swapping subject and object, for labels that allow it.
 
-        >>> Scheme(("none", "per:parents", "per:children", "per:title"), 0, ()).exchanged
+        >>> Scheme(("none", "per:parents", "per:children", "per:title"), 0, ()).inverse
         {0: 0, 1: 2, 2: 1}
         """
         ids = {label: i for i, label in enumerate(self.labels)}
@@ -68,7 +67,7 @@ class Scheme:
 
     @cached_property
     def subject_types(self) -> frozenset[str]:
-        """The types that labels name as their subject's.
+        """The entity types that some label's prefix names as its subject type.
 
         >>> sorted(Scheme(("none", "per:title", "org:members"), 0, ("PER", "DAT")).subject_types)
         ['PER']
@@ -76,10 +75,10 @@ class Scheme:
         return frozenset(map(_type_named, self.labels)) & frozenset(self.entity_types)
 
     def can_be_subject(self, entity: Entity, label_id: int) -> bool:
-        """Say whether an entity's type suits a label's subject, as label names tell it.
+        """Return whether an entity has a type that fits the subject of a label, by its prefix.
 
-        ``per:title`` is a fact of a PER. Where a label names no type, the subject's must be one
-        that others name: a DAT that is a subject in changed rows only would give them away.
+        ``per:title`` needs a PER. A label without a prefix allows any type that another label
+        names: a DAT as subject would occur in augmented rows only and reveal them.
         """
         named = _type_named(self.labels[label_id])
         if named in self.subject_types:
@@ -89,12 +88,12 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Augmented:
-    """The rows that were changed.
+    """Augmented rows.
 
     Attributes:
-        places: (k,) int64 places among the rows given, ascending.
-        rows: k changed rows, their ids and sources as before.
-        label_ids: (k,) int64, as before but where roles were exchanged.
+        places: (k,) int64 indices into the input rows, ascending.
+        rows: k changed rows, with the ids and sources of their originals.
+        label_ids: (k,) int64, those of the originals except where roles were swapped.
     """
 
     places: Ints
@@ -103,29 +102,28 @@ class Augmented:
 
 
 def check_augment(settings: AugmentSettings, scheme: Scheme) -> None:
-    """Refuse settings that a competition cannot follow, or that would do nothing in it.
+    """Check augmentation settings against a competition.
 
     Raises:
-        VariantError: an unknown label, hidden words without types to show in their place, or
-            exchanged roles where no chosen label allows it.
+        VariantError: an unknown label, entity masking without entity types, or role swapping
+            where no chosen label has an inverse.
     """
     unknown = [label for label in settings.labels if label not in scheme.labels]
     if unknown:
         raise VariantError(
-            f"augment.labels names {unknown[0]!r}, which is no label of this competition; "
-            f"choose among {', '.join(scheme.labels)}"
+            f"augment.labels: {unknown[0]!r} is not a label of this competition; "
+            f"choose from {', '.join(scheme.labels)}"
         )
     if "entity-mask" in settings.ways and not scheme.entity_types:
         raise VariantError(
-            "augment.ways: entity-mask puts the entity's type in place of its word and the "
-            "competition has no types; use aeda, swap or delete"
+            "augment.ways: entity-mask replaces an entity by its type, but the competition has no "
+            "entity types; use aeda, swap or delete"
         )
-    if "swap" in settings.ways and not scheme.exchanged.keys() & _chosen(settings, scheme):
+    if "swap" in settings.ways and not scheme.inverse.keys() & _chosen(settings, scheme):
         chosen = settings.labels or scheme.labels
         raise VariantError(
-            f"augment.ways: none of {', '.join(chosen)} is known to hold, or to have a label, when "
-            "subject and object are exchanged; name such labels in the profile's [relations], or "
-            "leave swap out"
+            f"augment.ways: no label is known for the swapped roles of {', '.join(chosen)}; name "
+            "inverse labels under [relations] in the profile, or remove swap"
         )
 
 
@@ -137,13 +135,13 @@ def augment(
     scheme: Scheme,
     key: tuple[int, int, int],
 ) -> Augmented:
-    """Change a random share of training rows, each in one of the ways that suit it.
+    """Augment a random share of training rows, each in one applicable way.
 
     Args:
-        rows: n rows of a fold's training part.
+        rows: n training rows of a fold.
         label_ids: (n,) their labels.
-        settings: the ways, the share and the labels concerned; ``check_augment`` passed them.
-        scheme: what the label ids stand for.
+        settings: ways, share and labels, checked by ``check_augment``.
+        scheme: labels and entity types of the competition.
         key: seed, fold and epoch.
     """
     chosen = _chosen(settings, scheme)
@@ -167,22 +165,22 @@ def augment(
 def _change(
     row: Row, label_id: int, settings: AugmentSettings, *, scheme: Scheme, draw: Draw
 ) -> tuple[Row, int] | None:
-    """Return the row as the first way that suits it leaves it, the ways in random order."""
+    """Try the ways in random order; return the row changed by the first that applies."""
     for way in draw.permutation(len(settings.ways)).tolist():
         name = settings.ways[way]
         if name != "swap":
             changed = TEXT_WAYS[name](row, draw)
             if changed is not None:
                 return changed, label_id
-        elif label_id in scheme.exchanged:
-            new_id = scheme.exchanged[label_id]
+        elif label_id in scheme.inverse:
+            new_id = scheme.inverse[label_id]
             if scheme.can_be_subject(row.object, new_id):
                 return swap_roles(row), new_id
     return None
 
 
 def mask_entities(row: Row, roles: Sequence[str]) -> Row:
-    """Put the type in place of the word of each role.
+    """Replace the entity of each role by its type.
 
     >>> mask_entities(EXAMPLE_ROW, ("subject", "object")).sentence
     '〈Something〉는 PER이 쓰고 ORG가 1969년 앨범에 담은 노래다.'
@@ -193,19 +191,19 @@ def mask_entities(row: Row, roles: Sequence[str]) -> Row:
     for role in roles:
         entity = row.subject if role == "subject" else row.object
         if entity.type is None:
-            raise FormatError(f"row {row.id}: the {role} has no type to show in place of its word")
+            raise FormatError(f"row {row.id}: the {role} cannot be masked: it has no entity type")
         row = _splice(row, (entity.start, entity.end), entity.type)
     return row
 
 
 def insert_marks(row: Row, marks: Mapping[int, str]) -> Row:
-    """Put marks in front of words; ``marks`` is place in the sentence → mark.
+    """Insert punctuation in front of words; ``marks`` maps a character offset to a mark.
 
     >>> insert_marks(EXAMPLE_ROW, {13: "!", 29: ";"}).sentence
     '〈Something〉는 ! 조지 해리슨이 쓰고 비틀즈가 ; 1969년 앨범에 담은 노래다.'
 
     Source: Karimi et al. 2021, "AEDA", arXiv 2108.13230, section 3: a random number of marks, at
-        most a third of the words, at random places. No mark goes inside an entity here.
+        most a third of the words, at random positions. Here, none is put inside an entity.
     """
     for place in sorted(marks, reverse=True):
         row = _splice(row, (place, place), f"{marks[place]} ")
@@ -213,7 +211,7 @@ def insert_marks(row: Row, marks: Mapping[int, str]) -> Row:
 
 
 def delete_word(row: Row, word: Span) -> Row:
-    """Take out a word that holds no part of an entity, and the spaces after it (else before it).
+    """Delete a word outside the entities, and the spaces after it (at the end: before it).
 
     >>> delete_word(EXAMPLE_ROW, (35, 38)).sentence
     '〈Something〉는 조지 해리슨이 쓰고 비틀즈가 1969년 담은 노래다.'
@@ -228,7 +226,7 @@ def delete_word(row: Row, word: Span) -> Row:
 
 
 def swap_roles(row: Row) -> Row:
-    """Make the object the subject and the other way round; the sentence stays.
+    """Swap subject and object; the sentence is unchanged.
 
     >>> swap_roles(EXAMPLE_ROW).subject
     Entity(word='조지 해리슨', start=13, end=19, type='PER')
@@ -237,7 +235,7 @@ def swap_roles(row: Row) -> Row:
 
 
 def find_gaps(row: Row) -> list[int]:
-    """Return the places in front of words, save those inside an entity.
+    """Return the offsets where words begin, except inside an entity.
 
     >>> find_gaps(EXAMPLE_ROW)
     [0, 13, 21, 24, 29, 35, 39, 42]
@@ -248,7 +246,7 @@ def find_gaps(row: Row) -> list[int]:
 
 
 def find_free_words(row: Row) -> list[Span]:
-    """Return the words, parted by spaces, that hold no part of an entity.
+    """Return the spans of words, split at whitespace, that overlap no entity.
 
     >>> [EXAMPLE_ROW.sentence[slice(*word)] for word in find_free_words(EXAMPLE_ROW)]
     ['〈Something〉는', '쓰고', '1969년', '앨범에', '담은', '노래다.']
@@ -269,7 +267,7 @@ def _draw_marks(row: Row, draw: Draw) -> Row | None:
     gaps = find_gaps(row)
     if not gaps:
         return None
-    most = max(1, len(_WORD.findall(row.sentence)) // MARKED_PART)
+    most = max(1, len(_WORD.findall(row.sentence)) // WORDS_PER_MARK)
     count = min(int(draw.integers(1, most + 1)), len(gaps))
     places = draw.choice(len(gaps), count, replace=False).tolist()
     marks = draw.integers(len(MARKS), size=count).tolist()
@@ -286,7 +284,7 @@ TEXT_WAYS: dict[str, Callable[[Row, Draw], Row | None]] = {
     "aeda": _draw_marks,
     "delete": _draw_deletion,
 }
-"""Ways that change the text and keep the label; None where a row does not suit."""
+"""Ways that change the text and keep the label; they return None if a row has nothing to change."""
 
 
 def _chosen(settings: AugmentSettings, scheme: Scheme) -> set[int]:
@@ -303,13 +301,13 @@ def _entity_spans(row: Row) -> tuple[Span, Span]:
 
 
 def _is_free_space(row: Row, at: int) -> bool:
-    """Say whether a space that belongs to no entity stands at a place."""
+    """Return whether there is a space outside the entities at an offset."""
     inside = any(start <= at < end for start, end in _entity_spans(row))
     return 0 <= at < len(row.sentence) and row.sentence[at].isspace() and not inside
 
 
 def _splice(row: Row, span: Span, text: str) -> Row:
-    """Put a text in place of an entity's whole span, or of one that no entity reaches into."""
+    """Replace a span by a text: the span of an entity, or one that overlaps no entity."""
     start, end = span
     sentence = row.sentence[:start] + text + row.sentence[end:]
     subject, obj = (_move(entity, span, text) for entity in (row.subject, row.object))

@@ -1,8 +1,7 @@
-"""From rows to tensors: tokenise once, keep both entities in the window, cut steps to the hardware.
+"""Tokenise rows, truncate them around their entities, and collate micro-batches.
 
-Between formats and encoder on the way of a row. Tokenised rows live in flat arrays on disk and are
-mapped, so that jobs share them and nothing is tokenised twice.
-Legend: N rows, S sum of all rows' tokens, B rows of a micro-batch, T tokens of its longest row.
+Tokenised rows are cached on disk as flat, memory-mapped arrays, shared by all jobs of a variant.
+Legend: N rows, S tokens of all rows, B rows of a micro-batch, T tokens of its longest row.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ class TokenizedRows:
     """Rows as token ids.
 
     Attributes:
-        tokens: (S,) int32, all rows one after the other.
+        tokens: (S,) int32, all rows concatenated.
         offsets: (N + 1,) int64 into ``tokens``.
-        positions: (N, 9) int32, a row's columns in the order of ``POSITION_NAMES``; ``prompt_mask``
-            is 0 where the format asks for no mask.
+        positions: (N, 9) int32, columns in the order of ``POSITION_NAMES``; ``prompt_mask`` is 0
+            if the format has no mask token.
         ids: (N,) str.
-        is_cut: (N,) bool, rows that were longer and lost text to the window.
+        is_cut: (N,) bool, True for truncated rows.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -63,16 +62,16 @@ class TokenizedRows:
 
     @property
     def cut(self) -> int:
-        """How many rows were cut."""
+        """Number of truncated rows."""
         return int(self.is_cut.sum())
 
     @property
     def lengths(self) -> Int64s:
-        """Tokens of each row, (N,) int64."""
+        """Number of tokens of each row, (N,) int64."""
         return np.diff(self.offsets)
 
     def lengths_of(self, indices: Sequence[int] | Int64s) -> Int64s:
-        """Tokens of some rows, (n,) int64, without looking at the others."""
+        """Return the number of tokens of some rows, (n,) int64, without reading the others."""
         at = np.asarray(indices)
         lengths: Int64s = self.offsets[at + 1] - self.offsets[at]
         return lengths
@@ -104,13 +103,14 @@ def tokenize_rows(
     *,
     formatting: FormatSettings = PLAIN,
 ) -> TokenizedRows:
-    """Format and tokenise rows; a row over ``max_tokens`` is cut to a window around its entities.
+    """Format and tokenise rows; rows over ``max_tokens`` are truncated around their entities.
 
-    Only the body is cut; a prompt stays whole. A prompt's slot becomes the tokenizer's mask token.
+    Only the sentence is truncated, never a prompt. The slot of a prompt becomes the tokenizer's
+    mask token.
 
     Raises:
-        FormatError: a row whose entities cannot both be kept, naming the row; or a prompt asks for
-            a mask token and the tokenizer has none.
+        FormatError: both entities of a row do not fit (the message names the row), or a prompt
+            needs a mask token and the tokenizer has none.
     """
     tokens: list[npt.NDArray[np.int32]] = []
     positions = np.zeros((len(rows), len(POSITION_NAMES)), np.int32)
@@ -137,10 +137,10 @@ def read_or_tokenize(
     *,
     formatting: FormatSettings = PLAIN,
 ) -> TokenizedRows:
-    """Return tokenised rows from ``folder``, made there first if it does not hold them yet.
+    """Read tokenised rows from the cache in ``folder``, or tokenise and write them there.
 
-    The folder's name must identify all inputs; one without ``rows.json`` is unfinished, and one
-    with a damaged file is made again.
+    The name of the folder must identify all inputs. A folder without ``rows.json`` is incomplete;
+    it and a damaged one are written again.
     """
     if (folder / "rows.json").is_file():
         with suppress(OSError, ValueError, EOFError):
@@ -155,7 +155,7 @@ def read_or_tokenize(
 
 
 def open_tokenized(folder: Path) -> TokenizedRows:
-    """Map tokenised rows from disk."""
+    """Memory-map tokenised rows from disk."""
     arrays = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS
     }
@@ -163,7 +163,7 @@ def open_tokenized(folder: Path) -> TokenizedRows:
 
 
 def stack_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
-    """Return the rows of all parts, one part after the other."""
+    """Concatenate tokenised rows."""
     lengths = np.concatenate([part.lengths for part in parts])
     return TokenizedRows(
         tokens=np.concatenate([part.tokens for part in parts]),
@@ -175,7 +175,7 @@ def stack_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
 
 
 def take_rows(rows: TokenizedRows, indices: Sequence[int] | Int64s) -> TokenizedRows:
-    """Return the named rows in the order named; a row may be named more than once."""
+    """Return the rows at ``indices``, in that order; an index may be repeated."""
     at = np.asarray(indices, np.int64)
     lengths = rows.lengths_of(at)
     offsets = _offsets_of(lengths)
@@ -190,16 +190,16 @@ def take_rows(rows: TokenizedRows, indices: Sequence[int] | Int64s) -> Tokenized
 
 
 def _offsets_of(lengths: Int64s) -> Int64s:
-    """Return where each row begins and the last one ends: (N,) to (N + 1,)."""
+    """Return the start of each row and the end of the last one: (N,) to (N + 1,)."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 def role_ids(positions: Positions, width: int) -> torch.Tensor:
-    """Say of every token whose word it belongs to.
+    """Return the role of each token: outside, subject or object.
 
-    A token that holds letters of both words, as adjacent ones may share, counts as the subject's.
+    A token that belongs to both entities, as adjacent ones may share, counts as the subject's.
 
     Args:
         positions: of B rows.
@@ -219,7 +219,7 @@ def role_ids(positions: Positions, width: int) -> torch.Tensor:
 
 
 def collate(rows: TokenizedRows, indices: Sequence[int] | Int64s, pad_id: int) -> Batch:
-    """Pad the named rows to the longest of them.
+    """Collate the rows at ``indices``, padded to the longest of them.
 
     Example: rows [2 7 3] and [2 3] with pad_id 0 become [[2 7 3] [2 3 0]], mask [[1 1 1] [1 1 0]].
     """
@@ -243,17 +243,17 @@ def collate(rows: TokenizedRows, indices: Sequence[int] | Int64s, pad_id: int) -
 def plan_epoch(
     lengths: Int64s, batch_rows: int, bucket_steps: int, generator: np.random.Generator
 ) -> list[Int64s]:
-    """Cut one epoch into optimiser steps of ``batch_rows`` rows of similar length.
+    """Split one epoch into optimiser steps of ``batch_rows`` rows of similar length.
 
-    Rows are shuffled, pooled by ``bucket_steps`` steps, sorted by length inside a pool and cut;
-    then the steps are shuffled. The last step may be smaller. A pool of one step sorts nothing
-    across steps: every step is then a plain random draw.
+    Rows are shuffled, pooled by ``bucket_steps`` steps, sorted by length within a pool and split;
+    then the steps are shuffled (length grouping). The last step may be smaller. With one step per
+    pool, the rows of a step are a plain random sample.
 
     Args:
         lengths: (N,) tokens of each row.
-        batch_rows: rows of a step.
-        bucket_steps: steps of a pool.
-        generator: owns the epoch's order.
+        batch_rows: rows per step.
+        bucket_steps: steps per pool.
+        generator: random numbers of the epoch.
 
     Returns:
         Arrays of row indices that partition ``range(N)``.
@@ -271,7 +271,8 @@ def plan_epoch(
 def split_by_tokens(rows: Int64s, lengths: Int64s, max_tokens: int) -> Iterator[Int64s]:
     """Split rows into micro-batches of at most ``max_tokens`` padded tokens, longest first.
 
-    A single row longer than that is a micro-batch of its own.
+    A longer row is a micro-batch of its own. The micro-batches of an optimiser step are summed by
+    gradient accumulation.
     """
     rows = rows[np.argsort(-lengths[rows], kind="stable")]
     start = 0
@@ -291,7 +292,7 @@ class _Encoded:
 def _encode_chunk(
     chunk: Sequence[Row], formatted: Sequence[Formatted], tokenizer: Any, max_tokens: int
 ) -> Iterator[_Encoded]:
-    """Tokenise all segments of a chunk in one call, then assemble row by row."""
+    """Tokenise all segments of a chunk in one call, then assemble each row."""
     frame = frame_of(tokenizer)
     formatted = [_fill_slot(each, tokenizer) for each in formatted]
     segments = [segment for each in formatted for segment in each.segments]
@@ -312,13 +313,13 @@ def _encode_chunk(
 
 
 def _fill_slot(formatted: Formatted, tokenizer: Any) -> Formatted:
-    """Write the tokenizer's own mask token into the prompt's slot, if there is one."""
+    """Put the tokenizer's mask token into the slot of the prompt, if it has one."""
     if formatted.prompt_mask is None:
         return formatted
     if tokenizer.mask_token is None:
         raise FormatError(
-            "the format asks for a mask token and the encoder's tokenizer has none; "
-            "use another format, or an encoder that was trained with one"
+            "the format needs a mask token and the encoder's tokenizer has none; "
+            "use another format, or an encoder trained with a mask token"
         )
     place, (start, end) = formatted.prompt_mask
     segments, mask = list(formatted.segments), str(tokenizer.mask_token)
@@ -335,7 +336,7 @@ def _assemble(
     frame: Frame,
     max_tokens: int,
 ) -> _Encoded:
-    """Join segments, the body cut to what is left of ``max_tokens``."""
+    """Join segments with special tokens, the sentence truncated to fit ``max_tokens``."""
     body = formatted.body
     subject, obj, *marks = _find_parts(row, formatted, segment_spans[body])
     others = sum(len(ids) for i, ids in enumerate(segment_ids) if i != body)
@@ -373,22 +374,23 @@ def _assemble(
 
 
 def _find_parts(row: Row, formatted: Formatted, token_spans: Sequence[Span]) -> list[Span]:
-    """Return both words' and both marks' token spans in the body, subject first."""
+    """Return the token spans of both entities and of both marked spans, subject first."""
     shown = (formatted.subject, formatted.object, formatted.subject_mark, formatted.object_mark)
     found = [_token_span(token_spans, span) for span in shown]
     if any(start >= end for start, end in found):
         raise FormatError(
-            f"row {row.id}: the tokenizer leaves nothing of an entity "
+            f"row {row.id}: the tokenizer produces no token for an entity "
             f"({row.subject.word!r}, {row.object.word!r})"
         )
     return found
 
 
 def choose_window(length: int, first: Span, second: Span, budget: int) -> list[Span] | None:
-    """Choose which tokens of a body to keep so that both spans survive whole.
+    """Choose which tokens to keep so that both spans are kept whole.
 
-    One window that holds both, widened evenly; if the stretch between them is too long, one window
-    around each, the middle cut out; ``None`` if not even the two spans fit.
+    One window around both spans, with equal context on each side; if they are too far from each
+    other, one window around each span, without the text between; ``None`` if even the two spans
+    do not fit.
 
     >>> choose_window(10, (1, 2), (4, 6), 20), choose_window(100, (40, 42), (50, 52), 20)
     ([(0, 10)], [(36, 56)])

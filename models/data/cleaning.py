@@ -1,8 +1,7 @@
-"""Which of a fold's training rows are kept: the same row twice, and twins whose labels disagree.
+"""Clean training rows: remove duplicates, and duplicates whose labels conflict.
 
-Stands between folds and formats on the way of a row; corrected types (``corrections``) come before
-it. It looks at the labels of the rows that it is handed as training rows and at no others, and a
-held-out row stays as it is, whatever its twins say.
+Runs after corrections and before formats. Only labels of training rows are used; held-out rows are
+never removed.
 
 Legend: N rows, n training rows.
 """
@@ -24,43 +23,43 @@ VERSION_NAME = "models.cleaning"
 def clean_rows(
     rows: Rows, train_rows: Ints, negative_id: int | None, settings: CleanSettings
 ) -> Ints:
-    """Choose the training rows that a model is fitted on.
+    """Remove duplicate and conflicting training rows.
 
-    Two rows are the same row when they share the sentence and both spans (``ROW_KEY``, as
-    ``data`` counts them). Conflicts are settled first, then the first of equal rows is kept.
+    Rows are duplicates if they share the sentence and both spans (``ROW_KEY``, as in the audit).
+    Conflicts are resolved first, then the first of each set of duplicates is kept.
 
     Args:
-        rows: N rows; only those at ``train_rows`` are looked at.
-        train_rows: (n,) row numbers of a fold's training rows.
-        negative_id: the negative label's id, if the competition has one.
-        settings: what to do about duplicates and conflicts.
+        rows: N rows; only those at ``train_rows`` are used.
+        train_rows: (n,) row numbers of the training rows of a fold.
+        negative_id: id of the negative label, if the competition has one.
+        settings: what to do with duplicates and conflicts.
 
     Returns:
-        (at most n,) row numbers, those of ``train_rows`` that stay, in their order.
+        (at most n,) row numbers, the kept ones of ``train_rows``, in their order.
 
     Raises:
-        VariantError: the negative twin is to be dropped where there is no negative label.
+        VariantError: conflicts = "drop-negative", but there is no negative label.
     """
     if settings.conflicts == "drop-negative" and negative_id is None:
         raise VariantError(
-            'clean.conflicts = "drop-negative" needs a negative label and the competition names '
+            'clean.conflicts = "drop-negative" needs a negative label and the competition has '
             'none; use "drop-all" or "keep"'
         )
     keys = rows.frame.iloc[train_rows].groupby(list(ROW_KEY), sort=False).ngroup().to_numpy()
     label_ids = rows.gold[train_rows]
     keep = np.ones(len(train_rows), bool)
     if settings.conflicts != "keep":
-        keep &= ~_find_losers(keys, label_ids, negative_id, settings)
+        keep &= ~_find_conflicts(keys, label_ids, negative_id, settings)
     if settings.duplicates == "drop":
-        twins = pd.DataFrame({"key": keys, "label": label_ids})
-        keep &= ~twins.duplicated().to_numpy()
+        labelled = pd.DataFrame({"key": keys, "label": label_ids})
+        keep &= ~labelled.duplicated().to_numpy()
     return train_rows[keep]
 
 
-def _find_losers(
+def _find_conflicts(
     keys: Ints, label_ids: Ints, negative_id: int | None, settings: CleanSettings
 ) -> Bools:
-    """Mark (n,) the rows that lose a conflict: all of its key, or only the negative ones."""
-    twins = pd.DataFrame({"key": keys, "label": label_ids})
-    clashes: Bools = twins.groupby("key")["label"].transform("nunique").to_numpy() > 1
-    return clashes if settings.conflicts == "drop-all" else clashes & (label_ids == negative_id)
+    """Return a mask (n,) of rows to drop: all rows of a conflict, or only the negative ones."""
+    labelled = pd.DataFrame({"key": keys, "label": label_ids})
+    conflicts: Bools = labelled.groupby("key")["label"].transform("nunique").to_numpy() > 1
+    return conflicts if settings.conflicts == "drop-all" else conflicts & (label_ids == negative_id)

@@ -1,9 +1,9 @@
-"""Entity types and labels that a person corrected: a CSV of ``split,id,role,type`` → those rows.
+"""Apply a user's corrections of entity types and labels, from a CSV ``split,id,role,type``.
 
-Applied right after reading. A type is an input, so types of train and test rows are corrected
-alike, before cleaning and formats. A label (role ``label``) is corrected in train rows only, and
-only training reads it: held-out rows are scored with their published labels. A split is named
-because ids of train and test rows overlap in most competitions. Words and spans never change.
+Types are inputs, so train and test rows are corrected alike, before cleaning and formats. Labels
+(role ``label``) are corrected in train rows only, and used only for training: held-out rows are
+scored with their published labels. The split is a column because ids of train and test rows overlap
+in most competitions. Words and spans are never changed.
 
 Legend: N rows.
 """
@@ -34,7 +34,7 @@ ROLES = (*TYPED_ROLES, LABEL)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Correction:
-    """The right ``type`` of a row's subject or object; with the role ``label``, its right label."""
+    """The corrected ``type`` of a row's subject or object, or, with role ``label``, its label."""
 
     id: str
     role: str
@@ -43,21 +43,21 @@ class Correction:
 
 @dataclass(frozen=True)
 class Corrections:
-    """What a file corrects.
+    """The corrections in a file.
 
     Attributes:
-        train: of train rows, in the order of the file.
-        test: of test rows, likewise.
-        passed_over: corrections of rows that are not in a sample.
+        train: of train rows, in file order.
+        test: of test rows, in file order.
+        skipped: number of corrections of rows that are not in the sample (``--limit``).
     """
 
     train: tuple[Correction, ...]
     test: tuple[Correction, ...]
-    passed_over: int
+    skipped: int
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 of what is corrected, whatever the order of the file's lines."""
+        """Return the SHA-256 of the corrections, independent of the order of lines in the file."""
         parts = {"train": self.train, "test": self.test}
         return fingerprint(
             {split: [[c.id, c.role, c.type] for c in sorted(part)] for split, part in parts.items()}
@@ -73,28 +73,32 @@ def read_corrections(
     labels: Sequence[str] = (),
     may_have_more: bool = False,
 ) -> Corrections:
-    """Read a person's corrections and hold every line against the rows.
+    """Read a file of corrections and check each line against the rows.
 
     Args:
         path: a CSV with the columns ``split`` (train or test), ``id``, ``role`` (subject, object
             or label) and ``type``; further columns are ignored.
         train: rows with the ids of split ``train``.
         test: rows with the ids of split ``test``.
-        entity_types: the types that the competition knows.
-        labels: the labels that the competition knows.
-        may_have_more: rows of other ids are passed over, for a sample of the rows.
+        entity_types: the entity types of the competition.
+        labels: the labels of the competition.
+        may_have_more: skip lines with unknown ids, because the rows are a sample.
 
     Raises:
-        UsageError: there is no such file, or it names entity types and the competition has none.
-        CorpusError: with every offence: an unknown split, id, role, type or label, a label of a
-            test row, or an entity or label corrected twice.
+        UsageError: the file does not exist, or it corrects entity types and the competition has
+            none.
+        CorpusError: lists every error: an unknown split, id, role, type or label, a label of a test
+            row, or an entity or label corrected twice.
     """
     if not path.is_file():
-        raise UsageError(f"clean.corrections: {path} is no file; name a CSV of {','.join(COLUMNS)}")
+        raise UsageError(
+            f"clean.corrections: {path} does not exist; name a CSV with the columns "
+            f"{','.join(COLUMNS)}"
+        )
     offences: list[Offence] = []
     records = _read_lines(path, offences)
     if not entity_types and any(fields[2] in TYPED_ROLES for _, fields in records):
-        raise UsageError("clean.corrections names entity types and the competition has none")
+        raise UsageError("clean.corrections needs entity types, but the competition has none")
     choices: dict[str, dict[str, Sequence[str]]] = {
         role: {"type": tuple(entity_types)} for role in TYPED_ROLES
     }
@@ -102,32 +106,32 @@ def read_corrections(
     known_ids = {"train": set(train.ids.tolist()), "test": set(test.ids.tolist())}
     found: dict[str, list[Correction]] = {split: [] for split in SPLITS}
     first_lines: dict[tuple[str, ...], int] = {}
-    passed_over = 0
+    skipped = 0
     for line, fields in records:
         split, id_, role, type_ = fields
         known = {"split": SPLITS, "role": ROLES, **choices.get(role, {})}
         wrong = _check_choices(dict(zip(COLUMNS, fields, strict=True)), known)
         is_elsewhere = split in known_ids and id_ not in known_ids[split]
         if is_elsewhere and not may_have_more:
-            wrong["id"] = (f"no {split} row has this id", "take the line out, or check the split")
+            wrong["id"] = (f"no {split} row has this id", "remove the line, or check the split")
         first = first_lines.setdefault((split, id_, role), line)
         if first != line and not wrong:
-            wrong["role"] = (f"this {role} also stands on line {first}", "keep one of the lines")
+            wrong["role"] = (f"line {first} corrects this {role} too", "keep one of the lines")
         for column, (what, remedy) in wrong.items():
             offences.append(Offence(path.name, line, column, show_id(id_), what, remedy))
         if is_elsewhere:
-            passed_over += 1
+            skipped += 1
         elif not wrong:
             found[split].append(Correction(id_, role, type_))
     if offences:
         offences.sort(key=lambda offence: offence.line or 0)
-        raise CorpusError(f"{path}: the corrections cannot be used", offences)
-    return Corrections(tuple(found["train"]), tuple(found["test"]), passed_over)
+        raise CorpusError(f"{path}: invalid corrections", offences)
+    return Corrections(tuple(found["train"]), tuple(found["test"]), skipped)
 
 
 def _read_lines(path: Path, offences: list[Offence]) -> list[tuple[int, list[str]]]:
-    """Read every clean record; what is wrong with the whole file gets this file's own remedy."""
-    remedy = f"begin with the line {','.join(COLUMNS)}, then one line for each correction"
+    """Read every well-formed record; errors of the whole file get a remedy of their own."""
+    remedy = f"start with the line {','.join(COLUMNS)}, then one line per correction"
 
     def report(offence: Offence) -> None:
         is_whole = offence.line is None or offence.column is not None
@@ -139,7 +143,7 @@ def _read_lines(path: Path, offences: list[Offence]) -> list[tuple[int, list[str
 def _check_choices(
     fields: Mapping[str, str], choices: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[str, str]]:
-    """Return column → (what was found, remedy) of the fields that are none of their choices."""
+    """Return column → (what was found, remedy) for each field with an unknown value."""
     return {
         column: (f"unknown {column} {show(fields[column])}", f"use one of {', '.join(known)}")
         for column, known in choices.items()
@@ -150,12 +154,12 @@ def _check_choices(
 def apply_corrections(
     rows: Rows, corrections: Sequence[Correction], labels: Sequence[str] = ()
 ) -> Rows:
-    """Return the rows with corrected entity types and labels; nothing else differs.
+    """Return the rows with corrected entity types and labels; nothing else changes.
 
     Args:
-        rows: N rows of one split; they stay as they are.
-        corrections: of that split, each of a row that is there (``read_corrections`` checked it).
-        labels: the competition's, in label order.
+        rows: N rows of one split; not modified.
+        corrections: of that split, checked by ``read_corrections``.
+        labels: of the competition, in label order.
     """
     frame = rows.frame.copy()
     index = pd.Index(frame["id"])

@@ -1,8 +1,7 @@
-"""Easy rows first: how much of a fold is shown at a step, and the epochs planned from that.
+"""Curriculum learning: train on easy rows first, with a competence function.
 
-Between the difficulty of rows (their length, or what ``linear`` measures) and the steps that
-``sampling`` hands to training. Nothing is remembered between epochs, so a job that was killed
-anywhere goes on with the plan it had.
+Difficulty is the length of a row, or measured by the linear model. No state is kept between
+epochs, so an interrupted job resumes with the same plan.
 
 Legend: n training rows of a fold, S steps of an epoch.
 """
@@ -22,13 +21,14 @@ RESULT_VERSION = 2
 VERSION_NAME = "models.curriculum"
 
 TIES = 2**32 - 1
-"""Stands where an epoch's number stands in a seed. A missing last part would read as epoch 0."""
+"""Takes the place of the epoch in a random seed; leaving it out would equal epoch 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurriculumPace:
-    """When the rows are shown: ``total_steps`` of training, ``batch_rows`` rows each, planned in
-    pools of ``bucket_steps`` steps.
+    """How fast a curriculum proceeds: ``total_steps`` steps of ``batch_rows`` rows.
+
+    Steps are planned in pools of ``bucket_steps``.
     """
 
     settings: CurriculumSettings
@@ -38,7 +38,7 @@ class CurriculumPace:
 
 
 def measure_competence(step: int, total_steps: int, settings: CurriculumSettings) -> float:
-    """Return the share of the rows, easiest first, that may be shown at a step counted from 0.
+    """Return the competence at a step (from 0): the share of easiest rows available for training.
 
     >>> by_length = CurriculumSettings(by="length", start_competence=0.1, pace_frac=0.5)
     >>> [round(measure_competence(step, 200, by_length), 3) for step in (0, 1, 25, 50, 99, 100)]
@@ -56,13 +56,13 @@ def measure_competence(step: int, total_steps: int, settings: CurriculumSettings
 
 
 def rank_by_difficulty(difficulty: Floats, *, seed: int, fold: int) -> Int64s:
-    """Order rows from easy to hard; equally hard rows stand in an order drawn once per job.
+    """Order rows from easy to hard; ties are in random order, drawn once per job.
 
     Args:
         difficulty: (n,) finite numbers, larger is harder.
 
     Returns:
-        (n,) int64 places, a permutation of ``range(n)``.
+        (n,) int64 indices, a permutation of ``range(n)``.
     """
     drawn = np.random.default_rng([seed, fold, TIES]).permutation(len(difficulty))
     order: Int64s = drawn[np.argsort(np.asarray(difficulty)[drawn], kind="stable")]
@@ -70,9 +70,9 @@ def rank_by_difficulty(difficulty: Floats, *, seed: int, fold: int) -> Int64s:
 
 
 def rank_within_labels(difficulty: Floats, label_ids: Int64s) -> npt.NDArray[np.float64]:
-    """Return how hard each row is among those of its label, (n,) float64 in (0, 1).
+    """Return the difficulty rank of each row among the rows of its label, (n,) float64 in (0, 1).
 
-    The easiest share then has the labels of all rows: rare labels, hard as such, do not wait.
+    The easiest rows then have the label distribution of all rows, although rare labels are harder.
 
     >>> rank_within_labels(np.array([0.1, 0.9, 0.2, 0.95]), np.array([0, 1, 0, 1])).tolist()
     [0.25, 0.25, 0.75, 0.75]
@@ -89,24 +89,24 @@ def rank_within_labels(difficulty: Floats, label_ids: Int64s) -> npt.NDArray[np.
 def plan_curriculum_epoch(
     order: Int64s, lengths: Int64s, pace: CurriculumPace, epoch: int, generator: np.random.Generator
 ) -> list[Int64s]:
-    """Cut one epoch into optimiser steps whose rows are among the easiest at their time.
+    """Split one epoch into optimiser steps, each drawn from the rows available at that step.
 
-    A pool of ``bucket_steps`` steps draws from the share that its first step may see, so that
-    sorting the pool by length and shuffling its steps shows no row too early. Rows that the epoch
-    has shown least go first, so that hard ones do not lose it to easy ones shown twice.
+    A pool of ``bucket_steps`` steps draws from the rows available at its first step, so that
+    sorting the pool by length and shuffling its steps uses no row too early. Rows used least often
+    in the epoch are drawn first, so that easy rows do not crowd out hard ones.
 
     Args:
-        order: (n,) places from easy to hard.
+        order: (n,) indices from easy to hard.
         lengths: (n,) tokens of each row.
-        pace: how fast the share grows.
+        pace: how fast competence grows.
         epoch: counted from 0.
-        generator: owns the epoch's draws.
+        generator: random numbers of the epoch.
 
     Returns:
-        S arrays of places, as many and, the last step apart, as large as those of a plain epoch.
+        S arrays of indices, as many as in a plain epoch and of the same size, but for the last.
 
-    Source: Platanios et al. 2019, arXiv 1903.09848, algorithm 1; changed: pools in place of
-    single batches, and a row comes again only when all of the share were shown as often.
+    Source: Platanios et al. 2019, arXiv 1903.09848, algorithm 1; changed: pools instead of
+    single batches, and a row is repeated only after all available rows were used equally often.
     """
     total = len(order)
     steps_per_epoch = math.ceil(total / pace.batch_rows)
@@ -129,7 +129,7 @@ def plan_curriculum_epoch(
 def _draw_least_shown(
     rows: Int64s, size: int, shown: Int64s, generator: np.random.Generator
 ) -> Int64s:
-    """Draw ``size`` rows, those shown least first, and count them in ``shown`` (n,)."""
+    """Draw ``size`` rows, least used first, and count their uses in ``shown`` (n,)."""
     drawn: list[Int64s] = []
     for first in range(0, size, len(rows)):
         by_need = rows[np.lexsort((generator.random(len(rows)), shown[rows]))]

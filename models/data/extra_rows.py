@@ -1,8 +1,8 @@
-"""More labelled rows for training, from a CSV of a person's own, and what keeps them fair.
+"""Extra labelled training rows from a user's CSV, and the check that they leak no held-out row.
 
-Read beside the corpus, joined to a fold's training rows after ``clean``. An extra row that the
-folds would have put together with a held-out row must not teach the model that is scored on it:
-such rows are refused, or left out for the folds concerned.
+Added to the training rows of a fold after cleaning. An extra row in the same group as a held-out
+row must not train the model that is scored on that row: such rows are refused, or left out of the
+folds concerned.
 
 Legend: E extra rows, H held-out rows.
 """
@@ -30,23 +30,25 @@ VERSION_NAME = "models.extra"
 def read_extra_rows(
     path: Path, profile: Profile, *, say: Callable[[str], None] | None = None
 ) -> Rows:
-    """Read rows in the columns of the train file and check them as train rows are checked.
+    """Read a CSV with the columns of the train file, with the same checks.
 
     Args:
         path: the CSV.
-        profile: what it should hold.
-        say: hears what was odd but accepted.
+        profile: columns, labels and entity types.
+        say: called with warnings about rows that are accepted.
 
     Raises:
-        UsageError: there is no such file.
-        CorpusError: with every offence.
+        UsageError: the file does not exist.
+        CorpusError: lists every error in the file.
     """
     if not path.is_file():
-        raise UsageError(f"extra_train: {path} is no file; name a CSV with the columns of train")
+        raise UsageError(
+            f"extra_train: {path} does not exist; name a CSV with the columns of the train file"
+        )
     reading = read_rows(path, profile, is_train=True)
     if reading.offences:
         raise CorpusError(
-            f"{path}: extra rows must be mended before training, or extra_train left out",
+            f"{path}: correct these extra rows, or remove extra_train",
             reading.offences,
         )
     for notice in reading.notices:
@@ -64,47 +66,46 @@ def check_extra(
     file: str,
     fold: int,
 ) -> Int64s:
-    """Find the extra rows that may be trained on when a fold is held out.
+    """Return the extra rows that may be trained on when a fold is held out.
 
     Args:
         extra: E rows.
-        heldout: H rows of the fold, whatever their route; their labels are not looked at.
-        group_by: what ties rows together, as in the profile's folds.
-        overlap: refuse rows that are tied to a held-out row, or leave them out.
-        file: name of the extra rows' file, for the message.
-        fold: the fold that is held out, for the message.
+        heldout: H rows of the fold, of all routes; their labels are not used.
+        group_by: columns that define groups, as in the profile's folds.
+        overlap: refuse rows that share a group with a held-out row, or leave them out.
+        file: name of the file of extra rows, for the message.
+        fold: the held-out fold, for the message.
 
     Returns:
-        (at most E,) int64 places in ``extra``, ascending.
+        (at most E,) int64 indices into ``extra``, ascending.
 
     Raises:
-        CorpusError: rows are tied to held-out rows and ``overlap`` is "refuse"; names each.
+        CorpusError: rows share a group with held-out rows and ``overlap`` is "refuse"; lists them.
     """
     tied, partners = find_overlap(extra, heldout, group_by)
     if len(tied) and overlap == "refuse":
         what = " or ".join(column.replace("_", " ") for column in group_by)
-        remedy = 'take it out, or set extra_overlap = "leave-out"'
+        remedy = 'remove it, or set extra_overlap = "leave-out"'
         offences = [
-            Offence(file, None, None, show_id(id_), f"is tied to held-out row {other}", remedy)
+            Offence(file, None, None, show_id(id_), f"shares a group with row {other}", remedy)
             for id_, other in zip(extra.ids[tied], heldout.ids[partners], strict=True)
         ]
         raise CorpusError(
-            f"{file}: {len(tied):,} of {len(extra):,} extra rows share {what} with rows that fold "
-            f"{fold} holds out, themselves or through other extra rows; its score would not be "
-            "fair. Left out, they still train the folds whose held-out rows they are not tied to",
+            f"{file}: {len(tied):,} of {len(extra):,} extra rows share {what} with held-out rows "
+            f"of fold {fold}, directly or through other extra rows: training on them would leak "
+            "labels and inflate the score. With leave-out, each still trains the other folds",
             offences,
         )
     return np.setdiff1d(np.arange(len(extra)), tied)
 
 
 def find_overlap(extra: Rows, heldout: Rows, group_by: Sequence[str]) -> tuple[Int64s, Int64s]:
-    """Find extra rows in one group with a held-out row, as ``groups.build_groups`` groups.
+    """Find extra rows that share a group (``groups.build_groups``) with a held-out row.
 
-    Rows are grouped together, so that an extra row is also found when it is tied to a held-out row
-    through other extra rows.
+    Groups are connected components, so rows linked through other extra rows are found too.
 
     Returns:
-        (k,) places in ``extra``, ascending, and (k,) the first held-out row that each is tied to.
+        (k,) indices into ``extra``, ascending, and (k,) the first held-out row of each one's group.
     """
     groups = build_groups(join_rows(_unlabelled(extra), _unlabelled(heldout)), group_by)
     own, theirs = groups[: len(extra)], groups[len(extra) :]

@@ -1,9 +1,8 @@
-"""All that training sees of the data: no held-out label is in any of it.
+"""The inputs of one fit: tokenised rows and training labels, without any held-out label.
 
-Stands between batches and the training loop, which asks it for the rows of each epoch: as they
-are, or some of them augmented afresh.
-Legend: P rows of the pool, n training rows, M test rows, A pairs of entity
-types, C labels.
+The training loop reads the rows of each epoch from here, with data augmentation if the variant has
+it.
+Legend: P rows of the pool, n training rows, M test rows, A pairs of entity types, C labels.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from models.variant import Variant
 
 @dataclass(frozen=True)
 class EpochRows:
-    """The training rows of one epoch; ``rows`` and ``label_ids`` (n,) are in the same places.
+    """The training rows of one epoch; ``rows`` and ``label_ids`` (n,) are parallel.
 
-    ``rows`` are row numbers into ``tokens``; ``pair_ids`` (n,) where labels are restricted.
+    ``rows`` are indices into ``tokens``; ``pair_ids`` (n,) is None unless labels are restricted.
     """
 
     tokens: TokenizedRows
@@ -44,12 +43,12 @@ class EpochRows:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The entity-type pair of every row, and the labels that each pair may have.
+    """The entity-type pair of each row, and the labels allowed for each pair.
 
     Attributes:
         pool: (P,) pair of each row of the pool.
         test: (M,) pair of each test row.
-        table: (A, C) bool, known from the training rows alone.
+        table: (A, C) bool, computed from training rows only.
     """
 
     pool: Int64s
@@ -59,7 +58,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Augmenter:
-    """Makes an epoch's changed rows; ``texts`` are the n training rows, without labels."""
+    """Data augmentation of an epoch; ``texts`` are the n training rows, without labels."""
 
     texts: Rows
     variant: Variant
@@ -69,7 +68,7 @@ class Augmenter:
     tokenizer: Any
 
     def build(self, epoch: int, plain: EpochRows) -> EpochRows:
-        """Return the rows of an epoch with some of them changed; the others stay as they are."""
+        """Return the rows of an epoch, some of them augmented."""
         settings = self.variant.augment
         assert settings is not None
         changed = augment(
@@ -107,10 +106,10 @@ class Augmenter:
 
 @dataclass(frozen=True)
 class FoldInputs:
-    """All that training sees of the data: no held-out label is in it.
+    """The inputs of one fit, without any held-out label.
 
-    ``train_rows`` (n,) are row numbers into ``pool``; ``train_label_ids`` (n,)
-    belong to them. ``heldout_rows`` and ``test_rows`` are predicted after the last step.
+    ``train_rows`` (n,) are indices into ``pool``, with labels ``train_label_ids`` (n,).
+    ``heldout_rows`` and ``test_rows`` are predicted after the last step.
     """
 
     pool: TokenizedRows
@@ -126,10 +125,10 @@ class FoldInputs:
 
     @cached_property
     def plain(self) -> EpochRows:
-        """The training rows as they are."""
+        """The training rows without augmentation."""
         pair_ids = None if self.pairs is None else self.pairs.pool[self.train_rows]
         return EpochRows(self.pool, self.train_rows, self.train_label_ids, pair_ids)
 
     def epoch(self, number: int) -> EpochRows:
-        """Return the training rows of an epoch, the same whenever it is asked for."""
+        """Return the training rows of an epoch; the same for each call with the same number."""
         return self.plain if self.augmenter is None else self.augmenter.build(number, self.plain)

@@ -1,8 +1,8 @@
-"""Which rows a variant may train on, and which it answers for, fold by fold.
+"""The rows a variant trains on and predicts, for each fold.
 
-Stands between folds and formats: corrections are applied here, extra and pseudo-labelled rows come
-in, cleaning takes rows out. All rows that a job may see lie in one pool, the train rows first,
-then the test rows, then the extra ones, and are named by their place in it.
+Applies corrections, adds extra and pseudo-labelled rows, and removes rows by cleaning. All rows
+that a job may read are in one pool (train rows, then test rows, then extra rows) and are
+identified by their index in it.
 Legend: N train, M test, E extra rows; n training rows of a fold.
 """
 
@@ -35,7 +35,7 @@ from models.data.pseudo_labels import choose_pseudo_rows
 from models.data.route import Route
 from models.variant import Variant
 
-NO_FOLD = -1  # of a row that was in no fold
+NO_FOLD = -1  # of a row that is in no fold
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Pool:
     Attributes:
         train: N rows, corrected.
         test: M rows, corrected.
-        extra: E rows of a person's own, for training only; they are not cleaned.
-        groups: rows that must not be parted: (N,), or (N + M + E,) where others are trained on.
-        made_of: what of it the recipe must name.
+        extra: E rows that the user supplies, for training only; they are not cleaned.
+        groups: group of each row, (N,), or (N + M + E,) if test or extra rows are trained on.
+        made_of: hashes of the user's files, which become part of the recipe.
     """
 
     train: Rows
@@ -58,24 +58,24 @@ class Pool:
 
     @cached_property
     def parts(self) -> dict[str, Rows]:
-        """Return the pool's parts by name, in the order of their places."""
+        """The rows of the pool by split, in the order of their indices."""
         named = {"train": self.train, "test": self.test, "extra": self.extra}
         return {name: rows for name, rows in named.items() if rows is not None}
 
 
 @dataclass(frozen=True)
 class FoldRows:
-    """The rows of one fold, as places in the pool.
+    """The rows of one fold, as indices into the pool.
 
     Attributes:
-        train_rows: (n,) what is trained on.
-        train_label_ids: (n,) their labels; no other label is known to training.
-        train_groups: (n,) rows that must not be parted when training rows are split again.
+        train_rows: (n,) training rows.
+        train_label_ids: (n,) their labels; training sees no other label.
+        train_groups: (n,) their groups, kept whole when training rows are split further.
         train_folds: (n,) the fold of each, ``NO_FOLD`` for extra and pseudo-labelled rows.
-        heldout_rows: rows of the fold that are answered for.
-        test_rows: test rows that are answered for, as row numbers of the test file.
-        added: how many rows are extra, how many pseudo-labelled, how many cleaning left out.
-        made_of: hashes of the files of a person's own that are in them, by what they are for.
+        heldout_rows: rows of the fold to predict.
+        test_rows: test rows to predict, as row numbers of the test file.
+        added: number of extra rows, of pseudo-labelled rows, and of rows removed by cleaning.
+        made_of: hashes of the user's files that were used, by purpose.
     """
 
     train_rows: Int64s
@@ -89,17 +89,17 @@ class FoldRows:
 
 
 def build_pool(prepared: Prepared, variant: Variant, say: Say | None = None) -> Pool:
-    """Read what a variant adds to the competition's rows and correct what it corrects.
+    """Build the pool: apply a variant's corrections and read its extra rows.
 
-    Files that the variant names are relative to the competition's home, as its data is.
+    File names in the variant are relative to the competition's directory, like its data.
 
     Args:
-        prepared: the competition's rows.
+        prepared: the rows of the competition.
         variant: names the files.
-        say: hears what was odd in them but accepted.
+        say: called with warnings about rows that are accepted.
 
     Raises:
-        CorpusError: its file of corrections or of extra rows cannot be used.
+        CorpusError: the file of corrections or of extra rows is invalid.
     """
     profile, home = prepared.competition.profile, prepared.competition.home
     train, test, made_of = correct_rows(prepared.competition, prepared.corpus, variant)
@@ -117,10 +117,10 @@ def build_pool(prepared: Prepared, variant: Variant, say: Say | None = None) -> 
 def correct_rows(
     competition: Competition, corpus: Corpus, variant: Variant
 ) -> tuple[Rows, Rows, dict[str, Any]]:
-    """Return train and test rows with what a variant corrects, and what made them so.
+    """Return train and test rows with a variant's corrections, and the hash of the corrections.
 
     Raises:
-        CorpusError: its file of corrections cannot be used.
+        CorpusError: the file of corrections is invalid.
     """
     if not variant.clean.corrections:
         return corpus.train, corpus.test, {}
@@ -146,15 +146,15 @@ def choose_fold_rows(
     fold: int,
     pseudo: ResultKey | None = None,
 ) -> FoldRows:
-    """Choose a fold's rows. No held-out label is looked at.
+    """Choose the rows of a fold without using held-out labels.
 
     Args:
-        prepared: the competition's rows and folds.
-        pool: the variant's rows.
-        variant: says how to clean and what to add.
-        route: a specialist trains on, and answers for, its route's rows only.
-        fold: which fold is held out.
-        pseudo: the result whose test predictions become labels; its model did not see the fold.
+        prepared: the rows and folds of the competition.
+        pool: the rows of the variant.
+        variant: cleaning, extra rows and pseudo-labelling.
+        route: of a specialist, which trains on and predicts only the rows of its route.
+        fold: the held-out fold.
+        pseudo: the result whose test predictions become pseudo-labels, of the same fold.
 
     Raises:
         CorpusError: extra rows share a group with the held-out rows.
@@ -206,7 +206,7 @@ def _allowed_extra(prepared: Prepared, pool: Pool, variant: Variant, fold: int) 
 def _pseudo_rows(
     prepared: Prepared, pool: Pool, variant: Variant, source: ResultKey, able: Any, n_train: int
 ) -> tuple[Int64s, Int64s]:
-    """Choose test rows by the predictions of the source's model of the same fold."""
+    """Choose pseudo-labelled test rows from the predictions of another variant, same fold."""
     assert variant.pseudo is not None
     competition = prepared.competition
     result = Store(competition.oof_dir, competition.profile.labels).read(source)
@@ -218,12 +218,12 @@ def _pseudo_rows(
 
 
 def write_texts(folder: Path, pool: Pool) -> dict[str, Path]:
-    """Write the pool's parts without labels, unless they are there whole.
+    """Write the rows of the pool without labels, unless the files exist and are complete.
 
-    The folder's name must identify their content.
+    The name of the folder must identify the content.
 
     Returns:
-        The file of each part, in the order of their places in the pool.
+        The file of each split, in the order of the pool.
     """
     paths = {name: folder / f"{name}.parquet" for name in pool.parts}
     for name, rows in pool.parts.items():
@@ -235,7 +235,7 @@ def write_texts(folder: Path, pool: Pool) -> dict[str, Path]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Tell whether a Parquet file is there and was not cut short: its end says what it holds."""
+    """Return whether a Parquet file exists and is complete, by reading its footer."""
     try:
         pq.read_metadata(path)
     except (OSError, pa.ArrowException):
@@ -244,6 +244,6 @@ def _is_whole(path: Path) -> bool:
 
 
 def read_texts(paths: Mapping[str, Path], places: Int64s | None = None) -> Rows:
-    """Read rows without labels: all of them, or those at some places of the pool."""
+    """Read rows without labels: the whole pool, or the rows at some indices."""
     rows = join_rows(*(Rows(pd.read_parquet(path), None) for path in paths.values()))
     return rows if places is None else rows.take(places)

@@ -1,7 +1,7 @@
-"""Which rows a specialist trains on and answers for, measured in its tokenizer's tokens.
+"""The rows of a length specialist (short, medium or long), measured in tokens.
 
-The route file is made once per competition (``competition.folds.length_routes``) and frozen
-like the folds; this room only supplies the lengths when it is first needed.
+The route file is made once per competition (``competition.folds.length_routes``) and fixed like
+the folds; this module supplies the lengths when the file is first needed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Route:
 
 
 def read_route(name: str, prepared: Prepared, tokenizer: Any) -> Route:
-    """Return the rows of ``length:short`` and the like, making the route file if there is none.
+    """Return the rows of a route such as ``length:short``; make the route file if it is missing.
 
-    Without a tokenizer there is nothing to measure with: the file must be there already.
+    Without a tokenizer, lengths cannot be measured and the file must already exist.
     """
     if tokenizer is None:
         routes = read_or_make_length_routes(prepared, None, unit="")
@@ -44,7 +44,7 @@ def read_route(name: str, prepared: Prepared, tokenizer: Any) -> Route:
 
 
 def name_unit(tokenizer: Any) -> str:
-    """Say what lengths are counted in, by the vocabulary without the tokens that a format added."""
+    """Return the unit of lengths; it identifies the vocabulary, without tokens a format added."""
     vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     return f"tokens of the vocabulary {fingerprint(vocabulary)[:12]}"
 

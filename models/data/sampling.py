@@ -1,7 +1,7 @@
-"""Which training rows stand in which optimiser step: plain shuffles, weighted draws, a curriculum.
+"""Assign training rows to optimiser steps: shuffling, weighted sampling, curriculum learning.
 
-Between a fold's rows and the training loop. A planner knows an epoch from (seed, fold, epoch)
-alone, so that resuming at any step gives the plan of an uninterrupted run.
+The plan of an epoch depends only on (seed, fold, epoch), so a resumed run follows the same plan as
+an uninterrupted one.
 
 Legend: n training rows of a fold, C labels.
 """
@@ -30,18 +30,18 @@ RESULT_VERSION = 1
 VERSION_NAME = "models.sampling"
 
 Planner = Callable[[int], list[Int64s]]
-"""Epoch, counted from 0 → its optimiser steps: ceil(n / batch_rows) arrays of places in [0, n)."""
+"""Epoch, counted from 0 → its optimiser steps: ceil(n / batch_rows) arrays of indices in [0, n)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanFacts:
-    """What planning may know of a fold's n training rows.
+    """What a planner knows about the n training rows of a fold.
 
     Attributes:
         lengths: (n,) tokens of each row.
         label_ids: (n,) label of each row.
-        difficulty: (n,) as ``linear.measure_difficulty`` gives it; None unless it is asked for.
-        total_steps: optimiser steps of the whole fit.
+        difficulty: (n,) from ``linear.measure_difficulty``; None if the variant does not need it.
+        total_steps: number of optimiser steps of the whole fit.
     """
 
     lengths: Int64s
@@ -51,19 +51,19 @@ class PlanFacts:
 
 
 def build_planner(variant: Variant, facts: PlanFacts, *, seed: int, fold: int) -> Planner:
-    """Build the planner that a variant asks for.
+    """Build the planner of a variant.
 
     Args:
         variant: its ``sampling`` or ``curriculum``, with ``train.batch_rows`` and
             ``train.bucket_steps``; with neither, every epoch is a plain shuffle.
-        facts: the fold's rows.
-        seed, fold: of the job; they own all draws.
+        facts: the rows of the fold.
+        seed, fold: of the job; seed all random draws.
 
     Returns:
         A function from an epoch to its steps.
 
     Raises:
-        ValueError: a curriculum by difficulty without difficulties; a defect of the caller.
+        ValueError: a curriculum by difficulty, but ``facts.difficulty`` is None.
     """
     train = variant.train
 
@@ -93,7 +93,7 @@ def build_planner(variant: Variant, facts: PlanFacts, *, seed: int, fold: int) -
 
 
 def weigh_rows(label_ids: Int64s, settings: SamplingSettings) -> npt.NDArray[np.float64]:
-    """Return the chance of each row to be drawn, (n,) float64, summing to 1.
+    """Return the sampling probability of each row, (n,) float64, summing to 1.
 
     >>> by_root = SamplingSettings(label_power=0.5)
     >>> weigh_rows(np.array([0, 0, 0, 0, 1]), by_root).round(3).tolist()
@@ -113,16 +113,16 @@ def plan_weighted_epoch(
     train: TrainSettings,
     generator: np.random.Generator,
 ) -> list[Int64s]:
-    """Draw n rows with replacement by their weights and cut them into steps like a plain epoch.
+    """Sample n rows with replacement by weight, and split them into steps like a plain epoch.
 
     Args:
         weights: (n,) summing to 1.
         lengths: (n,) tokens of each row.
-        train: rows of a step, steps sorted by length together.
-        generator: owns the epoch's draws.
+        train: ``batch_rows`` and ``bucket_steps``.
+        generator: random numbers of the epoch.
 
     Returns:
-        Arrays of places; a place may stand several times, also in one step.
+        Arrays of indices; an index may occur several times, also within a step.
     """
     drawn = generator.choice(len(weights), len(weights), p=weights)
     steps = plan_epoch(lengths[drawn], train.batch_rows, train.bucket_steps, generator)

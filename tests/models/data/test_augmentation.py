@@ -158,13 +158,13 @@ def test_any_changed_row_still_points_at_its_entities(check: Any, row: Row, epoc
     check(row, epoch)
 
 
-def test_marks_never_stand_inside_an_entity() -> None:
+def test_no_mark_is_inserted_inside_an_entity() -> None:
     row = mark("x", "그 <조지 해리슨 경>이 쓴 {긴 노래}")
     assert [row.sentence[at] for at in find_gaps(row)] == ["그", "조", "쓴", "긴"]
     assert insert_marks(row, {2: "?", 14: "."}).sentence == "그 ? 조지 해리슨 경이 쓴 . 긴 노래"
 
 
-def test_a_word_that_holds_a_part_of_an_entity_stays() -> None:
+def test_a_word_that_overlaps_an_entity_is_not_deleted() -> None:
     row = mark("x", "(<가>) 나{다}라 마 바")
     words = [row.sentence[slice(*word)] for word in find_free_words(row)]
     assert words == ["마", "바"]
@@ -173,15 +173,15 @@ def test_a_word_that_holds_a_part_of_an_entity_stays() -> None:
     assert find_free_words(own_spaces) == [(0, 1), (5, 6)]
 
 
-def test_masking_can_hide_either_or_both() -> None:
+def test_masking_can_mask_either_entity_or_both() -> None:
     seen = {change_one(EXAMPLE_ROW, "entity-mask", epoch) for epoch in range(30)}
     shown = {(row.subject.word, row.object.word) for row in seen if row}
     assert shown == {("ORG", "조지 해리슨"), ("비틀즈", "PER"), ("ORG", "PER")}
     assert change_one(mark("x", "<PER>과 {ORG}"), "entity-mask") is None  # nothing to hide
 
 
-def test_an_untyped_entity_is_not_masked_silently() -> None:
-    with pytest.raises(FormatError, match="row 7: the object has no type"):
+def test_masking_an_entity_without_a_type_raises() -> None:
+    with pytest.raises(FormatError, match="row 7: the object cannot be masked"):
         mask_entities(mark("7", "<가> {나}", types=("PER", None)), ("subject", "object"))
 
 
@@ -202,7 +202,7 @@ EXCHANGED = {
 
 
 @pytest.mark.parametrize("label", KLUE.labels)
-def test_exchanged_roles_carry_the_label_that_then_holds(label: str) -> None:
+def test_swapped_roles_get_the_inverse_label(label: str) -> None:
     kind = {"per": "PER", "org": "ORG"}.get(EXCHANGED.get(label, label)[:3], "PER")
     row = mark("x", "<가>와 {나}", types=("PER", kind))
     made = change([row], [NAMES[label]], ways=("swap",))
@@ -214,7 +214,7 @@ def test_exchanged_roles_carry_the_label_that_then_holds(label: str) -> None:
     assert swap_roles(made.rows[0]) == row
 
 
-def test_roles_are_exchanged_only_when_the_object_can_be_a_subject() -> None:
+def test_roles_are_swapped_only_if_the_object_can_be_a_subject() -> None:
     typed = [mark(kind, "<가>와 {나}", types=("PER", kind)) for kind in KLUE.entity_types]
 
     def kinds(label: str) -> list[str]:
@@ -227,10 +227,10 @@ def test_roles_are_exchanged_only_when_the_object_can_be_a_subject() -> None:
     assert kinds("org:top_members/employees") == ["PER"]
 
 
-def test_roles_are_exchanged_by_label_names_wherever_they_stand() -> None:
+def test_roles_are_swapped_by_label_name_not_by_label_order() -> None:
     scheme = Scheme(("per:sibling", "org:alternate_names", "org:members", "nothing"), 3, ())
-    assert scheme.exchanged == {1: 1, 3: 3}
-    assert replace(scheme, negative_id=None).exchanged == {1: 1}
+    assert scheme.inverse == {1: 1, 3: 3}
+    assert replace(scheme, negative_id=None).inverse == {1: 1}
     row = mark("x", "<가>와 {나}", types=(None, None))
     swap = AugmentSettings(ways=("swap",), share=1.0)
     made = augment([row] * 4, np.arange(4), swap, scheme=scheme, key=(0, 0, 0))
@@ -246,7 +246,7 @@ def fates(made: Augmented) -> dict[str, tuple[Row, int]]:
     return {row.id: (row, label_id) for row, label_id in pairs}
 
 
-def test_a_rows_fate_does_not_depend_on_the_others() -> None:
+def test_the_draw_of_a_row_does_not_depend_on_other_rows() -> None:
     whole = fates(change(MANY, MANY_LABELS, share=0.5))
     order = np.random.default_rng(0).permutation(400)[:150]
     part = fates(change([MANY[i] for i in order], MANY_LABELS[order], share=0.5))
@@ -270,7 +270,7 @@ def test_seed_fold_epoch_and_own_seed_each_change_the_draw() -> None:
     assert change(MANY, MANY_LABELS, share=0.5, key=(1, 2, 3)).rows == draws[0]
 
 
-def test_the_share_is_of_the_rows_of_the_labels_named() -> None:
+def test_the_share_applies_to_rows_of_the_chosen_labels() -> None:
     made = change(MANY, MANY_LABELS, share=0.25, labels=("per:title",), ways=("aeda", "delete"))
     assert set(MANY_LABELS[made.places]) == {TITLE}
     assert 12 < len(made.rows) < 40
@@ -279,7 +279,7 @@ def test_the_share_is_of_the_rows_of_the_labels_named() -> None:
     assert len(change(MANY, MANY_LABELS, ways=("aeda",)).rows) == 400
 
 
-def test_each_row_is_changed_in_one_of_the_ways_that_suit_it() -> None:
+def test_each_row_is_changed_in_one_applicable_way() -> None:
     ways = Counter(len(row.sentence.split()) for row in change(MANY, ways=("aeda", "delete")).rows)
     plain = len(MANY[0].sentence.split())
     assert ways.keys() <= {plain - 1, plain + 1, plain + 2}
@@ -296,14 +296,14 @@ def test_no_row_gives_no_change() -> None:
     assert (made.rows, made.places.dtype, made.label_ids.shape) == ((), np.int64, (0,))
 
 
-def test_the_rows_given_stay_as_they_were() -> None:
+def test_the_input_rows_are_not_modified() -> None:
     before = [replace(row) for row in MANY[:50]]
     change(MANY[:50])
     assert before == MANY[:50]
 
 
 def test_a_known_seed_gives_known_rows() -> None:
-    """Another output needs another RESULT_VERSION, or stored results would be mixed."""
+    """If the output changes, raise RESULT_VERSION, or stored results would be mixed."""
     rows = [EXAMPLE_ROW, *(replace(EXAMPLE_ROW, id=str(i)) for i in range(1, 6))]
     made = change(rows, [NONE] * 6)
     assert [(row.sentence, row.subject.word, row.subject.start) for row in made.rows] == [
@@ -319,13 +319,13 @@ def test_a_known_seed_gives_known_rows() -> None:
 @pytest.mark.parametrize(
     ("options", "scheme", "said"),
     [
-        ({"ways": ("aeda",), "labels": ("per:tite",)}, SCHEME, "'per:tite'.*choose among no_rel"),
-        ({"ways": ("entity-mask",)}, Scheme(("a", "b"), 0, ()), "no types; use aeda"),
-        ({"ways": ("swap",), "labels": ("per:title",)}, SCHEME, "none of per:title"),
-        ({"ways": ("aeda", "swap")}, Scheme(("a", "b"), None, ()), "none of a, b"),
+        ({"ways": ("aeda",), "labels": ("per:tite",)}, SCHEME, "'per:tite'.*choose from no_rel"),
+        ({"ways": ("entity-mask",)}, Scheme(("a", "b"), 0, ()), "no entity types; use aeda"),
+        ({"ways": ("swap",), "labels": ("per:title",)}, SCHEME, "swapped roles of per:title"),
+        ({"ways": ("aeda", "swap")}, Scheme(("a", "b"), None, ()), "swapped roles of a, b"),
     ],
 )
-def test_settings_that_a_competition_cannot_follow_are_refused(
+def test_settings_that_do_not_fit_the_competition_are_refused(
     options: dict[str, Any], scheme: Scheme, said: str
 ) -> None:
     with pytest.raises(VariantError, match=re.compile(said)):

@@ -72,7 +72,7 @@ def test_a_window_keeps_both_spans_whole_or_is_refused(
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], EncoderSource]:
-    """Make the encoder of an architecture once for all tests here."""
+    """Make the encoder of each architecture once for the whole module."""
 
     @cache
     def make(architecture: str) -> EncoderSource:
@@ -197,18 +197,18 @@ def test_the_slot_is_the_tokenizers_own_mask_found_by_position(
             assert after.replace(" ", "").replace("▁", "") == "이다."
 
 
-def test_a_tokenizer_without_a_mask_token_refuses_a_prompt_that_asks_for_one(
+def test_a_prompt_with_a_mask_needs_a_tokenizer_with_a_mask_token(
     sources: Sources, prepared: Prepared
 ) -> None:
     tokenizer = load_tokenizer(sources("bert"))
     tokenizer.mask_token = None
-    with pytest.raises(FormatError, match="asks for a mask token"):
+    with pytest.raises(FormatError, match="needs a mask token"):
         tokenize_rows(prepared.corpus.train, FORMATS["mask-prompt"], tokenizer, 256)
     tokenize_rows(prepared.corpus.train, FORMATS["query"], tokenizer, 256)
 
 
 def split_segments(ids: npt.NDArray[np.int32], sep_id: int) -> list[list[int]]:
-    """Return the tokens between the separators, [CLS] left out."""
+    """Return the tokens between the separators, without [CLS]."""
     ends = np.flatnonzero(ids == sep_id).tolist()
     starts = [1, *(end + 1 for end in ends)]
     return [ids[start:end].tolist() for start, end in zip(starts, ends, strict=False)]
@@ -262,7 +262,7 @@ def test_rows_are_tokenised_once_and_mapped(
     assert (plain.lengths < made.lengths).all()  # no source in front
 
 
-def test_tokens_that_were_cut_short_on_disk_are_made_again(
+def test_a_truncated_cache_of_tokens_is_written_again(
     sources: Sources, prepared: Prepared, tmp_path: Path
 ) -> None:
     rows, tokenizer = prepared.corpus.test, load_tokenizer(sources("bert"))
@@ -278,7 +278,7 @@ def test_tokens_that_were_cut_short_on_disk_are_made_again(
 
 
 def make_tokenized(lengths: list[int]) -> TokenizedRows:
-    """Make rows whose tokens, positions, ids and cuts tell which row they belong to."""
+    """Make rows whose tokens, positions, ids and cuts identify their row."""
     count = len(lengths)
     return TokenizedRows(
         tokens=np.concatenate(
@@ -295,7 +295,7 @@ def make_tokenized(lengths: list[int]) -> TokenizedRows:
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=8),
     chosen=st.lists(st.integers(0, 7), max_size=10),
 )
-def test_rows_are_taken_with_all_that_is_theirs(lengths: list[int], chosen: list[int]) -> None:
+def test_rows_are_taken_with_all_their_arrays(lengths: list[int], chosen: list[int]) -> None:
     rows = make_tokenized(lengths)
     indices = [i % len(lengths) for i in chosen]
     taken = take_rows(rows, indices)
@@ -312,7 +312,7 @@ def test_rows_are_taken_with_all_that_is_theirs(lengths: list[int], chosen: list
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=8),
     ends=st.lists(st.integers(0, 8), max_size=3),
 )
-def test_stacked_parts_are_the_whole_again(lengths: list[int], ends: list[int]) -> None:
+def test_stacking_parts_restores_the_whole(lengths: list[int], ends: list[int]) -> None:
     rows = make_tokenized(lengths)
     bounds = sorted({0, len(lengths), *(end % (len(lengths) + 1) for end in ends)})
     parts = [take_rows(rows, np.arange(a, b)) for a, b in pairwise(bounds)]
@@ -323,7 +323,7 @@ def test_stacked_parts_are_the_whole_again(lengths: list[int], ends: list[int]) 
         assert whole.dtype == again.dtype
 
 
-def test_role_ids_tell_words_from_what_is_outside(sources: Sources) -> None:
+def test_role_ids_mark_subject_and_object(sources: Sources) -> None:
     tokenizer = load_tokenizer(sources("bert"))
     rows = make_rows(
         {"sentence": "김하나 대리", "s": ("김하나", 0, "PER"), "o": ("대리", 4, "POH")},

@@ -47,19 +47,19 @@ def test_of_equal_rows_the_first_is_kept() -> None:
     assert clean(ALL[::-1], duplicates="drop") == [9, 8, 7, 6, 5, 4, 3, 2, 1]
 
 
-def test_a_conflict_loses_its_negative_twin_only() -> None:
+def test_drop_negative_removes_the_negative_row_of_a_conflict() -> None:
     assert clean(conflicts="drop-negative") == [0, 1, 3, 4, 5, 6, 8, 9]
 
 
-def test_a_conflict_may_lose_all_its_rows() -> None:
+def test_drop_all_removes_every_row_of_a_conflict() -> None:
     assert clean(conflicts="drop-all") == [1, 3]
 
 
-def test_conflicts_are_settled_before_duplicates() -> None:
+def test_conflicts_are_resolved_before_duplicates() -> None:
     assert clean(conflicts="drop-negative", duplicates="drop") == [0, 1, 3, 5, 6, 8, 9]
 
 
-def test_twins_outside_the_training_rows_do_not_matter() -> None:
+def test_duplicates_outside_the_training_rows_are_ignored() -> None:
     assert clean(np.array([2, 5, 7]), conflicts="drop-all", duplicates="drop") == [2, 5, 7]
     assert clean(np.empty(0, np.int64), conflicts="drop-all", duplicates="drop") == []
 
@@ -69,7 +69,7 @@ def test_twins_outside_the_training_rows_do_not_matter() -> None:
     is_heldout=st.lists(st.booleans(), min_size=10, max_size=10),
     labels=st.lists(st.integers(0, 2), min_size=10, max_size=10),
 )
-def test_no_heldout_label_is_looked_at(is_heldout: list[bool], labels: list[int]) -> None:
+def test_held_out_labels_are_not_used(is_heldout: list[bool], labels: list[int]) -> None:
     heldout = np.array(is_heldout)
     changed = Rows(ROWS.frame, np.where(heldout, labels, ROWS.gold).astype(np.int16))
     settings = {"duplicates": "drop", "conflicts": "drop-negative"}
@@ -77,7 +77,7 @@ def test_no_heldout_label_is_looked_at(is_heldout: list[bool], labels: list[int]
     assert clean(train_rows, rows=changed, **settings) == clean(train_rows, **settings)
 
 
-def test_dropping_the_negative_twin_needs_a_negative_label() -> None:
+def test_drop_negative_needs_a_negative_label() -> None:
     with pytest.raises(VariantError, match="drop-all"):
         clean_rows(ROWS, ALL, None, CleanSettings(conflicts="drop-negative"))
     assert len(clean_rows(ROWS, ALL, None, CleanSettings(conflicts="drop-all"))) == 2

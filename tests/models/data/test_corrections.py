@@ -86,18 +86,18 @@ def test_every_offence_is_listed_with_its_line(tmp_path: Path) -> None:
         (9, None, None),
     ]
     assert "use one of PER, ORG, LOC" in str(caught.value)
-    assert "also stands on line 6" in str(caught.value)
+    assert "line 6 corrects this object too" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("id,role,type\n0,subject,PER\n", "begin with the line split,id,role,type"),
-        (f"{HEADER}\n", "begin with the line split,id,role,type"),
-        ("", "the file is empty; begin with the line"),
+        ("id,role,type\n0,subject,PER\n", "start with the line split,id,role,type"),
+        (f"{HEADER}\n", "start with the line split,id,role,type"),
+        ("", "the file is empty; start with the line"),
     ],
 )
-def test_a_file_without_corrections_says_how_one_begins(
+def test_an_empty_file_of_corrections_names_the_header(
     tmp_path: Path, text: str, said: str
 ) -> None:
     path = tmp_path / "c.csv"
@@ -106,18 +106,18 @@ def test_a_file_without_corrections_says_how_one_begins(
         read_corrections(path, TRAIN, TEST, entity_types=TYPES)
 
 
-def test_a_sample_passes_over_rows_that_it_lacks(tmp_path: Path) -> None:
+def test_corrections_of_rows_outside_a_sample_are_skipped(tmp_path: Path) -> None:
     lines = ("train,9,subject,PER", "test,0,object,LOC", "test,77,object,LOC")
     corrections = read(tmp_path / "c.csv", *lines, may_have_more=True)
-    assert (len(corrections.train), len(corrections.test), corrections.passed_over) == (0, 1, 2)
+    assert (len(corrections.train), len(corrections.test), corrections.skipped) == (0, 1, 2)
     with pytest.raises(CorpusError, match="unknown type"):
         read(tmp_path / "c.csv", "train,9,subject,XYZ", may_have_more=True)
     with pytest.raises(CorpusError, match="line 2"):
         read(tmp_path / "c.csv", *(["train,9,subject,PER"] * 2), may_have_more=True)
 
 
-def test_what_cannot_be_corrected_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"none\.csv is no file"):
+def test_impossible_corrections_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.csv does not exist"):
         read_corrections(tmp_path / "none.csv", TRAIN, TEST, entity_types=TYPES)
     with pytest.raises(UsageError, match="has none"):
         read(tmp_path / "c.csv", "train,0,subject,PER", entity_types=())
@@ -125,7 +125,7 @@ def test_what_cannot_be_corrected_is_said(tmp_path: Path) -> None:
         apply_corrections(TRAIN, [Correction("0", "object", "LOC"), Correction("9", "object", "P")])
 
 
-def test_the_hash_is_of_what_is_corrected(tmp_path: Path) -> None:
+def test_the_hash_depends_on_the_corrections_only(tmp_path: Path) -> None:
     lines = ["train,2,object,LOC", "test,2,object,LOC", "train,0,subject,ORG"]
     base = read(tmp_path / "c.csv", *lines).hash
     assert base == read(tmp_path / "other.csv", *lines[::-1]).hash

@@ -41,7 +41,7 @@ def test_the_square_root_shows_as_many_new_rows_early_as_its_equation_says() -> 
     assert halfway == pytest.approx(math.sqrt(0.5 * (1 - 0.2**2) + 0.2**2))
 
 
-def test_easy_rows_stand_first_and_ties_are_drawn_once_per_job() -> None:
+def test_easy_rows_come_first_and_ties_are_drawn_once_per_job() -> None:
     difficulty = np.repeat([2.0, 0.0, 1.0], 20)
     order = rank_by_difficulty(difficulty, seed=42, fold=1)
     assert sorted(order.tolist()) == list(range(60))
@@ -51,7 +51,7 @@ def test_easy_rows_stand_first_and_ties_are_drawn_once_per_job() -> None:
     assert order.tolist() != rank_by_difficulty(difficulty, seed=42, fold=2).tolist()
 
 
-def test_the_order_of_ties_is_no_epochs_shuffle() -> None:
+def test_the_order_of_ties_differs_from_the_shuffle_of_any_epoch() -> None:
     first_epoch = np.random.default_rng([42, 1, 0]).permutation(60)
     assert first_epoch.tolist() == np.random.default_rng([42, 1]).permutation(60).tolist()
     assert TIES > 0
@@ -61,7 +61,7 @@ def test_the_order_of_ties_is_no_epochs_shuffle() -> None:
 
 @pytest.mark.parametrize("bucket_steps", [1, 3])
 @pytest.mark.parametrize("total", [7, 64, 101])
-def test_no_row_is_shown_before_its_time(total: int, bucket_steps: int) -> None:
+def test_no_row_is_used_before_competence_allows_it(total: int, bucket_steps: int) -> None:
     lengths = np.random.default_rng(1).integers(5, 50, total)
     difficulty = np.random.default_rng(2).random(total)
     order = rank_by_difficulty(difficulty, seed=0, fold=0)
@@ -93,7 +93,7 @@ def test_a_pool_repeats_no_row_before_it_has_shown_them_all() -> None:
 
 @pytest.mark.parametrize(("pace_frac", "once"), [(0.2, 1.0), (0.4, 1.0), (0.5, 0.95)])
 def test_an_epoch_shows_every_row_once(pace_frac: float, once: float) -> None:
-    """Of two epochs the first; only what its last pool may not see yet waits for the second."""
+    """In the first of two epochs; only rows not yet available in its last pool are missing."""
     settings = CurriculumSettings(by="length", start_competence=0.1, pace_frac=pace_frac)
     order = np.random.default_rng(4).permutation(1000)
     pace = CurriculumPace(settings, 2 * 125, batch_rows=8, bucket_steps=5)
@@ -103,7 +103,7 @@ def test_an_epoch_shows_every_row_once(pace_frac: float, once: float) -> None:
     assert counts.max() <= 2
 
 
-def test_ranks_within_labels_let_every_label_begin() -> None:
+def test_ranks_within_labels_put_every_label_among_the_easiest() -> None:
     difficulty = np.concatenate([np.linspace(0, 0.3, 90), np.linspace(0.9, 1, 10)])
     labels = np.repeat([0, 1], [90, 10])
     easiest = rank_by_difficulty(rank_within_labels(difficulty, labels), seed=0, fold=0)[:20]

@@ -32,7 +32,7 @@ def check(overlap: str, group_by: tuple[str, ...] = BOTH, heldout: Rows = HELDOU
     return check_extra(EXTRA, heldout, group_by, overlap=overlap, file="more.csv", fold=2).tolist()
 
 
-def test_rows_tied_to_heldout_ones_are_left_out_also_at_one_remove() -> None:
+def test_rows_linked_to_held_out_rows_are_left_out_even_indirectly() -> None:
     assert check("leave-out") == [0, 5]
     assert check("leave-out", ("sentence",)) == [0, 2, 3, 4, 5]
     assert check("leave-out", ("entity_pair",)) == [0, 1, 3, 4, 5]
@@ -44,17 +44,17 @@ def test_refusing_names_every_row_and_what_to_do() -> None:
         check("refuse")
     assert [o.id for o in caught.value.offences] == ["sentence", "pair", "through", "far"]
     said = [o.found for o in caught.value.offences]
-    assert said == [f"is tied to held-out row {h}" for h in ("h0", "h1", "h0", "h0")]
+    assert said == [f"shares a group with row {h}" for h in ("h0", "h1", "h0", "h0")]
 
 
-def test_rows_apart_pass_either_way() -> None:
+def test_unrelated_rows_pass_with_either_setting() -> None:
     heldout = in_columns([mark("h", "<사>와 {아}")], [0])
     assert check("refuse", heldout=heldout) == check("leave-out", heldout=heldout)
     assert len(check("refuse", heldout=heldout)) == 6
     assert len(check("refuse", heldout=heldout.take(np.empty(0, np.int64)))) == 6
 
 
-def test_heldout_labels_are_not_looked_at() -> None:
+def test_held_out_labels_are_not_used() -> None:
     assert check("leave-out", heldout=Rows(HELDOUT.frame, None)) == check("leave-out")
 
 
@@ -70,7 +70,7 @@ def small_row(i: int, sentence: int, subject: int, obj: int) -> Row:
     keys=st.lists(st.tuples(*[st.integers(0, 5)] * 3), min_size=1, max_size=14),
     n_extra=st.integers(0, 14),
 )
-def test_ties_are_those_that_stepping_from_row_to_row_finds(
+def test_overlap_equals_a_graph_search_from_row_to_row(
     keys: list[tuple[int, int, int]], n_extra: int
 ) -> None:
     rows = [small_row(i, *key) for i, key in enumerate(keys)]
@@ -89,7 +89,7 @@ def test_ties_are_those_that_stepping_from_row_to_row_finds(
     assert ((partners >= 0) & (partners < len(heldout))).all()
 
 
-def test_a_tie_goes_through_any_number_of_extra_rows() -> None:
+def test_overlap_is_found_through_any_number_of_extra_rows() -> None:
     chain = [small_row(i, (i + 1) // 2, i // 2, i // 2 + 10) for i in range(9)]
     assert all(a.sentence == b.sentence or a.subject == b.subject for a, b in pairwise(chain))
     tied, partners = find_overlap(in_columns(chain[:8]), in_columns(chain[8:]), BOTH)
@@ -97,7 +97,7 @@ def test_a_tie_goes_through_any_number_of_extra_rows() -> None:
     assert partners.tolist() == [0] * 8
 
 
-def test_rows_join_with_their_labels_or_without_any() -> None:
+def test_rows_are_joined_with_all_labels_or_without_any() -> None:
     joined = join_rows(HELDOUT, EXTRA)
     assert joined.ids.tolist() == [*HELDOUT.ids, *EXTRA.ids]
     assert joined.gold.tolist() == [0, 1, 0, 1, 2, 0, 1, 2]
@@ -120,9 +120,9 @@ def test_extra_rows_are_read_as_train_rows_are(tiny_competition: Competition) ->
     assert len(read_extra_rows(path, tiny_competition.profile)) == 64
 
 
-def test_extra_rows_that_cannot_be_used_are_named(tiny_competition: Competition) -> None:
+def test_invalid_extra_rows_are_listed(tiny_competition: Competition) -> None:
     profile, path = tiny_competition.profile, tiny_competition.data_dir / "more.csv"
-    with pytest.raises(UsageError, match=r"more\.csv is no file"):
+    with pytest.raises(UsageError, match=r"more\.csv does not exist"):
         read_extra_rows(path, profile)
     lines = tiny_competition.train_path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines[:3], lines[3].replace("per:", "per;")]), encoding="utf-8")

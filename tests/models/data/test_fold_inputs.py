@@ -44,7 +44,7 @@ RENAMED = {
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """The tiny competition with labels that say more of what can be exchanged."""
+    """The tiny competition with labels that have inverses."""
     home = tmp_path_factory.mktemp("family")
     write_tiny(home)
     for path in (home / "tiny.toml", home / "data" / "train.csv", home / "data" / "solution.csv"):
@@ -57,7 +57,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @dataclass(frozen=True)
 class Opened:
-    """A job with its inputs, and the rows that its epochs should hold, made without them."""
+    """A job with its inputs, and the expected rows of its epochs, computed independently."""
 
     prepared: Prepared
     spec: JobSpec
@@ -140,7 +140,7 @@ def test_labels_pairs_and_ids_are_those_of_the_changed_rows(number: int, opened:
 
 
 def test_swapping_changes_some_labels_and_pairs_and_leaves_others(family: Prepared) -> None:
-    """Else the test above would compare what never changes."""
+    """Otherwise the test above would compare things that never change."""
     inputs = inputs_of(plan_one(family, *CHANGED["swap-restricted"]))
     epoch, plain = inputs.epoch(0), inputs.plain
     turned = epoch.label_ids != plain.label_ids
@@ -153,7 +153,7 @@ def test_swapping_changes_some_labels_and_pairs_and_leaves_others(family: Prepar
     assert 1 < (epoch.pair_ids != plain.pair_ids).sum() < len(turned) - 1
 
 
-def test_every_epoch_is_changed_afresh_and_the_same_when_asked_again(opened: Opened) -> None:
+def test_each_epoch_is_augmented_differently_but_reproducibly(opened: Opened) -> None:
     def shown(epoch: EpochRows) -> list[bytes]:
         return [epoch.tokens.row_tokens(int(row)).tobytes() for row in epoch.rows]
 

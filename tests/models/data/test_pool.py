@@ -34,7 +34,7 @@ def choose(prepared: Prepared, variant: Variant, fold: int, **options: Any) -> F
 
 
 def write_extra(prepared: Prepared, name: str, rows: list[int], *, rename: bool) -> None:
-    """Write train rows as extra ones; renamed, no sentence and no pair is one of train's."""
+    """Write train rows as extra rows; if renamed, they share no sentence or pair with train."""
     source = prepared.competition.train_path
     with source.open(encoding="utf-8", newline="") as stream:
         header, *records = list(csv.reader(stream))
@@ -53,7 +53,7 @@ def write_extra(prepared: Prepared, name: str, rows: list[int], *, rename: bool)
         csv.writer(stream).writerows([header, *kept])
 
 
-def test_cleaning_takes_training_rows_out_and_leaves_held_out_rows_alone(
+def test_cleaning_removes_training_rows_but_no_held_out_rows(
     prepared: Prepared, resolve: Callable[..., Variant]
 ) -> None:
     plain = resolve()
@@ -69,7 +69,7 @@ def test_cleaning_takes_training_rows_out_and_leaves_held_out_rows_alone(
     assert gone > 0
 
 
-def test_extra_rows_train_and_are_never_answered_for(
+def test_extra_rows_are_trained_on_but_never_predicted(
     prepared: Prepared, resolve: Callable[..., Variant]
 ) -> None:
     write_extra(prepared, "more.csv", [0, 1, 2, 3], rename=True)
@@ -88,7 +88,7 @@ def test_extra_rows_train_and_are_never_answered_for(
     assert rows.heldout_rows.max() < len(prepared.corpus.train)
 
 
-def test_extra_rows_that_tell_of_held_out_rows_are_refused_or_left_out(
+def test_extra_rows_that_leak_held_out_rows_are_refused_or_left_out(
     prepared: Prepared, resolve: Callable[..., Variant]
 ) -> None:
     write_extra(prepared, "same.csv", list(range(12)), rename=False)
@@ -190,7 +190,7 @@ def test_what_a_job_gets_does_not_depend_on_held_out_labels(
     assert first.added == second.added
 
 
-def test_texts_that_were_cut_short_on_disk_are_written_again(
+def test_truncated_text_files_are_written_again(
     prepared: Prepared, resolve: Callable[..., Variant], tmp_path: Path
 ) -> None:
     pool = build_pool(prepared, resolve())

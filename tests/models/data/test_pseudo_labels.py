@@ -23,7 +23,7 @@ def choose(probs: npt.NDArray[Any] = PROBS, n_train: int = 100, **options: Any) 
     return [part.tolist() for part in choose_pseudo_rows(probs, wanted, n_train)]
 
 
-def test_the_surest_rows_come_first_and_ties_in_row_order() -> None:
+def test_the_most_confident_rows_come_first_and_ties_in_row_order() -> None:
     assert choose() == [[1, 2, 3], [0, 2, 2]]
     assert choose(min_confidence=0.5) == [[1, 2, 3, 0], [0, 2, 2, 1]]
     two_kinds = np.tile(np.array([[0.75, 0.25], [0.05, 0.95]], np.float32), (500, 1))
@@ -33,7 +33,7 @@ def test_the_surest_rows_come_first_and_ties_in_row_order() -> None:
     ]
 
 
-def test_the_least_confidence_is_confident_in_the_precision_of_the_store() -> None:
+def test_the_minimum_confidence_holds_in_the_precision_of_the_store() -> None:
     assert float(PROBS[2, 2]) < 0.9  # 0.9 in float32, which counts as 0.9
     assert choose(min_confidence=0.9)[0] == [1, 2, 3]
 
@@ -44,7 +44,7 @@ def test_at_most_a_share_of_the_training_rows_is_chosen() -> None:
     assert choose(n_train=1, most_share=0.5) == [[], []]
 
 
-def test_there_may_be_no_row_to_choose() -> None:
+def test_no_row_may_be_confident_enough() -> None:
     assert choose(min_confidence=0.99) == [[], []]
     assert choose(np.empty((0, 3), np.float32)) == [[], []]
 
@@ -60,7 +60,7 @@ LOGITS = hnp.arrays(
     least=st.floats(0.3, 1.0),
     most=st.floats(0.05, 2.0),
 )
-def test_no_surer_row_is_passed_over(
+def test_no_row_with_higher_confidence_is_skipped(
     logits: npt.NDArray[np.float32], least: float, most: float
 ) -> None:
     raised = np.exp(logits)
@@ -79,6 +79,6 @@ def test_no_surer_row_is_passed_over(
         assert confidence[left].max() <= confidence[rows].min()
 
 
-def test_a_share_of_nothing_is_refused() -> None:
+def test_a_share_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="most_share"):
         PseudoSettings(variant="x", most_share=0)

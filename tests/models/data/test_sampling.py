@@ -25,7 +25,7 @@ def make_facts(difficulty: Any = DIFFICULTY, total_steps: int = 78) -> PlanFacts
     return PlanFacts(LENGTHS, LABEL_IDS, difficulty, total_steps)
 
 
-def test_a_plain_epoch_is_what_it_was() -> None:
+def test_a_plain_epoch_is_a_seeded_shuffle() -> None:
     planner = build_planner(make_variant(), make_facts(None), seed=42, fold=3)
     for epoch in (0, 1, 7):
         wanted = plan_epoch(LENGTHS, 8, 4, np.random.default_rng([42, 3, epoch]))
@@ -72,7 +72,7 @@ def test_weights_depend_on_the_label_alone_and_power_one_levels_the_labels() -> 
     np.testing.assert_allclose(half, roots / roots.sum())
 
 
-def test_a_label_that_the_fold_lacks_disturbs_no_weight() -> None:
+def test_a_label_absent_from_the_fold_does_not_change_weights() -> None:
     weights = weigh_rows(np.array([0, 4, 4, 4, 4]), SamplingSettings(label_power=0.5))
     assert np.isfinite(weights).all()
     assert weights[0] == pytest.approx(2 * weights[1])
@@ -97,7 +97,7 @@ def test_weighted_steps_hold_rows_of_similar_length() -> None:
 @pytest.mark.parametrize(
     ("name", "hardness"), [("curriculum-length", LENGTHS), ("curriculum-difficulty", DIFFICULTY)]
 )
-def test_a_curriculum_begins_with_easy_rows_and_ends_in_plain_shuffles(
+def test_a_curriculum_starts_with_easy_rows_and_ends_in_plain_shuffles(
     name: str, hardness: Any
 ) -> None:
     variant = make_variant(name, ("curriculum.pace_frac", 0.5), ("train.bucket_steps", 1))
