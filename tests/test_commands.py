@@ -146,7 +146,7 @@ def test_specialists_answer_together_as_one_member(
 
 @pytest.mark.slow
 def test_a_kill_loses_nothing(tmp_path: Path) -> None:
-    """After kill -9 in a job its worker ends too, and the same command goes on from there."""
+    """After kill -9 in a job its worker ends too, and the same command resumes from there."""
     stores = []
     for home, killed in ((tmp_path / "straight", False), (tmp_path / "killed", True)):
         home.mkdir()
@@ -200,7 +200,7 @@ def test_ctrl_c_writes_states_and_the_next_fold_goes_on(tmp_path: Path, tiny: li
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3, err
-    assert "run the same command again to go on" in out
+    assert "run the same command again to continue" in out
     assert (log.parent / "state.safetensors").exists()
     shorter = run_process(tmp_path, *command, "--stop-after", "0s", exits=3)
     assert "1 job not done" in shorter

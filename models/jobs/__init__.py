@@ -1,4 +1,4 @@
-"""From a request to results: a job is one variant, one seed and one fold.
+"""Plan and run jobs, from a request to stored results: a job is one variant, seed and fold.
 
 Rooms in reading order: request, suitability, setup, recipe, plan, spec, network_job, linear_job,
 job, workers, fold, show, variants, predict, doctor.

@@ -1,4 +1,4 @@
-"""``fold``: plan the jobs, run them, say what came out. The command line calls only this room."""
+"""The ``fold`` command: K-fold cross-validation. Plan jobs, run them, print out-of-fold scores."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ from models.training.hardware import (
 )
 from models.variant import LINEAR, Variant
 
-MOST_NAMED = 4
+MAX_NAMED = 4
 LINEAR_EPOCHS = 0.1
-"""What a linear model's job counts, in passes of a small network over the same rows."""
+"""Cost of a linear model's job, in epochs of a small network over the same rows."""
 
 
 @dataclass(frozen=True)
 class FoldSummary:
-    """What ``fold`` did, for the command line to print."""
+    """Output of ``fold`` for the command line."""
 
     tables: tuple[Table, ...]
     complete: bool
@@ -59,11 +59,11 @@ class FoldSummary:
 
 @report_gpu_errors()
 def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoard) -> FoldSummary:
-    """Train what is missing of the requested variants and summarise their out-of-fold scores.
+    """Run the missing jobs of the requested variants and summarise their out-of-fold scores.
 
     Raises:
         TrainingError: a job failed; the others were still run.
-        HarnessError: the data, a variant or an encoder cannot be used.
+        HarnessError: the data, a variant or an encoder is invalid.
     """
     started = time.monotonic()
     check_files(request.variants, competition.profile, request.overrides)
@@ -89,7 +89,7 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
             say(f"{name_of(key)}: done before, kept")
         if plan.jobs:
             later = [variant.name for wave in waves[place + 1 :] for variant in wave]
-            what = ", ".join(later) if len(later) <= MOST_NAMED else f"{len(later)} more variants"
+            what = ", ".join(later) if len(later) <= MAX_NAMED else f"{len(later)} more variants"
             then = f"; then {what}" if later else ""
             say(
                 f"{write_count(len(plan.jobs), 'job')} to train, {len(plan.done)} done before; "
@@ -109,10 +109,10 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
 
 
 def describe_hardware(jobs: Sequence[JobSpec], workers: int) -> list[str]:
-    """Say what the networks among jobs will be trained on, and in which number format.
+    """Return lines that describe the device, precision and attention of the networks in jobs.
 
     Raises:
-        VariantError: the device does not have a number format that is asked for.
+        VariantError: the device does not support the requested precision.
     """
     device = find_device()
     lines = {
@@ -130,7 +130,7 @@ def include_bases(
     variants: Sequence[Variant],
     say: Say,
 ) -> tuple[Variant, ...]:
-    """Add what the variants build on where a fold of it has no result yet."""
+    """Add the variants that others build on, if results of theirs are missing."""
     competition, store = prepared.competition, _open_store(prepared)
     folds = set(request.folds or range(prepared.folds.count))
     found = {variant.name: variant for variant in variants}
@@ -149,12 +149,12 @@ def include_bases(
 def order_in_waves(
     profile: Profile, request: FoldRequest, variants: Sequence[Variant]
 ) -> list[list[Variant]]:
-    """Order variants so that each comes after those of the request that it builds on.
+    """Order variants so that each comes after those it builds on (a topological sort, in waves).
 
-    The first waves hold only what others wait for, so that nothing waits for the rest.
+    Variants that no other builds on are in the last wave.
 
     Raises:
-        UsageError: some build on each other.
+        UsageError: some variants build on each other.
     """
     waiting = {variant.name: variant for variant in variants}
     needs = {
@@ -178,12 +178,12 @@ def _without_broken(
     broken: set[str],
     say: Say,
 ) -> list[Variant]:
-    """Leave out variants that build on a broken one; they are broken with it."""
+    """Leave out variants that build on a failed one, and add them to ``broken``."""
     kept = []
     for variant in wave:
         lost = broken & set(name_bases(profile, request, variant).values())
         if lost:
-            say(f"{variant.name}: not begun, as {min(lost)} failed, on which it builds")
+            say(f"{variant.name}: skipped, because it builds on {min(lost)}, which failed")
             broken.add(variant.name)
         else:
             kept.append(variant)
@@ -191,7 +191,7 @@ def _without_broken(
 
 
 def name_of(key: ResultKey) -> str:
-    """Write a job's name for a person.
+    """Return a readable name of a job.
 
     >>> name_of(ResultKey("typed-punct", 42, 3))
     'typed-punct seed 42 fold 3'
@@ -202,13 +202,13 @@ def name_of(key: ResultKey) -> str:
 def build_summary(
     prepared: Prepared, request: FoldRequest, variants: Sequence[Variant], run: FoldRun
 ) -> Table:
-    """Build the table of out-of-fold scores, and say what to do next."""
+    """Build the table of out-of-fold scores, with notes on what to do next."""
     scores = score_variants(prepared, [variant.name for variant in variants])
     table = build_variants_table(prepared, scores)
     lacking = [each for each in scores if each.lacks]
     if run.stopped:
         count = write_count(len(run.stopped), "job")
-        notes = [f"{count} not done; run the same command again to go on."]
+        notes = [f"{count} not done; run the same command again to continue."]
     elif lacking:
         notes = _advise(prepared, request, variants, lacking)
     else:
@@ -222,32 +222,32 @@ def _advise(
     variants: Sequence[Variant],
     lacking: Sequence[VariantScore],
 ) -> list[str]:
-    """Say what blend does with variants that lack something, and which command trains the rest."""
+    """Explain how blend treats incomplete variants, and which command trains the rest."""
     unfinished: dict[str, list[int]] = {}
     said, broken = [], []
     fair_folds = _find_fair_folds(prepared, variants)
     for score in lacking:
         name, partial = score.name, score.incomplete_seeds
         if score.fault is not None:
-            broken.append(name)  # it has a complete seed: what ails it stands in its own note
+            broken.append(name)  # it has a complete seed; another note says what is wrong
             continue
         if name not in fair_folds:
             unfinished[name] = partial
         seeds = f"{'seed' if len(partial) == 1 else 'seeds'} {', '.join(map(str, partial))}"
         is_member = len(partial) < len(score.missing)
-        said.append(f"it takes {name} without {seeds}" if is_member else f"it leaves {name} out")
-    notes = [f"blend takes complete seeds only: {'; '.join(said)}."] if said else []
-    notes += [f"blend leaves {', '.join(broken)} out until that is mended."] if broken else []
+        said.append(f"{name} without {seeds}" if is_member else f"{name} is left out")
+    notes = [f"blend uses complete seeds only: {'; '.join(said)}."] if said else []
+    notes += [f"blend leaves out {', '.join(broken)} until that is fixed."] if broken else []
     notes += [
-        f"The encoder of {name} has not read fold {fold}: compare it there, python run.py compare"
-        f" {name} OTHER --folds {fold}"
+        f"The encoder of {name} was not pretrained on fold {fold}, so compare it on that fold: "
+        f"python run.py compare {name} OTHER --folds {fold}"
         for name, fold in fair_folds.items()
     ]
     return notes + ([f"Next: {_complete(request, variants, unfinished)}"] if unfinished else [])
 
 
 def _find_fair_folds(prepared: Prepared, variants: Sequence[Variant]) -> dict[str, int]:
-    """Return the fold that an encoder was kept from reading, by variant; other folds say little."""
+    """Return, by variant, the only fold that its encoder's pretraining left out."""
     found = {}
     for variant in variants:
         if variant.learner == LINEAR:
@@ -261,7 +261,7 @@ def _find_fair_folds(prepared: Prepared, variants: Sequence[Variant]) -> dict[st
 def _complete(
     request: FoldRequest, variants: Sequence[Variant], unfinished: Mapping[str, Sequence[int]]
 ) -> str:
-    """Write the command that trains every fold of the seeds that variants have begun."""
+    """Return the command that trains all folds of the seeds that have some results."""
     wanted = {seed for seeds in unfinished.values() for seed in seeds}
     asked = {variant.name: set(variant.seeds) for variant in variants}
     command = request.command or f"fold {' '.join(unfinished)}"
@@ -277,7 +277,7 @@ def _open_store(prepared: Prepared) -> Store:
 
 
 def _say_once(say: Say) -> Say:
-    """Say a line only the first time: variants share formats and encoders."""
+    """Return a function that prints each line once: variants share formats and encoders."""
     said: set[str] = set()
 
     def say_new(text: str) -> None:
@@ -289,7 +289,7 @@ def _say_once(say: Say) -> Say:
 
 
 def _work_in(spec: JobSpec) -> float:
-    """Return how much work a job is against others: the rows that pass, fewer if linear."""
+    """Return the cost of a job relative to others: rows times epochs, less if linear."""
     epochs = LINEAR_EPOCHS if spec.variant.learner == LINEAR else spec.variant.train.epochs
     return len(spec.rows.train_rows) * epochs
 
@@ -309,9 +309,8 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
     say = _say_once(board.say)
 
     def said(spec: JobSpec, text: str) -> None:
-        if text.startswith(
-            ("resumed", "training continues without")
-        ):  # the rest stands in the job's own log
+        # the other lines are in the log of the job
+        if text.startswith(("resumed", "training continues without")):
             say(f"{name_of(spec.key)}: {text}")
 
     def finished(spec: JobSpec, outcome: JobOutcome) -> None:

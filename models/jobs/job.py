@@ -1,8 +1,8 @@
-"""One job: fit a fold of a variant with a seed, predict, and leave one result.
+"""Run one job: fit one fold of a variant with one seed, predict, and store the result.
 
-Runs in a process of its own (``models.jobs.workers``); what it is told is a ``JobSpec``, what it
-leaves is one file of the store and, if wanted, the trained weights. Held-out labels are looked at
-once, for the scores, after the last prediction. A learner, network or linear, does the fitting.
+Runs in a process of its own (``models.jobs.workers``). Its input is a ``JobSpec``; it writes one
+file to the store and, unless disabled, the trained weights. Held-out labels are used once, for
+scoring, after the last prediction.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from models.training.hardware import describe_machine
 from models.variant import LINEAR, NETWORK, Variant
 
 Learner = Callable[[JobSpec, Watch], Learned | int]
-"""Fits and predicts; gives the step back at which it was stopped."""
+"""Fits and predicts; returns the step instead if it was stopped."""
 LEARNERS: dict[str, Learner] = {NETWORK: learn_network, LINEAR: learn_linear}
 COLLAPSE_ADVICE = {
     NETWORK: "try another seed, a lower train.lr or a longer train.warmup_frac",
-    LINEAR: "it takes more rows of the other labels",
+    LINEAR: "add training rows of the other labels",
 }
 
 
 def run_job(spec: JobSpec, watch: Watch) -> JobOutcome:
-    """Fit one fold, predict its held-out and the test rows, and leave the result.
+    """Fit one fold, predict its held-out rows and the test rows, and store the result.
 
     Raises:
-        TrainingError, EncoderError: as the rooms below say.
+        TrainingError, EncoderError: as raised by the modules it calls.
     """
     started = datetime.datetime.now(datetime.UTC)
     learned = LEARNERS[spec.variant.learner](spec, watch)
@@ -87,16 +87,16 @@ def _build_result(spec: JobSpec, learned: Learned) -> Result:
 
 
 def _describe(variant: Variant) -> dict[str, Any]:
-    """Write down a variant for its results; one that ``tune`` wrote says on which folds."""
-    told = {"name": variant.name, "why": variant.why, **variant.recipe()}
+    """Describe a variant for its results; one written by ``tune`` names the folds it used."""
+    described = {"name": variant.name, "why": variant.why, **variant.recipe()}
     if variant.tune is None:
-        return told
-    # a file that tells no hash of them, as earlier ones, leaves the bytes that it always left
-    return told | {"tune": variant.tune.model_dump(mode="json", exclude_defaults=True)}
+        return described
+    # without defaults: files of earlier versions have no hash, and must give the same bytes
+    return described | {"tune": variant.tune.model_dump(mode="json", exclude_defaults=True)}
 
 
 def _read_ids(spec: JobSpec, part: str) -> npt.NDArray[np.object_]:
-    """Return the ids of a part of the pool, from whichever of its files the job has."""
+    """Return the ids of a split of the pool, from its tokens or its text."""
     if spec.network is not None:
         stored = np.load(spec.network.tokens[part] / "ids.npy", mmap_mode="r", allow_pickle=False)
         return np.asarray(stored, dtype=object)
@@ -106,14 +106,15 @@ def _read_ids(spec: JobSpec, part: str) -> npt.NDArray[np.object_]:
 
 
 def _score(spec: JobSpec, learned: Learned) -> JobOutcome:
-    """Look at the held-out labels, for the scores and nothing else."""
+    """Score the held-out predictions; the only use of held-out labels."""
     gold = spec.heldout_label_ids
     pred = decide(learned.oof_probs, spec.negative_id, None)
     warnings = list(learned.warnings)
     if len(np.unique(pred)) == 1 and len(np.unique(gold)) > 1:
         advice = COLLAPSE_ADVICE[spec.variant.learner]
         warnings.append(
-            f"collapsed: every held-out row is predicted {spec.labels[pred[0]]!r}; {advice}"
+            f"training collapsed: all held-out rows are predicted as {spec.labels[pred[0]]!r}; "
+            f"{advice}"
         )
     return JobOutcome(
         key=spec.key,

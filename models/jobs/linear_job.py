@@ -1,6 +1,6 @@
-"""The learner of the linear model: read a job's texts, fit, predict.
+"""Run a job of the linear model: read its texts, fit, predict.
 
-Called by ``models.jobs.job`` in the job's own process, beside ``network_job``.
+Called by ``models.jobs.job`` in a process of its own, like ``network_job``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from models.training.control import Watch
 from models.training.linear import LinearModel, LinearTask, fit_linear
 
 UNCALIBRATED = (
-    "not calibrated: some label stands in too few groups of training rows; its confidence means "
-    "little, and AUPRC and blend may suffer"
+    "not calibrated: some label occurs in too few groups of training rows; probabilities are "
+    "unreliable, which may lower AUPRC and the blend's score"
 )
 
 
 def learn_linear(spec: JobSpec, watch: Watch) -> Learned | int:
-    """Fit the linear model on a fold's training rows and predict.
+    """Fit the linear model on the training rows of a fold, and predict.
 
     Returns:
-        What was learned, or 0 if it was asked to stop before it began: a fit takes seconds.
+        The predictions, or 0 if it was stopped before it began (a fit takes seconds).
     """
     if watch.should_stop():
         return 0
@@ -44,7 +44,7 @@ def learn_linear(spec: JobSpec, watch: Watch) -> Learned | int:
 
 
 def refit_linear(spec: JobSpec, say: Callable[[str], None] | None = None) -> LinearModel:
-    """Fit a job's model: the same one each time, so that it need not be kept."""
+    """Fit the model of a job. It is deterministic, so it is fitted again rather than stored."""
     rows = spec.rows
     task = LinearTask(spec.variant.linear, len(spec.labels), spec.key.seed, rows.train_groups)
     return fit_linear(read_texts(spec.texts, rows.train_rows), rows.train_label_ids, task, say)

@@ -1,7 +1,7 @@
-"""The learner of networks: open a job's inputs, fit, round the weights, predict with them.
+"""Run a job of a network: open its inputs, fit, round the weights, predict with them.
 
-Called by ``models.jobs.job`` in the job's own process. Token arrays are mapped from disk;
-difficulty is measured inside the training folds, once per fold. Legend: n training rows, C labels.
+Called by ``models.jobs.job`` in a process of its own. Token arrays are memory-mapped; difficulty is
+measured on the training folds, once per fold. Legend: n training rows, C labels.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from models.training.loop import FitTask, Predictor, fit_fold
 from models.training.memory import estimate_need, measure_free, plan_memory
 from models.variant import Variant, fingerprint
 
-INITIAL_STEP = 2**32 - 1  # seeds the weights drawn before step 0
+INITIAL_STEP = 2**32 - 1  # seeds the random initialisation, before step 0
 
 
 def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
-    """Fit a network on a fold's training rows and predict with its weights as saved.
+    """Fit a network on the training rows of a fold, and predict with its weights as saved.
 
     Returns:
-        What was learned, or the step at which it was stopped.
+        The predictions, or the step at which the fit was stopped.
 
     Raises:
-        TrainingError, EncoderError: as the rooms below say.
+        TrainingError, EncoderError: as raised by the modules it calls.
     """
     network = spec.network
     assert network is not None
@@ -96,8 +96,8 @@ def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
         allowed = _measure_restriction(spec, inputs, inputs.pairs)
         facts["gold_allowed"] = allowed
         notes = (
-            f"its type pairs may have {allowed['heldout']:.1%} of the held-out gold labels, "
-            f"{allowed['train']:.1%} of those trained on",
+            f"the type restriction allows {allowed['heldout']:.1%} of the held-out gold labels, "
+            f"{allowed['train']:.1%} of the training labels",
         )
     return Learned(
         oof_probs, test_probs, fit.seconds, fit.rows_per_s, fit.steps, facts, notes=notes
@@ -142,7 +142,7 @@ def _lay_out(
 
 
 def _predict(predictor: Predictor, inputs: FoldInputs) -> tuple[Probs, Probs]:
-    """Predict the held-out and the test rows, each with the labels that its type pair may have."""
+    """Predict held-out and test rows, each restricted to the labels its type pair allows."""
     pairs, oof_allowed, test_allowed = inputs.pairs, None, None
     if pairs is not None:
         oof_allowed = pairs.table[pairs.pool[inputs.heldout_rows]]
@@ -152,7 +152,7 @@ def _predict(predictor: Predictor, inputs: FoldInputs) -> tuple[Probs, Probs]:
 
 
 def _measure_restriction(spec: JobSpec, inputs: FoldInputs, pairs: Pairs) -> dict[str, float]:
-    """Return what share of the gold labels the restriction allows, after the last prediction."""
+    """Return the share of gold labels that the restriction allows; called after predicting."""
     train, heldout = pairs.pool[inputs.train_rows], pairs.pool[inputs.heldout_rows]
     return {
         "train": measure_coverage(pairs.table, train, inputs.train_label_ids),
@@ -161,7 +161,7 @@ def _measure_restriction(spec: JobSpec, inputs: FoldInputs, pairs: Pairs) -> dic
 
 
 def open_inputs(spec: JobSpec, tokenizer: Any) -> FoldInputs:
-    """Open what training may see of a job's data: everything but the held-out labels."""
+    """Open the training inputs of a job: all data except the held-out labels."""
     network = spec.network
     assert network is not None
     parts, rows = open_parts(network), spec.rows
@@ -180,7 +180,7 @@ def open_inputs(spec: JobSpec, tokenizer: Any) -> FoldInputs:
 
 
 def open_parts(network: NetworkSpec) -> dict[str, TokenizedRows]:
-    """Map the tokens of every part of the pool, in the order of their places."""
+    """Memory-map the tokens of each split of the pool, in the order of the pool."""
     return {name: open_tokenized(folder) for name, folder in network.tokens.items()}
 
 
@@ -218,7 +218,7 @@ def _read_pairs(spec: JobSpec) -> Pairs | None:
 
 
 def _read_difficulty(spec: JobSpec) -> Float64s | None:
-    """Return how hard each training row is, (n,), measured once per fold and kept on disk."""
+    """Return the difficulty of each training row, (n,), measured once per fold and cached."""
     curriculum = spec.variant.curriculum
     if curriculum is None or curriculum.by != "difficulty":
         return None

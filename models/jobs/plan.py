@@ -1,7 +1,7 @@
-"""Variant × seed × fold: which jobs are still missing, each described whole.
+"""Plan jobs (variant × seed × fold): find those whose result is missing from the store.
 
-``plan_jobs`` settles the variants of a request, compares fingerprints with what the store holds and
-describes what is missing as ``JobSpec``; ``models.jobs.workers`` then runs it.
+``plan_jobs`` resolves the variants of a request, compares fingerprints with the store, and
+describes missing results as ``JobSpec``, which ``models.jobs.workers`` runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from models.variant import Variant, fingerprint
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``fold`` found to do: jobs still missing, results already there."""
+    """Jobs to run, and results that already exist."""
 
     variants: tuple[Variant, ...]
     jobs: tuple[JobSpec, ...]
@@ -42,14 +42,14 @@ def plan_jobs(
     variants: Sequence[Variant] | None = None,
     deadline: float | None = None,
 ) -> Plan:
-    """Find the jobs of the requested variants, or of some of them, whose result is missing.
+    """Find the missing jobs of the requested variants, or of some of them.
 
-    Encoders that are to be adapted first are adapted here, until the deadline.
+    Task-adaptive pretraining (TAPT), where a variant needs it, runs here, until the deadline.
 
     Raises:
-        StoppedError: adapting an encoder was stopped.
-        PredictionsError: a result of the same name was made from something else.
-        UsageError, VariantError, EncoderError: the request cannot be met.
+        StoppedError: TAPT was stopped.
+        PredictionsError: a stored result of the same name has another recipe.
+        UsageError, VariantError, EncoderError: the request is invalid.
     """
     if variants is None:
         variants = resolve_all(prepared.competition.profile, request)
@@ -65,7 +65,7 @@ def plan_jobs(
             prepared,
             bases=name_bases(prepared.competition.profile, request, variant),
             say=say,
-            threads=threads * request.workers,  # no job runs beside it yet
+            threads=threads * request.workers,  # no job is running yet
             deadline=deadline,
         )
         wanted = _plan_results(setup, folds)
@@ -78,14 +78,14 @@ def plan_jobs(
 def build_job(
     prepared: Prepared, variant: Variant, key: ResultKey, say: Say, *, bases: Mapping[str, str]
 ) -> JobSpec:
-    """Describe one job of a resolved variant, done before or not.
+    """Describe one job of a resolved variant, whether or not it is done.
 
     Args:
         prepared: rows and folds.
         variant: resolved.
         key: which job.
-        say: hears of rows that are cut.
-        bases: by role, the variants in the store that it builds on (``JobSpec.bases``).
+        say: called with progress messages.
+        bases: by role, the stored variants that it builds on (``JobSpec.bases``).
 
     Raises:
         UsageError, VariantError, EncoderError: the variant cannot be trained here.
@@ -96,13 +96,13 @@ def build_job(
 
 
 def job_dir(checkpoints_dir: Path, key: ResultKey) -> Path:
-    """Return the folder of a job's training state, final weights and log."""
+    """Return the checkpoint folder of a job: training state, final weights and log."""
     return checkpoints_dir / key.variant / f"s{key.seed}-f{key.fold}"
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One result that is asked for: what identifies it, what it builds on, what stands there."""
+    """A requested result: its identity, the results it builds on, and the stored one, if any."""
 
     key: ResultKey
     fingerprint: str
@@ -111,7 +111,7 @@ class _Wanted:
 
 
 def _plan_results(setup: VariantSetup, folds: Sequence[int]) -> list[_Wanted]:
-    """Name the results of a variant; the fingerprint of one it builds on is part of its own."""
+    """List the results of a variant; a fingerprint includes those of results it builds on."""
     wanted = []
     for seed in setup.variant.seeds:
         for fold in folds:
@@ -182,22 +182,22 @@ def _build_specs(
 
 
 def _build_network(
-    setup: VariantSetup, begun: Header | None, folders: Mapping[str, Path]
+    setup: VariantSetup, start_from: Header | None, folders: Mapping[str, Path]
 ) -> NetworkSpec | None:
     if setup.source is None:
         return None
     start = None
-    if begun is not None:
-        folder = job_dir(setup.prepared.competition.checkpoints_dir, begun.key)
-        start = (folder / WEIGHTS_FILE, begun.fingerprint)
+    if start_from is not None:
+        folder = job_dir(setup.prepared.competition.checkpoints_dir, start_from.key)
+        start = (folder / WEIGHTS_FILE, start_from.fingerprint)
     return NetworkSpec(setup.source, setup.new_tokens, folders, start)
 
 
 def _is_done(setup: VariantSetup, wanted: _Wanted, request: FoldRequest) -> bool:
-    """Tell whether a result is in the store; with ``--overwrite`` its weights must be there too.
+    """Return whether a result is in the store; with ``--overwrite``, its weights must exist too.
 
     Raises:
-        PredictionsError: the result of another recipe stands there and may not be overwritten.
+        PredictionsError: the stored result has another recipe and may not be overwritten.
     """
     if wanted.stored is None:
         return False
@@ -209,6 +209,6 @@ def _is_done(setup: VariantSetup, wanted: _Wanted, request: FoldRequest) -> bool
         return False
     raise PredictionsError(
         f"{setup.store.path(wanted.key)} holds a result of another recipe (the variant, data, "
-        "folds or encoder changed since). Keep it and train under a new name with --as NAME, or "
+        "folds or encoder have changed). Keep it and train under a new name with --as NAME, or "
         "replace it with --overwrite"
     )

@@ -1,8 +1,7 @@
-"""``predict``: new rows through the saved weights of a blend's members, then through the blend.
+"""The ``predict`` command: predict new rows with the saved models of a blend (an ensemble).
 
-Beside ``fold`` on the way of a row: the same formats, tokens, networks and number formats, the
-weights as saved, and the blend as written, so that the competition's own test rows get the answers
-that ``blend`` gave them.
+Uses the same formats, tokens, networks and precision as ``fold``, the weights as saved and the
+blend as written, so the test rows of the competition get the same predictions as from ``blend``.
 Legend: R new rows, K folds, C labels.
 """
 
@@ -61,7 +60,7 @@ from models.variant import LINEAR, Variant
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What a person asks of ``predict``; no blend named is the newest, no ``out`` beside it."""
+    """Options of ``predict``; ``blend`` defaults to the newest, ``out`` to a file next to it."""
 
     file: Path
     blend: str | None = None
@@ -71,20 +70,22 @@ class PredictRequest:
 
 @report_gpu_errors()
 def run_predict(competition: Competition, request: PredictRequest, say: Say) -> Table:
-    """Answer for the rows of a file as a blend does, and write them as a submission is written.
+    """Predict the rows of a file with a blend, and write them like a submission.
 
     Args:
-        competition: whose profile describes the file, and whose blend is asked.
-        request: the file, the blend and where the answers go.
-        say: hears what is going on.
+        competition: its profile describes the file; the blend is one of its submissions.
+        request: the file, the blend and the output file.
+        say: called with progress messages.
 
     Raises:
-        CorpusError: rows of the file cannot be used.
-        UsageError: there is no such file or blend, or the answers cannot be written there.
-        PredictionsError: its members were trained anew since, or their weights are not kept.
+        CorpusError: rows of the file are invalid.
+        UsageError: the file or the blend does not exist, or the output cannot be written.
+        PredictionsError: members were retrained since, or their weights are missing.
     """
     if not request.file.is_file():
-        raise UsageError(f"{request.file} is no file; name a CSV with the test file's columns")
+        raise UsageError(
+            f"{request.file} does not exist; name a CSV with the columns of the test file"
+        )
     reading = read_rows(request.file, competition.profile, is_train=False)
     if reading.offences:
         raise CorpusError(f"{request.file}: rows cannot be predicted", reading.offences)
@@ -94,7 +95,7 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
     prepared = read_prepared(competition)
     rows = reading.rows
     used = [each for each in record.members if each.weight > 0]
-    # all of them before the first one predicts: what is missing is said at once
+    # find all members before the first one predicts, to report missing weights early
     found = [_find_member(prepared, each, say) for each in used]
     if any(spec.network for each in found for specs in each.jobs.values() for spec in specs):
         for notice in list_gpu_notices():
@@ -121,21 +122,21 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
 
 
 def _check_out(out: Path, file: Path, competition: Competition) -> None:
-    """Refuse a place for the answers where nothing can be written, or where data stands.
+    """Check that the output file can be written and replaces no data.
 
     Raises:
-        UsageError: saying which.
+        UsageError: names the problem.
     """
     check_writable(out, "--out")
     kept = (file, competition.train_path, competition.test_path, competition.solution_path)
     for path in kept:
         if path is not None and path.exists() and out.exists() and out.samefile(path):
-            what = "the file to answer" if path == file else f"the competition's {path.name}"
-            raise UsageError(f"--out {out}: that is {what}; name another file for the answers")
+            what = "the input file" if path == file else f"the competition's {path.name}"
+            raise UsageError(f"--out {out} is {what}; name another file for the predictions")
 
 
 def _read_blend(competition: Competition, name: str | None) -> tuple[str, BlendRecord]:
-    """Return a blend's name and what made it; the newest when none is named."""
+    """Return the name and the record of a blend, of the newest if ``name`` is None."""
     folder = competition.submissions_dir
     known = list_blends(folder)
     if not known:
@@ -149,10 +150,10 @@ def _read_blend(competition: Competition, name: str | None) -> tuple[str, BlendR
     except (OSError, ValueError) as error:
         record, reason = None, str(error)
     else:
-        reason = "it is gone"
+        reason = "the file is missing"
     if record is None:
         raise PredictionsError(
-            f"{path} does not say how the blend was made ({reason}); blend again: "
+            f"{path} cannot be read as the record of a blend ({reason}); blend again: "
             f"python run.py blend --name {name}"
         )
     return name, record
@@ -160,20 +161,20 @@ def _read_blend(competition: Competition, name: str | None) -> tuple[str, BlendR
 
 @dataclass(frozen=True)
 class _Found:
-    """A member of a blend, and the jobs whose weights answer for it, by fold and part."""
+    """A member of a blend, and the jobs whose weights it uses, by fold and variant."""
 
     member: Member
     jobs: Mapping[tuple[int, str], Sequence[JobSpec]]
 
 
 def _find_member(prepared: Prepared, wanted: BlendMember, say: Say) -> _Found:
-    """Find a member as it was when the blend was made, with weights for every fold."""
+    """Find a member of a blend, unchanged since the blend was made, with weights for each fold."""
     competition = prepared.competition
     store = Store(competition.oof_dir, competition.profile.labels)
     members, _ = read_members(store, wanted.parts, prepared)
     if len(members) != 1 or members[0].recipe != wanted.recipe:
         raise PredictionsError(
-            f"{wanted.name} was trained anew since the blend was made; run: python run.py blend"
+            f"{wanted.name} was retrained since the blend was made; run: python run.py blend"
         )
     jobs = {
         (fold, part): [
@@ -188,7 +189,7 @@ def _find_member(prepared: Prepared, wanted: BlendMember, say: Say) -> _Found:
 def _predict_member(
     prepared: Prepared, found: _Found, rows: Rows, threads: int | None, say: Say
 ) -> Member:
-    """Predict new rows with one member of a blend: a variant, or specialists together."""
+    """Predict new rows with one member of a blend: one variant, or a set of specialists."""
     competition = prepared.competition
     store = Store(competition.oof_dir, competition.profile.labels)
     n_labels = len(competition.profile.labels)
@@ -213,7 +214,7 @@ def _predict_member(
 
 
 def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> JobSpec:
-    """Return the job that made a result, held against the result's own fingerprint."""
+    """Return the job that made a result, after checking the fingerprint of the result."""
     folder = job_dir(prepared.competition.checkpoints_dir, key)
     header = store.read_header(key)
     again = (
@@ -224,24 +225,22 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
     kept = None if header.variant.get("imported") else read_kept(folder)
     if kept is None:
         _check_trained_here(store, header, folder)
-        raise PredictionsError(
-            f"{folder} keeps no weights of {key.variant} that can be read; {again}"
-        )
+        raise PredictionsError(f"{folder} has no readable weights of {key.variant}; {again}")
     variant = Variant.model_validate(kept["variant"])
     spec = build_job(prepared, variant, key, say, bases=kept.get("bases", {}))
     if {kept["fingerprint"], spec.fingerprint} != {header.fingerprint}:
         raise PredictionsError(
-            f"{folder} does not belong to {store.path(key)}: the data, the encoder or the code "
-            f"changed since; {again}"
+            f"{folder} does not match {store.path(key)}: the data, the encoder or the code "
+            f"have changed since; {again}"
         )
     return spec
 
 
 def _check_trained_here(store: Store, header: Header, folder: Path) -> None:
-    """Refuse a result without weights that was imported: to import it again brings none.
+    """Check that a result without weights was trained here, not imported.
 
     Raises:
-        PredictionsError: saying what to do instead of training.
+        PredictionsError: it was imported; says what to do instead of training.
     """
     is_table = bool(header.variant.get("imported"))
     if not is_table and "imported_from" not in store.read_run(header.key):
@@ -250,17 +249,17 @@ def _check_trained_here(store: Store, header: Header, folder: Path) -> None:
     if not is_table:  # the machine that trained it may have kept them
         advice += f", or copy {folder} from where it was trained"
     raise PredictionsError(
-        f"{header.key.variant} was imported and has no weights here, so it cannot answer for new"
-        f" rows; {advice}"
+        f"{header.key.variant} was imported without weights, so it cannot predict new rows; "
+        f"{advice}"
     )
 
 
 def _choose_threads(
     store: Store, specs: Sequence[JobSpec], threads: int | None, say: Say
 ) -> dict[ResultKey, int]:
-    """Return each job's threads: those asked for, else those it was trained with, else all cores.
+    """Return the threads per job: as requested, else as in training, else all cores.
 
-    A linear model is indifferent to them.
+    They do not matter for a linear model.
     """
     chosen, unknown = {}, []
     for spec in specs:
@@ -270,46 +269,47 @@ def _choose_threads(
         chosen[spec.key] = int(known or threads_per_job(None, 1))
     if unknown:
         say(
-            f"notice: {unknown[0]} does not say with how many threads it was trained"
-            f"{f' ({len(unknown)} such files)' if len(unknown) > 1 else ''}; all"
-            f" {threads_per_job(None, 1)} cores are taken, and the last digits of its answers may"
-            " differ from blend's; --threads N takes others"
+            f"notice: {unknown[0]} does not record the number of threads used in training"
+            f"{f' ({len(unknown)} such files)' if len(unknown) > 1 else ''}; using all"
+            f" {threads_per_job(None, 1)} cores, so the last digits of its predictions may"
+            " differ from blend's; choose another number with --threads N"
         )
     return chosen
 
 
 def _route_rows(prepared: Prepared, spec: JobSpec, rows: Rows) -> npt.NDArray[np.object_]:
-    """Return each new row's part of the length route, by the borders that the route was made with.
+    """Return the length route of each new row, by the stored length limits.
 
     Raises:
-        PredictionsError: the route is a person's own file, which says nothing of new rows, or was
-            measured with another tokenizer than the specialists have.
+        PredictionsError: the routes come from a user's file, which has no limits, or were measured
+            with another tokenizer than that of the specialists.
     """
     routes = read_or_make_length_routes(prepared, None, "")
     if routes.borders is None or spec.network is None:
         raise PredictionsError(
-            "the length route is a file of your own, so new rows have no route; blend without the "
-            "specialists: python run.py blend VARIANT…"
+            "the length routes come from your own file, so new rows have no route; blend without "
+            "the specialists: python run.py blend VARIANT…"
         )
     tokenizer = load_tokenizer(spec.network.source, spec.network.new_tokens)
     if routes.unit != name_unit(tokenizer):
         raise PredictionsError(
-            f"the length route was measured with another tokenizer than {spec.key.variant} has, "
-            "so new rows have no route; blend without the specialists: python run.py blend VARIANT…"
+            f"the length routes were measured with another tokenizer than that of "
+            f"{spec.key.variant}, so new rows have no route; blend without the specialists: "
+            "python run.py blend VARIANT…"
         )
     lengths = count_tokens(rows, tokenizer)
     return route_lengths(lengths, routes.borders)
 
 
 def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
-    """Predict rows with what a finished job kept; the job's own test rows get their old answers.
+    """Predict rows with the model of a finished job; its own test rows get the same predictions.
 
-    A linear model is not kept: it is fitted again, which takes seconds and gives the same model.
+    A linear model is not stored but fitted again, which takes seconds and gives the same model.
 
     Args:
         spec: the finished job.
         rows: R rows.
-        threads: as the job had them, for the same bytes.
+        threads: as in training, for identical bytes.
 
     Returns:
         (R, C) float32 probabilities; rows sum to 1.
@@ -320,7 +320,7 @@ def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
     assert network is not None
     torch.set_num_threads(threads)
     fix_randomness_of_kernels()
-    # what was trained in fp16 on a GPU answers on a CPU too
+    # a model trained in fp16 on a GPU can predict on a CPU
     precision = choose_precision(variant.run.precision, is_firm=False)
     accelerator = build_accelerator(precision)
     tokenizer = load_tokenizer(network.source, network.new_tokens)

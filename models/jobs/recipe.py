@@ -1,11 +1,11 @@
-"""What determines a result: the parts that a fingerprint is taken over.
+"""The recipe of a result: all that determines it and enters its fingerprint.
 
-Stands beside ``jobs``. Rooms that every network passes always enter with their ``RESULT_VERSION``;
-a room that only some variants use enters for those alone, so that a change there leaves the
-results of all others valid.
+Modules that all networks use always enter with their ``RESULT_VERSION``. A module that only some
+variants use enters the recipes of those variants only, so a change to it leaves the results of all
+others valid.
 
-A room enters under its ``VERSION_NAME``, a literal that stays what it was when the first result was
-stored, wherever the room's file moves: stored results know it by that name.
+A module enters under its ``VERSION_NAME``, a literal that never changes, even if the file moves:
+stored results refer to it.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def recipe_parts(
     pool: Pool,
     route: Route | None,
 ) -> dict[str, Any]:
-    """Return all that determines a variant's results, seed and fold aside, as JSON-able parts.
+    """Return all that determines the results of a variant except seed and fold, for JSON.
 
-    Files of a person's own enter by their content, not by their name.
+    Files that the user supplies enter by content, not by name.
     """
     settings = variant.recipe()
     settings.pop("encoder", None)
@@ -111,14 +111,14 @@ def describe_exchange(variant: Variant, profile: Profile) -> dict[str, Any]:
 
 
 def _head_version(variant: Variant) -> dict[str, int]:
-    """Return the version of a head that changed alone; ``heads`` enters with every network."""
+    """Return the version of a head that has its own; ``heads`` enters with every network."""
     if variant.learner == LINEAR or variant.head not in heads.HEAD_VERSIONS:
         return {}
     return {f"{heads.VERSION_NAME}.{variant.head}": heads.HEAD_VERSIONS[variant.head]}
 
 
 def rooms_of(variant: Variant) -> Iterator[ModuleType]:
-    """Name the rooms whose code decides a variant's results."""
+    """Yield the modules whose code determines the results of a variant."""
     if variant.learner == LINEAR:
         yield linear
     else:

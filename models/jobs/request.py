@@ -1,7 +1,6 @@
-"""What a person asks of ``fold``, and the variants that it means.
+"""The options of ``fold``, and the variants they resolve to.
 
-First of the rooms of jobs: names, ``--encoder`` and ``--set`` become resolved variants here;
-``models.jobs.setup`` then finds what each needs.
+Resolves names, ``--encoder`` and ``--set`` to variants; ``models.jobs.setup`` then sets up each.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from models.variant import (
 
 START, PSEUDO = "start", "pseudo"
 LABELS_SLOT = "{labels}"
-"""Stands in ``formatting.instruction`` where the labels' names will."""
-"""What a result is for another that builds on it: weights to begin with, or labels."""
+"""Placeholder in ``formatting.instruction`` for the names of the labels."""
+"""How a variant builds on another: its weights (a warm start), or its labels (pseudo-labelling)."""
 
 
 @dataclass(frozen=True)
 class FoldRequest:
-    """What a person asks of ``fold``; ``command`` is how: the words after ``python run.py``."""
+    """Options of ``fold``; ``command`` holds the arguments of ``python run.py``."""
 
     variants: tuple[str, ...] = ()
     folds: tuple[int, ...] = ()
@@ -54,10 +53,11 @@ class FoldRequest:
 
 
 def check_variant(store: Store, name: str) -> None:
-    """Refuse a name of no variant; where results bear it, say which command made them.
+    """Check that a name is a shipped variant or a file.
 
     Raises:
-        VariantError: it is neither a shipped variant's nor the path of a file.
+        VariantError: it is neither; if the store has results of that name, the message gives the
+            command that made them.
     """
     if name.endswith(".toml") or name in list_variants():
         return
@@ -70,7 +70,7 @@ def resolve_all(profile: Profile, request: FoldRequest) -> tuple[Variant, ...]:
     """Resolve the variants of a request, in its order.
 
     Raises:
-        UsageError, VariantError: a name, a setting, or two variants of one name.
+        UsageError, VariantError: an invalid name or setting, or two variants with the same name.
     """
     names = request.variants or tuple(profile.defaults.variants)
     if not names:
@@ -78,7 +78,7 @@ def resolve_all(profile: Profile, request: FoldRequest) -> tuple[Variant, ...]:
             "the profile has no defaults.variants; name some: python run.py fold VARIANT"
         )
     if request.save_as and len(names) > 1:
-        raise UsageError("--as names one variant; name one variant to train, or leave --as out")
+        raise UsageError("--as takes one variant: name a single variant, or remove --as")
     overrides = list(request.overrides)
     if request.seeds:
         overrides.append(("seeds", list(request.seeds)))
@@ -93,7 +93,7 @@ def resolve_all(profile: Profile, request: FoldRequest) -> tuple[Variant, ...]:
         for name in names
     )
     if len({variant.name for variant in variants}) < len(variants):
-        raise UsageError("two of the variants named have one name; name each once")
+        raise UsageError("two of the variants have the same name; name each variant once")
     return variants
 
 
@@ -105,16 +105,18 @@ def resolve_requested(
     overrides: Sequence[tuple[str, Any]] = (),
     save_as: str | None = None,
 ) -> Variant:
-    """Resolve a variant in a competition, as every command that takes a variant does.
+    """Resolve a variant in a competition, for every command that takes a variant.
 
-    The profile's overrides suit its default encoder and are left out with any other.
+    The profile's overrides are for its default encoder and are ignored with any other.
 
     Raises:
-        UsageError: an override of the encoder, which decides what settings suit.
+        UsageError: the encoder is set with ``--set`` instead of ``--encoder``.
         VariantError: an unknown variant, key or value.
     """
     if any(key == "encoder" for key, _ in overrides):
-        raise UsageError("--set encoder=…: say --encoder …, which brings the settings that suit it")
+        raise UsageError(
+            "--set encoder=…: use --encoder, which also applies its recommended settings"
+        )
     defaults = profile.defaults
     chosen = encoder_override or own_encoder(name) or defaults.encoder
     own = defaults.overrides if chosen == defaults.encoder else {}
@@ -146,9 +148,9 @@ def name_bases(profile: Profile, request: FoldRequest, variant: Variant) -> dict
 
 
 def resolve_bases(profile: Profile, request: FoldRequest, variant: Variant) -> tuple[Variant, ...]:
-    """Resolve what a variant builds on, with its encoder and the request's seeds.
+    """Resolve the variants that a variant builds on, with its encoder and the request's seeds.
 
-    A name made by ``--as`` is no variant and left out.
+    Names given with ``--as`` are not variants and are left out.
     """
     found = []
     for name in _bases(variant).values():
@@ -158,17 +160,17 @@ def resolve_bases(profile: Profile, request: FoldRequest, variant: Variant) -> t
 
 
 def _resolve_base(profile: Profile, request: FoldRequest, variant: Variant, name: str) -> Variant:
-    """Resolve one: on the encoder of what builds on it, but for what its own file says of it."""
+    """Resolve a base, with the encoder of the variant building on it unless its file sets one."""
     overrides: list[tuple[str, Any]] = [("seeds", list(request.seeds))] if request.seeds else []
     encoder = request.encoder or own_encoder(name) or variant.encoder
     base = resolve_requested(profile, name, encoder_override=encoder, overrides=overrides)
     if base.learner == LINEAR or base.encoder != SCRATCH:
         return base
     shape = [pair for pair in request.overrides if pair[0].startswith(f"{SCRATCH}.")]
-    settled = {*(key for key, _ in shape), *own_shape(name)}
-    for field, value in variant.scratch:  # what its own file changes
+    known = {*(key for key, _ in shape), *own_shape(name)}
+    for field, value in variant.scratch:  # changed by the variant's own file
         key = f"{SCRATCH}.{field}"
-        if key not in settled and value != getattr(base.scratch, field):
+        if key not in known and value != getattr(base.scratch, field):
             shape.append((key, value))
     return resolve_requested(profile, name, encoder_override=encoder, overrides=overrides + shape)
 
@@ -179,13 +181,13 @@ def _bases(variant: Variant) -> dict[str, str]:
 
 
 def _name_base(profile: Profile, request: FoldRequest, variant: Variant, name: str) -> str:
-    """Return the name under which a variant that another builds on has its results.
+    """Return the name under which the results of a base are stored.
 
-    ``typed-punct`` is ``typed-punct@scratch`` when the other is trained on that encoder; a file of
-    a person's own is known by its stem if the request names it too.
+    ``typed-punct`` is ``typed-punct@scratch`` if the variant that builds on it uses that encoder;
+    a user's file is found by its stem if the request names it too.
     """
     named = next((each for each in request.variants if Path(each).stem == name), name)
     try:
         return _resolve_base(profile, request, variant, named).name
     except VariantError:
-        return name  # no shipped variant: a name made by --as
+        return name  # not a shipped variant: a name given with --as

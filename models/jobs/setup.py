@@ -1,6 +1,6 @@
-"""A variant with all that its jobs share: pool, route, encoder, tokenizer, tokens, recipe.
+"""Set up a variant: rows, route, encoder, tokenizer, tokens and recipe, shared by all its jobs.
 
-Between a request and its jobs: what is slow or needs a network happens here, once, in the parent.
+Slow steps, and those that need internet access, happen here once, in the parent process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from models.variant import LINEAR, Variant, fingerprint
 
 @dataclass(frozen=True)
 class VariantSetup:
-    """A variant with all that its jobs share; ``bases`` names what it builds on, by role."""
+    """A variant with all that its jobs share; ``bases``: the variants it builds on, by role."""
 
     variant: Variant
     prepared: Prepared
@@ -50,36 +50,36 @@ class VariantSetup:
 
     @property
     def cache_dir(self) -> Path:
-        """Where what can be made again is kept."""
+        """Folder of caches, safe to delete."""
         return self.prepared.competition.checkpoints_dir / "cache"
 
     @cached_property
     def store(self) -> Store:
-        """Results of before, this variant's and those that it builds on."""
+        """The store of results, of this variant and of those that it builds on."""
         competition = self.prepared.competition
         return Store(competition.oof_dir, competition.profile.labels)
 
     def find_bases(self, key: ResultKey) -> dict[str, Header]:
-        """Return the results that a job builds on, each of the job's own seed if there is one."""
+        """Return the results that a job builds on, with the same seed where there is one."""
         return {role: self._find_base(role, name, key) for role, name in self.bases.items()}
 
     def _find_base(self, role: str, name: str, key: ResultKey) -> Header:
         seeds = [k.seed for k in self.store.keys(name) if k.fold == key.fold]
         if not seeds:
             raise UsageError(
-                f"{self.variant.name} builds on {name}, whose fold {key.fold} has no result yet; "
-                "train it first, by its file or by the command that made it with --as"
+                f"{self.variant.name} builds on {name}, which has no result for fold {key.fold} "
+                "yet; train it first, by its file or with the command that used --as"
             )
         seed = key.seed if key.seed in seeds else min(seeds)
         header = self.store.read_header(ResultKey(name, seed, key.fold))
         assert header is not None
         prepared = self.prepared
         if (header.data_hash, header.folds_hash) != (prepared.corpus.hash, prepared.folds.hash):
-            raise PredictionsError(f"{name} has results of other data or folds; train it again")
+            raise PredictionsError(f"{name} was trained on other data or folds; train it again")
         if role == PSEUDO and is_average(header):
             raise PredictionsError(
-                f"{name} was imported with one average of its folds' test predictions, which has "
-                "seen the labels of every held-out fold; pseudo-labels need each fold's own"
+                f"{name} was imported with test predictions averaged over its folds, which leak "
+                "the labels of all held-out folds; pseudo-labelling needs them per fold"
             )
         return header
 
@@ -93,19 +93,19 @@ def set_up_variant(
     threads: int | None = None,
     deadline: float | None = None,
 ) -> VariantSetup:
-    """Find or make all that the jobs of a resolved variant share.
+    """Set up all that the jobs of a resolved variant share.
 
     Args:
         variant: resolved.
         prepared: rows and folds.
-        bases: by role, the variants in the store that it builds on.
-        say: hears what takes long.
-        threads: for adapting an encoder; None: all cores.
-        deadline: on ``time.monotonic``'s clock, for adapting an encoder.
+        bases: by role, the stored variants that it builds on.
+        say: called with progress messages.
+        threads: for task-adaptive pretraining (TAPT); None for all cores.
+        deadline: of TAPT, on the clock of ``time.monotonic``.
 
     Raises:
-        StoppedError: adapting an encoder was stopped.
-        VariantError, FormatError, EncoderError: it cannot be trained here.
+        StoppedError: TAPT was stopped.
+        VariantError, FormatError, EncoderError: the variant cannot be trained here.
     """
     check_suits(variant, prepared.competition.profile)
     pool = build_pool(prepared, variant, say)
@@ -114,7 +114,7 @@ def set_up_variant(
         parts = recipe_parts(variant, None, prepared, pool=pool, route=route)
         return VariantSetup(variant, prepared, pool, route, None, None, (), parts, bases)
     profile = prepared.competition.profile
-    source = settle_base_encoder(variant, prepared.competition, prepared.corpus)
+    source = resolve_base_encoder(variant, prepared.competition, prepared.corpus)
     notice = explain_left_out(source.name, read_exposure(source.path), prepared.folds.hash)
     if notice is not None:
         say(notice)
@@ -136,13 +136,13 @@ def set_up_variant(
     return VariantSetup(variant, prepared, pool, route, source, tokenizer, new_tokens, parts, bases)
 
 
-def settle_base_encoder(
+def resolve_base_encoder(
     variant: Variant, competition: Competition, corpus: Corpus
 ) -> EncoderSource:
-    """Find, download or make the encoder that a variant begins with.
+    """Find, download or create the encoder of a variant, before any TAPT.
 
     Raises:
-        EncoderError: as ``settle_encoder`` says.
+        EncoderError: as raised by ``settle_encoder``.
     """
     sources = [*corpus.train.text("source"), *corpus.test.text("source")]
     form = choose_format(variant.format, competition.profile.language)
@@ -181,7 +181,7 @@ def load_checked(
 
 
 def tokenize_pool(setup: VariantSetup, say: Say) -> dict[str, Path]:
-    """Tokenise the pool's parts, each once per (data, format, tokenizer, length)."""
+    """Tokenise the splits of the pool, each once per (data, format, tokenizer, length)."""
     variant, source = setup.variant, setup.source
     assert source is not None
     folders = {}
@@ -211,14 +211,14 @@ def tokenize_pool(setup: VariantSetup, say: Say) -> dict[str, Path]:
         )
         if made.cut:
             say(
-                f"{made.cut} of {len(made)} {name} rows are longer than {variant.max_tokens} "
-                f"tokens as {variant.format} and were cut to a window around their entities"
+                f"{made.cut} of {len(made)} {name} rows have more than {variant.max_tokens} "
+                f"tokens in format {variant.format} and were truncated around their entities"
             )
     return folders
 
 
 def write_pool_texts(setup: VariantSetup) -> dict[str, Path]:
-    """Write the pool's texts where the variant's jobs read them, beyond the tokens on disk."""
+    """Write the texts of the pool to the cache, if the variant's jobs read them."""
     if not _needs_texts(setup.variant):
         return {}
     pool = setup.pool
@@ -227,7 +227,7 @@ def write_pool_texts(setup: VariantSetup) -> dict[str, Path]:
 
 
 def _needs_texts(variant: Variant) -> bool:
-    """Tell whether a job reads its rows' text itself, beyond the tokens on disk."""
+    """Return whether the jobs of a variant read text, not only tokens."""
     return (
         variant.learner == LINEAR
         or variant.augment is not None

@@ -1,6 +1,6 @@
-"""``show``: what a variant is fed, row by row: text, tokens, and where the parts stand.
+"""The ``show`` command: print the model input of some rows: text, tokens and entity positions.
 
-Uses the very functions that ``fold`` uses, so that what is shown is what is trained on.
+Uses the same functions as ``fold``, so it shows exactly what a variant is trained on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from competition.profile import Competition
 from models.data.batches import POSITION_NAMES, tokenize_rows
 from models.data.pool import correct_rows
 from models.jobs.request import check_variant, resolve_requested
-from models.jobs.setup import load_checked, settle_base_encoder
+from models.jobs.setup import load_checked, resolve_base_encoder
 from models.jobs.suitability import check_suits
 from models.parts.formats import Format, choose_format
 from models.variant import LINEAR, Variant
@@ -33,7 +33,7 @@ PROMPT_MASK_STYLE = "bold black on magenta"
 
 @dataclass(frozen=True)
 class ShowRequest:
-    """What a person asks of ``show``."""
+    """Options of ``show``."""
 
     variant: str
     split: str = "train"
@@ -45,10 +45,10 @@ class ShowRequest:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """One row as the model meets it; positions are in tokens, spans half-open.
+    """One row as the model sees it; positions are in tokens, spans half-open.
 
-    ``positions`` has no ``prompt_mask`` where the format asks for no mask; ``is_cut`` says that the
-    row was longer and lost text to the window around its entities.
+    ``positions`` has no ``prompt_mask`` if the format has no mask token; ``is_cut`` is True if the
+    row was truncated around its entities.
     """
 
     id: str
@@ -71,8 +71,8 @@ def show_rows(
     ``say`` hears of what the encoder reads poorly.
 
     Raises:
-        UsageError: no such split or row id, or a variant that reads no tokens.
-        FormatError: the variant shows what the competition does not have.
+        UsageError: an unknown split or row id, or a variant without tokens (linear).
+        FormatError: the format needs something that the competition does not have.
     """
     if request.split not in {"train", "test"}:
         raise UsageError(f"--split {request.split!r}: choose train or test")
@@ -82,13 +82,13 @@ def show_rows(
         profile, request.variant, encoder_override=request.encoder, overrides=request.overrides
     )
     if variant.learner == LINEAR:
-        raise UsageError(f"{variant.name} reads characters of the sentence: no tokens to show")
+        raise UsageError(f"{variant.name} is a linear model on characters: no tokens to show")
     check_suits(variant, profile)
     corpus = read_corpus(competition)
     train, test, _ = correct_rows(competition, corpus, variant)
     rows = train if request.split == "train" else test
     form = choose_format(variant.format, profile.language)
-    source = settle_base_encoder(variant, competition, corpus)
+    source = resolve_base_encoder(variant, competition, corpus)
     tokenizer = load_checked(variant, source, profile, corpus, say)
     chosen = rows.take(_pick(rows.ids, request))
     return _shown(chosen, variant, form, tokenizer, profile.labels)
@@ -119,7 +119,7 @@ def _shown(
 
 
 def print_shown(shown: Sequence[ShownRow], *, as_json: bool) -> None:
-    """Print rows with both entities, their markers and the mask coloured, or as JSON."""
+    """Print rows with coloured entities, markers and mask, or as JSON."""
     if as_json:
         print_json([asdict(row) for row in shown])
         return
@@ -144,7 +144,7 @@ def print_shown(shown: Sequence[ShownRow], *, as_json: bool) -> None:
         asked = (
             f"; mask at {row.positions['prompt_mask']}" if "prompt_mask" in row.positions else ""
         )
-        cut = ": cut to what max_tokens allows, the text is longer" if row.is_cut else ""
+        cut = " (truncated to max_tokens)" if row.is_cut else ""
         console.print(Text(f"{len(row.tokens)} tokens{cut}; {spans}{asked}\n", style="dim"))
 
 
@@ -154,7 +154,7 @@ def _pick(ids: Any, request: ShowRequest) -> Any:
     row_of = {row_id: row for row, row_id in enumerate(ids)}
     unknown = [row_id for row_id in request.ids if row_id not in row_of]
     if unknown:
-        raise UsageError(f"--ids {unknown[0]}: there is no such row in {request.split}")
+        raise UsageError(f"--ids {unknown[0]}: no such row in {request.split}")
     return np.array([row_of[row_id] for row_id in request.ids])
 
 

@@ -1,7 +1,4 @@
-"""What one job is told and what it answers, and what it leaves in its folder.
-
-Before the rooms that do a job (``models.jobs.job``, ``network_job``, ``linear_job``).
-"""
+"""Inputs and outputs of a job (`JobSpec`, `JobOutcome`), and the files in its checkpoint folder."""
 
 from __future__ import annotations
 
@@ -21,18 +18,18 @@ from models.training.checkpoints import read_weight_facts
 from models.variant import Variant
 
 STATE_FILE, WEIGHTS_FILE, LOG_FILE = "state.safetensors", "model.safetensors", "job.log"
-FACTS_FILE = "model.json"  # of a model that is fitted again when it is needed
+FACTS_FILE = "model.json"  # of a linear model, which is fitted again when needed
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a network needs beside its rows.
+    """What a network needs besides its rows.
 
     Attributes:
-        source: the settled encoder.
-        new_tokens: what its format registers in the tokenizer.
-        tokens: folders of the pool's tokenised parts, in the order of their places; always test's.
-        start: trained weights to begin with, and the fingerprint that they must carry.
+        source: the resolved encoder.
+        new_tokens: tokens that the format adds to the tokenizer.
+        tokens: folder of the tokenised rows of each split of the pool; always includes test.
+        start: file of trained weights for a warm start, and their fingerprint.
     """
 
     source: EncoderSource
@@ -43,15 +40,15 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Everything one job needs, small enough to be sent to another process.
+    """Everything one job needs, small enough to send to another process.
 
     Attributes:
-        replaces: fingerprint of the result that stood there when the job was planned.
-        bases: by role, the variants in the store that it builds on.
-        rows: what is trained on and answered for, as places in the variant's pool.
-        texts: files of the pool's parts without labels; none where a job needs no text.
-        command: the words after ``python run.py`` that asked for it; provenance, without effect.
-        relations: which labels hold once subject and object are exchanged.
+        replaces: fingerprint of the stored result when the job was planned, if there was one.
+        bases: by role, the stored variants that this one builds on.
+        rows: rows to train on and to predict, as indices into the pool.
+        texts: file of each split of the pool, without labels; empty if the job needs no text.
+        command: the arguments of ``python run.py`` that requested it; only for provenance.
+        relations: which labels have an inverse, for swapped roles.
         language: in which formats write.
     """
 
@@ -90,9 +87,9 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a learner gives back: probabilities (n, C) and (m, C), facts for the provenance.
+    """Output of a learner: probabilities (n, C) and (m, C), and facts for the provenance.
 
-    ``warnings`` are what a person must hear, ``notes`` what tells them about the model.
+    ``warnings`` and ``notes`` are printed for the user.
     """
 
     oof_probs: Probs
@@ -107,7 +104,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What a job answers: whether it finished, its scores, and what a person must hear."""
+    """Outcome of a job: whether it finished, its scores, and messages for the user."""
 
     key: ResultKey
     finished: bool
@@ -121,7 +118,7 @@ class JobOutcome:
 
 
 def describe_model(spec: JobSpec) -> dict[str, Any]:
-    """Return what is kept beside a model, so that it can be built and asked again."""
+    """Return what is stored with a model so that it can be loaded again."""
     return {
         "fingerprint": spec.fingerprint,
         "variant": spec.variant.model_dump(mode="json"),
@@ -130,7 +127,7 @@ def describe_model(spec: JobSpec) -> dict[str, Any]:
 
 
 def read_kept(folder: Path) -> dict[str, Any] | None:
-    """Return what a job's folder says about the model that it keeps; None if it keeps none."""
+    """Return the facts stored with the model in a job's folder; None if there is no model."""
     if (folder / WEIGHTS_FILE).is_file():
         return read_weight_facts(folder / WEIGHTS_FILE)
     path = folder / FACTS_FILE

@@ -1,9 +1,9 @@
-"""Jobs in processes of their own: started, watched, stopped and, when they die, accounted for.
+"""Run jobs in worker processes: start, monitor and stop them, and report those that die.
 
-Each job is forked from a server process that has the libraries loaded (begun afresh where a system
-bears no forks), so memory never grows from
-job to job and a job that is killed takes nothing else down. A job's log is ``job.log`` in its
-checkpoint folder; when its parent disappears, a job writes its training state and ends.
+Each job runs in a process of its own, forked from a server process with the libraries loaded (or
+spawned, on systems where forking is unsafe), so memory does not grow from job to job and a killed
+job does not affect others. A job logs to ``job.log`` in its checkpoint folder. If the parent
+process disappears, a job writes its training state and exits.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ POLL_S = 0.5
 
 @dataclass(frozen=True)
 class FoldHooks:
-    """How ``run_jobs`` tells its caller what happens."""
+    """Callbacks of ``run_jobs``."""
 
     started: Callable[[JobSpec], None]
     progress: Callable[[JobSpec, Progress], None]
@@ -64,7 +64,7 @@ class FoldHooks:
 
 @dataclass(frozen=True)
 class FoldRun:
-    """What became of the jobs: finished, stopped with their state written, failed with a reason."""
+    """Outcomes of jobs: finished, stopped after writing a training state, or failed, and why."""
 
     finished: tuple[JobOutcome, ...]
     stopped: tuple[ResultKey, ...]
@@ -77,19 +77,20 @@ class _Running:
     slot: int
     process: Any
     link: Connection
-    told_to_stop: bool = False
+    is_stopping: bool = False
 
 
 def run_jobs(
     specs: Sequence[JobSpec], *, workers: int, deadline: float | None, hooks: FoldHooks
 ) -> FoldRun:
-    """Run jobs, ``workers`` at a time, until all are done or the deadline or Ctrl-C stops them.
+    """Run jobs, ``workers`` at a time, until all are done or stopped by the deadline or Ctrl-C.
 
     Args:
-        specs: the jobs, in the order in which they are begun.
-        workers: processes at a time; worker i gets GPU i.
-        deadline: on ``time.monotonic``'s clock; running jobs then write their state and end.
-        hooks: hear what happens.
+        specs: the jobs, in the order to start them.
+        workers: number of parallel processes; worker i uses GPU i.
+        deadline: on the clock of ``time.monotonic``; running jobs then write their training state
+            and exit.
+        hooks: callbacks.
     """
     context = _process_context()
     waiting = list(specs)
@@ -97,8 +98,8 @@ def run_jobs(
     finished: list[JobOutcome] = []
     stopped: list[ResultKey] = []
     failed: list[tuple[ResultKey, str]] = []
-    retry_at: dict[ResultKey, float] = {}  # jobs that another process was busy with
-    said = "stopping: running jobs write their state; once more to kill"
+    retry_at: dict[ResultKey, float] = {}  # jobs that another process is running
+    said = "stopping: running jobs write a checkpoint; press Ctrl-C again to kill them"
     with stop_requests(said, deadline=deadline) as should_stop:
         while waiting or running:
             stopping, now = should_stop(), time.monotonic()
@@ -113,9 +114,9 @@ def run_jobs(
                 stopped += [spec.key for spec in waiting]
                 waiting.clear()
                 for job in running.values():
-                    _tell_to_stop(job)
+                    _request_stop(job)
             for job in _ready(running):
-                answer = _hear(job, hooks)
+                answer = _receive(job, hooks)
                 if answer is None:
                     continue
                 del running[job.slot]
@@ -138,7 +139,7 @@ def run_jobs(
 
 
 def work(spec: JobSpec, slot: int, link: Connection) -> None:
-    """Do one job in this process and answer over ``link``; the entry point of a worker."""
+    """Run one job in this process and send its outcome over ``link``; entry point of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     make_streams_safe()
     stop = threading.Event()
@@ -158,7 +159,7 @@ def work(spec: JobSpec, slot: int, link: Connection) -> None:
         answer = ("failed", str(error))
     except BaseException as error:
         known = explain_os_error(error) if isinstance(error, OSError) else None
-        answer = ("failed", known or "a defect of this program:\n" + traceback.format_exc())
+        answer = ("failed", known or "a bug in this program:\n" + traceback.format_exc())
     _append_to_log(spec, _write_answer(answer))
     _send(link, answer)
     link.close()
@@ -171,21 +172,21 @@ def _append_to_log(spec: JobSpec, text: str) -> None:
 
 
 def _write_answer(answer: tuple[str, Any]) -> str:
-    """Write a job's final answer as the last line of its log."""
+    """Format the outcome of a job as the last line of its log."""
     kind, payload = answer
     if kind == "busy":
-        return "busy: another process does this job\n"
+        return "busy: another process is running this job\n"
     if kind == "failed":
         return f"failed: {payload}\n"
     if payload.finished:
         return "finished: the result is in the store\n"
-    return f"stopped at step {payload.step}: the next fold goes on from there\n"
+    return f"stopped at step {payload.step}: the next fold command resumes here\n"
 
 
 def _process_context() -> Any:
-    """Return how processes begin: from a server with the libraries loaded, if there can be one.
+    """Return how processes are started: by a fork server with the libraries loaded, if supported.
 
-    Not on macOS, whose system libraries do not bear a fork once they have been used.
+    Not on macOS, whose system libraries are not safe to use after a fork.
     """
     methods = multiprocessing.get_all_start_methods()
     if sys.platform == "darwin" or "forkserver" not in methods:
@@ -219,7 +220,7 @@ def _has_short_socket_folder() -> bool:
 def _work_locked(
     spec: JobSpec, stop: threading.Event, link: Connection, log: Callable[[str], None]
 ) -> tuple[str, Any]:
-    """Do a job unless another process does it, or has done it since it was planned."""
+    """Run a job, unless another process is running it or has finished it since it was planned."""
     try:
         with FileLock(spec.job_dir / "job.lock", timeout=0):
             header = Store(spec.store_dir, spec.labels).read_header(spec.key)
@@ -228,10 +229,10 @@ def _work_locked(
                     log("done by another process in the meantime")
                     return "done", JobOutcome(spec.key, finished=True)
                 return "failed", (
-                    "another process stored a result of another recipe under this name in the "
-                    "meantime; train yours under a new name with --as NAME"
+                    "in the meantime, another process stored a result of another recipe under "
+                    "this name; train yours under a new name with --as NAME"
                 )
-            log(f"begun, fingerprint {spec.fingerprint[:16]}")
+            log(f"started, fingerprint {spec.fingerprint[:16]}")
             last_logged = -1e9
 
             def report(progress: Progress) -> None:
@@ -250,7 +251,7 @@ def _work_locked(
 
 
 def _listen(link: Connection, stop: threading.Event) -> None:
-    """Set ``stop`` when the parent says so or is gone."""
+    """Set ``stop`` when the parent sends a message or exits."""
     try:
         link.recv()
     except (EOFError, OSError):
@@ -260,7 +261,7 @@ def _listen(link: Connection, stop: threading.Event) -> None:
 
 
 def _send(link: Connection, message: tuple[str, Any]) -> None:
-    with suppress(OSError):  # the parent is gone; `_listen` ends the job with its state written
+    with suppress(OSError):  # the parent has exited; `_listen` stops the job
         link.send(message)
 
 
@@ -278,8 +279,8 @@ def _ready(running: Mapping[int, _Running]) -> Iterator[_Running]:
         yield by_link[id(link)]
 
 
-def _hear(job: _Running, hooks: FoldHooks) -> tuple[str, Any] | None:
-    """Take one message of a job; return its final answer if that was it."""
+def _receive(job: _Running, hooks: FoldHooks) -> tuple[str, Any] | None:
+    """Receive one message of a job; return it if it is the final outcome."""
     try:
         kind, payload = job.link.recv()
     except (EOFError, OSError):
@@ -298,13 +299,13 @@ def _explain_death(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         hint = "; out of memory?" if -exitcode == signal.SIGKILL else ""
-        return f"its process was killed by {name}{hint}; run the same command to go on from there"
-    return f"its process ended without an answer (exit code {exitcode})"
+        return f"its process was killed by {name}{hint}; run the same command again to resume"
+    return f"its process exited without a result (exit code {exitcode})"
 
 
-def _tell_to_stop(job: _Running) -> None:
-    if not job.told_to_stop:
-        job.told_to_stop = True
+def _request_stop(job: _Running) -> None:
+    if not job.is_stopping:
+        job.is_stopping = True
         _send(job.link, ("stop", None))
 
 
@@ -316,7 +317,7 @@ def _choose_gpu(slot: int) -> None:
 
 
 def raise_failures(failed: Sequence[tuple[ResultKey, str]]) -> None:
-    """Raise one error for all failed jobs, each reason once.
+    """Raise one error for all failed jobs, grouped by reason.
 
     Raises:
         TrainingError: a job failed.

@@ -56,7 +56,7 @@ def plan_on_base(prepared: Prepared, *, fold: int, **overrides: Any) -> Any:
     return plan_jobs(prepared, wanted, print, threads=1)
 
 
-def test_a_warm_start_begins_with_the_weights_of_the_same_fold(
+def test_a_warm_start_uses_the_weights_of_the_same_fold(
     prepared: Prepared, quiet_watch: Watch
 ) -> None:
     train_base(prepared, quiet_watch, fold=1)
@@ -71,9 +71,7 @@ def test_a_warm_start_begins_with_the_weights_of_the_same_fold(
     assert run_job(spec, quiet_watch).finished
 
 
-def test_what_it_builds_on_is_part_of_the_fingerprint(
-    prepared: Prepared, quiet_watch: Watch
-) -> None:
+def test_the_fingerprint_includes_the_base(prepared: Prepared, quiet_watch: Watch) -> None:
     train_base(prepared, quiet_watch, fold=0)
     first = plan_on_base(prepared, fold=0, start_from="base").jobs[0]
     wanted = request_for(
@@ -85,10 +83,8 @@ def test_what_it_builds_on_is_part_of_the_fingerprint(
     assert first.fingerprint != second.fingerprint
 
 
-def test_a_missing_result_or_missing_weights_are_named(
-    prepared: Prepared, quiet_watch: Watch
-) -> None:
-    with pytest.raises(UsageError, match="builds on base, whose fold 0 has no result yet"):
+def test_missing_results_or_weights_are_reported(prepared: Prepared, quiet_watch: Watch) -> None:
+    with pytest.raises(UsageError, match="builds on base, which has no result for fold 0 yet"):
         plan_on_base(prepared, fold=0, start_from="base")
     train_base(prepared, quiet_watch, fold=0, keep=False)
     spec = plan_on_base(prepared, fold=0, start_from="base").jobs[0]
@@ -96,15 +92,15 @@ def test_a_missing_result_or_missing_weights_are_named(
         run_job(spec, quiet_watch)
 
 
-def test_pseudo_labels_come_from_each_folds_own_model(
+def test_pseudo_labelling_needs_predictions_per_fold(
     prepared: Prepared, quiet_watch: Watch
 ) -> None:
-    """An average over the folds' models has seen the held-out labels."""
+    """An average over the models of all folds leaks the held-out labels."""
     train_base(prepared, quiet_watch, fold=0)
     store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
     own = store.read(ResultKey("base", 42, 0))
     store.write(replace(own, variant={"why": "kim's", "imported": {"test": AVERAGE}}), {})
-    with pytest.raises(PredictionsError, match="one average"):
+    with pytest.raises(PredictionsError, match="averaged over its folds"):
         plan_on_base(prepared, fold=0, **{"pseudo.variant": "base"})
     assert plan_on_base(prepared, fold=0, start_from="base").jobs
     store.write(replace(own, data_hash="f" * 64), {})
@@ -112,10 +108,10 @@ def test_pseudo_labels_come_from_each_folds_own_model(
         plan_on_base(prepared, fold=0, **{"pseudo.variant": "base"})
 
 
-def test_a_pseudo_label_is_the_one_that_the_same_fold_and_seed_gave(
+def test_pseudo_labels_come_from_the_same_fold_and_seed(
     prepared: Prepared, quiet_watch: Watch
 ) -> None:
-    """A model of another fold has seen the held-out rows' labels and would tell of them."""
+    """A model of another fold was trained on the held-out rows and would leak their labels."""
     train_base(prepared, quiet_watch, fold=0)
     store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
     own = store.read(ResultKey("base", 42, 0))
@@ -149,9 +145,7 @@ def test_a_pseudo_label_is_the_one_that_the_same_fold_and_seed_gave(
     assert labels_given(42) == [{2}, {0}, {3}]
 
 
-def test_weights_that_were_not_kept_are_made_by_overwrite(
-    prepared: Prepared, quiet_watch: Watch
-) -> None:
+def test_overwrite_trains_missing_weights_again(prepared: Prepared, quiet_watch: Watch) -> None:
     train_base(prepared, quiet_watch, fold=0, keep=False)
     wanted = request_for("typed-punct", folds=(0,), save_as="base")
     assert plan_jobs(prepared, wanted, print, threads=1).jobs == ()
@@ -160,7 +154,9 @@ def test_weights_that_were_not_kept_are_made_by_overwrite(
     assert plan_jobs(prepared, replace(wanted, overwrite=True), print, threads=1).jobs == ()
 
 
-def test_a_persons_own_files_build_on_each_other(prepared: Prepared, tmp_path: Path) -> None:
+def test_variant_files_of_a_user_can_build_on_each_other(
+    prepared: Prepared, tmp_path: Path
+) -> None:
     base, warm = tmp_path / "my-base.toml", tmp_path / "my-warm.toml"
     base.write_text('base = "typed-punct"\nwhy = "mine"\n[train]\nlr = 1e-4\n')
     warm.write_text('base = "my-base"\nwhy = "warm"\nstart_from = "my-base"\n')
@@ -186,7 +182,7 @@ def test_variants_are_trained_after_what_they_build_on(prepared: Prepared) -> No
     ]
 
 
-def test_the_rate_after_a_start_is_a_share_of_the_variants_own(
+def test_start_rate_scales_the_learning_rate_of_a_warm_start(
     prepared: Prepared, quiet_watch: Watch
 ) -> None:
     train_base(prepared, quiet_watch, fold=0)
@@ -210,9 +206,7 @@ def test_the_rate_after_a_start_is_a_share_of_the_variants_own(
         )
 
 
-def test_what_a_variant_builds_on_is_trained_first_where_it_has_no_result(
-    prepared: Prepared, quiet_watch: Watch
-) -> None:
+def test_a_base_without_a_result_is_trained_first(prepared: Prepared, quiet_watch: Watch) -> None:
     profile = prepared.competition.profile
     request = FoldRequest(variants=("short",), encoder="scratch", folds=(0, 1), seeds=(7,))
     asked = resolve_all(profile, request)
@@ -232,7 +226,7 @@ def test_what_a_variant_builds_on_is_trained_first_where_it_has_no_result(
         assert left == (both if fold == 0 else asked)
 
 
-def test_what_fails_takes_only_what_builds_on_it_along(
+def test_a_failure_skips_only_the_variants_that_build_on_it(
     prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, next_ = tmp_path / "bad.toml", tmp_path / "next.toml"
@@ -245,12 +239,12 @@ def test_what_fails_takes_only_what_builds_on_it_along(
     competition = prepared.competition
     with (
         ProgressBoard(live=False) as board,
-        pytest.raises(TrainingError, match=r"^bad s42 f0: .*loss became"),
+        pytest.raises(TrainingError, match=r"^bad s42 f0: .*the loss is"),
     ):
         run_fold(competition, FoldRequest(variants=names, folds=(0,), threads=1), board)
     said = capsys.readouterr().err
     assert "1 job to train, 0 done before; 1 at a time, 1 thread each; then next, tfidf" in said
-    assert "next: not begun, as bad failed, on which it builds" in said
+    assert "next: skipped, because it builds on bad, which failed" in said
     assert Store(competition.oof_dir, competition.profile.labels).variants() == ["tfidf-linear"]
 
 
@@ -294,7 +288,7 @@ def blended(blended_home: Path, tmp_path: Path) -> Prepared:
 
 
 @pytest.mark.parametrize("name", ["all", "networks"])
-def test_predict_gives_the_test_rows_the_answers_of_the_blend(blended: Prepared, name: str) -> None:
+def test_predict_reproduces_the_blend_on_the_test_rows(blended: Prepared, name: str) -> None:
     competition = blended.competition
     out = competition.home / "again.csv"
     table = run_predict(competition, PredictRequest(competition.test_path, name, out), print)
@@ -302,8 +296,8 @@ def test_predict_gives_the_test_rows_the_answers_of_the_blend(blended: Prepared,
     assert out.read_bytes() == (competition.submissions_dir / f"{name}.csv").read_bytes()
 
 
-def test_weights_that_do_not_say_what_they_build_on_build_on_nothing(blended: Prepared) -> None:
-    """As those that were kept before variants could build on each other."""
+def test_weights_without_recorded_bases_have_none(blended: Prepared) -> None:
+    """Such weights come from versions in which variants could not build on each other."""
     competition = blended.competition
     facts = competition.checkpoints_dir / "tfidf-linear" / "s42-f0" / FACTS_FILE
     kept = json.loads(facts.read_text(encoding="utf-8"))
@@ -314,7 +308,7 @@ def test_weights_that_do_not_say_what_they_build_on_build_on_nothing(blended: Pr
     assert out.read_bytes() == (competition.submissions_dir / "all.csv").read_bytes()
 
 
-def test_predict_refuses_what_no_longer_belongs_together(blended: Prepared) -> None:
+def test_predict_refuses_results_that_no_longer_match(blended: Prepared) -> None:
     competition = blended.competition
     ask = PredictRequest(competition.test_path, "networks", competition.home / "x.csv")
     spec = json.loads((competition.submissions_dir / "networks.json").read_text(encoding="utf-8"))
@@ -322,7 +316,7 @@ def test_predict_refuses_what_no_longer_belongs_together(blended: Prepared) -> N
     weights = competition.checkpoints_dir / used[-1] / "s42-f2" / WEIGHTS_FILE
     weights.rename(weights.with_suffix(".away"))
     said: list[str] = []
-    with pytest.raises(PredictionsError, match="keeps no weights"):
+    with pytest.raises(PredictionsError, match="has no readable weights"):
         run_predict(competition, ask, said.append)
     assert not [line for line in said if line.endswith(" rows")]  # before any is predicted
     with pytest.raises(UsageError, match="no blend 'nope'"):

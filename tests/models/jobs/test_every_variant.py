@@ -65,7 +65,7 @@ CONTROLS: dict[str, tuple[str, Overrides]] = {
     "long": ("long-cold", WARM),
 }
 """Where it is not ``typed-punct``: what shares all of a variant but its idea."""
-LEAST_CHANGE = 1e-5
+MIN_CHANGE = 1e-5
 VARIANTS = [name for name in list_variants() if own_encoder(name) is None]
 OTHERS = [name for name in VARIANTS if name != PLAIN]
 each_variant = partial(pytest.mark.parametrize, "name", scope="module")
@@ -74,7 +74,7 @@ each_variant = partial(pytest.mark.parametrize, "name", scope="module")
 
 @dataclass
 class Trained:
-    """One fold of each variant that was asked for, trained once, with what it builds on."""
+    """One fold of each requested variant and its bases, trained once."""
 
     prepared: Prepared
     fold: int
@@ -134,7 +134,7 @@ def _rename_labels(home: Path) -> None:
 
 
 def rows_shared(one: Result, other: Result) -> tuple[Any, Any]:
-    """Return both results' probabilities for the rows that both answer for."""
+    """Return the probabilities of two results for the rows that both predict."""
     ours, theirs = (
         dict(zip([*r.oof_ids, *r.test_ids], [*r.oof_probs, *r.test_probs], strict=True))
         for r in (one, other)
@@ -144,7 +144,7 @@ def rows_shared(one: Result, other: Result) -> tuple[Any, Any]:
     return np.array([ours[row] for row in shared]), np.array([theirs[row] for row in shared])
 
 
-def test_only_variants_of_fixed_encoders_are_left_out() -> None:
+def test_only_variants_with_a_fixed_encoder_are_left_out() -> None:
     left_out = set(list_variants()) - set(VARIANTS)
     assert left_out == {
         "exaone-lora",
@@ -176,14 +176,14 @@ def test_a_shipped_variant_trains_to_the_end(name: str, trained: Trained) -> Non
 
 
 @each_variant(OTHERS)
-def test_a_shipped_variants_idea_reaches_its_predictions(name: str, trained: Trained) -> None:
+def test_a_shipped_variant_changes_the_predictions(name: str, trained: Trained) -> None:
     control = trained.fold_of(*CONTROLS.get(name, (PLAIN, ())))
     own, others = rows_shared(trained.fold_of(name, NEEDS.get(name, ())), control)
-    assert np.abs(own - others).max() > LEAST_CHANGE
+    assert np.abs(own - others).max() > MIN_CHANGE
 
 
 @pytest.mark.parametrize("ending", ["", "-cold"])
-def test_specialists_answer_for_every_row_once(ending: str, trained: Trained) -> None:
+def test_specialists_predict_every_row_once(ending: str, trained: Trained) -> None:
     parts = [trained.fold_of(f"{part}{ending}") for part in ("short", "medium", "long")]
     whole = trained.fold_of(PLAIN)
     for field_ in ("oof_ids", "test_ids"):
@@ -191,8 +191,8 @@ def test_specialists_answer_for_every_row_once(ending: str, trained: Trained) ->
         assert sorted(answered) == sorted(getattr(whole, field_).tolist())
 
 
-def test_a_control_is_the_same_job_twice_and_nothing_else(trained: Trained) -> None:
-    """Else any noise would pass for an idea."""
+def test_the_same_job_twice_gives_the_same_predictions(trained: Trained) -> None:
+    """Otherwise noise could pass for an effect of the variant."""
     again = trained.fold_of(PLAIN, (("train.label_smoothing", 0.1),))  # its default, said
     own, others = rows_shared(trained.fold_of(PLAIN), again)
     assert own.tobytes() == others.tobytes()

@@ -34,40 +34,40 @@ def put(prepared: Prepared, store: Store, variant: str, *jobs: tuple[int, int]) 
 
 
 def notes_of(prepared: Prepared, names: tuple[str, ...], **asked: Any) -> list[str]:
-    """Return what stands below what is lacking, after a run with nothing left to do."""
+    """Return the notes that follow those on missing results, after a run without jobs."""
     request = FoldRequest(variants=names, **asked)
     variants = resolve_all(prepared.competition.profile, request)
     notes = build_summary(prepared, request, variants, FoldRun((), (), ())).notes
     return [note for note in notes if note.startswith(("blend", "Next", "The encoder"))]
 
 
-def test_when_all_is_there_blend_comes_next(prepared: Prepared, store: Store) -> None:
+def test_with_all_results_blend_is_suggested(prepared: Prepared, store: Store) -> None:
     fill(store, prepared, "tfidf-linear", seeds=(42,))
     assert notes_of(prepared, ("tfidf-linear",)) == ["Next: python run.py blend"]
 
 
-def test_missing_folds_are_trained_by_the_same_command_without_folds(
+def test_for_missing_folds_the_command_without_folds_is_suggested(
     prepared: Prepared, store: Store
 ) -> None:
     put(prepared, store, "tfidf-linear", (42, 0))
-    left_out = "blend takes complete seeds only: it leaves tfidf-linear out."
+    left_out = "blend uses complete seeds only: tfidf-linear is left out."
     again = "Next: python run.py fold tfidf-linear"
     assert notes_of(prepared, ("tfidf-linear",), folds=(0,)) == [left_out, again]
     put(prepared, store, "mine", (42, 0))
     asked: dict[str, Any] = {"folds": (0,), "save_as": "mine", "command": TYPED}
     assert notes_of(prepared, ("tfidf-linear",), **asked) == [
-        "blend takes complete seeds only: it leaves mine out.",
+        "blend uses complete seeds only: mine is left out.",
         "Next: python run.py fold tfidf-linear --set linear.regularisation=0.3 --as=mine",
     ]
 
 
-def test_an_encoder_that_left_a_fold_out_is_not_to_be_trained_on_the_others(
+def test_an_encoder_that_left_out_a_fold_is_compared_on_that_fold(
     prepared: Prepared, store: Store, tmp_path: Path
 ) -> None:
     put(prepared, store, "without", (42, 1))
     asked: dict[str, Any] = {"folds": (1,), "save_as": "without", "encoder": str(tmp_path)}
     asked["command"] = "fold typed-punct --encoder there --folds 1 --as without"
-    left_out = "blend takes complete seeds only: it leaves without out."
+    left_out = "blend uses complete seeds only: without is left out."
     go_on = "Next: python run.py fold typed-punct --encoder there --as without"
 
     def notes(folds_hash: str) -> list[str]:
@@ -78,23 +78,23 @@ def test_an_encoder_that_left_a_fold_out_is_not_to_be_trained_on_the_others(
     assert notes("of other folds") == [left_out, go_on]
     assert notes(prepared.folds.hash) == [
         left_out,
-        "The encoder of without has not read fold 1: compare it there, python run.py compare"
-        " without OTHER --folds 1",
+        "The encoder of without was not pretrained on fold 1, so compare it on that fold:"
+        " python run.py compare without OTHER --folds 1",
     ]
 
 
-def test_of_a_variant_with_a_complete_seed_only_the_other_is_left_out(
+def test_only_the_incomplete_seed_of_a_variant_is_left_out(
     prepared: Prepared, store: Store
 ) -> None:
     fill(store, prepared, "tfidf-linear", seeds=(42,))
     put(prepared, store, "tfidf-linear", (43, 0))
-    without = "blend takes complete seeds only: it takes tfidf-linear without seed 43."
+    without = "blend uses complete seeds only: tfidf-linear without seed 43."
     seeds = "Next: python run.py fold tfidf-linear --seeds 43"
     typed = "fold tfidf-linear --folds 0 --seeds 43"
     asked: dict[str, Any] = {"folds": (0,), "seeds": (43,)}
     assert notes_of(prepared, ("tfidf-linear",), **asked) == [without, seeds]
     assert notes_of(prepared, ("tfidf-linear",), **asked, command=typed) == [without, seeds]
-    # seed 43 was begun earlier: this very command, which has just run, would not go on with it
+    # seed 43 was started by another command, so running this one again would not finish it
     typed = "fold tfidf-linear --threads 1 --seeds=42"
     assert notes_of(prepared, ("tfidf-linear",), seeds=(42,), command=typed) == [
         without,
@@ -102,20 +102,20 @@ def test_of_a_variant_with_a_complete_seed_only_the_other_is_left_out(
     ]
 
 
-def test_each_variant_is_told_by_what_it_lacks(prepared: Prepared, store: Store) -> None:
+def test_notes_say_what_each_variant_lacks(prepared: Prepared, store: Store) -> None:
     fill(store, prepared, "tfidf-linear", seeds=(42,))
     store.write(make_result(prepared, ResultKey("tfidf-linear", 42, 2), recipe="other"), {})
     put(prepared, store, "typed-punct", (42, 0), (42, 1))
-    mended = "blend leaves tfidf-linear out until that is mended."
-    assert notes_of(prepared, ("tfidf-linear",)) == [mended]
+    fixed = "blend leaves out tfidf-linear until that is fixed."
+    assert notes_of(prepared, ("tfidf-linear",)) == [fixed]
     assert notes_of(prepared, ("typed-punct", "tfidf-linear")) == [
-        "blend takes complete seeds only: it leaves typed-punct out.",
-        mended,
+        "blend uses complete seeds only: typed-punct is left out.",
+        fixed,
         "Next: python run.py fold typed-punct",
     ]
 
 
-def test_fold_says_how_a_name_that_is_no_variant_was_made(prepared: Prepared, store: Store) -> None:
+def test_fold_gives_the_command_that_made_a_stored_name(prepared: Prepared, store: Store) -> None:
     store.write(make_result(prepared, ResultKey("mine", 42, 0)), {"command": TYPED})
     with (
         ProgressBoard(live=False) as board,

@@ -106,7 +106,7 @@ def module_watch() -> Watch:
 
 
 def _permute_labels(path: Path, heldout: Any) -> None:
-    """Give the held-out rows of a CSV each other's labels."""
+    """Permute the labels of the held-out rows of a CSV."""
     with path.open(encoding="utf-8", newline="") as stream:
         header, *records = csv.reader(stream)
     at, places = header.index("label"), np.flatnonzero(heldout).tolist()
@@ -118,7 +118,7 @@ def _permute_labels(path: Path, heldout: Any) -> None:
 
 
 def content(value: Any) -> Any:
-    """Return all that a value holds, in a form that can be compared."""
+    """Return the content of a value, recursively, in a form that can be compared."""
     if isinstance(value, np.ndarray):
         held = value.tolist() if value.dtype == object else value.tobytes()
         return value.dtype.str, value.shape, held
@@ -132,7 +132,7 @@ def content(value: Any) -> Any:
 
 
 def content_of_job(job: JobSpec) -> dict[str, Any]:
-    """Return all that a job's training can see, epochs of changed rows and weights included."""
+    """Return all inputs of a job's training, with augmented epochs and class weights."""
     network = job.network
     assert network is not None
     inputs = inputs_of(job)
@@ -150,7 +150,7 @@ def content_of_job(job: JobSpec) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", READS_LABELS)
-def test_no_held_out_label_reaches_what_training_sees(name: str, twins: Twins) -> None:
+def test_training_inputs_do_not_depend_on_held_out_labels(name: str, twins: Twins) -> None:
     variant, overrides = READS_LABELS[name]
     jobs = [
         plan(p, variants=(variant,), overrides=overrides, save_as=name, folds=(HELD_OUT,)).jobs[0]
@@ -168,8 +168,8 @@ def test_no_held_out_label_reaches_what_training_sees(name: str, twins: Twins) -
             assert content(values) == content(others[tensor]), f"{field}: {tensor}"
 
 
-def test_what_reads_labels_has_something_of_them_to_show(twins: Twins) -> None:
-    """Without it, the test above would compare nothing with nothing."""
+def test_training_inputs_do_depend_on_training_labels(twins: Twins) -> None:
+    """Otherwise the test above would compare nothing."""
 
     def made(name: str) -> tuple[JobSpec, FoldInputs]:
         variant, overrides = READS_LABELS[name]
@@ -232,7 +232,7 @@ def test_train_and_held_out_rows_partition_the_data_without_shared_groups(
     assert sorted(seen) == list(range(n_rows))
 
 
-def test_a_specialist_sees_and_answers_its_own_rows_only(prepared: Prepared) -> None:
+def test_a_specialist_trains_on_and_predicts_only_its_route(prepared: Prepared) -> None:
     mask = np.arange(len(prepared.corpus.train)) % 2 == 0
     route = Route(mask, np.arange(len(prepared.corpus.test)) < 5, "h")
     rows = choose(prepared, route, 0)
@@ -241,7 +241,7 @@ def test_a_specialist_sees_and_answers_its_own_rows_only(prepared: Prepared) -> 
     assert rows.test_rows.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_job_leaves_exactly_its_files(make_specs: Specs, quiet_watch: Watch) -> None:
+def test_a_job_writes_exactly_its_files(make_specs: Specs, quiet_watch: Watch) -> None:
     spec = make_specs(folds=(0,))[0]
     outcome = run_job(spec, quiet_watch)
     assert files_of(spec.store_dir / "tiny") == ["s42-f0.parquet", "s42-f0.run.json"]
@@ -255,7 +255,7 @@ def test_a_job_leaves_exactly_its_files(make_specs: Specs, quiet_watch: Watch) -
     assert files_of(lean.job_dir) == []
 
 
-def test_the_command_stands_in_the_provenance_and_changes_nothing_else(
+def test_the_command_is_recorded_only_in_the_provenance(
     make_specs: Specs, quiet_watch: Watch
 ) -> None:
     command = "fold typed-punct --encoder scratch --as tiny --workers 2"
@@ -270,7 +270,7 @@ def test_the_command_stands_in_the_provenance_and_changes_nothing_else(
     assert store.read_run(told.key)["command"] == command
 
 
-def test_a_variant_that_tune_wrote_says_of_which_folds(make_specs: Specs) -> None:
+def test_a_result_of_a_tuned_variant_names_the_folds(make_specs: Specs) -> None:
     variant = make_specs(folds=(0,))[0].variant
     told = {"folds": [0], "trials": 2, "study": "s"}
     for tune in (told, told | {"folds_hash": "f" * 64}):
@@ -290,18 +290,21 @@ def test_keeping_the_weights_does_not_change_the_predictions(
     assert store.path(lean.key).read_bytes() == before
 
 
-def test_a_collapsed_fold_is_called_out(make_specs: Specs, quiet_watch: Watch) -> None:
+def test_a_collapsed_fold_gives_a_warning(make_specs: Specs, quiet_watch: Watch) -> None:
     spec = make_specs("concat-cls", ("train.lr", 1e-9), folds=(0,))[0]
     same = np.ones_like(spec.rows.train_label_ids)
     constant = replace(spec, rows=replace(spec.rows, train_label_ids=same))
     hot = replace(constant, variant=make_specs("concat-cls", ("train.lr", 0.02))[0].variant)
     outcome = run_job(hot, quiet_watch)
-    assert "collapsed: every held-out row is predicted 'no_relation'" in outcome.warnings[0]
+    assert (
+        "training collapsed: all held-out rows are predicted as 'no_relation'"
+        in outcome.warnings[0]
+    )
     assert "a lower train.lr" in outcome.warnings[0]
     assert "train." not in COLLAPSE_ADVICE[LINEAR]
 
 
-def test_what_is_done_is_not_planned_again(prepared: Prepared, quiet_watch: Watch) -> None:
+def test_finished_jobs_are_not_planned_again(prepared: Prepared, quiet_watch: Watch) -> None:
     first = plan(prepared, save_as="t")
     assert [job.key.fold for job in first.jobs] == [0, 1, 2]
     run_job(first.jobs[1], quiet_watch)
@@ -336,18 +339,18 @@ def test_hardware_settings_do_not_make_a_result_stale(
     ("request_", "said"),
     [
         ({"folds": (3,)}, "--folds 3: the folds are 0 to 2"),
-        ({"variants": ("typed-punct", "concat-cls"), "save_as": "x"}, "--as names one variant"),
-        ({"variants": ("typed-punct", "typed-punct")}, "name each once"),
+        ({"variants": ("typed-punct", "concat-cls"), "save_as": "x"}, "--as takes one variant"),
+        ({"variants": ("typed-punct", "typed-punct")}, "name each variant once"),
     ],
 )
-def test_a_request_that_cannot_be_met_is_refused(
+def test_an_invalid_request_is_refused(
     prepared: Prepared, request_: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UsageError, match=said):
         plan(prepared, **request_)
 
 
-def test_every_position_a_head_may_read_is_made() -> None:
+def test_every_position_that_a_head_reads_exists() -> None:
     from models.data.batches import POSITION_NAMES
 
     assert ("lengths", *POSITION_NAMES) == Positions.names()
@@ -377,7 +380,7 @@ def run_all(specs: list[JobSpec], **options: Any) -> tuple[FoldRun, list[str]]:
     return run_jobs(specs, workers=2, deadline=options.get("deadline"), hooks=hooks), heard
 
 
-def test_jobs_in_processes_give_what_a_job_here_gives(
+def test_jobs_in_worker_processes_give_the_same_result(
     make_specs: Specs, quiet_watch: Watch
 ) -> None:
     specs = make_specs()
@@ -423,7 +426,7 @@ def test_another_recipe_stored_meanwhile_is_not_replaced(
     assert run.finished
 
 
-def test_a_deadline_stops_jobs_with_their_state(make_specs: Specs) -> None:
+def test_a_deadline_stops_jobs_with_a_checkpoint(make_specs: Specs) -> None:
     specs = make_specs("typed-punct", ("train.epochs", 500), folds=(0, 1))
     run, _ = run_all(specs, deadline=0.0)
     assert {key.fold for key in run.stopped} == {0, 1}
@@ -431,7 +434,7 @@ def test_a_deadline_stops_jobs_with_their_state(make_specs: Specs) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_accounted_for_and_its_job_resumed(
+def test_a_killed_worker_is_reported_and_its_job_resumed(
     make_specs: Specs, quiet_watch: Watch
 ) -> None:
     long = (("train.epochs", 60), ("run.state_every_s", 0.02))
@@ -455,7 +458,7 @@ def test_a_killed_worker_is_accounted_for_and_its_job_resumed(
     assert path.read_bytes() == interrupted
 
 
-def test_a_job_that_another_process_does_is_waited_for_while_others_run(
+def test_a_job_running_in_another_process_is_waited_for(
     make_specs: Specs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.jobs.workers.BUSY_WAIT_S", 0.2)

@@ -40,7 +40,7 @@ def blended(prepared: Prepared, quiet_watch: Watch) -> Competition:
     return competition
 
 
-def test_answers_go_where_they_can_and_replace_no_data(
+def test_output_that_cannot_be_written_or_replaces_data_is_refused(
     blended: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "rows.csv"
@@ -52,9 +52,9 @@ def test_answers_go_where_they_can_and_replace_no_data(
     with monkeypatch.context() as patch:
         patch.setattr(room, "read_prepared", lambda _: pytest.fail("the work began"))
         for out, said in (
-            (file, "that is the file to answer"),
-            (tmp_path / "link.csv", "that is the file to answer"),
-            (tmp_path / "data" / ".." / "rows.csv", "that is the file to answer"),
+            (file, "is the input file"),
+            (tmp_path / "link.csv", "is the input file"),
+            (tmp_path / "data" / ".." / "rows.csv", "is the input file"),
             (blended.train_path, r"the competition's train\.csv"),
             (blended.test_path, r"the competition's test\.csv"),
             (solution, r"the competition's solution\.csv"),
@@ -65,7 +65,7 @@ def test_answers_go_where_they_can_and_replace_no_data(
                 run_predict(blended, PredictRequest(file, "all", out), print)
         with pytest.raises(OSError, match="too long"):
             run_predict(blended, PredictRequest(file, "all", tmp_path / ("x" * 300)), print)
-        with pytest.raises(UsageError, match=r"none\.csv is no file"):
+        with pytest.raises(UsageError, match=r"none\.csv does not exist"):
             run_predict(blended, PredictRequest(tmp_path / "none.csv", "all"), print)
     said_of: list[str] = []
     run_predict(blended, PredictRequest(file, "all"), said_of.append)
@@ -76,41 +76,39 @@ def test_answers_go_where_they_can_and_replace_no_data(
 
 
 def refuse_rows(competition: Competition, blend: str) -> str:
-    """Return what predict says of the competition's own test rows."""
+    """Return the error of predict on the competition's own test rows."""
     with pytest.raises(PredictionsError) as caught:
         run_predict(competition, PredictRequest(competition.test_path, blend), print)
     return str(caught.value)
 
 
-def test_a_table_that_was_imported_is_not_told_to_be_imported(
-    blended: Competition, tmp_path: Path
-) -> None:
+def test_an_imported_table_cannot_predict_new_rows(blended: Competition, tmp_path: Path) -> None:
     files = sorted(blended.oof_dir.glob("tfidf-linear/*.parquet"))
     table = tmp_path / "kim.csv"
     pd.concat([pd.read_parquet(file) for file in files]).to_csv(table, index=False)
     assert run_import(blended, table, ImportOptions()).offences == ()
     run_blend(blended, ("kim",), trials=0, seed=0, name="kims", run={"time": "2026-01-02"})
-    # neither missing provenance nor weights of another model under the name make it answer
+    # neither missing provenance nor weights of another model under its name change that
     shutil.copytree(blended.checkpoints_dir / "tfidf-linear", blended.checkpoints_dir / "kim")
     for path in blended.oof_dir.glob("kim/*.run.json"):
         path.unlink()
     assert refuse_rows(blended, "kims") == (
-        "kim was imported and has no weights here, so it cannot answer for new rows;"
+        "kim was imported without weights, so it cannot predict new rows;"
         " name a blend without it with --blend NAME"
     )
     run_predict(blended, PredictRequest(blended.test_path, "all", tmp_path / "out.csv"), print)
 
 
-def test_an_imported_result_answers_once_its_weights_are_here(
+def test_an_imported_result_predicts_once_its_weights_are_copied(
     blended: Competition, tmp_path: Path
 ) -> None:
-    """Before they are, one that was trained here is told to be trained, an imported one not."""
+    """Before, the advice is to train it again if it was trained here, but not if imported."""
     weights = blended.checkpoints_dir / "tfidf-linear"
     away = weights.rename(tmp_path / "away")
     trained = refuse_rows(blended, "all")
     folder = weights / "s42-f0"
     assert trained == (
-        f"{folder} keeps no weights of tfidf-linear that can be read;"
+        f"{folder} has no readable weights of tfidf-linear;"
         " run: python run.py fold tfidf-linear --overwrite, without --no-checkpoints"
     )
     store = Store(blended.oof_dir, blended.profile.labels)
@@ -118,7 +116,7 @@ def test_an_imported_result_answers_once_its_weights_are_here(
     run_import(blended, theirs, ImportOptions())
     assert store.read_run(ResultKey("tfidf-linear", 42, 0))["imported_from"]
     assert refuse_rows(blended, "all") == (
-        "tfidf-linear was imported and has no weights here, so it cannot answer for new rows;"
+        "tfidf-linear was imported without weights, so it cannot predict new rows;"
         f" name a blend without it with --blend NAME, or copy {folder} from where it was trained"
     )
     away.rename(weights)
@@ -127,7 +125,7 @@ def test_an_imported_result_answers_once_its_weights_are_here(
     assert answers == (blended.submissions_dir / "all.csv").read_bytes()
 
 
-def test_threads_are_those_asked_for_those_noted_or_all(
+def test_threads_are_as_requested_or_as_recorded_or_all(
     prepared: Prepared, make_specs: Callable[..., list[JobSpec]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
@@ -140,8 +138,8 @@ def test_threads_are_those_asked_for_those_noted_or_all(
     chosen = room._choose_threads(store, [*specs, *linear], None, said.append)
     assert [chosen[spec.key] for spec in specs] == [3, 6, 6]
     (notice,) = said
-    assert f"{store.run_path(specs[1].key)} does not say" in notice
-    assert "(2 such files); all 6 cores" in notice
+    assert f"{store.run_path(specs[1].key)} does not record" in notice
+    assert "(2 such files); using all 6 cores" in notice
     assert "--threads N" in notice
     said.clear()
     chosen = room._choose_threads(store, [*specs, *linear], 2, said.append)

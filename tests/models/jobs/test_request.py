@@ -35,28 +35,30 @@ def put(folder: Path, name: str, text: str) -> str:
 
 
 def ask(real: Profile, request: FoldRequest) -> list[tuple[str, str, int]]:
-    """Return name, encoder and width of what the one variant of a request builds on."""
+    """Return name, encoder and width of the base of a request's only variant."""
     (variant,) = resolve_all(real, request)
     bases = resolve_bases(real, request, variant)
     assert tuple(name_bases(real, request, variant).values()) == tuple(base.name for base in bases)
     return [(base.name, base.encoder, base.scratch.hidden) for base in bases]
 
 
-def test_by_the_profiles_encoder_and_by_the_requests(real: Profile) -> None:
+def test_a_base_uses_the_encoder_of_the_profile_or_the_request(real: Profile) -> None:
     usual = real.defaults.encoder
     assert ask(real, FoldRequest(("short",))) == [("typed-punct", usual, 128)]
     wanted = FoldRequest(("short",), encoder="ko-mini")
     assert ask(real, wanted) == [("typed-punct@ko-mini", "ko-mini", 128)]
 
 
-def test_by_an_encoder_that_the_variants_own_file_names(real: Profile, tmp_path: Path) -> None:
+def test_a_base_uses_the_encoder_of_the_variant_file(real: Profile, tmp_path: Path) -> None:
     own = put(tmp_path, "mine", BUILDS_ON + 'encoder = "ko-mini"\n')
     assert ask(real, FoldRequest((own,))) == [("typed-punct@ko-mini", "ko-mini", 128)]
     asked = FoldRequest((own,), encoder="klue/bert-base")
     assert ask(real, asked) == [("typed-punct@bert-base", "klue/bert-base", 128)]
 
 
-def test_with_the_shape_of_scratch_from_file_or_command_line(real: Profile, tmp_path: Path) -> None:
+def test_a_base_uses_the_scratch_size_from_file_or_command_line(
+    real: Profile, tmp_path: Path
+) -> None:
     text = BUILDS_ON + 'encoder = "scratch"\n[scratch]\nhidden = 64\n'
     own = put(tmp_path, "mine", text)
     assert ask(real, FoldRequest((own,))) == [("typed-punct@scratch+hidden=64", "scratch", 64)]
@@ -64,7 +66,7 @@ def test_with_the_shape_of_scratch_from_file_or_command_line(real: Profile, tmp_
     assert ask(real, asked) == [("typed-punct@scratch+hidden=192", "scratch", 192)]
 
 
-def test_a_base_has_the_name_that_the_same_request_gives_it(real: Profile) -> None:
+def test_a_base_has_the_same_name_as_in_a_request(real: Profile) -> None:
     pairs = (("scratch.layers", 2), ("scratch.hidden", 64))
     for order in (pairs, pairs[::-1]):
         asked = FoldRequest(("typed-punct", "short"), encoder="scratch", overrides=order)
@@ -78,7 +80,7 @@ def test_a_base_has_the_name_that_the_same_request_gives_it(real: Profile) -> No
     assert (base.name, base.scratch.layers) == ("typed-punct", 1)
 
 
-def test_a_teacher_of_pseudo_labels_keeps_the_encoder_of_its_own_file(
+def test_a_pseudo_labelling_base_keeps_the_encoder_of_its_file(
     real: Profile, tmp_path: Path
 ) -> None:
     text = (
@@ -92,7 +94,7 @@ def test_a_teacher_of_pseudo_labels_keeps_the_encoder_of_its_own_file(
 
 
 def leave(store: Store, name: str, fold: int, run: dict[str, object] | None) -> Path:
-    """Leave what stands for a result, with its provenance if there is any; return that's path."""
+    """Write a placeholder of a result and its provenance, if any; return the provenance's path."""
     key = ResultKey(name, 42, fold)
     store.path(key).parent.mkdir(parents=True, exist_ok=True)
     store.path(key).touch()
@@ -107,7 +109,7 @@ def refusal_of(store: Store, name: str) -> str:
     return str(refused.value)
 
 
-def test_a_name_of_no_variant_is_told_by_the_command_that_made_it(tmp_path: Path) -> None:
+def test_an_unknown_name_is_reported_with_the_command_that_made_it(tmp_path: Path) -> None:
     store = Store(tmp_path, ("a", "b"))
     unknown = "no variant 'tp2'; choose one of "
     assert refusal_of(store, "tp2").startswith(unknown)

@@ -36,7 +36,7 @@ ASKED_EVERY = 6
 
 @pytest.fixture
 def encoder(prepared: Prepared, tmp_path: Path) -> Path:
-    """A tiny encoder with weights, those that guess words among them, in a folder."""
+    """A tiny encoder with weights and a masked-language head, in a folder."""
     from transformers import AutoConfig, AutoModelForMaskedLM
 
     folder = tmp_path / "encoder"
@@ -71,7 +71,7 @@ def source_of(job: JobSpec) -> EncoderSource:
     return job.network.source
 
 
-def test_tapt_begins_with_an_encoder_that_has_read_the_train_sentences(
+def test_tapt_pretrains_on_the_train_sentences(
     plan: Callable[..., tuple[JobSpec, ...]], prepared: Prepared, encoder: Path
 ) -> None:
     said: list[str] = []
@@ -99,7 +99,7 @@ def check_weights_differ(before: Path, after: Path) -> None:
 
 
 def check_text(folder: Path, prepared: Prepared) -> None:
-    """Say that the train sentences, each once, were all that was read."""
+    """Assert that pretraining read the train sentences, each once, and nothing else."""
     sentences = prepared.corpus.train.text("sentence").tolist()
     lines = list(dict.fromkeys(" ".join(sentence.split()) for sentence in sentences))
     facts = json.loads((folder / PRETRAINING_FILE).read_text(encoding="utf-8"))
@@ -116,7 +116,7 @@ def check_it_has_learned(before: Path, after: Path, prepared: Prepared) -> None:
 
 
 def measure_loss(folder: Path, sentences: list[str]) -> float:
-    """Return the mean loss of an encoder on hidden words, the same ones each time."""
+    """Return the masked-language loss of an encoder, with the same masks each time."""
     from transformers import AutoModelForMaskedLM
 
     tokenizer: Any = load_tokenizer(EncoderSource(folder.name, folder, "", has_weights=True))

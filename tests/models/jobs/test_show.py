@@ -74,7 +74,7 @@ def test_a_format_without_a_mask_shows_none(
     assert "mask at" not in capsys.readouterr().out
 
 
-def test_a_row_that_lost_text_is_said_to_be_cut(
+def test_a_truncated_row_is_marked(
     tiny_competition: Competition, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = show_rows(tiny_competition, request("concat-cls", rows=1))
@@ -82,7 +82,7 @@ def test_a_row_that_lost_text_is_said_to_be_cut(
     cut = show_rows(tiny_competition, request("concat-cls", ("max_tokens", size - 2), rows=1))
     assert (whole[0].is_cut, cut[0].is_cut) == (False, True)
     print_shown(cut, as_json=False)
-    assert f"{size - 2} tokens: cut to what max_tokens allows" in capsys.readouterr().out
+    assert f"{size - 2} tokens (truncated to max_tokens)" in capsys.readouterr().out
     print_shown(whole, as_json=False)
     assert "cut" not in capsys.readouterr().out
 
@@ -94,7 +94,7 @@ def test_a_row_that_lost_text_is_said_to_be_cut(
         ("source", "entity-marker", "names no column for it"),
     ],
 )
-def test_what_the_competition_does_not_have_is_refused(
+def test_a_format_that_does_not_fit_the_competition_is_refused(
     foreign_competition: Competition, variant: str, format_name: str, said: str
 ) -> None:
     with pytest.raises(FormatError, match=said):
@@ -116,6 +116,6 @@ def test_an_unknown_row_or_split_is_refused(tiny_competition: Competition) -> No
         show_rows(tiny_competition, replace(wanted, split="dev"))
 
 
-def test_a_variant_that_reads_no_tokens_is_refused(tiny_competition: Competition) -> None:
+def test_a_linear_variant_is_refused(tiny_competition: Competition) -> None:
     with pytest.raises(UsageError, match="no tokens to show"):
         show_rows(tiny_competition, ShowRequest("tfidf-linear"))

@@ -30,7 +30,7 @@ def refuse(error: Exception) -> Callable[..., Any]:
 
 
 def answer_of(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """Do a job here as a worker does, and return its last message."""
+    """Run a job in this process as a worker would, and return its last message."""
     monkeypatch.setattr("models.jobs.workers.signal.signal", lambda number, action: None)
     ours, theirs = multiprocessing.Pipe()
     work(spec, 0, theirs)
@@ -49,7 +49,7 @@ def answer_of(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]
     [
         (torch.OutOfMemoryError("CUDA out of memory."), "the GPU is out of memory"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device"),
-        (RuntimeError("shapes differ"), "a defect of this program:\nTraceback"),
+        (RuntimeError("shapes differ"), "a bug in this program:\nTraceback"),
     ],
 )
 def test_a_job_says_why_it_failed(
@@ -63,7 +63,7 @@ def test_a_job_says_why_it_failed(
     assert f"failed: {said}" in (spec.job_dir / LOG_FILE).read_text()
 
 
-def test_a_gpu_that_cannot_be_had_fails_the_job_alone(
+def test_an_unavailable_gpu_fails_only_the_job(
     make_specs: Specs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (spec,) = make_specs(folds=(0,))
@@ -81,7 +81,7 @@ def test_a_gpu_that_cannot_be_had_fails_the_job_alone(
         ("win32", ["spawn"], "spawn"),
     ],
 )
-def test_processes_begin_as_the_system_bears_it(
+def test_the_start_method_depends_on_the_platform(
     platform: str, methods: list[str], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
