@@ -1,4 +1,4 @@
-"""Hyperparameter search with Optuna: resumable, on one machine or over PostgreSQL.
+"""Hyperparameter search with Optuna: resumable, with pruning, on one machine or several.
 
 Rooms in reading order: space, storage, plan, study, report, tune.
 

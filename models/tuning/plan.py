@@ -1,7 +1,6 @@
-"""What one ``tune`` searches: the variant, the space, the folds, and the study they are kept in.
+"""Plan a hyperparameter search: variant, search space, folds and study.
 
-Before ``models.tuning.tune`` on the way of a search: all that can be refused is refused here,
-before anything is trained.
+All checks of a request happen here, before anything is trained.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ TUNE_DIR, JOURNAL_FILE = "tune", "journal.log"
 
 @dataclass(frozen=True)
 class TrialScores:
-    """Micro-F1 by the most probable label, and AUPRC, of the held-out rows of the folds so far."""
+    """Micro-F1 of the most probable labels, and AUPRC, on the held-out rows so far."""
 
     micro_f1: float
     auprc: float
@@ -37,12 +36,12 @@ OBJECTIVES: dict[str, Callable[[TrialScores], float]] = {
     "auprc": lambda scores: scores.auprc,
     "both": lambda scores: (scores.micro_f1 + scores.auprc) / 2,
 }
-"""What is maximised."""
+"""The objective to maximise, by name."""
 
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """What a person asks of ``tune``."""
+    """Options of ``tune``."""
 
     variant: str
     search: tuple[str, ...] = ()
@@ -63,7 +62,7 @@ class TuneRequest:
 
 @dataclass(frozen=True)
 class Search:
-    """Everything settled before the first trial."""
+    """A checked request: all that is known before the first trial."""
 
     prepared: Prepared
     request: TuneRequest
@@ -73,7 +72,7 @@ class Search:
     folder: Path
 
     def resolve(self, found: Found, name: str) -> Variant:
-        """Make the variant of some settings."""
+        """Resolve the variant with some hyperparameters."""
         return resolve_requested(
             self.prepared.competition.profile,
             self.request.variant,
@@ -84,10 +83,10 @@ class Search:
 
 
 def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
-    """Settle what is searched and under which name; refuse what cannot be, before any training.
+    """Resolve and check a request, and name its study.
 
     Raises:
-        UsageError, VariantError: the request cannot be met.
+        UsageError, VariantError: the request is invalid.
     """
     competition = prepared.competition
     if request.objective not in OBJECTIVES:
@@ -106,7 +105,7 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
     space = choose_space(request.search, base)
     fixed = {key for key, _ in request.overrides} & {each.key for each in space}
     if fixed:
-        raise UsageError(f"--set and --search both name {sorted(fixed)[0]}; take one")
+        raise UsageError(f"--set and --search both name {sorted(fixed)[0]}; use one of them")
     made_from = {
         "variant": base.recipe(),
         "seeds": list(base.seeds),

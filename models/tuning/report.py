@@ -1,7 +1,7 @@
-"""What ``tune`` leaves: a variant file of one's own, and the tables that a person reads.
+"""The output of ``tune``: a variant file with the best hyperparameters, and tables.
 
-After ``models.tuning.tune`` on the way of a search. The file holds every setting that determines
-results, so that it means the same wherever it lies and whatever its base becomes.
+The file holds every setting that determines results, so it does not depend on its location or on
+later changes to its base.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from models.tuning.space import Dimension, describe_found, get_setting, place_va
 from models.tuning.study import PLACE, SharedStudy, find_given_up
 from models.variant import Variant
 
-ENOUGH_FOR_IMPORTANCE = 10  # finished trials
+MIN_TRIALS_FOR_IMPORTANCE = 10
 REASON, MICRO_F1, AUPRC, FOLDS_DONE = "reason", "micro_f1", "auprc", "folds_done"
 SCORES = {MICRO_F1: "micro-F1", AUPRC: "AUPRC"}
 
 
 def build_toml(variant: Variant) -> str:
-    """Write a variant with all its settings, ``why`` and ``tune`` set, as a file for ``fold``."""
+    """Return a variant with all its settings, ``why`` and ``tune`` as TOML for ``fold``."""
     tree = {"why": variant.why, **variant.model_dump(mode="json", include=variant.reads())}
     for key in ("seeds", "run"):
         tree |= variant.model_dump(mode="json", include={key}, exclude_defaults=True)
@@ -44,8 +44,8 @@ def build_toml(variant: Variant) -> str:
 
 
 def _write_values(values: Mapping[str, Any]) -> list[str]:
-    """Write ``key = value`` lines; TOML has no null, so what is absent is left out."""
-    # JSON's strings, numbers, truth values and lists are TOML's too
+    """Return ``key = value`` lines; TOML has no null, so None is left out."""
+    # strings, numbers, booleans and lists are written alike in JSON and TOML
     return [
         f"{key} = {json.dumps(value, ensure_ascii=False)}"
         for key, value in values.items()
@@ -55,24 +55,24 @@ def _write_values(values: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class EndedTrial:
-    """A trial that ended; ``is_given_up``: it failed, and is not tried again."""
+    """A trial that ended; ``is_given_up`` if it failed and is not retried."""
 
     trial: FrozenTrial
     is_given_up: bool
 
     @property
     def place(self) -> int:
-        """Return its place among the trials that are wanted, which one tried again keeps."""
+        """The position among the requested trials, kept when a trial is retried."""
         return int(self.trial.user_attrs[PLACE])
 
     @property
     def reason(self) -> str:
-        """Say why it has no score, "" where it has one."""
+        """Why it has no score; "" if it has one."""
         return str(self.trial.user_attrs.get(REASON, ""))
 
 
 def list_ended(trials: Sequence[FrozenTrial]) -> list[EndedTrial]:
-    """List the trials that ended, in order; those that are tried again are in it once."""
+    """List the trials that ended, in order, retried ones once."""
     given_up = {trial.number for trial in find_given_up(trials)}
     ended = [
         EndedTrial(trial, trial.number in given_up)
@@ -85,12 +85,12 @@ def list_ended(trials: Sequence[FrozenTrial]) -> list[EndedTrial]:
 def build_trials_table(
     ended: Sequence[EndedTrial], space: Sequence[Dimension], best: FrozenTrial | None
 ) -> Table:
-    """Show what was tried, in order."""
+    """Build the table of trials, in order."""
     columns = [
         Column("trial", "trial", "count"),
         Column("state", "state"),
         *(Column(key, header, "score") for key, header in SCORES.items()),
-        Column("settings", "settings"),
+        Column("settings", "hyperparameters"),
     ]
     rows = [_describe(each, space, best) for each in ended]
     notes = [f"Trial {each.place}: {each.reason}" for each in ended if each.reason]
@@ -122,12 +122,12 @@ def build_found_table(
     best: FrozenTrial,
     importances: Mapping[str, float],
 ) -> Table:
-    """Show the settings that were found beside those of the variant as it is."""
+    """Build the table that compares the best hyperparameters with those of the variant."""
     columns = [
-        Column("setting", "setting"),
-        Column("searched", "searched"),
-        Column("was", "was"),
-        Column("found", "found"),
+        Column("setting", "hyperparameter"),
+        Column("searched", "search space"),
+        Column("was", "before"),
+        Column("found", "best"),
     ]
     if importances:
         columns.append(Column("importance", "importance", "share"))
@@ -142,7 +142,7 @@ def build_found_table(
         }
         for each in space
     ]
-    return Table("found", "Found", columns, rows)
+    return Table("found", "Best hyperparameters", columns, rows)
 
 
 def _write_setting(value: Any) -> str:
@@ -153,7 +153,7 @@ def _write_setting(value: Any) -> str:
 
 @dataclass(frozen=True)
 class TuneSummary:
-    """What ``tune`` did, for the command line to print; ``path`` is the file that it left."""
+    """Output of ``tune`` for the command line; ``path`` is the file it wrote."""
 
     tables: tuple[Table, ...]
     complete: bool
@@ -161,10 +161,10 @@ class TuneSummary:
 
 
 def summarise(search: Search, shared: SharedStudy, complete: bool) -> TuneSummary:
-    """Build the tables; when all trials are done, write the best one as a variant file.
+    """Build the tables; if all trials are done, write the best one as a variant file.
 
     Raises:
-        TrainingError: all are done and none of them finished.
+        TrainingError: all trials ended without a score.
     """
     trials = shared.study.get_trials(deepcopy=False)
     scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -176,7 +176,7 @@ def summarise(search: Search, shared: SharedStudy, complete: bool) -> TuneSummar
         return TuneSummary((replace(table, notes=(*table.notes, note)),), False, None)
     if best is None:
         raise TrainingError(
-            f"none of {len(ended)} trials finished; the first: "
+            f"none of {len(ended)} trials finished; the first one: "
             + next((each.reason for each in ended if each.reason), "")
         )
     path = write_best(search, best, len(ended))
@@ -185,12 +185,12 @@ def summarise(search: Search, shared: SharedStudy, complete: bool) -> TuneSummar
 
 
 def write_best(search: Search, best: FrozenTrial, n_trials: int) -> Path:
-    """Leave the best trial as a variant file, marked as tuned on its folds; return its path.
+    """Write the best trial as a variant file, marked as tuned on its folds; return its path.
 
-    The hash of all folds stands beside them: fold 0 of a sample is not fold 0 of all rows.
+    The hash of the folds is recorded too: fold 0 of a sample is not fold 0 of all rows.
 
     Raises:
-        UsageError: the file is there and was not written by this study.
+        UsageError: the file exists and was not written by this study.
     """
     name = f"{search.base.name}-tuned"
     path = search.request.write or search.folder / f"{name}.toml"
@@ -210,33 +210,33 @@ def write_best(search: Search, best: FrozenTrial, n_trials: int) -> Path:
     )
     mark = f'study = "{search.plan.name}"'
     if path.exists() and mark not in path.read_text("utf-8"):
-        raise UsageError(f"{path} is there and not of this study; give another --write")
+        raise UsageError(f"{path} exists and is not from this study; choose another --write")
     write_atomically(path, build_toml(variant))
     return path
 
 
 def _importances(shared: SharedStudy, scored: Sequence[FrozenTrial]) -> Mapping[str, float]:
-    """Return each setting's share of what the settings explain, where there is enough to tell."""
-    if len(scored) < ENOUGH_FOR_IMPORTANCE or len({trial.value for trial in scored}) < 2:
+    """Return hyperparameter importances (they sum to 1), or none if there are too few trials."""
+    if len(scored) < MIN_TRIALS_FOR_IMPORTANCE or len({trial.value for trial in scored}) < 2:
         return {}
     found: Mapping[str, float] = optuna.importance.get_param_importances(shared.study)
     return found
 
 
 def _advise(search: Search, best: FrozenTrial, path: Path) -> list[str]:
-    """Say where the file is, how to use it, and why its score on these folds flatters it."""
+    """Return notes: the file, the next command, and that the score on tuned folds is optimistic."""
     count, tuned = search.prepared.folds.count, search.request.folds
     rest = [str(fold) for fold in range(count) if fold not in tuned]
     notes = [f"Written: {path}", f"Next: python run.py fold {path}"]
     first = place_variant(search.space, search.base)
     if first is None:
-        notes.append("The variant as it is lies outside the search and was not one of its trials.")
+        notes.append("The variant itself is outside the search space and was not a trial.")
     elif best.params == first:
-        notes.append("No trial was better than the variant as it is.")
-    flattery = "The best of many trials looks better on the folds that chose it than it is"
+        notes.append("No trial was better than the variant itself.")
+    caution = "The score of the best trial is optimistic on the folds that selected it"
     if rest:
-        flattery += (
-            f"; a fair figure: python run.py compare {path.stem} {search.base.name}"
+        caution += (
+            f"; for an unbiased comparison: python run.py compare {path.stem} {search.base.name}"
             f" --folds {','.join(rest)}"
         )
-    return [*notes, f"{flattery}."]
+    return [*notes, f"{caution}."]

@@ -1,7 +1,6 @@
-"""The search space of ``tune``: which settings are searched, and between which values.
+"""The hyperparameter search space of ``tune``.
 
-Before ``models.tuning.tune`` on the way of a search. A dimension is a range of numbers or a list of
-choices, named by the dotted key that ``--set`` would take.
+A dimension is a range of numbers or a list of choices, named by a dotted key as for ``--set``.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from models.variant import LINEAR, OUTSIDE_FINGERPRINT, SCRATCH, Variant, parse_
 if TYPE_CHECKING:
     import optuna
 
-PROBES = 16  # draws of the other settings in which each value must fit at least once
+PROBES = 16  # random draws of the other hyperparameters, one of which must fit each value
 UNSEARCHABLE = {
     "encoder": "tune one encoder at a time, with --encoder",
-    "route": "specialists answer for other rows, so their scores cannot be compared",
+    "route": "specialists predict different rows, so their scores cannot be compared",
     "learner": "tune one learner at a time",
 }
 DEFAULT_SPACES = {
@@ -54,15 +53,15 @@ DEFAULT_SPACES = {
         "linear.char_ngrams=[1, 3]|[1, 4]|[1, 5]|[2, 5]",
     ),
 }
-"""What is searched when a person names nothing."""
+"""The default search spaces, by kind of encoder."""
 
 Found = tuple[tuple[str, Any], ...]
-"""Dotted keys with a value each, as ``--set`` gives them."""
+"""Dotted keys and their values, as from ``--set``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers from low to high, both included; whole ones when ``whole``, evenly in log or not."""
+    """Numbers from ``low`` to ``high``, inclusive; integers if ``whole``, log scale if ``log``."""
 
     key: str
     low: float
@@ -71,14 +70,14 @@ class Range:
     whole: bool = False
 
     def suggest(self, trial: optuna.Trial) -> float:
-        """Ask a trial for a value."""
+        """Suggest a value for a trial."""
         if self.whole:
             value: int = trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
             return value
         return float(trial.suggest_float(self.key, self.low, self.high, log=self.log))
 
     def distribution(self) -> Any:
-        """Return what Optuna calls these values."""
+        """Return the distribution of Optuna for these values."""
         from optuna.distributions import FloatDistribution, IntDistribution
 
         if self.whole:
@@ -86,7 +85,7 @@ class Range:
         return FloatDistribution(self.low, self.high, log=self.log)
 
     def place(self, value: Any) -> float | None:
-        """Return the parameter that stands for a setting's value, None where it lies outside."""
+        """Return the parameter of a setting's value; None if it is outside the range."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         if not self.low <= value <= self.high or (self.whole and value != int(value)):
@@ -94,61 +93,61 @@ class Range:
         return int(value) if self.whole else float(value)
 
     def edges(self) -> tuple[float, ...]:
-        """Return the parameters that must each fit somewhere."""
+        """Return the bounds, to check that each can be valid."""
         return (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
 
     def draw(self, rng: np.random.Generator) -> float:
-        """Draw a parameter evenly."""
+        """Draw a parameter uniformly."""
         drawn = float(rng.uniform(self.low, self.high))
         return round(drawn) if self.whole else drawn
 
     def read(self, parameter: Any) -> Any:
-        """Return the setting's value that a parameter stands for."""
+        """Return the setting's value for a parameter."""
         return parameter
 
     def __str__(self) -> str:
-        """Write as ``--search`` takes it."""
+        """Return the dimension in the syntax of ``--search``."""
         low, high = self.edges()
         return f"{self.key}={low!r}..{high!r}{':log' if self.log else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Values written as ``--set`` takes them; parameters are the texts themselves."""
+    """Choices, in the syntax of ``--set``; the parameters are the texts themselves."""
 
     key: str
     texts: tuple[str, ...]
 
     def suggest(self, trial: optuna.Trial) -> str:
-        """Ask a trial for one of the texts."""
+        """Suggest one of the texts for a trial."""
         text: str = trial.suggest_categorical(self.key, self.texts)
         return text
 
     def distribution(self) -> Any:
-        """Return what Optuna calls these values."""
+        """Return the distribution of Optuna for these values."""
         from optuna.distributions import CategoricalDistribution
 
         return CategoricalDistribution(self.texts)
 
     def place(self, value: Any) -> str | None:
-        """Return the text that stands for a setting's value, None where there is none."""
+        """Return the text of a setting's value; None if it is not a choice."""
         plain = list(value) if isinstance(value, tuple) else value
         return next((text for text in self.texts if self.read(text) == plain), None)
 
     def edges(self) -> tuple[str, ...]:
-        """Return the texts, each of which must fit somewhere."""
+        """Return the texts, to check that each can be valid."""
         return self.texts
 
     def draw(self, rng: np.random.Generator) -> str:
-        """Draw a text evenly."""
+        """Draw a text uniformly."""
         return self.texts[int(rng.integers(len(self.texts)))]
 
     def read(self, parameter: Any) -> Any:
-        """Return the setting's value that a text stands for."""
+        """Return the setting's value for a text."""
         return parse_override(f"{self.key}={parameter}")[1]
 
     def __str__(self) -> str:
-        """Write as ``--search`` takes it."""
+        """Return the dimension in the syntax of ``--search``."""
         return f"{self.key}={'|'.join(self.texts)}"
 
 
@@ -156,7 +155,7 @@ Dimension = Range | Choice
 
 
 def parse_dimension(text: str) -> Dimension:
-    """Read one ``--search`` argument.
+    """Parse one ``--search`` argument.
 
     >>> parse_dimension("train.lr=1e-5..1e-4:log")
     Range(key='train.lr', low=1e-05, high=0.0001, log=True, whole=False)
@@ -166,20 +165,20 @@ def parse_dimension(text: str) -> Dimension:
     Choice(key='head', texts=('cls', 'entity-start'))
 
     Raises:
-        UsageError: neither a range nor choices, or a key that ``tune`` must not search.
+        UsageError: neither a range nor choices, or a key that cannot be searched.
     """
     key, equals, values = (part.strip() for part in text.partition("="))
     if not equals or not key or not values:
         raise _unreadable(text)
     root = key.split(".", maxsplit=1)[0]
     if root in OUTSIDE_FINGERPRINT:
-        raise UsageError(f"--search {key}: it does not change what is learned; leave it out")
+        raise UsageError(f"--search {key}: it has no effect on results; remove it")
     if key in UNSEARCHABLE:
         raise UsageError(f"--search {key}: {UNSEARCHABLE[key]}")
     if "|" in values:
         texts = tuple(part.strip() for part in values.split("|"))
         if "" in texts or len(set(texts)) < len(texts):
-            raise UsageError(f"--search {text!r}: an empty choice, or the same one twice")
+            raise UsageError(f"--search {text!r}: an empty or repeated choice")
         return Choice(key, texts)
     return _parse_range(text, key, values)
 
@@ -197,7 +196,7 @@ def _parse_range(text: str, key: str, values: str) -> Range:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(f"--search {text!r}: the first number must be below the second")
     if scale and low <= 0:
-        raise UsageError(f"--search {text!r}: a log range begins above 0")
+        raise UsageError(f"--search {text!r}: a log range must start above 0")
     return Range(key, low, high, bool(scale), whole)
 
 
@@ -209,32 +208,32 @@ def _unreadable(text: str) -> UsageError:
 
 
 def choose_space(texts: Sequence[str], variant: Variant) -> tuple[Dimension, ...]:
-    """Read what a person wants searched; with nothing named, what suits the variant's kind.
+    """Parse the ``--search`` arguments; without any, return the default space of the variant.
 
     Raises:
-        UsageError: a text that cannot be read, or a key named twice.
+        UsageError: a text that cannot be parsed, or a repeated key.
     """
     kind = LINEAR if variant.learner == LINEAR else find_kind(variant.encoder)
     space = tuple(map(parse_dimension, texts or DEFAULT_SPACES[kind]))
     keys = [dimension.key for dimension in space]
     twice = [key for key in keys if keys.count(key) > 1]
     if twice:
-        raise UsageError(f"--search names {twice[0]} twice; name each setting once")
+        raise UsageError(f"--search names {twice[0]} twice; name each hyperparameter once")
     return space
 
 
 def check_space(space: Sequence[Dimension], resolve: Callable[[Found], Variant]) -> None:
-    """Refuse a space with a key or value that fits nowhere, before anything is trained.
+    """Check that each bound and each choice of a space can be valid, before training.
 
-    Each bound and each choice is tried with a few draws of the other settings; settings that only
-    do not go together are left to the search.
+    Each is tried with a few random draws of the other hyperparameters; combinations that are
+    incompatible are left to the search, which prunes them.
 
     Args:
-        space: what is searched.
-        resolve: makes the variant of some settings, or raises VariantError.
+        space: the search space.
+        resolve: resolves the variant with some hyperparameters, or raises VariantError.
 
     Raises:
-        VariantError: of the first value that never fits.
+        VariantError: the error of the first value that is never valid.
     """
     rng = np.random.default_rng(0)
     for dimension in space:
@@ -253,12 +252,12 @@ def check_space(space: Sequence[Dimension], resolve: Callable[[Found], Variant])
 
 
 def read_found(space: Sequence[Dimension], parameters: Mapping[str, Any]) -> Found:
-    """Return the settings that a trial's parameters stand for, in the order of the space."""
+    """Return the settings for the parameters of a trial, in the order of the space."""
     return tuple((each.key, each.read(parameters[each.key])) for each in space)
 
 
 def place_variant(space: Sequence[Dimension], variant: Variant) -> dict[str, Any] | None:
-    """Return the parameters that stand for a variant as it is; None if it lies outside.
+    """Return the parameters of the variant itself; None if it is outside the space.
 
     >>> lr = parse_dimension("train.lr=1e-5..1e-4:log")
     >>> variant = Variant(name="v", why="w", encoder="scratch")
@@ -275,7 +274,7 @@ def place_variant(space: Sequence[Dimension], variant: Variant) -> dict[str, Any
 
 
 def get_setting(variant: Variant, key: str) -> Any:
-    """Return a variant's value under a dotted key, None where its section is absent."""
+    """Return the value of a variant under a dotted key; None if its section is absent."""
     value: Any = variant
     for part in key.split("."):
         value = getattr(value, part, None)
@@ -283,7 +282,7 @@ def get_setting(variant: Variant, key: str) -> Any:
 
 
 def describe_found(space: Sequence[Dimension], parameters: Mapping[str, Any]) -> str:
-    """Write a trial's settings on one line.
+    """Return the hyperparameters of a trial on one line.
 
     >>> describe_found([parse_dimension("train.lr=1e-5..1e-4:log")], {"train.lr": 0.0000312345})
     'train.lr=3.12e-05'

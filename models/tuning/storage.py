@@ -1,7 +1,7 @@
-"""Where the trials of a search are kept: a journal file, or a PostgreSQL database.
+"""Storage of trials: a journal file, or a PostgreSQL database.
 
-Under ``models.tuning.study`` on the way of a search. A journal serves the processes of one machine,
-which see by each other's locks who still lives; a database serves many machines, by heartbeats.
+A journal is for the processes of one machine, which detect dead processes by file locks; a database
+is for several machines, which detect them by heartbeats.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 from competition.errors import UsageError
 
 POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
-TABLES_TRIES = 10  # to make the tables of a new database beside other processes
+MAX_TABLE_ATTEMPTS = 10  # to create the tables of a new database while other processes do so too
 JOURNAL_START = b'{"op_code"'
 
 OnStale = Callable[[optuna.Study, FrozenTrial], None]
 
 
 def parse_storage(text: str | None, default: Path) -> Path | str:
-    """Tell a journal file from a database.
+    """Parse ``--storage``: the path of a journal file, or the URL of a database.
 
     Returns:
-        A path, or a URL that names psycopg as its driver.
+        A path, or a URL with psycopg as its driver.
 
     Raises:
-        UsageError: a URL of something else than PostgreSQL, or psycopg is not installed.
+        UsageError: the URL is not PostgreSQL, or psycopg is not installed.
     """
     if text is None:
         return default
@@ -60,28 +60,28 @@ def parse_storage(text: str | None, default: Path) -> Path | str:
 
 
 def name_process() -> str:
-    """Name this process for a person: machine and process id."""
+    """Return a readable name of this process: machine and process id."""
     return f"{platform.node()}-{os.getpid()}"
 
 
 class KernelLock:
-    """A journal's lock that the kernel frees when its process dies, however it dies."""
+    """The lock of a journal, released by the operating system if its process dies."""
 
     def __init__(self, path: Path) -> None:
         self._lock = FileLock(path)
 
     def acquire(self) -> bool:
-        """Wait for the lock and take it."""
+        """Acquire the lock, waiting if necessary."""
         self._lock.acquire()
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
 
 class Processes:
-    """Who works on the studies of a journal: each process holds a lock as long as it lives."""
+    """The processes that work on a journal; each holds a file lock while it is alive."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -98,7 +98,7 @@ class Processes:
         self._path(self.name).unlink(missing_ok=True)
 
     def is_alive(self, name: str) -> bool:
-        """Say whether the process of that name still lives."""
+        """Return whether the process of that name is alive."""
         if name == self.name:
             return True
         path = self._path(name)
@@ -117,10 +117,10 @@ class Processes:
 
 
 def open_journal(path: Path, say: Callable[[str], None]) -> JournalStorage:
-    """Open a journal, or make it; a line that a full disk or a crash tore at its end is cut off.
+    """Open a journal, or create it; remove an incomplete last line (full disk, crash).
 
     Raises:
-        UsageError: the file is no journal, or damaged elsewhere than at its end.
+        UsageError: the file is not a journal, or is damaged before its last line.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = KernelLock(path.with_name(f"{path.name}.lock"))
@@ -130,7 +130,7 @@ def open_journal(path: Path, say: Callable[[str], None]) -> JournalStorage:
     finally:
         lock.release()
     if torn:
-        say(f"notice: {path}: its last line was torn and is cut off ({torn} bytes)")
+        say(f"notice: {path}: removed an incomplete last line ({torn} bytes)")
     try:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except ValueError as error:
@@ -138,12 +138,12 @@ def open_journal(path: Path, say: Callable[[str], None]) -> JournalStorage:
 
 
 def _cut_torn_line(path: Path) -> int:
-    """Cut what follows the last newline of a journal; return how many bytes that was."""
+    """Remove what follows the last newline of a journal; return the number of bytes removed."""
     if not path.exists():
         return 0
     content = b"" if path.is_dir() else path.read_bytes()
     if path.is_dir() or not (content + JOURNAL_START).startswith(JOURNAL_START):
-        raise UsageError(f"--storage {path} is no journal of Optuna's; name another file")
+        raise UsageError(f"--storage {path} is not a journal of Optuna; name another file")
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(path, whole)
@@ -152,12 +152,12 @@ def _cut_torn_line(path: Path) -> int:
 
 @contextmanager
 def open_database(url: str, dead_after_s: float, on_stale: OnStale) -> Iterator[RDBStorage]:
-    """Open a database, make its tables if there are none, and close it after the block.
+    """Open a database, creating its tables if needed, and close it after the block.
 
     Args:
         url: with psycopg as its driver.
-        dead_after_s: silence after which a trial's process counts as dead.
-        on_stale: called with a study and a trial that has just been failed for that reason.
+        dead_after_s: time without a heartbeat after which a process counts as dead.
+        on_stale: called with a study and a trial that was failed for that reason.
     """
     database = _make_tables(url, dead_after_s, on_stale)
     try:
@@ -169,7 +169,7 @@ def open_database(url: str, dead_after_s: float, on_stale: OnStale) -> Iterator[
 
 def _make_tables(url: str, dead_after_s: float, on_stale: OnStale) -> RDBStorage:
     interval = max(1, round(dead_after_s / 4))
-    for left in reversed(range(TABLES_TRIES)):
+    for left in reversed(range(MAX_TABLE_ATTEMPTS)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
@@ -180,7 +180,7 @@ def _make_tables(url: str, dead_after_s: float, on_stale: OnStale) -> RDBStorage
                     grace_period=max(2, round(dead_after_s)),
                     heartbeat_stale_trial_callback=on_stale,
                 )
-        except (IntegrityError, ProgrammingError):  # another process makes the same tables
+        except (IntegrityError, ProgrammingError):  # another process creates the same tables
             if not left:
                 raise
             time.sleep(0.5)
@@ -189,10 +189,10 @@ def _make_tables(url: str, dead_after_s: float, on_stale: OnStale) -> RDBStorage
 
 @contextmanager
 def storage_failures() -> Iterator[None]:
-    """Turn a storage that cannot be used into our own error; a URL's password is not shown.
+    """Convert errors of the storage into ``UsageError``, without the password in its URL.
 
     Raises:
-        UsageError: it does not answer, or not any more.
+        UsageError: the storage cannot be reached.
     """
     try:
         yield
@@ -200,6 +200,7 @@ def storage_failures() -> Iterator[None]:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()
         raise UsageError(
-            f"the study's storage does not answer: {reason[0] if reason else type(cause).__name__};"
-            " mend that and run the same command again to go on"
+            "the storage of the study cannot be reached: "
+            f"{reason[0] if reason else type(cause).__name__}; fix that and run the same command"
+            " again to continue"
         ) from None

@@ -1,8 +1,7 @@
-"""A shared search: where its trials are kept, who works on them, and what the next one tries.
+"""An Optuna study shared by several processes: claiming, retrying and counting trials.
 
-Under ``models.tuning.tune`` on the way of a search, over ``models.tuning.storage``. Any number of
-processes may work on one study; a trial whose process is gone is found and tried again with its
-settings, and no trial is counted twice.
+Any number of processes may work on one study. A trial whose process died is queued again with the
+same hyperparameters, and no trial is counted twice.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from models.tuning.storage import (
     storage_failures,
 )
 
-MOST_ATTEMPTS = 4  # of one trial whose process or job keeps dying; then it is given up
-UNCLAIMED_S = 60.0  # a trial that no process claims so long after its start has lost it
-STARTUP_TRIALS = 8  # random ones before the sampler learns from them
-PRUNER_TRIALS = 4  # finished before the first one may be pruned
+MAX_ATTEMPTS = 4  # of one trial whose process or job keeps dying; then it is given up
+UNCLAIMED_S = 60.0  # after which a started trial that no process has claimed counts as lost
+STARTUP_TRIALS = 8  # random trials before the sampler uses their scores
+PRUNER_TRIALS = 4  # finished trials before the first may be pruned
 PROCESSES_DIR = "processes"
 
 PROCESS, ATTEMPT, PLACE, RETRY_OF = "process", "attempt", "place", "retry_of"
@@ -41,9 +40,10 @@ MADE_FROM = "made_from"
 
 
 class SeededByPlace(optuna.samplers.BaseSampler):  # type: ignore[misc]  # optuna is untyped here
-    """Proposes by TPE, each place from a seed of its own: interrupted or not, the same settings.
+    """A TPE sampler seeded per trial, so that an interrupted study samples the same values.
 
-    Place 0 takes the variant as it is, so that what is found is never below it.
+    A trial's place is its position among the trials, kept when it is retried. Place 0 is the
+    variant itself, so that the best trial is never worse.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SeededByPlace(optuna.samplers.BaseSampler):  # type: ignore[misc]  # optun
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, Any]:
-        """Return which settings are proposed together."""
+        """Return the hyperparameters to sample jointly."""
         place, sampler = self._of(study, trial)
         if place == 0 and self._first is not None:
             return self._space
@@ -67,7 +67,7 @@ class SeededByPlace(optuna.samplers.BaseSampler):  # type: ignore[misc]  # optun
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]
     ) -> dict[str, Any]:
-        """Propose settings together."""
+        """Sample hyperparameters jointly."""
         place, sampler = self._of(study, trial)
         if place == 0 and self._first is not None:
             return dict(self._first)
@@ -77,7 +77,7 @@ class SeededByPlace(optuna.samplers.BaseSampler):  # type: ignore[misc]  # optun
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
-        """Propose one setting."""
+        """Sample one hyperparameter."""
         _, sampler = self._of(study, trial)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
@@ -93,13 +93,13 @@ class SeededByPlace(optuna.samplers.BaseSampler):  # type: ignore[misc]  # optun
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What a study is: its name, where it is kept, what made it, and how it proposes.
+    """The definition of a study.
 
     Attributes:
         storage: a journal file, or the URL of a PostgreSQL database.
-        made_from: all that must be alike for trials to be compared, as plain JSON.
-        trials: how many are wanted in all.
-        dead_after_s: silence after which a process on a database counts as dead.
+        made_from: all that must be equal for trials to be comparable, as plain JSON.
+        trials: the total number of trials.
+        dead_after_s: time without a heartbeat after which a process counts as dead (database).
     """
 
     name: str
@@ -111,13 +111,13 @@ class StudyPlan:
 
     @property
     def shown(self) -> str:
-        """Return where the study is kept, without what a URL must not show."""
+        """Return the storage for display, without the credentials of a URL."""
         return str(self.storage) if isinstance(self.storage, Path) else "PostgreSQL"
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Trials that need nothing more, that some process works on, and that wait to be tried."""
+    """Numbers of trials: ended for good, running in some process, and queued."""
 
     spent: int
     running: int
@@ -126,7 +126,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class SharedStudy:
-    """One process's view of a study that others may work on too."""
+    """A study that other processes may work on too, as seen by this process."""
 
     study: optuna.Study
     process: str
@@ -134,7 +134,7 @@ class SharedStudy:
     processes: Processes | None
 
     def count(self) -> Counts:
-        """Count the trials; one that was given up is spent, one that is tried again is not."""
+        """Count the trials; one that was given up is spent, one that is queued again is not."""
         trials = self.study.get_trials(deepcopy=False)
         states = [trial.state for trial in trials]
         given_up = len(find_given_up(trials))
@@ -145,9 +145,9 @@ class SharedStudy:
         )
 
     def claim(self, trial: optuna.Trial) -> int:
-        """Write down that this process works on a trial; return the trial's place.
+        """Record that this process runs a trial; return the place of the trial.
 
-        A trial that is tried again keeps the place it had.
+        A trial that is retried keeps its place.
         """
         trial.set_user_attr(PROCESS, self.process)
         known = trial.user_attrs.get(PLACE)
@@ -158,9 +158,9 @@ class SharedStudy:
         return place
 
     def is_surplus(self, trial: optuna.Trial) -> bool:
-        """Say whether as many as are wanted were begun before this one, by whichever process.
+        """Return whether enough trials were started before this one, by any process.
 
-        Two processes may each begin what they take for the last trial; all agree on numbers.
+        Two processes may both start what they take for the last trial; trial numbers decide.
         """
         trials = self.study.get_trials(deepcopy=False)
         kept = {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING}
@@ -170,7 +170,7 @@ class SharedStudy:
         return taken >= self.trials
 
     def sweep(self) -> list[int]:
-        """Find trials whose process is gone and have them tried again; return their places."""
+        """Queue trials of dead processes again; return their places."""
         known = {trial.number for trial in self._successors()}
         if self.processes is None:
             with warnings.catch_warnings():
@@ -181,8 +181,8 @@ class SharedStudy:
                 try:
                     self.study.tell(trial.number, state=TrialState.FAIL)
                 except (ValueError, UpdateFinishedTrialError):
-                    continue  # another process found it first, or it ended after all
-                try_again(self.study, trial, failed=True)
+                    continue  # another process was faster, or the trial has ended
+                retry_trial(self.study, trial, failed=True)
         new = [trial for trial in self._successors() if trial.number not in known]
         return [trial.user_attrs[PLACE] for trial in new]
 
@@ -193,43 +193,43 @@ class SharedStudy:
     def _is_lost(self, trial: FrozenTrial) -> bool:
         owner = trial.user_attrs.get(PROCESS)
         if owner is None:
-            begun = trial.datetime_start
-            age = datetime.datetime.now() - begun if begun else datetime.timedelta(0)
+            started = trial.datetime_start
+            age = datetime.datetime.now() - started if started else datetime.timedelta(0)
             return age.total_seconds() > UNCLAIMED_S
         return self.processes is not None and not self.processes.is_alive(owner)
 
 
 def find_place(study: optuna.Study, number: int) -> int:
-    """Return how many trials were begun before one, those that were tried again counted once."""
+    """Return how many trials were started before one, counting retried trials once."""
     trials = study.get_trials(deepcopy=False)
     return sum(each.number < number and RETRY_OF not in each.user_attrs for each in trials)
 
 
 def find_given_up(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials that died as often as a trial may."""
-    tried_again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    """Return the trials that failed ``MAX_ATTEMPTS`` times."""
+    retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
     return [
         trial
         for trial in trials
         if trial.state == TrialState.FAIL
-        and trial.user_attrs.get(ATTEMPT, 1) >= MOST_ATTEMPTS
-        and trial.number not in tried_again
+        and trial.user_attrs.get(ATTEMPT, 1) >= MAX_ATTEMPTS
+        and trial.number not in retried
     ]
 
 
-def try_again(study: optuna.Study, trial: FrozenTrial, *, failed: bool) -> bool:
-    """Queue a trial that ended without a score, with its settings; say whether that was done.
+def retry_trial(study: optuna.Study, trial: FrozenTrial, *, failed: bool) -> bool:
+    """Queue a trial without a score again, with its hyperparameters; return whether it was queued.
 
-    One that nobody had claimed has no settings yet, and is not missed.
+    A trial that no process claimed has no hyperparameters yet and is not queued.
 
     Args:
-        study: whose trial.
-        trial: as the storage has it.
-        failed: its process or job died, which may not happen for ever; False: it was stopped.
+        study: the study of the trial.
+        trial: as stored.
+        failed: its process or job died, which counts as an attempt; False if it was stopped.
     """
     parameters = trial.system_attrs.get("fixed_params") or trial.params
     attempt = int(trial.user_attrs.get(ATTEMPT, 1))
-    if PLACE not in trial.user_attrs or (failed and attempt >= MOST_ATTEMPTS):
+    if PLACE not in trial.user_attrs or (failed and attempt >= MAX_ATTEMPTS):
         return False
     study.enqueue_trial(
         dict(parameters),
@@ -244,11 +244,11 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, failed: bool) -> bool:
 
 @contextmanager
 def open_study(plan: StudyPlan, say: Callable[[str], None]) -> Iterator[SharedStudy]:
-    """Open a study, or make it, and take part in it until the end of the block.
+    """Open a study, or create it, and work on it until the end of the block.
 
     Raises:
-        UsageError: the storage cannot be reached, is damaged, or holds a study of that name which
-            was made from something else.
+        UsageError: the storage cannot be reached or is damaged, or it holds a study of that name
+            with other inputs.
     """
     with ExitStack() as stack:
         stack.enter_context(storage_failures())
@@ -264,7 +264,7 @@ def open_study(plan: StudyPlan, say: Callable[[str], None]) -> Iterator[SharedSt
 
 
 def _on_stale(study: optuna.Study, trial: FrozenTrial) -> None:
-    try_again(study, trial, failed=True)
+    retry_trial(study, trial, failed=True)
 
 
 def _join(plan: StudyPlan, storage: Any, process: str, processes: Processes | None) -> SharedStudy:
@@ -282,15 +282,15 @@ def _join(plan: StudyPlan, storage: Any, process: str, processes: Processes | No
     elif known != plan.made_from:
         other = [key for key in plan.made_from if known.get(key) != plan.made_from[key]]
         raise UsageError(
-            f"the study {plan.name} was made with another {', '.join(other)}; its trials cannot be"
-            " compared with new ones: choose another --study, or leave --study out"
+            f"the study {plan.name} differs in {', '.join(other)}, so its trials cannot be compared"
+            " with new ones; choose another --study, or remove --study"
         )
     return SharedStudy(study, process, plan.trials, processes)
 
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from printing a line per trial, and leave its logging as it was."""
+    """Silence Optuna's log lines inside the block."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:

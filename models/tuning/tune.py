@@ -1,8 +1,8 @@
-"""``tune``: search a variant's settings on some folds, trial by trial, and leave what was found.
+"""The ``tune`` command: hyperparameter search with Optuna on some of the folds.
 
-Over ``models.jobs.plan`` and ``models.jobs.workers``: a trial is a variant like any other, whose
-jobs run and resume as those of ``fold`` do, but whose results lie in the study's own folder.
-Held-out scores of the tuned folds choose the settings, so what is found is marked as tuned on them.
+A trial is a variant whose jobs run and resume like those of ``fold``, but are stored in the folder
+of the study. Hyperparameters are chosen by held-out scores of the tuned folds, so the resulting
+variant is marked as tuned on them.
 
 Legend: n held-out rows of the folds so far, C labels.
 """
@@ -39,29 +39,29 @@ from models.training.loop import DIVERGED
 from models.tuning.plan import OBJECTIVES, Search, TrialScores, TuneRequest, plan_search
 from models.tuning.report import AUPRC, FOLDS_DONE, MICRO_F1, REASON, SCORES, TuneSummary, summarise
 from models.tuning.space import Found, describe_found, read_found
-from models.tuning.study import PLACE, RETRY_OF, SharedStudy, open_study, try_again
+from models.tuning.study import PLACE, RETRY_OF, SharedStudy, open_study, retry_trial
 from models.variant import LINEAR
 
 WAIT_S = 1.0
-FAILURES_BORNE = 3  # failed jobs in a row after which the trouble is not the settings'
+MAX_FAILURES = 3  # failed jobs in a row, after which the hyperparameters are not the cause
 
 
 class JobFailedError(Exception):
-    """A trial's job failed for another reason than its settings; carries the reason."""
+    """A job of a trial failed for a reason other than its hyperparameters."""
 
 
 class SurplusError(Exception):
-    """As many trials as are wanted were begun, by whichever process."""
+    """All requested trials have been started, by this process or others."""
 
 
 @report_gpu_errors()
 def run_tune(competition: Competition, request: TuneRequest, board: ProgressBoard) -> TuneSummary:
-    """Search until as many trials as wanted are done, then write the best as a variant file.
+    """Run the requested number of trials, then write the best one as a variant file.
 
     Raises:
-        UsageError: a request that cannot be met, or a storage that cannot be used.
-        VariantError: a setting that does not exist, or a value that never fits.
-        TrainingError: jobs fail, or no trial finished.
+        UsageError: an invalid request, or the storage cannot be used.
+        VariantError: an unknown hyperparameter, or a value that is never valid.
+        TrainingError: jobs failed, or no trial finished.
     """
     if request.write is not None:
         check_writable(request.write, "--write")
@@ -80,7 +80,7 @@ def run_tune(competition: Competition, request: TuneRequest, board: ProgressBoar
 
 
 def score_jobs(specs: Sequence[JobSpec], prepared: Prepared) -> TrialScores:
-    """Score finished jobs on their pooled held-out rows; seeds are averaged in log space."""
+    """Score finished jobs on their pooled held-out rows, averaging seeds in log space."""
     profile = prepared.competition.profile
     row_of = {row_id: row for row, row_id in enumerate(prepared.corpus.train.ids)}
     probs, gold = [], []
@@ -113,10 +113,10 @@ class _Tuner:
 
     def run(self) -> bool:
         """Run trials until all are done (True) or this process is stopped (False)."""
-        told = False
+        has_notified = False
         while True:
             for place in self.shared.sweep():
-                self.board.say(f"trial {place} ended without a score; its settings are tried again")
+                self.board.say(f"trial {place} ended without a score and is queued again")
             counts = self.shared.count()
             wanted = self.shared.trials
             if counts.spent >= wanted:
@@ -124,24 +124,24 @@ class _Tuner:
             if self.deadline is not None and time.monotonic() > self.deadline:
                 return False
             if not counts.waiting and counts.spent + counts.running >= wanted:
-                if not told:
+                if not has_notified:
                     self.board.say(f"waiting for {counts.running} trials of other processes")
-                told = True
+                has_notified = True
                 time.sleep(WAIT_S)
             elif not self._run_one():
                 return False
 
     def _run_one(self) -> bool:
-        """Run one trial; False when it was stopped.
+        """Run one trial; return False if it was stopped.
 
         Raises:
-            TrainingError: jobs fail, whatever the settings.
+            TrainingError: jobs fail regardless of the hyperparameters.
         """
         study = self.shared.study
-        begun: list[int] = []
+        started: list[int] = []
 
         def measure(trial: optuna.Trial) -> float:
-            begun.append(trial.number)
+            started.append(trial.number)
             return self._measure(trial)
 
         try:
@@ -149,29 +149,29 @@ class _Tuner:
         except SurplusError:
             return True
         except StoppedError:
-            self._give_back(begun[-1], failed=False)
+            self._requeue(started[-1], failed=False)
             return False
         except JobFailedError as failure:
-            self._bear(begun[-1], str(failure))
+            self._count_failure(started[-1], str(failure))
             return True
         except BaseException as error:
-            if not begun:
+            if not started:
                 raise
-            if not self._is_taken_over(begun[-1]):
-                # what a person can mend may lie in these settings; it must not stop them for ever
-                self._give_back(begun[-1], failed=isinstance(error, HarnessError))
+            if not self._is_taken_over(started[-1]):
+                # an error that a user can fix may be due to this trial: it must not recur for ever
+                self._requeue(started[-1], failed=isinstance(error, HarnessError))
                 raise
-            place = self._read(begun[-1]).user_attrs[PLACE]
-            self.board.say(f"trial {place} was taken over by another process meanwhile")
+            place = self._read(started[-1]).user_attrs[PLACE]
+            self.board.say(f"trial {place} was taken over by another process")
             return True
-        self._report(self._read(begun[-1]))
+        self._report(self._read(started[-1]))
         return True
 
     def _measure(self, trial: optuna.Trial) -> float:
-        """Train and score one trial, fold by fold.
+        """Train and score one trial, fold by fold, with pruning after each.
 
         Raises:
-            TrialPruned: its settings do not go together, diverge, or fall behind the others.
+            TrialPruned: its hyperparameters are incompatible, training diverged, or it is pruned.
             StoppedError, JobFailedError, SurplusError: it ends without a score.
         """
         place = self.shared.claim(trial)
@@ -181,7 +181,7 @@ class _Tuner:
         specs = self._plan(trial, place, read_found(self.search.space, parameters))
         folds = sorted({spec.key.fold for spec in specs})
         workers = self.search.request.workers
-        begun = time.monotonic()
+        started = time.monotonic()
         value = float("nan")
         for start in range(0, len(folds), workers):
             batch = folds[start : start + workers]
@@ -195,11 +195,11 @@ class _Tuner:
             trial.set_user_attr(FOLDS_DONE, [each for each in folds if each <= batch[-1]])
             if batch[-1] != folds[-1] and trial.should_prune():
                 _prune(trial, f"below the median after fold {batch[-1]}")
-        trial.set_user_attr("seconds", round(time.monotonic() - begun, 1))
+        trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
         return value
 
     def _plan(self, trial: optuna.Trial, place: int, found: Found) -> list[JobSpec]:
-        """Plan a trial's jobs; a trial that is tried again goes on with the files it left."""
+        """Plan the jobs of a trial; one that is retried resumes from its own files."""
         search = self.search
         name = f"{search.base.name}@t{place}"
         request = FoldRequest(
@@ -216,15 +216,15 @@ class _Tuner:
         try:
             search.resolve(found, name)
         except VariantError as error:
-            _prune(trial, f"these settings do not go together: {error}")
+            _prune(trial, f"incompatible hyperparameters: {error}")
         threads = threads_per_job(request.threads, request.workers)
         say = _say_nothing if self.has_planned else self.board.say
         plan = plan_jobs(search.prepared, request, say, threads=threads, deadline=self.deadline)
         self.has_planned = True
         if plan.done:
             raise UsageError(
-                f"{search.prepared.competition.oof_dir / name} holds results of this name; move"
-                " that folder away, or tune under another --study"
+                f"{search.prepared.competition.oof_dir / name} already holds results of this name;"
+                " move that folder away, or choose another --study"
             )
         return [
             replace(
@@ -250,23 +250,23 @@ class _Tuner:
         if run.stopped:
             raise StoppedError
 
-    def _give_back(self, number: int, *, failed: bool) -> bool:
-        return try_again(self.shared.study, self._read(number), failed=failed)
+    def _requeue(self, number: int, *, failed: bool) -> bool:
+        return retry_trial(self.shared.study, self._read(number), failed=failed)
 
-    def _bear(self, number: int, reason: str) -> None:
-        """Have a failed trial tried again; stop where the settings are not to blame.
+    def _count_failure(self, number: int, reason: str) -> None:
+        """Queue a failed trial again; stop if its hyperparameters are not the cause.
 
         Raises:
-            TrainingError: nothing has finished yet, or several jobs failed in a row.
+            TrainingError: no trial has finished yet, or several jobs failed in a row.
         """
-        again = self._give_back(number, failed=True)
+        is_queued = self._requeue(number, failed=True)
         place = self._read(number).user_attrs[PLACE]
         self.failures += 1
-        told = "its settings are tried again" if again else "it is given up"
-        self.board.say(f"trial {place} failed; {told}: {reason.splitlines()[0]}")
+        outcome = "it is queued again" if is_queued else "it is given up"
+        self.board.say(f"trial {place} failed; {outcome}: {reason.splitlines()[0]}")
         finished = self.shared.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if not finished or self.failures >= FAILURES_BORNE:
-            raise TrainingError(f"trial {place}: {reason}\nRun the same command again to go on.")
+        if not finished or self.failures >= MAX_FAILURES:
+            raise TrainingError(f"trial {place}: {reason}\nRun the same command again to continue.")
 
     def _read(self, number: int) -> FrozenTrial:
         trials = self.shared.study.get_trials(deepcopy=False)
@@ -291,7 +291,7 @@ class _Tuner:
 
 
 def _prune(trial: optuna.Trial, reason: str) -> NoReturn:
-    """End a trial without blaming the search: its settings are worse, not broken.
+    """Prune a trial and record the reason.
 
     Raises:
         TrialPruned: always.
@@ -301,7 +301,7 @@ def _prune(trial: optuna.Trial, reason: str) -> NoReturn:
 
 
 def _say_nothing(text: str) -> None:
-    """Keep what was said before from being said again with every trial."""
+    """Discard a message; used after the first trial, so that messages are not repeated."""
     del text
 
 

@@ -42,16 +42,16 @@ def resolve(found: Any = (), **options: Any) -> Variant:
         ("train.lr=1e-5..1e-4:cubic", "neither a range"),
         ("train.lr=1e-4..1e-5", "below the second"),
         ("train.lr=1..inf", "below the second"),
-        ("train.weight_decay=0.0..0.1:log", "begins above 0"),
-        ("head=cls||entity-start", "empty choice"),
-        ("head=cls|cls", "same one twice"),
-        ("run.precision=bf16|float32", "does not change what is learned"),
-        ("seeds=[1]|[2]", "does not change what is learned"),
+        ("train.weight_decay=0.0..0.1:log", "must start above 0"),
+        ("head=cls||entity-start", "empty or repeated choice"),
+        ("head=cls|cls", "empty or repeated choice"),
+        ("run.precision=bf16|float32", "has no effect on results"),
+        ("seeds=[1]|[2]", "has no effect on results"),
         ("encoder=a|b", "--encoder"),
         ("route=length:short|length:long", "cannot be compared"),
     ],
 )
-def test_what_cannot_be_searched_is_said(text: str, said: str) -> None:
+def test_invalid_dimensions_are_refused(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_dimension(text)
 
@@ -62,8 +62,8 @@ def test_a_space_is_written_as_it_is_read(texts: tuple[str, ...]) -> None:
     assert [parse_dimension(str(each)) for each in space] == space
 
 
-def test_what_suits_the_variant_is_searched_around_what_it_is() -> None:
-    """The variant itself must be one of the trials, so that nothing worse is ever found."""
+def test_the_default_space_contains_the_variant_itself() -> None:
+    """The variant itself must be one of the trials, so that the result is never worse."""
     kinds = {
         PRETRAINED: resolve(),
         MINI: resolve(encoder="ko-mini", defaults=recommended_settings("ko-mini")),
@@ -119,7 +119,7 @@ def test_a_value_that_never_fits_is_refused_before_training(
         check_space([parse_dimension(text) for text in texts], resolve)
 
 
-def test_settings_that_only_do_not_go_together_are_left_to_the_search() -> None:
+def test_incompatible_combinations_are_left_to_the_search() -> None:
     space = [parse_dimension("scratch.hidden=36|64"), parse_dimension("scratch.heads=2|3")]
     check_space(space, lambda found: resolve(found, encoder=SCRATCH))
     with pytest.raises(VariantError):  # 64 is no multiple of 2 × 3, which another draw avoids
@@ -142,7 +142,7 @@ def test_settings_that_only_do_not_go_together_are_left_to_the_search() -> None:
         (Choice("k", ("16", "32")), 64, None),
     ],
 )
-def test_a_setting_stands_at_its_place(
+def test_a_setting_is_placed_in_its_dimension(
     dimension: Dimension, value: object, parameter: object
 ) -> None:
     placed = dimension.place(value)
@@ -154,7 +154,7 @@ def test_a_setting_stands_at_its_place(
 
 
 @given(st.data())
-def test_what_a_trial_suggests_is_a_setting_within_the_space(data: st.DataObject) -> None:
+def test_a_trial_suggests_settings_within_the_space(data: st.DataObject) -> None:
     texts = [text for texts in DEFAULT_SPACES.values() for text in texts]
     dimension = parse_dimension(data.draw(st.sampled_from(texts)))
     seed = data.draw(st.integers(0, 2**31))

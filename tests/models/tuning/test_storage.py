@@ -1,4 +1,4 @@
-"""The storages of a search: who lives, what is torn, what is refused."""
+"""Storages of a study: liveness of processes, damaged journals, refused URLs."""
 
 from __future__ import annotations
 
@@ -51,30 +51,32 @@ def test_a_process_counts_as_alive_until_it_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["id,label\n1,2\n", "my notes, without a last newline"])
-def test_a_file_that_is_no_journal_is_named_and_left_as_it_is(content: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_journal_is_refused_and_unchanged(
+    content: str, tmp_path: Path
+) -> None:
     path = tmp_path / "notes.txt"
     path.write_text(content)
-    with pytest.raises(UsageError, match=r"notes\.txt is no journal"):
+    with pytest.raises(UsageError, match=r"notes\.txt is not a journal"):
         open_journal(path, lambda text: None)
     assert path.read_text() == content
-    with pytest.raises(UsageError, match="is no journal"):
+    with pytest.raises(UsageError, match="is not a journal"):
         open_journal(tmp_path, lambda text: None)
 
 
-def test_a_journal_damaged_in_its_middle_is_named(tmp_path: Path) -> None:
+def test_a_journal_damaged_in_the_middle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     path.write_bytes(b'{"op_code":0,"torn\n{"op_code":1}\n')
     with pytest.raises(UsageError, match=r"journal\.log is damaged"):
         open_journal(path, lambda text: None)
 
 
-def test_a_journal_that_was_torn_in_its_first_line_begins_anew(tmp_path: Path) -> None:
+def test_a_journal_with_an_incomplete_first_line_starts_empty(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     path.write_bytes(b'{"op_code":0,"wor')
     said: list[str] = []
     open_journal(path, said.append)
     assert path.read_bytes() == b""
-    assert "was torn and is cut off (17 bytes)" in said[0]
+    assert "removed an incomplete last line (17 bytes)" in said[0]
 
 
 @pytest.mark.parametrize("url", ["sqlite:///x.db", "mysql://a@b/c"])
@@ -83,17 +85,17 @@ def test_other_databases_are_refused(url: str, tmp_path: Path) -> None:
         parse_storage(url, tmp_path)
 
 
-def test_a_missing_psycopg_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_psycopg_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match=r"pip install 'psycopg\[binary\]'"):
         parse_storage("postgresql://a@b/c", tmp_path)
 
 
-def test_a_database_that_does_not_answer_is_named_without_its_password() -> None:
+def test_an_unreachable_database_is_reported_without_its_password() -> None:
     url = "postgresql+psycopg://someone:hunter2@127.0.0.1:1/none?connect_timeout=2"
     begun = time.monotonic()
     with (
-        pytest.raises(UsageError, match="storage does not answer") as caught,
+        pytest.raises(UsageError, match="storage of the study cannot be reached") as caught,
         storage_failures(),
         open_database(url, 5.0, lambda study, trial: None),
     ):

@@ -15,7 +15,7 @@ from competition.errors import UsageError
 from models.tuning import study as room
 from models.tuning.study import (
     ATTEMPT,
-    MOST_ATTEMPTS,
+    MAX_ATTEMPTS,
     PLACE,
     PROCESS,
     RETRY_OF,
@@ -24,7 +24,7 @@ from models.tuning.study import (
     SharedStudy,
     StudyPlan,
     open_study,
-    try_again,
+    retry_trial,
 )
 
 SPACE = {
@@ -37,7 +37,7 @@ Open = Callable[..., SharedStudy]
 
 @pytest.fixture
 def open_one(tmp_path: Path) -> Iterator[Open]:
-    """Open the study of a test, as one more process would."""
+    """Open the study of a test, as another process would."""
     with ExitStack() as stack:
 
         def open_(**changes: Any) -> SharedStudy:
@@ -56,7 +56,7 @@ def open_one(tmp_path: Path) -> Iterator[Open]:
 
 
 def begin(shared: SharedStudy) -> optuna.Trial:
-    """Begin a trial as a process does: claim it, take its settings."""
+    """Start a trial as a process does: claim it and take its settings."""
     trial = shared.study.ask()
     shared.claim(trial)
     trial.suggest_float("x", 0.0, 1.0)
@@ -70,11 +70,11 @@ def trials_of(shared: SharedStudy) -> list[FrozenTrial]:
 
 
 def bury(shared: SharedStudy, trial: optuna.Trial) -> None:
-    """Make a trial that of a process which is gone."""
+    """Assign a trial to a dead process."""
     trial.set_user_attr(PROCESS, "gone-1")
 
 
-def test_a_dead_process_s_trial_is_tried_again_with_its_settings(open_one: Open) -> None:
+def test_a_trial_of_a_dead_process_is_retried_with_its_settings(open_one: Open) -> None:
     shared = open_one()
     trial = begin(shared)
     assert shared.sweep() == []  # its process lives
@@ -91,7 +91,7 @@ def test_a_dead_process_s_trial_is_tried_again_with_its_settings(open_one: Open)
     assert shared.count() == Counts(spent=1, running=0, waiting=0)
 
 
-def test_two_who_sweep_at_once_queue_a_trial_once(open_one: Open) -> None:
+def test_two_processes_sweeping_at_once_queue_a_trial_once(open_one: Open) -> None:
     first, second = open_one(), open_one()
     bury(first, begin(first))
     seen = trials_of(second)[0]  # before the other one ends it
@@ -102,32 +102,30 @@ def test_two_who_sweep_at_once_queue_a_trial_once(open_one: Open) -> None:
     assert second.count() == Counts(spent=0, running=0, waiting=1)
 
 
-def test_a_trial_that_keeps_dying_is_given_up_and_spent(open_one: Open) -> None:
+def test_a_trial_that_keeps_failing_is_given_up(open_one: Open) -> None:
     shared = open_one(trials=1)
-    for attempt in range(1, MOST_ATTEMPTS + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         trial = begin(shared)
         assert trial.user_attrs.get(ATTEMPT, 1) == attempt
         bury(shared, trial)
         swept = shared.sweep()
-        assert len(swept) == (attempt < MOST_ATTEMPTS)
+        assert len(swept) == (attempt < MAX_ATTEMPTS)
     assert shared.count() == Counts(spent=1, running=0, waiting=0)
 
 
-def test_being_stopped_may_happen_as_often_as_it_likes(open_one: Open) -> None:
+def test_stopping_a_trial_does_not_count_as_an_attempt(open_one: Open) -> None:
     shared = open_one()
-    for _ in range(2 * MOST_ATTEMPTS):
+    for _ in range(2 * MAX_ATTEMPTS):
         trial = begin(shared)
         shared.study.tell(trial, state=TrialState.FAIL)
-        assert try_again(shared.study, trials_of(shared)[trial.number], failed=False)
+        assert retry_trial(shared.study, trials_of(shared)[trial.number], failed=False)
     last = begin(shared)
     assert last.params == FIRST
     assert last.user_attrs[ATTEMPT] == 1
     assert last.user_attrs[PLACE] == 0
 
 
-def test_a_trial_that_died_before_it_had_settings_gets_those_of_its_place(
-    open_one: Open, tmp_path: Path
-) -> None:
+def test_a_trial_without_settings_gets_those_of_its_place(open_one: Open, tmp_path: Path) -> None:
     shared, other = open_one(), open_one(storage=tmp_path / "other" / "journal.log")
     for each in (shared, other):
         each.study.tell(begin(each), 0.5)
@@ -138,7 +136,7 @@ def test_a_trial_that_died_before_it_had_settings_gets_those_of_its_place(
     assert begin(shared).params == begin(other).params
 
 
-def test_a_trial_that_nobody_claimed_in_time_is_no_longer_counted(
+def test_an_unclaimed_trial_is_no_longer_counted(
     open_one: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = open_one()
@@ -150,7 +148,7 @@ def test_a_trial_that_nobody_claimed_in_time_is_no_longer_counted(
     assert shared.count() == Counts(spent=0, running=0, waiting=0)  # it had no settings to keep
 
 
-def test_no_process_begins_more_than_are_wanted(open_one: Open) -> None:
+def test_no_process_starts_more_trials_than_requested(open_one: Open) -> None:
     first, second = open_one(trials=3), open_one(trials=3)
     begun = [begin(first), begin(second), begin(first)]
     assert not any(first.is_surplus(trial) for trial in begun)
@@ -167,12 +165,12 @@ def test_no_process_begins_more_than_are_wanted(open_one: Open) -> None:
 
 
 def run_places(shared: SharedStudy, wanted: int, stop_at: frozenset[int] = frozenset()) -> None:
-    """Score trials by a made-up rule; those whose number is in ``stop_at`` are cut short."""
+    """Score trials by a made-up rule; stop those whose number is in ``stop_at``."""
     while shared.count().spent < wanted:
         trial = begin(shared)
         if trial.number in stop_at:
             shared.study.tell(trial, state=TrialState.FAIL)
-            try_again(shared.study, trials_of(shared)[trial.number], failed=False)
+            retry_trial(shared.study, trials_of(shared)[trial.number], failed=False)
         else:
             bonus = {"a": 0.0, "b": 0.2, "c": 0.1}[trial.params["n"]]
             shared.study.tell(trial, bonus - (trial.params["x"] - 0.6) ** 2)
@@ -186,7 +184,7 @@ def proposals(shared: SharedStudy) -> list[tuple[dict[str, Any], float]]:
     ]
 
 
-def test_interrupted_or_not_the_same_settings_are_tried(tmp_path: Path, open_one: Open) -> None:
+def test_an_interrupted_study_tries_the_same_settings(tmp_path: Path, open_one: Open) -> None:
     straight = open_one(storage=tmp_path / "a" / "journal.log", trials=16)
     run_places(straight, 16)
     stops = frozenset({0, 5, 6, 12})
@@ -201,20 +199,18 @@ def test_interrupted_or_not_the_same_settings_are_tried(tmp_path: Path, open_one
     assert proposals(other)[1:4] != proposals(straight)[1:4]
 
 
-def test_without_a_first_the_sampler_proposes_from_the_start(open_one: Open) -> None:
+def test_without_a_first_trial_the_sampler_starts_at_once(open_one: Open) -> None:
     shared = open_one(sampler=SeededByPlace(7, None, SPACE))
     assert begin(shared).params != FIRST
 
 
-def test_a_study_made_from_something_else_is_refused(open_one: Open) -> None:
+def test_a_study_with_other_inputs_is_refused(open_one: Open) -> None:
     open_one()
-    with pytest.raises(UsageError, match=r"made with another folds; .*another --study"):
+    with pytest.raises(UsageError, match=r"differs in folds, .*another --study"):
         open_one(made_from={"search": ["x"], "folds": [1]})
 
 
-def test_a_torn_last_line_is_cut_off_and_nothing_else_is_lost(
-    tmp_path: Path, open_one: Open
-) -> None:
+def test_only_an_incomplete_last_line_is_removed(tmp_path: Path, open_one: Open) -> None:
     shared = open_one()
     shared.study.tell(begin(shared), 0.5)
     path = tmp_path / "journal.log"

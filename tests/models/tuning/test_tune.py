@@ -1,4 +1,4 @@
-"""tune, with made-up jobs: what is kept, what is tried again, and what is left in the end."""
+"""tune with fake jobs: trials, retries, pruning and the file it writes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from models.training.loop import check_loss
 from models.tuning import tune as room
 from models.tuning.plan import TuneRequest, plan_search
 from models.tuning.report import TuneSummary, build_toml
-from models.tuning.study import MOST_ATTEMPTS, open_study
+from models.tuning.study import MAX_ATTEMPTS, open_study
 from models.tuning.tune import run_tune
 from models.variant import list_variants, resolve_variant
 from tests.competition.planted import softmax
@@ -49,11 +49,11 @@ BEST_LR = 2e-3
 
 
 @dataclass
-class MadeUpJobs:
-    """Jobs that leave answers as good as train.lr is near ``BEST_LR``, or end as they are told."""
+class FakeJobs:
+    """Fake jobs: predictions are better the nearer train.lr is to ``BEST_LR``; they can fail."""
 
     prepared: Prepared
-    begun: list[JobSpec] = field(default_factory=list)
+    started: list[JobSpec] = field(default_factory=list)
     fail: Callable[[JobSpec], str | None] = lambda spec: None
     stop: Callable[[JobSpec], bool] = lambda spec: False
 
@@ -62,7 +62,7 @@ class MadeUpJobs:
     ) -> FoldRun:
         finished, stopped, failed = [], [], []
         for spec in specs:
-            self.begun.append(spec)
+            self.started.append(spec)
             reason = self.fail(spec)
             if reason is not None:
                 failed.append((spec.key, reason))
@@ -98,8 +98,8 @@ class MadeUpJobs:
 
 
 @pytest.fixture
-def jobs(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> MadeUpJobs:
-    made_up = MadeUpJobs(prepared)
+def jobs(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
+    made_up = FakeJobs(prepared)
     monkeypatch.setattr(room, "run_jobs", made_up.run)
     return made_up
 
@@ -123,9 +123,7 @@ def load(prepared: Prepared, **changes: Any) -> optuna.Study:
         return shared.study
 
 
-def test_the_best_trial_is_left_as_a_variant_of_ones_own(
-    prepared: Prepared, jobs: MadeUpJobs
-) -> None:
+def test_the_best_trial_is_written_as_a_variant_file(prepared: Prepared, jobs: FakeJobs) -> None:
     summary = tune(prepared, trials=12)
     assert summary.complete
     rows = trials_in(summary)
@@ -138,7 +136,7 @@ def test_the_best_trial_is_left_as_a_variant_of_ones_own(
     variant = resolve_requested(prepared.competition.profile, str(summary.path))
     assert variant.train.lr == best["parameters"]["train.lr"]
     assert str(variant.train.label_smoothing) == best["parameters"]["train.label_smoothing"]
-    tried = next(spec.variant for spec in jobs.begun if spec.variant.train.lr == variant.train.lr)
+    tried = next(spec.variant for spec in jobs.started if spec.variant.train.lr == variant.train.lr)
     assert variant.recipe() == tried.recipe()
     assert variant.name == f"{plan_search(prepared, REQUEST).base.name}-tuned"
     assert "tuned on folds 0: best of 12 trials by micro-f1" in variant.why
@@ -155,15 +153,13 @@ def test_the_best_trial_is_left_as_a_variant_of_ones_own(
     assert any("--folds 1,2" in note for note in found.notes)
 
 
-def test_a_trial_s_value_is_the_score_of_its_held_out_rows(
-    prepared: Prepared, jobs: MadeUpJobs
-) -> None:
+def test_the_value_of_a_trial_is_its_held_out_score(prepared: Prepared, jobs: FakeJobs) -> None:
     for objective in ("micro-f1", "auprc", "both"):
         summary = tune(
             prepared, folds=(0, 2), trials=1, objective=objective, study=f"s-{objective}"
         )
         row = trials_in(summary)[0]
-        probs, gold = pooled(prepared, jobs.begun[-2:])
+        probs, gold = pooled(prepared, jobs.started[-2:])
         f1, area = micro_f1(gold, decide(probs, 1, None), 1), auprc(gold, probs)
         assert (row["micro_f1"], row["auprc"]) == (f1, area)
         assert row["value"] == {"micro-f1": f1, "auprc": area, "both": (f1 + area) / 2}[objective]
@@ -180,8 +176,8 @@ def pooled(
     return np.concatenate([result.oof_probs for result in results]), gold
 
 
-def test_trials_live_in_the_study_s_folder_and_leave_no_trace_in_the_store(
-    prepared: Prepared, jobs: MadeUpJobs
+def test_trials_are_stored_in_the_folder_of_the_study_only(
+    prepared: Prepared, jobs: FakeJobs
 ) -> None:
     tune(prepared, trials=2)
     left = {entry.name for entry in prepared.competition.oof_dir.iterdir()}
@@ -189,27 +185,27 @@ def test_trials_live_in_the_study_s_folder_and_leave_no_trace_in_the_store(
     base = plan_search(prepared, REQUEST).base.name
     stored = folder_of(prepared) / "oof"
     assert {entry.name for entry in stored.iterdir()} == {f"{base}@t0", f"{base}@t1"}
-    assert not any(spec.keep_checkpoint for spec in jobs.begun)
-    assert all(folder_of(prepared) in spec.job_dir.parents for spec in jobs.begun)
+    assert not any(spec.keep_checkpoint for spec in jobs.started)
+    assert all(folder_of(prepared) in spec.job_dir.parents for spec in jobs.started)
 
 
-def test_the_same_command_goes_on_and_repeats_nothing(prepared: Prepared, jobs: MadeUpJobs) -> None:
+def test_the_same_command_resumes_and_repeats_nothing(prepared: Prepared, jobs: FakeJobs) -> None:
     first = trials_in(tune(prepared, trials=3))
-    assert len(jobs.begun) == 3
+    assert len(jobs.started) == 3
     again = trials_in(tune(prepared, trials=3))
-    assert len(jobs.begun) == 3
+    assert len(jobs.started) == 3
     assert again == first
     more = trials_in(tune(prepared, trials=5))
-    assert len(jobs.begun) == 5
+    assert len(jobs.started) == 5
     assert [row["parameters"] for row in more[:3]] == [row["parameters"] for row in first]
 
 
-def test_stopped_and_begun_again_it_tries_what_it_would_have_tried(
-    prepared: Prepared, jobs: MadeUpJobs
+def test_a_stopped_search_continues_with_the_same_trials(
+    prepared: Prepared, jobs: FakeJobs
 ) -> None:
     straight = trials_in(tune(prepared, trials=11, study="straight"))
-    stops = {11 + 1, 11 + 4, 11 + 5, 11 + 12}  # of the jobs begun, the straight study's included
-    jobs.stop = lambda spec: len(jobs.begun) in stops
+    stops = {11 + 1, 11 + 4, 11 + 5, 11 + 12}  # of the jobs started, the straight study's included
+    jobs.stop = lambda spec: len(jobs.started) in stops
     for _ in stops:
         summary = tune(prepared, trials=11)
         assert not summary.complete
@@ -218,25 +214,23 @@ def test_stopped_and_begun_again_it_tries_what_it_would_have_tried(
     broken = tune(prepared, trials=11)
     assert broken.complete
     assert trials_in(broken) == straight
-    assert len(jobs.begun) == 11 + 11 + len(stops)
+    assert len(jobs.started) == 11 + 11 + len(stops)
 
 
-def test_a_trial_that_is_tried_again_finds_its_own_files(
-    prepared: Prepared, jobs: MadeUpJobs
-) -> None:
-    jobs.stop = lambda spec: spec.key.fold == 1 and len(jobs.begun) == 2
+def test_a_retried_trial_finds_its_own_files(prepared: Prepared, jobs: FakeJobs) -> None:
+    jobs.stop = lambda spec: spec.key.fold == 1 and len(jobs.started) == 2
     assert not tune(prepared, folds=(0, 1), trials=1).complete
     jobs.stop = lambda spec: False
     assert tune(prepared, folds=(0, 1), trials=1).complete
-    assert [(spec.key.fold, spec.job_dir, spec.fingerprint) for spec in jobs.begun[2:]] == [
-        (spec.key.fold, spec.job_dir, spec.fingerprint) for spec in jobs.begun[:2]
+    assert [(spec.key.fold, spec.job_dir, spec.fingerprint) for spec in jobs.started[2:]] == [
+        (spec.key.fold, spec.job_dir, spec.fingerprint) for spec in jobs.started[:2]
     ]
 
 
-def test_a_diverging_trial_is_pruned_not_scored(prepared: Prepared, jobs: MadeUpJobs) -> None:
+def test_a_diverging_trial_is_pruned_not_scored(prepared: Prepared, jobs: FakeJobs) -> None:
     def diverge(spec: JobSpec) -> str | None:
         try:
-            check_loss(float("nan") if len(jobs.begun) == 2 else 1.0, spec.variant, 7)
+            check_loss(float("nan") if len(jobs.started) == 2 else 1.0, spec.variant, 7)
         except TrainingError as error:
             return str(error)  # as a worker hands it over
         return None
@@ -249,7 +243,7 @@ def test_a_diverging_trial_is_pruned_not_scored(prepared: Prepared, jobs: MadeUp
     assert "the loss is nan at step 7" in rows[1]["reason"]
 
 
-def test_settings_that_do_not_go_together_are_pruned(prepared: Prepared, jobs: MadeUpJobs) -> None:
+def test_incompatible_settings_are_pruned(prepared: Prepared, jobs: FakeJobs) -> None:
     search = ("scratch.hidden=36|64", "scratch.heads=2|3", "train.lr=1e-4..1e-2:log")
     fixed = tuple(each for each in TINY_SCRATCH if not each[0].startswith("scratch.h"))
     summary = tune(prepared, trials=8, search=search, overrides=fixed)
@@ -259,11 +253,11 @@ def test_settings_that_do_not_go_together_are_pruned(prepared: Prepared, jobs: M
     assert wrong
     assert {row["state"] for row in wrong} == {"pruned"}
     assert all("multiple of 2 × heads" in row["reason"] for row in wrong)
-    assert len(jobs.begun) == 8 - len(wrong)
+    assert len(jobs.started) == 8 - len(wrong)
 
 
 def test_a_trial_below_the_median_is_not_trained_on_the_other_folds(
-    prepared: Prepared, jobs: MadeUpJobs
+    prepared: Prepared, jobs: FakeJobs
 ) -> None:
     rows = trials_in(tune(prepared, folds=(0, 1, 2), trials=14))
     trials = load(prepared, folds=(0, 1, 2)).get_trials()
@@ -277,12 +271,12 @@ def test_a_trial_below_the_median_is_not_trained_on_the_other_folds(
         assert step < 2
         assert rows[trial.number]["reason"] == f"below the median after fold {step}"
         assert rows[trial.number]["folds"] == list(range(step + 1))
-    assert len(jobs.begun) == sum(len(row["folds"]) for row in rows)
+    assert len(jobs.started) == sum(len(row["folds"]) for row in rows)
     assert all(row["folds"] == [0, 1, 2] for row in rows[:4])
 
 
-def test_folds_run_side_by_side_when_there_are_workers(
-    prepared: Prepared, jobs: MadeUpJobs, monkeypatch: pytest.MonkeyPatch
+def test_folds_run_in_parallel_with_several_workers(
+    prepared: Prepared, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = []
 
@@ -295,49 +289,45 @@ def test_folds_run_side_by_side_when_there_are_workers(
     assert batches == [[0, 1], [2]]
 
 
-def test_trouble_at_the_very_start_stops_at_once_and_loses_nothing(
-    prepared: Prepared, jobs: MadeUpJobs
+def test_a_failure_of_the_first_trial_stops_the_search_and_loses_nothing(
+    prepared: Prepared, jobs: FakeJobs
 ) -> None:
     jobs.fail = lambda spec: "No space left on device"
     with pytest.raises(TrainingError, match=r"No space left .*\n.*same command again"):
         tune(prepared)
-    assert len(jobs.begun) == 1
+    assert len(jobs.started) == 1
     jobs.fail = lambda spec: None
     rows = trials_in(tune(prepared, trials=2))
     assert [row["trial"] for row in rows] == [0, 1]
-    assert jobs.begun[1].fingerprint == jobs.begun[0].fingerprint
+    assert jobs.started[1].fingerprint == jobs.started[0].fingerprint
 
 
-def test_a_job_that_dies_is_tried_again_and_at_last_given_up(
-    prepared: Prepared, jobs: MadeUpJobs, monkeypatch: pytest.MonkeyPatch
+def test_a_failing_job_is_retried_and_finally_given_up(
+    prepared: Prepared, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "FAILURES_BORNE", MOST_ATTEMPTS + 1)
+    monkeypatch.setattr(room, "MAX_FAILURES", MAX_ATTEMPTS + 1)
     unlucky: list[str] = []
 
     def fail(spec: JobSpec) -> str | None:
-        if len(jobs.begun) == 2:
+        if len(jobs.started) == 2:
             unlucky.append(spec.fingerprint)
         return "killed by SIGKILL" if spec.fingerprint in unlucky else None
 
     jobs.fail = fail
     rows = trials_in(tune(prepared, trials=3))
     assert [row["state"] for row in rows].count("given up") == 1
-    assert sum(spec.fingerprint in unlucky for spec in jobs.begun) == MOST_ATTEMPTS
+    assert sum(spec.fingerprint in unlucky for spec in jobs.started) == MAX_ATTEMPTS
     assert len(rows) == 3
 
 
-def test_several_failures_in_a_row_are_not_the_settings_fault(
-    prepared: Prepared, jobs: MadeUpJobs
-) -> None:
-    jobs.fail = lambda spec: "the disk is full" if len(jobs.begun) > 1 else None
+def test_several_failures_in_a_row_stop_the_search(prepared: Prepared, jobs: FakeJobs) -> None:
+    jobs.fail = lambda spec: "the disk is full" if len(jobs.started) > 1 else None
     with pytest.raises(TrainingError, match="the disk is full"):
         tune(prepared)
-    assert len(jobs.begun) == 1 + room.FAILURES_BORNE
+    assert len(jobs.started) == 1 + room.MAX_FAILURES
 
 
-def test_a_defect_of_ours_keeps_its_traceback_and_the_trial(
-    prepared: Prepared, jobs: MadeUpJobs
-) -> None:
+def test_a_bug_keeps_its_traceback_and_the_trial(prepared: Prepared, jobs: FakeJobs) -> None:
     def fail(spec: JobSpec) -> str | None:
         raise ZeroDivisionError("ours")
 
@@ -348,11 +338,11 @@ def test_a_defect_of_ours_keeps_its_traceback_and_the_trial(
     jobs.fail = lambda spec: None
     rows = trials_in(tune(prepared, trials=1))
     assert [row["trial"] for row in rows] == [0]
-    assert len({spec.fingerprint for spec in jobs.begun}) == 1
+    assert len({spec.fingerprint for spec in jobs.started}) == 1
 
 
-def test_what_cannot_be_planned_is_said_and_at_last_given_up(
-    prepared: Prepared, jobs: MadeUpJobs, monkeypatch: pytest.MonkeyPatch
+def test_a_trial_that_cannot_be_planned_is_finally_given_up(
+    prepared: Prepared, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan_jobs = room.plan_jobs
 
@@ -362,48 +352,48 @@ def test_what_cannot_be_planned_is_said_and_at_last_given_up(
         return plan_jobs(prepared, request, *arguments, **how)
 
     monkeypatch.setattr(room, "plan_jobs", plan)
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         with pytest.raises(VariantError, match="not trained"):
             tune(prepared, trials=3)
     rows = trials_in(tune(prepared, trials=3))
     assert [row["state"] == "given up" for row in rows] == [False, True, False]
 
 
-def test_a_trial_that_another_process_took_over_is_left_to_it(
-    prepared: Prepared, jobs: MadeUpJobs
+def test_a_trial_taken_over_by_another_process_is_left_to_it(
+    prepared: Prepared, jobs: FakeJobs
 ) -> None:
-    """A process that slept too long finds its trial tried again elsewhere, and goes on."""
+    """A process that was suspended finds its trial retried elsewhere, and continues."""
     other: list[Any] = []
 
     def take_over(spec: JobSpec) -> bool:
-        if len(jobs.begun) == 2:
+        if len(jobs.started) == 2:
             study = load(prepared)
             trial = study.get_trials()[-1]
             study.tell(trial.number, state=TrialState.FAIL)
-            other.append(room.try_again(study, trial, failed=True))
+            other.append(room.retry_trial(study, trial, failed=True))
         return False
 
     jobs.stop = take_over
     rows = trials_in(tune(prepared, trials=3))
     assert other == [True]
     assert sorted(row["trial"] for row in rows) == [0, 1, 2]
-    assert len(jobs.begun) == 4
+    assert len(jobs.started) == 4
 
 
-def test_no_finished_trial_is_an_error_that_says_why(prepared: Prepared, jobs: MadeUpJobs) -> None:
+def test_an_error_says_why_no_trial_finished(prepared: Prepared, jobs: FakeJobs) -> None:
     jobs.fail = lambda spec: "t: training diverged: the loss is nan at step 3. Lower train.lr"
-    with pytest.raises(TrainingError, match="none of 2 trials finished; the first: diverged"):
+    with pytest.raises(TrainingError, match="none of 2 trials finished; the first one: diverged"):
         tune(prepared, trials=2)
 
 
-def test_the_clock_stops_it_between_trials(prepared: Prepared, jobs: MadeUpJobs) -> None:
+def test_the_deadline_stops_the_search_between_trials(prepared: Prepared, jobs: FakeJobs) -> None:
     summary = tune(prepared, stop_after_s=0.0)
     assert not summary.complete
-    assert jobs.begun == []
+    assert jobs.started == []
 
 
-def test_a_file_of_ones_own_is_not_overwritten(
-    prepared: Prepared, jobs: MadeUpJobs, tmp_path: Path
+def test_a_file_of_the_user_is_not_overwritten(
+    prepared: Prepared, jobs: FakeJobs, tmp_path: Path
 ) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text('why = "my own"\n')
@@ -417,15 +407,15 @@ def test_a_file_of_ones_own_is_not_overwritten(
     assert tomllib.loads(other.read_text())["tune"] == told
 
 
-def test_a_place_for_the_variant_is_looked_at_before_anything_is_trained(
-    prepared: Prepared, jobs: MadeUpJobs, tmp_path: Path
+def test_write_is_checked_before_training(
+    prepared: Prepared, jobs: FakeJobs, tmp_path: Path
 ) -> None:
     shutil.rmtree(prepared.competition.checkpoints_dir)  # what was planned beforehand
     with pytest.raises(UsageError, match=r"--write .*: is a folder; name a file"):
         tune(prepared, write=tmp_path)
     with pytest.raises(UsageError, match=r"--write: .*tiny\.toml is no folder"):
         tune(prepared, write=tmp_path / "tiny.toml" / "found.toml")
-    assert jobs.begun == []
+    assert jobs.started == []
     assert not prepared.competition.checkpoints_dir.exists()
 
 
@@ -442,16 +432,16 @@ def test_a_place_for_the_variant_is_looked_at_before_anything_is_trained(
         ({"study": "../s"}, UsageError, "cannot be a name"),
     ],
 )
-def test_what_cannot_be_tuned_is_said_before_anything_is_made(
-    prepared: Prepared, jobs: MadeUpJobs, changes: dict[str, Any], error: type, said: str
+def test_an_invalid_request_is_refused_before_anything_is_written(
+    prepared: Prepared, jobs: FakeJobs, changes: dict[str, Any], error: type, said: str
 ) -> None:
     with pytest.raises(error, match=said):
         tune(prepared, **changes)
     assert not (prepared.competition.checkpoints_dir / "tune").exists()
-    assert jobs.begun == []
+    assert jobs.started == []
 
 
-def test_a_study_is_named_by_what_it_searches(prepared: Prepared) -> None:
+def test_the_name_of_a_study_depends_on_its_search(prepared: Prepared) -> None:
     base = plan_search(prepared, replace(REQUEST, study=None)).plan.name
     same = replace(REQUEST, study=None, trials=99, workers=2, stop_after_s=1.0)
     assert plan_search(prepared, same).plan.name == base
@@ -461,7 +451,7 @@ def test_a_study_is_named_by_what_it_searches(prepared: Prepared) -> None:
 
 
 @pytest.mark.parametrize("name", list_variants())
-def test_a_written_variant_is_the_variant(name: str, tmp_path: Path) -> None:
+def test_a_written_variant_reads_back_equal(name: str, tmp_path: Path) -> None:
     defaults = {"train.lr": 0.123, "train.epochs": 9}
     variant = resolve_variant(name, encoder="klue/roberta-large", defaults=defaults)
     path = tmp_path / f"{name}.toml"
@@ -469,7 +459,7 @@ def test_a_written_variant_is_the_variant(name: str, tmp_path: Path) -> None:
     assert resolve_variant(str(path), encoder="scratch").recipe() == variant.recipe()
 
 
-def test_a_written_variant_stands_above_the_profiles_overrides(tmp_path: Path) -> None:
+def test_a_written_variant_overrides_the_profile(tmp_path: Path) -> None:
     shown = {"formatting.show_source": True}
     wanted = resolve_variant(
         "typed-punct",
@@ -501,6 +491,6 @@ def test_strings_and_sections_survive_being_written(tmp_path: Path) -> None:
     assert (again.seeds, again.run) == (variant.seeds, variant.run)
 
 
-def test_tables_are_plain_json(prepared: Prepared, jobs: MadeUpJobs) -> None:
+def test_tables_are_plain_json(prepared: Prepared, jobs: FakeJobs) -> None:
     for table in tune(prepared, trials=2).tables:
         assert json.loads(json.dumps([dict(row) for row in table.rows])) == list(table.rows)

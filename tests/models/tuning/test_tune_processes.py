@@ -1,4 +1,4 @@
-"""tune as a person runs it: killed and begun again, and two processes over PostgreSQL."""
+"""tune in processes of its own: killed and resumed, and two processes over PostgreSQL."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 
 @pytest.mark.slow
-def test_after_a_kill_the_same_command_goes_on_inside_the_fold(tmp_path: Path) -> None:
+def test_after_a_kill_the_same_command_resumes_inside_the_fold(tmp_path: Path) -> None:
     command = ["--competition", str(write_tiny(tmp_path)), "--trials", "3"]
     command += ["--set", "train.epochs=40"]
     process = start(tmp_path, *command)
@@ -76,7 +76,7 @@ def test_after_a_kill_the_same_command_goes_on_inside_the_fold(tmp_path: Path) -
     done = {path: path.stat().st_mtime_ns for path in (folder / "oof").glob("*@t0/*.parquet")}
     assert len(done) == 1
     said = finish(start(tmp_path, *command))
-    assert "trial 1 ended without a score; its settings are tried again" in said
+    assert "trial 1 ended without a score and is queued again" in said
     assert re.search(r"trial 1 seed 42 fold 0: resumed at step [1-9]", said)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert len(list((folder / "oof").glob("*/s42-f0.parquet"))) == 3
@@ -86,7 +86,7 @@ def test_after_a_kill_the_same_command_goes_on_inside_the_fold(tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """A PostgreSQL server of this test's own; its URL."""
+    """Start a PostgreSQL server for this test; yield its URL."""
     programs = find_postgres()
     if programs is None:
         missing = "PostgreSQL is not installed (apt-get install postgresql)"
