@@ -1,4 +1,4 @@
-"""Masked-language modelling: from scratch, or task-adaptive (TAPT).
+"""Pretraining by masked-language modelling: from scratch, or task-adaptive (TAPT).
 
 Rooms in reading order: request, corpora, masking, masked_model, exposure, task, source, loop,
 export, pretrain.

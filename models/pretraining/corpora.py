@@ -1,8 +1,8 @@
-"""Text files → token ids on disk, packed into sequences, mixed by weight, some held out.
+"""Corpora for pretraining: deduplicate, tokenise, pack into sequences, mix by weight.
 
-First on the way of pretraining text: ``masking`` and ``pretraining`` take the sequences from here.
-Lines of all files are compared, so that no line is seen under two names; a file is tokenised once
-and mapped. A sequence is ``[CLS]`` and the next T - 1 tokens of its file; lines end in ``[SEP]``.
+Duplicate lines are removed across all files. A file is tokenised once and memory-mapped. A sequence
+is ``[CLS]`` and the next T - 1 tokens of its file; lines end in ``[SEP]``. A few sequences are held
+out for evaluation.
 Legend: S files, L tokens of a file, n sequences, B of a step, T tokens of a sequence.
 """
 
@@ -34,14 +34,14 @@ VERSION_NAME = "models.corpora"
 
 TEXT_KEYS = ("text", "sentence")
 TOKENISE_CHUNK_LINES = 20_000
-HELDOUT_MOST_FRAC = 0.02
-HELDOUT_MOST_TOKENS = 100_000
-EPOCHS_REMEMBERED = 2
+MAX_HELDOUT_FRAC = 0.02
+MAX_HELDOUT_TOKENS = 100_000
+CACHED_EPOCHS = 2
 
 
 @dataclass(frozen=True)
 class Text:
-    """Lines of one file, in order, and how often they count in the stable and decay phases."""
+    """The lines of one file, in order, and its weights before the decay and in it."""
 
     name: str
     lines: tuple[str, ...]
@@ -50,28 +50,28 @@ class Text:
 
     @cached_property
     def hash(self) -> str:
-        """Return the SHA-256 of the lines."""
+        """The SHA-256 of the lines."""
         return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class PackedText:
-    """A text as token ids: ``tokens`` (L,) unsigned, ``starts`` (L,) where a word begins."""
+    """A text as token ids: ``tokens`` (L,) unsigned, ``starts`` (L,) True where a word begins."""
 
     name: str
     tokens: npt.NDArray[Any]
     starts: Bools
 
     def count_sequences(self, length: int) -> int:
-        """Return n: whole sequences of ``length`` tokens; what is left over is not used."""
+        """Return n, the number of full sequences of ``length`` tokens; the rest is not used."""
         return len(self.tokens) // (length - 1)
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Read the lines of a text, composed (NFC), without empty ones.
+    """Read the non-empty lines of a text, NFC-normalised.
 
-    Whatever ``file_kind`` reads is text, compressed or in another encoding; of JSON, JSON Lines and
-    Parquet it is what stands under ``text``, or else under ``sentence``.
+    Reads all formats of ``file_kind``, compressed or in another encoding; in JSON, JSON Lines and
+    Parquet the text is the field ``text``, or else ``sentence``.
 
     Raises:
         PretrainingError: the file is missing, no text, damaged, or holds none.
@@ -114,12 +114,12 @@ def _refuse(offence: Offence) -> None:
 def drop_repeated(
     texts: Sequence[Text], *, forbidden: Iterable[str] = ()
 ) -> tuple[tuple[Text, ...], int]:
-    """Keep the first of equal lines over all texts, and no forbidden line.
+    """Remove duplicate lines across all texts, and forbidden lines.
 
-    A line is forbidden too that differs from a forbidden one in spaces, signs or capitals alone.
+    Forbidden lines are matched by letters and digits only, ignoring case.
 
     Returns:
-        The texts, and how many forbidden lines stood in them.
+        The texts, and the number of forbidden lines removed.
     """
     banned = {letters_of(line) for line in forbidden} - {""}
     seen: set[str] = set()
@@ -138,7 +138,7 @@ def drop_repeated(
 
 
 def letters_of(line: str) -> str:
-    """Return what counts where lines are compared that must not be seen.
+    """Return the letters and digits of a line, casefolded, to compare lines.
 
     >>> letters_of("고구려 군과 (AD 645)") == letters_of("고구려군과  ad 645.")
     True
@@ -147,9 +147,9 @@ def letters_of(line: str) -> str:
 
 
 def sample_lines(texts: Sequence[Text], most_chars: int) -> Iterator[str]:
-    """Yield lines evenly from each text, in shares of its weight, up to about ``most_chars``.
+    """Yield lines evenly spaced from each text, by weight, up to about ``most_chars`` characters.
 
-    A tokenizer learns from these: what is seen more often should be cut into fewer tokens.
+    They train the tokenizer: frequent text should be split into fewer tokens.
     """
     chars = [text.weight * sum(map(len, text.lines)) for text in texts]
     scale = min(1.0, most_chars / max(1.0, sum(chars)))
@@ -161,13 +161,13 @@ def sample_lines(texts: Sequence[Text], most_chars: int) -> Iterator[str]:
 
 
 def read_or_pack(folder: Path, text: Text, tokenizer: Any, tokenizer_hash: str) -> PackedText:
-    """Return a text's token ids from ``folder``, tokenised there first if they are not there yet.
+    """Read a packed text from the cache in ``folder``, or tokenise it and write it there.
 
     Args:
-        folder: the cache; an entry is named by the hash of tokenizer and text.
+        folder: the cache; entries are named by the hash of tokenizer and text.
         text: the lines.
         tokenizer: a fast tokenizer.
-        tokenizer_hash: what identifies it.
+        tokenizer_hash: identifies the tokenizer.
     """
     made_from = {"text": text.hash, "tokenizer": tokenizer_hash, "v": RESULT_VERSION}
     own = folder / f"text-{fingerprint(made_from)[:16]}"
@@ -183,10 +183,10 @@ def read_or_pack(folder: Path, text: Text, tokenizer: Any, tokenizer_hash: str) 
 
 
 def pack_lines(lines: Sequence[str], tokenizer: Any) -> tuple[npt.NDArray[Any], Bools]:
-    """Tokenise lines into one run of ids, each line followed by the separator.
+    """Tokenise lines into one array of ids, with a separator after each line.
 
     Returns:
-        (L,) uint16 or int32 ids and (L,) bool, where a word begins.
+        (L,) uint16 or int32 ids and (L,) bool, True where a word begins.
     """
     width = np.uint16 if len(tokenizer) <= 2**16 else np.int32
     raw = tokenizer.backend_tokenizer
@@ -209,8 +209,8 @@ def pack_lines(lines: Sequence[str], tokenizer: Any) -> tuple[npt.NDArray[Any], 
 class Library:
     """All packed texts as sequences of ``length`` tokens, numbered text by text.
 
-    ``firsts`` (S + 1,) is each text's first number; ``heldout`` (n,) marks what is never trained
-    on.
+    ``firsts`` (S + 1,) is the first number of each text; ``heldout`` (n,) marks sequences that are
+    never trained on.
     """
 
     texts: tuple[PackedText, ...]
@@ -220,7 +220,7 @@ class Library:
     heldout: Bools
 
     def read(self, numbers: Int64s) -> tuple[Int64s, Bools]:
-        """Return (B, T) int64 ids and (B, T) bool, where a word begins, of some sequences."""
+        """Return (B, T) int64 ids and (B, T) bool (True where a word begins) of some sequences."""
         body = self.length - 1
         ids = np.full((len(numbers), self.length), self.cls_id, np.int64)
         starts = np.ones((len(numbers), self.length), bool)
@@ -232,14 +232,14 @@ class Library:
         return ids, starts
 
     def numbers_of(self, text: int, *, heldout: bool) -> Int64s:
-        """Return the numbers of a text's sequences, those held out or those trained on."""
+        """Return the numbers of the held-out or of the training sequences of a text."""
         numbers = np.arange(self.firsts[text], self.firsts[text + 1])
         chosen: Int64s = numbers[self.heldout[numbers] == heldout]
         return chosen
 
 
 def build_library(texts: Sequence[PackedText], length: int, cls_id: int) -> Library:
-    """Number the sequences of all texts and hold a few out, chosen by the hash of their tokens.
+    """Number the sequences of all texts, and hold out a few, chosen by the hash of their tokens.
 
     Raises:
         PretrainingError: fewer than two sequences.
@@ -250,12 +250,12 @@ def build_library(texts: Sequence[PackedText], length: int, cls_id: int) -> Libr
     if total < 2:
         raise PretrainingError(
             f"the text is too short: {sum(len(t.tokens) for t in texts)} tokens do not fill two "
-            f"sequences of {length}; give more text, or a lower sequence_tokens"
+            f"sequences of {length}; add text, or lower sequence_tokens"
         )
     keys = np.concatenate(
         [_hash_sequences(text, length - 1, n) for text, n in zip(texts, counts, strict=True)]
     )
-    size = max(1, min(int(HELDOUT_MOST_FRAC * total), HELDOUT_MOST_TOKENS // length))
+    size = max(1, min(int(MAX_HELDOUT_FRAC * total), MAX_HELDOUT_TOKENS // length))
     heldout = np.zeros(total, bool)
     heldout[np.argsort(keys, kind="stable")[:size]] = True
     return Library(tuple(texts), length, cls_id, firsts, heldout)
@@ -271,11 +271,11 @@ def _hash_sequences(text: PackedText, body: int, count: int) -> npt.NDArray[np.u
 
 
 class Mixture:
-    """An endless order of sequences, in which each text stands as often as its weight says.
+    """An endless order of sequences, with texts in proportion to their weights.
 
-    Each text is an endless run of its sequences, shuffled anew every time round; an epoch takes
-    ``weight`` times its size from each run and shuffles what it took. The order depends on the
-    seed alone, not on how much of it will be read.
+    Each text is an endless stream of its sequences, reshuffled on every pass; an epoch takes
+    ``weight`` times the size of the text from each stream and shuffles them. The order depends
+    only on the seed, not on how much of it is read.
     """
 
     def __init__(
@@ -286,12 +286,12 @@ class Mixture:
         self._seed = list(seed)
         if self._drawn_before(1) == 0:
             raise PretrainingError("every text has weight 0, or no text has a sequence to train on")
-        self._epoch = lru_cache(maxsize=EPOCHS_REMEMBERED)(self._build_epoch)
+        self._epoch = lru_cache(maxsize=CACHED_EPOCHS)(self._build_epoch)
         self._round = lru_cache(maxsize=4 * len(self._members))(self._shuffle_round)
 
     @property
     def epoch_sequences(self) -> float:
-        """Return the sequences of an epoch, on average."""
+        """The average number of sequences per epoch."""
         return sum(w * len(m) for w, m in zip(self._weights, self._members, strict=True))
 
     def take(self, first: int, count: int) -> Int64s:
@@ -348,7 +348,7 @@ def pack_texts(
     cache_dir: Path,
     say: Callable[[str], None],
 ) -> tuple[PackedText, ...]:
-    """Tokenise texts into the cache, saying how large each is."""
+    """Tokenise texts into the cache, and report the size of each."""
     packed = []
     for text in texts:
         packed.append(read_or_pack(cache_dir, text, tokenizer, tokenizer_hash))

@@ -1,8 +1,8 @@
-"""What a pretraining run leaves: an encoder folder that ``fold`` takes, with facts and a card.
+"""Export a pretrained encoder: a folder for ``fold --encoder``, with a model card.
 
-Last of the pretraining rooms. ``pretraining.json`` holds what determined the run and how it went,
-and counts for the folder's identity as every JSON file does; times and machine stand in a file of
-their own, so that the same run leaves the same bytes, interrupted or not.
+``pretraining.json`` holds the inputs and the history of the run and, like every JSON file, is part
+of the folder's identity. Times and machine are in a file of their own (``RUN.md``), so the same run
+gives the same bytes, interrupted or not.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from models.pretraining.task import PretrainTask
 from models.training.checkpoints import distinct_weights, read_facts, round_tensors, write_weights
 
 WEIGHTS_FILE = "model.safetensors"
-RUN_CARD = "RUN.md"  # no JSON and no text, which would count for the identity
-CURVE_ROWS = 30
+RUN_CARD = "RUN.md"  # neither JSON nor text, which would be part of the folder's identity
+MAX_HISTORY_ROWS = 30
 TEXT_HEADER = ("text", "lines", "tokens", "weight", "in the decay", "sha256")
-LOOK_HEADER = ("step", "tokens", "loss", "held-out loss", "held-out accuracy")
+HISTORY_HEADER = ("step", "tokens", "training loss", "held-out loss", "held-out accuracy")
 
 
 def read_done(out: Path, wanted: str) -> dict[str, Any] | None:
-    """Return the facts of a finished run if the folder holds that run."""
+    """Return the facts of a finished run if the folder holds it, else None."""
     facts = read_pretraining(out) if (out / WEIGHTS_FILE).is_file() else None
     return facts if facts is not None and facts.get("fingerprint") == wanted else None
 
 
 def check_free(out: Path, task: PretrainTask) -> None:
-    """Refuse a folder with an encoder or states that this run would replace and not go on from.
+    """Check that the folder holds no encoder or checkpoints of another run.
 
     Raises:
-        PretrainingError: it holds some.
+        PretrainingError: it does, and this run would replace them.
     """
     found = [read_facts(path) for path in (task.state_path, task.stable_path)]
     prints = {facts["fingerprint"] for facts in found if facts is not None}
@@ -45,12 +45,12 @@ def check_free(out: Path, task: PretrainTask) -> None:
         return
     if (out / WEIGHTS_FILE).is_file():
         raise PretrainingError(
-            f"{out} holds another encoder; name a new folder with --out, or remove that one"
+            f"{out} holds another encoder; choose a new folder with --out, or delete that one"
         )
     if prints:
         raise PretrainingError(
-            f"{out} holds a stopped run of other text or settings; name a new folder with --out,"
-            " or remove that one"
+            f"{out} holds a stopped run with other text or settings; choose a new folder with"
+            " --out, or delete that one"
         )
 
 
@@ -62,22 +62,22 @@ def export_encoder(
     facts: Mapping[str, Any],
     run: Mapping[str, Any],
 ) -> None:
-    """Write weights in 16 bits with their masked-language head, configuration, tokenizer, card.
+    """Write 16-bit weights (with the masked-language head), configuration, tokenizer, model card.
 
-    ``pretraining.json`` comes last, so that a folder with it is complete; weights come just before,
-    so that a folder without them is free for the same command.
+    ``pretraining.json`` is written last, so a folder with it is complete; weights are written just
+    before, so a folder without them can be reused by the same command.
 
     Args:
         model: the whole masked-language model.
         tokenizer: its tokenizer.
         out: the folder.
-        facts: what determined the run, and its history.
-        run: times, machine, command and licence, for the card.
+        facts: inputs of the run, and its history.
+        run: times, machine, command and licence, for the model card.
 
     Raises:
-        TrainingError: a weight has no 16-bit value (training diverged).
+        TrainingError: a weight exceeds the range of float16 (training diverged).
     """
-    # tied weights go by their name in the encoder, which loads alone too
+    # tied weights get their name in the encoder, which can also be loaded alone
     weights = round_tensors(distinct_weights(model, f"{model.base_model_prefix}."))
     out.mkdir(parents=True, exist_ok=True)
     (out / PRETRAINING_FILE).unlink(missing_ok=True)
@@ -92,42 +92,42 @@ def export_encoder(
 
 
 def build_card(out: Path, facts: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """Write the model card: what it is, what it saw, how it went, how to make it again."""
+    """Return the model card: texts, training history, settings, and how to reproduce it."""
     kind = f"random weights, size {facts['size']}" if facts["size"] else facts["from"]
     licence = run["licence"] or "not stated; the texts below carry their own"
     settings = {**facts["settings"], "seed": facts["seed"]}
-    looks = thin(facts["history"], CURVE_ROWS)
-    by_text = looks[-1]["heldout_by_text"].items()
+    history = thin(facts["history"], MAX_HISTORY_ROWS)
+    by_text = history[-1]["heldout_by_text"].items()
     seen = Exposure(**facts["exposure"]).describe()
     return f"""# {out.name}
 
-A masked-language model made from {kind}: {facts["tokens"]:,} tokens seen in {facts["steps"]:,}
-steps. Of the competition's rows: {seen}. Weights are kept in 16 bits.
+A masked-language model, initialised from {kind} and trained on {facts["tokens"]:,} tokens in
+{facts["steps"]:,} steps. Sentences of the competition: {seen}. Weights are 16-bit.
 
 Licence: {licence}.
 
 ## Text
 {_table(TEXT_HEADER, [_text_row(text) for text in facts["texts"]])}
-A text of weight 2 is shown twice as often as one of weight 1. {facts["heldout_sequences"]}
+A text of weight 2 is used twice as often as one of weight 1. {facts["heldout_sequences"]}
 sequences were held out and never trained on.
 
-## Course
-{_table(LOOK_HEADER, [_look_row(look) for look in looks])}
-Held-out loss at the end, by text: {", ".join(f"{name} {value:.3f}" for name, value in by_text)}.
+## Training history
+{_table(HISTORY_HEADER, [_history_row(entry) for entry in history])}
+Final held-out loss, by text: {", ".join(f"{name} {value:.3f}" for name, value in by_text)}.
 
 ## Settings
 {_table(("setting", "value"), [(key, str(value)) for key, value in settings.items()])}
-## To make it again
+## Reproduce it
 ```
 {run["command"]}
 ```
-When and where it was made stands in {RUN_CARD}. The same bytes come out on one CPU model with the
-same libraries, precision and threads, interrupted or not.
+For time, machine and speed see {RUN_CARD}. The same CPU model, libraries, precision and number of
+threads give the same bytes, interrupted or not.
 """
 
 
 def build_run_card(run: Mapping[str, Any]) -> str:
-    """Write what of a run differs from one time to the next: when, where, how fast."""
+    """Return the facts that differ between identical runs: time, machine and speed."""
     machine = run["machine"]
     return f"""# The run
 
@@ -148,18 +148,18 @@ def _text_row(text: Mapping[str, Any]) -> Sequence[str]:
     return (text["name"], *sizes, *weights, text["sha256"][:16])
 
 
-def _look_row(look: Mapping[str, Any]) -> Sequence[str]:
-    losses = (f"{look['loss']:.4f}", f"{look['heldout_loss']:.4f}")
+def _history_row(entry: Mapping[str, Any]) -> Sequence[str]:
+    losses = (f"{entry['loss']:.4f}", f"{entry['heldout_loss']:.4f}")
     return (
-        f"{look['step']:,}",
-        f"{look['tokens']:,}",
+        f"{entry['step']:,}",
+        f"{entry['tokens']:,}",
         *losses,
-        f"{100 * look['heldout_accuracy']:.2f}%",
+        f"{100 * entry['heldout_accuracy']:.2f}%",
     )
 
 
 def thin(entries: Sequence[Any], most: int) -> list[Any]:
-    """Keep at most so many entries, evenly, the last one always.
+    """Keep at most ``most`` entries, evenly spaced, always including the last.
 
     >>> thin([1, 2, 3, 4, 5], 2)
     [2, 5]

@@ -1,7 +1,8 @@
-"""What an encoder has read of a competition's sentences, handed on from encoder to encoder.
+"""Exposure: which sentences of a competition an encoder was pretrained on.
 
-``pretrain`` writes it into ``pretraining.json``, where ``fold`` looks: of an encoder that has not
-read one fold's sentences, that fold's score alone is free of having read them.
+``pretrain`` records it in ``pretraining.json``, including that of the encoder it continued from,
+and ``fold`` reports it. If pretraining left out one fold, only the score of that fold is free of
+contamination by pretraining.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from models.network.encoder_source import read_pretraining
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """Whether test sentences were read, None where nobody knows, and the fold that was left out.
+    """Whether test sentences were seen (None if unknown), and which fold was left out.
 
-    ``left_out_fold`` is one of the folds with ``folds_hash``; None: none is known to be left out.
+    ``left_out_fold`` refers to the folds with ``folds_hash``; None if no fold was left out, or it
+    is unknown.
     """
 
     test_sentences: bool | None
@@ -24,7 +26,7 @@ class Exposure:
     folds_hash: str | None = None
 
     def after(self, before: Exposure) -> Exposure:
-        """Return what is read when this is read after something else.
+        """Return the combined exposure of a run and of what came before it.
 
         >>> Exposure(False, 1, "f").after(Exposure(None))
         Exposure(test_sentences=None, left_out_fold=None, folds_hash=None)
@@ -35,11 +37,11 @@ class Exposure:
         return replace(self, test_sentences=test)
 
     def describe(self) -> str:
-        """Write for a model card what was read of the competition's rows."""
+        """Describe the exposure for a model card."""
         tests = {
             True: "test sentences were seen",
-            False: "no line of a test sentence's words was seen",
-            None: "whether the encoder that it began with had seen test sentences is not known",
+            False: "no line with the words of a test sentence was seen",
+            None: "whether the initial encoder had seen test sentences is not known",
         }[self.test_sentences]
         if self.left_out_fold is None:
             return tests
@@ -50,26 +52,26 @@ UNKNOWN = Exposure(None)
 
 
 def read_exposure(folder: Path) -> Exposure:
-    """Return what an encoder's folder says that it has read; ``UNKNOWN`` where it does not say."""
+    """Return the exposure recorded in an encoder's folder; ``UNKNOWN`` if there is none."""
     facts = read_pretraining(folder)
     if facts is None:
         return UNKNOWN
     if facts.get("exposure"):
         return Exposure(**facts["exposure"])
-    # written before exposure was: one made from random weights had read what it says, no more
+    # a folder of an earlier version: complete only if the encoder was trained from scratch
     return Exposure(bool(facts.get("test_sentences"))) if facts.get("size") else UNKNOWN
 
 
 def explain_left_out(name: str, exposure: Exposure, folds_hash: str) -> str | None:
-    """Say for which fold's score it matters that an encoder has not read its sentences."""
+    """Return a notice if pretraining left out a fold, saying which scores are comparable."""
     if exposure.left_out_fold is None:
         return None
     if exposure.folds_hash != folds_hash:
         return (
-            f"notice: {name} has not read the sentences of fold {exposure.left_out_fold} of other"
-            " folds than these; of these it has read some of every fold"
+            f"notice: pretraining of {name} left out fold {exposure.left_out_fold} of other folds"
+            " than these, so it has seen sentences of every fold here"
         )
     return (
-        f"notice: {name} has not read the sentences of fold {exposure.left_out_fold} but those of"
-        f" all others: compare that fold alone (--folds {exposure.left_out_fold})"
+        f"notice: pretraining of {name} left out fold {exposure.left_out_fold} only: compare its"
+        f" scores on that fold (--folds {exposure.left_out_fold})"
     )

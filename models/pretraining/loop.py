@@ -1,9 +1,9 @@
-"""The loop of masked-language-model training: predict hidden tokens, step by step, resumably.
+"""The pretraining loop: train a masked-language model, with checkpoints to resume from.
 
-After ``corpora`` and ``masking``; ``pretrain`` saves the trained network as an encoder. Step i sees
-the same sequences, masks and dropout however it was reached and however long the run is to be; only
-the decay at the end depends on the length. So a run can be stopped anywhere and, from the state
-kept where its decay began, be made longer.
+Mixed precision and gradient accumulation as in ``models.training``; no early stopping. Step i uses
+the same sequences, masks and dropout whether or not the run was interrupted, and for any length of
+run; only the learning-rate decay at the end depends on the length. So a run can be stopped anywhere
+and, from the checkpoint before its decay, be made longer.
 Legend: B sequences of a step, T tokens of each, n masked tokens of a micro-batch, V vocabulary.
 """
 
@@ -41,13 +41,13 @@ from models.training.control import Pace, step_seed
 RESULT_VERSION = 1
 VERSION_NAME = "models.pretraining"
 
-HELDOUT_SEED = 20_000_000  # masks of held-out text are the same throughout a run
-HELDOUT_MASK_RATE = 0.15  # whatever is trained with, so that runs can be compared
+HELDOUT_SEED = 20_000_000  # the masks of held-out text never change
+HELDOUT_MASK_RATE = 0.15  # independent of the training settings, so that runs can be compared
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainProgress:
-    """Where a run stands; loss and accuracy are of the masked tokens since the last report."""
+    """Progress of a run; loss and accuracy are of the masked tokens since the last report."""
 
     step: int
     steps: int
@@ -61,7 +61,7 @@ class PretrainProgress:
 
 @dataclass(frozen=True)
 class PretrainWatch:
-    """What the outside asks of a run: hear of progress, and say when to stop."""
+    """Callbacks of a run: progress reports, a check whether to stop, log lines."""
 
     report: Callable[[PretrainProgress], None]
     should_stop: Callable[[], bool]
@@ -70,7 +70,7 @@ class PretrainWatch:
 
 @dataclass(frozen=True)
 class PretrainReport:
-    """What a run did; ``history`` holds one entry a look at held-out text."""
+    """Summary of a run; ``history`` holds one entry per evaluation on held-out text."""
 
     finished: bool
     first_step: int
@@ -88,18 +88,18 @@ def pretrain(
     accelerator: Any,
     watch: PretrainWatch,
 ) -> PretrainReport:
-    """Train a masked-language model, from a state of an earlier run where one fits.
+    """Train a masked-language model, resuming from a checkpoint if one matches.
 
     Args:
         model: float32 weights; changed in place.
-        settings: how.
-        task: on what, and where states go.
-        accelerator: places the model, casts, scales and clips.
-        watch: hears progress and may stop the run at a step, leaving a state.
+        settings: hyperparameters.
+        task: texts, schedule, and the folder of checkpoints.
+        accelerator: moves the model to its device; mixed precision, loss scaling and clipping.
+        watch: receives progress, and may stop the run after a step, which writes a checkpoint.
 
     Raises:
-        PretrainingError: the loss is not a number, or the settings do not suit the hardware.
-        TrainingError: the state of a run that is being stopped cannot be written.
+        PretrainingError: the loss is not finite, or the hardware does not support the settings.
+        TrainingError: the run is being stopped and its checkpoint cannot be written.
     """
     run = _Run.begin(model, settings, task, accelerator, watch)
     schedule = task.schedule
@@ -107,7 +107,7 @@ def pretrain(
     run.model.train()
     while run.step < schedule.steps:
         if run.step == schedule.decay_start > 0 and not is_kept(task, run.step):
-            said = f"decay begins at step {run.step}: a longer run can go on from here"
+            said = f"learning-rate decay starts at step {run.step}: a longer run can resume here"
             run.keep(task.stable_path, said)
         torch.manual_seed(step_seed(task.seed, DROPOUT_STREAM, run.step))
         set_rates(run.optimizers, schedule.rate(run.step))
@@ -118,9 +118,9 @@ def pretrain(
             watch.report(run.progress((run.step - first_step) / pace.seconds))
             pace.note_report()
         if run.step % settings.heldout_every_steps == 0:
-            run.look()
+            run.evaluate()
         if is_last and schedule.decay_start == schedule.steps:
-            run.keep(task.stable_path, "a longer run can go on from here")
+            run.keep(task.stable_path, "a longer run can resume here")
         if is_last:
             break
         if due or stopping:
@@ -131,7 +131,7 @@ def pretrain(
             break
     is_done = run.step >= schedule.steps
     if is_done and not (run.history and run.history[-1]["step"] == run.step):
-        run.look()
+        run.evaluate()
     seconds = pace.seconds
     accelerator.free_memory()
     return PretrainReport(
@@ -146,9 +146,10 @@ def pretrain(
 
 @dataclass
 class _Run:
-    """A run as it goes: the network, its optimisers, and what is carried from step to step.
+    """A run in progress: the network, its optimisers, and the state carried between steps.
 
-    ``since_look`` and ``since_report`` hold sums over masked tokens: loss, hits, tokens.
+    ``since_evaluation`` and ``since_report`` are sums over masked tokens: loss, correct predictions
+    and number of tokens.
     """
 
     model: Any
@@ -164,7 +165,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.orders = self.task.build_orders()
-        self.since_look, self.since_report = self._zeros(), self._zeros()
+        self.since_evaluation, self.since_report = self._zeros(), self._zeros()
 
     @staticmethod
     def begin(
@@ -174,11 +175,11 @@ class _Run:
         accelerator: Any,
         watch: PretrainWatch,
     ) -> _Run:
-        """Place the network and take up the furthest state that fits."""
+        """Prepare the network and resume from the latest matching checkpoint."""
         bare_optimizers = build_optimizers(model, settings)
         if len(bare_optimizers) > 1 and accelerator.scaler is not None:
             raise PretrainingError(
-                "optimizer=muon does not go with fp16; add --set run.precision=float32"
+                "optimizer=muon does not support fp16; add --set run.precision=float32"
             )
         prepared, *optimizers = accelerator.prepare(model, *bare_optimizers)
         bare = accelerator.unwrap_model(prepared)
@@ -188,11 +189,11 @@ class _Run:
 
     @property
     def step_tokens(self) -> int:
-        """Return the tokens of a step."""
+        """Number of tokens per step."""
         return self.settings.batch_sequences * self.settings.sequence_tokens
 
     def resume(self) -> None:
-        """Load the furthest state that fits this run, if there is one."""
+        """Load the latest checkpoint that matches this run, if there is one."""
         fitting = [
             (*found, path)
             for path in (self.task.state_path, self.task.stable_path)
@@ -205,18 +206,18 @@ class _Run:
             if facts["scaler"] and self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(facts["scaler"])
             self.step, self.history = int(facts["step"]), list(facts["history"])
-            self.since_look += self.since_look.new_tensor(facts["sums"])
+            self.since_evaluation += self.since_evaluation.new_tensor(facts["sums"])
             self.watch.log(f"resumed at step {self.step}")
             return
 
     def keep(self, path: Path, said: str, *, is_needed: bool = False) -> None:
-        """Write a state and say so; where the disk does not take it, the run goes on without.
+        """Write a checkpoint and log it; if that fails, training continues without one.
 
         Raises:
-            PretrainingError: the loss is not a number; no run may go on from there.
-            TrainingError: it was needed, as the run is to stop.
+            PretrainingError: the loss is not finite, so no run may resume there.
+            TrainingError: the checkpoint cannot be written although the run is about to stop.
         """
-        self._check_loss(float(self.since_look[0] + self.since_report[0]))
+        self._check_loss(float(self.since_evaluation[0] + self.since_report[0]))
         try:
             self.write(path)
         except TrainingError as error:
@@ -226,20 +227,20 @@ class _Run:
         self.watch.log(said)
 
     def write(self, path: Path) -> None:
-        """Write a state; one from before the decay is good for longer runs as well."""
+        """Write a checkpoint; one from before the decay also serves longer runs."""
         is_stable = self.step <= self.task.schedule.decay_start
         scaler = self.accelerator.scaler
         facts = {
             "fingerprint": self.task.stable_print if is_stable else self.task.whole_print,
             "step": self.step,
             "history": self.history,
-            "sums": self.since_look.tolist(),
+            "sums": self.since_evaluation.tolist(),
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
         write_state(path, self.bare, self.bare_optimizers, facts)
 
     def take_step(self) -> None:
-        """Do one optimiser step over micro-batches; one without a token to hide changes nothing."""
+        """Take one optimiser step with gradient accumulation; skip it if no token is masked."""
         settings, step = self.settings, self.step
         generator = np.random.default_rng([self.task.seed, MASK_STREAM, step])
         rate = settings.mask_rate
@@ -249,10 +250,10 @@ class _Run:
         for at, (rows, own) in enumerate(pieces):
             is_last = at == len(pieces) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
-                loss, hits = self._guess(ids[rows], shown[rows], own)
+                loss, hits = self._predict(ids[rows], shown[rows], own)
                 self.accelerator.backward(loss / len(places))
             sums = torch.stack([loss.detach(), hits, hits.new_tensor(len(own))])
-            self.since_look += sums
+            self.since_evaluation += sums
             self.since_report += sums
         if pieces:
             self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
@@ -262,10 +263,10 @@ class _Run:
         self.step += 1
 
     def progress(self, steps_per_s: float) -> PretrainProgress:
-        """Say where the run stands since the last time it was asked.
+        """Return progress since the last call.
 
         Raises:
-            PretrainingError: the loss is not a number.
+            PretrainingError: the loss is not finite.
         """
         loss, hits, count = self.since_report.tolist()
         self.since_report.zero_()
@@ -285,23 +286,25 @@ class _Run:
     def _check_loss(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise PretrainingError(
-                f"the loss became {loss} by step {self.step}; lower lr (now "
+                f"training diverged: the loss is {loss} at step {self.step}. Lower lr (now "
                 f"{self.settings.lr:g}), or try --set run.precision=float32, which needs more "
-                "memory (on a small GPU, with --set run.micro_tokens=4096)"
+                "memory (on a small GPU, add --set run.micro_tokens=4096)"
             )
 
-    def look(self) -> None:
-        """Predict held-out text under masks that are always the same; note it in the history.
+    def evaluate(self) -> None:
+        """Evaluate on held-out text with fixed masks, and append the scores to the history.
+
+        The scores are for information only: they never stop a run or choose a checkpoint.
 
         Raises:
-            PretrainingError: no token of it can be hidden, or the loss is not a number.
+            PretrainingError: none of its tokens can be masked, or the loss is not finite.
         """
-        loss, hits, count = self.since_look.tolist()
-        self.since_look.zero_()
+        loss, hits, count = self.since_evaluation.tolist()
+        self.since_evaluation.zero_()
         self._check_loss(loss)
         self.model.eval()
         by_text = {
-            packed.name: self._look_at(text)
+            packed.name: self._evaluate_text(text)
             for text, packed in enumerate(self.task.library.texts)
             if len(self.task.library.numbers_of(text, heldout=True))
         }
@@ -309,7 +312,7 @@ class _Run:
         total = np.sum(list(by_text.values()), axis=0)
         if not total[2]:
             raise PretrainingError(
-                "no token of the held-out text can be hidden: the tokenizer knows none of it"
+                "no token of the held-out text can be masked: the tokenizer knows none of them"
             )
         entry = {
             "step": self.step,
@@ -321,10 +324,10 @@ class _Run:
             "heldout_by_text": {n: float(s[0] / s[2]) for n, s in by_text.items() if s[2]},
         }
         self.history.append(entry)
-        self.watch.log(describe_look(entry))
+        self.watch.log(describe_evaluation(entry))
 
-    def _look_at(self, text: int) -> npt.NDArray[np.float64]:
-        """Return loss, hits and masked tokens of one text's held-out sequences, (3,) float64."""
+    def _evaluate_text(self, text: int) -> npt.NDArray[np.float64]:
+        """Return loss, correct predictions and masked tokens of held-out sequences, (3,)."""
         sums = np.zeros(3)
         numbers = self.task.library.numbers_of(text, heldout=True)
         size = self.settings.batch_sequences
@@ -335,19 +338,19 @@ class _Run:
             )
             for rows, own in cut_batch(places, ids.shape, self.settings.run.micro_tokens):
                 with torch.inference_mode():
-                    loss, hits = self._guess(ids[rows], shown[rows], own)
+                    loss, hits = self._predict(ids[rows], shown[rows], own)
                 sums += [float(loss), float(hits), len(own)]
         return sums
 
     def _next_sequences(self) -> Int64s:
-        """Return the numbers of this step's sequences, (B,)."""
+        """Return the numbers of the sequences of this step, (B,)."""
         size, start = self.settings.batch_sequences, self.task.schedule.decay_start
         if self.step < start:
             return self.orders[0].take(self.step * size, size)
         return self.orders[1].take((self.step - start) * size, size)
 
-    def _guess(self, ids: Int64s, shown: Int64s, places: Int64s) -> tuple[Tensor, Tensor]:
-        """Return the summed loss and the number of right guesses of a micro-batch."""
+    def _predict(self, ids: Int64s, shown: Int64s, places: Int64s) -> tuple[Tensor, Tensor]:
+        """Return the summed loss and the number of correct predictions of a micro-batch."""
         device = self.accelerator.device
         at = torch.from_numpy(places).to(device)
         gold = torch.from_numpy(ids).to(device).flatten().index_select(0, at)
@@ -356,16 +359,16 @@ class _Run:
         return loss, (logits.detach().argmax(-1) == gold).sum().to(loss.dtype)
 
     def _zeros(self) -> Tensor:
-        """Return three sums; double precision where the device has it."""
+        """Return three zero sums, in double precision if the device supports it."""
         device = self.accelerator.device
         wide = torch.float32 if device.type == "mps" else torch.float64
         return torch.zeros(3, dtype=wide, device=device)
 
 
-def describe_look(entry: Mapping[str, Any]) -> str:
-    """Write an entry of the history as a line of the log."""
+def describe_evaluation(entry: Mapping[str, Any]) -> str:
+    """Format an entry of the history as a log line."""
     return (
         f"step {entry['step']}, {entry['tokens']:,} tokens seen: held-out loss "
         f"{entry['heldout_loss']:.4f}, accuracy {100 * entry['heldout_accuracy']:.2f}%; "
-        f"trained-on loss {entry['loss']:.4f} since the last look"
+        f"training loss {entry['loss']:.4f} since the last evaluation"
     )

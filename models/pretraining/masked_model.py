@@ -1,7 +1,6 @@
-"""The network that pretraining trains, and the optimisers of its weights.
+"""The masked-language model: an encoder with its language-model head, and the optimisers.
 
-Between a settled encoder and the ``pretraining`` loop: any encoder whose layers for predicting
-hidden tokens are known, with these layers run on the masked tokens only.
+The head runs on masked tokens only, which saves most of its cost.
 Legend: B sequences, T tokens of each, n masked tokens, V vocabulary.
 """
 
@@ -28,11 +27,11 @@ HEAD_NAMES: dict[str, tuple[str, ...]] = {
     "electra": ("generator_predictions", "generator_lm_head"),
     "modernbert": ("head", "decoder"),
 }
-"""Per kind of encoder, the layers from its last states to logits, in order."""
+"""Per kind of encoder, the layers of the masked-language head, in order."""
 
 
 class MaskedModel(nn.Module):
-    """A masked-language model whose vocabulary-wide layer looks at masked tokens only."""
+    """A masked-language model whose output layer runs on masked tokens only."""
 
     def __init__(self, whole: Any) -> None:
         super().__init__()
@@ -51,15 +50,16 @@ class MaskedModel(nn.Module):
 
 
 def _name_heads(config: Any) -> tuple[str, ...]:
-    """Return the layers that predict hidden tokens, by the kind of encoder.
+    """Return the layers of the masked-language head, by the kind of encoder.
 
     Raises:
-        EncoderError: the kind is not known.
+        EncoderError: the kind is not supported.
     """
     if config.model_type not in HEAD_NAMES:
         raise EncoderError(
-            "the layers that predict hidden tokens of an encoder of kind "
-            f"{config.model_type!r} are not known; known kinds are {', '.join(sorted(HEAD_NAMES))}"
+            f"pretraining does not support encoders of kind {config.model_type!r}, whose "
+            "masked-language head is unknown; supported kinds: "
+            f"{', '.join(sorted(HEAD_NAMES))}"
         )
     return HEAD_NAMES[config.model_type]
 
@@ -72,18 +72,18 @@ def build_masked_model(
     attention: str,
     say: Callable[[str], None],
 ) -> MaskedModel:
-    """Load or make the network, float32; random parts draw from torch's global generator.
+    """Load or create the network in float32; random weights use torch's global generator.
 
     Args:
-        source: a settled encoder, with weights or without.
-        settings: hardware settings count here.
-        vocabulary: tokens of the tokenizer.
-        attention: the attention kernel.
-        say: hears which layers the source has no weights for.
+        source: a resolved encoder, with weights or without.
+        settings: sequence length and hardware settings.
+        vocabulary: size of the tokenizer.
+        attention: the attention implementation.
+        say: called with the layers for which the source has no weights.
 
     Raises:
-        EncoderError: the weights cannot be loaded or do not suit tokenizer or settings, or the kind
-            of encoder is not known.
+        EncoderError: the weights cannot be loaded or do not fit the tokenizer or the settings, or
+            the kind of encoder is not supported.
     """
     from transformers import AutoModelForMaskedLM
 
@@ -108,19 +108,22 @@ def build_masked_model(
             f"{source.name}: its tokenizer has {vocabulary} tokens, its weights {embeddings}"
         )
     if missing:
-        say(f"notice: {source.name} has no weights for {', '.join(missing)}: they begin random")
+        say(
+            f"notice: {source.name} has no weights for {', '.join(missing)}: "
+            "they are initialised randomly"
+        )
     if settings.run.gradient_checkpointing:
         enable_gradient_checkpointing(whole)
     return MaskedModel(whole)
 
 
 def build_optimizers(model: nn.Module, settings: PretrainSettings) -> list[torch.optim.Optimizer]:
-    """Build AdamW, or Muon for the matrices inside the layers and AdamW for the rest.
+    """Build AdamW, or Muon for the matrices of the layers and AdamW for the rest.
 
-    Norms and biases are not decayed. Each group's ``peak`` is its highest rate.
+    Weight decay leaves out norms and biases. A group's ``peak`` is its peak learning rate.
 
     Source: Muon is Scalable for LLM Training (Liu et al. 2025, arXiv 2502.16982), section 2.2:
-    updates are scaled to the size of AdamW's, so that rates of the same order suit both.
+    updates are scaled to the size of AdamW's, so that similar learning rates fit both.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     inner = [p for name, p in named if settings.optimizer == "muon" and _is_inner_matrix(name, p)]
@@ -153,7 +156,7 @@ def _is_inner_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 
 def set_rates(optimizers: Sequence[Any], share: float) -> None:
-    """Set each group's rate to a share of its peak."""
+    """Set the learning rate of each group to a fraction of its peak."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share

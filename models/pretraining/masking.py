@@ -1,7 +1,7 @@
-"""Which tokens a masked-language model must guess, and what it is shown in their place.
+"""Masking for masked-language modelling: whole words, spans or single tokens.
 
-Between packed text and the pretraining loop. Masks are drawn anew at every step from a generator
-that the step seeds, so the same text is asked about differently each time it comes.
+Masks are drawn at every step from a generator seeded by the step (dynamic masking), so the same
+text is masked differently in each epoch.
 Legend: B sequences, T tokens of each, U units (tokens, words or spans of words) of a batch.
 """
 
@@ -22,17 +22,17 @@ Replacement = Literal["mixed", "mask"]
 
 SHOWN_AS_MASK = 0.8
 SHOWN_AS_RANDOM = 0.1
-SPAN_STOPS = 0.2  # chance that a span ends after each word: 3.8 words on average after the cut
-SPAN_MOST_WORDS = 10
+SPAN_STOPS = 0.2  # probability that a span ends after each word: 3.8 words on average
+MAX_SPAN_WORDS = 10
 
 
 @dataclass(frozen=True)
 class MaskRules:
     """How tokens are chosen and replaced.
 
-    ``kind``: words are chosen whole, in runs of words, or token by token. ``replacement``:
-    ``mixed`` shows 80% as the mask, 10% as another token and leaves 10% (BERT); ``mask`` shows the
-    mask always. ``ordinary`` (V,) holds the ids that may stand in at random: no special token.
+    ``kind``: whole words, spans of words, or single tokens. ``replacement``: ``mixed`` replaces 80%
+    by the mask and 10% by a random token and keeps 10% (BERT); ``mask`` always uses the mask.
+    ``ordinary`` (V,) holds the ids of all tokens that are not special, for random replacement.
     """
 
     kind: Kind
@@ -50,19 +50,19 @@ def mask_batch(
     rate: float,
     generator: np.random.Generator,
 ) -> tuple[Int64s, Int64s]:
-    """Choose tokens to guess and replace them.
+    """Choose the tokens to predict, and mask them.
 
     Args:
         ids: (B, T) token ids.
-        starts: (B, T) where a word begins.
-        hidden: (B, T) special tokens, never chosen.
+        starts: (B, T) True where a word begins.
+        hidden: (B, T) True for special tokens, which are never chosen.
         rules: how tokens are chosen and replaced.
-        rate: share of the other tokens to choose, 0 to 1; units are taken while they fit into it.
-        generator: owns every draw.
+        rate: share of the other tokens to choose, 0 to 1; units are added while they fit.
+        generator: source of all random draws.
 
     Returns:
-        (B, T) ids as shown, and the (n,) places chosen, ascending, into the flattened batch; at
-        least one unit is chosen unless all tokens are special.
+        (B, T) masked ids, and the (n,) chosen places, ascending, in the flattened batch; at least
+        one unit is chosen unless all tokens are special.
     """
     units = number_units(starts, hidden, rules.kind, generator)
     chosen = _choose_units(units, rate, generator)
@@ -83,7 +83,7 @@ def number_units(
 ) -> Int64s:
     """Number the units of a batch from 0; special tokens get -1. Returns (B × T,).
 
-    A unit never crosses a special token or the end of a sequence.
+    A unit never extends over a special token or the end of a sequence.
 
     >>> starts = np.array([[True, True, False, True, True]])
     >>> hidden = np.array([[True, False, False, False, True]])
@@ -91,7 +91,7 @@ def number_units(
     [-1, 0, 0, 1, -1]
 
     Source of spans: SpanBERT (Joshi et al. 2020, arXiv 1907.10529), section 3.1, lengths in words;
-    here the text is cut into such spans first, so that two chosen spans cannot overlap.
+    here the text is first split into such spans, so that chosen spans cannot overlap.
     """
     begins = np.ones_like(starts) if kind == "token" else starts.copy()
     begins[:, 0] = True
@@ -105,13 +105,13 @@ def number_units(
 
 
 def _draw_span_begins(begins: Bools, hidden: Bools, generator: np.random.Generator) -> Bools:
-    """Keep of the words' begins those where a span begins."""
+    """Return which word beginnings are also the beginning of a span."""
     flat = begins.reshape(-1)
     forced = np.zeros_like(begins)
     forced[:, 0] = True
     forced[:, 1:] = hidden[:, :-1]
     words = np.flatnonzero(flat)
-    lengths = np.minimum(generator.geometric(SPAN_STOPS, len(words)), SPAN_MOST_WORDS)
+    lengths = np.minimum(generator.geometric(SPAN_STOPS, len(words)), MAX_SPAN_WORDS)
     forced_words = forced.reshape(-1)[words]
     kept = np.zeros(len(words), bool)
     left = 0
@@ -126,7 +126,7 @@ def _draw_span_begins(begins: Bools, hidden: Bools, generator: np.random.Generat
 
 
 def _choose_units(units: Int64s, rate: float, generator: np.random.Generator) -> Bools:
-    """Take units in random order while they fit into the rate; returns (B × T,) chosen tokens."""
+    """Choose units in random order while they fit the rate; returns chosen tokens (B × T,)."""
     ordinary = units >= 0
     if not ordinary.any():
         return ordinary

@@ -1,8 +1,7 @@
-"""``pretrain``: read the text, settle what is trained, run the loop, leave an encoder folder.
+"""The ``pretrain`` command: train a masked-language model and write an encoder folder.
 
-The command line calls ``run_pretrain``; a variant whose encoder first reads the competition's
-sentences gets it from ``make_adapted_encoder``. What is left is a folder like any encoder's, which
-``fold --encoder FOLDER`` takes.
+The command line calls ``run_pretrain``; a variant with task-adaptive pretraining (TAPT) gets its
+encoder from ``make_adapted_encoder``. The output is a folder for ``fold --encoder FOLDER``.
 """
 
 from __future__ import annotations
@@ -40,7 +39,12 @@ from models.pretraining.request import (
     describe_command,
     resolve_settings,
 )
-from models.pretraining.source import carry, read_corpus_texts, settle_exposure, settle_source
+from models.pretraining.source import (
+    as_variant,
+    read_corpus_texts,
+    resolve_exposure,
+    resolve_source,
+)
 from models.pretraining.task import DROPOUT_STREAM, STABLE_FILE, PretrainTask
 from models.settings import RunSettings
 from models.training.control import step_seed, stop_requests
@@ -56,20 +60,20 @@ from models.training.hardware import (
 from models.variant import SCRATCH, fingerprint
 
 VERSIONED_ROOMS = (corpora, masking, loop)  # the last also for network and optimisers
-DEFAULT_PASSES = 10
-"""How often all text is seen when no number of tokens is asked for."""
-INITIAL_STEP = 2**40  # stands for "before the first step" where random weights are drawn
+DEFAULT_EPOCHS = 10
+"""Number of epochs over all text if no number of tokens is given."""
+INITIAL_STEP = 2**40  # seeds the random initialisation, before the first step
 DECAY_SETTINGS = ("decay_frac", "decay_shape", "final_mask_rate")
-"""Settings that change nothing before the decay."""
+"""Settings without effect before the learning-rate decay."""
 SAY_EVERY_S = 30.0
 WAIT_S = 0.5
 TRAINING_DIR = "training"
-STOPPING = "stopping: the run writes its state; once more to kill"
+STOPPING = "stopping: the run writes a checkpoint; press Ctrl-C again to kill it"
 
 
 @dataclass(frozen=True)
 class PretrainSummary:
-    """What ``pretrain`` did, for the command line to print."""
+    """Output of ``pretrain`` for the command line."""
 
     tables: tuple[Table, ...]
     complete: bool
@@ -77,7 +81,7 @@ class PretrainSummary:
 
 @dataclass(frozen=True)
 class PretrainJob:
-    """One run with everything settled: what is trained, on what, and where it goes."""
+    """A resolved run: encoder, texts, settings and output folder."""
 
     request: PretrainRequest
     settings: PretrainSettings
@@ -91,7 +95,7 @@ class PretrainJob:
 
 @dataclass(frozen=True)
 class PretrainHooks:
-    """How a run tells its caller what happens, and asks whether to stop."""
+    """Callbacks of a run: messages, progress, and a check whether to stop."""
 
     say: Callable[[str], None]
     update: Callable[[float, str], None]
@@ -102,19 +106,19 @@ class PretrainHooks:
 def run_pretrain(
     competition: Competition, request: PretrainRequest, board: ProgressBoard
 ) -> PretrainSummary:
-    """Pretrain an encoder as asked and leave it as a folder; go on where an earlier run stopped.
+    """Pretrain an encoder and write it as a folder, resuming from an earlier run if it stopped.
 
     Raises:
-        PretrainingError: text cannot be read or used, or the loss is not a number.
-        HarnessError: the data, an encoder or the request cannot be used.
+        PretrainingError: text is unreadable or too short, or the loss is not finite.
+        HarnessError: the data, an encoder or the request is invalid.
     """
     started = time.monotonic()
     settings = resolve_settings(request)
     texts, folds_hash = read_corpus_texts(competition, request, board.say)
     cache_dir = competition.checkpoints_dir / "cache"
-    source = settle_source(competition, request, settings, texts, cache_dir)
+    source = resolve_source(competition, request, settings, texts, cache_dir)
     out = request.out or competition.checkpoints_dir / "encoders" / request.default_name
-    exposure = settle_exposure(request, source, folds_hash)
+    exposure = resolve_exposure(request, source, folds_hash)
     command = describe_command(request, out)
     job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
@@ -137,24 +141,24 @@ def make_adapted_encoder(
     deadline: float | None = None,
     threads: int | None = None,
 ) -> EncoderSource:
-    """Return an encoder after it has read the competition's training sentences, made once.
+    """Pretrain an encoder on the training sentences of a competition (TAPT), once.
 
-    Settings are those of ``pretrain --encoder`` with nothing else said. Another process that makes
-    the same encoder is waited for.
+    Settings are the defaults of ``pretrain --encoder``. If another process makes the same encoder,
+    waits for it.
 
     Source: Don't Stop Pretraining (Gururangan et al. 2020, arXiv 2004.10964), section 4.
 
     Args:
-        source: a settled encoder; without weights, they begin random.
-        competition: whose training sentences.
-        run: how the work is laid on the hardware.
-        say: hears progress.
-        deadline: on ``time.monotonic``'s clock; the run then writes its state and ends.
-        threads: of the run; None: all cores.
+        source: a resolved encoder; one without weights is initialised randomly.
+        competition: supplies the training sentences.
+        run: hardware settings.
+        say: called with progress messages.
+        deadline: on the clock of ``time.monotonic``; the run then writes a checkpoint and stops.
+        threads: of the run; None for all cores.
 
     Raises:
-        StoppedError: the deadline or a person stopped it; the same call goes on from there.
-        EncoderError: the encoder cannot be trained so.
+        StoppedError: stopped by the deadline or a signal; the same call resumes.
+        EncoderError: the encoder cannot be pretrained.
     """
     from accelerate.utils.memory import clear_device_cache
 
@@ -172,18 +176,18 @@ def make_adapted_encoder(
     out = competition.checkpoints_dir / "encoders" / f"adapted-{fingerprint(made_from)[:16]}"
     command = "python run.py fold VARIANT --set pretrain=tapt"
     cache_dir = competition.checkpoints_dir / "cache"
-    exposure = settle_exposure(request, source, folds_hash)
+    exposure = resolve_exposure(request, source, folds_hash)
     job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
-    update = _say_now_and_then(say, f"adapting {source.name}")
+    update = _say_periodically(say, f"pretraining {source.name} (TAPT)")
     with stop_requests(STOPPING, deadline=deadline) as should_stop:
         facts, complete = run_pretraining(job, PretrainHooks(say, update, should_stop), wait=True)
-    clear_device_cache(garbage_collection=True)  # jobs in other processes want the memory
-    if complete:  # nothing can make it longer
+    clear_device_cache(garbage_collection=True)  # jobs in other processes need the memory
+    if complete:  # never continued with more tokens
         (out / TRAINING_DIR / STABLE_FILE).unlink(missing_ok=True)
     else:
         raise StoppedError(
-            f"adapting {source.name} was stopped at step {facts['stopped_at']}; run the same "
-            "command again to go on"
+            f"pretraining {source.name} (TAPT) was stopped at step {facts['stopped_at']}; run the "
+            "same command again to continue"
         )
     return EncoderSource(f"{source.name}+tapt", out, facts["fingerprint"], has_weights=True)
 
@@ -191,18 +195,18 @@ def make_adapted_encoder(
 def run_pretraining(
     job: PretrainJob, hooks: PretrainHooks, *, wait: bool = False
 ) -> tuple[dict[str, Any], bool]:
-    """Run one settled job under the lock of its folder, and export what came out.
+    """Run a job under the lock of its folder, and export the encoder when it is finished.
 
     Args:
-        job: what is trained, on what, where it goes.
-        hooks: hear what happens.
-        wait: wait for another process that uses the folder, rather than refuse.
+        job: the run.
+        hooks: callbacks.
+        wait: wait for another process that uses the folder instead of raising.
 
     Returns:
         The facts of the run, and whether it is finished.
 
     Raises:
-        PretrainingError: another process uses the folder, or the run cannot go on.
+        PretrainingError: another process uses the folder, or training failed.
     """
     folder = job.out / TRAINING_DIR
     folder.mkdir(parents=True, exist_ok=True)
@@ -211,12 +215,14 @@ def run_pretraining(
         lock.acquire(timeout=0)
     except Timeout:
         if not wait:
-            raise PretrainingError(f"another process pretrains into {job.out}") from None
-        hooks.say(f"another process pretrains into {job.out}; waiting for it")
+            raise PretrainingError(f"another process is pretraining into {job.out}") from None
+        hooks.say(f"another process is pretraining into {job.out}; waiting for it")
         try:
             lock.acquire(cancel_check=hooks.should_stop, poll_interval=WAIT_S)
         except Timeout:
-            raise StoppedError(f"stopped while another process pretrained into {job.out}") from None
+            raise StoppedError(
+                f"stopped while waiting for another process to pretrain into {job.out}"
+            ) from None
     try:
         return _run_locked(job, folder, hooks)
     finally:
@@ -236,12 +242,12 @@ def _run_locked(
     task, facts = build_task(job, tokenizer, folder, hooks.say)
     done = read_done(job.out, facts["fingerprint"])
     if done is not None:
-        idle = "; --licence changes nothing in its card" if request.licence else ""
+        idle = "; --licence does not change its model card" if request.licence else ""
         hooks.say(f"{job.out}: done before, kept{idle}")
         return done, True
     check_free(job.out, task)
     torch.manual_seed(step_seed(request.seed, DROPOUT_STREAM, INITIAL_STEP))
-    attention = choose_attention(carry(job.source.name, settings), accelerator.device.type)
+    attention = choose_attention(as_variant(job.source.name, settings), accelerator.device.type)
     model = build_masked_model(
         job.source, settings, vocabulary=len(tokenizer), attention=attention, say=hooks.say
     )
@@ -253,8 +259,8 @@ def _run_locked(
     )
     if task.schedule.warmup > task.schedule.steps // 2:
         hooks.say(
-            f"notice: the rate rises for {task.schedule.warmup:,} steps (warmup_steps), most of the"
-            f" {task.schedule.steps:,} of this run"
+            f"notice: learning-rate warm-up takes {task.schedule.warmup:,} steps (warmup_steps),"
+            f" most of the {task.schedule.steps:,} of this run"
         )
     for notice in list_gpu_notices():
         hooks.say(notice)
@@ -281,11 +287,11 @@ def _run_locked(
 def build_task(
     job: PretrainJob, tokenizer: Any, folder: Path, say: Callable[[str], None]
 ) -> tuple[PretrainTask, dict[str, Any]]:
-    """Pack the texts and describe the run; returns the task and the facts that determine it.
+    """Pack the texts and describe the run; return the task and the facts that determine it.
 
     Raises:
-        EncoderError: the tokenizer has no mask.
-        PretrainingError: too little text.
+        EncoderError: the tokenizer has no mask token.
+        PretrainingError: the text is too short.
     """
     settings, texts, seed = job.settings, job.texts, job.request.seed
     if tokenizer.mask_token_id is None:
@@ -294,7 +300,7 @@ def build_task(
     packed = pack_texts(texts, tokenizer, tokenizer_hash, cache_dir=job.cache_dir, say=say)
     library = build_library(packed, settings.sequence_tokens, tokenizer.cls_token_id)
     epoch = sum(t.weight * len(p.tokens) for t, p in zip(texts, packed, strict=True))
-    tokens = job.request.tokens or round(DEFAULT_PASSES * epoch)
+    tokens = job.request.tokens or round(DEFAULT_EPOCHS * epoch)
     special = np.asarray(sorted(tokenizer.all_special_ids), np.int64)
     stable_print, whole_print = _fingerprints(job, tokens)
     task = PretrainTask(
@@ -326,18 +332,18 @@ def build_task(
 
 
 def _fingerprints(job: PretrainJob, tokens: int) -> tuple[str, str]:
-    """Return the fingerprints of the steps before the decay and of the whole run."""
+    """Return the fingerprints of the steps before the decay, and of the whole run."""
     settings = job.settings.model_dump(mode="json", exclude={"run"})
-    begun: dict[str, Any] = {
+    before_decay: dict[str, Any] = {
         "settings": {k: v for k, v in settings.items() if k not in DECAY_SETTINGS},
         "encoder": job.source.identity,
         "texts": [{"name": t.name, "hash": t.hash, "weight": t.weight} for t in job.texts],
         "seed": job.request.seed,
         "versions": _versions(),
     }
-    if job.request.leave_out_fold is not None:  # also where no text holds a line of that fold
-        begun["exposure"] = asdict(job.exposure)
-    stable = fingerprint(begun)
+    if job.request.leave_out_fold is not None:  # even if no text has a line of that fold
+        before_decay["exposure"] = asdict(job.exposure)
+    stable = fingerprint(before_decay)
     decay = {
         "settings": {key: settings[key] for key in DECAY_SETTINGS},
         "weights": [text.decay_weight for text in job.texts],
@@ -376,14 +382,14 @@ def _build_report(hooks: PretrainHooks) -> Callable[[PretrainProgress], None]:
         text = (
             f"step {at.step}/{at.steps}, {at.tokens / 1e6:.2f}M tokens, loss {at.loss:.3f}, "
             f"accuracy {100 * at.accuracy:.1f}%, {at.tokens_per_s:.0f} tokens/s, "
-            f"rate {at.rate:.2f}, {format_seconds(at.eta_s)} left"
+            f"learning rate × {at.rate:.2f}, {format_seconds(at.eta_s)} left"
         )
         hooks.update(at.step / at.steps, text)
 
     return report
 
 
-def _say_now_and_then(say: Callable[[str], None], name: str) -> Callable[[float, str], None]:
+def _say_periodically(say: Callable[[str], None], name: str) -> Callable[[float, str], None]:
     said = time.monotonic()
 
     def update(frac: float, text: str) -> None:
@@ -413,7 +419,7 @@ def _build_table(out: Path, facts: Mapping[str, Any], *, complete: bool) -> Tabl
         Column("heldout_loss", "held-out loss", "number"),
         Column("heldout_accuracy", "held-out accuracy", "share"),
     )
-    note = "Not finished; run the same command again to go on."
+    note = "Not finished; run the same command again to continue."
     if complete:
         left_out = read_exposure(out).left_out_fold
         folds = "" if left_out is None else f" --folds {left_out}"

@@ -1,7 +1,6 @@
-"""What a person asks of ``pretrain``: text and weights, size or encoder, settings, length.
+"""The options of ``pretrain``: texts and their weights, encoder or size, hyperparameters, length.
 
-First of the pretraining rooms: ``run.py`` builds a ``PretrainRequest`` here and hands it to
-``pretrain``. Settings come from the defaults below, what suits the kind of run, and ``--set``.
+Hyperparameters come from the defaults below, then from those of the kind of run, then ``--set``.
 """
 
 from __future__ import annotations
@@ -23,41 +22,41 @@ from models.variant import SCRATCH
 
 
 class PretrainSettings(BaseModel):
-    """How an encoder is pretrained; every field but ``run`` changes results."""
+    """Hyperparameters of pretraining; every field except ``run`` changes results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     optimizer: Literal["adamw", "muon"] = "adamw"
-    lr: float = Field(2e-3, gt=0, description="peak rate of AdamW")
-    muon_lr: float = Field(2e-3, gt=0, description="peak rate of Muon, on AdamW's scale")
+    lr: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+    muon_lr: float = Field(2e-3, gt=0, description="peak learning rate of Muon, on AdamW's scale")
     weight_decay: float = Field(0.01, ge=0)
     adam_beta2: float = Field(0.98, gt=0, lt=1)
-    batch_sequences: int = Field(16, ge=1, description="sequences of one optimiser step")
+    batch_sequences: int = Field(16, ge=1, description="sequences per optimiser step")
     sequence_tokens: int = Field(128, ge=8)
     warmup_steps: int = Field(200, ge=0)
-    decay_frac: float = Field(0.2, ge=0, le=1, description="share of the steps that decay")
+    decay_frac: float = Field(0.2, ge=0, le=1, description="share of steps in the decay phase")
     decay_shape: Literal["linear", "sqrt"] = "linear"
     masking: Literal["whole-word", "span", "token"] = "whole-word"
     replacement: Literal["mixed", "mask"] = "mixed"
     mask_rate: float = Field(0.25, gt=0, lt=1)
     final_mask_rate: float = Field(0.15, gt=0, lt=1, description="reached at the end of the decay")
     clip_norm: float = Field(1.0, gt=0)
-    heldout_every_steps: int = Field(500, ge=1, description="between looks at held-out text")
+    heldout_every_steps: int = Field(500, ge=1, description="steps between held-out evaluations")
     run: RunSettings = RunSettings()
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> PretrainSettings:
-        usual = type(self).model_fields
-        if self.optimizer != "muon" and self.muon_lr != usual["muon_lr"].default:
-            raise ValueError("muon_lr does nothing without optimizer=muon")
-        if self.decay_frac == 0 and self.decay_shape != usual["decay_shape"].default:
-            raise ValueError("decay_shape does nothing without decay_frac")
+        fields = type(self).model_fields
+        if self.optimizer != "muon" and self.muon_lr != fields["muon_lr"].default:
+            raise ValueError("muon_lr has no effect without optimizer=muon")
+        if self.decay_frac == 0 and self.decay_shape != fields["decay_shape"].default:
+            raise ValueError("decay_shape has no effect without decay_frac")
         return self
 
 
 @dataclass(frozen=True)
 class Size:
-    """A shape of encoder made from random weights, and the settings that suit it."""
+    """The architecture of an encoder trained from scratch, and its recommended settings."""
 
     scratch: ScratchSettings
     settings: Mapping[str, Any]
@@ -88,12 +87,12 @@ ADAPTING: dict[str, dict[str, Any]] = {
     MINI: {"lr": 5e-4, "batch_sequences": 32, "mask_rate": 0.15},
     SCRATCH: {"lr": 1e-3},
 }
-"""What suits an encoder by its kind; all but ``scratch`` have learnt before."""
+"""Recommended settings for continued pretraining, by kind of encoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Steps in all, the step at which the decay begins, and steps of warm-up."""
+    """The learning-rate schedule: total steps, the step where decay starts, warm-up steps."""
 
     steps: int
     decay_start: int
@@ -101,7 +100,7 @@ class Schedule:
     is_sqrt: bool
 
     def rate(self, step: int) -> float:
-        """Return the share of the peak rate at a step counted from 0.
+        """Return the learning rate at a step (counted from 0), as a fraction of its peak.
 
         >>> schedule = Schedule(steps=10, decay_start=6, warmup=2, is_sqrt=False)
         >>> [schedule.rate(step) for step in (0, 1, 5, 6, 8, 9)]
@@ -115,12 +114,12 @@ class Schedule:
         return warm * (1.0 - (math.sqrt(done) if self.is_sqrt else done))
 
     def decayed(self, step: int) -> float:
-        """Return how much of the decay lies before a step, 0 to 1."""
+        """Return the share of the decay completed before a step, 0 to 1."""
         return max(0.0, (step - self.decay_start) / max(1, self.steps - self.decay_start))
 
 
 def build_schedule(settings: PretrainSettings, tokens: int) -> Schedule:
-    """Return the schedule that sees ``tokens`` tokens, rounded to whole steps, at least one."""
+    """Return the schedule for ``tokens`` tokens, rounded to whole steps, at least one."""
     steps = max(1, round(tokens / (settings.batch_sequences * settings.sequence_tokens)))
     start = steps - round(settings.decay_frac * steps)
     return Schedule(steps, start, settings.warmup_steps, settings.decay_shape == "sqrt")
@@ -128,20 +127,20 @@ def build_schedule(settings: PretrainSettings, tokens: int) -> Schedule:
 
 @dataclass(frozen=True)
 class TextWeights:
-    """How often a text is seen, before the decay and in it; 1 is once an epoch."""
+    """How often a text is used per epoch, before the decay and in it."""
 
     stable: float
     decay: float
 
     def __str__(self) -> str:
-        """Write as ``parse_weights`` reads it."""
+        """Return the weights in the syntax of ``parse_weights``."""
         stable, decay = f"{self.stable:g}", f"{self.decay:g}"
         return stable if stable == decay else f"{stable}:{decay}"
 
 
 @dataclass(frozen=True)
 class PretrainRequest:
-    """What a person asks of ``pretrain``: an encoder to go on from, or the size of a new one."""
+    """Options of ``pretrain``: an encoder to continue from, or the size of a new one."""
 
     encoder: str | None = None
     size: str | None = None
@@ -156,11 +155,11 @@ class PretrainRequest:
     stop_after_s: float | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
     licence: str | None = None
-    context: tuple[str, ...] = ()  # words of the command line that say which competition
+    context: tuple[str, ...] = ()  # the arguments that name the competition
 
     @property
     def default_name(self) -> str:
-        """Return the name of a folder for what was asked."""
+        """The default name of the output folder."""
         kind = f"scratch-{self.size}" if self.size else f"{Path(self.encoder or '').name}-adapted"
         without = "" if self.leave_out_fold is None else f"-without-f{self.leave_out_fold}"
         tests = "-test" if self.test_sentences else ""
@@ -168,27 +167,27 @@ class PretrainRequest:
 
     @property
     def kind(self) -> str:
-        """Return the kind of encoder, which settings go by."""
+        """The kind of encoder, which decides the recommended settings."""
         return self.size or find_kind(self.encoder or "")
 
 
 def parse_weights(text: str, option: str) -> TextWeights:
-    """Read ``2``, or ``2:5`` for the weights before and in the decay.
+    """Parse ``2``, or ``2:5`` for the weights before and in the decay.
 
     >>> parse_weights("2:5", "--task-weight"), parse_weights("0.4", "--task-weight")
     (TextWeights(stable=2.0, decay=5.0), TextWeights(stable=0.4, decay=0.4))
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the text has another form.
     """
     found = re.fullmatch(r"(\d+\.?\d*)(?::(\d+\.?\d*))?", text, re.ASCII)
     if not found:
-        raise UsageError(f"{option} {text!r}: give a weight such as 2, or 2:5 (5 in the decay)")
+        raise UsageError(f"{option} {text!r}: use a weight such as 2, or 2:5 (5 in the decay)")
     return TextWeights(float(found[1]), float(found[2] or found[1]))
 
 
 def parse_corpus(text: str) -> tuple[Path, TextWeights]:
-    """Read ``FILE``, ``FILE=2`` or ``FILE=2:5``.
+    """Parse ``FILE``, ``FILE=2`` or ``FILE=2:5``.
 
     >>> [(path.name, str(weights)) for path, weights in map(parse_corpus, ("a=b.txt", "a.xz=3:1"))]
     [('a=b.txt', '1'), ('a.xz', '3:1')]
@@ -200,13 +199,13 @@ def parse_corpus(text: str) -> tuple[Path, TextWeights]:
 
 
 def parse_count(text: str) -> int:
-    """Read a number of tokens.
+    """Parse a number of tokens.
 
     >>> parse_count("30M"), parse_count("1.5k"), parse_count("200000")
     (30000000, 1500, 200000)
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a positive number.
     """
     found = re.fullmatch(r"(\d+\.?\d*)([kMG]?)", text, re.ASCII)
     count = round(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]]) if found else 0
@@ -216,14 +215,15 @@ def parse_count(text: str) -> int:
 
 
 def resolve_settings(request: PretrainRequest) -> PretrainSettings:
-    """Return the settings: defaults, then what suits the kind of run, then ``--set``.
+    """Return the settings: the defaults, those of the kind of run, then ``--set``.
 
     Raises:
         UsageError: neither or both of encoder and size; an unknown size, setting or value.
     """
     if (request.encoder is None) == (request.size is None):
         raise UsageError(
-            "name an encoder to go on from (--encoder), or make one (--scratch --size mini)"
+            "name an encoder to continue from (--encoder), or train one from scratch"
+            " (--scratch --size mini)"
         )
     if request.size is not None and request.size not in SIZES:
         raise UsageError(f"--size {request.size!r}: choose one of {', '.join(SIZES)}")
@@ -238,7 +238,7 @@ def resolve_settings(request: PretrainRequest) -> PretrainSettings:
         elif isinstance(tree.setdefault(group, {}), dict):
             tree[group][leaf] = value
         else:
-            raise UsageError(f"--set {key}: {group!r} holds one value")
+            raise UsageError(f"--set {key}: {group!r} is a single value, not a section")
     try:
         return PretrainSettings.model_validate(tree)
     except ValidationError as error:
@@ -256,7 +256,7 @@ def _explain(problem: Any) -> str:
 
 
 def describe_command(request: PretrainRequest, out: Path) -> str:
-    """Write the command that makes an encoder again, one option a line."""
+    """Return the command that reproduces an encoder, one option per line."""
     parts: list[list[Any]] = [
         ["--scratch", "--size", request.size] if request.size else ["--encoder", request.encoder]
     ]

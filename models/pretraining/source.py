@@ -1,7 +1,7 @@
-"""What ``pretrain`` begins with: the lines of all texts, and the encoder or its bare shape.
+"""The inputs of ``pretrain``: lines of text, and the initial encoder.
 
-Between a request and the loop: texts are read here without what must not be seen, and an encoder
-is settled as for ``fold``, or tokenizer and configuration of a new one are made from the texts.
+Texts are read without sentences that must not be seen (test rows, a left-out fold). The encoder is
+resolved as for ``fold``, or created from scratch with a tokenizer trained on the texts.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ TASK_TEXT = "task-sentences"
 def read_corpus_texts(
     competition: Competition, request: PretrainRequest, say: Callable[[str], None]
 ) -> tuple[tuple[Text, ...], str | None]:
-    """Read the competition's sentences and the corpus files, without what must not be seen.
+    """Read the sentences of the competition and the corpus files, without forbidden sentences.
 
-    Test sentences are taken only if asked for. If not, and as with the sentences of a fold that is
-    left out, lines of their letters and digits are taken out of every text; those of the whole test
-    file, also where the competition is a sample.
+    Forbidden are the test sentences, unless requested, and those of a left-out fold: lines with
+    the same letters and digits are removed from every text. All test sentences count, even if the
+    competition is a sample (``--limit``).
 
     Returns:
-        The texts, and the hash of the folds of which one was left out.
+        The texts, and the hash of the folds if one was left out.
 
     Raises:
-        UsageError: there is no such fold, or no text, or none of the test sentences asked for.
+        UsageError: an unknown fold, no text, or test sentences requested with weight 0.
         PretrainingError: a file cannot be read.
     """
     weights = request.task_weights
     if request.test_sentences and not (weights.stable or weights.decay):
-        raise UsageError("--test-sentences: at --task-weight 0 none of them is read")
+        raise UsageError("--test-sentences has no effect with --task-weight 0")
     sentences, forbidden, folds_hash = _split_sentences(competition, request)
     texts = []
     if weights.stable or weights.decay:
@@ -60,19 +60,21 @@ def read_corpus_texts(
         texts.append(Text(name, tuple(read_lines(path)), own.stable, own.decay))
     names = [text.name for text in texts]
     if len(set(names)) < len(names):
-        raise UsageError(f"two texts have one name ({', '.join(sorted(names))}); rename a file")
+        raise UsageError(
+            f"two texts have the same name ({', '.join(sorted(names))}); rename a file"
+        )
     if not texts:
-        raise UsageError("no text: give --corpus FILE, or a --task-weight above 0")
+        raise UsageError("no text: use --corpus FILE, or a --task-weight above 0")
     kept, met = drop_repeated(texts, forbidden=forbidden)
     if met:
-        say(f"{write_count(met, 'line')} left out: the words of a sentence that must not be seen")
+        say(f"{write_count(met, 'line')} left out: same words as a test or left-out sentence")
     return kept, folds_hash
 
 
 def _split_sentences(
     competition: Competition, request: PretrainRequest
 ) -> tuple[list[str], list[str], str | None]:
-    """Return the sentences to learn from, those that must not be seen, and the folds' hash."""
+    """Return training sentences, forbidden sentences, and the hash of the folds."""
     folds_hash = None
     if request.leave_out_fold is None:
         corpus = read_corpus(competition)
@@ -104,31 +106,32 @@ def _as_line(sentence: str) -> str:
     return " ".join(sentence.split())
 
 
-def settle_source(
+def resolve_source(
     competition: Competition,
     request: PretrainRequest,
     settings: PretrainSettings,
     texts: Sequence[Text],
     cache_dir: Path,
 ) -> EncoderSource:
-    """Find the encoder to go on from, or make tokenizer and configuration of a new one."""
+    """Find the encoder to continue from, or create the tokenizer and configuration of a new one."""
     if request.encoder is None:
         shape = SIZES[request.size or ""].scratch
         return make_new_source(shape, texts, competition.profile.entity_types, cache_dir)
     if request.encoder == SCRATCH:
-        raise UsageError("--encoder scratch: to begin with random weights, say --scratch --size")
-    return settle_encoder(carry(request.encoder, settings), sentences=(), cache_dir=cache_dir)
+        raise UsageError("--encoder scratch: to train from scratch, use --scratch --size")
+    variant = as_variant(request.encoder, settings)
+    return settle_encoder(variant, sentences=(), cache_dir=cache_dir)
 
 
-def settle_exposure(
+def resolve_exposure(
     request: PretrainRequest, source: EncoderSource, folds_hash: str | None
 ) -> Exposure:
-    """Return what the encoder will have read of the competition, with what it had read before.
+    """Return which rows of the competition the encoder will have seen, before and in this run.
 
-    ``folds_hash`` is of the folds of which one is left out.
+    ``folds_hash`` is that of the folds if one is left out.
 
     Raises:
-        UsageError: a fold is to be left out that the encoder has read already.
+        UsageError: the encoder was already pretrained on the fold to leave out.
     """
     fold = request.leave_out_fold
     own = Exposure(request.test_sentences, fold, folds_hash)
@@ -138,14 +141,14 @@ def settle_exposure(
     whole = own.after(before)
     if fold is not None and before != UNKNOWN and whole.left_out_fold is None:
         raise UsageError(
-            f"--leave-out-fold {fold}: {source.name} has read these sentences; go on from an"
-            " encoder that has not, or begin with --scratch"
+            f"--leave-out-fold {fold}: {source.name} was already pretrained on these sentences;"
+            " continue from an encoder that was not, or use --scratch"
         )
     return whole
 
 
-def carry(encoder: str, settings: PretrainSettings) -> Variant:
-    """Return a variant that names an encoder and how it is run, for rooms that take a variant."""
+def as_variant(encoder: str, settings: PretrainSettings) -> Variant:
+    """Return a variant with an encoder and hardware settings, for functions that take a variant."""
     return Variant(
         name="pretrain",
         why="names the encoder to pretrain",
@@ -159,7 +162,7 @@ def carry(encoder: str, settings: PretrainSettings) -> Variant:
 def make_new_source(
     shape: ScratchSettings, texts: Sequence[Text], reserved: Sequence[str], cache_dir: Path
 ) -> EncoderSource:
-    """Train a tokenizer on the texts and lay it beside a configuration, once; no weights yet."""
+    """Train a tokenizer on the texts and write it with a configuration, once; without weights."""
     made_from = {
         "settings": shape.model_dump(),
         "texts": [[text.hash, text.weight] for text in texts],

@@ -1,7 +1,6 @@
-"""What a masked-language-model run is trained on, where its states lie, and its batches.
+"""The task of a pretraining run: sequences, masks, schedule, and checkpoint files.
 
-Before ``pretraining``, which steps through it: sequences come from ``corpora``, masks from
-``masking``.
+Sequences come from ``corpora``, masks from ``masking``; ``loop`` trains on them.
 Legend: B sequences of a step, T tokens of each.
 """
 
@@ -25,10 +24,11 @@ ORDER_STREAM, MASK_STREAM, DROPOUT_STREAM, DECAY_STREAM = range(4)
 
 @dataclass(frozen=True)
 class PretrainTask:
-    """What is trained on, and where it stands.
+    """The data, schedule and identity of a run.
 
-    ``stable_weights`` and ``decay_weights`` hold one weight a text. ``stable_print`` identifies
-    all that determines the steps before the decay, ``whole_print`` the whole run.
+    ``stable_weights`` and ``decay_weights`` have one weight per text. ``stable_print`` is the
+    fingerprint of all that determines the steps before the decay, ``whole_print`` that of the
+    whole run.
     """
 
     library: Library
@@ -44,16 +44,16 @@ class PretrainTask:
 
     @property
     def state_path(self) -> Path:
-        """Return the file of the state to go on from."""
+        """The file of the checkpoint to resume from."""
         return self.folder / "state.safetensors"
 
     @property
     def stable_path(self) -> Path:
-        """Return the file of the state at the beginning of the decay."""
+        """The file of the checkpoint at the start of the decay."""
         return self.folder / STABLE_FILE
 
     def build_orders(self) -> tuple[Mixture, Mixture]:
-        """Return the orders of sequences before the decay and in it."""
+        """Return the orders of sequences, before the decay and in it."""
         texts = range(len(self.library.texts))
         members = [self.library.numbers_of(text, heldout=False) for text in texts]
         stable = Mixture(members, self.stable_weights, seed=[self.seed, ORDER_STREAM])
@@ -63,7 +63,7 @@ class PretrainTask:
 def build_batch(
     task: PretrainTask, numbers: Int64s, rate: float, generator: np.random.Generator
 ) -> tuple[Int64s, Int64s, Int64s]:
-    """Read sequences and mask them; returns ids (B, T), ids as shown (B, T) and masked places."""
+    """Read sequences and mask them; return ids (B, T), masked ids (B, T) and masked places."""
     ids, starts = task.library.read(numbers)
     hidden = np.isin(ids, task.special_ids)
     shown, places = mask_batch(
@@ -75,7 +75,7 @@ def build_batch(
 def cut_batch(
     places: Int64s, shape: tuple[int, ...], micro_tokens: int
 ) -> Iterator[tuple[slice, Int64s]]:
-    """Cut a batch (B, T) into micro-batches of whole sequences; yields rows and their places.
+    """Split a batch (B, T) into micro-batches of whole sequences; yield rows and masked places.
 
     >>> list(cut_batch(np.array([1, 3, 5]), (2, 3), micro_tokens=3))
     [(slice(0, 1, None), array([1])), (slice(1, 2, None), array([0, 2]))]
@@ -90,9 +90,9 @@ def cut_batch(
 
 
 def find_fitting(task: PretrainTask, path: Path) -> tuple[int, str] | None:
-    """Return the step of a state and the fingerprint under which it may be used, if it may.
+    """Return the step and the fingerprint of a checkpoint if it matches the task, else None.
 
-    One from before the decay fits every run whose decay begins at its step or later.
+    A checkpoint from before the decay matches every run whose decay starts at its step or later.
     """
     facts = read_facts(path)
     if facts is None:
@@ -104,6 +104,6 @@ def find_fitting(task: PretrainTask, path: Path) -> tuple[int, str] | None:
 
 
 def is_kept(task: PretrainTask, step: int) -> bool:
-    """Say whether the state at the beginning of the decay is there."""
+    """Return whether the checkpoint at the start of the decay exists."""
     facts = read_facts(task.stable_path)
     return facts is not None and facts["fingerprint"] == task.stable_print and facts["step"] == step

@@ -1,4 +1,4 @@
-"""What the jobs of a variant share: an encoder that has read the competition's sentences first."""
+"""Setup of a variant: task-adaptive pretraining (TAPT) of its encoder."""
 
 from __future__ import annotations
 

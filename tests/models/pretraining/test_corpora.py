@@ -16,7 +16,7 @@ from competition.errors import PretrainingError
 from models.network.encoder_source import EncoderSource
 from models.network.tokenizer import load_tokenizer
 from models.pretraining.corpora import (
-    HELDOUT_MOST_FRAC,
+    MAX_HELDOUT_FRAC,
     Mixture,
     PackedText,
     Text,
@@ -83,7 +83,7 @@ def test_a_corpus_that_is_none_is_refused(tmp_path: Path, content: bytes, told: 
 
 
 @pytest.mark.parametrize("name", ["absent.txt", "bad.xz", "bad.zst", "latin.txt"])
-def test_what_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "bad.xz").write_bytes(lzma.compress(b"text" * 1000)[:40])
     (tmp_path / "bad.zst").write_bytes(b"no zstd at all")
@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
         list(read_lines(tmp_path / name))
 
 
-def test_the_first_of_equal_lines_stays_and_forbidden_ones_go() -> None:
+def test_duplicates_and_forbidden_lines_are_removed() -> None:
     texts = [Text("a", ("one", "two", "one"), 1, 1), Text("b", ("two", "three", "four"), 2, 3)]
     kept, met = drop_repeated(texts, forbidden=["four "])
     assert [text.lines for text in kept] == [("one", "two"), ("three",)]
@@ -120,7 +120,7 @@ def test_words_begin_where_the_tokenizer_says(tokenizer: Any) -> None:
     assert starts.tolist() == [not piece.startswith("##") for piece in pieces]
 
 
-def test_text_is_tokenised_once(tmp_path: Path, tokenizer: Any) -> None:
+def test_a_text_is_tokenised_once(tmp_path: Path, tokenizer: Any) -> None:
     text = Text("a", LINES, 1, 1)
     made = read_or_pack(tmp_path, text, tokenizer, "hash")
     again = read_or_pack(tmp_path, text, None, "hash")
@@ -135,10 +135,10 @@ def packed(name: str, sequences: int, seed: int) -> PackedText:
     return PackedText(name, tokens, np.ones(len(tokens), bool))
 
 
-def test_a_small_share_is_held_out_and_stays_the_same() -> None:
+def test_a_small_share_is_held_out_deterministically() -> None:
     texts = [packed("a", 300, 0), packed("b", 200, 1)]
     library = build_library(texts, 8, 2)
-    assert 0 < library.heldout.sum() <= HELDOUT_MOST_FRAC * 500
+    assert 0 < library.heldout.sum() <= MAX_HELDOUT_FRAC * 500
     for text in (0, 1):
         trained = library.numbers_of(text, heldout=False)
         held = library.numbers_of(text, heldout=True)
@@ -150,7 +150,7 @@ def test_a_small_share_is_held_out_and_stays_the_same() -> None:
         build_library([packed("a", 1, 0)], 8, 2)
 
 
-def test_texts_are_seen_as_often_as_their_weights_say() -> None:
+def test_texts_are_mixed_by_weight() -> None:
     members = [np.arange(10), np.arange(10, 30), np.arange(30, 40)]
     mixture = Mixture(members, [2.0, 0.25, 0.0], seed=[1])
     epochs = 4
@@ -175,12 +175,12 @@ def test_the_order_does_not_depend_on_how_it_is_read() -> None:
     assert whole[:epoch].tolist() != whole[epoch : 2 * epoch].tolist()
 
 
-def test_nothing_to_see_is_refused() -> None:
+def test_texts_without_weight_are_refused() -> None:
     with pytest.raises(PretrainingError, match="weight 0"):
         Mixture([np.arange(5)], [0.0], seed=[1])
 
 
-def test_a_tokenizer_learns_from_lines_in_shares_of_their_weights() -> None:
+def test_tokenizer_lines_are_sampled_by_weight() -> None:
     texts = [
         Text("a", tuple("a" * 10 for _ in range(20)), 3, 3),
         Text("b", tuple("b" * 10 for _ in range(20)), 0.5, 0.5),

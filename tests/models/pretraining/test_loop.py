@@ -42,7 +42,7 @@ from models.pretraining.request import (
     PretrainSettings,
     resolve_settings,
 )
-from models.pretraining.source import carry, make_new_source
+from models.pretraining.source import as_variant, make_new_source
 from models.settings import RunSettings, ScratchSettings
 from models.training.checkpoints import read_facts
 from tests.models.conftest import ARCHITECTURES, make_encoder
@@ -76,7 +76,7 @@ WORDS = ("가마", "나비", "다리", "라면", "마음", "바다", "사람", "
 
 
 def pattern_lines(count: int = 600) -> tuple[str, ...]:
-    """Lines in which each word follows from the one before: something to learn."""
+    """Return lines in which each word depends on the one before."""
     starts = np.random.default_rng(0).integers(0, len(WORDS), count)
     lines = (" ".join(WORDS[(start + i) % 8] for i in range(12)) for start in starts)
     return tuple(f"{number % 97} {line}" for number, line in enumerate(lines))
@@ -84,7 +84,7 @@ def pattern_lines(count: int = 600) -> tuple[str, ...]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _swept_heap() -> Iterator[None]:
-    """Take the libraries' objects out of what each run's end has to sweep."""
+    """Freeze objects of the libraries, so that garbage collection after each run is fast."""
     gc.collect()
     gc.freeze()
     yield
@@ -123,13 +123,13 @@ def hooks(
 
 
 def after(steps: int) -> Callable[[], bool]:
-    """Ask to stop after so many steps of this process."""
+    """Request a stop after some steps of this process."""
     count: Iterator[int] = iter(range(1, 10_000))
     return lambda: next(count) >= steps
 
 
 def left_by(job: PretrainJob) -> dict[str, bytes]:
-    """Everything in the folder that may not depend on time, and not on the folder's name."""
+    """Return all files that must not depend on time, nor on the name of the folder."""
     files = (path for path in job.out.iterdir() if path.is_file() and path.name != "RUN.md")
     own = f"# {job.out.name}\n".encode()
     return {path.name: path.read_bytes().removeprefix(own) for path in files}
@@ -155,7 +155,9 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bytes(
     assert not (whole.out / "training" / "state.safetensors").exists()
 
 
-def test_a_killed_run_goes_on_from_its_last_state(make_job: Callable[..., PretrainJob]) -> None:
+def test_a_killed_run_resumes_from_its_last_checkpoint(
+    make_job: Callable[..., PretrainJob],
+) -> None:
     whole, killed = make_job("whole"), make_job("killed", run=RunSettings(precision="float32"))
     run_pretraining(whole, hooks())
     calls = iter(range(100))
@@ -172,7 +174,7 @@ def test_a_killed_run_goes_on_from_its_last_state(make_job: Callable[..., Pretra
     assert left_by(killed) == left_by(whole)
 
 
-def test_a_state_that_cannot_be_written_ends_no_run_that_goes_on(
+def test_a_failed_checkpoint_does_not_end_a_continuing_run(
     make_job: Callable[..., PretrainJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def save(*arguments: Any, **options: Any) -> None:
@@ -196,7 +198,7 @@ def test_a_state_that_cannot_be_written_ends_no_run_that_goes_on(
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_longer_run_goes_on_from_where_the_decay_began(
+def test_a_longer_run_resumes_from_before_the_decay(
     make_job: Callable[..., PretrainJob], optimizer: str
 ) -> None:
     whole = make_job("whole", steps=30, optimizer=optimizer)
@@ -232,9 +234,9 @@ def test_a_run_without_decay_can_grow(make_job: Callable[..., PretrainJob]) -> N
         assert left_by(grown) == left_by(whole)
 
 
-def test_a_folder_of_another_run_is_not_written_over(make_job: Callable[..., PretrainJob]) -> None:
+def test_a_folder_of_another_run_is_not_overwritten(make_job: Callable[..., PretrainJob]) -> None:
     run_pretraining(make_job(steps=20), hooks(after(5)))
-    with pytest.raises(PretrainingError, match="stopped run of other text or settings"):
+    with pytest.raises(PretrainingError, match="stopped run with other text or settings"):
         run_pretraining(make_job(steps=20, lr=1e-3), hooks())
     done = make_job(steps=20)
     run_pretraining(done, hooks())
@@ -246,7 +248,7 @@ def test_a_folder_of_another_run_is_not_written_over(make_job: Callable[..., Pre
     assert left_by(done) == before
 
 
-def test_an_export_that_broke_off_is_done_again_by_the_same_command(
+def test_an_interrupted_export_is_repeated_by_the_same_command(
     make_job: Callable[..., PretrainJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any, **options: Any) -> None:
@@ -263,7 +265,7 @@ def test_an_export_that_broke_off_is_done_again_by_the_same_command(
     assert left_by(broken) == left_by(whole)
 
 
-def test_the_undecayed_weights_of_a_finished_run_can_be_had(
+def test_the_weights_before_the_decay_can_be_exported(
     make_job: Callable[..., PretrainJob],
 ) -> None:
     run_pretraining(make_job(steps=20), hooks())  # its decay began at step 12
@@ -274,7 +276,7 @@ def test_the_undecayed_weights_of_a_finished_run_can_be_had(
     assert facts["history"][-1]["step"] == 12
 
 
-def test_the_furthest_state_is_taken_up(make_job: Callable[..., PretrainJob]) -> None:
+def test_the_latest_checkpoint_is_used(make_job: Callable[..., PretrainJob]) -> None:
     job = make_job()
     run_pretraining(job, hooks(after(5)))
     early = (job.out / "training" / "state.safetensors").read_bytes()
@@ -285,7 +287,7 @@ def test_the_furthest_state_is_taken_up(make_job: Callable[..., PretrainJob]) ->
     assert "resumed at step 12" in said
 
 
-def test_a_finished_run_is_kept_and_made_again_the_same(
+def test_a_finished_run_is_kept_and_reproducible(
     make_job: Callable[..., PretrainJob],
 ) -> None:
     first, second = make_job("first"), make_job("second")
@@ -305,14 +307,14 @@ def test_a_finished_run_is_kept_and_made_again_the_same(
         assert again["fingerprint"] != facts["fingerprint"]
 
 
-def test_text_is_learnt(make_job: Callable[..., PretrainJob]) -> None:
+def test_the_model_learns_the_text(make_job: Callable[..., PretrainJob]) -> None:
     facts, _ = run_pretraining(make_job(steps=150, heldout_every_steps=50), hooks())
     first, last = facts["history"][0], facts["history"][-1]
     assert last["heldout_loss"] < first["heldout_loss"] - 0.5
     assert last["heldout_accuracy"] > first["heldout_accuracy"] + 0.2
 
 
-def test_how_a_step_is_cut_does_not_matter(
+def test_micro_batches_do_not_change_a_step(
     make_job: Callable[..., PretrainJob], cache_dir: Path
 ) -> None:
     losses = []
@@ -342,7 +344,7 @@ def test_logits_at_masked_places_are_those_of_the_whole_model(
         found = model(ids, places)
         whole = model.whole(input_ids=ids).logits.flatten(0, 1)[places]
     assert torch.allclose(found, whole, atol=1e-6)
-    assert any("begin random" in line for line in said)
+    assert any("initialised randomly" in line for line in said)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -363,7 +365,7 @@ def test_an_adapted_encoder_of_every_architecture_loads(
     run_pretraining(job, hooks())
     adapted = settled(job.out)
     before, after_ = (
-        build_model(carry(str(s.path), TINY), s, labels=3, vocabulary=20, device_type="cpu")
+        build_model(as_variant(str(s.path), TINY), s, labels=3, vocabulary=20, device_type="cpu")
         for s in (source, adapted)
     )
     names = dict(before.encoder.named_parameters()).keys()
@@ -380,10 +382,10 @@ def test_an_adapted_encoder_of_every_architecture_loads(
 
 
 def settled(folder: Path) -> EncoderSource:
-    return settle_encoder(carry(str(folder), TINY), sentences=(), cache_dir=folder)
+    return settle_encoder(as_variant(str(folder), TINY), sentences=(), cache_dir=folder)
 
 
-def test_a_scratch_encoder_goes_on_to_fold_and_to_another_run(
+def test_a_scratch_encoder_serves_fold_and_another_run(
     make_job: Callable[..., PretrainJob],
 ) -> None:
     job = make_job(steps=6)
@@ -399,10 +401,10 @@ def test_a_scratch_encoder_goes_on_to_fold_and_to_another_run(
     again = replace(job, source=source, out=job.out.with_name("again"))
     said: list[str] = []
     run_pretraining(again, hooks(said=said))
-    assert not any("begin random" in line for line in said)
+    assert not any("initialised randomly" in line for line in said)
 
 
-def test_an_encoder_that_does_not_suit_is_refused(tmp_path: Path) -> None:
+def test_an_unsupported_encoder_is_refused(tmp_path: Path) -> None:
     from transformers import AlbertConfig, AlbertForMaskedLM
 
     config = AlbertConfig(hidden_size=16, num_attention_heads=1, intermediate_size=16, vocab_size=9)
@@ -416,11 +418,11 @@ def test_an_encoder_that_does_not_suit_is_refused(tmp_path: Path) -> None:
         build_masked_model(source, long, vocabulary=20, attention="eager", say=print)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(make_job: Callable[..., PretrainJob]) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(make_job: Callable[..., PretrainJob]) -> None:
     job = make_job(lr=1e30, warmup_steps=0, clip_norm=1e30)
-    with pytest.raises(PretrainingError, match="lower lr"):
+    with pytest.raises(PretrainingError, match="Lower lr"):
         run_pretraining(job, hooks())
-    assert not list((job.out / "training").glob("*.safetensors"))  # nothing to go on from
+    assert not list((job.out / "training").glob("*.safetensors"))  # nothing to resume from
 
 
 def test_a_folder_in_use_or_of_another_encoder_is_refused(
@@ -438,7 +440,7 @@ def test_a_folder_in_use_or_of_another_encoder_is_refused(
         run_pretraining(job, hooks())
 
 
-def test_an_encoder_reads_the_task_once(
+def test_tapt_runs_once_per_encoder(
     tiny_competition: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.pretraining.pretrain.resolve_settings", lambda request: TINY)
@@ -466,10 +468,8 @@ def test_an_encoder_reads_the_task_once(
     assert "done before" in said[-1]
 
 
-def test_a_scratch_encoder_reads_the_task_too(
-    tiny_competition: Competition, tmp_path: Path
-) -> None:
-    variant = carry("scratch", TINY).model_copy(update={"scratch": TINY_SHAPE})
+def test_tapt_works_on_a_scratch_encoder(tiny_competition: Competition, tmp_path: Path) -> None:
+    variant = as_variant("scratch", TINY).model_copy(update={"scratch": TINY_SHAPE})
     sentences = read_prepared(tiny_competition).corpus.train.text("sentence")
     foreign = settle_encoder(variant, sentences=pattern_lines(50), cache_dir=tmp_path)
     with pytest.raises(PretrainingError, match="knows none"):
@@ -479,10 +479,10 @@ def test_a_scratch_encoder_reads_the_task_too(
         source, tiny_competition, run=RUN, say=lambda line: None, threads=1
     )
     assert adapted.has_weights
-    build_model(carry("x", TINY), adapted, labels=3, vocabulary=20, device_type="cpu")
+    build_model(as_variant("x", TINY), adapted, labels=3, vocabulary=20, device_type="cpu")
 
 
-def test_the_command_leaves_an_encoder_and_says_when_it_is_not_done(
+def test_the_command_writes_an_encoder_and_reports_an_unfinished_run(
     tiny_competition: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMPETITION_HOME", str(tmp_path))
@@ -515,11 +515,11 @@ def test_the_command_leaves_an_encoder_and_says_when_it_is_not_done(
     assert wrong.exit_code == 2
 
 
-def test_a_folders_kind_of_encoder_decides_how_it_is_adapted(
+def test_tapt_settings_depend_on_the_kind_of_encoder(
     tiny_competition: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "my-mini"
-    variant = carry("scratch", TINY).model_copy(update={"scratch": TINY_SHAPE})
+    variant = as_variant("scratch", TINY).model_copy(update={"scratch": TINY_SHAPE})
     sentences = read_prepared(tiny_competition).corpus.train.text("sentence")
     bare = settle_encoder(variant, sentences=sentences, cache_dir=tmp_path)
     shutil.copytree(make_adapted_encoder(
@@ -542,13 +542,13 @@ def test_a_folders_kind_of_encoder_decides_how_it_is_adapted(
     assert find_kind(str(adapted.path)) == "mini"
 
 
-def test_a_warm_up_that_takes_most_of_a_run_is_said(make_job: Callable[..., PretrainJob]) -> None:
+def test_a_long_warm_up_gives_a_notice(make_job: Callable[..., PretrainJob]) -> None:
     said: list[str] = []
     run_pretraining(make_job(warmup_steps=15), hooks(said=said))
-    assert any("the rate rises for 15 steps (warmup_steps), most of the 20" in s for s in said)
+    assert any("warm-up takes 15 steps (warmup_steps), most of the 20" in s for s in said)
 
 
-def test_one_who_waits_for_an_encoder_can_be_stopped(make_job: Callable[..., PretrainJob]) -> None:
+def test_waiting_for_another_process_can_be_stopped(make_job: Callable[..., PretrainJob]) -> None:
     job = make_job()
     (job.out / "training").mkdir(parents=True)
     path = job.out / "training" / "run.lock"
@@ -563,7 +563,7 @@ def test_one_who_waits_for_an_encoder_can_be_stopped(make_job: Callable[..., Pre
     other.start()
     assert held.wait(60)
     said: list[str] = []
-    with pytest.raises(StoppedError, match="stopped while another process"):
+    with pytest.raises(StoppedError, match="stopped while waiting for another process"):
         run_pretraining(job, hooks(after(2), said), wait=True)
     assert "waiting for it" in said[-1]
     done.set()

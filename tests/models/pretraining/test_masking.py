@@ -17,7 +17,7 @@ def rules(kind: Kind = "whole-word", replacement: Replacement = "mixed") -> Mask
 
 
 def made_batch(seed: int, rows: int = 16, length: int = 64) -> tuple[np.ndarray, ...]:
-    """Ids, where words begin, and special tokens: [CLS] first, separators here and there."""
+    """Make ids, word beginnings, and special tokens: [CLS] first, and some separators."""
     generator = np.random.default_rng(seed)
     ids = generator.integers(SPECIALS, 200, (rows, length))
     starts = generator.random((rows, length)) < 0.6
@@ -28,7 +28,7 @@ def made_batch(seed: int, rows: int = 16, length: int = 64) -> tuple[np.ndarray,
 
 
 def words_of(starts: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Number the words the plain way, token by token."""
+    """Number the words in a simple loop over tokens."""
     words, count = np.full(starts.shape, -1), -1
     for row, column in np.ndindex(*starts.shape):
         if hidden[row, column]:
@@ -40,7 +40,7 @@ def words_of(starts: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 @given(seed=st.integers(0, 10_000), rate=st.floats(0.05, 0.6))
-def test_words_are_hidden_whole(seed: int, rate: float) -> None:
+def test_words_are_masked_whole(seed: int, rate: float) -> None:
     ids, starts, hidden = made_batch(seed, rows=3, length=24)
     generator = np.random.default_rng(seed)
     _, places = mask_batch(ids, starts, hidden, rules=rules(), rate=rate, generator=generator)
@@ -51,7 +51,7 @@ def test_words_are_hidden_whole(seed: int, rate: float) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_share_is_close_to_the_rate_and_no_special_token_is_hidden(kind: Kind) -> None:
+def test_the_share_is_close_to_the_rate_and_no_special_token_is_masked(kind: Kind) -> None:
     ids, starts, hidden = made_batch(1, rows=64)
     for rate in (0.1, 0.15, 0.3):
         generator = np.random.default_rng(2)
@@ -81,7 +81,7 @@ def test_spans_cover_several_words_in_a_row() -> None:
         assert len(set(words[places])) <= 10
 
 
-def test_most_is_shown_as_the_mask_some_as_another_token_some_as_it_is() -> None:
+def test_mixed_replacement_uses_mask_random_and_original_tokens() -> None:
     ids, starts, hidden = made_batch(5, rows=256)
     generator = np.random.default_rng(6)
     shown, places = mask_batch(ids, starts, hidden, rules=rules(), rate=0.4, generator=generator)
@@ -93,7 +93,7 @@ def test_most_is_shown_as_the_mask_some_as_another_token_some_as_it_is() -> None
     assert (shown.reshape(-1)[rest] == ids.reshape(-1)[rest]).all()
 
 
-def test_all_may_be_shown_as_the_mask() -> None:
+def test_mask_replacement_always_uses_the_mask() -> None:
     ids, starts, hidden = made_batch(7)
     shown, places = mask_batch(
         ids,
@@ -106,7 +106,7 @@ def test_all_may_be_shown_as_the_mask() -> None:
     assert (shown.reshape(-1)[places] == MASK).all()
 
 
-def test_masks_follow_their_seed_and_something_is_always_asked() -> None:
+def test_masks_depend_on_the_seed_and_mask_at_least_one_token() -> None:
     ids, starts, hidden = made_batch(9)
 
     def draw(seed: int, rate: float = 0.15) -> list[int]:
@@ -119,7 +119,7 @@ def test_masks_follow_their_seed_and_something_is_always_asked() -> None:
     assert len(draw(1, rate=1e-6)) >= 1
 
 
-def test_a_batch_of_special_tokens_asks_nothing() -> None:
+def test_a_batch_of_special_tokens_is_not_masked() -> None:
     ids, starts, hidden = made_batch(10)
     shown, places = mask_batch(
         ids,

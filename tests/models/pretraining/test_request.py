@@ -37,14 +37,14 @@ def test_settings_are_resolved_and_checked() -> None:
         (PretrainRequest(size="mini", overrides=(("muon_lr", 1e-3),)), "--set muon_lr does noth"),
         (
             PretrainRequest(size="mini", overrides=(("decay_frac", 0), ("decay_shape", "sqrt"))),
-            "--set decay_shape does nothing without decay_frac",
+            "--set decay_shape has no effect without decay_frac",
         ),
     ):
         with pytest.raises(UsageError, match=match):
             resolve_settings(wrong)
 
 
-def test_the_schedule_warms_up_holds_and_decays_to_nothing() -> None:
+def test_the_schedule_warms_up_stays_and_decays_to_zero() -> None:
     settings = PretrainSettings(warmup_steps=10, decay_frac=0.2)
     schedule = build_schedule(settings, 100 * 16 * 128)
     rates = [schedule.rate(step) for step in range(100)]
@@ -57,7 +57,7 @@ def test_the_schedule_warms_up_holds_and_decays_to_nothing() -> None:
     assert [longer.rate(step) for step in range(80)] == rates[:80]
 
 
-def test_what_is_typed_is_read_or_refused() -> None:
+def test_arguments_are_parsed_or_refused() -> None:
     assert parse_corpus("a.txt=0.5:2")[1] == TextWeights(0.5, 2.0)
     for wrong in ("2:", "-1", "a", "1:2:3", ""):
         with pytest.raises(UsageError):
@@ -67,7 +67,7 @@ def test_what_is_typed_is_read_or_refused() -> None:
             parse_count(wrong)
 
 
-def test_the_command_on_the_card_makes_the_same_encoder_again() -> None:
+def test_the_command_on_the_model_card_reproduces_the_encoder() -> None:
     request = PretrainRequest(
         size="mini",
         corpora=((Path("my text.txt"), TextWeights(2, 1)),),
@@ -85,7 +85,7 @@ def test_the_command_on_the_card_makes_the_same_encoder_again() -> None:
         assert words[words.index(option) + 1] == value
 
 
-def test_encoders_that_read_other_rows_have_other_names() -> None:
+def test_encoders_pretrained_on_other_rows_have_other_names() -> None:
     plain = PretrainRequest(encoder="hub/name")
     names = {
         request.default_name

@@ -15,7 +15,7 @@ from models.pretraining.corpora import Text
 from models.pretraining.exposure import UNKNOWN, Exposure, explain_left_out, read_exposure
 from models.pretraining.pretrain import run_pretrain
 from models.pretraining.request import PretrainRequest, TextWeights
-from models.pretraining.source import TASK_TEXT, read_corpus_texts, settle_exposure
+from models.pretraining.source import TASK_TEXT, read_corpus_texts, resolve_exposure
 
 
 def sentences_in(texts: tuple[Text, ...], split: list[str]) -> set[str]:
@@ -23,7 +23,7 @@ def sentences_in(texts: tuple[Text, ...], split: list[str]) -> set[str]:
     return {sentence for sentence in split if " ".join(sentence.split()) in seen}
 
 
-def test_test_sentences_are_read_only_when_asked_for(
+def test_test_sentences_are_read_only_if_requested(
     tiny_competition: Competition, tmp_path: Path
 ) -> None:
     prepared = read_prepared(tiny_competition)
@@ -36,7 +36,7 @@ def test_test_sentences_are_read_only_when_asked_for(
     assert sentences_in(texts, train) == set(train)
     assert sentences_in(texts, test) == set()
     assert texts[1].lines == ("다른 글",)
-    assert "must not be seen" in said[0]
+    assert "same words as a test or left-out sentence" in said[0]
     asked, _ = read_corpus_texts(
         tiny_competition, replace(request, test_sentences=True), said.append
     )
@@ -58,7 +58,7 @@ def test_a_fold_can_be_left_out(tiny_competition: Competition) -> None:
         read_corpus_texts(tiny_competition, replace(request, task_weights=TextWeights(0, 0)), print)
 
 
-def test_a_sentence_that_must_not_be_seen_is_known_by_its_words(
+def test_a_forbidden_sentence_is_matched_by_its_words(
     tiny_competition: Competition, tmp_path: Path
 ) -> None:
     sentence = read_prepared(tiny_competition).corpus.test.text("sentence")[0]
@@ -74,7 +74,7 @@ def test_a_sentence_that_must_not_be_seen_is_known_by_its_words(
     assert said[0].startswith("6 lines left out")
 
 
-def test_a_sample_keeps_out_the_sentences_of_the_whole_test_file(
+def test_a_sample_excludes_the_sentences_of_the_whole_test_file(
     tiny_competition: Competition, tmp_path: Path
 ) -> None:
     test = read_prepared(tiny_competition).corpus.test.text("sentence").tolist()
@@ -85,13 +85,13 @@ def test_a_sample_keeps_out_the_sentences_of_the_whole_test_file(
     assert read_corpus_texts(sample, request, lambda line: None)[0][1].lines == ("다른 글",)
 
 
-def test_test_sentences_that_would_not_be_read_are_refused(tiny_competition: Competition) -> None:
+def test_test_sentences_with_weight_zero_are_refused(tiny_competition: Competition) -> None:
     request = PretrainRequest(size="mini", test_sentences=True, task_weights=TextWeights(0, 0))
     with pytest.raises(UsageError, match="--task-weight 0"):
         read_corpus_texts(tiny_competition, request, lambda line: None)
 
 
-def test_what_was_read_is_handed_on() -> None:
+def test_exposure_is_combined_with_that_of_the_initial_encoder() -> None:
     left_out, plain, tests = Exposure(False, 1, "folds"), Exposure(False), Exposure(True)
     assert left_out.after(left_out) == left_out
     assert left_out.after(plain) == plain.after(left_out) == plain
@@ -103,17 +103,17 @@ def test_what_was_read_is_handed_on() -> None:
     assert read_exposure(BUNDLED_DIR / "ko-mini") == plain
 
 
-def test_a_fold_that_an_encoder_has_read_cannot_be_left_out(tmp_path: Path) -> None:
+def test_a_fold_that_an_encoder_has_seen_cannot_be_left_out(tmp_path: Path) -> None:
     known = EncoderSource("ko-mini", BUNDLED_DIR / "ko-mini", "i", has_weights=True)
     request = PretrainRequest(encoder="ko-mini", leave_out_fold=1)
-    with pytest.raises(UsageError, match="ko-mini has read these sentences"):
-        settle_exposure(request, known, "folds")
+    with pytest.raises(UsageError, match="ko-mini was already pretrained on these sentences"):
+        resolve_exposure(request, known, "folds")
     new = replace(known, has_weights=False)
-    assert settle_exposure(request, new, "folds") == Exposure(False, 1, "folds")
-    assert settle_exposure(request, replace(known, path=tmp_path), "folds") == UNKNOWN
+    assert resolve_exposure(request, new, "folds") == Exposure(False, 1, "folds")
+    assert resolve_exposure(request, replace(known, path=tmp_path), "folds") == UNKNOWN
 
 
-def test_fold_says_which_score_is_free_of_what_was_read() -> None:
+def test_a_notice_names_the_fold_that_pretraining_left_out() -> None:
     assert explain_left_out("mine", Exposure(False), "folds") is None
     ours = explain_left_out("mine", Exposure(False, 1, "folds"), "folds")
     assert ours is not None
@@ -123,14 +123,14 @@ def test_fold_says_which_score_is_free_of_what_was_read() -> None:
     assert "other folds than these" in others
 
 
-def test_two_texts_of_one_name_and_a_scratch_encoder_are_refused(
+def test_texts_with_the_same_name_and_encoder_scratch_are_refused(
     tiny_competition: Competition, tmp_path: Path
 ) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same.txt").write_text("글", encoding="utf-8")
     corpora = tuple((tmp_path / folder / "same.txt", TextWeights(1, 1)) for folder in ("a", "b"))
-    with pytest.raises(UsageError, match="one name"):
+    with pytest.raises(UsageError, match="the same name"):
         read_corpus_texts(tiny_competition, PretrainRequest(size="mini", corpora=corpora), print)
     with ProgressBoard(live=False) as board, pytest.raises(UsageError, match="--scratch"):
         run_pretrain(tiny_competition, PretrainRequest(encoder="scratch"), board)
