@@ -1,6 +1,6 @@
-"""The middle floor: what learns, and how it is trained.
+"""Models and their training; the only packages that import torch and transformers.
 
 In the order in which they may import: settings, parts, variant, data, network, training,
-pretraining, jobs, tuning. ``variants/`` holds one TOML file each, ``encoders/`` the encoder that
-ships.
+pretraining, jobs, tuning. ``variants/`` has one TOML file per variant, ``encoders/`` the bundled
+encoder.
 """

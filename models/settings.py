@@ -1,8 +1,8 @@
-"""The sections of a variant: every setting with its unit, its default and its check.
+"""The hyperparameters of a variant, by section: units, defaults and validation.
 
-Read by ``variant``, which resolves a variant from them. A section that a variant may do without is
-``None`` there; a setting that came after the first results leaves the fingerprint while it has its
-default (``SINCE_FIRST_RESULTS`` in ``variant``), so that what teams have stored stays valid.
+``variant`` combines them. An optional section is ``None`` there. A setting added later stays out of
+the fingerprint while it has its default (``SINCE_FIRST_RESULTS`` in ``variant``), so that stored
+results remain valid.
 """
 
 from __future__ import annotations
@@ -13,33 +13,31 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Frozen(BaseModel):
-    """A section that cannot be changed and refuses keys it does not know."""
+    """An immutable section that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TrainSettings(Frozen):
-    """How a fold is fitted; every field changes results."""
+    """Hyperparameters of training; every field changes results. There is no early stopping."""
 
     lr: float = Field(3e-5, gt=0, description="peak learning rate of the head and the top layer")
     epochs: float = Field(3.0, gt=0, le=1000)
-    batch_rows: int = Field(32, ge=1, description="rows of one optimiser step")
-    warmup_frac: float = Field(0.1, ge=0, le=1, description="share of the steps spent warming up")
-    final_lr_frac: float = Field(0.0, ge=0, le=1, description="rate at the end, as share of lr")
+    batch_rows: int = Field(32, ge=1, description="rows per optimiser step")
+    warmup_frac: float = Field(0.1, ge=0, le=1, description="share of steps with warm-up")
+    final_lr_frac: float = Field(0.0, ge=0, le=1, description="final learning rate, share of lr")
     weight_decay: float = Field(0.01, ge=0)
     adam_beta2: float = Field(0.98, gt=0, lt=1)
-    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer over the one above it")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="learning-rate factor per layer down")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     head_dropout: float = Field(0.1, ge=0, lt=1)
-    encoder_dropout: float | None = Field(None, ge=0, lt=1, description="unset: as published")
-    bucket_steps: int = Field(
-        16, ge=1, description="steps whose rows are sorted by length together"
-    )
+    encoder_dropout: float | None = Field(None, ge=0, lt=1, description="unset: as pretrained")
+    bucket_steps: int = Field(16, ge=1, description="steps whose rows are grouped by length")
 
 
 class ScratchSettings(Frozen):
-    """The encoder made for ``encoder = "scratch"``; without effect for any other encoder."""
+    """Architecture of ``encoder = "scratch"``; no effect with any other encoder."""
 
     layers: int = Field(4, ge=1, le=48)
     hidden: int = Field(128, ge=32)
@@ -58,42 +56,46 @@ class ScratchSettings(Frozen):
 
 
 class RunSettings(Frozen):
-    """How the work is laid on the hardware; provenance, outside the fingerprint."""
+    """Hardware settings, which do not change results: provenance, outside the fingerprint.
+
+    ``precision`` is that of mixed precision; ``micro_tokens`` limits the size of a micro-batch, and
+    gradient accumulation over micro-batches makes up a step.
+    """
 
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     micro_tokens: int = Field(
-        8192, ge=16, description="most tokens, padding included, held at once"
+        8192, ge=16, description="maximum tokens per micro-batch, padding included"
     )
     gradient_checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa"] = "auto"
-    state_every_s: float = Field(60.0, gt=0, description="seconds between training states")
+    state_every_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
     bin_weights: bool = Field(False, description="also load pickled hub weights (.bin)")
 
 
 class FormatSettings(Frozen):
-    """Options of every input format."""
+    """Options of all input formats."""
 
     marker_order: Literal["role", "text"] = Field(
-        "role", description="role: the subject is always @; text: whoever comes first is @"
+        "role", description="role: @ marks the subject; text: @ marks the first entity"
     )
-    mask_entities: bool = Field(False, description="[SUBJ-ORG] in place of the word")
-    show_source: bool = Field(False, description="the row's source as a segment in front")
+    mask_entities: bool = Field(False, description="replace an entity, e.g. by [SUBJ-ORG]")
+    show_source: bool = Field(False, description="put the row's source in front")
     instruction: str = Field(
-        "", max_length=4000, description="text in front; {labels} stands for the labels' names"
+        "", max_length=4000, description="text in front; {labels} is replaced by the label names"
     )
 
 
 class LinearSettings(Frozen):
-    """The classical learner, ``learner = "linear"``, and what measures difficulty."""
+    """The linear model, for ``learner = "linear"`` and to measure difficulty."""
 
-    regularisation: float = Field(0.2, gt=0, description="C of the linear classifiers")
-    char_ngrams: tuple[int, int] = Field((1, 4), description="shortest and longest, characters")
-    most_features: int = Field(2**18, ge=1000, description="of each block, hashed together beyond")
-    inner_folds: int = Field(2, ge=2, le=10, description="of the calibration, groups whole")
+    regularisation: float = Field(0.2, gt=0, description="C of the linear SVM")
+    char_ngrams: tuple[int, int] = Field((1, 4), description="minimum and maximum n, characters")
+    most_features: int = Field(2**18, ge=1000, description="hashed features per block")
+    inner_folds: int = Field(2, ge=2, le=10, description="folds of the calibration, by group")
 
 
 class LossSettings(Frozen):
-    """What the losses and their class weights take."""
+    """Options of the losses and of class weights."""
 
     focal_gamma: float = Field(2.0, ge=0, description="of loss = focal")
     class_weight: Literal["none", "inverse-sqrt", "effective"] = "none"
@@ -101,7 +103,7 @@ class LossSettings(Frozen):
 
 
 class SamplingSettings(Frozen):
-    """Weighted sampling: rows drawn with replacement, rare labels more often."""
+    """Weighted sampling with replacement: rare labels are drawn more often."""
 
     label_power: float = Field(
         0.5, gt=0, le=1, description="a label of n rows is drawn as if it had n^(1 - power)"
@@ -109,44 +111,47 @@ class SamplingSettings(Frozen):
 
 
 class CurriculumSettings(Frozen):
-    """Easy rows first: at competence c, rows are drawn from the easiest share c."""
+    """Curriculum learning: at competence c, rows are drawn from the easiest share c."""
 
     by: Literal["length", "difficulty"]
-    start_competence: float = Field(0.1, gt=0, le=1, description="share of rows shown at step 0")
-    pace_frac: float = Field(0.5, gt=0, le=1, description="share of the steps until all are shown")
+    start_competence: float = Field(0.1, gt=0, le=1, description="competence at step 0")
+    pace_frac: float = Field(0.5, gt=0, le=1, description="share of steps until competence is 1")
 
 
 class AugmentSettings(Frozen):
-    """Rows changed afresh each epoch, training rows only."""
+    """Data augmentation, drawn again in each epoch, of training rows only."""
 
     ways: tuple[Literal["entity-mask", "aeda", "swap", "delete"], ...] = Field(min_length=1)
-    share: float = Field(0.3, gt=0, le=1, description="of the rows of the labels, each epoch")
-    labels: tuple[str, ...] = Field((), description="only rows of these; none named: of all")
-    seed: int = Field(0, ge=0, description="of its own, beside the job's seed")
+    share: float = Field(0.3, gt=0, le=1, description="share of rows to change per epoch")
+    labels: tuple[str, ...] = Field((), description="only rows with these labels; empty: all")
+    seed: int = Field(0, ge=0, description="combined with the seed of the job")
 
 
 class RegulariseSettings(Frozen):
-    """Regularisers of the training step, each off at its default."""
+    """Regularisation of training: R-Drop, adversarial training, multi-sample dropout, EMA.
+
+    Each is off by default.
+    """
 
     r_drop: float = Field(0.0, ge=0, description="weight of the divergence of two dropout passes")
     adversarial: Literal["none", "fgm", "awp"] = "none"
     adversarial_size: float = Field(
-        0.5, gt=0, description="share: FGM of a word vector's norm, AWP of a weight's"
+        0.5, gt=0, description="norm of the perturbation, relative to that of what it perturbs"
     )
-    adversarial_from: float = Field(0.0, ge=0, lt=1, description="share of the steps before it")
+    adversarial_from: float = Field(0.0, ge=0, lt=1, description="share of steps before it starts")
     dropout_samples: int = Field(1, ge=1, le=32, description="dropout masks averaged in the head")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="0: the last step's weights are kept")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="0 uses the weights of the last step")
 
 
 class RestrictSettings(Frozen):
-    """Labels that an entity type pair never has in the training rows are ruled out."""
+    """Rule out labels that do not occur with a pair of entity types in the training rows."""
 
     when: Literal["predict", "train"] = "predict"
-    min_count: int = Field(2, ge=1, description="rows from which a pair is known to have a label")
+    min_count: int = Field(2, ge=1, description="minimum training rows to allow a label")
 
 
 class CleanSettings(Frozen):
-    """What is done to training rows before they are used; held-out rows keep their labels."""
+    """Cleaning of training rows, and corrections of entity types; held-out rows are all scored."""
 
     duplicates: Literal["keep", "drop"] = "keep"
     conflicts: Literal["keep", "drop-negative", "drop-all"] = "keep"
@@ -156,11 +161,11 @@ class CleanSettings(Frozen):
 
 
 class PseudoSettings(Frozen):
-    """Test rows with the labels that another variant's model of the same fold gives them."""
+    """Pseudo-labelling: test rows with labels predicted by another variant, of the same fold."""
 
     variant: str = Field(min_length=1)
     min_confidence: float = Field(0.9, gt=0, le=1)
-    most_share: float = Field(0.5, gt=0, description="at most this share of the training rows")
+    most_share: float = Field(0.5, gt=0, description="maximum, as a share of the training rows")
 
 
 class AdaptSettings(Frozen):
@@ -177,9 +182,9 @@ class AdaptSettings(Frozen):
 
 
 class TuneSettings(Frozen):
-    """What ``tune`` found; kept with the variant that it wrote, without effect on training."""
+    """Provenance of a variant that ``tune`` wrote; no effect on training."""
 
     folds: tuple[int, ...]
     trials: int
     study: str
-    folds_hash: str = Field("", description="of those folds; unset: written before it was kept")
+    folds_hash: str = Field("", description="of those folds; unset in files of earlier versions")

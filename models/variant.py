@@ -1,8 +1,8 @@
-"""A model variant: one frozen, validated description of what is trained, and its fingerprint.
+"""A model variant: one immutable, validated set of hyperparameters, and its fingerprint.
 
-Stands before everything that learns: ``fold`` resolves a variant from, in rising precedence, the
-defaults written here, what its encoder recommends, the competition's profile, the variant's own
-TOML file and the command line. The resolved variant is hashed together with its data.
+A variant is resolved from, in order of increasing precedence: the defaults below, the recommended
+settings of its encoder, the profile of the competition, the variant's TOML file, and the command
+line. The resolved variant is hashed together with its data.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from models.settings import (
 
 VARIANTS_DIR = Path(__file__).parent / "variants"
 SCRATCH = "scratch"
-MOST_NAME_CHARS = 60  # a derived name beyond it is a hash instead
+MAX_NAME_CHARS = 60  # longer derived names are replaced by a hash
 NETWORK, LINEAR = "network", "linear"
-MOST_AWP = 0.1
+MAX_AWP_SIZE = 0.1
 OUTSIDE_FINGERPRINT = frozenset({"name", "why", "seeds", "run", "tune"})
 SINCE_FIRST_RESULTS = frozenset(
     {
@@ -71,9 +71,9 @@ SINCE_FIRST_RESULTS = frozenset(
         "adapt",
     }
 )
-"""Settings that enter the recipe only when they are not at their default; dotted within a section.
+"""Settings that enter the recipe only if they differ from their default; dotted in a section.
 
-A new setting belongs here, so that the results which teams have stored stay valid.
+Every new setting belongs here, so that stored results remain valid.
 """
 LINEAR_READS = ("learner", "linear", "route", "clean", "extra_train", "extra_overlap", "pseudo")
 
@@ -88,8 +88,8 @@ class Variant(Frozen):
     learner: Literal["network", "linear"] = "network"
     encoder: str = Field(min_length=1)
     pretrain: Literal["none", "tapt"] = "none"
-    start_from: str | None = Field(None, description="variant whose weights of the fold begin it")
-    start_rate: float = Field(1.0, gt=0, le=1, description="share of train.lr after start_from")
+    start_from: str | None = Field(None, description="variant for a warm start, same fold")
+    start_rate: float = Field(1.0, gt=0, le=1, description="learning-rate factor with start_from")
     format: str = "typed-punct"
     formatting: FormatSettings = FormatSettings()
     entity_embedding: bool = False
@@ -102,9 +102,9 @@ class Variant(Frozen):
     route: str | None = Field(None, pattern=r"^length:(short|medium|long)$")
     seeds: tuple[int, ...] = Field((42,), min_length=1)
     clean: CleanSettings = CleanSettings()
-    extra_train: str | None = Field(None, description="CSV of more training rows")
+    extra_train: str | None = Field(None, description="CSV of additional training rows")
     extra_overlap: Literal["refuse", "leave-out"] = Field(
-        "refuse", description="extra rows that share a sentence or pair with a held-out row"
+        "refuse", description="for extra rows in the same group as a held-out row"
     )
     pseudo: PseudoSettings | None = None
     augment: AugmentSettings | None = None
@@ -129,7 +129,7 @@ class Variant(Frozen):
         return _one_of(value, {**choices, "loss": LOSSES}[str(info.field_name)])
 
     def recipe(self) -> Settings:
-        """Return what of the variant determines results: no name, reason, seeds or hardware."""
+        """Return the settings that determine results: no name, reason, seeds or hardware."""
         settings = self.model_dump(mode="json", include=self.reads())
         if self.learner == LINEAR:
             return settings
@@ -142,14 +142,14 @@ class Variant(Frozen):
         return settings
 
     def reads(self) -> set[str]:
-        """Name the settings that can have an effect on results, given the others."""
+        """Return the settings that can affect results, given the others."""
         if self.learner == LINEAR:
             return set(LINEAR_READS)
         idle = {key for key, (is_idle, _) in self._idle_sections().items() if is_idle}
         return set(Variant.model_fields) - OUTSIDE_FINGERPRINT - idle
 
     def _idle_sections(self) -> dict[str, tuple[bool, str]]:
-        """Map what only some networks read to whether this one does not, and what it needs."""
+        """Map conditional settings to whether they are unused here, and what they require."""
         by_difficulty = self.curriculum is not None and self.curriculum.by == "difficulty"
         return {
             "scratch": (self.encoder != SCRATCH, f"encoder = {SCRATCH!r}"),
@@ -159,17 +159,17 @@ class Variant(Frozen):
         }
 
     def explain_idle(self, key: str) -> str | None:
-        """Say why a chosen setting, a dotted key, has no effect; None if it has one."""
+        """Return why a setting (a dotted key) has no effect; None if it has one."""
         root = key.split(".", maxsplit=1)[0]
         if root in self.reads() | OUTSIDE_FINGERPRINT:
             return None
         if self.learner == LINEAR:
             read = ", ".join(LINEAR_READS)
-            return f"{key} does nothing for learner = 'linear', which reads {read}"
-        return f"{key} does nothing without {self._idle_sections()[root][1]}"
+            return f"{key} has no effect with learner = 'linear', which uses {read}"
+        return f"{key} has no effect without {self._idle_sections()[root][1]}"
 
     def _idle_settings(self) -> Iterator[tuple[str, str]]:
-        """Yield settings that were chosen and have no effect, with what they need."""
+        """Yield settings that are set but have no effect, and what they require."""
         from models.parts.losses import LOSSES
 
         loss, steps = self.loss_options, self.regularise
@@ -189,28 +189,28 @@ class Variant(Frozen):
                     yield f"regularise.{name}", "regularise.adversarial"
 
     @model_validator(mode="after")
-    def _parts_go_together(self) -> Variant:
+    def _check_compatible(self) -> Variant:
         from models.parts.adapting import check_adapted
         from models.parts.heads import check_head_fits
         from models.parts.losses import LOSSES
 
         check_head_fits(self.head, self.format)
         if self.sampling and self.curriculum:
-            raise ValueError("sampling and curriculum both choose the rows of a step; take one")
+            raise ValueError("sampling and curriculum exclude each other; use one of them")
         for setting, without in self._idle_settings():
-            raise ValueError(f"{setting} does nothing without {without}")
-        if self.regularise.adversarial == "awp" and self.regularise.adversarial_size > MOST_AWP:
+            raise ValueError(f"{setting} has no effect without {without}")
+        if self.regularise.adversarial == "awp" and self.regularise.adversarial_size > MAX_AWP_SIZE:
             raise ValueError(
-                f"regularise.adversarial_size is a share of each weight's norm for awp, at most "
-                f"{MOST_AWP}; try 0.005"
+                "regularise.adversarial_size is relative to the norm of each weight for awp, and "
+                f"at most {MAX_AWP_SIZE}; try 0.005"
             )
         if self.train.label_smoothing > 0 and not LOSSES[self.loss].smooths:
             raise ValueError(
-                f"loss {self.loss!r} does not go with label smoothing, which never lets a row be "
-                "sure; set train.label_smoothing = 0"
+                f"loss {self.loss!r} does not support label smoothing; set "
+                "train.label_smoothing = 0"
             )
         if self.extra_train and self.route:
-            raise ValueError("extra_train has no routes; take a variant that answers for all rows")
+            raise ValueError("extra_train does not support specialists; remove route")
         check_adapted(self)
         if self.start_from == self.name:
             raise ValueError("start_from names the variant itself")
@@ -229,18 +229,18 @@ def _one_of(value: str, choices: Mapping[str, object]) -> str:
 
 
 def list_variants() -> list[str]:
-    """Name every shipped variant, sorted."""
+    """Return the names of all shipped variants, sorted."""
     return sorted(path.stem for path in VARIANTS_DIR.glob("*.toml"))
 
 
 def explain_unknown(name: str) -> str:
-    """Say that no shipped variant has a name, and which there are."""
+    """Return the error message for an unknown variant, with suggestions and the choices."""
     known = list_variants()
     return f"no variant {name!r}{suggest(name, known)}; choose one of {', '.join(known)}"
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Read one ``--set`` argument; the value is read as TOML, else taken as a string.
+    """Parse one ``--set`` argument; the value is TOML, or else a string.
 
     >>> parse_override("train.lr=3e-5"), parse_override("head=cls"), parse_override("seeds=[1, 2]")
     (('train.lr', 3e-05), ('head', 'cls'), ('seeds', [1, 2]))
@@ -266,18 +266,18 @@ def resolve_variant(
     overrides: Sequence[tuple[str, Any]] = (),
     save_as: str | None = None,
 ) -> Variant:
-    """Resolve a variant from its file and everything that may override it.
+    """Resolve a variant from its file and all overrides.
 
     Args:
-        name: a shipped variant's name, or the path of a person's own ``.toml``.
-        encoder: the profile's default encoder, used where neither file nor person names one.
+        name: the name of a shipped variant, or the path of a user's ``.toml``.
+        encoder: the default encoder of the profile, unless the file or the user sets another.
         encoder_override: ``--encoder``, if given.
-        defaults: what the encoder's kind recommends and the profile overrides, dotted keys.
+        defaults: recommended settings of the encoder and overrides of the profile, dotted keys.
         overrides: ``--set`` pairs in order, dotted keys.
-        save_as: ``--as``, if given; required to be a plain name.
+        save_as: ``--as``, if given; must be a plain name.
 
     Raises:
-        VariantError: unknown variant, key or value, naming the file, key and choices.
+        VariantError: an unknown variant, key or value; names the file, the key and the choices.
     """
     stem, own = _read_own(name)
     tree: Settings = {"encoder": encoder}
@@ -308,7 +308,7 @@ def resolve_variant(
 
 
 def own_encoder(name: str) -> str | None:
-    """Return the encoder that a variant's own file names, if any."""
+    """Return the encoder set in a variant's own file, if any."""
     return _read_own(name)[1].get("encoder")
 
 
@@ -326,12 +326,12 @@ def read_file_settings(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> 
 
 
 def own_shape(name: str) -> list[str]:
-    """Return the dotted keys of a scratch encoder's shape that a variant's own file sets."""
+    """Return the dotted keys of the scratch encoder that a variant's own file sets."""
     return [f"{SCRATCH}.{key}" for key in _read_own(name)[1].get(SCRATCH, {})]
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a JSON-able mapping in canonical form, 64 hex digits."""
+    """Return the SHA-256 of a mapping as canonical JSON, 64 hex digits."""
     canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -352,7 +352,9 @@ def _read_own(name: str) -> tuple[str, Settings]:
         beside = path.parent / f"{base}.toml"
         shared = _read_toml(beside if beside.is_file() else VARIANTS_DIR / beside.name, str(base))
         if "base" in shared:
-            raise VariantError(f"{path.name}: base {base!r} has a base itself; one level is enough")
+            raise VariantError(
+                f"{path.name}: base {base!r} has a base itself; only one level is allowed"
+            )
         shared.pop("why", None)
         _merge(shared, own)
         own = shared
@@ -362,7 +364,7 @@ def _read_own(name: str) -> tuple[str, Settings]:
 def _read_toml(path: Path, name: str) -> Settings:
     if not path.is_file():
         if name.endswith(".toml"):
-            raise VariantError(f"there is no variant file {name}")
+            raise VariantError(f"no variant file {name}")
         raise VariantError(explain_unknown(name))
     try:
         return parse_toml(read_text(path))
@@ -385,7 +387,7 @@ def _set_dotted(tree: Settings, key: str, value: Any, *, where: str) -> None:
     for group in groups:
         tree = tree.setdefault(group, {})
         if not isinstance(tree, dict):
-            raise VariantError(f"{where}: {key!r} reaches into {group!r}, which holds one value")
+            raise VariantError(f"{where}: {key!r}: {group!r} is a single value, not a section")
     tree[leaf] = value
 
 
@@ -397,7 +399,7 @@ def _derived_name(stem: str, encoder: str | None, changed: Sequence[tuple[str, A
     extras = [Path(encoder).name] if encoder else []
     extras += [f"{key.split('.')[-1]}={_plain(value)}" for key, value in changed]
     name = f"{stem}@{'+'.join(extras)}" if extras else stem
-    if len(name) <= MOST_NAME_CHARS:
+    if len(name) <= MAX_NAME_CHARS:
         return name
     return f"{stem}@{fingerprint({'encoder': encoder, 'changed': list(changed)})[:12]}"
 
@@ -413,7 +415,7 @@ def _explain(stem: str, error: ValidationError) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"there is no such setting{_near(problem['loc'])}"
+            message = f"no such setting{_near(problem['loc'])}"
         lines.append(f"variant {stem!r}, key {key!r}: {message}")
     return "\n".join(lines)
 

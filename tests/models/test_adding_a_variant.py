@@ -129,7 +129,7 @@ def test_the_documented_loss_lies_between_its_neighbours(follow: Callable[[str],
     torch.testing.assert_close(loss, ((1 - p**0.7) / 0.7).sum())
     assert (1 - p).sum() < loss < Objective("cross-entropy", 0.0).sum(logits, gold)
     smoothed = [("train.label_smoothing", 0.1)]
-    with pytest.raises(HarnessError, match="'generalised' does not go with label smoothing"):
+    with pytest.raises(HarnessError, match="'generalised' does not support label smoothing"):
         resolve_variant(follow("generalised"), encoder="scratch", overrides=smoothed)
 
 

@@ -25,13 +25,13 @@ def resolve(name: str = "typed-punct", **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", list_variants())
-def test_every_shipped_variant_resolves_and_says_why(name: str) -> None:
+def test_every_shipped_variant_resolves_and_has_a_reason(name: str) -> None:
     variant = resolve(name)
     assert variant.name == name
     assert len(variant.why) > 20
 
 
-def test_the_nearer_setting_wins() -> None:
+def test_settings_have_the_documented_precedence() -> None:
     variant = resolve(
         defaults={"train.lr": 1.0, "train.epochs": 9, "format": "concat"},
         overrides=[("train.lr", 3.0), ("train.lr", 4.0)],
@@ -57,7 +57,7 @@ def test_an_override_makes_a_variant_of_its_own() -> None:
         ("format", "x", f"choose one of {', '.join(sorted(FORMATS))}"),
         ("loss", "x", f"choose one of {', '.join(sorted(LOSSES))}"),
         ("train", 3, "train"),
-        ("head.deep", 3, "holds one value"),
+        ("head.deep", 3, "is a single value"),
         ("scratch.heads", 3, "multiple of 2 × heads"),
         ("route", "length:tall", "route"),
     ],
@@ -76,13 +76,13 @@ def test_an_unknown_variant_names_the_choices(tmp_path: Path) -> None:
         resolve(str(broken))
 
 
-def test_a_file_of_ones_own_may_share_one_base(tmp_path: Path) -> None:
+def test_a_user_file_may_have_a_user_file_as_base(tmp_path: Path) -> None:
     (tmp_path / "parent.toml").write_text('why = "p"\nformat = "concat"\nhead = "cls"\n')
     (tmp_path / "child.toml").write_text('base = "parent"\nwhy = "c"\n[train]\nlr = 0.5\n')
     child = resolve(str(tmp_path / "child.toml"))
     assert (child.name, child.why, child.format, child.train.lr) == ("child", "c", "concat", 0.5)
     (tmp_path / "grand.toml").write_text('base = "child"\nwhy = "g"\n')
-    with pytest.raises(VariantError, match="one level"):
+    with pytest.raises(VariantError, match="only one level"):
         resolve(str(tmp_path / "grand.toml"))
 
 
@@ -99,23 +99,21 @@ def test_overrides_need_an_equals_sign() -> None:
 @pytest.mark.parametrize(
     ("name", "key", "value", "said"),
     [
-        ("tfidf-linear", "train.lr", 1e-3, "does nothing for learner = 'linear'"),
-        ("tfidf-linear", "start_from", "typed-punct", "does nothing for learner = 'linear'"),
-        ("typed-punct", "loss", "focal", "does not go with label smoothing"),
+        ("tfidf-linear", "train.lr", 1e-3, "has no effect with learner = 'linear'"),
+        ("tfidf-linear", "start_from", "typed-punct", "has no effect with learner = 'linear'"),
+        ("typed-punct", "loss", "focal", "does not support label smoothing"),
         ("typed-punct", "loss_options.focal_gamma", 1.0, 'without loss = "focal"'),
         ("typed-punct", "scratch.layers", 2, "without encoder = 'scratch'"),
         ("typed-punct", "linear.most_features", 1024, "without curriculum.by = 'difficulty'"),
         ("typed-punct", "extra_overlap", "leave-out", "without extra_train"),
     ],
 )
-def test_a_chosen_setting_without_effect_is_refused(
-    name: str, key: str, value: Any, said: str
-) -> None:
+def test_a_setting_without_effect_is_refused(name: str, key: str, value: Any, said: str) -> None:
     with pytest.raises(VariantError, match=f"{key} .*{said}"):
         resolve_variant(name, encoder="klue/roberta-large", overrides=[(key, value)])
 
 
-def test_a_file_of_ones_own_may_have_a_shipped_base(tmp_path: Path) -> None:
+def test_a_user_file_may_have_a_shipped_base(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('base = "typed-punct"\nwhy = "mine"\nhead = "bilstm"\n')
     own = resolve_variant(str(path), encoder="klue/roberta-large")
@@ -124,7 +122,7 @@ def test_a_file_of_ones_own_may_have_a_shipped_base(tmp_path: Path) -> None:
         resolve_variant("./nope.toml", encoder="klue/roberta-large")
 
 
-def test_the_fingerprint_sees_what_changes_results_and_nothing_else() -> None:
+def test_the_fingerprint_depends_only_on_what_changes_results() -> None:
     base = fingerprint(resolve().recipe())
     assert base == fingerprint(
         resolve(save_as="other", overrides=[("run.micro_tokens", 99)]).recipe()
@@ -134,7 +132,7 @@ def test_the_fingerprint_sees_what_changes_results_and_nothing_else() -> None:
     assert base != fingerprint(resolve(overrides=[("max_tokens", 100)]).recipe())
 
 
-def test_a_later_setting_is_no_part_of_the_recipe_until_it_is_used() -> None:
+def test_a_later_setting_enters_the_recipe_only_if_used() -> None:
     plain = resolve(overrides=[("loss_options.class_weight", "effective")]).recipe()
     for path in SINCE_FIRST_RESULTS:
         section, _, key = path.rpartition(".")

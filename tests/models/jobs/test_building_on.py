@@ -160,7 +160,7 @@ def test_variant_files_of_a_user_can_build_on_each_other(
     base, warm = tmp_path / "my-base.toml", tmp_path / "my-warm.toml"
     base.write_text('base = "typed-punct"\nwhy = "mine"\n[train]\nlr = 1e-4\n')
     warm.write_text('base = "my-base"\nwhy = "warm"\nstart_from = "my-base"\n')
-    with pytest.raises(VariantError, match="one level is enough"):
+    with pytest.raises(VariantError, match="only one level is allowed"):
         resolve_all(prepared.competition.profile, FoldRequest(variants=(str(warm),)))
     warm.write_text('base = "typed-punct"\nwhy = "warm"\nstart_from = "my-base"\n')
     request = FoldRequest(variants=(str(warm), str(base)), encoder="ko-mini")
@@ -200,7 +200,7 @@ def test_start_rate_scales_the_learning_rate_of_a_warm_start(
         found.append(store.read(spec.key).oof_probs)
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
-    with pytest.raises(VariantError, match="start_rate does nothing without start_from"):
+    with pytest.raises(VariantError, match="start_rate has no effect without start_from"):
         resolve_all(
             prepared.competition.profile, request_for("bilstm", overrides=(("start_rate", 0.5),))
         )
