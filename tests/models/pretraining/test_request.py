@@ -33,8 +33,11 @@ def test_settings_are_resolved_and_checked() -> None:
         (PretrainRequest(size="mini", overrides=(("rate", 1),)), "choose one of .*mask_rate"),
         (PretrainRequest(size="mini", overrides=(("run.lr", 1),)), "choose one of .*precision"),
         (PretrainRequest(size="mini", overrides=(("lr", "fast"),)), "--set lr"),
-        (PretrainRequest(size="mini", overrides=(("lr", 1.0), ("lr.x", 1))), "one value"),
-        (PretrainRequest(size="mini", overrides=(("muon_lr", 1e-3),)), "--set muon_lr does noth"),
+        (PretrainRequest(size="mini", overrides=(("lr", 1.0), ("lr.x", 1))), "single value"),
+        (
+            PretrainRequest(size="mini", overrides=(("muon_lr", 1e-3),)),
+            "--set muon_lr has no effect",
+        ),
         (
             PretrainRequest(size="mini", overrides=(("decay_frac", 0), ("decay_shape", "sqrt"))),
             "--set decay_shape has no effect without decay_frac",
