@@ -1,4 +1,4 @@
-"""Every variant on the same real rows: draw the sample, then turn the store into the tables.
+"""Ablation study: compare all variants on a fixed sample of the real rows.
 
 ``sample`` writes a folder with 8,000 training rows in whole groups, labels in proportion, and all
 test rows; ``docs/experiments/klue-re-8000.toml`` describes it as a competition of its own, in

@@ -1,9 +1,9 @@
-"""AUPRC of 32,470 rows and 30 labels: ours beside scikit-learn's, in one run.
+"""Benchmark of AUPRC: this project's function against scikit-learn's, in one run.
 
     python benchmarks/bench_auprc.py [--rows N] [--labels C] [--repeats R]
 
-Probabilities are a softmax of noisy logits around the gold label, floored as a blend floors them,
-so confident rows and ties occur as they do in real out-of-fold files.
+32,470 rows and 30 labels by default. Probabilities are a softmax of noisy logits around the gold
+label, floored as in a blend, so confident rows and ties occur as in real out-of-fold files.
 """
 
 from __future__ import annotations

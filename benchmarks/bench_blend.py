@@ -1,11 +1,11 @@
-"""A blend of 8 members, 32,470 rows and 30 labels: one trial, a search, and the nested estimate.
+"""Benchmark of a blend (8 members, 32,470 rows, 30 labels): trial, search, nested estimate.
 
     python benchmarks/bench_blend.py [--members M] [--rows N] [--labels C] [--trials T]
     python benchmarks/bench_blend.py --alarms [--seeds S]
 
-The same search is also made as a user would write it: Optuna over the same weights, numpy for the
-pool, scikit-learn's metrics for the score. ``--alarms`` counts how often planted faults are named,
-and what is named in stores without fault.
+The baseline is the same search as a user would write it: Optuna over the same weights, numpy for
+soft voting, scikit-learn's metrics. ``--alarms`` counts how often planted faults are detected, and
+false alarms in stores without faults.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FAULTS = {"copy": "copies", "leak": "leak", "misleads": "misleads"}
 
 
 def make_rows(n_members: int, n_rows: int, n_labels: int) -> PooledRows:
-    """Make members of similar quality, with errors in common and of their own."""
+    """Make members of similar quality, with shared and independent errors."""
     rng = np.random.default_rng(0)
     shares = np.append(0.3, np.geomspace(0.1, 0.0005, n_labels - 1))
     shares /= shares.sum()
@@ -66,7 +66,7 @@ def time_calls(call: Callable[[], object], repeats: int) -> tuple[float, float]:
 
 
 def sklearn_trial(probs: np.ndarray, gold: np.ndarray, weights: np.ndarray) -> float:
-    """Score weights as a user would: pool, best threshold of a grid, scikit-learn's micro-F1."""
+    """Score weights as a user would: soft voting, a grid of thresholds, scikit-learn's micro-F1."""
     from sklearn.metrics import f1_score
 
     pooled = np.exp(np.tensordot(weights, np.log(probs), axes=1))
@@ -82,7 +82,7 @@ def sklearn_trial(probs: np.ndarray, gold: np.ndarray, weights: np.ndarray) -> f
 
 
 def sklearn_search(rows: PooledRows, trials: int) -> float:
-    """Make the same search with scikit-learn's metrics; return its seconds per trial."""
+    """Run the same search with scikit-learn's metrics; return its seconds per trial."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,12 +1,12 @@
-"""The training loop against the transformers Trainer, on the same encoder, rows and threads.
+"""Benchmark of the training loop against the transformers Trainer: same encoder, rows, threads.
 
     python benchmarks/bench_training.py [--competition klue-re] [--rows 2560] [--rounds 3]
 
-Arms, in turn, several rounds: the Trainer as the competition's winners ran it (padded to 256,
-float32), the Trainer at its best (the hardware's 16-bit format, batches grouped by length, fused
-AdamW), the same with this harness's choice of attention kernel, and this harness. The last line is
-what the step's matrix products alone would allow, from a rate measured in the same run.
-Rows a second; medians and ratios count, single figures do not.
+Alternates over several rounds between: the Trainer with the settings of the competition's winners
+(padded to 256, float32), the Trainer at its best (16-bit mixed precision, batches grouped by
+length, fused AdamW), the same with this harness's attention implementation, and this harness. The
+last line is the limit set by matrix products alone, from a rate measured in the same run.
+In rows per second; compare medians and ratios, not single values.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def time_ours(spec: JobSpec) -> float:
 
 
 class _TrainerModel(torch.nn.Module):
-    """The same network as the Trainer wants it: labels in, loss out."""
+    """The same network with the interface of the Trainer: takes labels, returns the loss."""
 
     def __init__(self, model: RelationModel, spec: JobSpec) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ def time_trainer(spec: JobSpec, *, pad_to: int | None, best: bool, attention: st
 
 
 def products_rows_per_s(spec: JobSpec) -> float:
-    """Rows a second if a step were its matrix products alone, forward and backward."""
+    """Return the rows per second if a step consisted of its matrix products only."""
     dtype = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
         choose_precision("auto")
     ]
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2560)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--skip-padded", action="store_true", help="leave the slowest arm out")
+    parser.add_argument("--skip-padded", action="store_true", help="skip the slowest setting")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)

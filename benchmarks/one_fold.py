@@ -1,9 +1,9 @@
-"""A submission from the models of one fold alone, to see what five folds and a blend add.
+"""Write a submission from the models of one fold, as a baseline for K folds and an ensemble.
 
     python benchmarks/one_fold.py typed-punct@ko-mini --fold 0 --name klue-re-ko-mini-base
 
-Labels are the most probable ones. It is written as ``blend`` writes its own, without a blend's
-facts, and can be checked and sent like any other.
+Labels are the most probable ones. The file has the format of ``blend`` and can be checked and
+uploaded like any other, but has no record of a blend.
 """
 
 from __future__ import annotations

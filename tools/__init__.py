@@ -1,1 +1,1 @@
-"""Scripts that make what the repository ships."""
+"""Scripts that generate data shipped with the repository."""

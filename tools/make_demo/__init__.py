@@ -1,1 +1,1 @@
-"""The grammar that wrote the data of the bundled demo."""
+"""The grammar that generated the data of the bundled demo."""

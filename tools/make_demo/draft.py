@@ -1,4 +1,4 @@
-"""A sentence of the demo competition while it is written, and when it is finished.
+"""Sentences of the demo competition: `Draft` while being generated, `Sentence` when finished.
 
 `grammar` plans the clauses and writes them into a `Draft`, which keeps the cast, the facts and the
 places of the entities; `make_demo` reads the finished `Sentence`.
@@ -38,7 +38,7 @@ UNSEEN_PHRASE_FRAC = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """One place of an entity: its index in the cast, half-open characters, the clause it is in."""
+    """A mention of an entity: its index in the cast, half-open character span, and clause."""
 
     entity: int
     start: int
@@ -48,7 +48,7 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A finished sentence; `facts` maps (subject, object) to what it says of them."""
+    """A finished sentence; `facts` maps (subject, object) to the stated relation."""
 
     text: str
     source: str
@@ -57,7 +57,7 @@ class Sentence:
     facts: dict[tuple[int, int], str]
 
     def negative_pairs(self) -> Iterator[tuple[int, int]]:
-        """Yield the mentioned pairs, subject first, of which nothing is said nor implied."""
+        """Yield the mentioned pairs, subject first, without a stated or implied relation."""
         present = sorted({mention.entity for mention in self.mentions})
         ties = _implied_ties(self.facts)
         for subject in present:
@@ -74,7 +74,7 @@ class Sentence:
 
 
 def _implied_ties(facts: dict[tuple[int, int], str]) -> set[tuple[int, int]]:
-    """Return pairs that the facts relate by way of a third entity: no relation would be untrue.
+    """Return pairs related through a third entity, for which no_relation would be wrong.
 
     These are kin of kin, people of one organisation, and whatever is said of another name.
     """
@@ -91,7 +91,7 @@ def _implied_ties(facts: dict[tuple[int, int], str]) -> set[tuple[int, int]]:
 
 @dataclass
 class Draft:
-    """A sentence being written."""
+    """A sentence being generated."""
 
     rng: Random
     split: str
@@ -110,18 +110,18 @@ class Draft:
         self.length += len(text)
 
     def mention(self, entity: int) -> None:
-        """Append the text of an entity and note where it stands."""
+        """Append the text of an entity and record its position."""
         word = self.cast[entity].word
         self.mentions.append(Mention(entity, self.length, self.length + len(word), self.clause))
         self.write(word)
 
     def add(self, name: Name) -> int:
-        """Take an entity into the cast and return its index."""
+        """Add an entity to the cast and return its index."""
         self.cast.append(name)
         return len(self.cast) - 1
 
     def bind(self, phrase: Phrase, bound: dict[str, int]) -> None:
-        """Give every slot of the phrase that has none yet a fresh entity; changes `bound`."""
+        """Give every unbound slot of the phrase a new entity; changes `bound`."""
         for letter in phrase.letters:
             if letter not in bound:
                 bound[letter] = self.add(self._fresh(letter, bound))
@@ -170,7 +170,7 @@ class Draft:
                 self.write(part.quote + particle)
 
     def write_entity(self, entity: int) -> None:
-        """Append an entity, now and then inside a noun phrase that says something more of it."""
+        """Append an entity, sometimes inside a noun phrase that states another fact about it."""
         if entity in self.pending:
             event, bound = self.pending.pop(entity)
             self.write_noun(event, entity, bound)
@@ -191,7 +191,7 @@ class Draft:
         Args:
             event: has a noun phrase with a head of the entity's kind.
             entity: what the phrase stands for.
-            given: slots that are bound beforehand, the head among them.
+            given: slots that are already bound, including the head.
         """
         bound = dict(given or {})
         heads = {letter for letter, index in bound.items() if index == entity} or set(SLOTS)

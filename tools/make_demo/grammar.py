@@ -1,4 +1,4 @@
-"""Sentences of the demo competition: clauses about a cast of entities, and what holds between them.
+"""The grammar of the demo's sentences: clauses about a cast of entities, and their relations.
 
 A sentence is made from one or several clauses that share entities. Each clause or noun phrase adds
 facts; a pair of entities without a fact holds no relation. `make_demo` picks the pair that a row
@@ -56,7 +56,7 @@ NESTED_PARTS = frozenset(phrase.parts for group in NESTED.values() for phrase in
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A cast to begin from: the event of the first clause and the names of its slots."""
+    """The start of a sentence: the event of the first clause and the names of its slots."""
 
     event: Event
     names: dict[str, Name]
@@ -64,7 +64,7 @@ class Seed:
 
 @cache
 def events_stating(label: str) -> tuple[Event, ...]:
-    """Return the events from which the label follows."""
+    """Return the events that state the label."""
     return tuple(event for event in EVENTS if label in event.labels)
 
 
@@ -76,7 +76,7 @@ def _events_pairing(pairing: frozenset[str]) -> tuple[Event, ...]:
 
 @cache
 def _events_with_clause(kind: str) -> tuple[Event, ...]:
-    """Return all events, neutral ones thrice, with a clause that names an entity of this kind."""
+    """Return all events with a clause that names an entity of this kind, neutral ones 3 times."""
     return tuple(
         event
         for event in EVENTS + NEUTRAL_EVENTS * 3
@@ -91,14 +91,14 @@ def _pairing(event: Event) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A clause that is planned: its phrase and the entities of its slots."""
+    """A planned clause: its phrase and the entities of its slots."""
 
     phrase: Phrase
     bound: dict[str, int]
 
     @property
     def topic(self) -> int | None:
-        """The entity that the clause opens with as its topic."""
+        """The entity at the start of the clause, as its topic."""
         return self.bound[self.phrase.topic] if self.phrase.topic else None
 
 
@@ -108,8 +108,8 @@ def compose(rng: Random, seed: Seed, source: str, split: str) -> tuple[Sentence,
     Args:
         rng: the source of randomness.
         seed: the event, and the names of those of its slots that are given.
-        source: which of the three sources the sentence pretends to come from; sets its style.
-        split: `train`, or `test`, where phrases kept for test rows may be used.
+        source: one of the three sources; sets the style.
+        split: `train` or `test`; some phrases are reserved for test rows.
 
     Returns:
         The sentence, and the seed with the names that its event got.
@@ -136,7 +136,7 @@ def _draw(rng: Random, options: Sequence[tuple[_T, int]]) -> _T:
 
 
 def _plan_core(draft: Draft, seed: Seed) -> tuple[Clause, dict[str, int]]:
-    """Plan the first clause: one of the event, or another that will hold its noun phrase.
+    """Plan the first clause: one of the event, or another that will contain its noun phrase.
 
     Returns:
         The clause, and the entities of the event's slots.
@@ -158,7 +158,7 @@ def _plan_core(draft: Draft, seed: Seed) -> tuple[Clause, dict[str, int]]:
 
 
 def _plan_about(draft: Draft, event: Event, entity: int, *, as_topic: bool = False) -> Clause:
-    """Plan a clause of the event with this entity in one slot and fresh ones in the others."""
+    """Plan a clause of the event with this entity in one slot and new ones in the others."""
     kind = draft.cast[entity].kind
     fitting = [p for p in event.clause_phrases if any(SLOTS[x][0] == kind for x in p.letters)]
     topical = [p for p in fitting if p.topic and SLOTS[p.topic][0] == kind] if as_topic else []
@@ -171,7 +171,7 @@ def _plan_about(draft: Draft, event: Event, entity: int, *, as_topic: bool = Fal
 
 
 def _plan_extra(draft: Draft, core_event: Event, core: Clause) -> Clause:
-    """Plan a further clause, about a person or organisation of the core clause or about others."""
+    """Plan another clause, about a person or organisation of the core clause or about others."""
     rng = draft.rng
     actors = [entity for entity in core.bound.values() if draft.cast[entity].type in SUBJECT_TYPES]
     if actors and rng.random() < SHARED_ENTITY_FRAC:
@@ -229,14 +229,14 @@ def _write_clauses(draft: Draft, clauses: Sequence[Clause], source: str) -> None
 
 
 def _write_aside(draft: Draft, phrase: Phrase) -> None:
-    """Write a phrase about nobody else in the sentence."""
+    """Write a phrase about no other entity of the sentence."""
     bound: dict[str, int] = {}
     draft.bind(phrase, bound)
     draft.write_phrase(phrase, bound, bare=True)
 
 
 def _write_clause(draft: Draft, clause: Clause, before: int | None) -> None:
-    """Write one clause; a topic that was the topic before may be left out or be a pronoun."""
+    """Write one clause; a repeated topic may be omitted or replaced by a pronoun."""
     if clause.phrase.parts in NESTED_PARTS:
         for part in clause.phrase.parts:
             draft.write(draft.cast[clause.bound["O"]].word if isinstance(part, Slot) else part)

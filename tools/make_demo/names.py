@@ -1,8 +1,7 @@
 """Invented names of the demo competition: persons, organisations, works, dates, numbers.
 
-Stands before the way of a row: `grammar` asks here for the entities of a sentence. Every name is
-put together from the short lists below (only cities, countries and faiths are real names), so that
-the supply of unseen entity pairs does not run out at a million rows.
+Used by `grammar`. Every name is composed from the short lists below (only cities, countries and
+religions are real names), so that there are enough unseen entity pairs even for a million rows.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 SURNAMES = tuple("김이박최정강조윤장임한오서신권황안송류홍전고문양손배백허유남심노하곽성차주우구")
 RARE_SURNAMES = ("남궁", "황보", "제갈", "선우")
-# Most names are made of common parts, so that a name alone tells a row from others less than
-# its words do; the rest is put together from syllables.
+# Most names consist of common parts, so that a name identifies a row less than its words do; the
+# others are composed of syllables.
 COMMON_FRAC = 0.85
 GIVEN_COMMON = _words(
     "도현 서윤 민재 지우 하린 예준 주원 은서 시우 준호 태민 수빈 우진 나연 성훈 보람 승아 채원 "
@@ -113,7 +112,7 @@ HANJA = tuple("金李朴崔鄭姜趙尹張林道賢智秀民俊英浩真善美�
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """One entity before it stands in a sentence: its text, its published type, its kind of slot."""
+    """An entity before it is used in a sentence: its text, published type and kind of slot."""
 
     word: str
     type: str
@@ -255,7 +254,7 @@ FAMILIES = {
 
 
 def build_name(rng: Random, slot: str) -> Name:
-    """Return a fresh name for a slot letter.
+    """Return a new name for a slot letter.
 
     Args:
         rng: the source of randomness.
@@ -268,5 +267,5 @@ def build_name(rng: Random, slot: str) -> Name:
 
 
 def build_hanja(rng: Random) -> str:
-    """Return three Chinese characters, as they stand in brackets after a person's name."""
+    """Return three Chinese characters, as written in brackets after a person's name."""
     return "".join(rng.choice(HANJA) for _ in range(3))

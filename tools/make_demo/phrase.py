@@ -1,7 +1,6 @@
-"""One event of the demo's sentences (the relations it states, the phrases that state it), and josa.
+"""Events of the demo's sentences (stated relations and phrases), and Korean particles (josa).
 
-Read by `grammar`; the events themselves stand in `phrases_person`, `phrases_organisation` and
-`phrases_neutral`.
+Used by `grammar`; the events are in `phrases_person`, `phrases_organisation` and `phrases_neutral`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ PARTICLES = {
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for an entity in a phrase.
+    """A slot for an entity in a phrase.
 
     Its letter, the closing quote before the particle (""), the particle (""), and whether the
     entity is what a noun phrase stands for.
@@ -82,10 +81,10 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Event:
-    """What may be said, and what follows from it.
+    """Phrases, and the facts that they state.
 
-    `facts` are `subject object label` triples joined by `;`; `clauses` and `nouns` hold one phrase
-    a line.
+    `facts` are `subject object label` triples joined by `;`; `clauses` and `nouns` have one phrase
+    per line.
     """
 
     facts: str
@@ -100,7 +99,7 @@ class Event:
 
     @cached_property
     def labels(self) -> frozenset[str]:
-        """The labels that the facts give."""
+        """The labels of the facts."""
         return frozenset(label for _, _, label in self.relations)
 
     @cached_property
@@ -116,7 +115,7 @@ class Event:
 
 @cache
 def parse_phrases(text: str) -> tuple[Phrase, ...]:
-    """Parse one phrase a line; blank lines do not count."""
+    """Parse one phrase per line, ignoring blank lines."""
     return tuple(_parse(line.strip()) for line in text.splitlines() if line.strip())
 
 
@@ -154,7 +153,7 @@ def choose_particle(text: str, particle: str) -> str:
 
 
 def _final_consonant(text: str) -> int:
-    """Return the index of the final consonant of the last syllable, 0 where there is none."""
+    """Return the index of the final consonant of the last syllable; 0 if there is none."""
     if text.endswith(")") and "(" in text:
         text = text[: text.rindex("(")].rstrip()
     last = text[-1:]
