@@ -251,10 +251,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip() or not raw.strip():
         raise VariantError(f"--set {text!r} is not of the form key=value, such as train.lr=3e-5")
     try:
-        told = parse_toml(f"value = {raw}")
+        parsed = parse_toml(f"value = {raw}")
     except ValueError:
-        told = {}
-    return key.strip(), told["value"] if told.keys() == {"value"} else raw.strip()
+        parsed = {}
+    return key.strip(), parsed["value"] if parsed.keys() == {"value"} else raw.strip()
 
 
 def resolve_variant(

@@ -40,10 +40,10 @@ Draw = np.random.Generator
 
 @dataclass(frozen=True)
 class Scheme:
-    """The labels and entity types of a competition, in its order, and the facts of both.
+    """Labels and entity types of a competition, in its order, with inverse labels and language.
 
-    ``relations`` says which labels hold once the roles are exchanged, ``language`` how formats
-    write; both are klue-re's where none are named.
+    ``relations`` has the inverse labels, for swapped roles, and ``language`` the wording of
+    formats; both default to klue-re's.
     """
 
     labels: tuple[str, ...]
@@ -258,7 +258,7 @@ def find_free_words(row: Row) -> list[Span]:
 
 def _draw_mask(row: Row, draw: Draw) -> Row | None:
     if overlaps(row):
-        return None  # what stands in both words cannot be replaced for one of them
+        return None  # text shared by both entities cannot be replaced for one of them
     masked = mask_entities(row, MASKED_ROLES[int(draw.integers(len(MASKED_ROLES)))])
     return None if masked == row else masked
 

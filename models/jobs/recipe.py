@@ -44,7 +44,7 @@ FIRST_WORDINGS = frozenset(
     }
 )
 FIRST_EXCHANGE = "700bfb81b0af43bfd1de16d670cb01217aeb7826b93dd816dcd823e0d6203cce"
-"""Fingerprints of the wordings and rules that results of before the profile's own were made by."""
+"""Fingerprints of the wordings and rules of versions in which the profile could not set them."""
 NETWORK_ROOMS = (batches, network, formats, heads, losses, loop)
 
 
@@ -103,7 +103,10 @@ def describe_wording(variant: Variant, profile: Profile) -> dict[str, Any]:
 
 
 def describe_exchange(variant: Variant, profile: Profile) -> dict[str, Any]:
-    """Return the rules by which a variant exchanges roles, save those of the first results."""
+    """Return the inverse labels that a variant uses to swap roles, unless they are the first ones.
+
+    The first ones stay out of the recipe, so that earlier results remain valid.
+    """
     if variant.augment is None or "swap" not in variant.augment.ways:
         return {}
     rules = profile.exchange_rules.exchanged

@@ -79,7 +79,7 @@ class JobSpec:
 
     @property
     def scheme(self) -> Scheme:
-        """Return what the label ids stand for."""
+        """The labels and entity types of the competition."""
         return Scheme(
             self.labels, self.negative_id, self.entity_types, self.relations, self.language
         )

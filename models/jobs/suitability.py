@@ -1,7 +1,7 @@
-"""Whether a variant suits a competition: asked before anything is loaded.
+"""Check that a variant fits a competition, before libraries and data are loaded.
 
-A variant that shows entity types where there are none, or a source where no column holds it, is
-refused here, by its file alone if need be, so that nobody waits for libraries and data first.
+A variant that needs entity types or a source column which the competition does not have is refused,
+based on its file alone if possible, so that the user does not wait first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Settings = TypeVar("_Settings", bound=BaseModel)
 
 @dataclass(frozen=True)
 class _Needs:
-    """What of a variant asks something of a competition."""
+    """The settings of a variant that need something from the competition."""
 
     name: str
     format: str
@@ -37,10 +37,10 @@ class _Needs:
 
 
 def check_suits(variant: Variant, profile: Profile) -> None:
-    """Refuse a variant that shows or uses what the competition does not have.
+    """Check that the competition has all that a variant uses (entity types, source column).
 
     Raises:
-        FormatError, VariantError: says what is absent and what to use instead.
+        FormatError, VariantError: names what is missing and what to use instead.
     """
     if variant.learner == LINEAR:
         return
@@ -52,7 +52,7 @@ def check_suits(variant: Variant, profile: Profile) -> None:
 def check_files(
     names: Sequence[str], profile: Profile, overrides: Sequence[tuple[str, Any]] = ()
 ) -> None:
-    """Refuse variants by their files and ``--set``; what is wrong in them otherwise is not said.
+    """Check variants by their files and ``--set``, ignoring all other errors in them.
 
     Raises:
         FormatError, VariantError: as ``check_suits``.
@@ -61,7 +61,7 @@ def check_files(
         try:
             settings = read_file_settings(name, overrides)
         except VariantError:
-            continue  # said by whoever resolves it
+            continue  # reported when the variant is resolved
         form = settings.get("format", DEFAULT_FORMAT)
         if settings.get("learner") == LINEAR or form not in FORMATS:
             continue
@@ -89,11 +89,11 @@ def _check(needs: _Needs, profile: Profile) -> None:
     check_format(needs.format, needs.formatting, entity_types=types, has_source=has_source)
     if needs.restricts and not types:
         raise VariantError(
-            f"variant {needs.name}: restrict goes by entity types and this competition has none"
+            f"variant {needs.name}: restrict needs entity types, but this competition has none"
         )
     if needs.clean.corrections and not types:
         raise VariantError(
-            f"variant {needs.name}: clean.corrections names entity types and this competition has "
+            f"variant {needs.name}: clean.corrections needs entity types, but this competition has "
             "none"
         )
     if needs.augment is not None:

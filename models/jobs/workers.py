@@ -41,8 +41,8 @@ PRELOAD = (
     "safetensors.torch",
     "torch._inductor.config",
 )
-"""What a job would spend two seconds on importing; the last is what torch itself imports to be
-held to deterministic kernels."""
+"""Modules that take a job two seconds to import; torch imports the last one when it is restricted
+to deterministic kernels."""
 BUSY_WAIT_S = 5.0
 SOCKET_FOLDER_MAX_BYTES = (
     104 - 1 - len("/pymp-12345678/listener-12345678")
@@ -166,7 +166,7 @@ def work(spec: JobSpec, slot: int, link: Connection) -> None:
 
 
 def _append_to_log(spec: JobSpec, text: str) -> None:
-    """Append to the job's log; a log that cannot be written (a full disk) stops no job."""
+    """Append to the log of a job; the job continues if it cannot be written (a full disk)."""
     with suppress(OSError), (spec.job_dir / LOG_FILE).open("ab", buffering=0) as stream:
         stream.write(text.encode("utf-8", errors="replace"))
 
@@ -199,10 +199,10 @@ def _process_context() -> Any:
 
 
 def _has_short_socket_folder() -> bool:
-    """See that the server's socket can be named; False: there is nowhere to put it.
+    """Choose a folder for the fork server's socket; return False if there is none.
 
-    It lies in the folder for temporary files, and a system takes about a hundred bytes for its
-    path. Where TMPDIR is longer, multiprocessing makes its folder, which is its own, elsewhere.
+    The socket is in the folder for temporary files, and the system limits its path to about a
+    hundred bytes. If TMPDIR is longer, multiprocessing creates its folder elsewhere.
     """
     before = tempfile.gettempdir()
     for folder in (before, *SHORT_FOLDERS):
