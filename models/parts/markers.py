@@ -73,6 +73,7 @@ def mark_words(row: Row, subject: tuple[str, str], obj: tuple[str, str]) -> Form
 def _mark_overlapping(row: Row, subject: tuple[str, str], obj: tuple[str, str]) -> Formatted:
     """Mark words that share text; the longer one's signs stand outside.
 
+    >>> from competition.data.rows import Entity
     >>> place, school = Entity("서울", 0, 2, "LOC"), Entity("서울대학교", 0, 5, "ORG")
     >>> row = Row("0", "서울대학교에", place, school, None)
     >>> _mark_overlapping(row, ("<", ">"), ("[", "]")).segments[0]
