@@ -28,9 +28,9 @@ from models.variant import (
     resolve_variant,
 )
 
-START, PSEUDO = "start", "pseudo"
 LABELS_SLOT = "{labels}"
 """Placeholder in ``formatting.instruction`` for the names of the labels."""
+START, PSEUDO = "start", "pseudo"
 """How a variant builds on another: its weights (a warm start), or its labels (pseudo-labelling)."""
 
 

@@ -31,7 +31,6 @@ def write_state(
 ) -> None:
     """Write weights, optimiser state and ``facts`` (JSON-serialisable) to one file, atomically.
 
-
     Tied weights (one tensor with several names) are written once, under the first name. Weights
     that stay as loaded (see ``kept_state``) are left out.
     """
