@@ -1,4 +1,4 @@
-"""What the documents promise exists: commands, options, make targets, links, keys of a profile."""
+"""Check that the documents are correct: commands, options, make targets, links, profile keys."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_make_targets_exist() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_exist(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text("utf-8")):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
-def test_every_key_of_a_profile_stands_in_the_commented_example() -> None:
+def test_the_commented_example_has_every_key_of_a_profile() -> None:
     example = (ROOT / "competition" / "profiles" / "klue-re.toml").read_text("utf-8")
     for name, field in Profile.model_fields.items():
         assert re.search(rf"^(# )?{name} = |^\[{name}[\].]", example, re.MULTILINE), name

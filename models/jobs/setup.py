@@ -25,7 +25,7 @@ from models.data.route import Route, read_route
 from models.jobs.recipe import describe_wording, recipe_parts
 from models.jobs.request import PSEUDO
 from models.jobs.suitability import check_suits
-from models.network.encoder_source import EncoderSource, settle_encoder
+from models.network.encoder_source import EncoderSource, resolve_encoder
 from models.network.network import check_backbone, check_first_token
 from models.network.tokenizer import check_reading, list_markers, load_tokenizer
 from models.parts import formats, particles
@@ -142,12 +142,12 @@ def resolve_base_encoder(
     """Find, download or create the encoder of a variant, before any TAPT.
 
     Raises:
-        EncoderError: as raised by ``settle_encoder``.
+        EncoderError: as raised by ``resolve_encoder``.
     """
     sources = [*corpus.train.text("source"), *corpus.test.text("source")]
     form = choose_format(variant.format, competition.profile.language)
     own_words = form.own_words(variant.formatting, sources)
-    return settle_encoder(
+    return resolve_encoder(
         variant,
         sentences=corpus.train.text("sentence"),
         cache_dir=competition.checkpoints_dir / "cache",

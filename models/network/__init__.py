@@ -1,4 +1,4 @@
-"""From a settled source to one module: backbone, adapters, head and new parameters.
+"""The network: resolved encoder (backbone), adapters (LoRA), head and new parameters.
 
 Rooms in reading order: encoder_source, scratch, config, tokenizer, backbone, adapters,
 new_parameters, entity_embedding, network.

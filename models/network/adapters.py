@@ -1,7 +1,7 @@
-"""Low-rank adapters: a base that stays as it is, and beside its matrices narrow ones that learn.
+"""Low-rank adapters (LoRA): a frozen base, and trained low-rank matrices added to its layers.
 
-Between ``models.network.backbone`` and the head. Only adapters and head are trained, checkpointed
-and kept; the base is named by the hash of its content.
+Only adapters and head are trained and stored in checkpoints; the base is identified by the hash of
+its content.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ EVERY_LAYER = "every linear layer of the backbone's blocks"
 
 
 def add_adapters(backbone: Any, settings: AdaptSettings) -> None:
-    """Freeze a backbone and put adapters beside its linear layers, in place.
+    """Freeze a backbone and add adapters to its linear layers, in place.
 
-    Adapters begin at zero effect: one of the two narrow matrices is drawn from torch's global
-    generator, the other is zero. They are float32 beside a base of 16 bits too.
+    Adapters have no effect at first: one of the two low-rank matrices is random (torch's global
+    generator), the other is zero. They are float32, also on a 16-bit base.
 
     Args:
         backbone: the network, its weights loaded.
@@ -43,7 +43,7 @@ def add_adapters(backbone: Any, settings: AdaptSettings) -> None:
     unknown = [name for name in settings.targets if name not in known]
     if unknown:
         raise VariantError(
-            f"adapt.targets: {unknown[0]!r} is no linear layer of this backbone; choose of "
+            f"adapt.targets: {unknown[0]!r} is not a linear layer of this backbone; choose from "
             f"{', '.join(known)}"
         )
     if not layers:
@@ -65,7 +65,7 @@ def add_adapters(backbone: Any, settings: AdaptSettings) -> None:
 
 
 def _find_linear_layers(backbone: nn.Module) -> list[str]:
-    """Name the linear layers inside the backbone's blocks, those of 4 bits too."""
+    """Return the names of linear layers inside the blocks of a backbone, including 4-bit ones."""
     return [
         name
         for name, module in backbone.named_modules()
@@ -74,6 +74,6 @@ def _find_linear_layers(backbone: nn.Module) -> list[str]:
 
 
 def count_trained(model: nn.Module) -> tuple[int, int]:
-    """Return how many weights of a network are trained, and how many it has."""
+    """Return the numbers of trained weights and of all weights of a network."""
     sizes = [(each.numel(), each.requires_grad) for each in model.parameters()]
     return sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)

@@ -1,7 +1,7 @@
-"""A backbone's weights: BERT's kin, the encoders of encoder–decoders, and decoders.
+"""Load the weights of a backbone: BERT-like encoders, encoders of encoder–decoders, decoders.
 
-Between a settled source and ``models.network.network``, which puts a head on top. What is loaded
-here lies on the disk, so that jobs need no network; code that lies there is never run.
+``models.network.network`` adds a head. Everything is loaded from disk, so jobs need no internet
+access; code in the folder is never run.
 Legend: B batch, T tokens.
 """
 
@@ -22,9 +22,9 @@ from models.variant import Variant
 Precision = Literal["float32", "bf16", "fp16"]
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 POOLED = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"})
-"""Kinds that carry a pooling layer, which no head reads."""
+"""Kinds with a pooling layer, which no head uses."""
 LAYER = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")
-"""Where a parameter's name tells its layer."""
+"""The layer number in the name of a parameter."""
 
 
 def load_backbone(
@@ -35,7 +35,7 @@ def load_backbone(
     device_type: str,
     precision: Precision,
 ) -> Any:
-    """Load a backbone's weights, or draw them where it has none.
+    """Load the weights of a backbone, or initialise them randomly if it has none.
 
     Of an encoder–decoder the encoder alone is kept. What is trained whole is float32; a base that
     stays as it is (``adapt``) has the job's own precision, which takes half the memory.
@@ -71,7 +71,7 @@ def load_backbone(
 def load_weights(
     kind: Any, source: EncoderSource, *, bin_weights: bool, **options: Any
 ) -> tuple[Any, list[str]]:
-    """Load a network's weights, without a word to the console.
+    """Load the weights of a network, without output to the console.
 
     Weights of layers that the network does not have are left alone, such as those for guessing
     words where states are wanted.
@@ -108,7 +108,7 @@ def load_weights(
 
 
 def choose_attention(variant: Variant, device_type: str, network: Any = None) -> str:
-    """Return the attention kernel: plain matrix products on a CPU, the fused kernel elsewhere.
+    """Return the attention implementation: ``eager`` on a CPU, ``sdpa`` elsewhere.
 
     On a CPU the fused kernel's backward pass took a fifth of a whole training step at the lengths
     of single sentences; with plain products the step was 1.2 times as fast (docs/experiments.md).
@@ -121,7 +121,7 @@ def choose_attention(variant: Variant, device_type: str, network: Any = None) ->
 
 
 def open_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a mask under which every token sees every other, (B, 1, T, T), to be added to scores.
+    """Return an additive mask for bidirectional attention, (B, 1, T, T).
 
     Handed to a decoder it replaces the mask that hides what comes later; padding stays hidden.
 
@@ -136,7 +136,7 @@ def open_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _find_class(config: Any, kind: Kind) -> tuple[Any, Any]:
-    """Return the library's class that loads a backbone, and the class of its network."""
+    """Return the transformers class that loads a backbone, and the class of its network."""
     import transformers
 
     text_encoders = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
@@ -147,7 +147,7 @@ def _find_class(config: Any, kind: Kind) -> tuple[Any, Any]:
 
 
 def _take_reader(whole: Any, kind: Kind) -> Any:
-    """Return the part that reads text: of an encoder–decoder, or of one that also sees pictures."""
+    """Return the text encoder, of an encoder–decoder or of a multimodal model."""
     takes = inspect.signature(whole.forward).parameters
     if kind == "encoder-decoder" and "decoder_input_ids" in takes:
         return whole.get_encoder()
@@ -157,7 +157,7 @@ def _take_reader(whole: Any, kind: Kind) -> Any:
 def _quantise(
     variant: Variant, source: EncoderSource, device_type: str, precision: Precision
 ) -> dict[str, Any]:
-    """Return the options that load a base in 4 bits.
+    """Return the options to load a base quantised to 4 bits.
 
     Source: Dettmers et al. 2023, arXiv 2305.14314 (QLoRA), section 3: NormalFloat 4 with its scales
     quantised too.

@@ -1,7 +1,4 @@
-"""A backbone's configuration: read without running its code, and what kind of network it describes.
-
-Before ``models.network.tokenizer`` and ``models.network.backbone``, which both go by it.
-"""
+"""Read the configuration of a backbone, without running its code, and determine its kind."""
 
 from __future__ import annotations
 
@@ -26,13 +23,13 @@ POSITIONS_AFTER_PAD = frozenset(
         "xmod",
     }
 )
-"""Kinds whose positions are counted from the padding token's id plus one."""
+"""Kinds whose positions start at the id of the padding token plus one."""
 READ_BOTH_WAYS = frozenset({"xlnet"})
-"""Kinds that can write text word by word and, as they are loaded here, read both ways."""
+"""Kinds that can generate text and, as loaded here, use bidirectional attention."""
 
 
 def read_config(source: EncoderSource) -> Any:
-    """Read a backbone's ``config.json``; code that lies beside it is never run.
+    """Read the ``config.json`` of a backbone; code in its folder is never run.
 
     Raises:
         EncoderError: it needs code of its own, or is not what this transformers version reads.
@@ -52,7 +49,7 @@ def read_config(source: EncoderSource) -> Any:
 
 
 def name_kind(config: Any) -> Kind:
-    """Return which way a backbone reads: both ways, or word by word as language models do.
+    """Return whether a backbone's attention is bidirectional or causal.
 
     BERT and its kin can also be built as decoders; they count as encoders unless their
     configuration asks for it.
@@ -70,7 +67,7 @@ def name_kind(config: Any) -> Kind:
 
 
 def count_positions(config: Any) -> int | None:
-    """Return how many tokens a backbone has positions for; None if there is no such limit."""
+    """Return the maximum number of tokens of a backbone; None if there is no limit."""
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is not None and config.model_type in POSITIONS_AFTER_PAD:
         positions -= config.pad_token_id + 1
@@ -78,27 +75,27 @@ def count_positions(config: Any) -> int | None:
 
 
 def check_length(source: EncoderSource, config: Any, wanted: int, setting: str) -> None:
-    """Refuse more tokens than the backbone has positions for.
+    """Check that the backbone supports a number of tokens.
 
     Raises:
-        EncoderError: names the setting and its highest value.
+        EncoderError: names the setting and its maximum.
     """
     positions = count_positions(config)
     if positions is not None and wanted > positions:
         raise EncoderError(
-            f"{source.name} has positions for {positions} tokens, and {wanted} are asked for; add "
+            f"{source.name} supports at most {positions} tokens, not {wanted}; add "
             f"--set {setting}={positions}"
         )
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its kind if it has none."""
+    """Return the first line of an error message, or the class of the error if it is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the library's progress bars, warnings and reports off the console."""
+    """Silence the progress bars, warnings and reports of transformers."""
     from transformers.utils import logging
 
     verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -113,7 +110,7 @@ def quiet() -> Iterator[None]:
 
 
 def _check_code(source: EncoderSource, told: dict[str, Any]) -> None:
-    """Refuse a kind of network that only code in its folder can build."""
+    """Refuse a kind of network that needs code from its folder."""
     from transformers import CONFIG_MAPPING
 
     kind = told.get("model_type")
@@ -148,7 +145,7 @@ def _build_config(path: Path, told: dict[str, Any]) -> Any:
 
 
 def _build_in_two_steps(told: dict[str, Any]) -> Any | None:
-    """Build a configuration that has rotary parameters for kinds of layer that it does not have.
+    """Build a configuration with rotary parameters for layer types that it does not use.
 
     So write transformers from 5.17 on where every layer of a ModernBERT attends to the whole text;
     5.9 reads it only if each kind is named. The layers are named after that.

@@ -1,7 +1,7 @@
-"""Where encoders come from: a hub, a local folder, the box, or random weights.
+"""Resolve encoders: from a hub, a local folder, the bundled ones, or from scratch.
 
-First of the encoder's rooms: a source is settled once, before any job starts (downloads and
-tokenizer training happen here); ``models.network.network`` then loads it without a network.
+An encoder is resolved once, before any job starts (downloads and tokenizer training happen here);
+``models.network.network`` then loads it without internet access.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from models.variant import SCRATCH, Variant, fingerprint
 
 SAFE_WEIGHTS, PICKLED_WEIGHTS = "*.safetensors", "*.bin"
 HUB_FILES = ("*.json", "*.txt", "*.model", SAFE_WEIGHTS)
-REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # also good in the name of a variant
-PRETRAINING_FILE = "pretraining.json"  # what ``pretrain`` leaves beside the weights
+REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # also valid in the name of a variant
+PRETRAINING_FILE = "pretraining.json"  # written by ``pretrain`` next to the weights
 HUB_TIMEOUT_S = 5.0  # of the question whether it has an encoder
 BUNDLED_DIR = Path(__file__).parent.parent / "encoders"
 MINI, PRETRAINED = "mini", "pretrained"
@@ -34,37 +34,37 @@ RECOMMENDED: dict[str, dict[str, Any]] = {
     SCRATCH: {"train.lr": 1e-3, "train.epochs": 5.0},
     MINI: {"train.lr": 1e-3, "train.epochs": 2.0, "train.batch_rows": 16},
 }
-"""By kind of encoder; measured in docs/experiments.md."""
+"""Recommended hyperparameters by kind of encoder, from docs/experiments.md."""
 
 
 def list_bundled() -> list[str]:
-    """Return the names of the encoders that come with this package, each a folder."""
+    """Return the names of the bundled encoders."""
     return sorted(path.parent.name for path in BUNDLED_DIR.glob("*/config.json"))
 
 
 def recommended_settings(encoder: str) -> dict[str, Any]:
-    """Return the settings that suit an encoder's kind where neither profile nor variant names any.
+    """Return the recommended hyperparameters for the kind of an encoder, as dotted keys.
 
-    Dotted keys of ``Variant``. Small encoders, and those trained from random weights, need a far
-    higher rate than what hubs offer.
+    The profile and the variant override them. Small encoders, and those trained from scratch, need
+    a much higher learning rate than pretrained ones from a hub.
     """
     return dict(RECOMMENDED.get(find_kind(encoder), {}))
 
 
 def find_kind(encoder: str) -> str:
-    """Say which settings suit an encoder: ``scratch``, ``mini``, or ``pretrained`` as hubs' are.
+    """Return the kind of an encoder: ``scratch``, ``mini``, or ``pretrained`` for hubs.
 
-    That of one which ``pretrain`` left stands in its folder.
+    For an encoder written by ``pretrain``, it is recorded in its folder.
     """
     if encoder == SCRATCH:
         return SCRATCH
     facts = read_pretraining(_find_folder(encoder))
     if facts is None:
         return PRETRAINED
-    began_with = facts.get("kind") or facts.get("size") or facts.get("from")
-    if began_with in list_bundled():
-        return find_kind(began_with)
-    return began_with if began_with in RECOMMENDED else PRETRAINED
+    origin = facts.get("kind") or facts.get("size") or facts.get("from")
+    if origin in list_bundled():
+        return find_kind(origin)
+    return origin if origin in RECOMMENDED else PRETRAINED
 
 
 class _Exposure(BaseModel):
@@ -109,13 +109,13 @@ def read_pretraining(folder: Path) -> dict[str, Any] | None:
 
 
 def _find_folder(encoder: str) -> Path:
-    """Return the folder that a name means if it means one: a bundled encoder's, or its own."""
+    """Return the folder of a bundled encoder, or the name as a path."""
     return BUNDLED_DIR / encoder if encoder in list_bundled() else Path(encoder).expanduser()
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderSource:
-    """A settled encoder: a folder that every job can load, and what identifies its content."""
+    """A resolved encoder: a local folder, and the hash of its content."""
 
     name: str
     path: Path
@@ -123,20 +123,20 @@ class EncoderSource:
     has_weights: bool
 
 
-def settle_encoder(
+def resolve_encoder(
     variant: Variant, *, sentences: Iterable[str], cache_dir: Path, reserved: Sequence[str] = ()
 ) -> EncoderSource:
-    """Find, download or make the variant's encoder.
+    """Find, download or create the encoder of a variant.
 
     Args:
-        variant: names the encoder: ``scratch``, a bundled one, a local folder, or a hub name, with
-            ``@`` and a revision behind it or without.
-        sentences: training sentences; only ``scratch`` reads them, for its tokenizer.
-        cache_dir: where a scratch tokenizer is kept, named by the hash of what made it.
-        reserved: words that the scratch tokenizer must know whole, such as entity types.
+        variant: its encoder is ``scratch``, a bundled one, a local folder, or a name on the hub,
+            optionally followed by ``@`` and a revision.
+        sentences: training sentences, used only to train the tokenizer of ``scratch``.
+        cache_dir: folder for the scratch tokenizer, named by the hash of its inputs.
+        reserved: words that the scratch tokenizer must keep whole, such as entity types.
 
     Raises:
-        EncoderError: nothing usable under that name; says what to use instead.
+        EncoderError: no usable encoder of that name; says what to use instead.
     """
     if variant.encoder == SCRATCH:
         made = make_scratch(variant.scratch, tuple(sentences), cache_dir, tuple(reserved))
@@ -148,7 +148,7 @@ def settle_encoder(
         return EncoderSource(folder.name, folder, identity, has_weights=True)
     if folder.is_absolute() or variant.encoder.startswith((".", "~")):
         raise EncoderError(f"encoder folder {variant.encoder} does not exist")
-    return _settle_hub(variant)
+    return _resolve_hub(variant)
 
 
 def find_copy(encoder: str) -> Path | None:
@@ -182,27 +182,27 @@ def is_on_hub(encoder: str) -> bool:
 
 
 def _check_weights(variant: Variant, folder: Path, *, is_whole: bool) -> None:
-    """Refuse a folder without weights, or with pickled ones alone unless they are trusted.
+    """Check that a folder has weights, and not only pickled ones unless they are trusted.
 
-    One that is not whole lacks the pickled weights that were not asked for.
+    A folder that is not whole was downloaded without pickled weights.
     """
     name, trusted = variant.encoder, variant.run.bin_weights
     if not (folder / "config.json").is_file():
-        raise EncoderError(f"encoder folder {folder} holds no config.json")
+        raise EncoderError(f"encoder folder {folder} has no config.json")
     if any(folder.glob(SAFE_WEIGHTS)):
         return
     has_pickled = any(folder.glob(PICKLED_WEIGHTS))
     if not has_pickled and (is_whole or trusted):
-        raise EncoderError(f"encoder folder {folder} holds no weights (model.safetensors)")
+        raise EncoderError(f"encoder folder {folder} has no weights (model.safetensors)")
     if not trusted:
         raise EncoderError(
-            f"encoder {name!r} offers only pickled weights (.bin), which can run code when "
+            f"encoder {name!r} has only pickled weights (.bin), which can execute code when "
             "loaded; if you trust it, add --set run.bin_weights=true"
         )
 
 
 def _identify(folder: Path, patterns: Sequence[str]) -> str:
-    """Return the hash of the names and the content of a folder's files of some patterns."""
+    """Return the hash of the names and contents of the files that match some patterns."""
     files = sorted({path for glob in patterns for path in folder.glob(glob)})
     facts = [(path, path.stat()) for path in files]
     return fingerprint({p.name: _hash_once(p, s.st_size, s.st_mtime_ns) for p, s in facts})
@@ -210,15 +210,15 @@ def _identify(folder: Path, patterns: Sequence[str]) -> str:
 
 @cache
 def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
-    """Hash a file's content once a process: several variants share an encoder of gigabytes."""
+    """Hash a file once per process: several variants share an encoder of gigabytes."""
     del size, mtime_ns
     return sha256_of(path)
 
 
-def _settle_hub(variant: Variant) -> EncoderSource:
-    """Download an encoder, or take the copy of before; what identifies it is what is loaded.
+def _resolve_hub(variant: Variant) -> EncoderSource:
+    """Download an encoder, or use the cached copy; its identity is the hash of the loaded files.
 
-    So a card that its makers edit on the hub leaves results valid, and a local copy has them too.
+    So editing a model card on the hub keeps results valid, and so does using a local copy.
     """
     pickled = [PICKLED_WEIGHTS] if variant.run.bin_weights else []
     folder = _download(variant.encoder, [*HUB_FILES, *pickled])
@@ -229,16 +229,16 @@ def _settle_hub(variant: Variant) -> EncoderSource:
 
 
 def _download(encoder: str, patterns: Sequence[str]) -> Path:
-    """Return the folder of a hub's encoder, ``NAME`` or ``NAME@REVISION``.
+    """Download an encoder from the hub, ``NAME`` or ``NAME@REVISION``; return its folder.
 
     Raises:
-        EncoderError: there is none, or it cannot be had now.
+        EncoderError: it does not exist, or the download failed.
     """
     from huggingface_hub import snapshot_download
 
     name, at, revision = encoder.partition("@")
     if at and not REVISION.fullmatch(revision):
-        raise EncoderError(f"encoder {encoder!r}: after @ stands a commit, a tag or a branch")
+        raise EncoderError(f"encoder {encoder!r}: after @, use a commit, a tag or a branch")
     try:
         folder = snapshot_download(
             name,
@@ -246,13 +246,13 @@ def _download(encoder: str, patterns: Sequence[str]) -> Path:
             allow_patterns=list(patterns),
             ignore_patterns=["*/*"],
         )
-    except Exception as error:  # the hub's client and its two transports raise many kinds
+    except Exception as error:  # the client of the hub raises many kinds of exceptions
         raise EncoderError(_explain_download(encoder, error)) from None
     return Path(folder)
 
 
 def _explain_download(encoder: str, error: Exception) -> str:
-    """Say in one line why an encoder was not downloaded, and what to do."""
+    """Return a one-line message: why an encoder was not downloaded, and what to do."""
     from huggingface_hub import errors
 
     kind = type(error).__name__
@@ -265,25 +265,25 @@ def _explain_download(encoder: str, error: Exception) -> str:
     if isinstance(error, absent) and not isinstance(error, errors.IncompleteSnapshotError):
         return (
             f"encoder {encoder!r} is neither a folder nor reachable on the hub "
-            f"({kind}); use --encoder FOLDER with a downloaded copy, --encoder "
-            f"{' or '.join(list_bundled())}, which is in the box, or --encoder {SCRATCH}"
+            f"({kind}); use --encoder FOLDER with a downloaded copy, the bundled --encoder "
+            f"{' or '.join(list_bundled())}, or --encoder {SCRATCH}"
         )
     known = _explain_disk(error)
     if known is not None:
-        return f"encoder {encoder!r} was not downloaded: {known}; HF_HOME names another place"
+        return f"encoder {encoder!r} was not downloaded: {known}; or set HF_HOME to another folder"
     reason = next(iter(str(error).strip().splitlines()), "")
     return (
-        f"the download of encoder {encoder!r} broke off ({kind}: {reason}); "
-        "the same command goes on with it"
+        f"the download of encoder {encoder!r} was interrupted ({kind}: {reason}); run the same "
+        "command again to resume it"
     )
 
 
 def _explain_disk(error: BaseException | None) -> str | None:
-    """Say what the disk refused, if that is behind an error; one transport says it in words."""
+    """Return a message if a disk error caused an exception, else None."""
     while error is not None:
         known = explain_os_error(error) if isinstance(error, OSError) else None
         if known is None and os.strerror(errno.ENOSPC) in str(error):
-            known = f"{os.strerror(errno.ENOSPC)}; make room, then run the same command again"
+            known = f"{os.strerror(errno.ENOSPC)}; free some space, then run the same command again"
         if known is not None:
             return known
         error = error.__cause__ or error.__context__

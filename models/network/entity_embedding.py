@@ -1,7 +1,7 @@
-"""Entity embedding: what a token's role is, added to what the token is.
+"""Entity embedding: a learned vector per role, added to the token embeddings.
 
-Stands before the encoder's first layer norm: a learned vector for the tokens of the subject's word
-and one for the object's; all other tokens stay as they are.
+Added before the encoder's first LayerNorm: one vector for the tokens of the subject and one for
+those of the object; all other tokens are unchanged.
 Legend: B batch, T tokens, E width of the encoder's token embeddings.
 """
 
@@ -19,11 +19,11 @@ OUTSIDE, N_ROLES = 0, 3
 
 
 class RoleEmbedding(nn.Module):
-    """Adds a vector per role to token embeddings; the outside's is zero and stays zero.
+    """Add a vector per role to token embeddings; that of outside tokens is always zero.
 
-    All begin at zero: the network begins as it is without them. Vectors drawn as widely as tokens
-    are spread would drown the words that matter most. They are named so that ``parameter_depth``
-    finds them among what is new, which learns at the full rate.
+    All vectors are initialised with zeros, so the network starts as without them; random vectors
+    with the scale of token embeddings would hide the tokens of the entities. ``parameter_depth``
+    counts them as new parameters, which use the full learning rate.
     """
 
     def __init__(self, words: nn.Embedding) -> None:
@@ -32,6 +32,6 @@ class RoleEmbedding(nn.Module):
         nn.init.zeros_(self.vectors.weight)
 
     def forward(self, embedded: Tensor, positions: Positions) -> Tensor:
-        """Return embedded tokens (B, T, E) with each one's role added."""
+        """Return token embeddings (B, T, E) plus the vector of each token's role."""
         vectors: Tensor = self.vectors(role_ids(positions, embedded.shape[1]))
         return embedded + vectors

@@ -1,4 +1,4 @@
-"""The network: a backbone and a head on top, in one module.
+"""Build the network: a backbone with a head, in one module.
 
 Between batches and predictions. ``models.network.backbone`` loads the weights, adapters and new
 parameters are added, and the head reads the states. Legend: B batch, T tokens, C labels.
@@ -24,7 +24,7 @@ from models.network.backbone import (
 from models.network.config import check_length, name_kind, read_config
 from models.network.encoder_source import EncoderSource
 from models.network.entity_embedding import RoleEmbedding
-from models.network.new_parameters import draw_new_tokens, take_mask_layer
+from models.network.new_parameters import draw_new_tokens, init_mask_head
 from models.parts.heads import HEADS, READS_EARLY, READS_FIRST, MaskHead, Positions
 from models.variant import Variant
 
@@ -37,13 +37,13 @@ ENCODER_DROPOUTS = (
     "mlp_dropout",
     "attention_dropout",
 )
-"""What encoders of all kinds call their rates of dropout."""
+"""Names of dropout rates in the configurations of encoders."""
 EMBEDDINGS = ("embed", ".shared.", ".wte.", ".wpe.")
-"""Parts of the names of what stands below the first layer."""
+"""Parts of the names of parameters below the first layer."""
 
 
 class RelationModel(nn.Module):
-    """An encoder and a head: token ids in, logits out; ``roles`` is its entity embedding, if any.
+    """An encoder with a head: maps token ids to logits; ``roles`` is an optional entity embedding.
 
     Every encoder adds positions to what it is handed and normalises after that, so that roles
     enter before the first layer norm. An encoder is whatever turns tokens into states, a decoder
@@ -68,7 +68,7 @@ class RelationModel(nn.Module):
         self.is_adapted = not all(each.requires_grad for each in encoder.parameters())
 
     def frozen_names(self) -> set[str]:
-        """Name what of the encoder stays as it was loaded: all but the adapters, if it has any."""
+        """Return the names of frozen weights: those of the encoder, if it has adapters."""
         trained = {name for name, each in self.named_parameters() if each.requires_grad}
         inside = {name for name in self.state_dict() if name.startswith("encoder.")}
         return inside - trained if self.is_adapted else set()
@@ -87,7 +87,7 @@ class RelationModel(nn.Module):
 
 
 def check_backbone(variant: Variant, source: EncoderSource) -> Any:
-    """Refuse a backbone that a variant's settings do not suit, before its weights are loaded.
+    """Check a backbone against the settings of a variant, before its weights are loaded.
 
     Returns:
         Its configuration.
@@ -115,7 +115,7 @@ def check_backbone(variant: Variant, source: EncoderSource) -> Any:
 
 
 def check_first_token(variant: Variant, source: EncoderSource, tokenizer: Any) -> None:
-    """Refuse a head that reads a first token for the whole row where rows begin with a word.
+    """Refuse a head that reads [CLS] if rows start with a word instead.
 
     Raises:
         VariantError: names heads that read none.
@@ -139,7 +139,7 @@ def build_model(
     device_type: str,
     precision: Precision = "float32",
 ) -> RelationModel:
-    """Build the network; what is trained is float32. Random parts draw from torch's own generator.
+    """Build the network with trained weights in float32; random ones use torch's global generator.
 
     Args:
         labels: number of labels C.
@@ -169,8 +169,8 @@ def build_model(
         variant.regularise.dropout_samples,
     )
     if isinstance(head, MaskHead) and source.has_weights:
-        _begin_as_guessing_words(head, source, config, variant, device_type)
-    # drawn last: encoder and head begin as they do without it
+        _init_from_masked_language_head(head, source, config, variant, device_type)
+    # initialised last, so that encoder and head get the same random weights without it
     roles = RoleEmbedding(encoder.get_input_embeddings()) if variant.entity_embedding else None
     return RelationModel(encoder, head, labels, roles, is_open=variant.bidirectional)
 
@@ -184,10 +184,10 @@ def enable_gradient_checkpointing(model: Any) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
 
 
-def _begin_as_guessing_words(
+def _init_from_masked_language_head(
     head: MaskHead, source: EncoderSource, config: Any, variant: Variant, device_type: str
 ) -> None:
-    """Give the mask head the layer with which the encoder guessed words; random if it has none."""
+    """Initialise the mask head from the encoder's masked-language head, if it has one."""
     from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM
 
     if name_kind(config) != "encoder" or type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
@@ -200,11 +200,11 @@ def _begin_as_guessing_words(
         attn_implementation=choose_attention(variant, device_type),
         dtype=torch.float32,
     )
-    take_mask_layer(head, masked, absent)
+    init_mask_head(head, masked, absent)
 
 
 def parameter_depth(name: str, layers: int) -> int:
-    """Return how deep a parameter lies: 0 embeddings, 1 to ``layers`` the layers, then the head.
+    """Return the depth of a parameter: 0 for embeddings, 1 to ``layers`` for layers, then the head.
 
     >>> parameter_depth("encoder.embeddings.tok_embeddings.weight", 6)
     0
@@ -228,7 +228,7 @@ def parameter_depth(name: str, layers: int) -> int:
 
 
 def _set_dropout(config: Any, rate: float | None) -> None:
-    """Drop out everywhere in the encoder at one rate; None leaves it as it was published."""
+    """Set all dropout rates of the encoder; None keeps those of its configuration."""
     for name in ENCODER_DROPOUTS if rate is not None else ():
         if hasattr(config, name):
             setattr(config, name, rate)

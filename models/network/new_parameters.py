@@ -1,7 +1,4 @@
-"""How parts begin that an encoder's checkpoint does not bring, or brings for another purpose.
-
-Beside ``models.network.network``, which builds the network.
-"""
+"""Initialisation of new parameters: the vectors of new tokens, and the mask head."""
 
 from __future__ import annotations
 
@@ -19,30 +16,30 @@ MASK_LAYERS = (
     ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),  # BERT
     ("generator_predictions.dense", "generator_predictions.LayerNorm"),  # ELECTRA's generator
 )
-"""The layer between a masked token's state and the vocabulary, by kind of encoder."""
+"""The hidden layer of the masked-language head, by kind of encoder."""
 
 
 def draw_new_tokens(table: Tensor, known: int) -> None:
-    """Draw the vectors of a format's new tokens, the rows from ``known`` on, as words are spread.
+    """Initialise the vectors of new tokens (rows from ``known`` on) like those of known tokens.
 
-    The library's own way gives all of them the mean of the table, and at the rates of fine-tuning
-    they take long to part.
+    They are drawn with the mean and standard deviation of the embeddings. transformers gives all of
+    them the mean, and with the learning rates of fine-tuning they remain similar for long.
     """
     with torch.no_grad():
         std, mean = torch.std_mean(table[:known], dim=0)
         table[known:] = mean + std * torch.randn(len(table) - known, table.shape[1])
 
 
-def take_mask_layer(head: MaskHead, masked: nn.Module, absent: list[str]) -> bool:
-    """Let a mask head begin with the layer that guessed words, if the checkpoint had one.
+def init_mask_head(head: MaskHead, masked: nn.Module, absent: list[str]) -> bool:
+    """Initialise a mask head from the masked-language head of the checkpoint, if it has one.
 
     Args:
         head: changed in place.
         masked: the encoder as a masked-language model.
-        absent: names of weights that the checkpoint did not have.
+        absent: names of weights missing in the checkpoint.
 
     Returns:
-        Whether there was one of the head's size.
+        Whether the checkpoint has a layer of the same size.
     """
     modules = dict(masked.named_modules())
     for dense_name, norm_name in MASK_LAYERS:

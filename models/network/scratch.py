@@ -1,7 +1,6 @@
-"""Encoders from random weights: a small ModernBERT and a tokenizer made from the text at hand.
+"""Encoders from scratch: a small ModernBERT with random weights, and a tokenizer trained on text.
 
-``--encoder scratch`` and ``pretrain --scratch`` begin here; ``models.network.encoder_source``
-settles the first.
+Used by ``--encoder scratch`` and ``pretrain --scratch``.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ VERSION_NAME = "models.scratch"
 UNKNOWN = "[UNK]"
 SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 MARKER_SIGNS = "@#*^"
-OS_ERROR = re.compile(r"\(os error ([0-9]{1,4})\)")  # how the tokenizers library tells one
-RESERVED_WEIGHT = 1000  # times that a reserved word counts as seen, so that it becomes one token
+OS_ERROR = re.compile(r"\(os error ([0-9]{1,4})\)")  # in messages of the tokenizers library
+RESERVED_WEIGHT = 1000  # count of a reserved word in training, so that it becomes one token
 
 
 def make_scratch(
@@ -38,12 +37,12 @@ def make_scratch(
     cache_dir: Path,
     reserved: Sequence[str],
 ) -> tuple[Path, str]:
-    """Make tokenizer and configuration from sentences, once; return their folder and identity.
+    """Create tokenizer and configuration from sentences, once; return their folder and identity.
 
     Args:
-        settings: the shape.
-        sentences: what the tokenizer learns from.
-        cache_dir: the folder lies there, named by the hash of what made it.
+        settings: the architecture.
+        sentences: training text of the tokenizer.
+        cache_dir: parent of the folder, which is named by the hash of its inputs.
         reserved: words kept whole, such as entity types.
     """
     text = hashlib.sha256("\n".join(sentences).encode()).hexdigest()
@@ -66,15 +65,15 @@ def make_bare_encoder(
     identified_by: Mapping[str, Any],
     names_length: bool = False,
 ) -> str:
-    """Lay a tokenizer trained on lines beside a configuration, unless they lie there; no weights.
+    """Train a tokenizer on lines and write it with a configuration, without weights, once.
 
     Args:
-        folder: its name must identify everything else that is handed in.
-        settings: the shape.
-        lines: read only if the folder is not finished.
+        folder: its name must identify all other arguments.
+        settings: the architecture.
+        lines: read only if the folder is incomplete.
         reserved: words kept whole.
-        identified_by: counts for the identity beside tokenizer and shape.
-        names_length: write the most positions into the tokenizer's configuration too.
+        identified_by: part of the identity, besides tokenizer and architecture.
+        names_length: also write the maximum length to the tokenizer's configuration.
 
     Returns:
         The identity.
@@ -102,10 +101,10 @@ def make_bare_encoder(
 
 
 def save_settings(folder: Path, config: Any, tokenizer: Any) -> None:
-    """Write an encoder's configuration and tokenizer; the library's writer names no kind of error.
+    """Write the configuration and the tokenizer of an encoder.
 
     Raises:
-        OSError: they could not be written; names the folder.
+        OSError: they cannot be written; names the folder. (The library raises a bare exception.)
     """
     config.save_pretrained(folder)
     try:
@@ -121,7 +120,7 @@ def save_settings(folder: Path, config: Any, tokenizer: Any) -> None:
 
 
 def _read_identity(path: Path) -> str | None:
-    """Return the identity that a finished folder holds; None if it is unfinished or damaged."""
+    """Return the identity of a complete folder; None if it is incomplete or damaged."""
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["identity"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -131,13 +130,13 @@ def _read_identity(path: Path) -> str | None:
 def train_wordpiece(sentences: Iterable[str], vocabulary: int, reserved: Sequence[str]) -> Any:
     """Train a cased WordPiece tokenizer on sentences; Hangul stays composed (NFC).
 
-    The library's trainer numbers the pieces inside words (``##x``) in the order of a hash table,
-    another one each time, and breaks ties by these numbers. Handing it the alphabet beforehand, in
-    order, makes training give the same tokenizer everywhere.
+    The library numbers the pieces inside words (``##x``) in the random order of a hash table, and
+    breaks ties by these numbers. Passing the alphabet in a fixed order makes training
+    deterministic.
 
     Args:
-        sentences: text to learn from.
-        vocabulary: number of tokens at most.
+        sentences: training text.
+        vocabulary: maximum number of tokens.
         reserved: words kept whole, such as entity types.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -169,7 +168,7 @@ def train_wordpiece(sentences: Iterable[str], vocabulary: int, reserved: Sequenc
 
 
 def _choose_alphabet(texts: Iterable[str], always: set[str], most: int) -> list[str]:
-    """Return the most frequent characters and some always, in order; ties go to the lower one."""
+    """Return the most frequent characters and some others, sorted; ties prefer the lower one."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
@@ -182,8 +181,8 @@ def scratch_config(settings: ScratchSettings, vocabulary: int) -> Any:
 
     Source: ModernBERT (Warner et al. 2024, arXiv 2412.13663) with full attention in every layer;
     its released sizes alternate local and full attention, which single sentences do not need.
-    Weights begin at the scale of Glorot & Bengio 2010, not at the 0.02 that suits wide encoders:
-    on the bundled demo that alone was worth 9 micro-F1 and 15 AUPRC.
+    Weights are initialised with the scale of Glorot & Bengio 2010 instead of 0.02, which is for
+    wide encoders: on the bundled demo this gained 9 micro-F1 and 15 AUPRC.
     """
     from transformers import ModernBertConfig
 

@@ -1,7 +1,7 @@
-"""A backbone's tokenizer: loaded, made to fit the way rows are assembled, and tried on the text.
+"""Load the tokenizer of a backbone, and check it on the sentences of the competition.
 
-Between ``models.network.encoder_source`` and the batches. A tokenizer that cannot read the
-competition's sentences trains without an error and predicts one label, so it is refused beforehand.
+With a tokenizer that cannot read the sentences, training would succeed but predict a single label,
+so it is refused before training.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ TOKENIZER_FILES = (
 )
 SAMPLE_SENTENCES = 400
 MOST_LOST = 0.3
-"""Share of the sentences' characters that may become [UNK]; a foreign vocabulary loses most."""
+"""Maximum share of characters that become [UNK]; most do with a vocabulary of another language."""
 NOTED_LOST = 0.05
 NOTED_TOKENS_PER_CHAR = 1.2
-"""Tokenizers of the sentences' own language need about half a token for a character."""
+"""Tokenizers for the language of the sentences need about half a token per character."""
 
 
 def load_tokenizer(source: EncoderSource, new_tokens: Sequence[str] = ()) -> Any:
-    """Load the source's fast tokenizer and register a format's new tokens in it.
+    """Load the fast tokenizer of an encoder, and add the new tokens of a format.
 
     What it has as ``cls_token``, ``sep_token`` and ``bos_token`` afterwards says how segments are
     joined (``models.data.batches``): T5 ends each with its end-of-text token, a decoder joins them
@@ -56,13 +56,13 @@ def load_tokenizer(source: EncoderSource, new_tokens: Sequence[str] = ()) -> Any
                 source.path, config=config, local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # converters of the older formats raise whatever they meet
-        remedy = "" if source.has_weights else "; delete that folder, it is made again"
+        remedy = "" if source.has_weights else "; delete that folder, it will be created again"
         raise EncoderError(
             f"{source.name}: the tokenizer in {source.path} cannot be loaded: "
             f"{first_line(error)}{remedy}"
         ) from error
     if not tokenizer.is_fast:
-        raise EncoderError(f"{source.name}: its tokenizer has no fast form (tokenizer.json needed)")
+        raise EncoderError(f"{source.name}: it has no fast tokenizer (tokenizer.json)")
     _settle_special_tokens(tokenizer, kind)
     missing = [name for name in _needed(kind) if getattr(tokenizer, name) is None]
     if missing:
@@ -73,7 +73,7 @@ def load_tokenizer(source: EncoderSource, new_tokens: Sequence[str] = ()) -> Any
 
 
 def _check_files(source: EncoderSource) -> None:
-    """Refuse a folder without tokenizer files: the library would make one up without a word."""
+    """Refuse a folder without tokenizer files: transformers would silently create a tokenizer."""
     if not any(path for glob in TOKENIZER_FILES for path in source.path.glob(glob)):
         raise EncoderError(
             f"{source.name}: {source.path} holds no tokenizer files (tokenizer.json and the like); "
@@ -91,7 +91,7 @@ def _settle_special_tokens(tokenizer: Any, kind: Kind) -> None:
 
 
 def _needed(kind: Kind) -> tuple[str, ...]:
-    """Name the special tokens without which rows cannot be assembled."""
+    """Return the special tokens that are needed to assemble rows."""
     if kind == "decoder":
         return ("pad_token_id",)
     if kind == "encoder-decoder":
@@ -102,7 +102,7 @@ def _needed(kind: Kind) -> tuple[str, ...]:
 def list_markers(
     form: Format, settings: FormatSettings, entity_types: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Return what a format writes around a subject and around an object, for each entity type.
+    """Return the markers of a format around subject and object, for each entity type.
 
     >>> from models.parts.formats import FORMATS
     >>> list_markers(FORMATS["typed-punct"], FormatSettings(), ["PER"])
@@ -136,7 +136,7 @@ def check_reading(
     sentences: Sequence[str],
     markers: Sequence[tuple[str, str]],
 ) -> list[str]:
-    """Refuse a tokenizer that cannot read the sentences or a format's markers.
+    """Check that a tokenizer can read the sentences and the markers of a format.
 
     Args:
         source: where the tokenizer comes from; one made from these very sentences is not tried.
@@ -188,7 +188,7 @@ def check_reading(
 def _check_markers(
     source: EncoderSource, tokenizer: Any, markers: Sequence[tuple[str, str]]
 ) -> None:
-    """Refuse markers of which so much becomes [UNK] that they are the same on both sides."""
+    """Refuse markers that are equal for subject and object because they become [UNK]."""
     for subject, obj in markers:
         ours, theirs = (
             tokenizer(side, add_special_tokens=False, verbose=False)["input_ids"]
@@ -203,7 +203,7 @@ def _check_markers(
 
 
 def _check_vocabulary(source: EncoderSource, tokenizer: Any) -> None:
-    """Refuse a tokenizer of another encoder: ids for which the weights have no vector.
+    """Refuse a tokenizer of another encoder, with ids beyond the embedding matrix.
 
     Tokens that were added to a vocabulary are left out; a few checkpoints lack vectors for those.
     """
@@ -224,7 +224,7 @@ def _is_lost(tokenizer: Any, sign: str) -> bool:
 
 
 def _measure(tokenizer: Any, sentences: Sequence[str]) -> tuple[float, float]:
-    """Return the share of the characters that become [UNK], and the tokens for a character.
+    """Return the share of characters that become [UNK], and the number of tokens per character.
 
     Blanks are not counted.
     """
@@ -245,7 +245,7 @@ def _measure(tokenizer: Any, sentences: Sequence[str]) -> tuple[float, float]:
 
 
 def _dropped(sentence: str, spans: Sequence[tuple[int, int]]) -> str:
-    """Return what of a sentence no token covers."""
+    """Return the parts of a sentence that no token covers."""
     covered = sorted((start, end) for start, end in spans if end > start)
     borders = [(0, 0), *covered, (len(sentence), len(sentence))]
     return "".join(sentence[left[1] : right[0]] for left, right in pairwise(borders))

@@ -1,4 +1,4 @@
-"""What a variant names, and where ideas are added: input formats, heads, losses.
+"""The building blocks of variants, where new ideas are added: input formats, heads, losses.
 
 Rooms in reading order: particles, markers, formats, heads, losses, restriction, adapting.
 

@@ -1,6 +1,6 @@
-"""Which variants can have adapters: those that train nothing of a backbone itself.
+"""Check which variants can have adapters: those that train no weights of the backbone.
 
-Asked when a variant is resolved; ``models.network.adapters`` then adds them.
+Checked when a variant is resolved; ``models.network.adapters`` then adds the adapters.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from models.parts.formats import FORMATS
 
 
 def check_adapted(variant: Any) -> None:
-    """Refuse a variant with adapters that needs weights which adapters leave as they are.
+    """Refuse a variant with adapters that would have to train frozen weights.
 
     Raises:
         ValueError: it does, or has no backbone to adapt.

@@ -1,12 +1,10 @@
-"""Input formats: pure functions from a row to the text an encoder is fed.
+"""Input formats: pure functions from a row to the input text of an encoder.
 
-Third on the way of a row, after folds and augmentation. A format returns *segments* (the encoder's
-separator is put between them), says which segment is the body (the one that holds the sentence and
-may be cut to a window), and where in the body the entities and their opening markers stand.
-A format is a body, with or without a prompt beside it; options apply to every format alike.
-Prompts and the words for types are those of a language, which the competition's profile names.
-Where entities have no types, every format leaves them out. Spans are half-open and in characters of
-their segment.
+A format returns *segments* (joined by the encoder's separator token), the index of the body (the
+segment with the sentence, which may be truncated), and the spans of entities and markers in the
+body. A format consists of a body and, optionally, a prompt; the options apply to all formats.
+Prompts and words for types are in the language set in the profile. Without entity types, formats
+omit them. Spans are half-open and in characters of their segment.
 """
 
 from __future__ import annotations
@@ -27,9 +25,9 @@ RESULT_VERSION = 1
 VERSION_NAME = "models.formats"
 
 MASK_SLOT = "[MASK]"
-"""Stands in a prompt where the encoder's own mask token will."""
+"""Placeholder in a prompt for the encoder's mask token."""
 PLAIN = FormatSettings()
-MOST_SOURCES = 50
+MAX_SOURCES = 50
 INSTRUCT = "{subject} ({subject_type}), {object} ({object_type}):"
 
 EXAMPLE_ROW = Row(
@@ -51,7 +49,7 @@ class Prompt:
 
 
 def no_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
-    """Name no token: the format uses only what every tokenizer knows."""
+    """Return no tokens: the format needs none beyond those of the tokenizer."""
     del entity_types
     return ()
 
@@ -78,15 +76,15 @@ class Format:
 
     @property
     def language(self) -> Language:
-        """Return the language of prompts and of the words for types."""
+        """The language of prompts and of words for types."""
         return self.spoken or read_language()
 
     def speaking(self, language: Language) -> Format:
-        """Return this format in a language."""
+        """Return this format in another language."""
         return replace(self, spoken=language)
 
     def build(self, row: Row, settings: FormatSettings = PLAIN) -> Formatted:
-        """Write a row in this format.
+        """Format a row.
 
         >>> settings = FormatSettings(mask_entities=True, show_source=True)
         >>> FORMATS["entity-marker"].build(EXAMPLE_ROW, settings).segments
@@ -122,7 +120,7 @@ class Format:
     def new_tokens(
         self, entity_types: Sequence[str], settings: FormatSettings = PLAIN
     ) -> tuple[str, ...]:
-        """Name the tokens to register: the markers', then those that stand for masked words.
+        """Return the new tokens: markers, then the tokens for masked entities.
 
         >>> FORMATS["entity-marker"].new_tokens(["PER"], FormatSettings(mask_entities=True))
         ('[SUBJ]', '[/SUBJ]', '[OBJ]', '[/OBJ]', '[SUBJ-PER]', '[OBJ-PER]')
@@ -131,10 +129,10 @@ class Format:
         return (*self.tokens(entity_types), *masks)
 
     def own_words(self, settings: FormatSettings, sources: Iterable[str | None]) -> tuple[str, ...]:
-        """Name the words that this format writes and that a tokenizer made for it must know.
+        """Return the words that a tokenizer trained for this format must know.
 
-        A tokenizer that learns from the sentences alone may know none of them, and all would look
-        the same. Of many sources, the ``MOST_SOURCES`` most frequent are named.
+        They may not occur in the sentences, and a tokenizer trained on these only would map all of
+        them to the unknown token. At most ``MAX_SOURCES`` sources are included, by frequency.
 
         >>> settings = FormatSettings(show_source=True)
         >>> FORMATS["typed-punct"].own_words(settings, ["wikitree", None, "wikipedia", "wikitree"])
@@ -147,11 +145,11 @@ class Format:
             return words
         counts = Counter(source for source in sources if source and source.strip())
         by_count = sorted(counts, key=lambda source: (-counts[source], source))
-        return (*words, *by_count[:MOST_SOURCES])
+        return (*words, *by_count[:MAX_SOURCES])
 
 
 def concat(row: Row) -> Formatted:
-    """Put both words in front of the untouched sentence.
+    """Put both entities in front of the unchanged sentence.
 
     >>> concat(EXAMPLE_ROW).segments  # doctest: +NORMALIZE_WHITESPACE
     ('비틀즈', '조지 해리슨',
@@ -169,7 +167,7 @@ def concat(row: Row) -> Formatted:
 
 
 def entity_marker(row: Row) -> Formatted:
-    """Put new tokens around both words.
+    """Put new marker tokens around both entities.
 
     >>> entity_marker(EXAMPLE_ROW).segments[0]
     '〈Something〉는 [OBJ]조지 해리슨[/OBJ]이 쓰고 [SUBJ]비틀즈[/SUBJ]가 1969년 앨범에 담은 노래다.'
@@ -178,7 +176,7 @@ def entity_marker(row: Row) -> Formatted:
 
 
 def typed_marker(row: Row) -> Formatted:
-    """Put new tokens that carry the entity's type around both words.
+    """Put new marker tokens with the entity type around both entities.
 
     >>> typed_marker(EXAMPLE_ROW).segments[0][13:56]
     '[OBJ:PER]조지 해리슨[/OBJ:PER]이 쓰고 [SUBJ:ORG]비틀즈'
@@ -192,7 +190,7 @@ def typed_marker(row: Row) -> Formatted:
 
 
 def typed_punct(row: Row) -> Formatted:
-    """Put punctuation that every encoder knows, and the type, around both words.
+    """Put punctuation and the entity type around both entities, without new tokens.
 
     >>> typed_punct(EXAMPLE_ROW).segments[0][13:]
     '# ^ PER ^ 조지 해리슨 # 이 쓰고 @ * ORG * 비틀즈 @ 가 1969년 앨범에 담은 노래다.'
@@ -203,7 +201,7 @@ def typed_punct(row: Row) -> Formatted:
 
 
 def say_types(row: Row, language: Language) -> Row:
-    """Return a row whose types are words of a language.
+    """Return the row with its entity types replaced by words of a language.
 
     >>> say_types(EXAMPLE_ROW, read_language("english")).subject
     Entity(word='비틀즈', start=24, end=27, type='organization')
@@ -219,7 +217,7 @@ def say_types(row: Row, language: Language) -> Row:
 
 
 def query(row: Row, language: Language) -> Prompt:
-    """Ask for the relation of the two words.
+    """Ask for the relation between the entities.
 
     >>> FORMATS["query"].build(EXAMPLE_ROW).segments  # doctest: +NORMALIZE_WHITESPACE
     ('비틀즈와 조지 해리슨의 관계',
@@ -232,7 +230,7 @@ def query(row: Row, language: Language) -> Prompt:
 
 
 def declarative(row: Row, language: Language) -> Prompt:
-    """State that the object is the subject's person, place and so on, by its type as a word.
+    """State that the object is the subject's person, place and so on, with a word for its type.
 
     >>> FORMATS["declarative"].build(EXAMPLE_ROW).segments  # doctest: +NORMALIZE_WHITESPACE
     ('이 문장에서 조지 해리슨은 비틀즈의 사람이다.',
@@ -243,7 +241,7 @@ def declarative(row: Row, language: Language) -> Prompt:
 
 
 def mask_prompt(row: Row, language: Language) -> Prompt:
-    """State what the object is to the subject, with a slot for the answer.
+    """State what the object is to the subject, with a mask slot for the relation.
 
     >>> FORMATS["mask-prompt"].build(EXAMPLE_ROW).segments  # doctest: +NORMALIZE_WHITESPACE
     ('〈Something〉는 # ^ PER ^ 조지 해리슨 # 이 쓰고 @ * ORG * 비틀즈 @ 가
@@ -254,7 +252,7 @@ def mask_prompt(row: Row, language: Language) -> Prompt:
 
 
 def fill_template(template: str, row: Row, language: Language) -> Prompt:
-    """Write a language's template for a row; the slot is where its ``{mask}`` stands."""
+    """Fill a template with the entities of a row; the slot is the position of ``{mask}``."""
     values = {
         "subject": row.subject.word,
         "object": row.object.word,
@@ -283,13 +281,13 @@ def instruct(row: Row, language: Language) -> Prompt:
 
 
 def entity_marker_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
-    """Name the tokens of ``entity_marker``."""
+    """Return the tokens of ``entity_marker``."""
     del entity_types
     return ("[SUBJ]", "[/SUBJ]", "[OBJ]", "[/OBJ]")
 
 
 def typed_marker_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
-    """Name the tokens of ``typed_marker`` for all entity types; without types, the plain ones.
+    """Return the tokens of ``typed_marker`` for all entity types; without types, the plain ones.
 
     >>> typed_marker_tokens(["PER"])
     ('[SUBJ:PER]', '[/SUBJ:PER]', '[OBJ:PER]', '[/OBJ:PER]')
@@ -305,7 +303,7 @@ def typed_marker_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
 
 
 def mask_tokens(entity_types: Sequence[str]) -> tuple[str, ...]:
-    """Name the tokens that stand for masked words.
+    """Return the tokens for masked entities.
 
     >>> mask_tokens(["PER"])
     ('[SUBJ-PER]', '[OBJ-PER]')
@@ -327,43 +325,42 @@ FORMATS: dict[str, Format] = {
 
 
 def choose_format(name: str, language: Language | None) -> Format:
-    """Return a format, speaking a language; None is klue-re's."""
+    """Return a format in a language; None for that of klue-re."""
     return FORMATS[name] if language is None else FORMATS[name].speaking(language)
 
 
 def check_format(
     name: str, settings: FormatSettings, *, entity_types: Sequence[str], has_source: bool
 ) -> None:
-    """Refuse a format, or an option of it, that shows what a competition does not have.
+    """Check that a competition has all that a format and its options use.
 
     Args:
         name: a key of ``FORMATS``.
         settings: the options.
-        entity_types: the competition's; empty if it is untyped.
-        has_source: whether its files have a column for the source.
+        entity_types: of the competition; empty if it has none.
+        has_source: whether its files have a source column.
 
     Raises:
-        FormatError: says what is absent and what to use instead.
+        FormatError: names what is missing and what to use instead.
     """
     if FORMATS[name].needs_types and not entity_types:
         raise FormatError(
-            f"the format {name!r} shows entity types and this competition has none; "
-            "use another, such as typed-punct, which then marks without types"
+            f"format {name!r} needs entity types, but this competition has none; "
+            "use another, such as typed-punct, which then omits types"
         )
     if settings.mask_entities and not entity_types:
         raise FormatError(
-            "formatting.mask_entities shows entity types and this competition has none; "
-            "leave it out"
+            "formatting.mask_entities needs entity types, but this competition has none; remove it"
         )
     if settings.show_source and not has_source:
         raise FormatError(
-            "formatting.show_source shows the source and the competition's profile names no "
-            "column for it (columns.source); leave it out"
+            "formatting.show_source needs a source column, but the profile has none "
+            "(columns.source); remove it"
         )
 
 
 def mask_words(row: Row) -> Row:
-    """Put a token that names role and type in the place of both words; offsets follow.
+    """Replace both entities by tokens for role and type, and update the offsets.
 
     >>> mask_words(EXAMPLE_ROW).sentence
     '〈Something〉는 [OBJ-PER]이 쓰고 [SUBJ-ORG]가 1969년 앨범에 담은 노래다.'
@@ -386,7 +383,7 @@ def mask_words(row: Row) -> Row:
 
 
 def _mask_overlapping(row: Row, subject: Entity, obj: Entity) -> Row:
-    """Put both tokens, in the order of their words, in the place of all that the words cover."""
+    """Replace all text covered by overlapping entities by both tokens, in order."""
     start, end = min(subject.start, obj.start), max(subject.end, obj.end)
     first, second = sorted([subject, obj], key=lambda entity: (entity.start, -entity.end))
     tokens = f"{first.word} {second.word}"
@@ -402,14 +399,14 @@ def _mask_overlapping(row: Row, subject: Entity, obj: Entity) -> Row:
 def _type_of(row: Row, entity: Entity) -> str:
     if entity.type is None:
         raise FormatError(
-            f"row {row.id}: formatting.mask_entities shows entity types and the competition has "
-            "none; leave it out"
+            f"row {row.id}: formatting.mask_entities needs entity types, but the competition has "
+            "none; remove it"
         )
     return entity.type
 
 
 def _punctuated(row: Row, subject: str | None, obj: str | None) -> Formatted:
-    """Mark both words; where they have no types, by the outer signs alone.
+    """Mark both entities with punctuation; without types, with the outer characters only.
 
     Source: without types, Zhou & Chen 2021, arXiv 2102.01373, "entity marker (punct)".
     """
@@ -419,7 +416,7 @@ def _punctuated(row: Row, subject: str | None, obj: str | None) -> Formatted:
 
 
 def _write_in_text_order(body: Callable[[Row], Formatted], row: Row) -> Formatted:
-    """Write a body as if whoever comes first were the subject; the spans keep their roles."""
+    """Format a body as if the first entity were the subject; the spans keep their roles."""
     if row.subject.start < row.object.start:
         return body(row)
     written = body(replace(row, subject=row.object, object=row.subject))

@@ -1,7 +1,7 @@
-"""Heads: the encoder's hidden states to logits, one small class per head.
+"""Classification heads: from the encoder's hidden states to logits, one small class per head.
 
-Last learned step on the way of a row. Legend: B batch, T tokens, D hidden, C labels.
 A head reads states by position (``Positions``), never by token id.
+Legend: B batch, T tokens, D hidden, C labels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.settings import FormatSettings
 RESULT_VERSION = 1
 VERSION_NAME = "models.heads"
 HEAD_VERSIONS = {"bilstm": 2}
-"""Heads whose code changed alone since their first results."""
+"""Versions of heads whose code changed since their first results, independently of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Positions:
 
     @staticmethod
     def names() -> tuple[str, ...]:
-        """Name the fields in order."""
+        """Return the names of the fields, in order."""
         return tuple(Positions.__dataclass_fields__)
 
 
@@ -61,12 +61,12 @@ def mean_over_span(states: Tensor, start: Tensor, end: Tensor) -> Tensor:
 
 
 def drop_out(dropout: nn.Dropout, features: Tensor, samples: int) -> Tensor:
-    """Return features (B, D) with some dropped; in training, the mean over several such draws.
+    """Apply dropout to features (B, D); in training, the mean over several masks (multi-sample).
 
-    What follows is linear, so the mean of what goes in gives the mean of the logits.
+    The next layer is linear, so averaging features equals averaging logits.
 
-    Source: Inoue 2019, arXiv 1905.09788, section 3; theirs averages the losses of the samples, here
-    their logits are averaged, as competitors do, for which their rates of dropout are higher.
+    Source: Inoue 2019, arXiv 1905.09788, section 3; the paper averages the losses of the samples.
+    Here their logits are averaged, as competitors do, with higher dropout rates.
     """
     if samples == 1 or not dropout.training:
         dropped: Tensor = dropout(features)
@@ -75,18 +75,18 @@ def drop_out(dropout: nn.Dropout, features: Tensor, samples: int) -> Tensor:
 
 
 class Head(Protocol):
-    """What builds a head for states of size ``hidden`` and ``labels`` labels.
+    """A function that builds a head for states of size ``hidden`` and ``labels`` labels.
 
-    ``samples`` is how many dropout masks are averaged before the last layer while training.
+    ``samples`` is the number of dropout masks averaged before the last layer in training.
     """
 
     def __call__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> nn.Module:
-        """Return a module that takes states (B, T, D) and ``Positions`` to logits (B, C)."""
+        """Return a module that maps states (B, T, D) and ``Positions`` to logits (B, C)."""
         ...
 
 
 class ClsHead(nn.Module):
-    """The first state ([CLS]) to logits: the start of every team."""
+    """A linear layer on the first state ([CLS]): the usual baseline."""
 
     def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class ClsHead(nn.Module):
 
 
 class EntityStartHead(nn.Module):
-    """The states at both opening markers, concatenated, through one hidden layer to logits.
+    """The states at both opening markers, concatenated, with one hidden layer.
 
     Source: Zhou & Chen 2021, arXiv 2102.01373, section 3; their hidden layer and dropout order.
     """
@@ -124,10 +124,10 @@ class EntityStartHead(nn.Module):
 
 
 class EntityStartEndHead(nn.Module):
-    """The states at both opening markers and at the last token of both words, to logits.
+    """The states at both opening markers and at the last token of both entities.
 
-    Like ``EntityStartHead``, which reads the beginnings alone; where a word ends is where Korean
-    attaches its particle.
+    Like ``EntityStartHead``, which reads only the opening markers; Korean attaches particles to the
+    end of an entity.
     """
 
     def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
@@ -179,9 +179,9 @@ class EntityCloseLastHead(nn.Module):
 
 
 class RBertHead(nn.Module):
-    """[CLS] and the mean state of each word, each through its own reading, together to logits.
+    """R-BERT: [CLS] and the mean state of each entity, each through a linear layer, concatenated.
 
-    Both words share one reading, so that what one role teaches, the other knows.
+    Both entities share the weights of their layer.
 
     Source: Wu & He 2019, arXiv 1905.08284, section 3.2: dropout, tanh, then a linear layer on each.
     """
@@ -211,13 +211,13 @@ class RBertHead(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """The state at the prompt's [MASK], through a layer like a masked-LM head's, to logits.
+    """The state at the prompt's [MASK], through a layer like that of a masked-language head.
 
-    The encoder learned to write at [MASK] what the sentence asks for; here that is the relation.
+    The encoder was pretrained to predict a word at [MASK]; this head predicts the relation there.
 
     Source: Devlin et al. 2019, arXiv 1810.04805, for the layer (their released code): linear, GELU,
-    layer norm. Its output goes to labels instead of to the vocabulary. Where the checkpoint has
-    that layer, ``models.network.new_parameters`` begins with it.
+    layer norm. The output layer has labels instead of the vocabulary. If the checkpoint has this
+    layer, ``models.network.new_parameters`` initialises the head with it.
     """
 
     def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
@@ -236,11 +236,12 @@ class MaskHead(nn.Module):
 
 
 class BiLstmHead(nn.Module):
-    """A 2-layer bidirectional LSTM over all states; its last layer's two final states to logits.
+    """A 2-layer bidirectional LSTM over all states; uses the two final states of the last layer.
 
-    Each row is read by its true length: backwards from its last token, forwards up to it. This is
-    what packed sequences give, within rounding, in half the time on a CPU, where packing steps
-    outside the fast kernel. Runs in float32: recurrences add up rounding.
+    Padding is excluded: the backward LSTM starts at the last token of a row, and the forward LSTM
+    ends there. This equals packed sequences up to rounding, in half the time on a CPU, where
+    packing does not use the fast kernel. Runs in float32, since rounding errors accumulate in a
+    recurrence.
     """
 
     def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
@@ -264,23 +265,23 @@ class BiLstmHead(nn.Module):
 
 
 class _Both(nn.Module):
-    """One layer: an LSTM that reads rows forwards and one that reads them backwards."""
+    """One layer: a forward LSTM and a backward LSTM."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.forwards = nn.LSTM(width, hidden, batch_first=True)
         self.backwards = nn.LSTM(width, hidden, batch_first=True)
         for reader in (self.forwards, self.backwards):
-            _remember_at_first(reader)
+            _open_forget_gate(reader)
 
     def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the states (B, T, H) of both, each in the order in which it read."""
+        """Return the states (B, T, H) of both, each in its own reading order."""
         backwards, _ = self.backwards(reverse_rows(states, lengths))
         return self.forwards(states)[0], backwards
 
 
-def _remember_at_first(reader: nn.LSTM) -> None:
-    """Let the forget gate begin open: shut half-way, it halves what was read at every token.
+def _open_forget_gate(reader: nn.LSTM) -> None:
+    """Initialise the forget gate open, with a bias of 1; near 0, it halves the state at each token.
 
     Source: Jozefowicz et al. 2015, An Empirical Exploration of Recurrent Network Architectures,
     section 2.2: a bias of 1.
@@ -292,7 +293,7 @@ def _remember_at_first(reader: nn.LSTM) -> None:
 
 
 def reverse_rows(states: Tensor, lengths: Tensor) -> Tensor:
-    """Reverse each row's true part and leave its padding where it is.
+    """Reverse each row, leaving its padding in place.
 
     >>> reverse_rows(torch.tensor([[[1], [2], [3], [0]]]), torch.tensor([3])).flatten().tolist()
     [3, 2, 1, 0]
@@ -319,10 +320,10 @@ READS_FIRST = frozenset({"cls", "rbert"})
 
 
 def check_head_fits(head_name: str, format_name: str) -> None:
-    """Refuse a head that reads the prompt's [MASK] with a format that has none.
+    """Check that the format has a [MASK] if the head reads one.
 
     Raises:
-        VariantError: it does; names the formats that have one.
+        VariantError: it has none; names the formats that have one.
     """
     from models.parts.formats import EXAMPLE_ROW, FORMATS
 
@@ -335,6 +336,6 @@ def check_head_fits(head_name: str, format_name: str) -> None:
     ]
     if format_name not in having:
         raise VariantError(
-            f"head {head_name!r} reads the [MASK] of a prompt and format {format_name!r} has none; "
-            f"choose format = {' or '.join(map(repr, having))}, or another head"
+            f"head {head_name!r} reads the [MASK] of a prompt, format {format_name!r} has none; "
+            f"use format = {' or '.join(map(repr, having))}, or another head"
         )

@@ -1,8 +1,8 @@
-"""Losses: logits and labels to one number per step, from one place.
+"""Losses: cross-entropy with label smoothing, focal loss, class weights, R-Drop's divergence.
 
-Every loss is a *sum* over rows; a step divides by its rows, so that micro-batches of unequal size
-add up to exactly one step. ``Objective`` joins what a variant asks for: the loss, class weights
-counted from the fold's own training rows, and labels ruled out by entity types.
+Every loss is a *sum* over rows, and a step divides by its number of rows, so gradient accumulation
+is exact with micro-batches of unequal size. ``Objective`` combines the loss, class weights counted
+on the training rows of the fold, and labels ruled out by entity types.
 Legend: n training rows, B batch, C labels.
 """
 
@@ -25,8 +25,8 @@ RESULT_VERSION = 1
 VERSION_NAME = "models.losses"
 
 CROSS_ENTROPY = "cross-entropy"
-LEAST_MISSING = 1e-6
-"""Nearest that a probability counts as being to 1; below it, powers under 1 have no slope."""
+MIN_MISSING = 1e-6
+"""Minimum of 1 - p, since powers below 1 have an infinite gradient at 0."""
 
 AnyInts = npt.NDArray[np.integer[Any]]
 
@@ -43,13 +43,13 @@ def cross_entropy(logits: Tensor, label_ids: Tensor, label_smoothing: float) -> 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """B rows as a loss sees them: what the network says, and what is true.
+    """The inputs of a loss: predictions and gold labels of B rows.
 
     Attributes:
-        log_probs: (B, C) float32 over the labels that each row may have; of others, far below all.
-        label_ids: (B,) int64 gold.
+        log_probs: (B, C) float32 over the labels that each row may have; very low for others.
+        label_ids: (B,) int64 gold labels.
         gold: (B,) log-probability of each row's gold label.
-        cross_entropy: (B,) cross-entropy of each row, smoothed as the variant says.
+        cross_entropy: (B,) cross-entropy of each row, with label smoothing.
     """
 
     log_probs: Tensor
@@ -60,13 +60,13 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A loss: what each row adds, and what a variant may set beside it.
+    """A loss and the options that it uses.
 
     Attributes:
-        of_rows: takes the rows and ``loss_options`` to (B,) what each row adds; finite, and with a
-            finite slope, for all finite logits.
-        reads: the ``loss_options`` that this loss reads; changing one is refused for all others.
-        smooths: it is made of ``Judged.cross_entropy`` and may be smoothed.
+        of_rows: maps the rows and ``loss_options`` to the loss of each row, (B,); finite, with a
+            finite gradient, for all finite logits.
+        reads: the ``loss_options`` that this loss uses; setting them is refused with other losses.
+        smooths: whether it uses ``Judged.cross_entropy`` and so supports label smoothing.
     """
 
     of_rows: Callable[[Judged, LossSettings], Tensor]
@@ -74,45 +74,45 @@ class Loss:
     smooths: bool = False
 
 
-def even_loss(rows: Judged, options: LossSettings) -> Tensor:
-    """Let every row add its cross-entropy, (B,)."""
+def plain_loss(rows: Judged, options: LossSettings) -> Tensor:
+    """Return the cross-entropy of each row, (B,)."""
     del options
     return rows.cross_entropy
 
 
 def focal_loss(rows: Judged, options: LossSettings) -> Tensor:
-    """Let a row's cross-entropy count the less, the surer its gold label is, (B,).
+    """Return the focal loss of each row, (B,): cross-entropy, less for confident rows.
 
     Source: Lin et al. 2017, arXiv 1708.02002, equation 4.
     """
-    return rows.cross_entropy * focal_share(rows.gold, options.focal_gamma)
+    return rows.cross_entropy * focal_factor(rows.gold, options.focal_gamma)
 
 
-def focal_share(gold_log_probs: Tensor, gamma: float) -> Tensor:
-    """Return how much rows count: (1 − p)^gamma, (B,) in [0, 1].
+def focal_factor(gold_log_probs: Tensor, gamma: float) -> Tensor:
+    """Return the focal factor (1 − p)^gamma of each row, (B,) in [0, 1].
 
-    >>> focal_share(torch.tensor([0.9, 0.5]).log(), 2.0)
+    >>> focal_factor(torch.tensor([0.9, 0.5]).log(), 2.0)
     tensor([0.0100, 0.2500])
     """
     missing = -torch.expm1(gold_log_probs)
-    return missing.clamp_min(LEAST_MISSING).pow(gamma)
+    return missing.clamp_min(MIN_MISSING).pow(gamma)
 
 
 LOSSES: dict[str, Loss] = {
-    CROSS_ENTROPY: Loss(even_loss, smooths=True),
+    CROSS_ENTROPY: Loss(plain_loss, smooths=True),
     "focal": Loss(focal_loss, reads=("focal_gamma",)),
 }
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a fit minimises.
+    """The objective that a fit minimises.
 
     Attributes:
-        loss: a name of ``LOSSES``.
+        loss: a key of ``LOSSES``.
         label_smoothing: share of the target that is spread over the labels a row may have.
-        options: what the loss reads.
-        class_weights: (C,) float32 weight of a row by its gold label; none: all alike.
+        options: options of the loss.
+        class_weights: (C,) float32 weight of a row by its gold label; None for equal weights.
     """
 
     loss: str
@@ -126,8 +126,8 @@ class Objective:
         Args:
             logits: (B, C) raw.
             label_ids: (B,) int64 gold.
-            allowed: (B, C) bool, or none where every label is; a row whose own gold label is
-                forbidden is not masked at all.
+            allowed: (B, C) bool, or None to allow every label; a row whose own gold label is not
+                allowed is not masked at all.
         """
         if self.loss == CROSS_ENTROPY and self.class_weights is None and allowed is None:
             return cross_entropy(logits, label_ids, self.label_smoothing)
@@ -146,56 +146,59 @@ class Objective:
         return Judged(log_probs, label_ids, gold, smoothed)
 
     def log_probs(self, logits: Tensor, label_ids: Tensor, allowed: Tensor | None) -> Tensor:
-        """Return (B, C) float32 log-probabilities over the labels that each row may have."""
+        """Return log-probabilities over the labels that each row may have, (B, C) float32."""
         scores = logits.float()
         if allowed is not None:
             scores = mask_logits(scores, _open_labels(allowed, label_ids))
         return F.log_softmax(scores, dim=-1)
 
 
-class Asked(Protocol):
-    """What of a variant says what is minimised; a variant checks the names of ``LOSSES``."""
+class LossChoice(Protocol):
+    """The settings of a variant that define its objective."""
 
     @property
     def loss(self) -> str:
-        """A name of ``LOSSES``."""
+        """A key of ``LOSSES``."""
         ...
 
     @property
     def loss_options(self) -> LossSettings:
-        """What the losses and the class weights take."""
+        """Options of the losses and of class weights."""
         ...
 
     @property
     def train(self) -> TrainSettings:
-        """Holds the label smoothing."""
+        """Contains the label smoothing."""
         ...
 
 
-def build_objective(asked: Asked, label_ids: AnyInts, n_labels: int) -> Objective:
-    """Build what a fit minimises.
+def build_objective(choice: LossChoice, label_ids: AnyInts, n_labels: int) -> Objective:
+    """Build the objective of a fit.
 
     Args:
-        asked: the variant.
-        label_ids: (n,) labels of the fold's training rows, the only ones that weights count.
+        choice: the variant.
+        label_ids: (n,) labels of the training rows of the fold, to count class weights.
         n_labels: C.
     """
-    options = asked.loss_options
+    options = choice.loss_options
     return Objective(
-        loss=asked.loss,
-        label_smoothing=asked.train.label_smoothing,
+        loss=choice.loss,
+        label_smoothing=choice.train.label_smoothing,
         options=options,
-        class_weights=weigh_classes(label_ids, n_labels, options),
+        class_weights=compute_class_weights(label_ids, n_labels, options),
     )
 
 
-def weigh_classes(label_ids: AnyInts, n_labels: int, options: LossSettings) -> Tensor | None:
-    """Return what a row of each class weighs, (C,) float32; ``None`` where all weigh the same.
+def compute_class_weights(
+    label_ids: AnyInts, n_labels: int, options: LossSettings
+) -> Tensor | None:
+    """Return class weights, (C,) float32; ``None`` if all are equal.
 
-    The mean over the n training rows is 1, so that the learning rate means what it meant. A label
-    of no training row gets the weight of one that is seen once.
+    Their mean over the n training rows is 1, so the learning rate keeps its meaning. A label absent
+    from training gets the weight of a label that occurs once.
 
-    >>> weigh_classes(np.array([0, 0, 0, 0, 1]), 2, LossSettings(class_weight="inverse-sqrt"))
+    >>> inverse = LossSettings(class_weight="inverse-sqrt")
+    >>> compute_class_weights(np.array([0, 0, 0, 0, 1]), 2, inverse)
     tensor([0.8333, 1.6667])
 
     Source: Cui et al. 2019, arXiv 1901.05555, section 4, for ``effective``.
@@ -215,12 +218,12 @@ def symmetric_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def _open_labels(allowed: Tensor, label_ids: Tensor) -> Tensor:
-    """Open every label to the rows whose gold label is forbidden, (B, C) bool."""
+    """Allow all labels for rows whose gold label is not allowed, (B, C) bool."""
     return allowed | ~allowed.gather(1, label_ids[:, None])
 
 
 def _mean_over(log_probs: Tensor, open_: Tensor | None) -> Tensor:
-    """Return each row's mean log-probability over its open labels, (B,)."""
+    """Return the mean log-probability of each row over its allowed labels, (B,)."""
     if open_ is None:
         return log_probs.mean(dim=1)
     return log_probs.masked_fill(~open_, 0.0).sum(dim=1) / open_.sum(dim=1)

@@ -1,7 +1,7 @@
-"""Signs around both words of a row: where they go, and where words and signs then stand.
+"""Insert markers around the entities of a row, and track the spans of entities and markers.
 
-Beneath ``formats``, which chooses the signs; what changes here changes what formats write, and
-raises the ``RESULT_VERSION`` there. Spans are half-open and in characters of their segment.
+``formats`` chooses the markers; a change here changes their output and needs a new
+``RESULT_VERSION`` there. Spans are half-open and in characters of their segment.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Formatted:
-    """What a row becomes: segments, and where the parts stand in ``segments[body]``.
+    """A formatted row: segments, and the spans of its parts in ``segments[body]``.
 
-    ``subject`` and ``object`` span the entities' words; ``subject_mark`` and ``object_mark`` span
-    everything that belongs to an entity, its markers included, so that a window never splits it;
-    an opening marker is the first character of its mark. ``prompt_mask`` is the segment that holds
-    ``MASK_SLOT``, and the slot's span there.
+    ``subject`` and ``object`` are the spans of the entities; ``subject_mark`` and ``object_mark``
+    include their markers, so that truncation never splits them, and start with the opening marker.
+    ``prompt_mask`` is the index of the segment with ``MASK_SLOT``, and the span of the slot.
     """
 
     segments: tuple[str, ...]
@@ -33,14 +32,14 @@ class Formatted:
 
 
 def overlaps(row: Row) -> bool:
-    """Say whether the entities share text: one inside the other, or crossing."""
+    """Return whether the entities overlap: one inside the other, or crossing."""
     return row.subject.start < row.object.end and row.object.start < row.subject.end
 
 
 def mark_words(row: Row, subject: tuple[str, str], obj: tuple[str, str]) -> Formatted:
-    """Write texts before and after both words, each at its entity's offsets, and track the spans.
+    """Insert text before and after both entities, at their offsets, and track the spans.
 
-    An entity's ``word`` is what is written; its offsets say what of the sentence it replaces.
+    The ``word`` of an entity replaces the text of the sentence at its offsets.
     """
     if overlaps(row):
         return _mark_overlapping(row, subject, obj)
@@ -71,7 +70,7 @@ def mark_words(row: Row, subject: tuple[str, str], obj: tuple[str, str]) -> Form
 
 
 def _mark_overlapping(row: Row, subject: tuple[str, str], obj: tuple[str, str]) -> Formatted:
-    """Mark words that share text; the longer one's signs stand outside.
+    """Mark overlapping entities; the markers of the longer one are outside.
 
     >>> from competition.data.rows import Entity
     >>> place, school = Entity("서울", 0, 2, "LOC"), Entity("서울대학교", 0, 5, "ORG")
@@ -85,7 +84,7 @@ def _mark_overlapping(row: Row, subject: tuple[str, str], obj: tuple[str, str]) 
     inserts = [
         (places[outer].start, outer, 0),
         (places[inner].start, inner, 0),
-        *sorted(  # of two that end together the inner one closes first
+        *sorted(  # if both end together, the inner one closes first
             [(places[inner].end, inner, 1), (places[outer].end, outer, 1)], key=lambda item: item[0]
         ),
     ]

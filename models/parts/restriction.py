@@ -1,7 +1,6 @@
-"""Which labels an entity-type pair may have, known from the training rows of a fold alone.
+"""Type restriction: rule out labels that a pair of entity types never has in the training rows.
 
-Beside the head on the way of a row: the labels that a pair never has are taken out of the softmax,
-when predicting only or in training too.
+Such labels are removed from the softmax, in prediction only or in training too.
 Legend: n training rows, N rows, P pairs of entity types, C labels, B batch.
 """
 
@@ -27,14 +26,14 @@ Table = npt.NDArray[np.bool_]
 
 
 def number_pairs(rows: Rows, entity_types: Sequence[str]) -> Int64s:
-    """Number each row's pair of entity types.
+    """Return the number of each row's pair of entity types.
 
     Args:
         rows: N rows.
         entity_types: the profile's types; T of them make T × T pairs.
 
     Returns:
-        (N,) int64, in [0, T²): the subject type's place times T, plus the object type's place.
+        (N,) int64, in [0, T²): the index of the subject type times T, plus that of the object type.
 
     Raises:
         VariantError: a row has no entity type.
@@ -43,8 +42,8 @@ def number_pairs(rows: Rows, entity_types: Sequence[str]) -> Int64s:
     subject, obj = (rows.text(f"{role}_type").tolist() for role in ("subject", "object"))
     if None in subject or None in obj:
         raise VariantError(
-            "restrict rules labels out by entity types and the competition has none; "
-            "take [restrict] out of the variant"
+            "restrict needs entity types, but this competition has none; remove [restrict] from "
+            "the variant"
         )
     pairs = zip(subject, obj, strict=True)
     numbers = (places[first] * len(places) + places[second] for first, second in pairs)
@@ -60,10 +59,10 @@ def build_table(
     min_count: int,
     negative_id: int | None,
 ) -> Table:
-    """Say which labels each pair may have: those it has in ``min_count`` training rows or more.
+    """Return the labels allowed per pair: those with at least ``min_count`` training rows.
 
-    The negative label is always allowed. A pair none of whose labels is seen that often is not
-    known, and may have every label.
+    The negative label is always allowed. A pair for which no label occurs that often allows every
+    label.
 
     >>> pairs, labels = np.array([0, 0, 0, 0, 1]), np.array([1, 1, 2, 0, 2])
     >>> build_table(pairs, labels, 3, 3, min_count=2, negative_id=0).astype(int).tolist()
@@ -74,14 +73,14 @@ def build_table(
         label_ids: (n,) their labels, in [0, C).
         n_pairs: P.
         n_labels: C.
-        min_count: training rows from which on a pair is known to have a label.
+        min_count: minimum number of training rows to allow a label.
         negative_id: the negative label, if there is one.
 
     Returns:
         (P, C) bool; every row allows at least one label.
 
-    Source: Lyu & Chen 2021, arXiv 2105.08393 (RECENT). Theirs is a written table with a classifier
-    per pair; here it is counted, and one classifier's logits are masked.
+    Source: Lyu & Chen 2021, arXiv 2105.08393 (RECENT). They use a manual table and a classifier per
+    pair; here the table is counted, and the logits of one classifier are masked.
     """
     counts = np.bincount(pair_ids * n_labels + label_ids, minlength=n_pairs * n_labels)
     table: Table = counts.reshape(n_pairs, n_labels) >= min_count
@@ -92,21 +91,21 @@ def build_table(
 
 
 def measure_coverage(table: Table, pair_ids: AnyInts, label_ids: AnyInts) -> float:
-    """Return the share of rows whose gold label the table allows; NaN where there are no rows."""
+    """Return the share of rows whose gold label the table allows; NaN if there are no rows."""
     return float(table[pair_ids, label_ids].mean()) if len(label_ids) else float("nan")
 
 
 def mask_logits(logits: Tensor, allowed: Tensor) -> Tensor:
-    """Take forbidden labels out of the softmax that follows: their probability becomes 0.
+    """Mask the logits of labels that are not allowed: their probability becomes 0.
 
-    The lowest finite number stands in for them and not infinity, which a later difference of two
-    log-probabilities would turn into NaN.
+    Uses the lowest finite number instead of -inf, with which a difference of two log-probabilities
+    would be NaN.
 
     Args:
         logits: (B, C) raw, of any float type.
         allowed: (B, C) bool.
 
     Returns:
-        (B, C) logits of the same type; no gradient reaches the forbidden ones.
+        (B, C) logits of the same type; masked ones get no gradient.
     """
     return logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)

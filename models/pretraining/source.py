@@ -19,7 +19,7 @@ from competition.errors import UsageError
 from competition.folds.kfold import read_prepared
 from competition.profile import Competition
 from models.network import scratch
-from models.network.encoder_source import EncoderSource, settle_encoder
+from models.network.encoder_source import EncoderSource, resolve_encoder
 from models.network.scratch import make_bare_encoder
 from models.pretraining import corpora
 from models.pretraining.corpora import Text, drop_repeated, read_lines, sample_lines
@@ -120,7 +120,7 @@ def resolve_source(
     if request.encoder == SCRATCH:
         raise UsageError("--encoder scratch: to train from scratch, use --scratch --size")
     variant = as_variant(request.encoder, settings)
-    return settle_encoder(variant, sentences=(), cache_dir=cache_dir)
+    return resolve_encoder(variant, sentences=(), cache_dir=cache_dir)
 
 
 def resolve_exposure(

@@ -1,7 +1,7 @@
-"""Memory of a fit: what it will take, how many tokens fit at once, and what to do when it is full.
+"""GPU memory of a fit: estimates, size of micro-batches, and reaction to out-of-memory errors.
 
-Asked before the first step and whenever a step does not fit. Nothing here changes results: a step
-is the same sum over its rows however they are cut into micro-batches.
+Used before the first step and whenever a step does not fit. Nothing here changes results: by
+gradient accumulation, a step is the same sum over rows for any micro-batches.
 Legend: T tokens of a row, H hidden size, F feed-forward size, A attention heads, L layers.
 """
 
@@ -18,7 +18,7 @@ from competition.errors import DeviceError
 from models.training.step import MemoryFullError, StepPart
 
 SAFE_FRAC = 0.9
-"""Share of the free memory that an estimate may fill; the rest is what it does not know of."""
+"""Share of the free memory that an estimate may use; the rest is a reserve."""
 ADAM_BYTES, GRADIENT_BYTES = 8, 4
 MIN_TOKENS = 16
 GIB = 2**30
@@ -27,7 +27,7 @@ BYTES = {"float32": 4, "bf16": 2, "fp16": 2}
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
-    """What a fit takes, in bytes: what is there in every step, and what each token adds.
+    """Memory of a fit in bytes: a fixed part, and a part per token.
 
     Attributes:
         weights: the network, and its running average if there is one.
@@ -51,7 +51,7 @@ class MemoryNeed:
         return self.weights + self.gradients + self.optimizer + self.copies
 
     def describe(self, tokens: int) -> str:
-        """Write the parts down, in GiB."""
+        """Describe the parts, in GiB."""
         parts = {
             "weights": self.weights,
             "gradients": self.gradients,
@@ -64,7 +64,7 @@ class MemoryNeed:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How a fit is laid out: tokens held at once, and whether layers are computed twice."""
+    """Settings of a fit that save memory: tokens per micro-batch, and activation checkpointing."""
 
     micro_tokens: int
     checkpointing: bool
@@ -73,7 +73,7 @@ class MemoryPlan:
 def estimate_need(
     model: nn.Module, config: Any, *, precision: str, longest: int, averages: bool = False
 ) -> MemoryNeed:
-    """Estimate what a fit of a network takes.
+    """Estimate the memory of a fit.
 
     Args:
         model: as it will be trained, adapters in place.
@@ -111,7 +111,7 @@ def estimate_need(
 def plan_memory(
     need: MemoryNeed, *, free: int | None, micro_tokens: int, longest: int, checkpointing: bool
 ) -> MemoryPlan:
-    """Choose how many tokens are held at once, so that a fit does not fill the memory.
+    """Choose the size of micro-batches so that a fit does not exceed the memory.
 
     What a person asked for is the most; layers are computed twice only where the longest row would
     not fit otherwise.
@@ -141,21 +141,21 @@ def plan_memory(
 
 
 def measure_free(device: torch.device) -> int | None:
-    """Return how many bytes of a GPU are free; None elsewhere, where memory is shared."""
+    """Return the free memory of a GPU in bytes; None on other devices, which share memory."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 @dataclass
 class TokenBudget:
-    """The most tokens of a micro-batch, padding included; halved when they do not fit."""
+    """The maximum tokens per micro-batch, padding included; halved on an out-of-memory error."""
 
     tokens: int
 
     def halve(self, parts: Sequence[StepPart], error: MemoryFullError) -> str:
-        """Take half of what did not fit, and return what happened in words.
+        """Halve the size of micro-batches, and return a message.
 
         Raises:
-            RuntimeError: the device's own error, when every micro-batch is a single row already.
+            RuntimeError: the original error, if every micro-batch is already a single row.
         """
         if all(len(part.label_ids) == 1 for part in parts):
             raise error.cause
@@ -163,4 +163,4 @@ class TokenBudget:
         self.tokens = max(MIN_TOKENS, min(self.tokens, largest) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return f"memory is full: micro-batches of at most {self.tokens} tokens from here on"
+        return f"out of memory: continuing with micro-batches of at most {self.tokens} tokens"

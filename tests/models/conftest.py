@@ -1,4 +1,4 @@
-"""Encoders made on the spot, of the architectures that people use, in a size for tests."""
+"""Fixtures: tiny encoders of common architectures, planned jobs, and their inputs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def planned_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def prepared(tiny_competition: Competition, planned_home: Path) -> Prepared:
-    """The tiny competition, its folds and what its encoder needs copied from the planned home."""
+    """The tiny competition, with folds and tokenizer copied from the planned home."""
     for name in ("oof", "checkpoints"):
         shutil.copytree(planned_home / name, tiny_competition.home / name)
     return read_prepared(tiny_competition)
@@ -92,7 +92,7 @@ def quiet_watch() -> Watch:
 
 
 def inputs_of(spec: JobSpec) -> FoldInputs:
-    """Open what training sees of a job, as the job itself does."""
+    """Open the training inputs of a job, as the job itself does."""
     assert spec.network is not None
     return open_inputs(spec, load_tokenizer(spec.network.source, spec.network.new_tokens))
 
@@ -201,7 +201,7 @@ def _wordpiece(sentences: Sequence[str], special: Sequence[str]) -> Any:
 
 
 def _unigram(sentences: Sequence[str], special: Sequence[str]) -> Any:
-    """Train a tokenizer of XLM-R's kind: pieces with ▁ for the space before them."""
+    """Train a tokenizer like that of XLM-R: pieces with ▁ for the space before them."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.Unigram())

@@ -1,4 +1,4 @@
-"""Rows made by hand, in columns, without a CSV."""
+"""Make rows by hand, without a CSV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/adding-a-variant.md, carried out as it stands."""
+"""Run the examples of docs/adding-a-variant.md as written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BLOCKS = {path: text for _, path, text in BLOCK.findall(DOCUMENT.read_text(encod
 
 @pytest.fixture
 def follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], str]:
-    """Do what the document says: add its code to the rooms, write a file; return its path."""
+    """Follow the document: add its code to the modules, write a file; return its path."""
     for room, path, known in (
         (heads, "models/parts/heads.py", HEADS),
         (formats, "models/parts/formats.py", FORMATS),
@@ -55,7 +55,7 @@ def follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], s
     return write
 
 
-def test_the_document_has_the_examples_it_speaks_of() -> None:
+def test_the_document_has_its_examples() -> None:
     assert sorted(BLOCKS) == [
         "models/parts/formats.py",
         "models/parts/heads.py",
@@ -67,14 +67,14 @@ def test_the_document_has_the_examples_it_speaks_of() -> None:
     ]
 
 
-def test_the_settings_of_the_first_example_are_understood(follow: Callable[[str], str]) -> None:
+def test_the_first_example_resolves(follow: Callable[[str], str]) -> None:
     variant = resolve_variant(follow("calm"), encoder="klue/roberta-large")
     assert (variant.name, variant.train.lr, variant.train.epochs) == ("calm", 2e-5, 6)
     assert (variant.format, variant.head) == ("typed-punct", "entity-start")
 
 
 @pytest.mark.parametrize("name", ["entity-mean", "generalised", "quoted"])
-def test_a_documented_variant_trains_and_answers(
+def test_a_documented_variant_trains_and_predicts(
     name: str, follow: Callable[[str], str], prepared: Prepared, quiet_watch: Watch
 ) -> None:
     request = FoldRequest(
@@ -98,14 +98,14 @@ def test_the_documented_format_keeps_its_doctest(follow: Callable[[str], str]) -
     assert FORMATS["quoted"].build(EXAMPLE_ROW, PLAIN).segments[0][13:] == shown[1]
 
 
-def test_the_documented_parts_keep_what_all_of_their_kind_keep(
+def test_the_documented_parts_pass_the_tests_of_their_kind(
     follow: Callable[[str], str],
 ) -> None:
     follow("quoted")
     for row in test_formats.HAND_MADE:
         for options in test_formats.EVERY_OPTION:
             test_formats.check("quoted", row, options)
-    test_formats.test_a_tokenizer_from_scratch_knows_what_stands_around_the_words("quoted")
+    test_formats.test_a_tokenizer_from_scratch_knows_the_markers("quoted")
     states = torch.randn(2, 6, test_heads.HIDDEN, generator=torch.Generator().manual_seed(0))
     test_heads.test_logits_do_not_depend_on_padding("entity-mean", states)
     test_heads.test_several_dropout_samples_give_the_mean_of_their_logits("entity-mean")
@@ -114,14 +114,16 @@ def test_the_documented_parts_keep_what_all_of_their_kind_keep(
         test_losses.test_loss_and_gradient_are_finite_for_any_logits(objective, None, size)
 
 
-def test_a_format_without_its_words_is_found_out(follow: Callable[[str], str]) -> None:
+def test_a_format_that_does_not_list_its_words_is_detected(follow: Callable[[str], str]) -> None:
     follow("quoted")
     FORMATS["quoted"] = replace(FORMATS["quoted"], words=())  # the fixture takes it out again
     with pytest.raises(AssertionError):
-        test_formats.test_a_tokenizer_from_scratch_knows_what_stands_around_the_words("quoted")
+        test_formats.test_a_tokenizer_from_scratch_knows_the_markers("quoted")
 
 
-def test_the_documented_loss_lies_between_its_neighbours(follow: Callable[[str], str]) -> None:
+def test_the_documented_loss_is_between_cross_entropy_and_error_rate(
+    follow: Callable[[str], str],
+) -> None:
     follow("generalised")
     logits, gold = torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1])
     p = logits.softmax(dim=1)[[0, 1], gold]

@@ -1,4 +1,4 @@
-"""Results of before: an edit that changes what a job answers must raise a ``RESULT_VERSION``.
+"""Golden results: a change to the predictions of a job must raise a ``RESULT_VERSION``.
 
 Fingerprints hold the rooms' versions, not their code, so a changed result under an old version
 would be mixed with what teams have stored. ``golden.json`` keeps the inputs and the probabilities
@@ -43,10 +43,10 @@ FIRST_POSITIONS = 7
 REFRESH = "GOLDEN_REFRESH"
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scikit-learn")
 TOLERANCE = 2e-3
-"""Of a probability. Other processors round otherwise, which these few steps do not carry far."""
+"""Tolerance of probabilities: other processors round differently, with little effect here."""
 FOLD = 1
 STEADY = (*TINY_SCRATCH, ("scratch.dropout", 0.0), ("train.head_dropout", 0.0), ("train.lr", 5e-3))
-"""Without dropout, whose draws depend on who made the processor."""
+"""Without dropout, whose random draws depend on the processor."""
 CASES: dict[str, tuple[str, tuple[tuple[str, Any], ...]]] = {
     "plain": ("typed-punct", STEADY),
     "linear": ("tfidf-linear", ()),
@@ -60,7 +60,7 @@ CASES: dict[str, tuple[str, tuple[tuple[str, Any], ...]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_a_job_answers_changes_only_with_a_version(
+def test_predictions_change_only_with_a_version(
     name: str, prepared: Prepared, quiet_watch: Watch
 ) -> None:
     torch.set_num_threads(1)
@@ -87,7 +87,7 @@ def plan_case(
 
 
 def store_teacher(prepared: Prepared, watch: Watch) -> None:
-    """Store answers for the test rows that no processor computed: sure of some rows, in turn."""
+    """Store fixed predictions for the test rows, with high confidence for some of them."""
     spec = plan_case(prepared, "tfidf-linear", (), "teacher")
     run_job(spec, watch)
     store = Store(spec.store_dir, spec.labels)
@@ -100,7 +100,7 @@ def store_teacher(prepared: Prepared, watch: Watch) -> None:
 
 
 def describe(spec: JobSpec, store: Store) -> dict[str, Any]:
-    """Return what is kept of a job: exact inputs as a hash, figures to be compared loosely."""
+    """Return what is compared: the hash of exact inputs, and figures with a tolerance."""
     result = store.read(spec.key)
     digest = hashlib.sha256()
     rows = spec.rows
@@ -131,12 +131,12 @@ def describe(spec: JobSpec, store: Store) -> dict[str, Any]:
 
 
 def write_figures(rows: Any) -> list[str]:
-    """Write each row of figures as a line of text."""
+    """Format each row of figures as a line of text."""
     return [" ".join(f"{figure:.3f}" for figure in row) for row in rows.tolist()]
 
 
 def find_changes(kept: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Say what of a job is no longer as it was, libraries aside."""
+    """Describe what changed in a job, apart from library versions."""
     changes = [key for key in ("inputs", "versions") if kept[key] != found[key]]
     for key in ("difficulty", "oof", "test"):
         then, now = (np.array([row.split() for row in part[key]], float) for part in (kept, found))
@@ -148,7 +148,7 @@ def find_changes(kept: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 def is_explained(kept: dict[str, Any], found: dict[str, Any]) -> bool:
-    """Tell whether other figures are to be expected: a version or a library is another one."""
+    """Return whether different figures are expected, with another version or library."""
     return any(kept[key] != found[key] for key in ("versions", "libraries"))
 
 

@@ -157,7 +157,7 @@ def test_a_later_setting_enters_the_recipe_only_if_used() -> None:
         ".".join(["a"] * 5000) + "=1",
     ],
 )
-def test_a_setting_that_nobody_would_write_is_named(override: str) -> None:
+def test_an_absurd_setting_is_reported(override: str) -> None:
     with pytest.raises(HarnessError):
         resolve_variant("typed-punct", encoder="scratch", overrides=[parse_override(override)])
 
@@ -173,9 +173,7 @@ def test_a_setting_that_nobody_would_write_is_named(override: str) -> None:
         ("x = " + "[" * 5000, "nested too deeply"),
     ],
 )
-def test_a_variant_file_with_the_wrong_kind_of_value_is_named(
-    line: str, said: str, tmp_path: Path
-) -> None:
+def test_a_variant_file_with_a_wrong_type_is_reported(line: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     base = "" if line.startswith("base") else 'base = "typed-punct"\n'
     path.write_text(f'why = "x"\n{base}{line}\n', "utf-8")

@@ -1,4 +1,4 @@
-"""The names under which rooms enter fingerprints; stored results know them, so none changes."""
+"""The names of modules in fingerprints never change, since stored results contain them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMES = {
 
 
 def read_constants(path: Path) -> dict[str, Any]:
-    """Return the literals that a module assigns to plain names."""
+    """Return the literals that a module assigns to names."""
     return {
         target.id: node.value.value
         for node in ast.parse(path.read_text("utf-8")).body

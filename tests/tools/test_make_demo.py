@@ -1,4 +1,4 @@
-"""The bundled demo competition: reproducible, well formed, and as uneven as its README says."""
+"""The bundled demo competition: reproducible, valid, with the shifts that its README describes."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_same_sentence_has_several_labels(train: Rows) -> None:
     assert sum(len(found) > 1 for found in labels.values()) > 0.03 * len(train)
 
 
-def test_read_without_offence_and_in_small_groups(tmp_path: Path) -> None:
+def test_the_files_are_valid_and_have_small_groups(tmp_path: Path) -> None:
     competition = resolve_competition("demo", None, None, home=tmp_path)
     corpus = read_corpus(competition)
     assert corpus.notices == ()
@@ -160,7 +160,7 @@ def test_read_without_offence_and_in_small_groups(tmp_path: Path) -> None:
     assert np.bincount(groups).max() < 0.05 * len(corpus.train)
 
 
-def test_scripts_and_signs(train: Rows) -> None:
+def test_scripts_and_punctuation(train: Rows) -> None:
     text = "".join(row["sentence"] for row in train)
     for sign in "(《‘“😊Aa1金":
         assert sign in text

@@ -181,7 +181,7 @@ def test_a_layer_that_does_not_exist_is_named_with_those_that_do(
     plan: Callable[..., JobSpec],
 ) -> None:
     spec = plan("qwen3", ("adapt.targets", ["q_proj", "Wqkv"]))
-    with pytest.raises(VariantError, match=r"'Wqkv' is no linear layer.*down_proj.*q_proj"):
+    with pytest.raises(VariantError, match=r"'Wqkv' is not a linear layer.*down_proj.*q_proj"):
         run_job(spec, watch_that_stops(1))
 
 

@@ -90,8 +90,8 @@ def test_a_truncated_row_is_marked(
 @pytest.mark.parametrize(
     ("variant", "format_name", "said"),
     [
-        ("entity-mask", "entity-marker", "mask_entities shows entity types"),
-        ("source", "entity-marker", "names no column for it"),
+        ("entity-mask", "entity-marker", "mask_entities needs entity types"),
+        ("source", "entity-marker", "needs a source column"),
     ],
 )
 def test_a_format_that_does_not_fit_the_competition_is_refused(

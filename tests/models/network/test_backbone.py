@@ -14,7 +14,7 @@ from competition.errors import EncoderError, VariantError
 from competition.folds.kfold import Prepared
 from models.data.batches import Batch, collate, tokenize_rows
 from models.network.config import name_kind, read_config
-from models.network.encoder_source import EncoderSource, settle_encoder
+from models.network.encoder_source import EncoderSource, resolve_encoder
 from models.network.network import RelationModel, build_model, check_first_token, parameter_depth
 from models.network.tokenizer import load_tokenizer
 from models.parts.formats import FORMATS
@@ -27,7 +27,7 @@ LABELS = 4
 @pytest.fixture(scope="module", params=BACKBONES)
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = make_encoder(request.param, tmp_path_factory.mktemp(request.param))
-    return settle_encoder(variant_of(str(folder)), sentences=(), cache_dir=folder)
+    return resolve_encoder(variant_of(str(folder)), sentences=(), cache_dir=folder)
 
 
 def variant_of(encoder: str, *overrides: tuple[str, Any]) -> Variant:
@@ -209,7 +209,7 @@ def test_a_config_that_an_older_library_rejects_is_read_in_two_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As transformers 5.9 rejects rotary parameters for kinds of layer that there are none of."""
-    source = settle_encoder(variant_of("ko-mini"), sentences=(), cache_dir=Path("unused"))
+    source = resolve_encoder(variant_of("ko-mini"), sentences=(), cache_dir=Path("unused"))
     direct = read_config(source).to_dict()
 
     def reject(*arguments: Any, **options: Any) -> Any:

@@ -20,7 +20,7 @@ from models.network.encoder_source import (
     PRETRAINING_FILE,
     EncoderSource,
     recommended_settings,
-    settle_encoder,
+    resolve_encoder,
 )
 from models.pretraining.exposure import read_exposure
 from models.variant import resolve_variant
@@ -30,7 +30,7 @@ HUB_NAME = "somebody/encoder"
 
 
 class Hub:
-    """A hub with one encoder: what lies in ``content`` when it is asked."""
+    """A fake hub with one encoder, with the files in ``content``."""
 
     def __init__(self, content: Path, cache: Path) -> None:
         self.content, self.cache = content, cache
@@ -68,7 +68,7 @@ def settle(encoder: str, *, bin_weights: bool = False) -> EncoderSource:
         encoder_override=encoder,
         overrides=(("run.bin_weights", bin_weights),),
     )
-    return settle_encoder(variant, sentences=(), cache_dir=Path("unused"))
+    return resolve_encoder(variant, sentences=(), cache_dir=Path("unused"))
 
 
 def pickle_weights(folder: Path) -> None:
@@ -76,7 +76,7 @@ def pickle_weights(folder: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
 
 
-def test_an_encoder_of_a_hub_is_known_by_what_is_loaded(hub: Hub, content: Path) -> None:
+def test_a_hub_encoder_is_identified_by_its_loaded_files(hub: Hub, content: Path) -> None:
     first = settle(HUB_NAME)
     hub.commit = "1" * 40
     (content / "README.md").write_text("a new card")
@@ -89,7 +89,7 @@ def test_an_encoder_of_a_hub_is_known_by_what_is_loaded(hub: Hub, content: Path)
     assert settle(HUB_NAME).identity != first.identity
 
 
-def test_a_copy_of_what_was_downloaded_is_the_same_encoder(hub: Hub) -> None:
+def test_a_copy_of_a_downloaded_encoder_has_the_same_identity(hub: Hub) -> None:
     there = settle(HUB_NAME)
     assert settle(str(there.path)).identity == there.identity
 
@@ -105,7 +105,7 @@ def test_a_revision_can_be_named(hub: Hub) -> None:
     assert named.name == "typed-punct@encoder@v1.0"
 
 
-def test_pickled_weights_are_loaded_only_where_they_are_trusted(hub: Hub, content: Path) -> None:
+def test_pickled_weights_are_loaded_only_if_trusted(hub: Hub, content: Path) -> None:
     pickle_weights(content)
     for name in (HUB_NAME, str(content)):
         with pytest.raises(EncoderError, match=r"only pickled .*--set run\.bin_weights=true"):
@@ -117,7 +117,7 @@ def test_pickled_weights_are_loaded_only_where_they_are_trusted(hub: Hub, conten
     assert settle(HUB_NAME, bin_weights=True).identity != from_hub.identity
     hub.commit = "2" * 40
     (content / "pytorch_model.bin").unlink()
-    with pytest.raises(EncoderError, match="holds no weights"):
+    with pytest.raises(EncoderError, match="has no weights"):
         settle(HUB_NAME, bin_weights=True)
 
 
@@ -127,14 +127,14 @@ def chained(error: Exception, cause: Exception) -> Exception:
 
 
 FULL = os.strerror(errno.ENOSPC)
-RESUME = "the same command goes on with it"
+RESUME = "run the same command again to resume it"
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
         (client.RemoteProtocolError("peer closed connection\nlater"), f"peer closed.*{RESUME}"),
-        (client.ReadTimeout("timed out"), rf"broke off \(ReadTimeout: timed out\); {RESUME}"),
+        (client.ReadTimeout("timed out"), rf"was interrupted \(ReadTimeout: timed out\); {RESUME}"),
         (RuntimeError("Data processing error: CAS service error"), RESUME),
         (errors.IncompleteSnapshotError("3 files are missing", snapshot_path="x"), RESUME),
         (errors.LocalEntryNotFoundError("none"), "neither a folder nor reachable .*ko-mini"),
@@ -148,7 +148,7 @@ RESUME = "the same command goes on with it"
         ),
     ],
 )
-def test_a_download_that_fails_says_why_in_one_line(
+def test_a_failed_download_gives_a_one_line_message(
     error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(*arguments: Any, **options: Any) -> str:
@@ -160,7 +160,7 @@ def test_a_download_that_fails_says_why_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_an_interrupted_download_is_no_error_of_the_encoder(
+def test_an_interrupted_download_is_not_reported_as_a_wrong_encoder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def download(*arguments: Any, **options: Any) -> str:

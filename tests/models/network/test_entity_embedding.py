@@ -31,7 +31,7 @@ def build(folder: Path, *overrides: tuple[str, Any]) -> RelationModel:
 
 
 def make_batch() -> Batch:
-    """Two rows, the second one padded; words of two tokens and one."""
+    """Two rows, the second one padded; entities of two tokens and of one."""
     ids = torch.randint(5, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([9, 6])
     mask = torch.arange(9) < lengths[:, None]
@@ -69,7 +69,7 @@ def test_roles_are_added_before_the_first_layer_norm(folder: Path) -> None:
         )
 
 
-def test_the_rest_begins_as_it_does_without_roles(folder: Path) -> None:
+def test_other_weights_are_initialised_as_without_roles(folder: Path) -> None:
     plain, roles = build(folder), build(folder, ("entity_embedding", True))
     with_roles = roles.state_dict()
     vectors = with_roles.pop("roles.vectors.weight")
@@ -93,7 +93,7 @@ def test_subject_and_object_learn_and_the_outside_does_not(folder: Path) -> None
     assert parameter_depth("roles.vectors.weight", 2) == parameter_depth("head.out.weight", 2)
 
 
-def test_padding_is_not_read(folder: Path) -> None:
+def test_padding_does_not_change_logits(folder: Path) -> None:
     batch = make_batch()
     model = build(folder, ("entity_embedding", True))
     alone = Batch(

@@ -13,7 +13,7 @@ from models.network.encoder_source import (
     EncoderSource,
     list_bundled,
     recommended_settings,
-    settle_encoder,
+    resolve_encoder,
 )
 from models.network.network import build_model, parameter_depth
 from models.network.tokenizer import load_tokenizer
@@ -35,12 +35,12 @@ def variant(encoder: str, *overrides: tuple[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_local_folder_of_each_architecture_is_loaded_and_fed(
+def test_a_local_folder_of_each_architecture_can_be_loaded_and_used(
     architecture: str, tmp_path: Path, prepared: Any
 ) -> None:
     folder = make_encoder(architecture, tmp_path / architecture)
     wanted = variant(str(folder), ("format", "typed-marker"))
-    source = settle_encoder(wanted, sentences=(), cache_dir=tmp_path)
+    source = resolve_encoder(wanted, sentences=(), cache_dir=tmp_path)
     form = FORMATS["typed-marker"]
     tokenizer = load_tokenizer(source, form.new_tokens(["PER", "ORG", "LOC"]))
     model = build_model(wanted, source, labels=4, vocabulary=len(tokenizer), device_type="cpu")
@@ -61,42 +61,46 @@ def test_weights_in_half_precision_are_trained_in_float32(tmp_path: Path) -> Non
 
     folder = make_encoder("roberta", tmp_path / "r")
     AutoModel.from_pretrained(folder).half().save_pretrained(folder)
-    source = settle_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)
+    source = resolve_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)
     model = build_model(variant(str(folder)), source, labels=4, vocabulary=9, device_type="cpu")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
-def test_marker_tokens_are_known_whole_and_only_where_asked(tmp_path: Path) -> None:
+def test_marker_tokens_are_whole_and_only_added_if_needed(tmp_path: Path) -> None:
     source = EncoderSource("t", make_encoder("bert", tmp_path), "i", has_weights=True)
     plain, marked = load_tokenizer(source), load_tokenizer(source, ("[SUBJ]", "[/SUBJ]"))
     assert len(marked) == len(plain) + 2
     assert marked.tokenize("가[SUBJ]나")[1] == "[SUBJ]"
 
 
-def test_scratch_is_made_once_and_the_same_everywhere(tmp_path: Path) -> None:
+def test_scratch_is_created_once_and_deterministically(tmp_path: Path) -> None:
     wanted = variant("scratch", *TINY_SCRATCH)
-    here = settle_encoder(wanted, sentences=SENTENCES, cache_dir=tmp_path / "a", reserved=("PER",))
-    again = settle_encoder(wanted, sentences=SENTENCES, cache_dir=tmp_path / "a", reserved=("PER",))
-    there = settle_encoder(wanted, sentences=SENTENCES, cache_dir=tmp_path / "b", reserved=("PER",))
+    here = resolve_encoder(wanted, sentences=SENTENCES, cache_dir=tmp_path / "a", reserved=("PER",))
+    again = resolve_encoder(
+        wanted, sentences=SENTENCES, cache_dir=tmp_path / "a", reserved=("PER",)
+    )
+    there = resolve_encoder(
+        wanted, sentences=SENTENCES, cache_dir=tmp_path / "b", reserved=("PER",)
+    )
     assert here == again
     assert here.identity == there.identity
-    other = settle_encoder(wanted, sentences=SENTENCES[:2], cache_dir=tmp_path / "a")
+    other = resolve_encoder(wanted, sentences=SENTENCES[:2], cache_dir=tmp_path / "a")
     assert other.identity != here.identity
     tokenizer = load_tokenizer(here)
     assert tokenizer.tokenize("PER")[0] == "PER"
     assert not tokenizer("비틀즈의 조지")["input_ids"].count(tokenizer.unk_token_id)
 
 
-def test_identity_follows_content_not_place(tmp_path: Path) -> None:
+def test_identity_depends_on_content_not_on_location(tmp_path: Path) -> None:
     first = make_encoder("bert", tmp_path / "one")
     second = make_encoder("bert", tmp_path / "two")
     identities = [
-        settle_encoder(variant(str(f)), sentences=(), cache_dir=tmp_path).identity
+        resolve_encoder(variant(str(f)), sentences=(), cache_dir=tmp_path).identity
         for f in (first, second)
     ]
     assert identities[0] == identities[1]
     (second / "config.json").write_text((second / "config.json").read_text() + "\n")
-    changed = settle_encoder(variant(str(second)), sentences=(), cache_dir=tmp_path)
+    changed = resolve_encoder(variant(str(second)), sentences=(), cache_dir=tmp_path)
     assert changed.identity != identities[0]
 
 
@@ -104,38 +108,38 @@ def test_identity_follows_content_not_place(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("./missing", "does not exist"),
-        ("klue/roberta-large", "--encoder ko-mini, which is in the box"),
+        ("klue/roberta-large", "the bundled --encoder ko-mini"),
         ("no such name", "use --encoder FOLDER"),
     ],
 )
-def test_an_encoder_out_of_reach_gives_one_clear_line(
+def test_an_unreachable_encoder_gives_a_one_line_message(
     name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(EncoderError, match=said) as caught:
-        settle_encoder(variant(name), sentences=(), cache_dir=tmp_path)
+        resolve_encoder(variant(name), sentences=(), cache_dir=tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_the_encoder_in_the_box_is_found_by_its_name(tmp_path: Path) -> None:
+def test_the_bundled_encoder_is_found_by_its_name(tmp_path: Path) -> None:
     assert list_bundled() == ["ko-mini"]
-    source = settle_encoder(variant("ko-mini"), sentences=(), cache_dir=tmp_path / "unused")
+    source = resolve_encoder(variant("ko-mini"), sentences=(), cache_dir=tmp_path / "unused")
     assert source.has_weights
     assert not (tmp_path / "unused").exists()
     assert sum(path.stat().st_size for path in source.path.iterdir()) < 32 * 2**20
     card = (source.path / "README.md").read_text()
     assert "CC BY-SA 4.0" in card
     assert "no line equal to a test sentence was seen" in card
-    by_folder = settle_encoder(variant(str(source.path)), sentences=(), cache_dir=tmp_path)
+    by_folder = resolve_encoder(variant(str(source.path)), sentences=(), cache_dir=tmp_path)
     assert by_folder.identity == source.identity
 
 
-def test_the_encoder_in_the_box_knows_korean(tmp_path: Path) -> None:
-    """It guesses hidden words of sentences that it never saw far better than by how common."""
+def test_the_bundled_encoder_knows_korean(tmp_path: Path) -> None:
+    """It predicts masked words of unseen sentences far better than word frequency does."""
     from models.pretraining.masked_model import build_masked_model
 
-    source = settle_encoder(variant("ko-mini"), sentences=(), cache_dir=tmp_path)
+    source = resolve_encoder(variant("ko-mini"), sentences=(), cache_dir=tmp_path)
     tokenizer = load_tokenizer(source)
     model = build_masked_model(
         source, PretrainSettings(), vocabulary=len(tokenizer), attention="eager", say=print
@@ -161,7 +165,7 @@ def test_the_encoder_in_the_box_knows_korean(tmp_path: Path) -> None:
         ({"of": "another tool"}, None),
     ],
 )
-def test_settings_suit_what_pretraining_left(
+def test_recommended_settings_follow_the_kind_of_a_pretrained_folder(
     facts: dict[str, Any], rate: float | None, tmp_path: Path
 ) -> None:
     (tmp_path / "pretraining.json").write_text(json.dumps(facts))
@@ -170,14 +174,14 @@ def test_settings_suit_what_pretraining_left(
     assert recommended_settings("ko-mini")["train.lr"] == 1e-3
 
 
-def test_absent_weights_are_refused_and_loading_is_quiet(
+def test_missing_weights_are_refused_and_loading_is_silent(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = make_encoder("bert", tmp_path / "e")
     wanted = variant(str(folder))
-    source = settle_encoder(wanted, sentences=(), cache_dir=tmp_path)
+    source = resolve_encoder(wanted, sentences=(), cache_dir=tmp_path)
     weights = load_file(folder / "model.safetensors")
     save_file({**weights, "cls.bias": torch.zeros(3)}, folder / "model.safetensors")
     capfd.readouterr()
@@ -193,19 +197,19 @@ def test_absent_weights_are_refused_and_loading_is_quiet(
 def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
     folder = make_encoder("roberta", tmp_path / "r")
     wanted = variant(str(folder), ("max_tokens", 512))
-    source = settle_encoder(wanted, sentences=(), cache_dir=tmp_path)
-    with pytest.raises(EncoderError, match="positions for 511 tokens"):
+    source = resolve_encoder(wanted, sentences=(), cache_dir=tmp_path)
+    with pytest.raises(EncoderError, match="supports at most 511 tokens"):
         build_model(wanted, source, labels=4, vocabulary=9, device_type="cpu")
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     folder = make_encoder("bert", tmp_path / "e")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(EncoderError, match="holds no weights"):
-        settle_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)
+    with pytest.raises(EncoderError, match="has no weights"):
+        resolve_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)
     (folder / "config.json").unlink()
     with pytest.raises(EncoderError, match=r"no config\.json"):
-        settle_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)
+        resolve_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -21,7 +21,7 @@ def build(folder: Path, *, new_tokens: int = 0) -> RelationModel:
     return build_model(variant, source, labels=4, vocabulary=vocabulary, device_type="cpu")
 
 
-def test_new_tokens_are_spread_as_words_are_and_differ() -> None:
+def test_new_tokens_have_the_spread_of_known_tokens_and_differ() -> None:
     torch.manual_seed(0)
     table = torch.randn(2000, 16) * torch.linspace(0.1, 2, 16) + 3
     before = table.clone()
@@ -32,7 +32,7 @@ def test_new_tokens_are_spread_as_words_are_and_differ() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_new_tokens_do_not_begin_alike(architecture: str, tmp_path: Path) -> None:
+def test_new_tokens_are_initialised_differently(architecture: str, tmp_path: Path) -> None:
     model = build(make_encoder(architecture, tmp_path / "e"), new_tokens=4)
     table = model.encoder.get_input_embeddings().weight
     known, new = table[:-4], table[-4:]
@@ -40,7 +40,7 @@ def test_new_tokens_do_not_begin_alike(architecture: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_mask_head_begins_as_the_layer_that_guessed_words(
+def test_the_mask_head_is_initialised_from_the_masked_language_head(
     architecture: str, tmp_path: Path
 ) -> None:
     folder = make_encoder(architecture, tmp_path / "e")

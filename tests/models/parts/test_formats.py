@@ -18,7 +18,7 @@ from models.parts.formats import (
     EXAMPLE_ROW,
     FORMATS,
     MASK_SLOT,
-    MOST_SOURCES,
+    MAX_SOURCES,
     PLAIN,
     Formatted,
     check_format,
@@ -98,7 +98,7 @@ EVERY_OPTION = [
 
 @st.composite
 def rows(draw: st.DrawFn) -> Row:
-    """Draw a sentence around two entities: repeated and adjacent words, either one first."""
+    """Draw a sentence around two entities: repeated and adjacent words, in either order."""
     between = st.lists(st.sampled_from(PIECES), max_size=3).map("".join)
     word = st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join).filter(str.strip)
     parts = [draw(between), draw(word), draw(between), draw(word), draw(between)]
@@ -118,7 +118,7 @@ def rows(draw: st.DrawFn) -> Row:
 
 
 def place_entities(row: Row) -> list[tuple[str, Entity]]:
-    """Return both roles with their entities, as they stand in the sentence."""
+    """Return both roles with their entities, in the order of the sentence."""
     return sorted(
         (("subject", row.subject), ("object", row.object)), key=lambda item: item[1].start
     )
@@ -159,7 +159,7 @@ def check_between(shown: str, sentence: str, *, first: bool) -> None:
 
 
 def check_text_order(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
-    """In text order, a row is written as the row with its roles turned is in role order."""
+    """Text order gives the same text as role order with swapped roles."""
     if options.marker_order == "role" or options.mask_entities:
         return
     turned = replace(row, subject=row.object, object=row.subject)
@@ -169,7 +169,7 @@ def check_text_order(name: str, row: Row, options: FormatSettings, shown: Format
 
 
 def check_prompt(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
-    """A prompt stands in front of the body, or behind all with its slot where it says."""
+    """Check that a prompt is in front of the body, or last with its slot at the right span."""
     form = FORMATS[name]
     if form.prompt is None:
         assert shown.prompt_mask is None
@@ -188,7 +188,7 @@ def check_prompt(name: str, row: Row, options: FormatSettings, shown: Formatted)
 
 
 def check_signs(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
-    """Hold what stands around the words against a format's own signs, to the character."""
+    """Check the text around the entities against the markers of a format, by character."""
     body, (openings, closings) = shown.segments[shown.body], SIGNS[name]
     in_text = place_entities(row)
     first = in_text[0][1] if options.marker_order == "text" else row.subject
@@ -210,7 +210,7 @@ def check_signs(name: str, row: Row, options: FormatSettings, shown: Formatted) 
 
 
 def check_segments(name: str, row: Row, options: FormatSettings, shown: Formatted) -> None:
-    """Hold the segments beside a known format's body against what the options ask for."""
+    """Check the other segments of a known format against the options."""
     segments = list(shown.segments)
     del segments[shown.body]
     if options.show_source and row.source and row.source.strip():
@@ -246,14 +246,14 @@ def test_any_row_keeps_its_entities_and_sentence(
     check(name, row, options)
 
 
-def test_marks_begin_with_the_role_sign() -> None:
+def test_marked_spans_start_with_the_opening_marker() -> None:
     shown = typed_punct(EXAMPLE_ROW)
     body = shown.segments[0]
     assert body[slice(*shown.subject_mark)] == "@ * ORG * 비틀즈 @"
     assert body[slice(*shown.object_mark)] == "# ^ PER ^ 조지 해리슨 #"
 
 
-def test_in_text_order_the_first_word_has_the_subject_signs_and_spans_keep_their_roles() -> None:
+def test_in_text_order_the_first_entity_has_the_subject_markers_and_spans_keep_roles() -> None:
     in_order = FormatSettings(marker_order="text")
     shown = FORMATS["typed-punct"].build(EXAMPLE_ROW, in_order)
     body = shown.segments[0]
@@ -265,7 +265,7 @@ def test_in_text_order_the_first_word_has_the_subject_signs_and_spans_keep_their
     assert asked == "이 문장에서 조지 해리슨은 비틀즈의 사람이다."
 
 
-def test_masked_words_are_masked_in_the_prompt_too() -> None:
+def test_masked_entities_are_masked_in_the_prompt_too() -> None:
     masked = FormatSettings(mask_entities=True)
     assert FORMATS["mask-prompt"].build(EXAMPLE_ROW, masked).segments == (
         "〈Something〉는 # ^ PER ^ [OBJ-PER] # 이 쓰고 @ * ORG * [SUBJ-ORG] @ 가 1969년 앨범에 "
@@ -274,7 +274,7 @@ def test_masked_words_are_masked_in_the_prompt_too() -> None:
     )
 
 
-def test_the_source_stands_before_all_other_segments_and_moves_the_body() -> None:
+def test_the_source_is_the_first_segment_and_shifts_the_body() -> None:
     with_source = FormatSettings(show_source=True)
     for name in FORMATS:
         plain, shown = (FORMATS[name].build(EXAMPLE_ROW, o) for o in (PLAIN, with_source))
@@ -294,7 +294,7 @@ def test_the_source_stands_before_all_other_segments_and_moves_the_body() -> Non
         ("金九", "金九와(과) 나의 관계", "이 문장에서 나는 金九의 EVENT이다."),
     ],
 )
-def test_a_prompt_has_the_particles_that_fit(word: str, question: str, statement: str) -> None:
+def test_a_prompt_has_the_correct_particles(word: str, question: str, statement: str) -> None:
     sentence = f"{word} 나"
     at = len(word) + 1
     row = Row(
@@ -304,7 +304,7 @@ def test_a_prompt_has_the_particles_that_fit(word: str, question: str, statement
     assert FORMATS["declarative"].build(row).segments[0] == statement
 
 
-def test_klue_types_have_korean_words_and_others_stand_for_themselves() -> None:
+def test_klue_types_have_korean_words_and_others_are_unchanged() -> None:
     profile = resolve_competition("klue-re", None, None, home=Path()).profile
     assert set(profile.language.type_words) == set(profile.entity_types)
     row = replace(EXAMPLE_ROW, subject=replace(EXAMPLE_ROW.subject, type="TITLE"))
@@ -345,7 +345,7 @@ ANY_SIGN = re.compile(r"\[/?[A-Z]+(:[A-Z]+)?\]|[@#] [*^] [^*^]+ [*^] | [@#] (?![
 @pytest.mark.parametrize("case", OVERLAPPING)
 @pytest.mark.parametrize("options", EVERY_OPTION, ids=str)
 @pytest.mark.parametrize("name", FORMATS)
-def test_words_that_share_text_are_both_marked(
+def test_overlapping_entities_are_both_marked(
     name: str, options: FormatSettings, case: str
 ) -> None:
     sentence, subject, obj = OVERLAPPING[case]
@@ -365,7 +365,7 @@ def test_words_that_share_text_are_both_marked(
         assert ANY_SIGN.sub("", body) == sentence
 
 
-def test_without_types_every_format_marks_without_them() -> None:
+def test_without_types_every_format_omits_them() -> None:
     row = replace(
         EXAMPLE_ROW,
         subject=replace(EXAMPLE_ROW.subject, type=None),
@@ -381,22 +381,22 @@ def test_without_types_every_format_marks_without_them() -> None:
     assert bodies["declarative"].segments[0] == "이 문장에서 조지 해리슨은 비틀즈의 관련 대상이다."
 
 
-def test_the_most_frequent_sources_are_words_of_their_own() -> None:
+def test_the_most_frequent_sources_are_own_words() -> None:
     shown = FormatSettings(show_source=True)
-    names = [f"site {i:02}" for i in range(MOST_SOURCES + 9)]
+    names = [f"site {i:02}" for i in range(MAX_SOURCES + 9)]
     sources = [*names, names[-1], None, "", " "]
     assert FORMATS["query"].own_words(PLAIN, sources) == ()
-    assert FORMATS["query"].own_words(shown, sources) == (names[-1], *names[: MOST_SOURCES - 1])
+    assert FORMATS["query"].own_words(shown, sources) == (names[-1], *names[: MAX_SOURCES - 1])
     words = FORMATS["typed-punct-ko"].own_words(shown, ["a"])
     assert words == (*KOREAN.type_words.values(), "a")
 
 
-def test_concat_leaves_the_sentence_alone() -> None:
+def test_concat_does_not_change_the_sentence() -> None:
     assert concat(EXAMPLE_ROW).segments[2] == EXAMPLE_ROW.sentence
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_masked_words_need_types(name: str) -> None:
+def test_masking_entities_needs_types(name: str) -> None:
     row = Row("7", "가 나", Entity("가", 0, 1, None), Entity("나", 2, 3, None), None)
     with pytest.raises(FormatError, match="row 7"):
         FORMATS[name].build(row, FormatSettings(mask_entities=True))
@@ -406,11 +406,11 @@ def test_masked_words_need_types(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("concat", FormatSettings(mask_entities=True), "mask_entities shows entity types"),
-        ("concat", FormatSettings(show_source=True), "show_source shows the source"),
+        ("concat", FormatSettings(mask_entities=True), "mask_entities needs entity types"),
+        ("concat", FormatSettings(show_source=True), "show_source needs a source column"),
     ],
 )
-def test_a_competition_without_types_or_source_refuses_what_shows_them(
+def test_formats_that_need_types_or_source_are_refused_without_them(
     name: str, options: FormatSettings, said: str
 ) -> None:
     with pytest.raises(FormatError, match=said):
@@ -428,9 +428,7 @@ def test_each_type_and_role_has_its_tokens() -> None:
 
 @pytest.mark.parametrize("options", EVERY_OPTION, ids=str)
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_token_of_ours_that_is_shown_is_registered(
-    name: str, options: FormatSettings
-) -> None:
+def test_every_new_token_in_a_format_is_registered(name: str, options: FormatSettings) -> None:
     tokens = FORMATS[name].new_tokens(["PER", "ORG"], options)
     assert len(set(tokens)) == len(tokens)
     shown = " ".join(FORMATS[name].build(EXAMPLE_ROW, options).segments)
@@ -441,8 +439,8 @@ def test_every_token_of_ours_that_is_shown_is_registered(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_tokenizer_from_scratch_knows_what_stands_around_the_words(name: str) -> None:
-    """Signs that stand in no sentence are among a format's ``words``, or its own tokens."""
+def test_a_tokenizer_from_scratch_knows_the_markers(name: str) -> None:
+    """Markers that occur in no sentence must be in a format's ``words``, or be new tokens."""
     form, types = FORMATS[name], list(KOREAN.type_words)
     reserved = (*types, *form.own_words(PLAIN, []))
     tokenizer = train_wordpiece([EXAMPLE_ROW.sentence], 1000, reserved)

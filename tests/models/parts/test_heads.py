@@ -66,13 +66,13 @@ def test_logits_do_not_depend_on_padding(name: str, states: Tensor) -> None:
     torch.testing.assert_close(head(wider, where), logits)
 
 
-def test_states_are_picked_by_position(states: Tensor) -> None:
+def test_states_are_selected_by_position(states: Tensor) -> None:
     picked = pick(states, torch.tensor([3, 0]))
     assert torch.equal(picked[0], states[0, 3])
     assert torch.equal(picked[1], states[1, 0])
 
 
-def test_entity_start_reads_both_marks_and_tells_them_apart(states: Tensor) -> None:
+def test_entity_start_distinguishes_both_markers(states: Tensor) -> None:
     torch.manual_seed(0)
     head = EntityStartHead(HIDDEN, LABELS, 0.0).eval()
     here = head(states, positions([6, 6], [1, 1], [3, 3]))
@@ -93,7 +93,7 @@ def test_cls_reads_the_first_state_only(states: Tensor) -> None:
 
 
 def packed_twin(head: BiLstmHead) -> nn.LSTM:
-    """The library's LSTM of two layers with the head's weights, to be fed packed rows."""
+    """Return torch's two-layer LSTM with the weights of the head, for packed sequences."""
     twin = nn.LSTM(HIDDEN, HIDDEN, num_layers=2, bidirectional=True, batch_first=True)
     own = head.state_dict()
     for name in twin.state_dict():
@@ -103,7 +103,7 @@ def packed_twin(head: BiLstmHead) -> nn.LSTM:
     return twin
 
 
-def test_bilstm_gives_what_packed_rows_give(states: Tensor) -> None:
+def test_bilstm_equals_packed_sequences(states: Tensor) -> None:
     torch.manual_seed(0)
     head = BiLstmHead(HIDDEN, LABELS, 0.0).eval()
     twin, lengths = packed_twin(head), torch.tensor([3, 6])
@@ -128,7 +128,7 @@ def test_bilstm_learns_in_all_its_layers(states: Tensor) -> None:
 
 
 def spread_positions() -> Positions:
-    """Two rows whose parts stand in six places: marks, words of several tokens, a prompt's mask."""
+    """Two rows with six different positions: markers, multi-token entities, a prompt's mask."""
     names = ("lengths", "subject_mark", "object_mark", "subject_start", "subject_end")
     names += ("object_start", "object_end", "prompt_mask", "subject_close", "object_close")
     words = ([2, 8], [5, 10], [7, 3], [9, 6])
@@ -145,7 +145,7 @@ READ_BY = {
 
 
 @pytest.mark.parametrize("name", READ_BY)
-def test_a_head_reads_its_own_places_and_no_others(name: str) -> None:
+def test_a_head_reads_only_its_own_positions(name: str) -> None:
     torch.manual_seed(0)
     head = HEADS[name](HIDDEN, LABELS, 0.0).eval()
     states = torch.randn(2, 12, HIDDEN, requires_grad=True)
@@ -163,7 +163,7 @@ def test_the_mean_over_a_span_is_over_its_own_tokens(states: Tensor) -> None:
     torch.testing.assert_close(half.float(), mean, atol=0.02, rtol=0.02)
 
 
-def test_rbert_shares_one_reading_between_the_words() -> None:
+def test_rbert_shares_one_layer_between_the_entities() -> None:
     torch.manual_seed(0)
     head = RBertHead(HIDDEN, LABELS, 0.0).eval()
     states, where = torch.randn(2, 12, HIDDEN), spread_positions()
@@ -175,7 +175,7 @@ def test_rbert_shares_one_reading_between_the_words() -> None:
     torch.testing.assert_close(head(states, where)[0], head.out(torch.cat(by_hand)))
 
 
-def test_entity_start_end_tells_its_four_places_apart() -> None:
+def test_entity_start_end_distinguishes_its_four_positions() -> None:
     torch.manual_seed(0)
     head = EntityStartEndHead(HIDDEN, LABELS, 0.0).eval()
     states = torch.randn(2, 12, HIDDEN)
@@ -184,7 +184,7 @@ def test_entity_start_end_tells_its_four_places_apart() -> None:
     torch.testing.assert_close(head(states, spread_positions())[1], by_hand)
 
 
-def test_mask_normalises_what_it_read() -> None:
+def test_mask_normalises_its_state() -> None:
     torch.manual_seed(0)
     head = MaskHead(HIDDEN, LABELS, 0.0).eval()
     states, where = torch.randn(2, 12, HIDDEN), spread_positions()
@@ -230,7 +230,7 @@ def test_several_dropout_samples_give_the_mean_of_their_logits(name: str) -> Non
     assert torch.equal(head.eval()(states, where), twin.eval()(states, where))
 
 
-def test_more_samples_drop_less_noisily() -> None:
+def test_more_samples_give_less_noise() -> None:
     torch.manual_seed(0)
     dropout, features = nn.Dropout(0.5), torch.ones(1, 1000)
     spread = [drop_out(dropout, features, samples).std().item() for samples in (1, 4, 16)]
@@ -238,14 +238,14 @@ def test_more_samples_drop_less_noisily() -> None:
 
 
 def test_the_first_heads_keep_the_names_of_their_weights() -> None:
-    """Weights on disk are found by these names."""
+    """Stored weights have these names."""
     names = {name: set(HEADS[name](HIDDEN, LABELS, 0.1).state_dict()) for name in HEADS}
     assert names["cls"] == {"out.weight", "out.bias"}
     assert names["entity-start"] == names["cls"] | {"mix.weight", "mix.bias"}
     assert {name for name in names["bilstm"] if not name.startswith("layers.")} == names["cls"]
 
 
-def test_a_head_that_reads_the_mask_needs_a_format_that_has_one() -> None:
+def test_a_head_that_reads_a_mask_needs_a_format_with_one() -> None:
     with pytest.raises(VariantError, match=r"format 'typed-punct' has none; .*'mask-prompt'"):
         check_head_fits("mask", "typed-punct")
     check_head_fits("mask", "mask-prompt")
@@ -255,7 +255,7 @@ def test_a_head_that_reads_the_mask_needs_a_format_that_has_one() -> None:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_head_reads_the_mask_of_a_prompt_if_it_says_so(name: str) -> None:
+def test_a_head_reads_the_mask_exactly_if_declared(name: str) -> None:
     torch.manual_seed(0)
     head = HEADS[name](HIDDEN, LABELS, 0.0).eval()
     states, where = torch.randn(2, 12, HIDDEN), spread_positions()
@@ -264,7 +264,7 @@ def test_a_head_reads_the_mask_of_a_prompt_if_it_says_so(name: str) -> None:
     assert same == (name not in READS_PROMPT)
 
 
-def test_the_lstm_begins_with_its_forget_gates_open() -> None:
+def test_the_forget_gates_of_the_lstm_are_initialised_open() -> None:
     head = BiLstmHead(HIDDEN, LABELS, 0.0)
     for name, weight in head.named_parameters():
         if "bias" in name and name.startswith("layers."):

@@ -14,9 +14,9 @@ from models.parts.losses import (
     LOSSES,
     Objective,
     build_objective,
+    compute_class_weights,
     cross_entropy,
     symmetric_divergence,
-    weigh_classes,
 )
 from models.settings import LossSettings
 from models.variant import resolve_variant
@@ -50,7 +50,7 @@ def every_objective() -> list[Objective]:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_alone_has_the_bits_of_the_library(smoothing: float) -> None:
+def test_plain_cross_entropy_equals_torch_bit_for_bit(smoothing: float) -> None:
     random = torch.Generator().manual_seed(0)
     gold = torch.randint(30, (300,), generator=random)
     logits = (3 * torch.randn(300, 30, generator=random)).requires_grad_()
@@ -64,7 +64,7 @@ def test_cross_entropy_alone_has_the_bits_of_the_library(smoothing: float) -> No
         assert torch.equal(torch.autograd.grad(loss, logits)[0], slope)
 
 
-def test_nothing_ruled_out_and_even_weights_change_nothing() -> None:
+def test_a_full_mask_and_equal_weights_change_nothing() -> None:
     logits = draw_logits()
     plain = Objective("cross-entropy", 0.1).sum(logits, GOLD)
     everything = torch.ones(5, LABELS, dtype=torch.bool)
@@ -84,14 +84,14 @@ def test_focal_loss_by_hand() -> None:
     torch.testing.assert_close(objective.sum(logits, GOLD), by_hand)
 
 
-def test_a_loss_reads_settings_that_there_are() -> None:
+def test_a_loss_uses_existing_options() -> None:
     assert {option for loss in LOSSES.values() for option in loss.reads} <= set(
         LossSettings.model_fields
     )
 
 
 @pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.smooths])
-def test_a_loss_that_goes_with_smoothing_reads_it(name: str) -> None:
+def test_a_loss_that_supports_label_smoothing_uses_it(name: str) -> None:
     plain, smoothed = (
         Objective(name, smoothing, class_weights=torch.ones(LABELS)).sum(draw_logits(), GOLD)
         for smoothing in (0.0, 0.1)
@@ -107,7 +107,7 @@ def test_class_weights_multiply_rows_by_their_gold_label() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_forbidden_label_is_out_of_softmax_and_smoothing(smoothing: float) -> None:
+def test_a_masked_label_is_excluded_from_softmax_and_smoothing(smoothing: float) -> None:
     logits = draw_logits().requires_grad_()
     loss = Objective("cross-entropy", smoothing).sum(logits, GOLD, ALLOWED)
     expected = torch.zeros(())
@@ -121,7 +121,7 @@ def test_a_forbidden_label_is_out_of_softmax_and_smoothing(smoothing: float) -> 
     assert torch.equal(gradient != 0, counted)
 
 
-def test_a_row_whose_gold_label_is_forbidden_is_not_masked() -> None:
+def test_a_row_with_a_masked_gold_label_is_not_masked() -> None:
     logits, one = draw_logits()[3:4], slice(3, 4)
     objective = Objective("cross-entropy", 0.1)
     masked = objective.sum(logits, GOLD[one], ALLOWED[one])
@@ -158,9 +158,9 @@ def test_loss_and_gradient_are_finite_for_any_logits(
     st.lists(st.integers(0, LABELS - 1), min_size=1, max_size=60),
     st.sampled_from(["inverse-sqrt", "effective"]),
 )
-def test_class_weights_have_mean_one_and_favour_the_rare(gold: list[int], way: Any) -> None:
+def test_class_weights_have_mean_one_and_favour_rare_labels(gold: list[int], way: Any) -> None:
     label_ids = np.array(gold)
-    weights = weigh_classes(label_ids, LABELS, LossSettings(class_weight=way))
+    weights = compute_class_weights(label_ids, LABELS, LossSettings(class_weight=way))
     assert weights is not None
     assert weights.isfinite().all()
     assert weights[label_ids].mean().item() == pytest.approx(1, abs=1e-5)
@@ -171,12 +171,12 @@ def test_class_weights_have_mean_one_and_favour_the_rare(gold: list[int], way: A
 
 def test_effective_weights_by_hand() -> None:
     options = LossSettings(class_weight="effective", effective_beta=0.9)
-    weights = weigh_classes(np.array([0] * 9 + [1]), 2, options)
+    weights = compute_class_weights(np.array([0] * 9 + [1]), 2, options)
     assert weights is not None
     assert (weights[1] / weights[0]).item() == pytest.approx((1 - 0.9**9) / (1 - 0.9))
 
 
-def test_an_objective_is_what_the_variant_says() -> None:
+def test_an_objective_follows_the_variant() -> None:
     def objective(*overrides: tuple[str, Any]) -> Objective:
         variant = resolve_variant("typed-punct", encoder="scratch", overrides=overrides)
         return build_objective(variant, np.array([0, 0, 1]), LABELS)
@@ -198,7 +198,7 @@ def test_divergence_is_symmetric_and_zero_between_equals() -> None:
     assert symmetric_divergence(log_p, log_p) == 0
 
 
-def test_divergence_leaves_forbidden_labels_out() -> None:
+def test_divergence_excludes_masked_labels() -> None:
     objective = Objective("cross-entropy", 0.1)
     logits, other = draw_logits(10).split(5)
     logits.requires_grad_()

@@ -55,12 +55,12 @@ def test_the_last_sound_decides(word: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["金九", "みゆき", "Дума", "서울 金九", "😀", "…", "()", "ㅋㅋ"])
-def test_both_forms_where_nobody_can_tell(word: str) -> None:
+def test_both_forms_if_the_sound_is_unknown(word: str) -> None:
     assert find_last_sound(word) is None
     assert attach(word, "을/를") == f"{word}을(를)"
 
 
-def test_every_particle_has_its_two_forms() -> None:
+def test_every_particle_has_two_forms() -> None:
     shown = {particle: attach("눈", particle) + attach("코", particle) for particle in _OF_HGTK}
     assert shown == {
         "은/는": "눈은코는",

@@ -43,12 +43,12 @@ def test_pairs_are_numbered_by_subject_then_object(prepared: Prepared) -> None:
 
 def test_a_competition_without_types_cannot_be_restricted(foreign_competition: Competition) -> None:
     rows = read_prepared(foreign_competition).corpus.train
-    with pytest.raises(VariantError, match=r"take \[restrict\] out of the variant"):
+    with pytest.raises(VariantError, match=r"remove \[restrict\] from the variant"):
         number_pairs(rows, [])
 
 
 @given(known_rows, st.integers(1, 4))
-def test_a_table_allows_what_it_has_seen_often_enough(
+def test_a_table_allows_labels_that_occur_often_enough(
     rows: list[tuple[int, int]], min_count: int
 ) -> None:
     table = table_of(rows, min_count=min_count)
@@ -66,7 +66,7 @@ def test_without_a_negative_label_every_pair_still_allows_one(rows: list[tuple[i
 
 
 @given(known_rows)
-def test_from_one_row_on_no_gold_of_the_training_rows_is_forbidden(
+def test_with_min_count_one_every_training_label_is_allowed(
     rows: list[tuple[int, int]],
 ) -> None:
     pairs, labels = np.array(rows).T
@@ -80,7 +80,7 @@ def test_coverage_is_the_share_of_gold_that_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_masked_logits_are_a_softmax_over_what_is_allowed_taken_once(dtype: torch.dtype) -> None:
+def test_masked_logits_give_a_softmax_over_allowed_labels(dtype: torch.dtype) -> None:
     logits = torch.randn(3, LABELS, generator=torch.Generator().manual_seed(0)).to(dtype)
     allowed = torch.ones(3, LABELS, dtype=torch.bool)
     allowed[0, [1, 3]] = allowed[1, 1:] = False
@@ -94,7 +94,7 @@ def test_masked_logits_are_a_softmax_over_what_is_allowed_taken_once(dtype: torc
 
 
 def forbidden_gold(prepared: Prepared) -> list[float]:
-    """Return the share of positive gold that each fold's own table forbids its held-out rows."""
+    """Return the share of positive held-out labels that the table of each fold rules out."""
     profile, train = prepared.competition.profile, prepared.corpus.train
     pairs, gold = number_pairs(train, profile.entity_types), train.gold
     shares = []
@@ -113,7 +113,7 @@ def forbidden_gold(prepared: Prepared) -> list[float]:
     return shares
 
 
-def test_a_counted_table_forbids_next_to_no_gold(klue_re_dir: Path, tmp_path: Path) -> None:
-    """The winners' published table forbade 18.8% of the positives."""
+def test_a_counted_table_rules_out_few_gold_labels(klue_re_dir: Path, tmp_path: Path) -> None:
+    """The published table of a winning team ruled out 18.8% of the positive labels."""
     found = resolve_competition("klue-re", klue_re_dir, None, home=tmp_path)
     assert max(forbidden_gold(read_prepared(found))) < 0.01

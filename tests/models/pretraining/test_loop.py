@@ -24,7 +24,7 @@ from competition.errors import (
 )
 from competition.folds.kfold import read_prepared
 from competition.profile import Competition
-from models.network.encoder_source import EncoderSource, find_kind, settle_encoder
+from models.network.encoder_source import EncoderSource, find_kind, resolve_encoder
 from models.network.network import build_model
 from models.network.tokenizer import load_tokenizer
 from models.pretraining.corpora import Text
@@ -382,7 +382,7 @@ def test_an_adapted_encoder_of_every_architecture_loads(
 
 
 def settled(folder: Path) -> EncoderSource:
-    return settle_encoder(as_variant(str(folder), TINY), sentences=(), cache_dir=folder)
+    return resolve_encoder(as_variant(str(folder), TINY), sentences=(), cache_dir=folder)
 
 
 def test_a_scratch_encoder_serves_fold_and_another_run(
@@ -471,10 +471,10 @@ def test_tapt_runs_once_per_encoder(
 def test_tapt_works_on_a_scratch_encoder(tiny_competition: Competition, tmp_path: Path) -> None:
     variant = as_variant("scratch", TINY).model_copy(update={"scratch": TINY_SHAPE})
     sentences = read_prepared(tiny_competition).corpus.train.text("sentence")
-    foreign = settle_encoder(variant, sentences=pattern_lines(50), cache_dir=tmp_path)
+    foreign = resolve_encoder(variant, sentences=pattern_lines(50), cache_dir=tmp_path)
     with pytest.raises(PretrainingError, match="knows none"):
         make_adapted_encoder(foreign, tiny_competition, run=RUN, say=lambda line: None, threads=1)
-    source = settle_encoder(variant, sentences=sentences, cache_dir=tmp_path)
+    source = resolve_encoder(variant, sentences=sentences, cache_dir=tmp_path)
     adapted = make_adapted_encoder(
         source, tiny_competition, run=RUN, say=lambda line: None, threads=1
     )
@@ -521,7 +521,7 @@ def test_tapt_settings_depend_on_the_kind_of_encoder(
     folder = tmp_path / "my-mini"
     variant = as_variant("scratch", TINY).model_copy(update={"scratch": TINY_SHAPE})
     sentences = read_prepared(tiny_competition).corpus.train.text("sentence")
-    bare = settle_encoder(variant, sentences=sentences, cache_dir=tmp_path)
+    bare = resolve_encoder(variant, sentences=sentences, cache_dir=tmp_path)
     shutil.copytree(make_adapted_encoder(
         bare, tiny_competition, run=TINY.run, say=lambda line: None, threads=1
     ).path, folder)  # fmt: skip
