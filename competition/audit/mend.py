@@ -18,7 +18,7 @@ from typing import Any
 
 from competition.console import Column, Table
 from competition.data.csv_records import RecordReader, show_id
-from competition.data.entities import Cell, WrongCellError, check_cell, parse_value
+from competition.data.entities import Cell, WrongCellError, check_cell
 from competition.data.row_forms import ROLES, RowForm, Text, build_form
 from competition.data.tables import (
     Layout,
@@ -29,6 +29,7 @@ from competition.data.tables import (
     test_layout,
     train_layout,
 )
+from competition.data.values import parse_value
 from competition.errors import CorpusError, Offence, UsageError
 from competition.file_kind import WrongFileError, recognise
 from competition.files import write_atomically

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from competition.data.csv_records import SEPARATORS, RecordReader, split_line
-from competition.data.entities import parse_value
 from competition.data.tables import TableReader, as_field
+from competition.data.values import parse_value
 from competition.errors import Offence, UsageError
 from competition.file_kind import WrongFileError, open_utf8, recognise
 

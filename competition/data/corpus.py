@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from competition.data.causes import gather_causes
 from competition.data.csv_records import show
 from competition.data.groups import GROUP_COLUMNS, build_groups, name_group_column, sample_rows
-from competition.data.row_checks import RowChecker, gather_causes
+from competition.data.row_checks import RowChecker
 from competition.data.row_forms import build_form
 from competition.data.rows import COLUMNS, Entity, Row, Rows, build_frame, hash_rows
 from competition.data.tables import TableReader, test_layout, train_layout

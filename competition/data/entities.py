@@ -6,23 +6,19 @@ with what was found and what to do; nothing is guessed.
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 import unicodedata
-import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from competition.data.csv_records import show
 from competition.data.rows import Entity
+from competition.data.values import parse_value
 from competition.profile import Profile
 
 _CELL_MAX_CHARS = 100_000
 _JAMO = re.compile("[\u1100-\u11ff]")
-_LITERAL_START = re.compile(r"\s*\{\s*'")  # of what is no JSON, as most cells are
 _JAMO_RUN = re.compile("[가-힣]?[\u1100-\u11ff]+")
 
 
@@ -136,31 +132,6 @@ def _read_word(value: dict[str, Any], key: str) -> str:
     if not isinstance(word, str):
         raise WrongCellError(f"{key} is {show(word)}, not a text", "write it as a text")
     return word
-
-
-def parse_value(text: str) -> Any:
-    r"""Read JSON, or else a Python literal, without evaluating anything.
-
-    What is both is read as JSON. The two differ in two escapes only: JSON's ``\/`` is a slash, and
-    its pair of surrogates is one character, as offsets count it. Python's own writer makes neither.
-
-    >>> parse_value(r'{"word": "\ud83d\ude00", "type": null}')["word"] == "😀"
-    True
-    >>> parse_value("{'word': None}")
-    {'word': None}
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if not _LITERAL_START.match(text):
-        with suppress(ValueError, RecursionError):
-            return json.loads(text)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd escapes in the text are the file's own business
-            return ast.literal_eval(text)
-    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(str(error)) from None
 
 
 def check_cell(

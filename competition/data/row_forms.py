@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from competition.data.csv_records import show
-from competition.data.entities import Cell, WrongCellError, build_cell_reader, parse_value
+from competition.data.entities import Cell, WrongCellError, build_cell_reader
 from competition.data.tables import as_field
+from competition.data.values import parse_value
 from competition.profile import Profile
 from competition.profile_rows import EntityPlace
 

@@ -23,7 +23,7 @@ from competition.data.csv_records import (
     report_unopened,
     show,
 )
-from competition.data.entities import parse_value
+from competition.data.values import parse_value
 from competition.errors import Offence
 from competition.file_kind import FileKind, WrongFileError, open_utf8, recognise
 from competition.profile import Profile

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from competition.data.causes import gather_causes
 from competition.data.csv_records import RecordReader, Report, show, show_id
-from competition.data.row_checks import gather_causes
 from competition.data.tables import Layout, TableReader
 from competition.errors import CorpusError, Offence
 from competition.profile import Profile

@@ -15,9 +15,9 @@ from competition.data.entities import (
     WrongCellError,
     build_cell_reader,
     check_cell,
-    parse_value,
 )
 from competition.data.rows import Entity
+from competition.data.values import parse_value
 from competition.profile import Competition
 
 VALUES = st.recursive(
