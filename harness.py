@@ -160,6 +160,7 @@ def blend(
 
 def board(
     *,
+    scores: Sequence[str] = (),
     competition: str | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
@@ -167,14 +168,19 @@ def board(
     """Show variants, blends and submissions with their scores.
 
     Args:
+        scores: read on a leaderboard's page, to be entered: ``NAME=61.02/50.10``.
         competition, data, limit: as in ``fold``.
 
     Returns:
         ``variants``, ``blends``, ``submissions`` and, where there is a choice, the final picks.
     """
     from competition.board.board import build_board_tables
+    from competition.upload.entered import enter_scores
 
-    return Tables(build_board_tables(_resolve(competition, data, limit), now=datetime.now(UTC)))
+    resolved, now = _resolve(competition, data, limit), datetime.now(UTC)
+    for line in enter_scores(resolved, scores, now) if scores else ():
+        print(line)
+    return Tables(build_board_tables(resolved, now=now))
 
 
 def errors(

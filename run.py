@@ -697,15 +697,26 @@ def predict(
 
 @app.command()
 def board(
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--score",
+            metavar="NAME=F1/AUPRC",
+            help="Enter a public score that you read on a page; :F1/AUPRC adds the private one.",
+        ),
+    ] = None,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show variants, blends and submissions with their scores."""
-    from competition.board.board import build_board_tables
-
     resolved = _resolve(competition, data, limit)
+    from competition.board.board import build_board_tables
+    from competition.upload.entered import enter_scores
+
+    for line in enter_scores(resolved, scores, _now()) if scores else ():
+        say(line, file=sys.stderr)
     _print(build_board_tables(resolved, now=_now()), as_json)
 
 

@@ -37,6 +37,7 @@ from competition.upload.target import TargetOptions
 
 ENOUGH_FOR_TREND = 4  # scored submissions
 TREND = 0.015  # least change of the gap that is worth a word
+READ_ON_PAGES = ("aistages", "folder")  # targets that cannot be asked for a score
 TYPICAL_DISAGREEMENT = 0.1  # of two blends, over the test rows
 
 
@@ -127,6 +128,7 @@ def build_submissions_table(competition: Competition, blends: Blends, *, now: da
     notes = [] if sent else [_advise_sending(competition)]
     unsent = [entry for entry in entries if entry.outcome != "sent"]
     notes += [f"{e.name}, {e.outcome}: {e.message or 'no answer came'}" for e in unsent]
+    notes += _describe_entered(entries)
     notes += _describe_gaps(sent, measure_half_variance(blends))
     for name in dict.fromkeys((competition.profile.upload.default, *(e.target for e in entries))):
         if name in TARGETS:
@@ -155,6 +157,23 @@ def _build_final_table(competition: Competition, blends: Blends) -> Table | None
     except HarnessError:
         return None  # the table of submissions says what is wrong with it
     return build_final_table(competition, entries, blends)
+
+
+def _describe_entered(entries: Sequence[Entry]) -> list[str]:
+    """Say which scores a person read on a page, and how those that only a page shows come here."""
+    entered = [entry.name for entry in entries if entry.is_entered]
+    unread = [
+        entry.name
+        for entry in entries
+        if entry.outcome == "sent" and not entry.is_decided and entry.target in READ_ON_PAGES
+    ]
+    notes = [f"Entered with --score, as read on a page: {', '.join(entered)}."] if entered else []
+    if unread:
+        notes.append(
+            f"Not scored yet: {', '.join(unread)}. Read the score on the leaderboard's page and"
+            f" enter it: python run.py board --score {unread[-1]}=F1/AUPRC"
+        )
+    return notes
 
 
 def _describe_gaps(sent: Sequence[SentSubmission], half_variance: float) -> list[str]:
@@ -202,4 +221,5 @@ def _build_row(sent: SentSubmission, zone: ZoneInfo) -> dict[str, Any]:
         "private_f1": private.get("micro_f1"),
         "private_auprc": private.get("auprc"),
         "message": entry.message,
+        "source": "entered" if entry.is_entered else "platform",
     }

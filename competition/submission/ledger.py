@@ -91,6 +91,7 @@ class _Score(_Line):
     time: Time
     public: dict[str, Score | None] | None
     private: dict[str, Score | None] | None
+    source: Literal["platform", "entered"] = "platform"
 
 
 LINE: TypeAdapter[_Intent | _Receipt | _Score] = TypeAdapter(
@@ -103,7 +104,8 @@ class Entry:
     """One attempt to send a file; ``outcome`` is unknown until a receipt says more.
 
     public and private map ``micro_f1`` and ``auprc`` to scores in [0, 1]. ``is_decided``: the
-    platform has told what came of it, be it without a score.
+    platform has told what came of it, be it without a score. ``is_entered``: a person read all
+    of its scores on a page.
     """
 
     id: int
@@ -119,6 +121,7 @@ class Entry:
     public: Scores | None = None
     private: Scores | None = None
     is_decided: bool = False
+    is_entered: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,10 +173,13 @@ class Ledger:
                 raise self._damaged(
                     number, f"a {kind} for intent {record['intent']}, which was not made"
                 )
+            if kind == "score":
+                known = entries[record["intent"]]
+                is_first = known.get("public") is None and known.get("private") is None
+                is_entered = record["source"] == "entered" and known.get("is_entered", is_first)
+                known |= {"is_decided": True, "is_entered": is_entered}
             keys = ("outcome", "ref", "message") if kind == "receipt" else ("public", "private")
             entries[record["intent"]] |= {key: record[key] for key in keys}
-            if kind == "score":
-                entries[record["intent"]]["is_decided"] = True
         return [Entry(**fields) for fields in entries.values()]
 
     def read_torn(self) -> str | None:
@@ -281,10 +287,20 @@ def build_receipt(
 
 
 def build_score(
-    intent: int, time: datetime, *, public: Scores | None, private: Scores | None
+    intent: int,
+    time: datetime,
+    *,
+    public: Scores | None,
+    private: Scores | None,
+    is_entered: bool = False,
 ) -> Record:
-    """Make the record of what a leaderboard gave; both None when it gives no score."""
-    fields = {"public": public, "private": private}
+    """Make the record of what a leaderboard gave; both None when it gives no score.
+
+    ``is_entered``: a person read it on a page.
+    """
+    fields: dict[str, Any] = {"public": public, "private": private}
+    if is_entered:
+        fields["source"] = "entered"
     return {"kind": "score", "intent": intent, "time": _write_time(time), **fields}
 
 

@@ -118,6 +118,10 @@ class Attempts:
         has_arrived = entry.outcome == "sent" and entry.ref is not None
         return has_arrived and not entry.is_decided and self.can_poll(self.target)
 
+    def is_on_page(self, entry: Entry) -> bool:
+        """Say whether a file arrived where only a person can read what it scored."""
+        return entry.outcome == "sent" and not entry.is_decided and not self.can_poll(self.target)
+
     def list_missing(self, entry: Entry) -> tuple[str, ...]:
         """Name the scores of a file that arrived that the platform can give and has not given."""
         target = self.target

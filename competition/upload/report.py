@@ -15,7 +15,8 @@ from competition.upload.target import ScoreMap
 class SubmitReport:
     """What was done, or with ``outcome`` None what would be; scores in [0, 1].
 
-    ``is_pending``: the platform has the file and will score it, but has not yet. ``file`` is the
+    ``is_pending``: the platform has the file and will score it, but has not yet. ``is_on_page``: it
+    cannot be asked, so a person reads the score on its page. ``file`` is the
     path that was given or found, None when it is gone.
     """
 
@@ -31,6 +32,7 @@ class SubmitReport:
     private: ScoreMap | None = None
     quota_left: int | None = None
     is_pending: bool = False
+    is_on_page: bool = False
     notes: tuple[str, ...] = ()
     file: Path | None = None
 
@@ -71,6 +73,11 @@ def build_submit_tables(report: SubmitReport) -> list[Table]:
     notes = [*([report.message] if report.message else []), *steps, *report.notes]
     if report.is_pending:
         notes.append(f"The score is pending; ask for it with: {report.wait_command}")
+    elif report.is_on_page:
+        notes.append(
+            "Next: when the leaderboard's page shows the score: python run.py board --score"
+            f" {shlex.quote(report.name)}=F1/AUPRC, such as 61.02/50.10"
+        )
     elif report.outcome == "sent" and (public or private):
         notes.append("Next: python run.py board")
     return [Table("submit", "Submission", columns, [row], notes)]

@@ -351,6 +351,7 @@ class _Job:
             private=entry.private,
             quota_left=left,
             is_pending=self.attempts.is_open(entry),
+            is_on_page=self.attempts.is_on_page(entry),
             notes=notes,
             file=find_file(competition, entry) if submission is None else submission.path,
         )

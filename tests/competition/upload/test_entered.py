@@ -1,0 +1,138 @@
+"""Scores read on a page: what may be entered, where it stands, and what it then counts for."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from competition.board.board import build_board_tables
+from competition.errors import UsageError
+from competition.profile import Competition
+from competition.upload.entered import enter_scores, parse_score
+from competition.upload.report import build_submit_tables
+from competition.upload.send import SubmitOptions, open_ledger, submit
+from tests.competition.upload.test_send import write
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def send(competition: Competition, name: str = "b1", seed: int = 0) -> Path:
+    path = write(competition, name, seed)
+    options = SubmitOptions(target="folder")
+    report = submit(competition, path, options, clock=lambda: NOON)
+    (table,) = build_submit_tables(report)
+    assert f"python run.py board --score {name}=F1/AUPRC" in table.notes[-1]
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("b1", "is not like NAME=61.02/50.10"),
+        ("=61/50", "is not like"),
+        ("b1=61/50:60/50:1/2", "is not like"),
+        ("b1=61,02/50,10", "digits with a point"),
+        ("b1=61/50/40", "digits with a point"),
+        ("b1=nan/50", "digits with a point"),
+        ("b1=-3/50", "digits with a point"),
+        ("b1=101/50", "101 is above 100"),
+        ("b1=0.6102/0.5", "write it ×100, such as 61.02"),
+    ],
+)
+def test_what_is_no_score_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_score(text)
+
+
+def test_an_entered_score_stands_in_ledger_board_and_final_picks(
+    tiny_competition: Competition,
+) -> None:
+    send(tiny_competition)
+    before = {t.name: t for t in build_board_tables(tiny_competition, now=NOON)}
+    assert any("board --score b1=F1/AUPRC" in note for note in before["submissions"].notes)
+    (said,) = enter_scores(tiny_competition, ["b1=61.02/50.10"], NOON + timedelta(hours=1))
+    assert said.endswith("public 61.02/50.10")
+    line = json.loads(open_ledger(tiny_competition).path.read_text("utf-8").splitlines()[-1])
+    assert line["source"] == "entered"
+    assert line["public"] == {"micro_f1": 0.6102, "auprc": 0.501}
+    tables = {t.name: t for t in build_board_tables(tiny_competition, now=NOON)}
+    (row,) = tables["submissions"].rows
+    assert (row["public_f1"], row["public_auprc"], row["source"]) == (0.6102, 0.501, "entered")
+    assert any("as read on a page: b1" in note for note in tables["submissions"].notes)
+    assert not any("--score" in note for note in tables["submissions"].notes[1:])
+    assert "public 61.02" in tables["final"].rows[0]["reason"]
+
+
+def test_a_second_entry_corrects_the_first_and_keeps_the_rest(
+    tiny_competition: Competition,
+) -> None:
+    send(tiny_competition)
+    enter_scores(tiny_competition, ["b1=61.02/50.10:60/49"], NOON)
+    (said,) = enter_scores(tiny_competition, ["b1=62.02"], NOON)
+    assert said.endswith("public 62.02, 61.02/50.10 before")
+    (entry,) = open_ledger(tiny_competition).read()
+    assert entry.public == {"micro_f1": 0.6202, "auprc": 0.501}
+    assert entry.private == {"micro_f1": 0.6, "auprc": 0.49}
+
+
+def test_a_score_of_what_was_not_sent_is_refused_and_nothing_written(
+    tiny_competition: Competition,
+) -> None:
+    with pytest.raises(UsageError, match=r"submit FILE --to folder"):
+        enter_scores(tiny_competition, ["b1=61/50"], NOON)
+    assert not tiny_competition.submissions_dir.exists()
+    send(tiny_competition)
+    ledger = open_ledger(tiny_competition).path.read_bytes()
+    path = write(tiny_competition, "b22", 1)
+    with pytest.raises(UsageError, match=f"record what you uploaded: python run.py submit {path}"):
+        enter_scores(tiny_competition, ["b1=61/50", "b22=61/50"], NOON)
+    with pytest.raises(UsageError, match="twice"):
+        enter_scores(tiny_competition, ["b1=61/50", "b1=62/50"], NOON)
+    assert open_ledger(tiny_competition).path.read_bytes() == ledger, "all of them or none"
+
+
+def test_several_files_of_a_name_are_known_by_their_hash(tiny_competition: Competition) -> None:
+    send(tiny_competition).unlink()
+    send(tiny_competition, seed=1)
+    first, second = open_ledger(tiny_competition).read()
+    with pytest.raises(UsageError, match=f"b1@{first.sha256[:8]}"):
+        enter_scores(tiny_competition, ["b1=61/50"], NOON)
+    enter_scores(tiny_competition, [f"b1@{second.sha256[:8]}=61/50"], NOON)
+    scored = [entry.public is not None for entry in open_ledger(tiny_competition).read()]
+    assert scored == [False, True]
+
+
+def test_what_a_platform_gave_stands(tiny_competition: Competition) -> None:
+    send(tiny_competition)
+    ledger = open_ledger(tiny_competition)
+    with ledger.locked():
+        ledger.append_score(1, NOON, public={"micro_f1": 0.7}, private=None)
+    with pytest.raises(UsageError, match="itself gave 70"):
+        enter_scores(tiny_competition, ["b1=61/50"], NOON)
+    enter_scores(tiny_competition, ["b1=70.00/50"], NOON)
+    assert ledger.read()[0].public == {"micro_f1": 0.7, "auprc": 0.5}
+    with pytest.raises(UsageError, match="itself gave 70"):
+        enter_scores(tiny_competition, ["b1=61/50"], NOON)
+
+
+def test_a_score_shows_that_an_unanswered_file_arrived(tiny_competition: Competition) -> None:
+    ledger = open_ledger(tiny_competition)
+    fields = {"target": "aistages", "destination": "x", "name": "b", "sha256": "ab", "bytes": 3}
+    with ledger.locked():
+        ledger.append_intent(NOON, fields)
+    enter_scores(tiny_competition, ["b=61/50"], NOON)
+    assert ledger.read()[0].outcome == "sent"
+    with ledger.locked():
+        ledger.append_receipt(1, NOON, "refused", ref=None, message="id 7 is missing")
+    with pytest.raises(UsageError, match="refused: id 7 is missing"):
+        enter_scores(tiny_competition, ["b=61/50"], NOON)
+
+
+def test_a_file_scored_here_has_nothing_to_enter(tiny_competition: Competition) -> None:
+    path = write(tiny_competition, "b1")
+    submit(tiny_competition, path, SubmitOptions(target="local"), clock=lambda: NOON)
+    with pytest.raises(UsageError, match="scored here"):
+        enter_scores(tiny_competition, ["b1=61/50"], NOON)
