@@ -64,12 +64,16 @@ def describe_verdict(report: BlendReport) -> list[str]:
         if paired.low > 0:
             lines.append(f"{UNSEEN}, the blend beats the {name} by {figures}.")
         elif paired.high < 0:
-            lines.append(
-                f"{UNSEEN}, the blend is worse than the {name}: {figures}. Submit the"
-                f" {name} instead."
-            )
+            instead = " Submit that instead; its command stands below." * (key == BEST_SINGLE)
+            lines.append(f"{UNSEEN}, the blend is worse than the {name}: {figures}.{instead}")
         else:
             lines.append(f"{UNSEEN}, the blend does not beat the {name} significantly: {figures}.")
+        area = evaluation.compared[key].auprc
+        if area.high < 0:
+            lines.append(
+                f"{UNSEEN}, its AUPRC is worse than that of the {name}:"
+                f" {_write_paired(area, 'AUPRC')}."
+            )
     convex = evaluation.compared[CONVEX].f1
     if convex.difference < 0:
         lines.append(
@@ -85,9 +89,9 @@ def describe_verdict(report: BlendReport) -> list[str]:
     return lines
 
 
-def _write_paired(paired: Paired) -> str:
+def _write_paired(paired: Paired, metric: str = "micro-F1") -> str:
     return (
-        f"{100 * paired.difference:+.2f} micro-F1 (95% {100 * paired.low:+.2f} to"
+        f"{100 * paired.difference:+.2f} {metric} (95% {100 * paired.low:+.2f} to"
         f" {100 * paired.high:+.2f})"
     )
 

@@ -137,7 +137,7 @@ def _build_row(blend: BlendFile) -> dict[str, Any]:
     if record is None:
         return row
     return row | {
-        "members": None if record.members is None else len(record.members),
+        "members": _count_members(record),
         "fitted_f1": _value(blend.fitted.f1),
         "nested_f1": blend.nested_f1,
         "nested_f1_interval": None if blend.nested.f1 is None else blend.nested.f1.interval,
@@ -148,6 +148,14 @@ def _build_row(blend: BlendFile) -> dict[str, Any]:
         "noise": [each.model_dump() for each in record.noise],
         "alarms": [alarm.text for alarm in record.alarms],
     }
+
+
+def _count_members(record: SubmissionRecord) -> int | None:
+    """Return how many members a blend has; one that is left out has the weight 0."""
+    if record.members is None:
+        return None
+    weights = [each.get("weight") for each in record.members if isinstance(each, Mapping)]
+    return len(record.members) - weights.count(0)
 
 
 def _value(score: ScoreEstimate | None) -> float | None:

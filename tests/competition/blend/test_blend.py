@@ -381,6 +381,19 @@ def test_the_verdict_follows_the_interval(report, low, high, said):
         assert f"micro-F1 (95% {100 * low:+.2f} to {100 * high:+.2f})" in line
 
 
+@pytest.mark.parametrize(("high", "is_said"), [(-0.01, True), (0.01, False)])
+def test_a_worse_auprc_is_said_as_a_worse_f1_is(report, high, is_said):
+    def put(comparison):
+        return replace(comparison, auprc=replace(comparison.auprc, low=-0.03, high=high))
+
+    compared = {key: put(each) for key, each in report.evaluation.compared.items()}
+    evaluation = replace(report.evaluation, compared=compared)
+    lines = describe_verdict(replace(report, evaluation=evaluation))
+    said = [line for line in lines if "AUPRC is worse than that of the" in line]
+    assert len(said) == (2 if is_said else 0)
+    assert all(f"AUPRC (95% -3.00 to {100 * high:+.2f})" in line for line in said)
+
+
 def test_different_sides_raise_a_warning_and_noise_does_not():
     def side(positive_share, confidence, n_rows):
         return Side(positive_share, confidence, (), n_rows)

@@ -220,7 +220,10 @@ def test_a_real_blend_is_shown_with_its_estimates(
     run = {"time": "2026-11-22T12:00:00+00:00"}
     run_blend(tiny_competition, (), trials=3, seed=1, name="mix", run=run)
     row = rows_of(build(tiny_competition)["blends"], "name")["mix"]
-    assert (row["members"], row["state"]) == (2, "")
+    spec = json.loads((tiny_competition.submissions_dir / "mix.json").read_text("utf-8"))
+    weights = [member["weight"] for member in spec["members"]]
+    assert (row["members"], row["state"]) == (sum(weight > 0 for weight in weights), "")
+    assert len(weights) == 2, "one that is left out is written down and not counted"
     for key in ("fitted_f1", "nested_f1", "nested_single_f1", "fitted_auprc", "nested_auprc"):
         assert 0 <= row[key] <= 1, key
     low, high = row["nested_f1_interval"]
