@@ -62,6 +62,7 @@ def fold(
     workers: int = 1,
     threads: int | None = None,
     stop_after_s: float | None = None,
+    yes: bool = False,
     competition: str | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
@@ -80,6 +81,7 @@ def fold(
         workers: jobs at a time.
         threads: of each job; None: cores divided by workers.
         stop_after_s: stop cleanly after so many seconds; the next call goes on.
+        yes: train, even if it is estimated to take days.
         competition: a profile's name, or the path of its TOML file.
         data: the folder of its files.
         limit: sample about so many train rows, for trying out.
@@ -103,6 +105,7 @@ def fold(
         workers=workers,
         threads=threads,
         stop_after_s=stop_after_s,
+        yes=yes,
     )
     with ProgressBoard() as progress:
         summary = run_fold(_resolve(competition, data, limit), request, progress)

@@ -260,6 +260,9 @@ def fold(
     no_checkpoints: Annotated[
         bool, typer.Option("--no-checkpoints", help="Do not keep the trained weights.")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Train, even if it is estimated to take days.")
+    ] = False,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
@@ -284,6 +287,7 @@ def fold(
         workers=workers,
         threads=threads,
         stop_after_s=_duration(stop_after),
+        yes=yes,
         command=shlex.join(sys.argv[1:]),
     )
     with ProgressBoard() as board:

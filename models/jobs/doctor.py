@@ -8,6 +8,7 @@ and never read out.
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -22,6 +23,16 @@ from competition.errors import HarnessError
 from competition.profile import Competition
 from competition.upload.send import TARGETS
 from competition.upload.target import TargetOptions
+from models.jobs.estimate import (
+    KEPT_BYTES,
+    LIBRARIES_BYTES,
+    STATE_BYTES,
+    TRAINING_BYTES,
+    find_existing,
+    find_free_memory,
+    read_shapes,
+    write_bytes,
+)
 from models.jobs.request import FoldRequest, resolve_all
 from models.network.encoder_source import find_copy, is_on_hub
 from models.training.hardware import (
@@ -37,10 +48,6 @@ State = Literal["ok", "note", "fix"]
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s#]+)")
-STATE_BYTES = 12  # of a weight, in a training state: float32 with both moments of AdamW
-TRAINING_BYTES = 16  # of a weight in memory while it trains: the same and its gradient
-KEPT_BYTES = 2  # of a weight that is kept
-LIBRARIES_BYTES = 1 << 30  # of a job's process, before it has a model
 KEY_VARIABLES = {"aistages": "AISTAGES_KEY", "evalai": "EVALAI_TOKEN"}
 KAGGLE_LOGINS = (("KAGGLE_API_TOKEN",), ("KAGGLE_USERNAME", "KAGGLE_KEY"))
 
@@ -123,7 +130,7 @@ def check_device() -> Iterator[Finding]:
     found = describe_device()
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
-        found += f", {_write_bytes(free)} of {_write_bytes(total)} free, CUDA {torch.version.cuda}"
+        found += f", {write_bytes(free)} of {write_bytes(total)} free, CUDA {torch.version.cuda}"
     yield Finding("device", found)
     notices = list_gpu_notices()
     for notice in notices:
@@ -140,7 +147,7 @@ def check_data(competition: Competition) -> Iterator[Finding]:
         ("test file", competition.test_path),
     ):
         if path.is_file():
-            yield Finding(what, f"{path}, {_write_bytes(path.stat().st_size)}")
+            yield Finding(what, f"{path}, {write_bytes(path.stat().st_size)}")
         else:
             remedy = f"put it there, or name its folder: --data DIR ({path} is looked for)"
             yield Finding(what, "missing", "fix", remedy)
@@ -215,13 +222,13 @@ def check_room(competition: Competition, variants: tuple[Variant, ...]) -> Itera
     weights = max((_count_weights(v.encoder) for v in variants if v.learner != LINEAR), default=0)
     networks = [variant for variant in variants if variant.learner != LINEAR]
     n_jobs = sum(len(v.seeds) for v in networks) * competition.profile.folds.count
-    free = shutil.disk_usage(_find_existing(competition.home)).free
+    free = shutil.disk_usage(find_existing(competition.home)).free
     kept = KEPT_BYTES * weights * n_jobs + 2 * STATE_BYTES * weights
     yield _judge_room(
         "disk", free, kept, f"{n_jobs} jobs",
         "make room, set COMPETITION_HOME to a larger disk, or fold --no-checkpoints",
     )  # fmt: skip
-    memory = _find_free_memory()
+    memory = find_free_memory()
     if memory is not None:
         # on a GPU the weights are trained there, and pass through memory once
         per_weight = 4 if find_device() == "cuda" else TRAINING_BYTES
@@ -232,53 +239,11 @@ def check_room(competition: Competition, variants: tuple[Variant, ...]) -> Itera
 
 
 def _judge_room(what: str, free: int, needed: int, of: str, remedy: str) -> Finding:
-    found = f"{_write_bytes(free)} free; the default run takes about {_write_bytes(needed)} ({of})"
+    found = f"{write_bytes(free)} free; the default run takes about {write_bytes(needed)} ({of})"
     return Finding(what, found) if free >= needed else Finding(what, found, "fix", remedy)
 
 
 def _count_weights(encoder: str) -> int:
     """Return how many weights an encoder has, 0 where no copy of it is here."""
     copy = find_copy(encoder) if encoder != SCRATCH else None
-    if copy is None:
-        return 0
-    from safetensors import safe_open
-
-    total = 0
-    for path in copy.glob("*.safetensors"):
-        with safe_open(path, framework="numpy") as file:
-            for key in file.keys():  # noqa: SIM118 - the file is no dict
-                size = 1
-                for side in file.get_slice(key).get_shape():
-                    size *= side
-                total += size
-    return total
-
-
-def _find_free_memory() -> int | None:
-    """Return the bytes of memory that a new process can have, None where the system hides it."""
-    try:
-        text = Path("/proc/meminfo").read_text("utf-8")
-    except OSError:
-        return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return None if found is None else 1024 * int(found[1])
-
-
-def _find_existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-def _write_bytes(count: int) -> str:
-    """Write a number of bytes for a person.
-
-    >>> _write_bytes(1536), _write_bytes(3 << 30)
-    ('1.5 KiB', '3.0 GiB')
-    """
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+    return 0 if copy is None else sum(map(math.prod, read_shapes(copy).values()))

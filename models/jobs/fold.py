@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from competition.arrays import Say
 from competition.console import Table, write_count
-from competition.errors import UsageError
+from competition.errors import HarnessError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.members import ResultKey, Store
 from competition.predictions.rerun import write_command
@@ -20,6 +21,13 @@ from competition.predictions.variant_scores import (
 )
 from competition.profile import Competition, Profile
 from competition.progress import ProgressBoard, TimeToGo, format_seconds
+from models.jobs.estimate import (
+    BUNDLED,
+    check_feasible,
+    describe_estimate,
+    estimate_run,
+    is_hopeless,
+)
 from models.jobs.plan import plan_jobs
 from models.jobs.request import (
     FoldRequest,
@@ -63,6 +71,7 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
 
     Raises:
         TrainingError: a job failed; the others were still run.
+        UsageError: it would take days, and nobody insists.
         HarnessError: the data, a variant or an encoder is invalid.
     """
     started = time.monotonic()
@@ -76,6 +85,7 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
     variants = include_bases(
         prepared, request, resolve_all(competition.profile, request), board.say
     )
+    _say_plan(prepared, request, variants, board.say)
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
     run = FoldRun((), (), ())
     failed: list[tuple[ResultKey, str]] = []
@@ -106,6 +116,26 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
             break
     raise_failures(failed)
     return FoldSummary((build_summary(prepared, request, variants, run),), complete=not run.stopped)
+
+
+def _say_plan(
+    prepared: Prepared, request: FoldRequest, variants: Sequence[Variant], say: Say
+) -> None:
+    """Say what a run will take, before anything is downloaded.
+
+    Raises:
+        UsageError: it would take longer than anyone means.
+    """
+    competition = prepared.competition
+    estimate = estimate_run(prepared, request, variants)
+    for line in describe_estimate(estimate, competition.home):
+        say(line)
+    smaller = None
+    if is_hopeless(estimate, request) and request.encoder != BUNDLED:
+        light = replace(request, encoder=BUNDLED)
+        with suppress(HarnessError):  # some variant may not go with it
+            smaller = estimate_run(prepared, light, resolve_all(competition.profile, light))
+    check_feasible(estimate, request, smaller)
 
 
 def describe_hardware(jobs: Sequence[JobSpec], workers: int) -> list[str]:

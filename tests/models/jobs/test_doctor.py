@@ -38,7 +38,7 @@ def demo(tmp_path: Path) -> Competition:
 
 def test_the_demo_needs_nothing(demo: Competition, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "check_libraries", lambda: iter(()))  # a machine may differ
-    monkeypatch.setattr(doctor, "_find_free_memory", lambda: 64 << 30)
+    monkeypatch.setattr(doctor, "find_free_memory", lambda: 64 << 30)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=64 << 30))
     table, is_sound = run_doctor(demo)
     assert is_sound, table.notes
@@ -101,12 +101,12 @@ def test_keys_are_looked_for_and_not_shown(
 
 def test_too_little_room(demo: Competition, monkeypatch: pytest.MonkeyPatch) -> None:
     variants = variants_with(demo, "ko-mini")
-    monkeypatch.setattr(doctor, "_find_free_memory", lambda: 64 << 30)
+    monkeypatch.setattr(doctor, "find_free_memory", lambda: 64 << 30)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
     disk, memory = check_room(demo, variants)
     assert (disk.state, memory.state) == ("fix", "ok")
     assert "--no-checkpoints" in disk.remedy
-    monkeypatch.setattr(doctor, "_find_free_memory", lambda: 1 << 20)
+    monkeypatch.setattr(doctor, "find_free_memory", lambda: 1 << 20)
     assert [each.state for each in check_room(demo, variants)] == ["fix", "fix"]
 
 

@@ -1,0 +1,347 @@
+"""What a run of ``fold`` will take, before anything is downloaded or trained: time, disk, memory.
+
+The time is that of the matrix products of every job at the rate that this machine shows in a short
+trial, divided by what training reaches of it. Good to a factor of two: enough to tell an evening
+from a month, before a person waits for either.
+
+Legend: N train rows, K folds, T tokens of a row.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from competition.errors import UsageError
+from competition.folds.kfold import Prepared
+from competition.predictions.members import ResultKey, Store
+from competition.predictions.rerun import write_command
+from competition.progress import format_seconds
+from models.jobs.request import FoldRequest
+from models.network.encoder_source import find_copy
+from models.training.hardware import (
+    choose_precision,
+    describe_device,
+    find_device,
+    threads_per_job,
+)
+from models.variant import LINEAR, SCRATCH, Variant
+
+BUNDLED = "ko-mini"
+STATE_BYTES = 12  # of a weight, in a training state: float32 with both moments of AdamW
+TRAINING_BYTES = 16  # of a weight in memory while it trains: the same and its gradient
+KEPT_BYTES = 2  # of a weight that is kept
+LIBRARIES_BYTES = 1 << 30  # of a job's process, before it has a model
+MOST_HOURS = 72.0  # that fold begins without being asked twice
+SMALL_WORK = 1e12  # operations: minutes on any machine, not worth a trial
+REACHED = 0.45  # share of the matrix products' rate that a step reaches; docs/experiments.md
+BY_NAME = (("large", 337e6, 1024), ("small", 68e6, 768), ("base", 111e6, 768))  # of BERT's kin
+SUPPOSED = BY_NAME[-1]
+EMBEDDING = re.compile(r"embed|decoder|lm_head|^cls\.", re.IGNORECASE)  # not multiplied, or unused
+TOKENS_PER_CHAR = {"latin": 0.25, "other": 0.6}
+MARKER_TOKENS = 12
+SAMPLED_ROWS = 500
+ROUTE_SHARE = 1 / 3  # of the rows, in one of three parts
+LINEAR_S_PER_ROW = 1 / 800  # N rows of one job
+JOB_S = 3.0  # of a job beside its steps
+TRIAL_S, TRIAL_ROWS = 0.2, 1024
+
+MeasureRate = Callable[[int, int], float]
+"""From the hidden size and the threads of a job to operations a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSize:
+    """How large an encoder is.
+
+    Attributes:
+        weights: in all.
+        multiplied: of them, those that every token is multiplied with.
+        hidden: size of a token's state.
+        is_guess: by its name, as no copy of it is here.
+    """
+
+    weights: float
+    multiplied: float
+    hidden: int
+    is_guess: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take; ``seconds`` and bytes are rough."""
+
+    n_jobs: int
+    n_done: int
+    seconds: float
+    sizes: dict[str, EncoderSize]
+    state_bytes: float
+    kept_bytes: float
+    memory_bytes: float
+
+
+def measure_encoder(variant: Variant) -> EncoderSize:
+    """Return the size of a variant's encoder: of its copy here, else guessed by its name."""
+    if variant.encoder == SCRATCH:
+        shape = variant.scratch
+        multiplied = float(shape.layers) * (
+            4 * shape.hidden**2 + 3 * shape.hidden * shape.feed_forward
+        )
+        weights = multiplied + shape.vocabulary * shape.hidden
+        return EncoderSize(weights, multiplied, shape.hidden)
+    copy = find_copy(variant.encoder)
+    shapes = {} if copy is None else read_shapes(copy)
+    if not shapes:
+        name = variant.encoder.lower()
+        _, weights, hidden = next((each for each in BY_NAME if each[0] in name), SUPPOSED)
+        return EncoderSize(weights, 0.8 * weights, hidden, is_guess=True)
+    counts = {key: math.prod(shape) for key, shape in shapes.items()}
+    inner = sum(size for key, size in counts.items() if not EMBEDDING.search(key))
+    widths = [shape[1] for key, shape in shapes.items() if len(shape) == 2 and "embed" in key]
+    return EncoderSize(sum(counts.values()), inner, max(widths, default=768))
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor in a folder's safetensors, from their headers alone."""
+    shapes = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(size))
+        held = {key: tuple(each["shape"]) for key, each in header.items() if "shape" in each}
+        shapes.update(held)
+    return shapes
+
+
+def measure_rate(hidden: int, threads: int) -> float:
+    """Multiply matrices of an encoder's size for a moment; return operations a second.
+
+    On the device and in the number format that jobs take.
+    """
+    import torch
+
+    device, precision = find_device(), choose_precision("auto")
+    dtype = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        left = torch.ones(TRIAL_ROWS, hidden, dtype=dtype, device=device)
+        right = torch.ones(hidden, 4 * hidden, dtype=dtype, device=device)
+        for _ in range(2):  # the first product of a shape is slower
+            (left @ right)[0, 0].item()
+        began, best = time.perf_counter(), math.inf
+        while time.perf_counter() - began < TRIAL_S:
+            before_one = time.perf_counter()
+            (left @ right)[0, 0].item()
+            best = min(best, time.perf_counter() - before_one)  # others may use the machine too
+    finally:
+        torch.set_num_threads(before)
+    return 2.0 * TRIAL_ROWS * hidden * 4 * hidden / best
+
+
+def estimate_tokens(sentences: Sequence[str]) -> float:
+    """Return roughly how many tokens a row has, by the letters of some of them.
+
+    >>> round(estimate_tokens(["가나다라마"] * 3)), round(estimate_tokens(["abcdefgh"] * 3))
+    (15, 14)
+    """
+    step = max(1, len(sentences) // SAMPLED_ROWS)
+    sample = sentences[::step]
+    chars = sum(map(len, sample))
+    latin = sum(each.isascii() for sentence in sample for each in sentence)
+    per_char = TOKENS_PER_CHAR
+    tokens = latin * per_char["latin"] + (chars - latin) * per_char["other"]
+    return MARKER_TOKENS + tokens / max(1, len(sample))
+
+
+def estimate_run(
+    prepared: Prepared,
+    request: FoldRequest,
+    variants: Sequence[Variant],
+    measure: MeasureRate = measure_rate,
+) -> Estimate:
+    """Estimate what the missing results of resolved variants will take.
+
+    Args:
+        prepared: rows and folds.
+        request: its folds, workers, threads and whether weights are kept.
+        variants: resolved, those that others build on among them.
+        measure: see ``measure_rate``.
+    """
+    competition = prepared.competition
+    store = Store(competition.oof_dir, competition.profile.labels)
+    folds = request.folds or range(prepared.folds.count)
+    threads = threads_per_job(request.threads, request.workers)
+    tokens = estimate_tokens(prepared.corpus.train.text("sentence").tolist())
+    sizes: dict[str, EncoderSize] = {}
+    work: dict[int, float] = {}  # operations by hidden size
+    n_done, n_jobs, seconds, kept = 0, 0, 0.0, 0.0
+    for variant in variants:
+        wanted = {ResultKey(variant.name, seed, fold) for seed in variant.seeds for fold in folds}
+        stored = wanted & set(store.keys(variant.name)) if not request.overwrite else set()
+        n_done += len(stored)
+        missing = len(wanted) - len(stored)
+        n_jobs += missing
+        if not missing:
+            continue
+        if variant.learner == LINEAR:
+            seconds += missing * len(prepared.corpus.train) * LINEAR_S_PER_ROW
+            continue
+        if variant.encoder not in sizes:
+            sizes[variant.encoder] = measure_encoder(variant)
+        size = sizes[variant.encoder]
+        per_job = _count_operations(prepared, variant, size, min(tokens, variant.max_tokens))
+        work[size.hidden] = work.get(size.hidden, 0.0) + missing * per_job
+        seconds += missing * JOB_S
+        kept += missing * KEPT_BYTES * size.weights * (variant.adapt is None)
+    if sum(work.values()) > SMALL_WORK:
+        seconds += sum(each / measure(hidden, threads) for hidden, each in work.items()) / REACHED
+    else:
+        seconds += sum(work.values()) / 1e10
+    largest = max((each.weights for each in sizes.values()), default=0.0)
+    # on a GPU the weights are trained there, and pass through memory once
+    per_weight = 4 if find_device() == "cuda" else TRAINING_BYTES
+    at_once = min(request.workers, max(1, n_jobs))
+    return Estimate(
+        n_jobs=n_jobs,
+        n_done=n_done,
+        seconds=seconds / _count_beside(request.workers, threads),
+        sizes=sizes,
+        state_bytes=2 * STATE_BYTES * largest * at_once,  # a new one is written beside the old
+        kept_bytes=kept if request.keep_checkpoints else 0.0,
+        memory_bytes=(per_weight * largest + LIBRARIES_BYTES) * at_once,
+    )
+
+
+def _count_operations(
+    prepared: Prepared, variant: Variant, size: EncoderSize, tokens: float
+) -> float:
+    """Count the operations of one job: forward and backward in training, forward in predicting."""
+    count = prepared.folds.count
+    share = 1.0 if variant.route is None else ROUTE_SHARE
+    n_train, n_test = len(prepared.corpus.train) * share, len(prepared.corpus.test) * share
+    trained = n_train * (count - 1) / count * variant.train.epochs
+    steps = variant.regularise
+    passes = 2 if steps.r_drop > 0 or steps.adversarial != "none" else 1
+    rows = 3 * passes * trained + n_train / count + n_test
+    return 2.0 * size.multiplied * tokens * rows
+
+
+def _count_beside(workers: int, threads: int) -> int:
+    """Return how many jobs go on at full pace beside each other."""
+    if find_device() == "cuda":
+        import torch
+
+        return min(workers, torch.cuda.device_count())
+    return max(1, min(workers, threads_per_job(None, 1) // threads))
+
+
+def describe_estimate(estimate: Estimate, home: Path) -> list[str]:
+    """Write the plan in a few lines; none where nothing is missing."""
+    if not estimate.n_jobs:
+        return []
+    sizes = [
+        f"{name} ({size.weights / 1e6:.0f} M weights{', guessed' if size.is_guess else ''})"
+        for name, size in estimate.sizes.items()
+    ]
+    what = f", {', '.join(sizes)}" if sizes else ""
+    lines = [
+        f"plan: {estimate.n_jobs} jobs on {describe_device()}{what}:"
+        f" about {write_duration(estimate.seconds)} in all"
+    ]
+    if estimate.sizes:
+        free = shutil.disk_usage(find_existing(home)).free
+        kept = f", {write_bytes(estimate.kept_bytes)} kept" if estimate.kept_bytes else ""
+        disk = f"disk: {write_bytes(estimate.state_bytes)} for states{kept}"
+        held = find_free_memory()
+        here = "" if held is None else f" of {write_bytes(held)} free"
+        lines.append(
+            f"plan: {disk}, {write_bytes(free)} free;"
+            f" memory: {write_bytes(estimate.memory_bytes)}{here}"
+        )
+    return lines
+
+
+def is_hopeless(estimate: Estimate, request: FoldRequest) -> bool:
+    """Say whether a run would take longer than anyone means, and nobody insists."""
+    return not request.yes and estimate.seconds > 3600 * MOST_HOURS
+
+
+def check_feasible(estimate: Estimate, request: FoldRequest, smaller: Estimate | None) -> None:
+    """Refuse a run that would take longer than anyone means, unless the request insists.
+
+    Args:
+        estimate: of the run.
+        request: ``yes`` insists.
+        smaller: of the same run with ``ko-mini``, where that is another.
+
+    Raises:
+        UsageError: says what to type instead.
+    """
+    if not is_hopeless(estimate, request):
+        return
+    named = " ".join(["fold", *request.variants])
+    again = request.command or named
+    cures = []
+    if smaller is not None and not is_hopeless(smaller, request):
+        command = write_command(again, "--encoder")
+        took = write_duration(smaller.seconds)
+        cures.append(f"  {command} --encoder {BUNDLED}   # about {took}, a small Korean encoder")
+    cures += [
+        "  python run.py fold tfidf-linear   # minutes, without any network",
+        f"  {write_command(again)} --limit 2000   # to try it out",
+        f"  {write_command(again)} --yes   # go on all the same; on a GPU it is far shorter",
+    ]
+    raise UsageError(
+        f"this would take about {write_duration(estimate.seconds)} on {describe_device()};"
+        " type instead:\n" + "\n".join(cures)
+    )
+
+
+def write_duration(seconds: float) -> str:
+    """Write a rough duration.
+
+    >>> write_duration(5), write_duration(5400), write_duration(864000)
+    ('a minute', '1 h 30 min', '10 days')
+    """
+    if seconds < 90:
+        return "a minute"
+    days = seconds / 86_400
+    return format_seconds(60 * round(seconds / 60)) if days < 3 else f"{days:,.0f} days"
+
+
+def find_free_memory() -> int | None:
+    """Return the bytes of memory that a new process can have, None where the system hides it."""
+    try:
+        text = Path("/proc/meminfo").read_text("utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return None if found is None else 1024 * int(found[1])
+
+
+def find_existing(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def write_bytes(count: float) -> str:
+    """Write a number of bytes for a person.
+
+    >>> write_bytes(1536), write_bytes(3 << 30)
+    ('1.5 KiB', '3.0 GiB')
+    """
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,116 @@
+"""estimate: what a run will take, said before it begins, and a hopeless one refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from competition.errors import UsageError
+from competition.folds.kfold import Prepared, read_prepared
+from competition.predictions.members import Store
+from competition.profile import Competition
+from models.jobs import estimate
+from models.jobs.estimate import (
+    check_feasible,
+    describe_estimate,
+    estimate_run,
+    measure_encoder,
+    measure_rate,
+)
+from models.jobs.request import FoldRequest, resolve_all
+from models.network.encoder_source import BUNDLED_DIR
+from tests.competition.predictions.test_members import fill
+from tests.conftest import RunCommand, write_tiny
+
+LARGE = FoldRequest(("concat-cls",), encoder="klue/roberta-large", threads=1)
+
+
+@pytest.fixture
+def prepared(tiny_competition: Competition) -> Prepared:
+    return read_prepared(tiny_competition)
+
+
+def slow(hidden: int, threads: int) -> float:
+    return 1e5
+
+
+def test_a_bundled_encoder_is_counted_and_a_hubs_guessed(prepared: Prepared) -> None:
+    profile = prepared.competition.profile
+    (mini,) = resolve_all(profile, replace(LARGE, encoder="ko-mini"))
+    size = measure_encoder(mini)
+    path = BUNDLED_DIR / "ko-mini" / "model.safetensors"
+    assert size.weights == pytest.approx(path.stat().st_size / 2, rel=0.01)  # in 16 bits
+    assert size.hidden == 256
+    assert 6 * (4 * 256**2) < size.multiplied < 6 * (4 * 256**2 + 4 * 256 * 512)
+    (large,) = resolve_all(profile, LARGE)
+    guess = measure_encoder(large)
+    assert (guess.weights, guess.hidden, guess.is_guess) == (337e6, 1024, True)
+
+
+def test_what_is_stored_is_not_counted(prepared: Prepared) -> None:
+    competition = prepared.competition
+    variants = resolve_all(competition.profile, LARGE)
+    whole = estimate_run(prepared, LARGE, variants, slow)
+    assert (whole.n_jobs, whole.n_done) == (3, 0)
+    one = estimate_run(prepared, replace(LARGE, folds=(1,)), variants, slow)
+    assert one.seconds == pytest.approx(whole.seconds / 3)
+    assert one.kept_bytes == pytest.approx(2 * 337e6)
+    light = replace(LARGE, keep_checkpoints=False)
+    assert estimate_run(prepared, light, variants, slow).kept_bytes == 0
+    store = Store(competition.oof_dir, competition.profile.labels)
+    fill(store, prepared, variants[0].name, seeds=(42,))
+    done = estimate_run(prepared, LARGE, variants, slow)
+    assert (done.n_jobs, done.n_done, done.seconds) == (0, 3, 0)
+    assert describe_estimate(done, competition.home) == []
+    again = estimate_run(prepared, replace(LARGE, overwrite=True), variants, slow)
+    assert again == whole
+
+
+def test_a_hopeless_run_is_refused_with_what_to_type_instead(prepared: Prepared) -> None:
+    profile = prepared.competition.profile
+    hopeless = estimate_run(prepared, LARGE, resolve_all(profile, LARGE), slow)
+    mini = replace(LARGE, encoder="ko-mini")
+    smaller = estimate_run(prepared, mini, resolve_all(profile, mini), slow)
+    assert smaller.seconds < hopeless.seconds / 10
+    asked = replace(LARGE, command="fold concat-cls --encoder klue/roberta-large --threads 1")
+    with pytest.raises(UsageError) as refused:
+        check_feasible(hopeless, asked, smaller)
+    said = str(refused.value)
+    assert "python run.py fold concat-cls --threads 1 --encoder ko-mini" in said
+    assert "--encoder klue/roberta-large --threads 1 --yes" in said
+    check_feasible(hopeless, replace(asked, yes=True), smaller)
+    check_feasible(smaller, asked, None)
+    lines = describe_estimate(hopeless, prepared.competition.home)
+    assert "3 jobs" in lines[0]
+    assert "klue/roberta-large (337 M weights, guessed)" in lines[0]
+    assert "1.9 GiB kept" in lines[1]
+
+
+def test_a_small_run_needs_no_trial(prepared: Prepared) -> None:
+    asked = replace(LARGE, encoder="scratch")
+
+    def refuse(hidden: int, threads: int) -> float:
+        raise AssertionError("a trial for minutes of work")
+
+    found = estimate_run(prepared, asked, resolve_all(prepared.competition.profile, asked), refuse)
+    assert 0 < found.seconds < 60
+
+
+def test_the_rate_is_this_machines() -> None:
+    assert measure_rate(64, 1) > 1e7
+
+
+def test_fold_stops_before_anything_is_loaded(
+    tmp_path: Path, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = ["--competition", str(write_tiny(tmp_path)), "--threads", "1"]
+    monkeypatch.setattr(estimate, "MOST_HOURS", 0.0)
+    said = run_command("fold", "concat-cls", *tiny, exits=2)
+    assert "plan: 3 jobs on" in said
+    assert "type instead:" in said
+    assert not (tmp_path / "oof" / "tiny" / "concat-cls").exists()
+    assert not (tmp_path / "checkpoints").exists()
+    going = run_command("fold", "concat-cls", *tiny, "--yes", "--stop-after", "0s", exits=3)
+    assert "3 jobs not done" in going
