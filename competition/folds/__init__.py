@@ -1,4 +1,4 @@
-"""K-fold assignment by groups and routes by length: made once, then frozen with a hash.
+"""Grouped stratified K-fold assignment, and routes by length: built once, then frozen by a hash.
 
 Rooms in reading order: assignment, largest_group, frozen_table, kfold, length_routes, strata.
 

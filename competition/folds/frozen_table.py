@@ -1,9 +1,9 @@
-"""Tables that are made once and never change silently: folds and routes.
+"""Frozen tables for folds and routes: built once, with a hash that detects changes.
 
-Such a table is a CSV, ``NAME.csv``, with its hash and what made it beside it, ``NAME.json``. The
-hash is over ids and values in the order of the corpus, so that line ends or another order of lines
-do not matter and every changed value does. The JSON is written first: a CSV with no JSON beside it
-was put there by a person.
+Such a table is a CSV file, ``NAME.csv``, with its hash and origin beside it in ``NAME.json``. The
+hash covers ids and values in the order of the corpus, so line ends and the order of lines do not
+matter, but every changed value does. The JSON is written first: a CSV without JSON was provided by
+the user.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ class _Origin(BaseModel):
 
 @dataclass(frozen=True)
 class FrozenTable:
-    """Where a frozen table lies: ``directory/name.csv`` and ``directory/name.json``."""
+    """The two files of a frozen table: ``directory/name.csv`` and ``directory/name.json``."""
 
     directory: Path
     name: str
 
     @property
     def csv_path(self) -> Path:
-        """Return the table's own path."""
+        """Return the path of the CSV."""
         return self.directory / f"{self.name}.csv"
 
     @property
     def json_path(self) -> Path:
-        """Return the path of its hash and origin."""
+        """Return the path of the JSON with hash and origin."""
         return self.directory / f"{self.name}.json"
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return the lock to hold while the table is made; it is free again when we die.
+        """Return the lock to hold while the table is built; it is released if the process dies.
 
-        A table that is there is only read, which needs no lock and no right to write: both files
-        come whole, the CSV last.
+        An existing table is only read, which needs neither a lock nor write permission: both files
+        are written atomically, the CSV last.
 
         Raises:
-            FoldsError: the folder cannot be made.
+            FoldsError: the folder cannot be created.
         """
         if self.csv_path.is_file() and self.json_path.is_file():
             return nullcontext()
@@ -72,11 +72,11 @@ class FrozenTable:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise FoldsError(f"{self.directory} cannot be made: {reason}") from None
+            raise FoldsError(f"{self.directory} cannot be created: {reason}") from None
         return FileLock(self.directory / f".{self.name}.lock")
 
     def read_origin(self) -> dict[str, Any] | None:
-        """Return what the JSON says, or None when there is none.
+        """Return the content of the JSON, or None if there is none.
 
         Raises:
             FoldsError: it cannot be read.
@@ -92,10 +92,10 @@ class FrozenTable:
         return origin
 
     def broken(self, found: str) -> FoldsError:
-        """Return the error for a JSON that cannot be used."""
+        """Return the error for an unusable JSON."""
         return FoldsError(
-            f"{self.json_path} {found}. Restore it from a copy. Without one, delete it: then "
-            f"{self.csv_path.name} counts as a file of your own and is checked as such."
+            f"{self.json_path} {found}. Restore it from a backup. If you have none, delete it: "
+            f"{self.csv_path.name} is then treated and checked as your own file."
         )
 
     def check_same_rows(
@@ -108,20 +108,20 @@ class FrozenTable:
         what: str,
         files: str,
     ) -> None:
-        """Refuse a table of other rows than these.
+        """Raise if the table was built for other rows than the given ones.
 
-        Said once: no line of the table is wrong, and whoever changed one would lose it.
+        It raises a single error instead of one per line, because the lines themselves are correct.
 
         Args:
-            records: the table's lines; all but the last field name a row.
-            origin: what its JSON says.
-            rows: the fields that name each row there is now.
+            records: the table's lines; all fields but the last identify a row.
+            origin: content of the JSON.
+            rows: the identifying fields of the current rows.
             header: the table's columns.
             what: which rows, such as ``train rows``.
-            files: where they stand.
+            files: where they come from.
 
         Raises:
-            FoldsError: saying how many rows differ, and what to do.
+            FoldsError: with the number of differing rows and what to do.
         """
         named = {tuple(fields[:-1]) for _, fields in records}
         here = set(map(tuple, rows))
@@ -129,47 +129,49 @@ class FrozenTable:
         if not unknown and not without:
             return
         error = (
-            f"{self.csv_path} was made for other {what} than stand in {files} now (not there any"
-            f" more: {unknown:,}; there without a {header[-1]}: {without:,}). Put the data back, or"
-            " give the changed data a profile with a `name` of its own (docs/profiles.md)."
+            f"{self.csv_path} was built for other {what} than those now in {files} (no longer"
+            f" there: {unknown:,}; there without a {header[-1]}: {without:,}). Restore the data, or"
+            " give the changed data its own profile with another `name` (docs/profiles.md)."
         )
         lines = [fields for _, fields in records]
         if hash_text(build_text(header, *zip(*lines, strict=True))) != origin["hash"]:
             # its lines were changed, or only their order
             is_made = origin.get("source") == "made"
-            again = "; without one, delete it alone: it is made again the same" if is_made else ""
-            error += f" If {self.csv_path.name} itself was changed, restore it from a copy{again}."
+            again = "; or delete this file alone to build the same table again" if is_made else ""
+            error += (
+                f" If {self.csv_path.name} itself was changed, restore it from a backup{again}."
+            )
         raise FoldsError(error)
 
     def changed(self) -> FoldsError:
-        """Return the error for a table that is not the one it was made as."""
+        """Return the error for a table that no longer matches its hash."""
         return FoldsError(
-            f"{self.csv_path} was changed after it was made: it no longer has the hash in "
-            f"{self.json_path.name}. Restore it from a copy, or delete both files to make it anew. "
-            f"To keep the change, delete {self.json_path.name}: then it counts as a file of your "
-            "own. After a change, results made before it do not blend with later ones."
+            f"{self.csv_path} was changed after it was built: it does not match the hash in "
+            f"{self.json_path.name}. Restore it from a backup, or delete both files to rebuild it. "
+            f"To keep the change, delete {self.json_path.name}: the table is then treated as your "
+            "own file. Results from before a change cannot be blended with later ones."
         )
 
     def lost(self) -> FoldsError:
-        """Return the error for a table that is gone and would not come out the same."""
+        """Return the error for a missing table that cannot be rebuilt identically."""
         return FoldsError(
-            f"{self.csv_path} is gone, and what would be made now differs from what "
-            f"{self.json_path.name} says it was. Restore it from a copy, or delete "
-            f"{self.json_path.name} to make it anew; old results do not blend with new ones."
+            f"{self.csv_path} is missing, and a rebuilt table would not match the hash in "
+            f"{self.json_path.name}. Restore it from a backup, or delete "
+            f"{self.json_path.name} to build a new one; old results cannot be blended with new."
         )
 
     def write(self, text: str, origin: Mapping[str, Any]) -> None:
-        """Leave both files, the JSON first."""
+        """Write both files, the JSON first."""
         self.adopt(origin)
         write_atomically(self.csv_path, text)
 
     def adopt(self, origin: Mapping[str, Any]) -> None:
-        """Leave the JSON beside a CSV that a person put there, which stays as it is."""
+        """Write the JSON for a CSV that the user provided; the CSV stays unchanged."""
         write_atomically(self.json_path, dump_json(origin))
 
 
 def build_text(header: Sequence[str], *columns: Sequence[object]) -> str:
-    r"""Write a table as CSV with Unix line ends.
+    r"""Format a table as CSV with Unix line ends.
 
     >>> build_text(("id", "fold"), ["a,b", "c"], [0, 1])
     'id,fold\n"a,b",0\nc,1\n'
@@ -187,10 +189,10 @@ def hash_text(text: str) -> str:
 
 
 def read_records(path: Path, header: Sequence[str]) -> list[Record]:
-    """Read a table's (line, fields in the order of ``header``).
+    """Read a table as (line number, fields in the order of ``header``).
 
     Raises:
-        FoldsError: it is no CSV with these columns.
+        FoldsError: it is not a CSV with these columns.
     """
     offences: list[Offence] = []
     reader = RecordReader(path, {name: name for name in header}, offences.append)
@@ -200,7 +202,7 @@ def read_records(path: Path, header: Sequence[str]) -> list[Record]:
 
 
 def refuse(path: Path, offences: Sequence[Offence]) -> None:
-    """Raise FoldsError listing the offences, when there are any."""
+    """Raise FoldsError with the offences, if there are any."""
     if not offences:
         return
     shown = [f"  {offence}" for offence in offences[:OFFENCES_SHOWN]]

@@ -1,8 +1,7 @@
-"""Corpus → folds: stratified by label, grouped by what rows share, frozen on disk.
+"""K-fold assignment of the train rows: stratified by label, grouped, and frozen on disk.
 
-After ``corpus`` on the way of a row. Folds are made once per competition and verified ever after;
-whatever is blended shares their hash. A person's own file is accepted, checked, and said to leak
-where it does.
+Folds are built once per competition and verified at each use; all blended results share their
+hash. A user's own fold file is accepted and checked, and any leakage between its folds reported.
 
 Legend: N train rows, K folds, G groups, C labels.
 """
@@ -20,7 +19,7 @@ import pandas as pd
 from competition.arrays import Objects
 from competition.data.corpus import Corpus, read_corpus
 from competition.data.csv_records import show
-from competition.data.groups import Int32s, build_groups, sample_rows
+from competition.data.groups import Int32s, build_groups
 from competition.errors import FoldsError, Offence
 from competition.folds.assignment import Int8s, build_folds, count_leaking
 from competition.folds.frozen_table import (
@@ -34,31 +33,19 @@ from competition.folds.frozen_table import (
 from competition.folds.largest_group import check_largest_group
 from competition.profile import Competition
 
-__all__ = [
-    "Folds",
-    "Prepared",
-    "build_folds",
-    "build_groups",
-    "check_largest_group",
-    "count_leaking",
-    "read_or_make_folds",
-    "read_prepared",
-    "sample_rows",
-]
-
 HEADER = ("id", "fold")
 MAX_FOLDS = 100
 
 
 @dataclass(frozen=True)
 class Folds:
-    """Which fold holds each train row out.
+    """The fold that holds out each train row.
 
     Attributes:
         fold_of: (N,) int8 in [0, K), in the order of the train rows.
         count: K.
         hash: SHA-256 over ids and folds.
-        notices: what a person's own file does that a made one would not.
+        notices: problems of a user's own file that built folds do not have.
     """
 
     fold_of: Int8s
@@ -69,10 +56,10 @@ class Folds:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything about the data that a later room needs.
+    """A competition's checked data, groups and folds.
 
     Attributes:
-        groups: (N,) int32, the rows that must not be parted; intervals resample them.
+        groups: (N,) int32; rows of one group share a fold, and the bootstrap resamples groups.
     """
 
     competition: Competition
@@ -82,12 +69,12 @@ class Prepared:
 
 
 def read_prepared(competition: Competition) -> Prepared:
-    """Read and check the corpus, group its train rows, read or make the folds.
+    """Read and check the corpus, group its train rows, and read or build the folds.
 
     Raises:
         CorpusError: rows cannot be used.
-        FoldsError: folds cannot be made, or are not those of these rows.
-        UsageError: the limit gives no fair sample.
+        FoldsError: folds cannot be built, or do not belong to these rows.
+        UsageError: the limit is too small for a stratified sample.
     """
     corpus = read_corpus(competition)
     groups = build_groups(corpus.train, competition.profile.folds.group_by)
@@ -95,18 +82,18 @@ def read_prepared(competition: Competition) -> Prepared:
 
 
 def read_or_make_folds(competition: Competition, corpus: Corpus, groups: Int32s) -> Folds:
-    """Read the frozen folds of these rows, or make and freeze them.
+    """Read the frozen folds of these rows, or build and freeze them.
 
-    Taken in this order: ``oof/<competition>/folds.csv`` when it is there, the file that the
-    profile names as ``folds.file``, folds made from the profile's rules.
+    The sources in order of precedence: ``oof/<competition>/folds.csv`` if it exists, the file that
+    the profile names as ``folds.file``, folds built by the profile's rules.
 
     Args:
-        competition: where, and by which rules.
-        corpus: whose N train rows.
-        groups: (N,) of ``build_groups``.
+        competition: with its folders and profile.
+        corpus: with N train rows.
+        groups: (N,) from ``build_groups``.
 
     Raises:
-        FoldsError: folds cannot be made, were changed, or are not those of these rows.
+        FoldsError: folds cannot be built, were changed, or do not belong to these rows.
     """
     table = FrozenTable(competition.oof_dir, "folds")
     with table.lock():
@@ -163,10 +150,9 @@ def _check_same_as_own(
     fold_of = read_fold_file(own, corpus.train.ids, may_have_more=competition.limit is not None)
     if hash_text(_build_text(corpus, fold_of)) != origin["hash"]:
         raise FoldsError(
-            f"{own}, which the profile names as folds.file, differs from the frozen "
-            f"{table.csv_path}. Results were or will be made with the frozen ones: take folds.file "
-            f"out of the profile to keep them, or delete {table.csv_path.name} and "
-            f"{table.json_path.name} to take the file's."
+            f"{own}, the profile's folds.file, differs from the frozen {table.csv_path}, which "
+            "results are based on. Remove folds.file from the profile to keep the frozen folds, or "
+            f"delete {table.csv_path.name} and {table.json_path.name} to use the folds of the file."
         )
 
 
@@ -178,9 +164,9 @@ def _check_rules(table: FrozenTable, origin: dict[str, Any], rules: dict[str, An
     ]
     if changed:
         raise FoldsError(
-            f"{table.csv_path} was made by other rules than the profile's: {'; '.join(changed)}. "
-            f"Set the profile back, or delete {table.csv_path.name} and {table.json_path.name} to "
-            "make new folds; results made with the old ones do not blend with the new."
+            f"{table.csv_path} was built by other rules than the profile's: {'; '.join(changed)}. "
+            f"Restore the profile, or delete {table.csv_path.name} and {table.json_path.name} to "
+            "build new folds; results of the old folds cannot be blended with new ones."
         )
 
 
@@ -213,35 +199,35 @@ def _finish(path: Path, fold_of: Int8s, origin: dict[str, Any], groups: Int32s) 
     leaking = count_leaking(groups, fold_of)
     if leaking and origin.get("source") == "made":
         raise FoldsError(
-            f"{path} parts {leaking:,} rows from rows that share their sentence or entities: the "
-            "train file was changed after the folds were made. Restore the file, or delete "
-            f"{path.name} and folds.json to make new folds."
+            f"{path} puts {leaking:,} rows into other folds than rows with the same sentence or "
+            "entities: the train file was changed after the folds were built. Restore the file, or "
+            f"delete {path.name} and folds.json to build new folds."
         )
     notices = []
     if origin.get("source") != "made":
         share = leaking / max(len(groups), 1)
         found = (
-            f"folds of your own: {leaking:,} of {len(groups):,} rows ({share:.1%}) share their "
+            f"your own folds: {leaking:,} of {len(groups):,} rows ({share:.1%}) share their "
             "sentence or entities with a row of another fold"
         )
-        remedy = "scores look better than they are" if leaking else "none leaks"
+        remedy = "scores are too optimistic" if leaking else "no leakage"
         notices = [Offence(path.name, None, None, None, found, remedy)]
     return Folds(fold_of, int(fold_of.max()) + 1, origin["hash"], tuple(notices))
 
 
 def read_fold_file(path: Path, ids: Objects, *, may_have_more: bool = False) -> Int8s:
-    """Read a CSV of ``id,fold`` for exactly these rows, in any order.
+    """Read a CSV with ``id,fold`` for exactly these rows, in any order.
 
     Args:
         path: the file.
         ids: (N,) ids of the train rows.
-        may_have_more: rows of other ids are passed over, for a sample of the train rows.
+        may_have_more: ignore rows with other ids, for a sample of the train rows.
 
     Returns:
         (N,) int8, folds 0 to K-1, none of them empty.
 
     Raises:
-        FoldsError: with every line that is wrong.
+        FoldsError: with every invalid line.
     """
     return _place_folds(path, read_records(path, HEADER), ids, may_have_more=may_have_more)
 
@@ -260,9 +246,9 @@ def _place_folds(
     for place, (line, (id_, fold)) in zip(places.tolist(), records, strict=True):
         if place < 0:
             if not may_have_more:
-                offend(line, "id", id_, "no train row has this id", "take the line out")
+                offend(line, "id", id_, "no train row has this id", "remove the line")
         elif fold_of[place] >= 0:
-            offend(line, "id", id_, f"also on line {lines[place]}", "name every row once")
+            offend(line, "id", id_, f"also on line {lines[place]}", "list each row once")
         elif not (fold.isascii() and fold.isdigit() and len(fold) < 4 and int(fold) < MAX_FOLDS):
             offend(line, "fold", id_, f"fold {show(fold)}", f"number folds 0 to {MAX_FOLDS - 1}")
         else:
@@ -280,5 +266,5 @@ def _find_gaps(path: Path, ids: Objects, fold_of: Int8s) -> list[Offence]:
         return [Offence(path.name, None, "id", ids[i], "has no fold", remedy) for i in missing]
     count = int(fold_of.max()) + 1
     empty = [fold for fold in range(max(count, 2)) if not (fold_of == fold).any()]
-    remedy = "number the folds 0, 1, … with no gap, at least two"
+    remedy = "number the folds 0, 1, … without gaps, at least two"
     return [Offence(path.name, None, "fold", None, f"no row is in fold {f}", remedy) for f in empty]

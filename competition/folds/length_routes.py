@@ -1,8 +1,8 @@
-"""Which rows a specialist answers for: short, medium or long ones, frozen like the folds.
+"""Length routes: assign rows to the short, medium or long specialist, frozen like the folds.
 
-Beside the folds on the way of a row. The borders come from the profile, or are the terciles of the
-train rows' lengths; lengths are measured once by whoever trains first and never again, so that all
-specialists of a store part the rows alike.
+The limits between routes come from the profile, or are the terciles of the train rows' lengths.
+Lengths are measured once, by the first training run, so that all specialists of a store split the
+rows in the same way.
 
 Legend: N train rows, M test rows, K folds.
 """
@@ -46,8 +46,8 @@ class Routes:
         test: (M,) str objects, in the order of the test rows.
         names: the routes, shortest first.
         hash: SHA-256 over ids, splits and routes.
-        borders: longest short and longest medium row, in ``unit``; None in a person's own file.
-        unit: what lengths were counted in; "own file" in a person's own file.
+        borders: maximum lengths of short and medium rows, in ``unit``; None for a user's own file.
+        unit: of the lengths; "own file" for a user's own file.
     """
 
     train: Objects
@@ -59,16 +59,16 @@ class Routes:
 
 
 def read_or_make_length_routes(prepared: Prepared, measure: Measure | None, unit: str) -> Routes:
-    """Read the frozen length routes of these rows, or make and freeze them.
+    """Read the frozen length routes of these rows, or build and freeze them.
 
     Args:
-        prepared: whose rows and folds.
-        measure: rows → (n,) lengths, 0 or more; None when nobody can measure here.
-        unit: what the lengths count, such as ``tokens of klue/roberta-large``.
+        prepared: with rows and folds.
+        measure: rows → (n,) non-negative lengths; None if lengths cannot be measured here.
+        unit: of the lengths, such as ``tokens of klue/roberta-large``.
 
     Raises:
-        FoldsError: there are no routes and no measure; they were changed or are not those of these
-            rows; a route would have no row in some fold.
+        FoldsError: there are neither routes nor a measure; the routes were changed or belong to
+            other rows; a route would have no row in some fold.
     """
     table = FrozenTable(prepared.competition.oof_dir / "routes", "length")
     with table.lock():
@@ -77,8 +77,8 @@ def read_or_make_length_routes(prepared: Prepared, measure: Measure | None, unit
             return _read_frozen(table, origin, prepared)
         if measure is None:
             raise FoldsError(
-                f"{table.csv_path} is not there yet: rows are parted by length when a length "
-                "specialist is first trained. Train one (such as: fold short), then try again."
+                f"{table.csv_path} does not exist yet: it is built when the first length "
+                "specialist is trained. Train one (for example: fold short), then try again."
             )
         return _make(table, origin, prepared, measure, unit)
 
@@ -91,7 +91,7 @@ def _profile_borders(prepared: Prepared) -> tuple[int, int] | None:
 
 
 def build_borders(lengths: npt.NDArray[Any]) -> tuple[int, int]:
-    """Return the terciles: the longest short and the longest medium length.
+    """Return the terciles of lengths: the maximum short and the maximum medium length.
 
     >>> build_borders(np.array([5, 1, 3, 2, 4, 6]))
     (2, 4)
@@ -157,10 +157,10 @@ def _read_frozen(table: FrozenTable, origin: dict[str, Any] | None, prepared: Pr
     wanted, borders = _profile_borders(prepared), origin.get("borders")
     if wanted is not None and borders is not None and list(wanted) != borders:
         raise FoldsError(
-            f"{table.csv_path} was made with the borders {borders}, the profile's routes.length "
-            f"says {list(wanted)}. Set the profile back, or delete {table.csv_path.name} and "
-            f"{table.json_path.name} to part the rows anew; results of length specialists made "
-            "before do not blend with new ones."
+            f"{table.csv_path} was built with the borders {borders}, but the profile's "
+            f"routes.length says {list(wanted)}. Restore the profile, or delete "
+            f"{table.csv_path.name} and {table.json_path.name} to build new routes; old results of "
+            "length specialists cannot be blended with new ones."
         )
     routes = _finish(train, test, origin)
     _check_filled(table.csv_path, routes, prepared)
@@ -193,10 +193,10 @@ def _build_text(prepared: Prepared, train: Objects, test: Objects) -> str:
 
 
 def _check_filled(path: Path, routes: Routes, prepared: Prepared) -> None:
-    """Refuse routes of which some fold holds no row: its specialist could not be scored there.
+    """Raise if a route has no row in some fold: its specialist could not be scored there.
 
     Raises:
-        FoldsError: naming the routes and folds.
+        FoldsError: with the routes and folds.
     """
     fold_of, count = prepared.folds.fold_of, prepared.folds.count
     empty = []
@@ -208,9 +208,9 @@ def _check_filled(path: Path, routes: Routes, prepared: Prepared) -> None:
         elif len(folds):
             empty.append(f"{name} (not in fold {', '.join(map(str, folds))})")
     if empty:
-        told = "" if routes.borders is None else f" with the borders {list(routes.borders)}"
+        borders = "" if routes.borders is None else f" with the borders {list(routes.borders)}"
         raise FoldsError(
-            f"{path.name}{told} leaves routes without train rows: {'; '.join(empty)}. Set other "
+            f"{path.name}{borders} has routes without train rows: {'; '.join(empty)}. Set other "
             "borders in the profile (routes.length.short_max_tokens, medium_max_tokens)."
         )
 
@@ -218,13 +218,13 @@ def _check_filled(path: Path, routes: Routes, prepared: Prepared) -> None:
 def _place_routes(
     path: Path, records: Sequence[Record], prepared: Prepared
 ) -> tuple[Objects, Objects]:
-    """Lay the lines of ``id,split,route``, in any order, on exactly these rows.
+    """Assign the lines of ``id,split,route``, in any order, to exactly these rows.
 
     Returns:
         (N,) and (M,) route names of train and test rows.
 
     Raises:
-        FoldsError: with every line that is wrong.
+        FoldsError: with every invalid line.
     """
     parts = {"train": prepared.corpus.train.ids, "test": prepared.corpus.test.ids}
     places = {split: {id_: i for i, id_ in enumerate(ids)} for split, ids in parts.items()}
@@ -238,9 +238,9 @@ def _place_routes(
         if split not in parts:
             offend(line, "split", id_, f"split {show(split)}", "write train or test")
         elif id_ not in places[split]:
-            offend(line, "id", id_, f"no {split} row has this id", "take the line out")
+            offend(line, "id", id_, f"no {split} row has this id", "remove the line")
         elif found[split][places[split][id_]] is not None:
-            offend(line, "id", id_, f"this {split} row stood before", "name every row once")
+            offend(line, "id", id_, f"this {split} row is listed twice", "list each row once")
         elif route not in LENGTH_ROUTES:
             offend(line, "route", id_, f"route {show(route)}", f"use {', '.join(LENGTH_ROUTES)}")
         else:
@@ -249,6 +249,6 @@ def _place_routes(
         for split, ids in parts.items():
             for id_, route_found in zip(ids, found[split], strict=True):
                 if route_found is None:
-                    offend(None, "id", id_, f"this {split} row has no route", "give it one")
+                    offend(None, "id", id_, f"this {split} row has no route", "add one")
     refuse(path, offences)
     return np.asarray(found["train"], dtype=object), np.asarray(found["test"], dtype=object)

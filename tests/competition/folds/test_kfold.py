@@ -17,17 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from competition.data.corpus import read_corpus
-from competition.data.groups import share_out
+from competition.data.groups import build_groups, sample_rows, share_out
 from competition.data.rows import COLUMNS, OFFSET_COLUMNS, Rows, build_frame
 from competition.errors import FoldsError, ProfileError, UsageError
-from competition.folds.kfold import (
-    build_folds,
-    build_groups,
-    count_leaking,
-    read_or_make_folds,
-    read_prepared,
-    sample_rows,
-)
+from competition.folds.assignment import build_folds, count_leaking
+from competition.folds.kfold import read_or_make_folds, read_prepared
 from competition.folds.largest_group import check_largest_group
 from competition.profile import Competition, FoldRules, resolve_competition
 from tests.conftest import N_TRAIN, TINY_PROFILE, write_foreign, write_tiny
@@ -106,7 +100,7 @@ def test_folds_part_the_rows_and_tear_no_group(
     sizes, offsets = zip(*shapes, strict=True)
     labels = ((groups * 7 + np.repeat(offsets, sizes)) % 4).astype(np.int16)
     if np.bincount(labels).max() < count:
-        with pytest.raises(FoldsError, match=r"set folds\.count lower"):
+        with pytest.raises(FoldsError, match=r"set a lower folds\.count"):
             build_folds(labels, groups, count=count, seed=seed)
         return
     fold_of = build_folds(labels, groups, count=count, seed=seed)
@@ -157,7 +151,7 @@ def test_more_folds_than_the_data_carries_are_refused() -> None:
     labels = np.array([0, 1, 0, 1], dtype=np.int16)
     with pytest.raises(FoldsError, match="4 train rows in 2 groups cannot fill 3 folds"):
         build_folds(labels, np.array([0, 0, 1, 1], dtype=np.int32), count=3, seed=0)
-    with pytest.raises(FoldsError, match=r"cannot fill 3 folds .* set folds\.count lower"):
+    with pytest.raises(FoldsError, match=r"cannot fill 3 folds .* set a lower folds\.count"):
         build_folds(labels, np.arange(4, dtype=np.int32), count=3, seed=0)
 
 
@@ -174,7 +168,7 @@ ALONE = [(f"sentence {i}", f"subject {i}", f"object {i}") for i in range(6)]
 
 def test_a_giant_group_is_refused_naming_the_column_to_drop() -> None:
     by_pair = refuse_group(make_pairs(*ALONE, *[(f"s{i}", "a", "b") for i in range(4)]))
-    assert "one group holds 4 of 10 train rows (40%); 2 folds are fair up to 25%" in by_pair
+    assert "one group holds 4 of 10 train rows (40%); with 2 folds at most 25%" in by_pair
     assert "entity_pair: 4 of them share 'a / b'" in by_pair
     assert 'Set group_by = ["sentence"] in the profile' in by_pair
     assert re.search(r'group_by = \["sentence"\]: (no row|\d of 10 rows \(\d0.0%\)) would', by_pair)
@@ -307,7 +301,7 @@ def test_a_changed_file_is_refused(tiny_competition: Competition) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     lines[1] = f"0,{(int(lines[1][-1]) + 1) % 3}"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.raises(FoldsError, match=r"was changed after it was made.*Restore it"):
+    with pytest.raises(FoldsError, match=r"was changed after it was built.*Restore it"):
         read_prepared(tiny_competition)
     # its advice works: without the JSON it is a file of one's own
     (tiny_competition.oof_dir / "folds.json").unlink()
@@ -330,16 +324,16 @@ def test_other_train_rows_are_refused_once_and_no_line_is_to_be_changed(
     path.write_text("\n".join([*lines[:-20], f"x{lines[-1]}"]) + "\n", encoding="utf-8")
     said = refuse_rows(tiny_competition)
     folds_csv = tiny_competition.oof_dir / "folds.csv"
-    assert said.startswith(f"{folds_csv} was made for other train rows than stand in {path} now")
-    assert "(not there any more: 20; there without a fold: 1)" in said
-    assert "Put the data back, or give the changed data a profile with a `name`" in said
-    assert "take the line out" not in said
+    assert said.startswith(f"{folds_csv} was built for other train rows than those now in {path}")
+    assert "(no longer there: 20; there without a fold: 1)" in said
+    assert "Restore the data, or give the changed data its own profile with another `name`" in said
+    assert "remove the line" not in said
     assert "itself was changed" not in said  # its hash shows that it was not
     path.write_text(whole, encoding="utf-8")
     assert read_prepared(tiny_competition).folds.hash == made.folds.hash
 
 
-def test_lines_taken_out_of_frozen_folds_are_told_how_to_come_back(
+def test_lines_removed_from_frozen_folds_can_be_restored_as_the_error_says(
     tiny_competition: Competition,
 ) -> None:
     made = read_prepared(tiny_competition)
@@ -347,9 +341,9 @@ def test_lines_taken_out_of_frozen_folds_are_told_how_to_come_back(
     whole = path.read_bytes()
     path.write_bytes(b"\n".join(whole.split(b"\n")[:-3]) + b"\n")
     said = refuse_rows(tiny_competition)
-    assert "(not there any more: 0; there without a fold: 2)" in said
+    assert "(no longer there: 0; there without a fold: 2)" in said
     assert "give every train row a fold" not in said
-    assert "If folds.csv itself was changed, restore it from a copy; without one, delete" in said
+    assert "If folds.csv itself was changed, restore it from a backup; or delete" in said
     path.unlink()
     assert read_prepared(tiny_competition).folds.hash == made.folds.hash
     assert path.read_bytes() == whole
@@ -360,8 +354,8 @@ def test_a_frozen_file_of_ones_own_is_not_made_again(tiny_competition: Competiti
     read_prepared(tiny_competition)
     path.write_bytes(path.read_bytes() + b"\r\nx,0")
     said = refuse_rows(tiny_competition)
-    assert "(not there any more: 1; there without a fold: 0)" in said
-    assert said.endswith("If folds.csv itself was changed, restore it from a copy.")
+    assert "(no longer there: 1; there without a fold: 0)" in said
+    assert said.endswith("If folds.csv itself was changed, restore it from a backup.")
 
 
 def test_changed_text_that_makes_frozen_folds_leak_is_refused(
@@ -378,23 +372,23 @@ def test_changed_text_that_makes_frozen_folds_leak_is_refused(
     text[1] = text[int(other.id) + 1].replace(f"{other.id},", "0,", 1)
     tiny_competition.train_path.write_text("\n".join(text) + "\n", encoding="utf-8")
     assert sentence != other.sentence
-    with pytest.raises(FoldsError, match="the train file was changed after the folds were made"):
+    with pytest.raises(FoldsError, match="the train file was changed after the folds were built"):
         read_prepared(tiny_competition)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("count = 3", "count = 4", "folds.count was 3 and is 4"),
         ("seed = 7", "seed = 8", "folds.seed was 7 and is 8"),
         ("seed = 7", 'seed = 7\ngroup_by = ["sentence"]', "folds.group_by was"),
     ],
 )
-def test_changed_rules_are_refused(tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_changed_rules_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     read_prepared(with_profile(tmp_path, "seed = 7", "seed = 7"))
-    with pytest.raises(FoldsError, match="was made by other rules") as caught:
+    with pytest.raises(FoldsError, match="was built by other rules") as caught:
         read_prepared(with_profile(tmp_path, old, new))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_lost_file_is_made_again_only_when_it_comes_out_the_same(
@@ -410,7 +404,7 @@ def test_a_lost_file_is_made_again_only_when_it_comes_out_the_same(
     origin = json.loads((tiny_competition.oof_dir / "folds.json").read_text(encoding="utf-8"))
     origin["hash"] = "0" * 64
     (tiny_competition.oof_dir / "folds.json").write_text(json.dumps(origin), encoding="utf-8")
-    with pytest.raises(FoldsError, match="is gone"):
+    with pytest.raises(FoldsError, match="is missing"):
         read_prepared(tiny_competition)
 
 
@@ -422,9 +416,9 @@ def test_a_broken_json_is_refused(tiny_competition: Competition, content: str) -
         read_prepared(tiny_competition)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tiny_competition: Competition) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tiny_competition: Competition) -> None:
     (tiny_competition.home / "oof").touch()
-    with pytest.raises(FoldsError, match="cannot be made"):
+    with pytest.raises(FoldsError, match="cannot be created"):
         read_prepared(tiny_competition)
 
 
@@ -470,16 +464,16 @@ def test_a_file_of_ones_own_stays_as_it_is(tiny_competition: Competition) -> Non
     assert path.read_bytes() == content.encode()
 
 
-def test_a_file_of_ones_own_that_does_not_leak(tiny_competition: Competition) -> None:
+def test_a_users_own_file_without_leakage(tiny_competition: Competition) -> None:
     groups = build_groups(read_corpus(tiny_competition).train, ("sentence", "entity_pair"))
     own_file(tiny_competition, lambda i: int(groups[i]) % 4)
     folds = read_prepared(tiny_competition).folds
     assert folds.count == 4
-    assert folds.notices[0].remedy == "none leaks"
+    assert folds.notices[0].remedy == "no leakage"
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda lines: lines[:-1], "id 0: has no fold"),
         (lambda lines: [*lines, "64,0"], "id 64: no train row has this id"),
@@ -496,13 +490,13 @@ def test_a_file_of_ones_own_that_does_not_leak(tiny_competition: Competition) ->
     ],
 )
 def test_a_wrong_file_of_ones_own_is_refused(
-    tiny_competition: Competition, change: Callable[[list[str]], list[str]], told: str
+    tiny_competition: Competition, change: Callable[[list[str]], list[str]], message: str
 ) -> None:
     path = own_file(tiny_competition, lambda i: i % 2)
     path.write_text("\n".join(change(path.read_text().splitlines())), encoding="utf-8")
     with pytest.raises(FoldsError) as caught:
         read_prepared(tiny_competition)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert not (tiny_competition.oof_dir / "folds.json").exists()
 
 
@@ -514,12 +508,15 @@ def test_the_profile_may_name_a_file(tmp_path: Path) -> None:
     prepared = read_prepared(competition)
     assert (prepared.folds.count, len(prepared.folds.notices)) == (4, 1)
     assert read_prepared(competition).folds.hash == prepared.folds.hash
-    for content, told in (
-        ([*lines, "64,0"], "mine.csv, line 66, column 'id', id 64: no train row has this id; take"),
+    for content, message in (
+        (
+            [*lines, "64,0"],
+            "mine.csv, line 66, column 'id', id 64: no train row has this id; rem",
+        ),
         (lines[:-1], "mine.csv, column 'id', id 63: has no fold; give every train row a fold"),
     ):
         mine.write_text("\n".join(content), encoding="utf-8")
-        assert told in refuse_rows(competition)
+        assert message in refuse_rows(competition)
     mine.write_text("\n".join([*lines[:-1], "63,0"]), encoding="utf-8")
     with pytest.raises(FoldsError, match=r"differs from the frozen"):
         read_prepared(competition)

@@ -74,7 +74,7 @@ def test_routes_are_measured_once(prepared: Prepared) -> None:
 
 
 def test_without_routes_and_measure_it_says_what_to_do(prepared: Prepared) -> None:
-    with pytest.raises(FoldsError, match=r"is not there yet.*Train one"):
+    with pytest.raises(FoldsError, match=r"does not exist yet.*Train one"):
         read_or_make_length_routes(prepared, None, UNIT)
 
 
@@ -83,7 +83,7 @@ def test_a_changed_file_is_refused_and_may_become_ones_own(prepared: Prepared) -
     path = prepared.competition.oof_dir / "routes" / "length.csv"
     text = path.read_text(encoding="utf-8").replace("0,train,short", "0,train,long", 1)
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(FoldsError, match="was changed after it was made"):
+    with pytest.raises(FoldsError, match="was changed after it was built"):
         read_or_make_length_routes(prepared, measure, UNIT)
     path.with_suffix(".json").unlink()
     own = read_or_make_length_routes(prepared, None, UNIT)
@@ -100,9 +100,9 @@ def test_routes_of_another_test_file_are_refused_once(prepared: Prepared) -> Non
     with pytest.raises(FoldsError) as caught:
         read_or_make_length_routes(read_prepared(competition), measure, UNIT)
     said = str(caught.value)
-    assert "length.csv was made for other rows than stand in" in said
-    assert "(not there any more: 3; there without a route: 0)" in said
-    assert "take the line out" not in said
+    assert "length.csv was built for other rows than those now in" in said
+    assert "(no longer there: 3; there without a route: 0)" in said
+    assert "remove the line" not in said
     assert "itself was changed" not in said
 
 
@@ -117,7 +117,7 @@ def test_a_lost_file_is_made_again_only_when_it_comes_out_the_same(prepared: Pre
     (prepared.competition.oof_dir / "routes" / "length.csv").unlink()
     assert read_or_make_length_routes(prepared, measure, UNIT).hash == made.hash
     (prepared.competition.oof_dir / "routes" / "length.csv").unlink()
-    with pytest.raises(FoldsError, match="is gone"):
+    with pytest.raises(FoldsError, match="is missing"):
         read_or_make_length_routes(prepared, lambda rows: measure(rows) // 2 * 3, UNIT)
 
 
@@ -139,12 +139,12 @@ def test_routes_that_are_empty_in_a_fold_are_refused(prepared: Prepared) -> None
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("0,train,short", "0,dev,short", "id 0: split 'dev'"),
         ("0,train,short", "x,train,short", "id x: no train row has this id"),
         ("0,train,short", "1000,train,short", "id 1000: no train row has this id"),
-        ("0,train,short", "1,train,short", "id 1: this train row stood before"),
+        ("0,train,short", "1,train,short", "id 1: this train row is listed twice"),
         ("0,train,short", "0,train,tiny", "id 0: route 'tiny'"),
         ("\n0,train,short", "", "id 0: this train row has no route"),
         ("\n1000,test,short", "", "id 1000: this test row has no route"),
@@ -152,7 +152,7 @@ def test_routes_that_are_empty_in_a_fold_are_refused(prepared: Prepared) -> None
     ],
 )
 def test_a_wrong_file_of_ones_own_is_refused(
-    prepared: Prepared, old: str, new: str, told: str
+    prepared: Prepared, old: str, new: str, message: str
 ) -> None:
     read_or_make_length_routes(prepared, measure, UNIT)
     path = prepared.competition.oof_dir / "routes" / "length.csv"
@@ -161,7 +161,7 @@ def test_a_wrong_file_of_ones_own_is_refused(
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(FoldsError) as caught:
         read_or_make_length_routes(prepared, None, UNIT)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_measure_of_another_shape_is_our_own_defect(prepared: Prepared) -> None:
