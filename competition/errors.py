@@ -1,25 +1,26 @@
-"""Every error a person can meet, drawn as a tree; each says what was found, where, and what to do.
+"""The tree of user errors; each message names what was found, where, and what to do.
 
-    HarnessError                 a person can mend it: printed without a traceback, exit code 2
-    ├── UsageError               a command was asked for what it cannot give
-    ├── ProfileError             a competition file (TOML) does not describe a competition
-    ├── CorpusError              rows of a CSV cannot be used; carries every offence found
-    ├── FoldsError               folds or routes are missing, foreign, unfair or leaking
-    ├── VariantError             a variant file (TOML) does not describe a variant
+    HarnessError                 the user can fix it: printed without a traceback, exit code 2
+    ├── UsageError               invalid options, or options that do not go together
+    ├── ProfileError             a competition file (TOML) is invalid
+    ├── CorpusError              rows of a CSV are invalid; holds every offence found
+    ├── FoldsError               folds or routes are missing, of other data, unbalanced or leaking
+    ├── VariantError             a variant file (TOML) is invalid
     ├── EncoderError             an encoder cannot be loaded or does not fit its tokenizer
     ├── FormatError              a row cannot be turned into a model's input
-    ├── DeviceError              a GPU refuses: its memory is full, or torch cannot use it
+    ├── DeviceError              a GPU is out of memory, or torch cannot use it
     ├── TrainingError            a fold cannot be trained: the loss is not a number, or the job died
     ├── PretrainingError         text cannot be read, or an encoder cannot be pretrained on it
-    ├── StoppedError             a person or a deadline stopped it; its state is kept (exit code 3)
-    ├── PredictionsError         stored predictions are missing, partial, foreign or damaged
+    ├── StoppedError             stopped by the user or a deadline; its state is kept (exit code 3)
+    ├── PredictionsError         stored predictions are missing, incomplete, of other data or
+        damaged
     ├── BlendError               members cannot be blended
-    ├── SubmissionError          a CSV breaks the leaderboard's rules; carries every offence found
-    └── UploadError              a submission was not, or may not be, sent
+    ├── SubmissionError          a CSV breaks the leaderboard's rules; holds every offence found
+    └── UploadError              a submission was not sent, or must not be
         ├── QuotaError           no submission is left today
-        └── DuplicateError       the same bytes were sent before
+        └── DuplicateError       the same file was sent before
 
-Everything else that is raised is a defect of ours and keeps its traceback.
+Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -30,26 +31,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 OFFENCES_SHOWN = 20
-_ROOM = "make room, then run the same command again: finished files are kept"
-_RIGHTS = "give yourself the right to it, then run the same command again: finished files are kept"
-MENDABLE_ERRNOS: Mapping[int, str] = {
+_ROOM = "free some space, then run the same command again: finished files are kept"
+_RIGHTS = "change its permissions, then run the same command again: finished files are kept"
+FIXABLE_ERRNOS: Mapping[int, str] = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
-    errno.EFBIG: "larger files than that do not fit there; name a place on another disk",
+    errno.EFBIG: "the file system does not allow files of this size; give a path on another disk",
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
-    errno.EROFS: "nothing can be written there; name a place on another disk",
-    errno.EISDIR: "a file is needed there; name another path",
-    errno.ENOTDIR: "something on the way there is a file, not a folder; name another path",
-    errno.EEXIST: "what stands there is in the way; move it, or name another path",
-    errno.ENAMETOOLONG: "take a shorter name",
+    errno.EROFS: "the file system is read-only; give a path on another disk",
+    errno.EISDIR: "a file is expected; give another path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; give another path",
+    errno.EEXIST: "a file or folder with this name exists; move it, or give another path",
+    errno.ENAMETOOLONG: "use a shorter name",
 }
-"""What a system may refuse and a person can mend, and how."""
+"""System errors that the user can fix, and how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offence:
-    """One thing found wrong in a file: where it stands, what it is and what to do."""
+    """One error in a file: where it is, what was found and what to do."""
 
     file: str
     line: int | None
@@ -59,7 +60,7 @@ class Offence:
     remedy: str
 
     def __str__(self) -> str:
-        """Render as one line: ``train.csv, line 7, column 'label', id 5: found …; remedy``."""
+        """Format as one line: ``train.csv, line 7, column 'label', id 5: found …; remedy``."""
         place = [self.file]
         if self.line is not None:
             place.append(f"line {self.line}")
@@ -71,34 +72,34 @@ class Offence:
 
 
 def explain_os_error(error: OSError) -> str | None:
-    """Say what the system refused and what to do, if a person can mend it.
+    """Return a message with what to do for a system error that the user can fix, else None.
 
     >>> explain_os_error(OSError(errno.EISDIR, "", "/tmp"))
-    '/tmp: Is a directory; a file is needed there; name another path'
+    '/tmp: Is a directory; a file is expected; give another path'
     """
-    if error.errno is None or error.errno not in MENDABLE_ERRNOS:
+    if error.errno is None or error.errno not in FIXABLE_ERRNOS:
         return None
     is_named = isinstance(error.filename, str | bytes | os.PathLike)
     where = f"{os.fsdecode(error.filename)}: " if is_named else ""
-    return f"{where}{os.strerror(error.errno)}; {MENDABLE_ERRNOS[error.errno]}"
+    return f"{where}{os.strerror(error.errno)}; {FIXABLE_ERRNOS[error.errno]}"
 
 
 class HarnessError(Exception):
-    """A person can mend this; the command line prints it without a traceback."""
+    """An error that the user can fix; the command line prints it without a traceback."""
 
     exit_code = 2
 
 
 class UsageError(HarnessError):
-    """A command was asked for what it cannot give."""
+    """Invalid options, or options that do not go together."""
 
 
 class ProfileError(HarnessError):
-    """A competition file does not describe a competition."""
+    """A competition file is invalid."""
 
 
 class OffencesError(HarnessError):
-    """A file holds offences; the message lists the first of them, ``offences`` holds all."""
+    """A file has errors; the message lists the first of them, ``offences`` holds all."""
 
     def __init__(self, summary: str, offences: Sequence[Offence]) -> None:
         self.offences = tuple(offences)
@@ -109,15 +110,15 @@ class OffencesError(HarnessError):
 
 
 class CorpusError(OffencesError):
-    """Rows of a CSV cannot be used."""
+    """Rows of a CSV are invalid."""
 
 
 class FoldsError(HarnessError):
-    """Folds or routes are missing, foreign, unfair or leaking."""
+    """Folds or routes are missing, of other data, unbalanced or leaking."""
 
 
 class VariantError(HarnessError):
-    """A variant file does not describe a variant."""
+    """A variant file is invalid."""
 
 
 class EncoderError(HarnessError):
@@ -129,7 +130,7 @@ class FormatError(HarnessError):
 
 
 class DeviceError(HarnessError):
-    """A GPU refuses: its memory is full, or torch has no kernels for it."""
+    """A GPU is out of memory, or torch has no kernels for it."""
 
 
 class TrainingError(HarnessError):
@@ -141,13 +142,13 @@ class PretrainingError(HarnessError):
 
 
 class StoppedError(HarnessError):
-    """A person or a deadline stopped it; its state is kept, and the same command goes on."""
+    """Stopped by the user or a deadline; the same command resumes from the kept state."""
 
     exit_code = 3
 
 
 class PredictionsError(HarnessError):
-    """Stored predictions are missing, partial, foreign or damaged."""
+    """Stored predictions are missing, incomplete, of other data or damaged."""
 
 
 class BlendError(HarnessError):
@@ -159,7 +160,7 @@ class SubmissionError(OffencesError):
 
 
 class UploadError(HarnessError):
-    """A submission was not, or may not be, sent."""
+    """A submission was not sent, or must not be."""
 
 
 class QuotaError(UploadError):
@@ -167,4 +168,4 @@ class QuotaError(UploadError):
 
 
 class DuplicateError(UploadError):
-    """The same bytes were sent before."""
+    """The same file was sent before."""

@@ -1,7 +1,7 @@
-"""How every artefact reaches the disk: whole or not at all, and never outside its folder.
+"""Write files atomically, and check names and paths.
 
-The rooms that leave files (folds, predictions, blend, submission, ledger) all write through here,
-so that a file that exists is complete, even when the machine stops in the middle.
+All artefacts (folds, predictions, submissions, ledger) are written through this module, so that a
+file that exists is complete, even after a power failure.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ LEFTOVER_S = 86_400.0
 
 
 def is_name(name: str) -> bool:
-    """Say whether a name can be a variant's or submission's (see ``check_name``)."""
+    """Return whether a name is valid for a variant or submission (see ``check_name``)."""
     fits = len(name) <= NAME_MAX_CHARS and not name.endswith(".")
     return fits and NAME_PATTERN.fullmatch(name) is not None
 
 
 def check_name(name: str) -> str:
-    """Return the name of a variant or submission when it cannot leave its folder.
+    """Return a variant or submission name if it is valid and so stays inside its folder.
 
     >>> check_name("typed-punct@ko-mini")
     'typed-punct@ko-mini'
@@ -51,7 +51,7 @@ def check_name(name: str) -> str:
     """
     if len(name) > NAME_MAX_CHARS:
         raise UsageError(
-            f"the name {name[:40]!r}… has {len(name)} characters; {NAME_MAX_CHARS} fit"
+            f"the name {name[:40]!r}… has {len(name)} characters; the limit is {NAME_MAX_CHARS}"
         )
     if not is_name(name):
         raise UsageError(
@@ -83,7 +83,7 @@ def tell_first(error: Exception) -> str:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable (a no-op where the system has no such call)."""
+    """Flush a directory's entries to disk (a no-op where the system has no such call)."""
     if os.name != "posix":
         return
     handle = os.open(directory, os.O_RDONLY)
@@ -94,34 +94,34 @@ def sync_directory(directory: Path) -> None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Refuse a path under which no file can be written, before the work whose result it takes.
+    """Raise if no file can be written to a path, before the work whose result it takes.
 
     Raises:
-        UsageError: it is a folder, or lies in what is none, or nobody lets us write there.
-        OSError: the system cannot say; its name is too long, for instance.
+        UsageError: it is a folder, its parent is not a folder, or is not writable.
+        OSError: the system cannot tell, for example because the name is too long.
     """
     if path.is_dir():
-        raise UsageError(f"{option} {path}: is a folder; name a file")
+        raise UsageError(f"{option} {path}: is a folder; give a file")
     check_folder(path.parent, option)
 
 
 def check_folder(path: Path, option: str) -> None:
-    """Refuse a path that is no folder and cannot become one, or that we may not write in.
+    """Raise if a path is not a writable folder and cannot be created as one.
 
     Raises:
         UsageError, OSError: as ``check_writable``.
     """
     path = path.absolute()
-    there = next(each for each in (path, *path.parents) if each.is_symlink() or each.exists())
-    if not there.is_dir():
-        raise UsageError(f"{option}: {there} is no folder; name another path")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"{option}: nothing can be written in {there}; name another path")
+    found = next(each for each in (path, *path.parents) if each.is_symlink() or each.exists())
+    if not found.is_dir():
+        raise UsageError(f"{option}: {found} is not a folder; give another path")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise UsageError(f"{option}: {found} is not writable; give another path")
 
 
 @contextmanager
 def _name_in_errors(path: Path) -> Iterator[None]:
-    """Let what the system refuses name the file that a person knows, not the hidden one."""
+    """Make an OSError name the target file instead of the temporary one."""
     try:
         yield
     except OSError as error:
@@ -133,17 +133,18 @@ def _name_in_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Leave ``data`` (text as UTF-8, newlines as given) under ``path``: all of it or nothing.
+    """Write ``data`` (text as UTF-8, newlines unchanged) to ``path``, all of it or nothing.
 
-    Written to a hidden name in the same directory, synced, renamed. Folders are made.
+    It writes to a hidden file in the same directory, syncs and renames it. Parent folders are
+    created.
 
     Raises:
-        OSError: it could not be written; names ``path``, or the folder that could not be made.
+        OSError: it could not be written; names ``path``, or the folder that cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = data.encode("utf-8") if isinstance(data, str) else data
     _remove_leftovers_once(path.parent)
-    start = path.name[:40]  # with what is added to it, a name fits in 255 bytes
+    start = path.name[:40]  # keeps the temporary name below 255 bytes
     own = f"{_name_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{start}.{own}.tmp")
     with _name_in_errors(path):
@@ -203,14 +204,14 @@ def _is_alive(pid: int) -> bool:
 
 
 def append_lines_synced(path: Path, *lines: str) -> None:
-    """Append lines (without their newlines) in one write; return when they are on the disk.
+    """Append lines (given without newlines) in one write, and sync them to disk.
 
     Raises:
-        ValueError: a line holds a newline, a defect of the caller.
-        OSError: they could not be written; names ``path``, or the folder that could not be made.
+        ValueError: a line contains a newline.
+        OSError: they could not be written; names ``path``, or the folder that cannot be created.
     """
     if any("\n" in line or "\r" in line for line in lines):
-        raise ValueError("a line cannot hold a newline")
+        raise ValueError("a line cannot contain a newline")
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with _name_in_errors(path):
@@ -222,7 +223,7 @@ def append_lines_synced(path: Path, *lines: str) -> None:
 
 
 def _write_whole(stream: io.FileIO, data: bytes) -> None:
-    """Write without a buffer; a disk that fills takes a part first, then says so."""
+    """Write all data without a buffer; a full disk first accepts a part, then raises."""
     while data:
         data = data[stream.write(data) :]
 
@@ -243,9 +244,9 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def dump_json(value: Mapping[str, Any]) -> str:
-    """Write a mapping as JSON for a file: sorted keys, two spaces, newline at the end.
+    """Format a mapping as JSON for a file: sorted keys, two spaces, newline at the end.
 
-    numpy values become plain ones; NaN and infinity, which JSON lacks, become null.
+    NumPy values become plain ones; NaN and infinity, which JSON does not have, become null.
 
     >>> dump_json({"b": float("nan"), "a": "관계"})
     '{\\n  "a": "관계",\\n  "b": null\\n}\\n'

@@ -1,4 +1,4 @@
-"""Progress a person can watch: live bars on a terminal, plain lines anywhere else."""
+"""Progress of running tasks: live bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINE_EVERY_S = 20.0
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration shortly.
+    """Format a duration briefly.
 
     >>> format_seconds(5), format_seconds(190), format_seconds(7320)
     ('5 s', '3 min 10 s', '2 h 2 min')
@@ -27,15 +27,15 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-class TimeToGo:
-    """How long tasks of known sizes will still take, by the pace since this object was made.
+class RemainingTime:
+    """Estimate the remaining time of tasks of known sizes from the speed so far.
 
     >>> now = iter([0.0, 60.0])
-    >>> to_go = TimeToGo({"a": 100.0, "b": 300.0, "c": 900.0}, clock=lambda: next(now))
-    >>> to_go.drop("c")
-    >>> to_go.note("a", 0.5)  # resumed: what was done before is no pace
-    >>> to_go.note("a", 1.0)
-    >>> to_go.seconds()
+    >>> remaining = RemainingTime({"a": 100.0, "b": 300.0, "c": 900.0}, clock=lambda: next(now))
+    >>> remaining.drop("c")
+    >>> remaining.update("a", 0.5)  # resumed: earlier work does not count as speed
+    >>> remaining.update("a", 1.0)
+    >>> remaining.seconds()
     360.0
     """
 
@@ -46,18 +46,18 @@ class TimeToGo:
         self._first: dict[Hashable, float] = {}
         self._latest: dict[Hashable, float] = {}
 
-    def note(self, task: Hashable, frac: float) -> None:
-        """Take down that a task is done to ``frac`` (0 to 1)."""
+    def update(self, task: Hashable, frac: float) -> None:
+        """Record that a fraction ``frac`` (0 to 1) of a task is done."""
         self._first.setdefault(task, frac)
         self._latest[task] = frac
 
     def drop(self, task: Hashable) -> None:
-        """Leave out a task that failed or was done elsewhere."""
+        """Remove a task that failed or was done elsewhere."""
         for kept in (self._sizes, self._first, self._latest):
             kept.pop(task, None)
 
     def seconds(self) -> float | None:
-        """Return the seconds until all tasks are done; None as long as nothing was done."""
+        """Return the seconds until all tasks are done; None if nothing was done yet."""
         done = sum(
             self._sizes[task] * (self._latest[task] - frac) for task, frac in self._first.items()
         )
@@ -66,7 +66,7 @@ class TimeToGo:
 
 
 class ProgressBoard:
-    """One bar a task on a terminal; elsewhere one line a task every ``LINE_EVERY_S`` seconds."""
+    """Show one bar per task on a terminal, elsewhere a line per task every ``LINE_EVERY_S``."""
 
     def __init__(self, *, live: bool | None = None) -> None:
         self._live = sys.stderr.isatty() if live is None else live
@@ -99,14 +99,14 @@ class ProgressBoard:
             self._bars.stop()
 
     def say(self, text: str) -> None:
-        """Print one line that stays."""
+        """Print a line above the bars."""
         if self._bars is not None:
             self._bars.console.print(escape(text), markup=False, highlight=False)
         else:
             say(text, file=sys.stderr)
 
     def update(self, name: str, frac: float, text: str) -> None:
-        """Show that task ``name`` is done to ``frac`` (0 to 1), with a short text beside it."""
+        """Show the fraction ``frac`` (0 to 1) of task ``name`` that is done, with a short text."""
         if self._bars is not None:
             shown = escape(text)
             if name not in self._tasks:
@@ -120,7 +120,7 @@ class ProgressBoard:
             say(f"{name}: {100 * frac:.0f}%, {text}", file=sys.stderr)
 
     def close(self, name: str) -> None:
-        """Take a task's bar away."""
+        """Remove a task's bar."""
         if self._bars is not None and name in self._tasks:
             self._bars.remove_task(self._tasks.pop(name))
         self._printed.pop(name, None)

@@ -1,4 +1,4 @@
-"""When and from which code an artefact was made: kept beside it, never inside it."""
+"""Provenance of an artefact (time and commit), stored beside it, never inside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_version() -> str:
 
 
 def read_commit() -> str | None:
-    """Return the commit of the checkout that runs, ``-dirty`` when files differ; None outside."""
+    """Return the commit of this checkout, with ``-dirty`` if files differ; None outside git."""
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
@@ -36,5 +36,5 @@ def read_commit() -> str | None:
 
 
 def describe_run(now: datetime) -> dict[str, str | None]:
-    """Return the time (ISO, to the second) and the commit of something made now."""
+    """Return the current time (ISO, to the second) and the commit."""
     return {"time": now.isoformat(timespec="seconds"), "commit": read_commit()}

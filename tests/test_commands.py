@@ -216,7 +216,7 @@ def test_ctrl_c_writes_states_and_the_next_fold_goes_on(tmp_path: Path, tiny: li
         (["submit"], "python run.py blend"),
         (["check", "nothing.csv"], "nothing.csv"),
         (["check", "x" * 300], "File name too long; take a shorter name"),
-        (["submit", "--to", "folder", "--folder", "tiny.toml"], "tiny.toml is no folder"),
+        (["submit", "--to", "folder", "--folder", "tiny.toml"], "tiny.toml is not a folder"),
         (["board", "--competition", "nope"], "nope"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A submission CSV and what lies beside it: write, check, score, record.
+"""The submission CSV and its JSON files: write, check, score, and the ledger of uploads.
 
 Rooms in reading order: ledger, record, answers, score, check, write.
 

@@ -1,7 +1,6 @@
-"""Check a submission as the leaderboard does: every offence, and what looks unintended.
+"""Check a submission against the leaderboard's rules: the entry point of ``run.py check``.
 
-The room of ``run.py check``, between writing a submission and sending it. ``read_test_ids`` says
-which rows it must answer.
+Offences break a rule; remarks point at what may be unintended.
 
 Legend: M test rows, C labels.
 """
@@ -39,9 +38,9 @@ OFFENCES_IN_TABLE = 1_000
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found: offences, which keep a file from being sent, and remarks.
+    """Result of a check: offences, which block an upload, and remarks, which do not.
 
-    ``is_sample``: it answers for sampled rows (``--limit``), so that no leaderboard takes it.
+    ``is_sample``: the file covers sampled rows only (``--limit``) and cannot be uploaded.
     """
 
     file: Path
@@ -53,7 +52,7 @@ class CheckReport:
 
     @property
     def is_ok(self) -> bool:
-        """Say whether the file may be sent."""
+        """Return whether the file may be uploaded."""
         return not self.offences
 
     def raise_offences(self) -> None:
@@ -66,7 +65,7 @@ class CheckReport:
 
 
 def read_test_ids(competition: Competition) -> list[str]:
-    """Return the ids a submission must answer, in order; of the sampled rows when limited.
+    """Return the ids that a submission must contain, in order; with ``--limit``, of the sample.
 
     Raises:
         CorpusError: the test file cannot be read (see ``read_corpus`` for the full check).
@@ -82,13 +81,13 @@ def read_test_ids(competition: Competition) -> list[str]:
 def check_submission(
     path: Path, competition: Competition, test_ids: Sequence[str] | None = None
 ) -> CheckReport:
-    """Check a submission against the leaderboard's rules, and its labels against its blend's.
+    """Check a submission against the leaderboard's rules and its labels against its blend.
 
     Args:
         test_ids: the ids in the order of the test file; None reads them.
 
     Raises:
-        SubmissionError: the file changed while it was read, so that nothing can be said of it.
+        SubmissionError: the file changed while it was read.
     """
     expected = read_test_ids(competition) if test_ids is None else test_ids
     digest = _hash_readable(path, len(expected), competition.profile.n_labels)
@@ -103,7 +102,7 @@ def check_submission(
     _remark_blend(path, answers, digest, competition.profile, remarks.append)
     offences.sort(key=lambda offence: (offence.line is None, offence.line or 0))
     if answers.ids and _hash_readable(path, len(expected), competition.profile.n_labels) != digest:
-        found, remedy = "it changed while it was read", "check it again when it is finished"
+        found, remedy = "the file changed while it was read", "check it again once it is complete"
         offence = Offence(path.name, None, None, None, found, remedy)
         raise SubmissionError(f"{path} was changed while it was checked", [offence])
     digest = digest if answers.ids else ""
@@ -118,7 +117,7 @@ def check_submission(
 
 
 def build_check_tables(report: CheckReport) -> list[Table]:
-    """Show a check for a person."""
+    """Build the tables of offences and remarks."""
     columns = [
         Column("line", "line", "count"),
         Column("id", "id"),
@@ -136,12 +135,12 @@ def build_check_tables(report: CheckReport) -> list[Table]:
         )
 
     count = write_count(len(report.offences), "offence")
-    verdict = "keeps every rule" if report.is_ok else f"breaks rules: {count}"
+    verdict = "follows all rules" if report.is_ok else f"breaks rules: {count}"
     note = f"{report.file.name} ({write_count(report.n_rows, 'row')}) {verdict}."
     title = "Check" if report.is_ok else "Offences"
     tables = [build("offences", title, report.offences, note)]
     if report.remarks:
-        note = "Remarks do not keep a file from being sent."
+        note = "Remarks do not prevent an upload."
         tables.append(build("remarks", "Remarks", report.remarks, note))
     if report.is_ok and not report.is_sample:
         next_ = f"Next: python run.py submit {shlex.quote(str(report.file))}"
@@ -150,13 +149,13 @@ def build_check_tables(report: CheckReport) -> list[Table]:
 
 
 def _hash_readable(path: Path, n_rows: int, n_labels: int) -> str:
-    """Return a file's SHA-256; nothing for what is no file, or too large to be read."""
-    most = max_bytes(n_rows, n_labels)
-    return sha256_of(path) if path.is_file() and path.stat().st_size <= most else ""
+    """Return a file's SHA-256, or "" if it is not a file or too large to read."""
+    limit = max_bytes(n_rows, n_labels)
+    return sha256_of(path) if path.is_file() and path.stat().st_size <= limit else ""
 
 
 def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report) -> None:
-    """Remark sums other than 1, and labels that are not the most probable of the positive ones."""
+    """Report sums other than 1, and positive labels that are not the most probable one."""
     column = profile.submission.probs_column
     usable = np.flatnonzero(np.isfinite(answers.probs).all(axis=1) & (answers.pred >= 0))
     probs, pred = answers.probs[usable], answers.pred[usable]
@@ -180,30 +179,30 @@ def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report
         line, row_id = answers.lines[row], show_id(answers.ids[row])
         label, better = profile.labels[answers.pred[row]], profile.labels[best[odd[0]].argmax()]
         rows = write_count(len(odd), "row")
-        found = f"{label} is given though {better} is more probable, in {rows} (first here)"
-        remedy = "fine if meant; else the labels' order may be wrong"
+        found = f"{label} is predicted but {better} is more probable, in {rows} (first here)"
+        remedy = "fine if intended; otherwise the label order may be wrong"
         remark(Offence(path.name, line, profile.submission.label_column, row_id, found, remedy))
 
 
 def _remark_blend(
     path: Path, answers: Answers, digest: str, profile: Profile, remark: Report
 ) -> None:
-    """Hold a submission against what the JSON beside it says of the blend of that name."""
+    """Compare a submission to the blend described by the JSON beside it."""
     try:
         rule = read_rule(path.with_name(f"{path.stem}.json"))
     except (OSError, ValueError) as error:
         found = f"{path.stem}.json does not say how labels were decided ({error})"
-        remedy = "they were not held against it; blend again under that name"
+        remedy = "labels were not compared to it; run blend again with that name"
         remark(Offence(path.name, None, profile.submission.label_column, None, found, remedy))
         return
     if rule is None:
         return
     _remark_labels(path, answers, rule, profile, remark)
     if digest and rule.csv_sha256 not in {None, digest}:
-        found = f"{path.stem}.json tells of another file of that name than this one"
+        found = f"{path.stem}.json belongs to another version of this file"
         remedy = (
-            "it was changed, or blend was stopped between the two: blend again under that name,"
-            " else the board shows no estimate of it"
+            "the file was changed, or blend was interrupted: run blend again with that name,"
+            " otherwise the board shows no estimate for it"
         )
         remark(Offence(path.name, None, None, None, found, remedy))
 
@@ -211,7 +210,7 @@ def _remark_blend(
 def _remark_labels(
     path: Path, answers: Answers, rule: BlendRule, profile: Profile, remark: Report
 ) -> None:
-    """Remark labels that a blend does not give to rows with these probabilities."""
+    """Report labels that the blend's decision rule does not give for these probabilities."""
     usable = np.isfinite(answers.probs).all(axis=1) & (answers.pred >= 0)
     usable &= answers.probs.max(axis=1, initial=0.0) > 0
     if not usable.any():
@@ -223,7 +222,7 @@ def _remark_labels(
         label = profile.labels[answers.pred[odd[0]]]
         rows = write_count(len(odd), "row")
         found = f"{label} is not what the rule in {path.stem}.json gives, in {rows} (first here)"
-        remedy = "fine if meant; else labels or probabilities were changed since blend wrote them"
+        remedy = "fine if intended; otherwise labels or probabilities were changed after blend"
         remark(Offence(path.name, line, profile.submission.label_column, row_id, found, remedy))
 
 
@@ -233,17 +232,17 @@ def follows_rule(
     negative_id: int | None,
     rule: BlendRule,
 ) -> npt.NDArray[np.bool_]:
-    """Say of each row whether a blend's rule may have given its label, rounding allowed for.
+    """Return whether each row's label is consistent with a blend's rule, up to rounding.
 
-    Labels are decided in the pool p before it is flattened to q, so p ∝ q^T is recovered first. A
-    written q went through a float32 twice, of the pool and of the file: each is off by less than
-    2^-23 of itself, its power by T times that, the sum of powers by as much again, and the float32
-    that was decided on by 2^-24. So p is off by less than (2T + 1) · 2^-23 of itself, about 6 in
-    ten million at T = 2. A row so near the threshold may be decided either way, and of labels so
-    nearly tied each may stand.
+    Labels are decided from the pool p before it is flattened to q, so p ∝ q^T is recovered first.
+    A written q was rounded to float32 twice, in the pool and in the file: each time its relative
+    error is below 2^-23, that of its power T times as much, that of the sum of powers as much
+    again, and the decision was made on a float32 with error 2^-24. So the relative error of p is
+    below (2T + 1) · 2^-23, about 6e-7 at T = 2. Within this error, either side of the threshold
+    and any of the tied labels is accepted.
 
     Args:
-        probs: (M, C) as written, flattened.
+        probs: (M, C) as in the file, flattened.
         pred: (M,) label ids.
         negative_id: the label given below the threshold, or None.
         rule: of the blend that wrote them.
@@ -253,10 +252,10 @@ def follows_rule(
     """
     threshold, temperature = rule.threshold, rule.temperature
     pooled = unflatten(probs, temperature)
-    off = (2 * temperature + 1) * 2.0**-23
+    error = (2 * temperature + 1) * 2.0**-23
     given = pooled[np.arange(len(pred)), pred]
     if negative_id is None or threshold is None:
-        return np.asarray(given >= pooled.max(axis=1) * (1 - off))
+        return np.asarray(given >= pooled.max(axis=1) * (1 - error))
     best = best_positive(pooled, negative_id)[1]
-    is_positive = (given >= best * (1 - off)) & (best >= threshold * (1 - off))
-    return np.where(pred == negative_id, best < threshold * (1 + off), is_positive)
+    is_positive = (given >= best * (1 - error)) & (best >= threshold * (1 - error))
+    return np.where(pred == negative_id, best < threshold * (1 + error), is_positive)

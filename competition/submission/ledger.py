@@ -1,9 +1,8 @@
-"""The ledger: what was sent where, when, and what came of it; append-only, one JSON object a line.
+"""The ledger of uploads: an append-only log of attempts, receipts and scores, in JSON Lines.
 
-Stands between upload and board on the way of a row. An ``intent`` is on the disk before anything is
-sent, a ``receipt`` after it, then the ``score``; so after a crash the ledger shows what may have
-arrived. A last line torn by a crash is put aside; any other damaged line is an error, but blank
-ones, as editors leave them, say nothing and are passed over.
+An ``intent`` is on disk before anything is sent, then a ``receipt``, then the ``score``; so after a
+crash the ledger shows what may have arrived. An incomplete last line, left by a crash, is moved to
+its own file. Any other damaged line is an error; blank lines are ignored.
 """
 
 from __future__ import annotations
@@ -101,11 +100,11 @@ LINE: TypeAdapter[_Intent | _Receipt | _Score] = TypeAdapter(
 
 @dataclass(frozen=True)
 class Entry:
-    """One attempt to send a file; ``outcome`` is unknown until a receipt says more.
+    """One attempt to upload a file; ``outcome`` is unknown until there is a receipt.
 
-    public and private map ``micro_f1`` and ``auprc`` to scores in [0, 1]. ``is_decided``: the
-    platform has told what came of it, be it without a score. ``is_entered``: a person read all
-    of its scores on a page.
+    ``public`` and ``private`` map ``micro_f1`` and ``auprc`` to scores in [0, 1]. ``is_decided``:
+    the platform has finished with it, with or without a score. ``is_entered``: the user entered
+    all of its scores by hand.
     """
 
     id: int
@@ -128,17 +127,17 @@ class Entry:
 class Ledger:
     """The ledger of one competition, ``submissions/<competition>/ledger.jsonl``.
 
-    The file may be a link to one that several folders share; its lock lies beside the file itself.
+    The file may be a symbolic link to a shared one; the lock is beside the target of the link.
     """
 
     path: Path
 
     @contextmanager
     def locked(self, timeout_s: float | None = None) -> Iterator[None]:
-        """Keep every other process from sending and recording meanwhile.
+        """Hold the lock that keeps other processes from uploading and recording.
 
         Raises:
-            UploadError: another process kept the lock for ``timeout_s``, or ``LOCK_TIMEOUT_S``.
+            UploadError: another process held the lock for ``timeout_s``, or ``LOCK_TIMEOUT_S``.
         """
         timeout_s = LOCK_TIMEOUT_S if timeout_s is None else timeout_s
         path = self.path.resolve()
@@ -156,22 +155,22 @@ class Ledger:
             lock.release()
 
     def read(self) -> list[Entry]:
-        """Return every attempt in order of its intent, with what is known of its outcome.
+        """Return all attempts in order, with their latest known outcome.
 
         Raises:
-            UploadError: a line other than a torn last one is damaged; names the line.
+            UploadError: a line other than an incomplete last one is damaged; names the line.
         """
         entries: dict[int, dict[str, Any]] = {}
         for number, record in self._read_records()[0]:
             kind = record["kind"]
             if kind == "intent":
                 if record["id"] in entries:
-                    raise self._damaged(number, f"intent {record['id']} stands there twice")
+                    raise self._damaged(number, f"intent {record['id']} is there twice")
                 entries[record["id"]] = _intent_fields(record)
                 continue
             if record["intent"] not in entries:
                 raise self._damaged(
-                    number, f"a {kind} for intent {record['intent']}, which was not made"
+                    number, f"a {kind} for intent {record['intent']}, which does not exist"
                 )
             if kind == "score":
                 known = entries[record["intent"]]
@@ -183,16 +182,16 @@ class Ledger:
         return [Entry(**fields) for fields in entries.values()]
 
     def read_torn(self) -> str | None:
-        """Return the start of a last line that a crash left unfinished, if there is one."""
+        """Return an incomplete last line left by a crash, or None."""
         return self._read_records()[1]
 
     def mend(self) -> Path | None:
-        """Put a torn last line aside, into a file of its own, and return that file's path.
+        """Move an incomplete last line to its own file and return that file's path.
 
-        Call under ``locked``: outside it the last line may just be being written.
+        Call under ``locked``: otherwise another process may be writing that line.
         """
         records, torn = self._read_records()
-        path = self.path.resolve()  # a link stays one
+        path = self.path.resolve()  # keeps a symbolic link
         data = path.read_bytes() if path.is_file() else b""
         if torn is None:
             if records and not data.endswith(b"\n"):
@@ -200,14 +199,14 @@ class Ledger:
             return None
         keep = data.rfind(b"\n") + 1
         numbers = range(1, 10_000)
-        asides = (self.path.with_name(f"{self.path.stem}.torn-{n}.txt") for n in numbers)
-        aside = next(path for path in asides if not path.exists())
-        write_atomically(aside, data[keep:])
+        candidates = (self.path.with_name(f"{self.path.stem}.torn-{n}.txt") for n in numbers)
+        torn_path = next(path for path in candidates if not path.exists())
+        write_atomically(torn_path, data[keep:])
         write_atomically(path, data[:keep])
-        return aside
+        return torn_path
 
     def append_intent(self, time: datetime, fields: Mapping[str, Any]) -> int:
-        """Record what is about to be sent and return the intent's id; call under ``locked``.
+        """Record an upload that is about to start and return its id; call under ``locked``.
 
         Args:
             fields: target, destination, name, sha256 and bytes.
@@ -219,35 +218,34 @@ class Ledger:
     def append_receipt(
         self, intent: int, time: datetime, outcome: Outcome, *, ref: str | None, message: str
     ) -> None:
-        """Record what came of an intent; call under ``locked``."""
+        """Record the outcome of an intent; call under ``locked``."""
         self.append(build_receipt(intent, time, outcome, ref=ref, message=message))
 
     def append_score(
         self, intent: int, time: datetime, *, public: Scores | None, private: Scores | None
     ) -> None:
-        """Record what a leaderboard gave; call under ``locked``."""
+        """Record the scores from a leaderboard; call under ``locked``."""
         self.append(build_score(intent, time, public=public, private=private))
 
     def append(self, *records: Record) -> None:
-        """Append records in one write: all of them or, when the disk is full, none.
+        """Append records in one write, all or none, even if the disk is full or we are killed.
 
-        Call under ``locked``. A kill leaves all or none too, so a score is never lost beside its
-        receipt.
+        Call under ``locked``.
 
         Raises:
-            OSError: they could not be written, and the file is as it was.
+            OSError: they could not be written; the file is unchanged.
         """
         lines = [dump_record(record) for record in records]
         size = self.path.stat().st_size if self.path.is_file() else 0
         try:
             append_lines_synced(self.path, *lines)
         except OSError:
-            with suppress(OSError):  # a shorter file needs no room
+            with suppress(OSError):  # truncating needs no space
                 os.truncate(self.path, size)
             raise
 
     def _read_records(self) -> tuple[list[tuple[int, dict[str, Any]]], str | None]:
-        """Return (line, record) of each and a torn last line; a missing newline tears none."""
+        """Return (line number, record) pairs, and an incomplete last line or None."""
         if not self.path.is_file():
             return [], None
         *lines, last = self.path.read_bytes().split(b"\n")
@@ -268,8 +266,8 @@ class Ledger:
 
     def _damaged(self, number: int, reason: str) -> UploadError:
         return UploadError(
-            f"{self.path}, line {number}: {reason}; the ledger is only ever appended to: restore"
-            " the line from a copy, or take it out when you know what it said"
+            f"{self.path}, line {number}: {reason}; the ledger is append-only: restore the line"
+            " from a backup, or remove it if you know what it said"
         )
 
 
@@ -281,7 +279,7 @@ def open_ledger(competition: Competition) -> Ledger:
 def build_receipt(
     intent: int, time: datetime, outcome: Outcome, *, ref: str | None, message: str
 ) -> Record:
-    """Make the record of what came of an intent."""
+    """Build the record of an intent's outcome."""
     fields = {"outcome": outcome, "ref": ref, "message": message}
     return {"kind": "receipt", "intent": intent, "time": _write_time(time), **fields}
 
@@ -294,9 +292,9 @@ def build_score(
     private: Scores | None,
     is_entered: bool = False,
 ) -> Record:
-    """Make the record of what a leaderboard gave; both None when it gives no score.
+    """Build the record of a leaderboard's scores; both None if it gives none.
 
-    ``is_entered``: a person read it on a page.
+    ``is_entered``: the user entered them by hand.
     """
     fields: dict[str, Any] = {"public": public, "private": private}
     if is_entered:
@@ -305,26 +303,26 @@ def build_score(
 
 
 def dump_record(record: Record) -> str:
-    """Write a record as its line, without the newline; it is checked as when it is read."""
+    """Format a record as its line, without the newline, after validating it."""
     line = json.dumps(record, ensure_ascii=False, allow_nan=False)
     _decode(line)
     return line
 
 
-def tell_time(time: datetime, timezone: str) -> str:
-    """Write a time for a person, by the leaderboard's clock as everywhere else.
+def format_time(time: datetime, timezone: str) -> str:
+    """Format a time in the leaderboard's time zone.
 
     >>> from datetime import UTC
-    >>> tell_time(datetime(2026, 11, 22, 18, 55, tzinfo=UTC), "Asia/Seoul")
+    >>> format_time(datetime(2026, 11, 22, 18, 55, tzinfo=UTC), "Asia/Seoul")
     '2026-11-23 03:55 (Asia/Seoul)'
     """
     return f"{time.astimezone(ZoneInfo(timezone)):%Y-%m-%d %H:%M} ({timezone})"
 
 
 def count_on_day(entries: Sequence[Entry], now: datetime, timezone: str, *, target: str) -> int:
-    """Count what may have used up today's quota of a target: all sent, or perhaps sent.
+    """Count today's uploads that may count against a target's quota: sent or perhaps sent.
 
-    The day is that of ``timezone``.
+    Days are those of ``timezone``.
     """
     zone = ZoneInfo(timezone)
     today = now.astimezone(zone).date()
@@ -344,7 +342,7 @@ def _write_time(time: datetime) -> str:
 
 
 def _decode(line: bytes | str) -> dict[str, Any]:
-    """Read one line; a ValueError says what is wrong with it."""
+    """Parse one line; raise ValueError with the reason if it is invalid."""
     try:
         return LINE.validate_json(line).model_dump()
     except ValidationError as error:

@@ -1,8 +1,8 @@
-"""Reading a blend again: what made it and what it scored, as the JSON beside its submission says.
+"""Read the JSON beside a submission: inputs, decision rule and scores of a blend.
 
-After ``blend/spec``, which writes it, on the way of a row: ``check`` compares labels with its rule,
-``compare`` makes its nested answers again, ``predict`` answers for new rows as it does, and
-``board`` shows its scores. This is the only room that reads that JSON.
+``blend/spec`` writes it. ``check`` compares labels to the rule, ``compare`` recomputes the nested
+predictions, ``predict`` applies the blend to new rows, and ``board`` shows its scores. Only this
+module reads that JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KIND = "blend"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 Objective = Literal["micro-f1", "auprc", "both"]
-"""What a blend is to be good at."""
+"""The metric that a blend optimises."""
 
 
 class _Record(BaseModel):
@@ -30,7 +30,7 @@ R = TypeVar("R", bound=_Record)
 
 
 class BlendMember(_Record):
-    """One member: the variants behind it, their seeds, and the recipe that made its answers."""
+    """One member: its variants, their seeds, and the hash of their recipe."""
 
     name: str
     parts: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -40,12 +40,12 @@ class BlendMember(_Record):
 
 
 class BlendRule(_Record):
-    """How labels are decided in the pool, and by what it is flattened afterwards.
+    """Decision rule of a blend and the temperature applied afterwards.
 
     Attributes:
-        threshold: of the best positive label; None where the most probable label is taken.
-        temperature: above 1 flattens.
-        csv_sha256: of the submission that it was written for; None where that is not said.
+        threshold: of the best positive label; None if the most probable label is taken.
+        temperature: a value above 1 flattens.
+        csv_sha256: of the submission that it was written for; None if absent.
     """
 
     threshold: Finite | None
@@ -54,9 +54,9 @@ class BlendRule(_Record):
 
 
 class BlendRecord(BlendRule):
-    """What made a blend, enough to make it again.
+    """Everything needed to reproduce a blend.
 
-    ``shrink``: its weights were pulled towards the convex ones, which blends no longer are.
+    ``shrink``: weights were shrunk towards the convex ones, an option that no longer exists.
     """
 
     trials: int
@@ -68,7 +68,7 @@ class BlendRecord(BlendRule):
 
 
 class ScoreEstimate(_Record):
-    """A score with its 95% interval; ``low`` and ``high`` are None where none was written."""
+    """A score with its 95% interval; ``low`` and ``high`` are None if absent."""
 
     value: Finite
     low: Finite | None = None
@@ -76,19 +76,19 @@ class ScoreEstimate(_Record):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Return both ends of the interval, None without one."""
+        """Return both ends of the interval, or None."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 class ShiftedScores(_Record):
-    """Scores of rows weighed to be like the test."""
+    """Scores on rows reweighted to resemble the test."""
 
     f1: Finite | None = None
     auprc: Finite | None = None
 
 
 class SystemEstimate(_Record):
-    """Scores of a blend or of what it is compared to; ``shifted`` by the way of weighing rows."""
+    """Scores of a blend or comparator; ``shifted`` by the name of the row weighting."""
 
     f1: ScoreEstimate | None = None
     auprc: ScoreEstimate | None = None
@@ -96,27 +96,27 @@ class SystemEstimate(_Record):
 
 
 class HalfNoiseRecord(_Record):
-    """What was simulated of the public half: see ``blend.public_noise``."""
+    """Simulated noise of the public leaderboard: see ``blend.public_noise``."""
 
     agreement: Finite
     f1_sd: Finite
 
 
-class AlarmRecord(_Record):
+class WarningRecord(_Record):
     """A warning about members."""
 
     text: str
 
 
 class SubmissionRecord(_Record):
-    """What the JSON beside a submission says of it; all but the hash may be absent.
+    """Content of the JSON beside a submission; everything but the hash is optional.
 
     Attributes:
         csv_sha256: of the CSV that it was written for.
         members: of the blend.
-        fitted: by system, scores of the rows that it was tuned on.
-        nested: by system, scores of rows that nothing in it was tuned on.
-        noise: how far the public half can be trusted.
+        fitted: scores on the rows that were tuned on, by system.
+        nested: scores on held-out folds, by system.
+        noise: simulated noise of the public leaderboard.
         alarms: warnings about members.
     """
 
@@ -125,53 +125,53 @@ class SubmissionRecord(_Record):
     fitted: Mapping[str, SystemEstimate] = {}
     nested: Mapping[str, SystemEstimate] = {}
     noise: tuple[HalfNoiseRecord, ...] = ()
-    alarms: tuple[AlarmRecord, ...] = ()
+    alarms: tuple[WarningRecord, ...] = ()
 
 
 def read_submission(path: Path) -> SubmissionRecord:
-    """Read what is said of a submission, a blend's or another tool's.
+    """Read the JSON of a submission, written by ``blend`` or another tool.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON, does not say its CSV's hash, or a field is damaged.
+        ValueError: it is not JSON, has no hash of the CSV, or a field is invalid.
     """
     found = _load(path)
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return _validate(SubmissionRecord, found)
 
 
 def read_record(path: Path) -> BlendRecord | None:
-    """Read what made a blend; None where the file is another's, or there is none.
+    """Read everything needed to reproduce a blend; None if the file is not a blend's or absent.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON, or is said to be a blend's and does not say how it was made.
+        ValueError: it is not JSON, or is a blend's and a field is missing or invalid.
     """
     found = _read(path)
     return None if found is None else _validate(BlendRecord, found)
 
 
 def read_rule(path: Path) -> BlendRule | None:
-    """Read how a blend decides, as ``read_record`` reads the whole.
+    """Read the decision rule of a blend; None if the file is not a blend's or absent.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON, or is said to be a blend's and does not say how it decides.
+        ValueError: it is not JSON, or is a blend's and a field is missing or invalid.
     """
     found = _read(path)
     return None if found is None else _validate(BlendRule, found)
 
 
 def list_blends(folder: Path) -> list[str]:
-    """Return the names of a folder's blends, the newest last, whether or not they are whole."""
+    """Return the names of the blends in a folder, newest last, complete or not."""
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
     blends = [path for path in paths if not path.name.endswith(".run.json") and _is_blend(path)]
     return [path.stem for path in sorted(blends, key=when_written)]
 
 
 def when_written(path: Path) -> tuple[datetime, str]:
-    """Return when a submission was made, by what stands beside it, else the file's own time."""
+    """Return when a submission was written, from its ``.run.json``, else the file's own time."""
     try:
         run = json.loads(path.with_name(f"{path.stem}.run.json").read_text("utf-8"))
         time = datetime.fromisoformat(run["time"])
@@ -189,10 +189,10 @@ def _read(path: Path) -> Mapping[str, Any] | None:
 
 
 def _load(path: Path) -> Any:
-    """Read JSON that another tool, or another person, may have put there.
+    """Read JSON that may come from another tool.
 
     Raises:
-        ValueError: it is no JSON, or nested too deep.
+        ValueError: it is not JSON, or nested too deeply.
     """
     try:
         return json.loads(path.read_text("utf-8"))

@@ -1,6 +1,6 @@
-"""A submission's score: micro-F1 and AUPRC as the leaderboard computes them, and label by label.
+"""Score a submission against a solution file: micro-F1, AUPRC, and scores per label.
 
-Used by ``score`` and by the local leaderboard, the only two that read a solution file. Rows are
+Used by ``run.py score`` and the local leaderboard, the only two that read a solution file. Rows are
 joined by id, never by position, and probabilities are scored as written.
 
 Legend: M rows of the solution, C labels.
@@ -25,7 +25,7 @@ from competition.submission.answers import Answers, check_ids, read_answers, rea
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """One label's share in a score; None where 0/0."""
+    """Scores of one label; None for 0/0."""
 
     label: str
     gold: int
@@ -37,7 +37,7 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """A submission's two keys on a leaderboard, and its labels; auprc is NaN without a gold row."""
+    """Leaderboard scores of a submission, and of each label; auprc is NaN without a gold row."""
 
     micro_f1: float
     auprc: float
@@ -46,10 +46,10 @@ class Scores:
 
 
 def score_submission(path: Path, solution_path: Path, profile: Profile) -> Scores:
-    """Score a submission as the leaderboard does: rows joined by id, probabilities as written.
+    """Score a submission as the leaderboard does.
 
     Raises:
-        SubmissionError: the submission breaks a rule, or answers other rows than the solution has.
+        SubmissionError: the submission breaks a rule, or its rows are not those of the solution.
         CorpusError: the solution cannot be read.
     """
     return score_rows(*join_solution(path, solution_path, profile)[1:], profile)
@@ -58,7 +58,7 @@ def score_submission(path: Path, solution_path: Path, profile: Profile) -> Score
 def join_solution(
     path: Path, solution_path: Path, profile: Profile
 ) -> tuple[list[str], npt.NDArray[np.int64], Answers]:
-    """Return the solution's ids, their gold label ids (M,), and the answers in that order.
+    """Return the solution's ids, their gold label ids (M,), and the predictions in that order.
 
     Raises:
         SubmissionError, CorpusError: as ``score_submission``.
@@ -79,10 +79,10 @@ def join_solution(
 
 
 def read_solution(path: Path, profile: Profile) -> dict[str, int]:
-    """Read the gold label id of every test row from a CSV of id and label.
+    """Read the gold label id of every test row from a CSV with id and label.
 
     Raises:
-        CorpusError: columns or rows cannot be used; every offence is listed.
+        CorpusError: columns or rows are invalid; lists every offence.
     """
     columns = profile.columns
     is_number = columns.label_as == "number"
@@ -91,11 +91,11 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
     offences: list[Offence] = []
     for line, (row_id, text) in read_table(path, (columns.id, columns.label)):
         label = text.removesuffix(".0") if is_number else text
-        found = "stands there twice" if row_id in gold else ""
+        found = "is there twice" if row_id in gold else ""
         if label not in label_ids:
-            found = f"{show(label)} is no label"
+            found = f"{show(label)} is not a label"
         if found:
-            offence = Offence(path.name, line, None, show_id(row_id), found, "mend the solution")
+            offence = Offence(path.name, line, None, show_id(row_id), found, "correct the solution")
             offences.append(offence)
         gold[row_id] = label_ids.get(label, -1)
     if offences:
@@ -104,7 +104,7 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
 
 
 def score_rows(gold: npt.NDArray[np.int64], answers: Answers, profile: Profile) -> Scores:
-    """Score answers (M rows) against gold label ids (M,) in the same order."""
+    """Score predictions of M rows against gold label ids (M,) in the same order."""
     areas = auprc_by_class(gold, answers.probs)
     n_labels = profile.n_labels
     n_gold = np.bincount(gold, minlength=n_labels)
@@ -128,7 +128,7 @@ def score_rows(gold: npt.NDArray[np.int64], answers: Answers, profile: Profile) 
 
 
 def build_score_tables(scores: Scores) -> list[Table]:
-    """Show a score and its labels for a person."""
+    """Build the tables of the scores and of each label."""
     total = {"micro_f1": scores.micro_f1, "auprc": scores.auprc, "rows": scores.n_rows}
     total_columns = [
         Column("micro_f1", "micro-F1", "score"),
@@ -147,7 +147,7 @@ def build_score_tables(scores: Scores) -> list[Table]:
         {column.key: getattr(label, column.key) for column in columns} for label in scores.labels
     ]
     absent = [label.label for label in scores.labels if not label.gold]
-    notes = [f"Without a gold row, left out of AUPRC: {', '.join(absent)}"] if absent else []
+    notes = [f"Without gold rows, not part of AUPRC: {', '.join(absent)}"] if absent else []
     return [
         Table("score", "Score", total_columns, [total]),
         Table("labels", "By label", columns, rows, notes),

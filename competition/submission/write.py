@@ -1,8 +1,7 @@
-"""Write a submission: the CSV, what determined it, and where it came from.
+"""Write a submission: the CSV, a JSON with its inputs, and a JSON with its provenance.
 
-Stands between blend and upload on the way of a row. ``<name>.csv`` holds a label and probabilities
-for every test row in the order of the test file, ``<name>.json`` what determined them,
-``<name>.run.json`` when and from which commit.
+``<name>.csv`` holds label and probabilities of every test row in the order of the test file,
+``<name>.json`` what determined them, ``<name>.run.json`` time and commit.
 
 Legend: M test rows, C labels.
 """
@@ -25,7 +24,7 @@ from competition.profile import Competition, Profile
 from competition.submission.check import read_test_ids
 from competition.submission.ledger import open_ledger
 
-LOCAL = "local"  # the target that costs nothing
+LOCAL = "local"  # this target has no quota
 
 
 def write_submission(  # noqa: PLR0913, PLR0917 - the parts of one submission
@@ -37,28 +36,28 @@ def write_submission(  # noqa: PLR0913, PLR0917 - the parts of one submission
     spec: Mapping[str, Any],
     run: Mapping[str, Any],
 ) -> Path:
-    """Leave a submission and return the CSV's path; the same answers and spec give the same bytes.
+    """Write a submission and return the CSV's path; the same inputs give the same bytes.
 
     Args:
         name: of the submission and its three files.
-        ids: (M,) every test row once, in any order; probs and pred are in the same order.
+        ids: (M,) every test row once, in any order, which is also that of probs and pred.
         probs: (M, C) floats; written renormalised to sum to 1.
         pred: (M,) label ids.
-        spec: what determined the answers, JSON-able.
+        spec: what determined the predictions, serialisable as JSON.
         run: provenance, with the time as ISO text under ``time``.
 
     Raises:
-        SubmissionError: the rows are not exactly the test rows, or probs are no probabilities.
-        UsageError: no such name, or other bytes were sent under it.
+        SubmissionError: the rows are not exactly the test rows, or probs are not probabilities.
+        UsageError: the name is invalid, or other content was uploaded under it.
     """
     if check_name(name).endswith(".run"):
-        raise UsageError(f"{name!r} cannot be a submission's name: .run.json holds provenance")
+        raise UsageError(f"{name!r} cannot be a submission's name: .run.json files hold provenance")
     path = competition.submissions_dir / f"{name}.csv"
     expected = read_test_ids(competition)
     exact = np.asarray(probs, dtype=np.float64)
     found = _find_fault(competition.profile, expected, ids, exact, pred)
     if found:
-        offence = Offence(path.name, None, None, None, found, "blend again from whole members")
+        offence = Offence(path.name, None, None, None, found, "blend complete members again")
         raise SubmissionError(f"{path} was not written", [offence])
     row_of = {row_id: row for row, row_id in enumerate(ids)}
     rows = np.array([row_of[row_id] for row_id in expected], dtype=np.intp)
@@ -72,16 +71,16 @@ def write_submission(  # noqa: PLR0913, PLR0917 - the parts of one submission
 
 
 def check_not_sent(competition: Competition, name: str, sha256: str) -> None:
-    """Refuse to put other bytes in the place of a submission that was sent, or may have been.
+    """Raise if writing would overwrite a submission that was, or may have been, uploaded.
 
-    The ledger's name and scores would then stand beside answers that nobody sent. The local
-    leaderboard costs nothing and may be asked again under the same name.
+    The ledger's scores would then refer to a file that no longer exists. Submissions to the local
+    leaderboard may be overwritten.
 
     Args:
-        sha256: of the bytes that are to be written.
+        sha256: of the new content.
 
     Raises:
-        UsageError: the file of that name was sent and holds other bytes.
+        UsageError: the file of that name was uploaded and has other content.
     """
     path = competition.submissions_dir / f"{name}.csv"
     known = sha256_of(path) if path.is_file() else sha256
@@ -93,8 +92,8 @@ def check_not_sent(competition: Competition, name: str, sha256: str) -> None:
         if entry.sha256 == known and entry.outcome in ("sent", "unknown"):
             happened = "was sent" if entry.outcome == "sent" else "may have been sent"
             raise UsageError(
-                f"{path} {happened} to {entry.target}, and its answers are others; it was not"
-                " overwritten: take another --name"
+                f"{path} {happened} to {entry.target} with other predictions, so it is not"
+                " overwritten: choose another --name"
             )
 
 
@@ -105,12 +104,12 @@ def write_answers(
     probs: npt.NDArray[np.floating[Any]],
     pred: npt.NDArray[np.integer[Any]],
 ) -> None:
-    """Write answers for any rows in the leaderboard's format; not a submission, so no more files.
+    """Write predictions of any rows in the leaderboard's format, without the JSON files.
 
     Args:
         path: the CSV.
         profile: names of columns and labels.
-        ids: (M,) row ids, in the order wanted.
+        ids: (M,) row ids, in the order to write.
         probs: (M, C) floats; written renormalised to sum to 1.
         pred: (M,) label ids.
     """
@@ -125,10 +124,10 @@ def _find_fault(
     probs: npt.NDArray[np.float64],
     pred: npt.NDArray[np.integer[Any]],
 ) -> str:
-    """Say what keeps answers from being written; nothing when they are sound."""
+    """Return why predictions cannot be written, or ""."""
     n_rows = len(expected)
     if len(ids) != n_rows or set(ids) != set(expected):
-        return f"the {len(ids):,} answered rows are not the {n_rows:,} test rows"
+        return f"the {len(ids):,} predicted rows are not the {n_rows:,} test rows"
     if probs.shape != (n_rows, profile.n_labels) or pred.shape != (n_rows,):
         return f"probabilities of shape {probs.shape}, labels of shape {pred.shape}"
     if not np.isfinite(probs).all() or (probs < 0).any() or (probs.sum(axis=1) <= 0).any():
@@ -144,7 +143,7 @@ def _encode(
     probs: npt.NDArray[np.float64],
     pred: npt.NDArray[np.integer[Any]],
 ) -> str:
-    """Write the CSV: probabilities as float32 in nine digits, from which they read back exactly."""
+    """Format the CSV, with probabilities as float32 in nine digits, which round-trip exactly."""
     rules = profile.submission
     rounded = (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
     buffer = io.StringIO()

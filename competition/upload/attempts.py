@@ -23,7 +23,7 @@ from competition.submission.ledger import (
     build_receipt,
     build_score,
     dump_record,
-    tell_time,
+    format_time,
 )
 from competition.upload.masking import Mask
 from competition.upload.scores import list_missing, merge_scores
@@ -239,7 +239,7 @@ class Attempts:
 
     def when(self, entry: Entry) -> str:
         """Write when an attempt was made, by the leaderboard's clock."""
-        return tell_time(entry.time, self.competition.profile.submission.timezone)
+        return format_time(entry.time, self.competition.profile.submission.timezone)
 
     def name(self, entry: Entry) -> str:
         """Name an attempt in a sentence."""

@@ -20,7 +20,7 @@ from competition.predictions.variant_scores import (
     score_variants,
 )
 from competition.profile import Competition, Profile
-from competition.progress import ProgressBoard, TimeToGo, format_seconds
+from competition.progress import ProgressBoard, RemainingTime, format_seconds
 from models.jobs.estimate import (
     BUNDLED,
     check_feasible,
@@ -326,13 +326,13 @@ def _work_in(spec: JobSpec) -> float:
 
 def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
     done = 0
-    to_go = TimeToGo({spec.key: _work_in(spec) for spec in jobs})
+    remaining = RemainingTime({spec.key: _work_in(spec) for spec in jobs})
 
     def started(spec: JobSpec) -> None:
         board.update(name_of(spec.key), 0.0, "starting")
 
     def progress(spec: JobSpec, at: Progress) -> None:
-        to_go.note(spec.key, at.step / at.steps)
+        remaining.update(spec.key, at.step / at.steps)
         text = f"{at.rows_per_s:.0f} rows/s, loss {at.loss:.3f}, {format_seconds(at.eta_s)} left"
         board.update(name_of(spec.key), at.step / at.steps, text)
 
@@ -348,12 +348,12 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
         done += 1
         board.close(name_of(spec.key))
         if outcome.micro_f1 is None:
-            to_go.drop(spec.key)
+            remaining.drop(spec.key)
             board.say(f"[{done}/{len(jobs)}] {name_of(spec.key)}: done by another process")
             return
-        to_go.note(spec.key, 0.0)
-        to_go.note(spec.key, 1.0)
-        left = to_go.seconds()
+        remaining.update(spec.key, 0.0)
+        remaining.update(spec.key, 1.0)
+        left = remaining.seconds()
         rest = f"; about {format_seconds(left)} for the rest" if left else ""
         board.say(
             f"[{done}/{len(jobs)}] {name_of(spec.key)}: micro-F1 {100 * outcome.micro_f1:.2f}, "
@@ -366,7 +366,7 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
             board.say(f"  {note}")
 
     def failed(spec: JobSpec, reason: str) -> None:
-        to_go.drop(spec.key)
+        remaining.drop(spec.key)
         board.close(name_of(spec.key))
         board.say(f"{name_of(spec.key)}: failed: {reason.splitlines()[0]}")
 

@@ -27,18 +27,18 @@ def test_wrong_paths_are_named_with_what_to_do(tmp_path: Path) -> None:
         file.mkdir()
     said["there"] = explain(caught.value)
     assert said == {
-        "folder": f"{tmp_path}: Is a directory; a file is needed there; name another path",
-        "in a file": f"{file / 'x'}: Not a directory; something on the way there is a file, not a"
-        " folder; name another path",
-        "long": f"{long}: File name too long; take a shorter name",
-        "there": f"{file}: File exists; what stands there is in the way; move it, or name another"
-        " path",
+        "folder": f"{tmp_path}: Is a directory; a file is expected; give another path",
+        "in a file": f"{file / 'x'}: Not a directory; a part of the path is a file, not a"
+        " folder; give another path",
+        "long": f"{long}: File name too long; use a shorter name",
+        "there": f"{file}: File exists; a file or folder with this name exists; move it, or"
+        " give another path",
     }
 
 
 def test_a_full_disk_without_a_name_and_what_nobody_can_mend() -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert explain(full).startswith("No space left on device; make room")
+    assert explain(full).startswith("No space left on device; free some space")
     assert explain(PermissionError(errno.EACCES, "", b"/a")).startswith("/a: Permission denied;")
     for defect in (OSError("disk"), FileNotFoundError(errno.ENOENT, "", "x"), OSError(9999, "")):
         assert explain(defect) == "a defect"

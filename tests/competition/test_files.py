@@ -104,8 +104,8 @@ def test_what_the_system_refuses_names_the_file(
     with pytest.raises(OSError, match="No space") as caught:
         write(tmp_path / "new", "new")
     assert explain_os_error(caught.value) == (
-        f"{tmp_path / 'new'}: No space left on device; make room, then run the same command again:"
-        " finished files are kept"
+        f"{tmp_path / 'new'}: No space left on device; free some space, then run the same command"
+        " again: finished files are kept"
     )
 
 
@@ -123,18 +123,18 @@ def test_a_place_where_nothing_can_be_written_is_told_beforehand(
     check_writable(tmp_path / "file", "--out")
     check_writable(tmp_path / "a" / "b" / "new.csv", "--out")
     check_folder(tmp_path / "a" / "b", "--folder")
-    with pytest.raises(UsageError, match=r"--out .*: is a folder; name a file"):
+    with pytest.raises(UsageError, match=r"--out .*: is a folder; give a file"):
         check_writable(tmp_path, "--out")
     for wrong in (tmp_path / "file" / "a", tmp_path / "lost" / "a"):
-        with pytest.raises(UsageError, match=f"--out: {wrong.parent} is no folder"):
+        with pytest.raises(UsageError, match=f"--out: {wrong.parent} is not a folder"):
             check_writable(wrong, "--out")
-    with pytest.raises(UsageError, match=r"--folder: .*/file is no folder"):
+    with pytest.raises(UsageError, match=r"--folder: .*/file is not a folder"):
         check_folder(tmp_path / "file", "--folder")
     for check in (check_writable, check_folder):
         with pytest.raises(OSError, match="too long"):
             check(tmp_path / ("x" * 300), "--out")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(UsageError, match=f"nothing can be written in {tmp_path};"):
+    with pytest.raises(UsageError, match=f"{tmp_path} is not writable;"):
         check_writable(tmp_path / "a" / "new.csv", "--out")
     assert not (tmp_path / "a").exists()
 

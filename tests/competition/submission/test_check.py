@@ -290,7 +290,7 @@ def test_sums_and_other_labels_are_remarks(tiny_competition: Competition) -> Non
     report = check_submission(path, tiny_competition)
     assert report.is_ok
     assert "sum to 2.8, not 1, in 20 rows" in report.remarks[0].found
-    assert "per:sibling is given though per:birthplace" in report.remarks[1].found
+    assert "per:sibling is predicted but per:birthplace" in report.remarks[1].found
     assert len(build_check_tables(report)) == 2
 
 
@@ -340,7 +340,7 @@ def test_labels_are_held_against_the_blends_rule_before_flattening(
     remark, origin = report.remarks
     assert remark.line == row + 2
     assert "is not what the rule in flat.json gives, in 1 row (" in remark.found
-    assert origin.found.startswith("flat.json tells of another file")
+    assert origin.found.startswith("flat.json belongs to another version")
 
 
 def test_a_spec_that_says_no_rule_is_a_remark_and_anothers_is_none(
@@ -371,10 +371,10 @@ def test_a_csv_that_its_json_was_not_written_for_is_remarked(
     report = check_submission(path, tiny_competition)
     *_, remark = report.remarks
     assert report.is_ok
-    assert "flat.json tells of another file of that name" in remark.found
-    assert "blend again under that name" in remark.remedy
+    assert "flat.json belongs to another version of this file" in remark.found
+    assert "run blend again with that name" in remark.remedy
     print_tables(build_check_tables(report), as_json=False)
-    assert "another file of that name" in " ".join(capsys.readouterr().out.split())
+    assert "another version of this file" in " ".join(capsys.readouterr().out.split())
     assert build_check_tables(report)[-1].notes[-1] == f"Next: python run.py submit {path}"
 
 
@@ -383,7 +383,7 @@ def test_offences_are_counted_and_a_clean_check_is_not_called_so(
 ) -> None:
     path = write(tiny_competition)
     (clean,) = build_check_tables(check_submission(path, tiny_competition))
-    assert (clean.title, clean.notes[0]) == ("Check", "blend.csv (20 rows) keeps every rule.")
+    assert (clean.title, clean.notes[0]) == ("Check", "blend.csv (20 rows) follows all rules.")
     assert clean.notes[1:] == (f"Next: python run.py submit {path}",)
     path.write_text(path.read_text("utf-8").replace("\n1002,", "\n1002x,"), "utf-8")
     report = check_submission(path, tiny_competition)
@@ -566,7 +566,7 @@ def _lines(change: Callable[[list[str]], list[str]]) -> Callable[[str], str]:
         (_lines(lambda lines: lines[:-1]), "no such row"),
         (_lines(lambda lines: [*lines, "9999,no_relation"]), "no answer"),
         (_lines(lambda lines: [*lines, lines[-1]]), "twice"),
-        (_lines(lambda lines: [*lines[:-1], "1019,nothing"]), "is no label"),
+        (_lines(lambda lines: [*lines[:-1], "1019,nothing"]), "is not a label"),
         (_lines(lambda lines: ["id,gold", *lines[1:]]), "no such column"),
     ],
 )
@@ -619,7 +619,7 @@ def test_a_submission_that_was_sent_is_not_overwritten(
     if outcome == "failed" or target == "local":
         write(tiny_competition, seed=1)
         return
-    with pytest.raises(UsageError, match=r"sent to kaggle.* take another --name"):
+    with pytest.raises(UsageError, match=r"sent to kaggle.* choose another --name"):
         write(tiny_competition, seed=1)
     assert {each: each.read_bytes() for each in path.parent.glob("blend.*")} == before
     write(tiny_competition, "other", seed=1)

@@ -183,7 +183,7 @@ def test_an_intent_twice_is_named(ledger: Ledger) -> None:
     fill(ledger, 1)
     line = ledger.path.read_text("utf-8").split("\n")[0]
     ledger.path.write_text(f"{line}\n{line}\n", "utf-8")
-    with pytest.raises(UploadError, match="line 2: intent 1 stands there twice"):
+    with pytest.raises(UploadError, match="line 2: intent 1 is there twice"):
         ledger.read()
 
 

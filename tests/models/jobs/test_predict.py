@@ -58,8 +58,8 @@ def test_output_that_cannot_be_written_or_replaces_data_is_refused(
             (blended.train_path, r"the competition's train\.csv"),
             (blended.test_path, r"the competition's test\.csv"),
             (solution, r"the competition's solution\.csv"),
-            (tmp_path, "is a folder; name a file"),
-            (file / "out.csv", "is no folder"),
+            (tmp_path, "is a folder; give a file"),
+            (file / "out.csv", "is not a folder"),
         ):
             with pytest.raises(UsageError, match=said):
                 run_predict(blended, PredictRequest(file, "all", out), print)

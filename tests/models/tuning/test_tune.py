@@ -411,9 +411,9 @@ def test_write_is_checked_before_training(
     prepared: Prepared, jobs: FakeJobs, tmp_path: Path
 ) -> None:
     shutil.rmtree(prepared.competition.checkpoints_dir)  # what was planned beforehand
-    with pytest.raises(UsageError, match=r"--write .*: is a folder; name a file"):
+    with pytest.raises(UsageError, match=r"--write .*: is a folder; give a file"):
         tune(prepared, write=tmp_path)
-    with pytest.raises(UsageError, match=r"--write: .*tiny\.toml is no folder"):
+    with pytest.raises(UsageError, match=r"--write: .*tiny\.toml is not a folder"):
         tune(prepared, write=tmp_path / "tiny.toml" / "found.toml")
     assert jobs.started == []
     assert not prepared.competition.checkpoints_dir.exists()
