@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The commands. Each parses its arguments, calls one function of the floors below and prints.
+"""Command-line interface: each command parses its options, calls one function and prints tables.
 
-Heavy libraries are imported inside the commands that need them, so that help answers at once.
+Heavy libraries are imported inside the commands that need them, so that help is instant.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 
 
 class WholeSummaries(TyperGroup):
-    """A group of commands whose help shows each summary whole, wrapped where it is long."""
+    """A command group whose help shows the full summary of each command, wrapped."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write a line or more for each command."""
+        """Write the summary of each command."""
         names = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [
             (name, " ".join((command.help or "").partition("\n\n")[0].split()))
@@ -69,21 +69,21 @@ app = typer.Typer(
 )
 
 INCOMPLETE_EXIT = 3
-MOST_SEED = 2**32 - 1  # what every library's generator takes
-PROPOSED_COMMAND = re.compile(r"python run\.py (?!init\b)[a-z]+\b")
-MENDABLE = {  # what Python says of a path that no system takes, and what to do
-    "embedded null": "a path holds a NUL character; look for \\u0000 in profile and variant",
-    "determine home directory": "a path begins with ~ and no such user has a home; write it out",
+MAX_SEED = 2**32 - 1  # the largest seed that every library accepts
+SUGGESTED_COMMAND = re.compile(r"python run\.py (?!init\b)[a-z]+\b")
+FIXABLE_PATHS = {  # what Python says of an invalid path, and what to do
+    "embedded null": "a path contains a NUL character; look for \\u0000 in profile and variant",
+    "determine home directory": "a path begins with ~ but this user has no home; write it in full",
 }
-_context: list[str] = []  # what the command line says of the competition
+_context: list[str] = []  # the competition options of this command line
 
 CompetitionOption = Annotated[
     str | None,
-    typer.Option("--competition", help="A profile's name, or the path of its TOML file."),
+    typer.Option("--competition", help="Name of a profile, or path of its TOML file."),
 ]
-DataOption = Annotated[Path | None, typer.Option("--data", help="The folder of its CSV files.")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of its CSV files.")]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Sample about N train rows; for trying out.")
+    int | None, typer.Option("--limit", min=1, help="Sample about N train rows, for a quick trial.")
 ]
 
 
@@ -96,7 +96,7 @@ def _complete_variant(begun: str) -> list[str]:
 VariantArgument = Annotated[
     str,
     typer.Argument(
-        help="A variant's name, or the path of its TOML file.", autocompletion=_complete_variant
+        help="Name of a variant, or path of its TOML file.", autocompletion=_complete_variant
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")]
@@ -157,7 +157,7 @@ def data(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Audit the data: what cannot be used, duplicates, conflicts, suspicious types, shift."""
+    """Audit the data: errors, duplicates, conflicts, unusual types, train-test shift."""
     resolved = _resolve(competition, data, limit)
     if mend is not None:
         from competition.audit.mend import run_mend
@@ -184,10 +184,10 @@ def data(
 @app.command()
 def show(
     variant: VariantArgument,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows.")] = 3,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Number of rows.")] = 3,
     split: Annotated[str, typer.Option("--split", help="train or test.")] = "train",
     ids: Annotated[
-        str | None, typer.Option("--ids", help="These row ids, comma-separated.")
+        str | None, typer.Option("--ids", help="Ids of the rows to show, comma-separated.")
     ] = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help="As in fold.")] = None,
     overrides: Annotated[
@@ -198,7 +198,7 @@ def show(
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a variant is fed: text, tokens, and where the entities and markers stand."""
+    """Show the model input of a variant: text, tokens, and positions of entities and markers."""
     resolved = _resolve(competition, data, limit)
     _check_files(resolved, (variant,), overrides)
     from models.jobs.show import ShowRequest, print_shown, show_rows
@@ -227,38 +227,40 @@ def fold(
         list[str] | None,
         typer.Argument(
             metavar="VARIANT",
-            help="Names or .toml files; unset: the profile's.",
+            help="Names or .toml files; default: the profile's.",
             autocompletion=_complete_variant,
         ),
     ] = None,
-    folds: Annotated[str | None, typer.Option("--folds", help="Only these, such as 0,1.")] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Such as 42,43.")] = None,
+    folds: Annotated[str | None, typer.Option("--folds", help="Only these, e.g. 0,1.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Random seeds, e.g. 42,43.")] = None,
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="A hub name, a folder, 'ko-mini' or 'scratch'.")
+        str | None, typer.Option("--encoder", help="Hub name, folder, 'ko-mini' or 'scratch'.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Jobs at a time.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Parallel jobs.")] = 1,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads per job; unset: cores/workers.")
+        int | None,
+        typer.Option("--threads", min=1, help="Threads per job; default cores/workers."),
     ] = None,
     stop_after: Annotated[
         str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as train.lr=3e-5."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.lr=3e-5."),
     ] = None,
     save_as: Annotated[
-        str | None, typer.Option("--as", help="Name of the variant that --set/--encoder make.")
+        str | None, typer.Option("--as", help="Name of the variant created by --set/--encoder.")
     ] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace results of another recipe; train again where no weights are kept.",
+            help="Replace results with other settings; retrain if no checkpoint was kept.",
         ),
     ] = False,
     no_checkpoints: Annotated[
-        bool, typer.Option("--no-checkpoints", help="Do not keep the trained weights.")
+        bool,
+        typer.Option("--no-checkpoints", help="Do not keep trained checkpoints."),
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Train, even if it is estimated to take days.")
@@ -268,7 +270,7 @@ def fold(
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train K folds of each variant and keep their out-of-fold and test predictions."""
+    """Train each variant on K folds and store out-of-fold and test predictions."""
     resolved = _resolve(competition, data, limit)
     _check_files(resolved, variants or (), overrides)
     from competition.progress import ProgressBoard
@@ -277,7 +279,7 @@ def fold(
 
     request = FoldRequest(
         variants=tuple(variants or ()),
-        folds=_whole_numbers("--folds", folds),
+        folds=_integers("--folds", folds),
         seeds=_seeds(seeds),
         encoder=encoder,
         overrides=_overrides(overrides),
@@ -300,64 +302,66 @@ def fold(
 @app.command()
 def pretrain(
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="Go on from this hub name or local folder.")
+        str | None, typer.Option("--encoder", help="Continue from this hub model or local folder.")
     ] = None,
     scratch: Annotated[
-        bool, typer.Option("--scratch", help="Begin with random weights and a new tokenizer.")
+        bool, typer.Option("--scratch", help="Start from random weights and a new tokenizer.")
     ] = False,
     size: Annotated[
-        str | None, typer.Option("--size", help="Of --scratch: mini, small or base.")
+        str | None, typer.Option("--size", help="Model size with --scratch: mini, small or base.")
     ] = None,
     corpus: Annotated[
         list[str] | None,
         typer.Option(
             "--corpus",
             metavar="FILE[=W[:D]]",
-            help="Text or JSON Lines; W: how often it is seen, D: in the decay. Repeatable.",
+            help="Text or JSON Lines; W: sampling weight, D: weight in the decay. Repeatable.",
         ),
     ] = None,
     task_weight: Annotated[
         str,
         typer.Option(
-            "--task-weight", metavar="W[:D]", help="The same for the competition's own sentences."
+            "--task-weight", metavar="W[:D]", help="The same for the competition's sentences."
         ),
     ] = "1",
     test_sentences: Annotated[
-        bool, typer.Option("--test-sentences", help="Also learn from the test sentences.")
+        bool, typer.Option("--test-sentences", help="Also train on the test sentences.")
     ] = False,
     leave_out_fold: Annotated[
-        int | None, typer.Option("--leave-out-fold", min=0, help="Without this fold's sentences.")
+        int | None, typer.Option("--leave-out-fold", min=0, help="Exclude this fold's sentences.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Its folder; unset: checkpoints/<competition>/encoders/<name>."),
+        typer.Option(
+            "--out", help="Output folder; default checkpoints/<competition>/encoders/<name>."
+        ),
     ] = None,
     tokens: Annotated[
         str | None,
-        typer.Option("--tokens", help="Tokens to see in all, such as 30M; unset: 10 epochs."),
+        typer.Option("--tokens", help="Total training tokens, e.g. 30M; default: 10 epochs."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Of every draw.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Random seed.")] = 42,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; unset: all cores.")
+        int | None, typer.Option("--threads", min=1, help="CPU threads; default: all cores.")
     ] = None,
     stop_after: Annotated[
         str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as lr=1e-3."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. lr=1e-3."),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--licence", help="What the model card says of it.")
+        str | None, typer.Option("--licence", help="Licence to state in the model card.")
     ] = None,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pretrain an encoder on text: adapt one to the competition, or make one from scratch."""
+    """Pretrain an encoder by masked language modelling: adapt one (TAPT), or from scratch."""
     if scratch != (size is not None):
-        raise typer.BadParameter("--scratch and --size go together", param_hint="--scratch")
+        raise typer.BadParameter("--scratch and --size require each other", param_hint="--scratch")
     resolved = _resolve(competition, data, limit)
     from competition.progress import ProgressBoard
     from models.pretraining.pretrain import run_pretrain
@@ -395,18 +399,19 @@ def pretrain(
 def import_(
     path: Annotated[Path, typer.Argument(help="A CSV or Parquet table, or a folder of results.")],
     save_as: Annotated[
-        str | None, typer.Option("--as", help="Name of the variant; unset: its own, or the file's.")
+        str | None,
+        typer.Option("--as", help="Variant name; default: its own, or the file's."),
     ] = None,
     folds_hash: Annotated[
         str | None,
-        typer.Option("--folds-hash", help="Of the folds used, where no column says each fold."),
+        typer.Option("--folds-hash", help="Hash of the folds used, if there is no fold column."),
     ] = None,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take predictions from elsewhere into the store, checked row by row."""
+    """Import predictions from another tool or machine, checked row by row."""
     from competition.predictions.importing import ImportOptions, build_import_tables, run_import
     from competition.provenance import describe_run
 
@@ -421,29 +426,29 @@ def import_(
 def blend(
     variants: Annotated[
         list[str] | None,
-        typer.Argument(metavar="VARIANT", help="What to blend; unset: every complete variant."),
+        typer.Argument(metavar="VARIANT", help="Variants to blend; default: all complete ones."),
     ] = None,
-    trials: Annotated[int, typer.Option("--trials", min=0, help="Optuna trials.")] = 200,
+    trials: Annotated[int, typer.Option("--trials", min=0, help="Number of Optuna trials.")] = 200,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the search.")
+        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the search.")
     ] = 0,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the submission; unset: blend-<hash>.")
+        str | None, typer.Option("--name", help="Name of the submission; default: blend-<hash>.")
     ] = None,
     objective: Annotated[
         Literal["micro-f1", "auprc", "both"],
-        typer.Option("--objective", help="What to search for."),
+        typer.Option("--objective", help="Metric to optimise."),
     ] = "micro-f1",
     reweight: Annotated[
         Literal["odds", "share"] | None,
-        typer.Option("--reweight", help="Fit to rows weighed to be like the test's. Unproven."),
+        typer.Option("--reweight", help="Fit to rows reweighted like the test. Experimental."),
     ] = None,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tune blend weights and the decision threshold on out-of-fold rows; write the CSV."""
+    """Build an ensemble (soft voting): tune weights and threshold out-of-fold, write the CSV."""
     resolved = _resolve(competition, data, limit)
     from competition.blend.blend import run_blend
     from competition.blend.tables import build_blend_tables
@@ -470,26 +475,24 @@ def blend(
 
 @app.command()
 def compare(
-    first: Annotated[
-        str, typer.Argument(metavar="A", help="A variant, route:length, or a blend's name.")
-    ],
-    second: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
-    folds: Annotated[str | None, typer.Option("--folds", help="Only these, such as 1,2.")] = None,
+    first: Annotated[str, typer.Argument(metavar="A", help="A variant, route:length, or a blend.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="What to compare A to.")],
+    folds: Annotated[str | None, typer.Option("--folds", help="Only these, e.g. 1,2.")] = None,
     threshold: Annotated[
-        bool, typer.Option("--threshold", help="Decide by thresholds tuned on the other folds.")
+        bool, typer.Option("--threshold", help="Use decision thresholds tuned on the other folds.")
     ] = False,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether A is better than B: paired bootstrap over groups of out-of-fold rows."""
+    """Test whether A is better than B, by a paired bootstrap over groups of out-of-fold rows."""
     from competition.compare.compare import CompareOptions, run_compare
     from competition.compare.tables import build_compare_tables
     from competition.folds.kfold import read_prepared
     from competition.progress import ProgressBoard
 
-    options = CompareOptions(_whole_numbers("--folds", folds), threshold)
+    options = CompareOptions(_integers("--folds", folds), threshold)
     prepared = read_prepared(_resolve(competition, data, limit))
     with ProgressBoard() as board:
         found = run_compare(
@@ -509,13 +512,13 @@ def tune(
         typer.Option(
             "--search",
             metavar="KEY=LOW..HIGH[:log]",
-            help="A range, or a choice KEY=A|B; repeatable. Unset: what suits the variant.",
+            help="A range, or a choice KEY=A|B; repeatable. Default: depends on the variant.",
         ),
     ] = None,
-    folds: Annotated[str, typer.Option("--folds", help="Tuned on, such as 0,1.")] = "0",
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials in all.")] = 20,
+    folds: Annotated[str, typer.Option("--folds", help="Folds to tune on, e.g. 0,1.")] = "0",
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Total number of trials.")] = 20,
     objective: Annotated[
-        str, typer.Option("--objective", help="micro-f1, auprc, or both: their mean.")
+        str, typer.Option("--objective", help="Metric: micro-f1, auprc, or both (their mean).")
     ] = "micro-f1",
     encoder: Annotated[str | None, typer.Option("--encoder", help="As in fold.")] = None,
     overrides: Annotated[
@@ -523,27 +526,27 @@ def tune(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of every trial."),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the search.")
+        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the search.")
     ] = 0,
     storage: Annotated[
         str | None,
-        typer.Option("--storage", help="A journal file, or postgresql://… for several machines."),
+        typer.Option("--storage", help="Journal file, or postgresql://… for several machines."),
     ] = None,
     study: Annotated[
         str | None,
-        typer.Option("--study", help="Name of the study; unset: made from what it searches."),
+        typer.Option("--study", help="Name of the study; default: from its search space."),
     ] = None,
     dead_after: Annotated[
-        str, typer.Option("--dead-after", help="Silence of a machine on PostgreSQL, such as 2m.")
+        str,
+        typer.Option("--dead-after", help="Silent machines count as dead, e.g. 2m (PostgreSQL)."),
     ] = "2m",
     write: Annotated[
-        Path | None, typer.Option("--write", help="Where the variant that is found is written.")
+        Path | None, typer.Option("--write", help="File for the best variant.")
     ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Jobs of a trial at a time.")
-    ] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Parallel jobs of a trial.")] = 1,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads per job; unset: cores/workers.")
+        int | None,
+        typer.Option("--threads", min=1, help="Threads per job; default cores/workers."),
     ] = None,
     stop_after: Annotated[
         str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
@@ -553,7 +556,7 @@ def tune(
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search a variant's settings on some folds; the same command goes on where it stopped."""
+    """Tune a variant's hyperparameters with Optuna; the same command resumes the study."""
     resolved = _resolve(competition, data, limit)
     _check_files(resolved, (variant,), overrides)
     from competition.progress import ProgressBoard
@@ -563,7 +566,7 @@ def tune(
     request = TuneRequest(
         variant=variant,
         search=tuple(search or ()),
-        folds=_whole_numbers("--folds", folds),
+        folds=_integers("--folds", folds),
         trials=trials,
         objective=objective,
         encoder=encoder,
@@ -586,7 +589,7 @@ def tune(
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="The CSV to check.")],
+    file: Annotated[Path, typer.Argument(help="CSV to check.")],
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
@@ -603,8 +606,8 @@ def check(
 
 @app.command()
 def score(
-    file: Annotated[Path, typer.Argument(help="The CSV to score.")],
-    solution: Annotated[Path, typer.Option("--solution", help="The file of true labels.")],
+    file: Annotated[Path, typer.Argument(help="CSV to score.")],
+    solution: Annotated[Path, typer.Option("--solution", help="File of gold labels.")],
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
@@ -621,7 +624,7 @@ def score(
 def submit(
     file: Annotated[
         Path | None,
-        typer.Argument(help="The CSV; unset: the newest, or with --wait the newest unscored."),
+        typer.Argument(help="The CSV; default: the newest, or with --wait the newest unscored."),
     ] = None,
     to: Annotated[
         str | None,
@@ -629,22 +632,22 @@ def submit(
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--folder", help="Where 'folder' puts it; unset: submissions/…/outbox."),
+        typer.Option("--folder", help="Destination of 'folder'; default: submissions/…/outbox."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, show, send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and preview only.")] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Stay until it is scored; also of a file sent before.")
+        bool, typer.Option("--wait", help="Wait for the score, also of a file sent before.")
     ] = False,
-    resend: Annotated[bool, typer.Option("--resend", help="Send the same bytes again.")] = False,
+    resend: Annotated[bool, typer.Option("--resend", help="Send the same file again.")] = False,
     plain_http: Annotated[
-        bool, typer.Option("--plain-http", help="Let key and file travel unencrypted.")
+        bool, typer.Option("--plain-http", help="Allow sending key and file unencrypted.")
     ] = False,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a submission, send it, and record what came back."""
+    """Check a submission, upload it, and record its receipt and score."""
     from competition.files import check_folder
     from competition.progress import ProgressBoard
     from competition.upload.send import SubmitOptions, build_submit_tables
@@ -674,22 +677,22 @@ def submit(
 
 @app.command()
 def predict(
-    file: Annotated[Path, typer.Argument(help="A file with the columns of the test file.")],
+    file: Annotated[Path, typer.Argument(help="File with the columns of the test file.")],
     blend_name: Annotated[
-        str | None, typer.Option("--blend", help="A blend's name; unset: the newest.")
+        str | None, typer.Option("--blend", help="Name of a blend; default: the newest.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where the answers go; unset: beside the file.")
+        Path | None, typer.Option("--out", help="Output file; default: beside the input file.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Unset: as each fold was trained.")
+        int | None, typer.Option("--threads", min=1, help="CPU threads; default: as in training.")
     ] = None,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer for new rows with the saved weights and a blend."""
+    """Predict new rows with the saved checkpoints and a blend."""
     resolved = _resolve(competition, data, limit)
     from competition.progress import ProgressBoard
     from models.jobs.predict import PredictRequest, run_predict
@@ -782,11 +785,11 @@ def doctor(
 
 
 def _resolve(competition: str | None, data: Path | None, limit: int | None) -> Competition:
-    """Decide which competition is meant and say so, on the error stream, before anything else."""
+    """Determine the competition, and print it to stderr before anything else."""
     from competition.profile import resolve_competition
 
-    said = {"--competition": competition, "--data": data, "--limit": limit}
-    _context[:] = [str(word) for pair in said.items() if pair[1] is not None for word in pair]
+    given = {"--competition": competition, "--data": data, "--limit": limit}
+    _context[:] = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
     resolved = resolve_competition(competition, data, limit)
     say(resolved.headline, file=sys.stderr)
     return resolved
@@ -795,15 +798,15 @@ def _resolve(competition: str | None, data: Path | None, limit: int | None) -> C
 def _check_files(
     resolved: Competition, variants: Sequence[str], overrides: list[str] | None
 ) -> None:
-    """Refuse variants that do not suit the competition before anything heavy is loaded."""
+    """Check that the variants suit the competition before any heavy library is loaded."""
     from models.jobs.suitability import check_files
 
     check_files(variants, resolved.profile, _overrides(overrides))
 
 
 def _in_context(text: str) -> str:
-    """Let the commands that a text proposes mean the same competition, data and sample."""
-    return PROPOSED_COMMAND.sub(
+    """Add the competition options of this run to the commands that a text suggests."""
+    return SUGGESTED_COMMAND.sub(
         lambda found: " ".join([found[0], *map(shlex.quote, _context)]), text
     )
 
@@ -811,7 +814,7 @@ def _in_context(text: str) -> str:
 def _print(tables: Iterable[Table], as_json: bool) -> None:
     from competition.console import print_tables
 
-    spoken = [
+    in_context = [
         replace(
             table,
             rows=[
@@ -825,7 +828,7 @@ def _print(tables: Iterable[Table], as_json: bool) -> None:
         )
         for table in tables
     ]
-    print_tables(spoken, as_json=as_json)
+    print_tables(in_context, as_json=as_json)
 
 
 def _now() -> datetime:
@@ -836,17 +839,17 @@ def _split(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
 
 
-def _whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
+def _integers(option: str, text: str | None) -> tuple[int, ...]:
     parts = _split(text)
     if not all(part.isdecimal() and len(part) < 1000 for part in parts):
-        raise typer.BadParameter(f"{text!r} is not a list such as 0,1", param_hint=option)
+        raise typer.BadParameter(f"{text!r} is not a list like 0,1", param_hint=option)
     return tuple(int(part) for part in parts)
 
 
 def _seeds(text: str | None) -> tuple[int, ...]:
-    seeds = _whole_numbers("--seeds", text)
-    if max(seeds, default=0) > MOST_SEED:
-        raise UsageError(f"--seeds {text}: a seed is a whole number up to {MOST_SEED}")
+    seeds = _integers("--seeds", text)
+    if max(seeds, default=0) > MAX_SEED:
+        raise UsageError(f"--seeds {text}: a seed is an integer from 0 to {MAX_SEED}")
     return seeds
 
 
@@ -867,9 +870,9 @@ def _duration(text: str | None, option: str = "--stop-after") -> float | None:
 
 
 def main() -> None:
-    """Run a command; what a person can mend is printed without a traceback.
+    """Run a command; errors that the user can fix are printed without a traceback.
 
-    With ``--json`` an error is also a JSON object on the standard output.
+    With ``--json`` an error is also printed as a JSON object on stdout.
     """
     make_streams_safe()
     as_json = "--json" in sys.argv[1:]
@@ -886,7 +889,7 @@ def main() -> None:
     except OSError as error:
         _fail(explain_os_error(error), error)
     except (ValueError, RuntimeError) as error:
-        _fail(next((MENDABLE[said] for said in MENDABLE if said in str(error)), None), error)
+        _fail(next((FIXABLE_PATHS[key] for key in FIXABLE_PATHS if key in str(error)), None), error)
     except usage_error as error:
         error.show()
         _print_error(error.format_message(), error)
@@ -895,7 +898,7 @@ def main() -> None:
 
 
 def _fail(message: str | None, error: Exception) -> NoReturn:
-    """Say what a person can mend and end; an error without a message is ours and goes on.
+    """Print an error that the user can fix and exit; without a message, re-raise it as a bug.
 
     Raises:
         SystemExit: with the error's exit code.
@@ -909,7 +912,7 @@ def _fail(message: str | None, error: Exception) -> NoReturn:
 
 
 def _print_error(message: str, error: Exception) -> None:
-    """Print an error as a JSON object, its offences one by one."""
+    """Print an error as a JSON object with its offences."""
     offences = error.offences if isinstance(error, OffencesError) else ()
     found = {"kind": type(error).__name__, "message": message}
     print_json({"error": {**found, "offences": [asdict(each) for each in offences]}})

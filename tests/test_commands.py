@@ -215,12 +215,12 @@ def test_ctrl_c_writes_states_and_the_next_fold_goes_on(tmp_path: Path, tiny: li
         (["blend"], "python run.py fold"),
         (["submit"], "python run.py blend"),
         (["check", "nothing.csv"], "nothing.csv"),
-        (["check", "x" * 300], "File name too long; take a shorter name"),
+        (["check", "x" * 300], "File name too long; use a shorter name"),
         (["submit", "--to", "folder", "--folder", "tiny.toml"], "tiny.toml is not a folder"),
         (["board", "--competition", "nope"], "nope"),
     ],
 )
-def test_what_a_person_can_mend_is_said_without_a_traceback(
+def test_user_errors_have_no_traceback(
     arguments: list[str], said: str, tmp_path: Path, tiny: list[str], run_command: RunCommand
 ) -> None:
     own = [] if "--competition" in arguments else tiny
@@ -228,14 +228,14 @@ def test_what_a_person_can_mend_is_said_without_a_traceback(
     assert not (tmp_path / "submissions").exists()
 
 
-def test_a_seed_is_what_every_generator_takes() -> None:
+def test_a_seed_is_what_every_generator_accepts() -> None:
     assert _seeds(f"42, {2**32 - 1}") == (42, 2**32 - 1)
     assert _seeds(None) == ()
     for wrong in (str(2**32), "42,99999999999999999999"):
-        with pytest.raises(UsageError, match=f"--seeds {wrong}: a seed is a whole number up to"):
+        with pytest.raises(UsageError, match=f"--seeds {wrong}: a seed is an integer from 0 to"):
             _seeds(wrong)
     for wrong in ("-1", "1.5", "9" * 5_000):
-        with pytest.raises(BadParameter, match="not a list such as 0,1"):
+        with pytest.raises(BadParameter, match="not a list like 0,1"):
             _seeds(wrong)
 
 
