@@ -163,9 +163,8 @@ def test_packages_are_entered_from_above_and_through_open_rooms() -> None:
     [
         ("run", "from competition.blend import selection", "enters a closed room"),
         ("models.jobs.fold", "from competition.upload.wire import Wire", "enters a closed room"),
-        ("competition.data.rows", "from competition.folds.kfold import Folds", "imports upwards")(
-            "models.parts.heads", "import models.training.loop", "imports upwards"
-        ),
+        ("competition.data.rows", "from competition.folds.kfold import Folds", "imports upwards"),
+        ("models.parts.heads", "import models.training.loop", "imports upwards"),
         ("models.settings", "from models.variant import Variant", "imports upwards"),
     ],
 )

@@ -1,4 +1,4 @@
-"""``run.py data``: what the files hold, what is wrong with them and what to watch out for.
+"""Audit the data files, errors first: the entry point of ``run.py data``.
 
 Reads like ``corpus`` but stops at nothing: files that cannot be trained on are reported with all
 their offences. Writes nothing, so that looking never freezes folds.
@@ -41,12 +41,12 @@ LANGUAGE_ROWS = 1_000
 
 @dataclass(frozen=True)
 class Audit:
-    """What was read, and whether it can be trained on.
+    """Result of an audit: the rows read, and whether they can be trained on.
 
     Attributes:
-        corpus: all rows; None when there are offences.
+        corpus: all rows; None if there are offences.
         groups: (N,) groups of the train rows; None without a corpus.
-        problem: why no folds can be made, if so.
+        problem: why folds cannot be built, if so.
     """
 
     competition: Competition
@@ -58,17 +58,17 @@ class Audit:
 
     @property
     def offences(self) -> tuple[Offence, ...]:
-        """Return everything that must be mended, train file first."""
+        """Return everything that must be corrected, train file first."""
         return (*self.train.offences, *self.test.offences)
 
     @property
     def ok(self) -> bool:
-        """Say whether the data can be trained on."""
+        """Return whether the data can be trained on."""
         return not self.offences and self.problem is None
 
 
 def run_audit(competition: Competition) -> Audit:
-    """Read both files and look at everything that can be seen before training."""
+    """Read and check both files, and try to build folds."""
     profile = competition.profile
     train = read_train(competition)
     test = read_rows(competition.test_path, profile, is_train=False)
@@ -84,7 +84,7 @@ def run_audit(competition: Competition) -> Audit:
 
 
 def _find_fold_problem(competition: Competition, corpus: Corpus, groups: Int32s) -> str | None:
-    """Say why folds cannot be made of these rows; a person's own or frozen ones are not judged."""
+    """Return why folds cannot be built; a user's own and frozen folds are not checked here."""
     rules = competition.profile.folds
     if rules.file is not None or (competition.oof_dir / "folds.csv").exists():
         return None
@@ -168,13 +168,13 @@ def _build_files(audit: Audit) -> Table:
     if audit.ok:
         verdict = "These files can be trained on."
     elif audit.offences:
-        verdict = "Not to be trained on before every offence is mended."
+        verdict = "Training is not possible before every offence is corrected."
     else:
-        verdict = f"Not to be trained on: {audit.problem}"
+        verdict = f"Training is not possible: {audit.problem}"
     notes = [verdict]
     if audit.corpus is not None and audit.competition.limit is not None:
         chosen, test = len(audit.corpus.train), len(audit.corpus.test)
-        notes.append(f"All below is of a sample: {chosen:,} train rows, {test:,} test rows.")
+        notes.append(f"The tables below are of a sample: {chosen:,} train and {test:,} test rows.")
     return Table("files", "Files", columns, rows, notes)
 
 
@@ -211,7 +211,7 @@ def _build_offences(files: Sequence[Sequence[Offence]], most: int | None) -> Tab
 
 def _build_notices(notices: Sequence[Offence]) -> Table:
     columns = (*_place_columns(), Column("remedy", "what was done"))
-    return Table("notices", "Odd but accepted", columns, [_place(notice) for notice in notices])
+    return Table("notices", "Unusual but accepted", columns, [_place(notice) for notice in notices])
 
 
 def _build_labels(audit: Audit, corpus: Corpus) -> Table:
@@ -229,16 +229,16 @@ def _build_labels(audit: Audit, corpus: Corpus) -> Table:
     rare = [profile.labels[i] for i in np.flatnonzero(counts < count)]
     notes = []
     if rare:
-        notes.append(f"Fewer than {count} rows, so absent from some folds: {', '.join(rare)}.")
+        notes.append(f"Fewer than {count} rows, so missing from some folds: {', '.join(rare)}.")
     columns = (Column("label", "Label"), Column("rows", "rows", "count"))
     return Table("labels", "Labels", (*columns, Column("share", "share", "share")), rows, notes)
 
 
 def _build_groups(audit: Audit, corpus: Corpus, groups: Int32s) -> Table:
-    """Show how rows hang together, and how new the test's values are."""
+    """Show how rows are linked into groups, and how many test values are new."""
     rules = audit.competition.profile.folds
     together = " or ".join(KEY_NAMES.get(name, name) for name in rules.group_by)
-    together = together or "nothing: plain folds"
+    together = together or "nothing (not grouped)"
     named = {
         **KEY_NAMES,
         **{key: f"value of {key}" for key in rules.group_by if key not in KEY_NAMES},
@@ -265,16 +265,16 @@ def _build_groups(audit: Audit, corpus: Corpus, groups: Int32s) -> Table:
             }
         )
     notes = [
-        f"A group may hold up to {1 / (2 * rules.count):.0%} of the rows in {rules.count} folds.",
-        *_compare_keys(corpus, rules.group_by, is_settled=audit.problem is None),
+        f"A group may hold at most {1 / (2 * rules.count):.0%} of the rows in {rules.count} folds.",
+        *_compare_keys(corpus, rules.group_by, has_advice=audit.problem is None),
     ]
     return Table("groups", "Groups", columns, rows, notes)
 
 
-def _compare_keys(corpus: Corpus, group_by: Sequence[str], *, is_settled: bool) -> list[str]:
-    """Say how many test rows share a sentence or a pair with train, and what that asks of folds.
+def _compare_keys(corpus: Corpus, group_by: Sequence[str], *, has_advice: bool) -> list[str]:
+    """Describe how many test rows have a new sentence or pair, with advice for group_by.
 
-    Where folds cannot be made by the rules, what to do about these is said there.
+    There is no advice if folds cannot be built by the rules; that error names the remedies.
     """
     n_train = len(corpus.train)
     frame = pd.concat([corpus.train.frame, corpus.test.frame], ignore_index=True)
@@ -285,6 +285,6 @@ def _compare_keys(corpus: Corpus, group_by: Sequence[str], *, is_settled: bool) 
         new = float(1 - np.isin(values[n_train:], values[:n_train]).mean())
         advice = "keep it in folds.group_by" if key in group_by else "add it to folds.group_by"
         advice = advice if new > MOSTLY else "grouping by it may be too strict"
-        advice = f": {advice}" if is_settled else ""
-        notes.append(f"{new:.1%} of test rows have a {said} that train never shows{advice}.")
+        advice = f": {advice}" if has_advice else ""
+        notes.append(f"{new:.1%} of test rows have a {said} that is not in train{advice}.")
     return notes

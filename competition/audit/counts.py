@@ -1,7 +1,7 @@
-"""What the audit counts in clean rows: duplicates, types, positions, lengths, shift.
+"""Count duplicates, types, positions, lengths and covariate shift in clean rows.
 
-Called by ``audit``; nothing here changes a row. Every function gives one short table whose notes
-say what to do about what it shows.
+Called by ``audit``; no function changes a row. Each returns one short table, with notes on what to
+do about it.
 
 Legend: N train rows, M test rows.
 """
@@ -39,7 +39,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def count_duplicates(corpus: Corpus, profile: Profile) -> Table:
-    """Count rows that are the same row twice, and those whose labels disagree."""
+    """Count duplicate rows, and those with different labels."""
     frame = _labelled(corpus, profile)
     twice = frame[frame.duplicated(_KEY, keep=False)]
     labels = twice.groupby(_KEY, sort=False)["label"]
@@ -49,18 +49,18 @@ def count_duplicates(corpus: Corpus, profile: Profile) -> Table:
     counts = [
         ("train: same sentence, subject and object", labels.ngroups, len(twice)),
         ("… with different labels", clashing.groupby(_KEY).ngroups, len(clashing)),
-        ("test rows that stand in train", int(in_train.sum()), int(in_train.sum())),
+        ("test rows that occur in train", int(in_train.sum()), int(in_train.sum())),
     ]
     columns = (Column("what", "Duplicates"), Column("keys", "keys", "count"))
     rows = [{"what": what, "keys": keys, "rows": count} for what, keys, count in counts]
-    notes = [] if clashing.empty else ["One of each such pair is wrong; look at them first."]
+    notes = [] if clashing.empty else ["At least one label of each is wrong; inspect them first."]
     return Table(
         "duplicates", "Duplicates", (*columns, Column("rows", "rows", "count")), rows, notes
     )
 
 
 def list_conflicts(corpus: Corpus, profile: Profile) -> Table:
-    """List the first duplicates whose labels disagree."""
+    """List the first duplicates with different labels."""
     frame = _labelled(corpus, profile)
     twice = frame[frame.duplicated(_KEY, keep=False)]
     rows: list[dict[str, Any]] = []
@@ -108,7 +108,7 @@ def count_type_pairs(corpus: Corpus, profile: Profile) -> Table:
             }
         )
     unseen = [row["pair"] for row in rows if not row["train"]]
-    notes = [f"Only in test: {', '.join(unseen)}. A model never sees these."] if unseen else []
+    notes = [f"Only in test: {', '.join(unseen)}. Models never see these."] if unseen else []
     return Table("type_pairs", "Type pairs", columns, rows, notes)
 
 
@@ -117,7 +117,7 @@ def _pairs(rows: Rows) -> pd.Series[Any]:
 
 
 def list_odd_types(corpus: Corpus, profile: Profile) -> Table:
-    """List labels met with a type pair that hardly ever carries them: likely wrong types."""
+    """List combinations of label and type pair that are rare: types that are likely wrong."""
     frame = _labelled(corpus, profile).assign(pair=_pairs(corpus.train))
     if profile.negative_label is not None:
         frame = frame[frame["label"] != profile.negative_label]
@@ -131,7 +131,7 @@ def list_odd_types(corpus: Corpus, profile: Profile) -> Table:
         Column("pair", "subject → object"),
         Column("rows", "rows", "count"),
         Column("share", "of the label", "share"),
-        Column("example", "id of one"),
+        Column("example", "example id"),
     )
     shown = zip(*(odd[column.key].head(SHOWN).tolist() for column in columns), strict=True)
     keys = [column.key for column in columns]
@@ -141,25 +141,25 @@ def list_odd_types(corpus: Corpus, profile: Profile) -> Table:
         total = int(odd["rows"].sum())
         notes = [
             f"{total:,} rows ({_share(total, len(corpus.train)):.1%}) in {len(odd)} such pairs "
-            f"(under {RARE_SHARE:.0%} of the label's rows): look at their types before forbidding "
-            "a label to a pair."
+            f"(below {RARE_SHARE:.0%} of the label's rows): check their types before you restrict "
+            "labels by type pair."
         ]
     prefix = _count_foreign_prefixes(frame, profile)
     return Table("odd_types", "Labels with odd types", columns, rows, [*notes, *prefix])
 
 
 def _count_foreign_prefixes(frame: Frame, profile: Profile) -> list[str]:
-    """Say how many rows have a label such as ``per:title`` with a subject that is no PER."""
+    """Describe how many rows have a label like ``per:title`` but another subject type than PER."""
     prefix = frame["label"].map(lambda label: str(label).partition(":")[0].upper())
     wrong = frame[prefix.isin(profile.entity_types) & (prefix != frame["subject_type"])]
     if wrong.empty:
         return []
     ids = ", ".join(wrong["id"].head(EXAMPLES))
-    return [f"Labels meant for another type of subject: {len(wrong):,} rows, such as id {ids}."]
+    return [f"Labels for another subject type: {len(wrong):,} rows, for example id {ids}."]
 
 
 def list_ambiguous_words(corpus: Corpus) -> Table:
-    """List words that carry several types, those first that do so most often."""
+    """List words with several entity types, most frequent first."""
     frames = [rows.frame for rows in (corpus.train, corpus.test)]
     words = pd.concat(
         [
@@ -183,19 +183,25 @@ def list_ambiguous_words(corpus: Corpus) -> Table:
     columns = (Column("word", "word"), Column("types", "types"), Column("odd", "odd", "count"))
     share = _share(total[several.index].sum(), len(words))
     title = f"Words with several types: {len(several):,} words, {share:.1%} of the entities"
-    notes = ["Types come from a tagger: trust them less than words."] if rows else []
+    notes = ["Types come from a tagger and are less reliable than words."] if rows else []
     return Table("ambiguous_words", title, columns, rows, notes)
 
 
 def count_positions(corpus: Corpus) -> Table:
-    """Count what marking by text search, or assuming subject before object, would get wrong."""
+    """Count rows where text search, or assuming that the subject comes first, would fail."""
     columns = (Column("what", "Positions"), *_train_test_columns())
     parts = {"train": _position_shares(corpus.train), "test": _position_shares(corpus.test)}
     rows = [
         {"what": what, **{split: shares[what] for split, shares in parts.items()}}
         for what in parts["train"]
     ]
-    return Table("positions", "Positions of the entities", columns, rows, ["Mark by offsets only."])
+    return Table(
+        "positions",
+        "Positions of the entities",
+        columns,
+        rows,
+        ["Mark entities by their offsets only."],
+    )
 
 
 def _train_test_columns() -> tuple[Column, Column]:
@@ -214,14 +220,14 @@ def _position_shares(rows: Rows) -> dict[str, float]:
             is_repeated[i] |= sentence.find(word, first + 1) >= 0
     is_after = rows.frame["subject_start"] > rows.frame["object_start"]
     return {
-        "an entity's text stands more than once": float(is_repeated.mean()),
-        "… and text search would mark another place": float(is_elsewhere.mean()),
+        "an entity's text occurs more than once": float(is_repeated.mean()),
+        "… and text search would mark another position": float(is_elsewhere.mean()),
         "subject after object": float(is_after.mean()),
     }
 
 
 def measure_lengths(corpus: Corpus) -> Table:
-    """Measure sentences in characters, train beside test."""
+    """Compare sentence lengths in characters between train and test."""
     columns = [Column("split", "Characters")]
     rows: list[dict[str, Any]] = []
     for quantile in QUANTILES:
@@ -236,7 +242,7 @@ def measure_lengths(corpus: Corpus) -> Table:
 
 
 def measure_shift(corpus: Corpus, profile: Profile) -> Table:
-    """Compare train and test in what can be seen without labels."""
+    """Compare the distributions of source and entity types between train and test."""
     seen = {"source": profile.columns.source}
     if profile.entity.is_typed:
         seen |= {"subject_type": "subject type", "object_type": "object type"}
@@ -255,10 +261,10 @@ def measure_shift(corpus: Corpus, profile: Profile) -> Table:
             rows.append({"what": name, "value": show(value)[1:-1], **shares})
     moved = [f"{name} {distance:.0%}" for name, distance in notes]
     columns = (Column("what", "Shift"), Column("value", "value"), *_train_test_columns())
-    shown = [
-        f"Share of test rows that would have to change to look like train: {', '.join(moved)}."
-    ]
-    shown.append("A score on train rows ranks variants; where this is large it foretells no board.")
+    shown = [f"Total variation distance between train and test: {', '.join(moved)}."]
+    shown.append(
+        "Out-of-fold scores rank variants; under a large shift they do not predict the board."
+    )
     return Table(
         "shift",
         "Train against test",

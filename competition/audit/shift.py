@@ -1,8 +1,8 @@
-"""How unlike train and test are: a classifier that tells them apart, and its odds of each row.
+"""Adversarial validation: a classifier of train against test rows, to measure covariate shift.
 
-Beside ``audit`` and ``blend`` on the way of a row: ``data`` shows it, ``blend`` weighs out-of-fold
-rows by the odds to show what would change on rows like the test's. It sees no label. Held-out rows
-are judged by a model that saw none of their group, so a shared sentence gives nothing away.
+``data`` prints its AUC and most important features; ``blend`` uses its odds as importance weights
+for out-of-fold rows. It uses no labels. Each row is scored by a model that was not trained on its
+group, so a shared sentence does not leak.
 
 Legend: N train rows, M test rows, F features.
 """
@@ -36,26 +36,25 @@ from competition.scoring.bootstrap import bound, build_resamples
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-VERSION = 1  # of what is fitted: raise it and what is kept on disk is fitted anew
-LEAST_ROWS, MOST_ROWS = 10, 300_000  # of one side, and of both together
+VERSION = 1  # of the computation: raising it invalidates cached results
+MIN_SIDE_ROWS, MAX_ROWS = 10, 300_000  # of either side, and of both together
 FOLDS = 5
 CHARS = (1, 2)  # lengths of the character n-grams
-MOST_NGRAMS = 50_000
-RARE_FRAC = 1 / 4000  # n-grams in fewer rows than this are left out
+MAX_NGRAMS = 50_000
+RARE_FRAC = 1 / 4000  # n-grams in fewer rows are left out
 STRENGTH = 1.0  # scikit-learn's C
-CLIP = 10.0  # most that one row may weigh, over what it weighs where train and test are alike
+CLIP = 10.0  # maximum weight of a row, relative to its weight without shift
 SEED = 0
 REPLICATES = 200
-TELLING_SHOWN = 12
+FEATURES_SHOWN = 12
 
 Odds = NDArray[np.float64]
-Strings = NDArray[np.object_]
 OnStep = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """A feature that tells train from test; ``train`` and ``test`` are shares of rows, or means."""
+class ShiftFeature:
+    """A feature that differs between train and test: shares of rows, or means."""
 
     what: str
     value: str
@@ -66,30 +65,30 @@ class Telling:
 
 @dataclass(frozen=True, eq=False)
 class Shift:
-    """How well train and test can be told apart.
+    """Result of adversarial validation.
 
     Attributes:
-        odds: (N,) how much more often a row like this stands in the test than in train; 1 where
-            both have it alike. From a model that saw no row of its group.
-        auc: area under the classifier's ROC curve; 0.5 where nothing tells them apart.
-        low: end of its 95% interval over groups.
-        high: likewise.
-        telling: features that move the classifier most, from train to test.
+        odds: (N,) density ratio of test to train for each train row, 1 without shift; from a model
+            that was not trained on the row's group.
+        auc: area under the classifier's ROC curve; 0.5 means no detectable shift.
+        low: lower end of its 95% bootstrap interval over groups.
+        high: upper end.
+        features: the features that contribute most to the classification.
     """
 
     odds: Odds
     auc: float
     low: float
     high: float
-    telling: tuple[Telling, ...]
+    features: tuple[ShiftFeature, ...]
 
     def weights(self) -> Odds:
-        """Return the odds clipped at ``CLIP`` and scaled to mean 1, (N,)."""
+        """Return importance weights (N,): the odds clipped at ``CLIP``, scaled to mean 1."""
         clipped: Odds = np.minimum(self.odds, CLIP)
         return np.asarray(clipped / clipped.mean(), dtype=np.float64)
 
     def effective_rows(self) -> float:
-        """Return how many rows of equal weight would be worth as much.
+        """Return the effective sample size under these weights.
 
         Source: Kish 1965, "Survey Sampling", section 11.7: (Σ w)² / Σ w².
         """
@@ -97,7 +96,7 @@ class Shift:
 
 
 def measure_effective_rows(weights: Odds) -> float:
-    """Return how many rows of equal weight are worth as much as these.
+    """Return the effective sample size: the equivalent number of equally weighted rows.
 
     >>> measure_effective_rows(np.array([1.0, 1.0, 0.0, 0.0]))
     2.0
@@ -106,23 +105,24 @@ def measure_effective_rows(weights: Odds) -> float:
 
 
 def find_obstacle(corpus: Corpus) -> str | None:
-    """Say why train and test of this corpus cannot be told apart here, if so."""
-    least, both = min(len(corpus.train), len(corpus.test)), len(corpus.train) + len(corpus.test)
-    if least < LEAST_ROWS:
-        return f"the shift is not measured: one side has {least} rows, fewer than {LEAST_ROWS}"
-    if both > MOST_ROWS:
-        return f"the shift is not measured: {both:,} rows, more than {MOST_ROWS:,}"
+    """Return why the shift of this corpus cannot be measured, or None."""
+    smaller, both = min(len(corpus.train), len(corpus.test)), len(corpus.train) + len(corpus.test)
+    if smaller < MIN_SIDE_ROWS:
+        few = f"one side has {smaller} rows, fewer than {MIN_SIDE_ROWS}"
+        return f"the shift is not measured: {few}"
+    if both > MAX_ROWS:
+        return f"the shift is not measured: {both:,} rows, more than {MAX_ROWS:,}"
     return None
 
 
 ONE_SIDED = (
-    "the shift is not measured: rows hang together in so few or so large groups that a classifier"
-    " which leaves some of them out would see train or test rows only"
+    "the shift is not measured: rows form so few or so large groups that a classifier trained"
+    " without some of them would see only train or only test rows"
 )
 
 
 def explain_absence(shift: Shift | None, corpus: Corpus) -> str | None:
-    """Say why the shift of this corpus was not measured, None where it was."""
+    """Return why the shift of this corpus was not measured, or None if it was."""
     if shift is not None:
         return None
     return find_obstacle(corpus) or ONE_SIDED
@@ -131,16 +131,16 @@ def explain_absence(shift: Shift | None, corpus: Corpus) -> str | None:
 def read_or_fit_shift(
     competition: Competition, corpus: Corpus, on_step: OnStep | None = None
 ) -> Shift | None:
-    """Read the shift that was measured for these rows, or measure it and keep it.
+    """Read the cached shift of these rows, or measure and cache it.
 
     Args:
-        competition: whose ``checkpoints/<competition>/cache`` holds it, keyed by the data's hash
-            and by what groups rows.
+        competition: its ``checkpoints/<competition>/cache`` holds the cache, keyed by the data's
+            hash and by ``folds.group_by``.
         corpus: the rows.
-        on_step: called with the share that is done and what comes next.
+        on_step: called with the share that is done and the next step.
 
     Returns:
-        None where it cannot be measured; ``explain_absence`` says why.
+        None if it cannot be measured; ``explain_absence`` returns the reason.
     """
     if find_obstacle(corpus) is not None:
         return None
@@ -155,7 +155,7 @@ def read_or_fit_shift(
     if shift is None:
         return None
     about = {**made_of, "auc": shift.auc, "low": shift.low, "high": shift.high}
-    about["telling"] = [asdict(each) for each in shift.telling]
+    about["telling"] = [asdict(each) for each in shift.features]
     stream = io.BytesIO()
     np.savez(stream, odds=shift.odds, about=np.array(json.dumps(about, ensure_ascii=False)))
     write_cache(path, stream.getvalue())
@@ -163,12 +163,12 @@ def read_or_fit_shift(
 
 
 def _describe_inputs(corpus: Corpus, group_by: tuple[str, ...]) -> dict[str, Any]:
-    """Return what determines the shift: the rows, and which of them are held out together."""
+    """Return what determines the shift: the rows and their grouping."""
     return {"corpus_hash": corpus.hash, "group_by": sorted(group_by)}
 
 
 def _read(path: Path, corpus: Corpus, made_of: dict[str, Any]) -> Shift | None:
-    """Read what was kept, if it is whole and of these rows and groups; else it is made anew."""
+    """Read the cached shift; None if it is damaged or belongs to other rows or groups."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             odds, about = kept["odds"], json.loads(str(kept["about"]))
@@ -177,24 +177,23 @@ def _read(path: Path, corpus: Corpus, made_of: dict[str, Any]) -> Shift | None:
     same = {key: about.get(key) for key in made_of} == made_of
     if not same or odds.shape != (len(corpus.train),):
         return None
-    telling = tuple(Telling(**each) for each in about["telling"])
-    return Shift(odds, about["auc"], about["low"], about["high"], telling)
+    shown = tuple(ShiftFeature(**each) for each in about["telling"])
+    return Shift(odds, about["auc"], about["low"], about["high"], shown)
 
 
 def fit_shift(corpus: Corpus, group_by: tuple[str, ...], on_step: OnStep) -> Shift | None:
-    """Measure how well train and test rows can be told apart, and by what.
+    """Measure how well a classifier separates train from test rows, and by which features.
 
-    A logistic regression over character n-grams, source, types, lengths, distance and order of the
-    entities, with both sides weighing alike, fitted to four fifths of the groups and asked about
-    the last.
+    The classifier is a class-balanced logistic regression over character n-grams, source, types,
+    lengths, distance and order of the entities, cross-validated over groups.
 
     Args:
-        corpus: at least ``LEAST_ROWS`` rows on each side.
+        corpus: at least ``MIN_SIDE_ROWS`` rows on each side.
         group_by: what rows of one group share, as for the folds.
-        on_step: called with the share that is done and what comes next.
+        on_step: called with the share that is done and the next step.
 
     Returns:
-        None where the groups of some four fifths hold rows of one side only.
+        None if some training part would hold rows of one side only.
 
     Source: Bickel, Brückner & Scheffer 2007, "Discriminative learning for differing training and
     test distributions", section 3: density ratios from a classifier's odds.
@@ -205,28 +204,28 @@ def fit_shift(corpus: Corpus, group_by: tuple[str, ...], on_step: OnStep) -> Shi
     rows = Rows(pd.concat([corpus.train.frame, corpus.test.frame], ignore_index=True), None)
     is_test = np.arange(len(rows)) >= n_train
     groups = build_groups(rows, group_by)
-    fold_of = _deal(is_test, groups)
+    fold_of = _assign_folds(is_test, groups)
     if fold_of is None:
         return None
     count = int(fold_of.max()) + 1
     on_step(0.0, "counting characters")
     features, names = build_features(rows)
     log_odds = np.empty(len(rows))
-    with threadpool_limits(1):  # sums in another order would be other odds
+    with threadpool_limits(1):  # another order of summation would change the odds
         for fold in range(count):
             on_step((fold + 1) / (count + 2), f"classifier {fold + 1} of {count}")
             held_out = fold_of == fold
             model = _fit(features[~held_out], is_test[~held_out])
             log_odds[held_out] = model.decision_function(features[held_out])
-        on_step((count + 1) / (count + 2), "the most telling features")
+        on_step((count + 1) / (count + 2), "the most important features")
         whole = _fit(features, is_test)
     auc, low, high = _measure_auc(log_odds, is_test, groups)
-    telling = _rank_features(features, names, is_test, np.asarray(whole.coef_[0]))
-    return Shift(np.exp(log_odds[:n_train]).astype(np.float64), auc, low, high, telling)
+    ranked = _rank_features(features, names, is_test, np.asarray(whole.coef_[0]))
+    return Shift(np.exp(log_odds[:n_train]).astype(np.float64), auc, low, high, ranked)
 
 
-def _deal(is_test: NDArray[np.bool_], groups: NDArray[np.int32]) -> NDArray[np.int8] | None:
-    """Return (N + M,) folds of whole groups; None where some classifier would see one side only."""
+def _assign_folds(is_test: NDArray[np.bool_], groups: NDArray[np.int32]) -> NDArray[np.int8] | None:
+    """Return (N + M,) folds by group, or None if a training part would have one side only."""
     count = min(FOLDS, int(groups.max()) + 1)
     if count < 2:
         return None
@@ -249,9 +248,9 @@ def _fit(features: csr_matrix, is_test: NDArray[np.bool_]) -> Any:
 
 
 def build_features(rows: Rows) -> tuple[csr_matrix, list[tuple[str, str]]]:
-    """Return (N + M, F) float32 features and what each one is: kind and value.
+    """Return (N + M, F) float32 features and their names: kind and value.
 
-    Numbers stand last, scaled to mean 0 and deviation 1; everything else is 0 or above.
+    Numeric features come last, standardised; all others are non-negative.
     """
     from scipy.sparse import csr_matrix, hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -261,7 +260,7 @@ def build_features(rows: Rows) -> tuple[csr_matrix, list[tuple[str, str]]]:
         analyzer="char",
         ngram_range=CHARS,
         min_df=max(2, int(RARE_FRAC * len(rows))),
-        max_features=MOST_NGRAMS,
+        max_features=MAX_NGRAMS,
         sublinear_tf=True,
         dtype=np.float32,
     )
@@ -280,21 +279,21 @@ def build_features(rows: Rows) -> tuple[csr_matrix, list[tuple[str, str]]]:
 
 
 def _build_numbers(frame: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Return what is counted of each row; lengths and distance as logarithms."""
+    """Return the numeric features of each row; lengths and distance as logarithms."""
     subject, object_ = frame["subject_start"].to_numpy(), frame["object_start"].to_numpy()
     ends = np.where(subject < object_, frame["subject_end"], frame["object_end"])
     between = np.maximum(np.maximum(subject, object_) - ends, 0)
     return {
         "log of the sentence's length": np.log1p(frame["sentence"].str.len().to_numpy(float)),
         "log of the distance between the entities": np.log1p(between.astype(float)),
-        "subject stands after object": (subject > object_).astype(float),
+        "subject after object": (subject > object_).astype(float),
     }
 
 
 def _measure_auc(
     scores: Odds, is_test: NDArray[np.bool_], groups: NDArray[np.int32]
 ) -> tuple[float, float, float]:
-    """Return the area under the ROC curve and its 95% interval over groups."""
+    """Return the area under the ROC curve and its 95% bootstrap interval over groups."""
     place = np.unique(scores, return_inverse=True)[1]
 
     def measure(weights: Odds) -> float:
@@ -312,13 +311,13 @@ def _rank_features(
     names: list[tuple[str, str]],
     is_test: NDArray[np.bool_],
     weights: NDArray[np.float64],
-) -> tuple[Telling, ...]:
-    """Return the features whose weight times difference of means moves the classifier most."""
+) -> tuple[ShiftFeature, ...]:
+    """Return the features with the largest product of coefficient and difference of means."""
     train, test = features[~is_test], features[is_test]
     means = [np.asarray(side.mean(axis=0)).ravel() for side in (train, test)]
     moved = np.abs(weights * (means[1] - means[0]))
-    telling = []
-    for place in np.argsort(-moved, kind="stable")[:TELLING_SHOWN]:
+    ranked = []
+    for place in np.argsort(-moved, kind="stable")[:FEATURES_SHOWN]:
         what, value = names[place]
         is_share = what != "number"
         sides = (train, test)
@@ -326,19 +325,19 @@ def _rank_features(
             before, after = (float((side[:, [place]] > 0).mean()) for side in sides)
         else:
             before, after = (float(side[place]) for side in means)
-        telling.append(Telling(what, value, before, after, is_share))
-    return tuple(telling)
+        ranked.append(ShiftFeature(what, value, before, after, is_share))
+    return tuple(ranked)
 
 
 def build_shift_tables(shift: Shift | None, corpus: Corpus) -> list[Table]:
-    """Show how well train and test can be told apart, and by what."""
+    """Show the result of adversarial validation and the most important features."""
     if shift is None:
         why = explain_absence(shift, corpus)
-        return [Table("told_apart", "Train told from test", (), [], [why or ""])]
-    is_absent = shift.low <= 0.5  # what moves a classifier that only guesses tells nothing
+        return [Table("told_apart", "Adversarial validation", (), [], [why or ""])]
+    is_absent = shift.low <= 0.5  # features of a classifier at chance level mean nothing
     columns = (
-        Column("what", "Train told from test"),
-        Column("value", "by"),
+        Column("what", "Feature"),
+        Column("value", "value"),
         Column("train", "train"),
         Column("test", "test"),
     )
@@ -349,14 +348,14 @@ def build_shift_tables(shift: Shift | None, corpus: Corpus) -> list[Table]:
             "train": f"{each.train:.1%}" if each.is_share else f"{each.train:+.2f} SD",
             "test": f"{each.test:.1%}" if each.is_share else f"{each.test:+.2f} SD",
         }
-        for each in (() if is_absent else shift.telling)
+        for each in (() if is_absent else shift.features)
     ]
     effective, n_rows = shift.effective_rows(), len(shift.odds)
     notes = [
-        f"A classifier that never saw a row's group tells train from test with an AUC of"
+        f"A classifier separates train from test rows, cross-validated by group, with an AUC of"
         f" {shift.auc:.3f} ({shift.low:.3f}–{shift.high:.3f});"
-        f" {'there is no shift that it finds' if is_absent else '0.5 would be no shift'}.",
-        f"Weighed by its odds (at most {CLIP:g} times), the {n_rows:,} train rows are worth"
-        f" {effective:,.0f} ({effective / n_rows:.0%}) of rows like the test's.",
+        f" {'it detects no shift' if is_absent else '0.5 would be no shift'}.",
+        f"Weighted by its odds (at most {CLIP:g}), the {n_rows:,} train rows have an effective"
+        f" sample size of {effective:,.0f} ({effective / n_rows:.0%}).",
     ]
-    return [Table("told_apart", "Train told from test", columns, rows, notes)]
+    return [Table("told_apart", "Adversarial validation", columns, rows, notes)]

@@ -187,7 +187,7 @@ def _describe_gaps(sent: Sequence[SentSubmission], half_variance: float) -> list
     if not gaps:
         return []
     notes = [
-        "Nested F1 ranks blends, it does not foretell the board; so the gap should stay alike."
+        "Nested F1 ranks blends but does not predict the board score; the gap should stay stable."
     ]
     if len(gaps) >= ENOUGH_FOR_TREND:
         half = len(gaps) // 2

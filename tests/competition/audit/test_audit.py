@@ -64,7 +64,7 @@ def test_duplicates_and_their_conflict_are_found(tiny_competition: Competition) 
     assert counts == {
         "train: same sentence, subject and object": (2, 4),
         "… with different labels": (1, 2),
-        "test rows that stand in train": (0, 0),
+        "test rows that occur in train": (0, 0),
     }
     (conflict,) = tables["conflicts"].rows
     assert conflict["ids"] == "2, 13"
@@ -85,8 +85,8 @@ def test_odd_types_are_found(
     line = tiny_competition.train_path.read_text(encoding="utf-8").splitlines()[1]
     edit_train(line, line.replace("'type': 'PER'", "'type': 'LOC'"))
     tables = tables_of(run_audit(tiny_competition))
-    told = "Labels meant for another type of subject: 2 rows, such as id 0, 10."
-    assert tables["odd_types"].notes == [told]
+    note = "Labels for another subject type: 2 rows, for example id 0, 10."
+    assert tables["odd_types"].notes == [note]
     pairs = rows_by(tables["type_pairs"], "pair")
     assert pairs["LOC → LOC"]["train"] == 1
     assert pairs["PER → LOC"]["train"] == 15
@@ -115,8 +115,8 @@ def test_a_label_hardly_ever_met_with_a_type_pair_is_listed(
 def test_positions_are_counted(tiny_competition: Competition) -> None:
     rows = rows_by(tables_of(run_audit(tiny_competition))["positions"], "what")
     # the template of no_relation names the subject twice, and after the object
-    assert rows["an entity's text stands more than once"]["train"] == pytest.approx(15 / 64)
-    assert rows["… and text search would mark another place"]["train"] == 0
+    assert rows["an entity's text occurs more than once"]["train"] == pytest.approx(15 / 64)
+    assert rows["… and text search would mark another position"]["train"] == 0
     is_after = [row.subject[1] > row.object[1] for row in make_rows(N_TRAIN)]
     assert rows["subject after object"]["train"] == sum(is_after) / N_TRAIN
     assert sum(is_after) * 2 != N_TRAIN
@@ -134,7 +134,7 @@ def test_text_search_that_would_mark_another_place_is_counted(
     moved = f"'start_idx': {second}, 'end_idx': {second + len(word) - 1}"
     edit_train(line, line.replace(cell, moved, 1))
     rows = rows_by(tables_of(run_audit(tiny_competition))["positions"], "what")
-    assert rows["… and text search would mark another place"]["train"] == pytest.approx(1 / 64)
+    assert rows["… and text search would mark another position"]["train"] == pytest.approx(1 / 64)
 
 
 def test_shift_is_measured(tiny_competition: Competition) -> None:
@@ -251,7 +251,7 @@ def test_the_real_audit(klue_re_dir: Path, tmp_path: Path) -> None:
     assert any("96.8% of test rows have a pair of entities" in n for n in tables["groups"].notes)
     positions = rows_by(tables["positions"], "what")
     assert positions["subject after object"]["test"] == pytest.approx(0.3754, abs=1e-4)
-    assert positions["an entity's text stands more than once"]["train"] == pytest.approx(
+    assert positions["an entity's text occurs more than once"]["train"] == pytest.approx(
         0.1637, abs=1e-4
     )
     text = printed(tables, as_json=False)

@@ -14,7 +14,7 @@ from competition.audit import shift as shift_room
 from competition.audit.shift import (
     CLIP,
     Shift,
-    Telling,
+    ShiftFeature,
     build_features,
     build_shift_tables,
     explain_absence,
@@ -77,9 +77,9 @@ def test_a_planted_shift_is_measured_and_the_odds_are_the_true_ones() -> None:
     assert found.low < expected < found.high
     assert found.odds[is_news].mean() == pytest.approx(0.7 / 0.3, rel=0.25)
     assert found.odds[~is_news].mean() == pytest.approx(0.3 / 0.7, rel=0.25)
-    told = {(each.what, each.value): each for each in found.telling}
-    assert told["source", "news"].is_share
-    assert told["source", "news"].train == pytest.approx(is_news.mean())
+    by_name = {(each.what, each.value): each for each in found.features}
+    assert by_name["source", "news"].is_share
+    assert by_name["source", "news"].train == pytest.approx(is_news.mean())
 
 
 def test_without_a_shift_half_is_in_the_interval_and_all_rows_count() -> None:
@@ -152,7 +152,7 @@ def test_it_is_kept_by_the_hash_of_the_data(
         again = read_or_fit_shift(tiny_competition, corpus)
         assert again is not None
         assert (again.odds == first.odds).all()
-        assert (again.auc, again.telling) == (first.auc, first.telling)
+        assert (again.auc, again.features) == (first.auc, first.features)
     kept.write_bytes(kept.read_bytes()[:100])
     mended = read_or_fit_shift(tiny_competition, corpus)
     assert mended is not None
@@ -162,7 +162,7 @@ def test_it_is_kept_by_the_hash_of_the_data(
     assert len(list(kept.parent.glob("shift*"))) == 2
 
 
-def test_it_is_measured_anew_when_other_rows_are_held_out_together(
+def test_it_is_measured_again_when_other_rows_are_held_out_together(
     tiny_competition: Competition,
 ) -> None:
     corpus = read_corpus(tiny_competition)
@@ -192,7 +192,7 @@ def test_a_side_that_hangs_together_is_an_obstacle_not_a_failure(
     assert read_or_fit_shift(tiny_competition, corpus) is None
     (table,) = build_shift_tables(None, corpus)
     assert table.notes == [explain_absence(None, corpus)]
-    assert "train or test rows only" in table.notes[0]
+    assert "only train or only test rows" in table.notes[0]
 
 
 def test_too_few_and_too_many_rows_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,25 +202,27 @@ def test_too_few_and_too_many_rows_are_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert "8 rows" in said
     (table,) = build_shift_tables(None, corpus)
     assert table.notes == [said]
-    monkeypatch.setattr(shift_room, "MOST_ROWS", 100)
+    monkeypatch.setattr(shift_room, "MAX_ROWS", 100)
     assert "more than 100" in str(find_obstacle(make_corpus(4, shares=(0.5, 0.5))))
 
 
-def test_the_table_tells_the_area_and_what_the_rows_are_worth() -> None:
+def test_the_table_shows_the_area_and_the_effective_sample_size() -> None:
     corpus = make_corpus(0, shares=(0.3, 0.7))
     found = fit(corpus)
     (table,) = build_shift_tables(found, corpus)
     assert f"{found.auc:.3f}" in table.notes[0]
-    assert f"are worth {found.effective_rows():,.0f}" in table.notes[1]
+    assert f"effective sample size of {found.effective_rows():,.0f}" in table.notes[1]
     sources = {row["value"]: row for row in table.rows if row["what"] == "source"}
     assert sources["news"]["test"].endswith("%")
 
 
-def test_nothing_is_called_telling_where_no_shift_is_found() -> None:
-    found = Shift(np.ones(600), 0.52, 0.49, 0.55, (Telling("characters", "'가'", 0.2, 0.1, True),))
+def test_no_feature_is_listed_without_a_shift() -> None:
+    found = Shift(
+        np.ones(600), 0.52, 0.49, 0.55, (ShiftFeature("characters", "'가'", 0.2, 0.1, True),)
+    )
     (table,) = build_shift_tables(found, make_corpus(0, shares=(0.5, 0.5)))
     assert not table.rows
-    assert "there is no shift that it finds" in table.notes[0]
+    assert "it detects no shift" in table.notes[0]
     (table,) = build_shift_tables(replace(found, low=0.51), make_corpus(0, shares=(0.5, 0.5)))
     assert len(table.rows) == 1
 

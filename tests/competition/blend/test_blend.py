@@ -316,7 +316,7 @@ def test_rows_like_the_tests_are_shown_beside_and_fitted_to_when_asked(prepared,
 def test_without_odds_they_are_not_shown_and_cannot_be_asked_for(prepared, monkeypatch):
     write_variant(prepared, "first")
     write_variant(prepared, "second")
-    monkeypatch.setattr(shift, "LEAST_ROWS", 1000)
+    monkeypatch.setattr(shift, "MIN_SIDE_ROWS", 1000)
     tables = {table.name: table for table in build_blend_tables(blend(prepared))}
     assert "by odds" not in str(tables["shifted"].columns)
     assert "fewer than 1000" in tables["shifted"].notes[-1]
