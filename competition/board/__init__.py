@@ -1,4 +1,4 @@
-"""How variants, blends and submissions stand, and which submissions to select.
+"""The board: scores of variants, blends and submissions, and which submissions to select.
 
 Rooms in reading order: blends, final_picks, final_table, board.
 

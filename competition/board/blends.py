@@ -1,7 +1,6 @@
-"""The blends of a competition: each CSV among its submissions, and what the JSON beside it says.
+"""Read the blends of a competition and build their table.
 
-Before the board's tables: that of the blends is made here, and the others take a submission's
-nested estimate from ``BlendFile``.
+The board's other tables take a submission's nested estimate from ``BlendFile``.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ NO_ESTIMATE = SystemEstimate()
 
 @dataclass(frozen=True)
 class BlendFile:
-    """A submission's file, with what is known of it.
+    """A submission's CSV and the content of its JSON.
 
     Attributes:
         path: of the CSV.
         sha256: of the CSV.
-        record: what its JSON says, None where there is none or it is damaged.
-        fault: why the JSON says nothing of this CSV, None where it does.
+        record: content of the JSON; None if it is absent or invalid.
+        fault: why the JSON does not apply to this CSV, or None.
     """
 
     path: Path
@@ -55,7 +54,7 @@ class BlendFile:
 
     @property
     def nested(self) -> SystemEstimate:
-        """Return the blend's scores on rows that nothing in it was tuned on."""
+        """Return the blend's scores on held-out folds."""
         return NO_ESTIMATE if self.record is None else self.record.nested.get(BLEND, NO_ESTIMATE)
 
     @property
@@ -67,28 +66,28 @@ class BlendFile:
 
     @property
     def nested_f1(self) -> float | None:
-        """Return the nested micro-F1, None where the JSON does not say it."""
+        """Return the nested micro-F1, or None if absent."""
         return _value(self.nested.f1)
 
 
 Blends = Mapping[str, BlendFile]
-"""By the CSV's SHA-256: the submissions that still are what their JSON was written for."""
+"""The submissions whose JSON applies to them, by the CSV's SHA-256."""
 
 
 def read_blends(folder: Path) -> list[BlendFile]:
-    """Read every submission of a folder, by name."""
+    """Read all submissions of a folder, sorted by name."""
     return [_read_blend(path) for path in sorted(folder.glob("*.csv"))] if folder.is_dir() else []
 
 
 def index_blends(blends: Sequence[BlendFile]) -> Blends:
-    """Map the hash of each CSV that is as it was written to what is known of it."""
+    """Map the hash of each unchanged CSV to its submission."""
     return {blend.sha256: blend for blend in blends if blend.fault is None}
 
 
 def _read_blend(path: Path) -> BlendFile:
     digest, spec_path = sha256_of(path), path.with_suffix(".json")
     if not spec_path.exists():
-        return BlendFile(path, digest, None, f"no {spec_path.name} says how it was made")
+        return BlendFile(path, digest, None, f"there is no {spec_path.name}")
     try:
         record = read_submission(spec_path)
     except (OSError, ValueError) as error:
@@ -96,15 +95,15 @@ def _read_blend(path: Path) -> BlendFile:
             path,
             digest,
             None,
-            f"{spec_path.name} is damaged, or not what blend writes ({error}): blend again under"
+            f"{spec_path.name} is damaged or not written by blend ({error}); run blend again with"
             " that name",
         )
-    changed = None if record.csv_sha256 == digest else "changed since it was written"
+    changed = None if record.csv_sha256 == digest else "the CSV was changed after blend wrote it"
     return BlendFile(path, digest, record, changed)
 
 
 def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) -> Table:
-    """Show the blends, each with its fitted and its nested score."""
+    """Build the table of blends with fitted and nested scores."""
     share = competition.profile.metrics.shifted_negative_share
     columns = [
         Column("name", "blend"),
@@ -119,14 +118,15 @@ def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) ->
     ]
     notes = [] if blends else [_advise_blending(competition)]
     if any(blend.nested_single.f1 is not None for blend in blends):
-        alike = "" if competition.profile.negative_label is None else ", its threshold tuned alike"
-        notes.append(f"Best single: nested F1 of the best variant{alike}.")
+        has_threshold = competition.profile.negative_label is not None
+        tuned = " with its tuned threshold" if has_threshold else ""
+        notes.append(f"Best single: nested F1 of the best variant{tuned}.")
     notes += [f"{blend.name}: {blend.fault}" for blend in blends if blend.fault is not None]
     notes += [
-        f"{blend.name}, warning: {alarm.text}"
+        f"{blend.name}, warning: {warning.text}"
         for blend in blends
         if blend.record is not None
-        for alarm in blend.record.alarms
+        for warning in blend.record.alarms
     ]
     return Table("blends", "Blends", columns, [_build_row(blend) for blend in blends], notes)
 
@@ -146,7 +146,7 @@ def _build_row(blend: BlendFile) -> dict[str, Any]:
         "fitted_auprc": _value(blend.fitted.auprc),
         "nested_auprc": _value(blend.nested.auprc),
         "noise": [each.model_dump() for each in record.noise],
-        "alarms": [alarm.text for alarm in record.alarms],
+        "alarms": [warning.text for warning in record.alarms],
     }
 
 
@@ -163,7 +163,7 @@ def _value(score: ScoreEstimate | None) -> float | None:
 
 
 def _advise_blending(competition: Competition) -> str:
-    """Say what comes before the first blend."""
+    """Suggest the next step if there is no blend."""
     if Store(competition.oof_dir, competition.profile.labels).variants():
-        return "No blend is made yet; run: python run.py blend"
-    return "No blend is made yet: a variant comes first."
+        return "There is no blend yet; run: python run.py blend"
+    return "There is no blend yet; train a variant first."

@@ -1,8 +1,7 @@
-"""The board: every variant, blend and submission of a competition, with what each scored.
+"""The board: scores of all variants, blends and submissions, the entry point of ``run.py board``.
 
-The end of the way of a row. Variants are scored on their out-of-fold rows under one rule, the most
-probable label; blends show what was written beside them; submissions come from the ledger, which is
-all that is read: nothing here asks a leaderboard.
+Variants are scored on their out-of-fold rows by their most probable label; scores of blends come
+from their JSON, and those of submissions from the ledger. It never contacts a leaderboard.
 
 Legend: N train rows, K folds.
 """
@@ -36,14 +35,14 @@ from competition.upload.send import TARGETS, count_quota_left, open_ledger
 from competition.upload.target import TargetOptions
 
 ENOUGH_FOR_TREND = 4  # scored submissions
-TREND = 0.015  # least change of the gap that is worth a word
-READ_ON_PAGES = ("aistages", "folder")  # targets that cannot be asked for a score
+TREND = 0.015  # minimum change of the gap to report
+READ_ON_PAGES = ("aistages", "folder")  # targets without an API for scores
 TYPICAL_DISAGREEMENT = 0.1  # of two blends, over the test rows
 
 
 @dataclass(frozen=True)
 class SentSubmission:
-    """A line of the ledger; ``blend`` is what is known of its file, None where that changed."""
+    """An entry of the ledger; ``blend`` is its file, None if that is absent or changed."""
 
     entry: Entry
     blend: BlendFile | None
@@ -55,24 +54,24 @@ class SentSubmission:
 
     @property
     def public_f1(self) -> float | None:
-        """Return micro-F1 on the public half."""
+        """Return micro-F1 on the public leaderboard."""
         return (self.entry.public or {}).get("micro_f1")
 
     @property
     def gap(self) -> float | None:
-        """Return public minus nested micro-F1, None without both."""
+        """Return public minus nested micro-F1, or None."""
         if self.nested_f1 is None or self.public_f1 is None:
             return None
         return self.public_f1 - self.nested_f1
 
 
 def build_board_tables(competition: Competition, *, now: datetime) -> list[Table]:
-    """Show variants, blends and submissions; ``now`` decides which submissions are today's."""
+    """Build all tables; ``now`` determines which submissions are today's."""
     return [_show_variants(competition), *build_sent_tables(competition, now=now)]
 
 
 def build_sent_tables(competition: Competition, *, now: datetime) -> list[Table]:
-    """Show blends, submissions and, where there is a choice, what to select at the end."""
+    """Build the tables of blends, submissions and, if any were sent, the final selection."""
     files = read_blends(competition.submissions_dir)
     blends = index_blends(files)
     tables = [
@@ -84,26 +83,26 @@ def build_sent_tables(competition: Competition, *, now: datetime) -> list[Table]
 
 
 def _show_variants(competition: Competition) -> Table:
-    """Score every variant that has results, and say what the others lack."""
+    """Build the table of variants with their out-of-fold scores."""
     names = Store(competition.oof_dir, competition.profile.labels).variants()
     if not names:
-        note = "No variant is trained yet; run: python run.py fold"
+        note = "There is no trained variant yet; run: python run.py fold"
         return Table("variants", "Variants", (), [], [note])
     try:
         prepared = read_prepared(competition)
     except HarnessError as error:
         rows, columns = [{"variant": name} for name in names], [Column("variant", "variant")]
-        return Table("variants", "Variants", columns, rows, [f"Nothing can be scored: {error}"])
+        return Table("variants", "Variants", columns, rows, [f"Variants cannot be scored: {error}"])
     return build_variants_table(prepared, score_variants(prepared, names))
 
 
 def build_submissions_table(competition: Competition, blends: Blends, *, now: datetime) -> Table:
-    """Show what was sent where and what it scored, in the time zone of the leaderboard.
+    """Build the table of uploads with their scores, in the leaderboard's time zone.
 
     Args:
-        competition: whose ledger.
-        blends: what is known of the submissions.
-        now: decides which submissions are today's.
+        competition: with its ledger.
+        blends: the submissions by hash.
+        now: determines which submissions are today's.
     """
     columns = [
         Column("name", "submission"),
@@ -127,47 +126,47 @@ def build_submissions_table(competition: Competition, blends: Blends, *, now: da
     sent = [SentSubmission(entry, blends.get(entry.sha256)) for entry in entries]
     notes = [] if sent else [_advise_sending(competition)]
     unsent = [entry for entry in entries if entry.outcome != "sent"]
-    notes += [f"{e.name}, {e.outcome}: {e.message or 'no answer came'}" for e in unsent]
+    notes += [f"{e.name}, {e.outcome}: {e.message or 'there was no answer'}" for e in unsent]
     notes += _describe_entered(entries)
     notes += _describe_gaps(sent, measure_half_variance(blends))
     for name in dict.fromkeys((competition.profile.upload.default, *(e.target for e in entries))):
         if name in TARGETS:
             left = count_quota_left(competition, ledger, TARGETS[name](TargetOptions()), now)
             if left is not None:
-                notes.append(f"Left today ({rules.timezone}) to {name}: {left} of {rules.per_day}")
+                notes.append(f"Left today ({rules.timezone}) at {name}: {left} of {rules.per_day}")
     if torn is not None:
-        notes.append("The ledger's last line is torn; the next submit puts it aside.")
+        notes.append("The ledger's last line is incomplete; the next submit moves it to a file.")
     rows = [_build_row(each, zone) for each in sent]
     return Table("submissions", "Submissions", columns, rows, notes)
 
 
 def _advise_sending(competition: Competition) -> str:
-    """Say how something comes to be sent, were nothing sent yet."""
+    """Suggest the next step if nothing was sent."""
     if competition.limit is not None:
-        return "Nothing is sent: a sample's blends are for trying out."
+        return "Nothing was sent; blends of a sample cannot be submitted."
     folder = competition.submissions_dir
     if folder.is_dir() and any(folder.glob("*.csv")):
-        return "Nothing is sent yet; run: python run.py submit"
-    return "Nothing is sent yet: a blend comes first."
+        return "Nothing was sent yet; run: python run.py submit"
+    return "Nothing was sent yet; run blend first."
 
 
 def _build_final_table(competition: Competition, blends: Blends) -> Table | None:
     try:
         entries = open_ledger(competition).read()
     except HarnessError:
-        return None  # the table of submissions says what is wrong with it
+        return None  # the table of submissions shows the error
     return build_final_table(competition, entries, blends)
 
 
 def _describe_entered(entries: Sequence[Entry]) -> list[str]:
-    """Say which scores a person read on a page, and how those that only a page shows come here."""
+    """Describe scores entered by hand, and how to enter those that only a web page shows."""
     entered = [entry.name for entry in entries if entry.is_entered]
     unread = [
         entry.name
         for entry in entries
         if entry.outcome == "sent" and not entry.is_decided and entry.target in READ_ON_PAGES
     ]
-    notes = [f"Entered with --score, as read on a page: {', '.join(entered)}."] if entered else []
+    notes = [f"Entered by hand with --score: {', '.join(entered)}."] if entered else []
     if unread:
         notes.append(
             f"Not scored yet: {', '.join(unread)}. Read the score on the leaderboard's page and"
@@ -177,11 +176,11 @@ def _describe_entered(entries: Sequence[Entry]) -> list[str]:
 
 
 def _describe_gaps(sent: Sequence[SentSubmission], half_variance: float) -> list[str]:
-    """Say how the public score stands to the nested one, and whether that changes over time.
+    """Describe the gap between public and nested scores, and its trend over time.
 
     Args:
-        sent: the submissions, in the order they were sent.
-        half_variance: of the public half, of ``measure_half_variance``.
+        sent: the submissions in the order in which they were sent.
+        half_variance: from ``measure_half_variance``.
     """
     gaps = [each.gap for each in sent if each.gap is not None]
     if not gaps:
@@ -195,13 +194,13 @@ def _describe_gaps(sent: Sequence[SentSubmission], half_variance: float) -> list
         noise = max(TREND, 2 * sqrt(half_variance * TYPICAL_DISAGREEMENT))
         if before - after > noise:
             notes.append(
-                f"Warning: the gap went from {100 * before:+.2f} to {100 * after:+.2f}: the later"
-                " blends are fitted to the out-of-fold rows' noise."
+                f"Warning: the gap went from {100 * before:+.2f} to {100 * after:+.2f}: later"
+                " blends overfit the out-of-fold rows."
             )
         elif after - before > noise:
             notes.append(
-                f"Warning: the gap went from {100 * before:+.2f} to {100 * after:+.2f}: the later"
-                " submissions may be chosen by the public half, which is no gain on the private."
+                f"Warning: the gap went from {100 * before:+.2f} to {100 * after:+.2f}: later"
+                " submissions may overfit the public leaderboard, without gain on the private one."
             )
     return notes
 

@@ -1,9 +1,8 @@
-"""Which submissions to select at the end: what each is likely worth, and which differ.
+"""Recommend the final submissions to select, by expected private score and diversity.
 
-The end of the way of a row, shown by ``board``. A platform scores the best of the few that are
-selected. The public half alone is noise below its margin, the nested estimate alone does not know
-the test; so they are weighed against each other by how wrong each is, and the further picks are
-those most likely to be right where the first is wrong.
+A platform scores the best of the few selected submissions. The public score is noisy, and the
+nested estimate does not know the test, so both are averaged with inverse-variance weights. Each
+further pick maximises the expected improvement of the best score.
 
 Legend: S submissions, T test rows, D draws.
 """
@@ -19,13 +18,13 @@ from numpy.typing import NDArray
 
 from competition.arrays import Float64s
 
-# Variance of (public - private difference) over the share of rows answered otherwise, where no
-# blend has measured it: a test of 7,765 rows, 60% of them negative.
+# Variance of (public - private difference) per share of differing labels, if no blend has measured
+# it: for a test of 7,765 rows, 60% of them negative.
 DISAGREEMENT_VARIANCE = 5.4e-4
-TRANSFER_SD = 0.01  # how far the nested ranking is off on the test, until scores show it
-LEAST_TRANSFER_SD = 0.003
-ENOUGH_SCORED = 4  # submissions with both scores from which the transfer error is measured
-SUPPOSED_DISAGREEMENT = 0.1  # of two submissions, where no two files can be compared
+TRANSFER_SD = 0.01  # error of nested estimates on the test, until enough scores are known
+MIN_TRANSFER_SD = 0.003
+ENOUGH_SCORED = 4  # submissions with both scores, to estimate the transfer error
+DEFAULT_DISAGREEMENT = 0.1  # of two submissions, if no files can be compared
 DRAWS = 4000
 SEED = 0
 
@@ -35,10 +34,10 @@ class Candidate:
     """A submission that can be selected.
 
     Attributes:
-        nested_f1: the blend's own honest estimate, None where nothing says it.
-        public_f1: what the public half says, None before it is scored.
-        labels: (T,) predicted labels in the order of the file; None when the file is gone. Files of
-            other lengths cannot be compared.
+        nested_f1: the blend's nested estimate, or None.
+        public_f1: the public score, None before it is scored.
+        labels: (T,) predicted labels in the order of the file; None if the file is missing. Files
+            of different lengths cannot be compared.
     """
 
     name: str
@@ -49,7 +48,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A submission to select, in order, with the reason in words."""
+    """A submission to select, with its reason."""
 
     name: str
     expected_f1: float
@@ -58,15 +57,15 @@ class Pick:
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """What is expected of the private half.
+    """Expected private scores of S submissions.
 
     Attributes:
         expected: (S,) micro-F1.
-        variance: (S,) of the error of it.
-        disagreement: (S, S) share of test rows answered otherwise; supposed where not compared.
+        variance: (S,) of its error.
+        disagreement: (S, S) share of differing labels; a default if not compared.
         compared: (S, S) bool, whether the two files could be compared.
-        gap: public minus nested, the median of those with both; None without any.
-        half_variance: of a public minus private difference, per share of rows answered otherwise.
+        gap: median of public minus nested scores; None if none has both.
+        half_variance: of a public minus private difference, per share of differing labels.
     """
 
     expected: Float64s
@@ -77,22 +76,22 @@ class Forecast:
     half_variance: float
 
     def margin(self, first: int, second: int) -> float:
-        """Return the public lead of one over the other below which it may turn, at 95%."""
+        """Return the public lead below which the order may reverse on the private half, at 95%."""
         return 1.96 * math.sqrt(self.half_variance * self.disagreement[first, second])
 
 
 def pick_final(
     candidates: Sequence[Candidate], count: int, half_variance: float = DISAGREEMENT_VARIANCE
 ) -> tuple[list[Pick], Forecast | None]:
-    """Choose which submissions to select.
+    """Select the final submissions.
 
     Args:
-        candidates: only those with a nested or a public score can be judged.
+        candidates: only those with a nested or a public score are considered.
         count: how many may be selected.
-        half_variance: measured by ``halves``, see ``Forecast``.
+        half_variance: see ``Forecast``.
 
     Returns:
-        The picks, best first, and the forecast of the candidates that could be judged.
+        The picks, best first, and the forecast for the candidates with a score.
     """
     candidates = _keep_comparable(candidates)
     known = [
@@ -118,62 +117,62 @@ def pick_final(
 
 
 def _keep_comparable(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Leave out nested estimates that no public score was ever laid beside, if there are any."""
+    """Drop candidates without a public score if the gap to nested scores is unknown."""
     public = [each for each in candidates if each.public_f1 is not None]
     has_gap = any(each.nested_f1 is not None for each in public)
     return list(candidates) if has_gap or not public else public
 
 
 def forecast_private(known: Sequence[Candidate], half_variance: float) -> Forecast:
-    """Weigh nested estimate and public score of each submission by how wrong each is.
+    """Average nested estimate and public score with inverse-variance weights.
 
-    The nested estimate, moved by the gap common to all, errs by how ranks carry over to the test;
-    the public score by the draw of its half.
+    The error of the nested estimate, corrected by the common gap, is how ranks transfer to the
+    test; that of the public score is the random choice of its half.
     """
     disagreement, compared = _measure_disagreement(known)
     both = [e for e in known if e.nested_f1 is not None and e.public_f1 is not None]
-    parted = np.array([(e.public_f1 or 0.0) - (e.nested_f1 or 0.0) for e in both])
-    gap = float(np.median(parted)) if len(parted) else None
+    gaps = np.array([(e.public_f1 or 0.0) - (e.nested_f1 or 0.0) for e in both])
+    gap = float(np.median(gaps)) if len(gaps) else None
     size = len(known)
     typical = disagreement.sum() / (size * (size - 1)) if size > 1 else 0.0
-    # a pair's public minus private difference holds the chance of two halves in two submissions
+    # a pair's public minus private difference contains the noise of two halves and two submissions
     public_variance = max(half_variance * typical / 4, 1e-8)
     transfer_variance = TRANSFER_SD**2
-    if len(parted) >= ENOUGH_SCORED:
-        seen = float(np.var(parted, ddof=1)) - public_variance
-        transfer_variance = max(seen, LEAST_TRANSFER_SD**2)
+    if len(gaps) >= ENOUGH_SCORED:
+        observed = float(np.var(gaps, ddof=1)) - public_variance
+        transfer_variance = max(observed, MIN_TRANSFER_SD**2)
     expected, variance = np.empty(size), np.empty(size)
     for place, each in enumerate(known):
-        told: list[tuple[float, float]] = []
+        scores: list[tuple[float, float]] = []
         if each.nested_f1 is not None:
-            told.append((each.nested_f1 + (gap or 0.0), transfer_variance))
+            scores.append((each.nested_f1 + (gap or 0.0), transfer_variance))
         if each.public_f1 is not None:
-            told.append((each.public_f1, public_variance))
-        weights = np.array([1.0 / error for _, error in told])
-        expected[place] = float(weights @ np.array([value for value, _ in told]) / weights.sum())
+            scores.append((each.public_f1, public_variance))
+        weights = np.array([1.0 / error for _, error in scores])
+        expected[place] = float(weights @ np.array([value for value, _ in scores]) / weights.sum())
         variance[place] = 1.0 / float(weights.sum())
     return Forecast(expected, variance, disagreement, compared, gap, half_variance)
 
 
 def _measure_disagreement(known: Sequence[Candidate]) -> tuple[Float64s, NDArray[np.bool_]]:
-    """Return (S, S) shares of rows answered otherwise, and which of them were measured.
+    """Return (S, S) shares of differing labels, and which of them were measured.
 
-    Where a file is gone or of another length, the share is supposed to be the mean of the others.
+    If a file is missing or of another length, the mean of the other shares is used.
     """
     size = len(known)
     found = np.full((size, size), np.nan)
     for i, first in enumerate(known):
         for j, second in enumerate(known):
-            found[i, j] = 0.0 if i == j else _measure_apart(first, second)
-    apart = found[~np.eye(size, dtype=bool)]
-    seen = apart[~np.isnan(apart)]
-    supposed = float(seen.mean()) if len(seen) else SUPPOSED_DISAGREEMENT
+            found[i, j] = 0.0 if i == j else _measure_difference(first, second)
+    pairs = found[~np.eye(size, dtype=bool)]
+    measured = pairs[~np.isnan(pairs)]
+    default = float(measured.mean()) if len(measured) else DEFAULT_DISAGREEMENT
     compared = ~np.isnan(found)
-    return np.where(compared, found, supposed), compared
+    return np.where(compared, found, default), compared
 
 
-def _measure_apart(first: Candidate, second: Candidate) -> float:
-    """Return the share of rows answered otherwise; NaN where the files cannot be compared."""
+def _measure_difference(first: Candidate, second: Candidate) -> float:
+    """Return the share of differing labels; NaN if the files cannot be compared."""
     one, other = first.labels, second.labels
     if one is None or other is None or one.shape != other.shape:
         return math.nan
@@ -183,9 +182,9 @@ def _measure_apart(first: Candidate, second: Candidate) -> float:
 def _draw(forecast: Forecast) -> Float64s:
     """Draw (D, S) private scores.
 
-    Two submissions differ on the private half by chance with half the variance of public minus
-    private. Shares of rows answered otherwise are squared distances, so doubly centred they are
-    the covariance that gives every pair its variance.
+    The random difference of two submissions on the private half has half the variance of public
+    minus private. Shares of differing labels are squared distances, so double centring turns them
+    into a covariance matrix with these variances.
     """
     size = len(forecast.expected)
     centre = np.eye(size) - 1.0 / size
@@ -201,27 +200,27 @@ def _explain(
     known: Sequence[Candidate], forecast: Forecast, chosen: Sequence[int], gains: Sequence[float]
 ) -> list[str]:
     first = chosen[0]
-    reasons = [f"highest expected private micro-F1 ({_tell(known[first], forecast)})"]
+    reasons = [f"highest expected private micro-F1 ({_describe(known[first], forecast)})"]
     for place, gain in zip(chosen[1:], gains[1:], strict=True):
         below = 100 * (forecast.expected[first] - forecast.expected[place])
-        reason = f"expected {below:.2f} below the first ({_tell(known[place], forecast)})"
+        reason = f"expected {below:.2f} below the first ({_describe(known[place], forecast)})"
         if forecast.compared[first, place]:
             reason += (
-                f", but answers {forecast.disagreement[first, place]:.1%} of the rows otherwise:"
-                f" together they promise {100 * gain:.2f} more than without it"
+                f", but {forecast.disagreement[first, place]:.1%} of its labels differ: it raises"
+                f" the expected best score by {100 * gain:.2f}"
             )
         else:
-            reason += "; the files cannot be compared, so how much they differ is not known"
+            reason += "; the files cannot be compared, so their difference is unknown"
         reasons.append(reason)
     return reasons
 
 
-def _tell(candidate: Candidate, forecast: Forecast) -> str:
+def _describe(candidate: Candidate, forecast: Forecast) -> str:
     parts = []
     if candidate.nested_f1 is not None:
         parts.append(f"nested {100 * candidate.nested_f1:.2f}")
         if forecast.gap is not None:
-            parts[-1] += f", moved by the common gap of {100 * forecast.gap:+.2f}"
+            parts[-1] += f", corrected by the common gap of {100 * forecast.gap:+.2f}"
     if candidate.public_f1 is not None:
         parts.append(f"public {100 * candidate.public_f1:.2f}")
     return "; ".join(parts)

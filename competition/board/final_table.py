@@ -1,7 +1,6 @@
-"""The board's last table: which submissions to select at the end, and why.
+"""The board's last table: which of the sent submissions to select at the end, and why.
 
-Stands between the ledger with the blends' own estimates and ``picks``, which chooses. Only what was
-sent can be selected.
+It collects the candidates; ``final_picks`` selects among them.
 
 Legend: S submissions.
 """
@@ -25,14 +24,14 @@ from competition.submission.ledger import Entry
 def build_final_table(
     competition: Competition, entries: Sequence[Entry], blends: Blends
 ) -> Table | None:
-    """Propose which submissions to select; None where nothing was sent."""
+    """Build the table of recommended submissions; None if nothing was sent."""
     sent = _sent_to_one_place(entries)
     if not sent:
         return None
     uses = Counter(entry.name for entry in sent)
     candidates = []
     for entry in sent:
-        name = _tell_apart(entry) if uses[entry.name] > 1 else entry.name
+        name = _unique_name(entry) if uses[entry.name] > 1 else entry.name
         candidates.append(_build_candidate(competition, name, entry, blends))
     count = competition.profile.submission.final_picks
     picks, forecast = pick_final(candidates, count, measure_half_variance(blends))
@@ -40,7 +39,7 @@ def build_final_table(
         Column("pick", "pick", "count"),
         Column("name", "submission"),
         Column("expected_f1", "expected private F1", "score"),
-        Column("reason", "why"),
+        Column("reason", "reason"),
     ]
     rows = [
         {"pick": place + 1, "name": each.name, "expected_f1": each.expected_f1}
@@ -49,17 +48,17 @@ def build_final_table(
     ]
     title = f"To select at the end ({sent[0].target}, {count} may count)"
     if forecast is None:
-        note = "No submission has a nested estimate or a public score to judge it by."
+        note = "No submission has a nested estimate or a public score."
         return Table("final", title, columns, [], [note])
     return Table("final", title, columns, rows, _explain(candidates, picks[0].name, forecast))
 
 
 def _sent_to_one_place(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the distinct files that arrived at the place with the most public scores."""
+    """Return the distinct files sent to the destination with the most public scores."""
     places: dict[tuple[str, str], dict[str, Entry]] = {}
     for entry in entries:
         if entry.outcome == "sent":
-            # the same bytes sent again: the later entry knows at least as much
+            # the same file sent again: prefer an entry with a score
             known = places.setdefault((entry.target, entry.destination), {})
             known[entry.sha256] = (
                 known.get(entry.sha256, entry) if _public_f1(entry) is None else entry
@@ -73,8 +72,8 @@ def _public_f1(entry: Entry) -> float | None:
     return (entry.public or {}).get("micro_f1")
 
 
-def _tell_apart(entry: Entry) -> str:
-    """Name one of several files that were sent under a name, as their platform shows them."""
+def _unique_name(entry: Entry) -> str:
+    """Return a unique name for one of several files sent under the same name."""
     ref = "" if entry.ref is None else f"{entry.ref}, "
     return f"{entry.name} ({ref}re:{entry.sha256[:8]})"
 
@@ -102,20 +101,20 @@ def _read_labels(path: Path, competition: Competition) -> NDArray[np.object_] | 
 
 
 def measure_half_variance(blends: Blends) -> float:
-    """Return what blends measured of the public half's noise, per share answered otherwise."""
+    """Return the noise variance that blends measured, per share of differing labels."""
     found = []
     for record in (blend.record for blend in blends.values() if blend.record is not None):
         for noise in record.noise:
-            apart = 1.0 - noise.agreement
-            if apart > 0 and noise.f1_sd > 0:
-                found.append(noise.f1_sd**2 / apart)
+            disagreement = 1.0 - noise.agreement
+            if disagreement > 0 and noise.f1_sd > 0:
+                found.append(noise.f1_sd**2 / disagreement)
     return float(np.median(found)) if found else DISAGREEMENT_VARIANCE
 
 
 def _explain(candidates: Sequence[Candidate], first: str, forecast: Forecast) -> list[str]:
     notes = [
-        "Expected: nested estimate and public score, each weighed by how wrong it is. Nothing here"
-        " asks the leaderboard; select them there yourself."
+        "Expected: inverse-variance mean of nested estimate and public score. Select them on the"
+        " leaderboard yourself; the board never contacts it."
     ]
     scored = [each for each in candidates if each.public_f1 is not None]
     if len(scored) < 2 or len(forecast.expected) != len(candidates):
@@ -127,9 +126,9 @@ def _explain(candidates: Sequence[Candidate], first: str, forecast: Forecast) ->
     if best.name != first and chosen.public_f1 is not None and is_compared:
         lead = (best.public_f1 or 0.0) - chosen.public_f1
         margin = forecast.margin(place[first], place[best.name])
-        said = "below" if lead < margin else "above"
+        relation = "below" if lead < margin else "above"
         notes.append(
-            f"{best.name} leads on the public half by {100 * lead:.2f}, {said} the"
-            f" {100 * margin:.2f} from which such a lead is no chance (95%)."
+            f"{best.name} leads on the public half by {100 * lead:.2f}, which is {relation} the"
+            f" noise margin of {100 * margin:.2f} (95%)."
         )
     return notes

@@ -1,4 +1,4 @@
-"""Is the difference between two variants or blends real: a paired bootstrap.
+"""Compare two variants or blends by a paired bootstrap.
 
 Rooms in reading order: contenders, compare, tables.
 

@@ -1,8 +1,8 @@
-"""Say whether one variant is better than another, or chance may have made the difference.
+"""Test whether one variant or blend is better than another: the entry point of ``run.py compare``.
 
-Stands after the store, beside ``blend`` on the way of a row. Both contenders are scored on the rows
-that both answer for, under one decision rule, and bootstrapped on the same draws of groups; parts
-of the rows and single labels show where a difference comes from.
+Both contenders are scored on the rows that both predict, under the same decision rule, with a
+paired bootstrap over groups. Subsets of the rows and single labels show where a difference comes
+from.
 
 Legend: N rows compared, C labels, G groups, K folds, R replicates, S slices.
 """
@@ -44,7 +44,7 @@ from competition.scoring.metrics import (
     weights_for_negative_share,
 )
 
-ENOUGH_GROUPS = 30  # groups with a gold row from which a slice gets an interval
+MIN_GROUPS = 30  # groups with a gold row, for a slice to get an interval
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class CompareOptions:
     """How to compare.
 
     Attributes:
-        folds: only these; none takes all that both have.
-        threshold: decide by thresholds tuned on the other folds, not by the most probable label.
+        folds: only these; empty takes all that both have.
+        threshold: use thresholds tuned on the other folds instead of the most probable label.
     """
 
     folds: tuple[int, ...] = ()
@@ -62,9 +62,9 @@ class CompareOptions:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One measure of both contenders on some rows; ``paired`` is None where there are too few.
+    """One metric of both contenders on a slice; ``paired`` is None if it has too few groups.
 
-    ``n_rows`` is what the slice holds: rows, or for a label its gold rows.
+    ``n_rows`` counts the rows of the slice, or the gold rows of a label.
     """
 
     what: str
@@ -76,12 +76,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything ``compare`` found; ``compare_tables`` shows it.
+    """Result of a comparison; ``tables`` prints it.
 
-    ``by_length`` and ``by_source`` hold micro-F1, then AUPRC, of each part; ``by_label`` a label's
-    own F1, ``areas_by_label`` the area under its own curve;
-    ``only_right`` counts rows that one alone has right, ``differing`` those with another label.
-    ``thresholds`` maps a variant to its threshold of each fold; empty under the plain rule.
+    ``by_length`` and ``by_source`` hold micro-F1, then AUPRC, of each part; ``by_label`` the F1 of
+    each label, ``areas_by_label`` the area under its curve; ``only_right`` counts rows that only
+    one predicts correctly, ``differing`` rows with different predictions. ``thresholds`` maps a
+    variant to its threshold in each fold; empty without ``--threshold``.
     """
 
     contenders: tuple[Contender, Contender]
@@ -106,17 +106,17 @@ def run_compare(
     options: CompareOptions,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Compare two contenders of the store on the rows that both answer for.
+    """Compare two contenders of the store on the rows that both predict.
 
     Args:
-        prepared: whose rows.
-        names: as ``contenders.read_contenders`` takes them.
+        prepared: with the rows.
+        names: as for ``contenders.read_contenders``.
         options: rows and decision rule.
-        on_progress: called with trials done and in all where a blend has to be made again.
+        on_progress: called with finished and total trials if a blend is recomputed.
 
     Raises:
         PredictionsError: they have nothing in common, or do not belong to these rows.
-        UsageError: names, folds or a rule that cannot be.
+        UsageError: invalid names, folds or decision rule.
     """
     _check_options(prepared, options)
     contenders = read_contenders(prepared, names, options.folds, on_progress)
@@ -125,7 +125,7 @@ def run_compare(
     if options.folds:
         common &= np.isin(prepared.folds.fold_of, options.folds)
     if not common.any():
-        raise UsageError(f"{names[0]} and {names[1]} answer for no row in common")
+        raise UsageError(f"{names[0]} and {names[1]} have no rows in common")
     rows = _take_rows(prepared, common)
     decided = [_decide(each, rows, options) for each in contenders]
     preds = (decided[0][0], decided[1][0])
@@ -154,23 +154,23 @@ def run_compare(
 
 
 def judge(paired: Paired | None) -> str:
-    """Say in words who is better: only where the whole interval lies on one side of nothing.
+    """Return the verdict: one is better only if the interval excludes 0.
 
     >>> judge(Paired(0.02, 0.01, 0.03, 0.0)), judge(Paired(-0.02, -0.03, -0.01, 1.0))
     ('A is better', 'B is better')
     >>> judge(Paired(0.02, -0.01, 0.05, 0.2)), judge(None)
-    ('cannot be told apart', 'too few rows')
+    ('no significant difference', 'too few rows')
     """
     if paired is None:
         return "too few rows"
     if paired.low > 0:
         return "A is better"
-    return "B is better" if paired.high < 0 else "cannot be told apart"
+    return "B is better" if paired.high < 0 else "no significant difference"
 
 
 @dataclass(frozen=True, eq=False)
 class _CommonRows:
-    """The rows compared, with what they are scored by; ``common`` (all rows,) marks them."""
+    """The compared rows; ``common`` marks them among all train rows."""
 
     common: Bools
     gold: npt.NDArray[np.int64]
@@ -194,16 +194,15 @@ def _check_options(prepared: Prepared, options: CompareOptions) -> None:
     if beyond:
         raise UsageError(f"--folds {beyond[0]}: the folds are 0 to {prepared.folds.count - 1}")
     if options.threshold and prepared.competition.profile.negative_id is None:
-        raise UsageError("--threshold: this competition has no negative label to fall back on")
+        raise UsageError("--threshold: this competition has no negative label")
 
 
 def _decide(
     contender: Contender, rows: _CommonRows, options: CompareOptions
 ) -> tuple[npt.NDArray[np.int64], tuple[float, ...]]:
-    """Turn a contender's probabilities into labels; also return the thresholds, one per fold.
+    """Turn a contender's probabilities into labels; also return the threshold of each fold.
 
-    Each fold's threshold is the best one on the other folds, so that no row chooses its own. A
-    blend's nested labels were made in just that way.
+    Each fold's threshold is tuned on the other folds, as in the nested labels of a blend.
     """
     probs = contender.probs[rows.common]
     if not options.threshold:
@@ -211,8 +210,8 @@ def _decide(
     folds = np.unique(rows.fold_of)
     if len(folds) < 2:
         raise UsageError(
-            "--threshold tunes each fold's threshold on the other folds and there is one fold in"
-            " common; train another, or leave --threshold out"
+            "--threshold tunes each fold's threshold on the other folds, but there is only one fold"
+            " in common; train another, or omit --threshold"
         )
     if contender.nested_pred is not None:
         return contender.nested_pred[rows.common], ()
@@ -230,33 +229,35 @@ def _decide(
 def _compare_overall(
     prepared: Prepared, rows: _CommonRows, preds: tuple[Ints, Ints], probs: tuple[Floats, Floats]
 ) -> Iterator[Line]:
-    """Yield both keys of the leaderboard, plain and, where the profile asks for it, shifted."""
+    """Yield micro-F1 and AUPRC, plain and at the profile's shifted negative share, if set."""
     gold, negative_id = rows.gold, rows.negative_id
     share = prepared.competition.profile.metrics.shifted_negative_share
-    weighings: list[tuple[str, npt.NDArray[np.float64] | None]] = [("", None)]
+    weightings: list[tuple[str, npt.NDArray[np.float64] | None]] = [("", None)]
     n_negative = np.count_nonzero(gold == negative_id)
     if share is not None and 0 < n_negative < len(gold):
-        weighings.append((f" at {share:.0%}", weights_for_negative_share(gold, negative_id, share)))
-    for suffix, weights in weighings:
+        weightings.append(
+            (f" at {share:.0%}", weights_for_negative_share(gold, negative_id, share))
+        )
+    for suffix, row_weights in weightings:
         assessor = build_assessor(
-            gold, negative_id, rows.groups, row_weights={}, seed=BOOTSTRAP_SEED, weights=weights
+            gold, negative_id, rows.groups, row_weights={}, seed=BOOTSTRAP_SEED, weights=row_weights
         )
         first, second = (assessor.assess(each) for each in zip(probs, preds, strict=True))
-        apart = pair_scores(first, second)
+        paired = pair_scores(first, second)
         scores = (first.f1.value, second.f1.value)
-        yield Line(f"micro-F1{suffix}", len(gold), *scores, apart.f1)
+        yield Line(f"micro-F1{suffix}", len(gold), *scores, paired.f1)
         scores = (first.auprc.value, second.auprc.value)
-        yield Line(f"AUPRC{suffix}", len(gold), *scores, apart.auprc)
+        yield Line(f"AUPRC{suffix}", len(gold), *scores, paired.auprc)
 
 
 def _length_thirds(prepared: Prepared) -> tuple[Objects, str]:
-    """Return short, medium or long for every train row, and what lengths were counted in.
+    """Return short, medium or long for every train row, and the unit of lengths.
 
-    The frozen routes of the length specialists where there are any, else thirds by characters.
+    It uses the frozen routes of the length specialists if there are any, else thirds by characters.
     """
     if (prepared.competition.oof_dir / "routes" / "length.csv").is_file():
         routes = read_or_make_length_routes(prepared, None, "")
-        return routes.train, f"as the length specialists part them ({routes.unit})"
+        return routes.train, f"as routed to the length specialists ({routes.unit})"
     sentences = prepared.corpus.train.text("sentence")
     lengths = np.array([len(sentence) for sentence in sentences], dtype=np.int64)
     return route_lengths(lengths, build_borders(lengths)), "thirds by characters"
@@ -265,7 +266,7 @@ def _length_thirds(prepared: Prepared) -> tuple[Objects, str]:
 def _compare_parts(
     rows: _CommonRows, preds: tuple[Ints, Ints], probs: tuple[Floats, Floats], part_of: Objects
 ) -> tuple[Line, ...]:
-    """Compare micro-F1, then AUPRC, in each part; rows without a part are left out."""
+    """Compare micro-F1, then AUPRC, in each part; rows without a part are excluded."""
     named = [part for part in part_of.tolist() if part is not None]
     parts = list(dict.fromkeys(sorted(named, key=_part_order)))
     masks = [part_of == part for part in parts]
@@ -282,10 +283,10 @@ def _compare_parts(
 
 
 def _rank_part(rows: _CommonRows, part: str, probs: tuple[Floats, Floats], mask: Bools) -> Line:
-    """Compare AUPRC in one part: the mean over the labels that have a gold row in it."""
+    """Compare AUPRC in one part, averaged over the labels with a gold row in it."""
     gold, groups, some = rows.gold[mask], rows.groups[mask], (probs[0][mask], probs[1][mask])
     paired = None
-    if len(np.unique(groups)) >= ENOUGH_GROUPS:
+    if len(np.unique(groups)) >= MIN_GROUPS:
         resamples = build_resamples(groups, replicates=AUPRC_REPLICATES, seed=BOOTSTRAP_SEED)
         paired = paired_auprc(gold, some, resamples)
     return Line(f"{part}, AUPRC", len(gold), auprc(gold, some[0]), auprc(gold, some[1]), paired)
@@ -294,7 +295,7 @@ def _rank_part(rows: _CommonRows, part: str, probs: tuple[Floats, Floats], mask:
 def _compare_areas(
     rows: _CommonRows, probs: tuple[Floats, Floats], labels: Sequence[str]
 ) -> tuple[Line, ...]:
-    """Compare the area under each label's own curve; labels without a row are left out."""
+    """Compare the area under each label's curve; labels without a gold row are excluded."""
     counts = np.bincount(rows.gold, minlength=len(labels))
     present = np.flatnonzero(counts).tolist()
     areas = [auprc_by_class(rows.gold, each) for each in probs]
@@ -305,15 +306,15 @@ def _compare_areas(
         a, b = (float(each[label_id]) for each in areas)
         n_groups = len(np.unique(rows.groups[rows.gold == label_id]))
         paired = None
-        if n_groups >= ENOUGH_GROUPS:
-            apart = drawn[0][place] - drawn[1][place]
-            paired = pair(a - b, apart[~np.isnan(apart)])
+        if n_groups >= MIN_GROUPS:
+            differences = drawn[0][place] - drawn[1][place]
+            paired = pair(a - b, differences[~np.isnan(differences)])
         lines.append(Line(labels[label_id], int(counts[label_id]), a, b, paired))
     return tuple(lines)
 
 
 def _part_order(part: str) -> tuple[int, str]:
-    """Order short, medium, long by length and everything else by name."""
+    """Return a sort key: short, medium, long by length, all others by name."""
     known = ("short", "medium", "long")
     return (known.index(part) if part in known else len(known), part)
 
@@ -321,13 +322,13 @@ def _part_order(part: str) -> tuple[int, str]:
 def _compare_labels(
     rows: _CommonRows, preds: tuple[Ints, Ints], labels: Sequence[str]
 ) -> tuple[Line, ...]:
-    """Compare each label's own F1, the negative one's too; labels without a row are left out."""
+    """Compare the F1 of each label, including the negative one; absent labels are excluded."""
     counts = np.bincount(rows.gold, minlength=len(labels))
     present = np.flatnonzero(counts)
 
     def count(pred: Ints) -> Bools:
-        wanted = present[:, None]
-        is_gold, is_pred = rows.gold == wanted, pred == wanted
+        label_ids = present[:, None]
+        is_gold, is_pred = rows.gold == label_ids, pred == label_ids
         return np.stack([is_gold & is_pred, is_pred, is_gold], axis=2)
 
     hits = (count(preds[0]), count(preds[1]))
@@ -338,7 +339,7 @@ def _compare_labels(
 def _compare_slices(
     rows: _CommonRows, names: Sequence[str], n_rows: Sequence[int], hits: tuple[Bools, Bools]
 ) -> tuple[Line, ...]:
-    """Compare F1 in S slices at once, on the same draws; ``hits`` are (S, N, 3) of both."""
+    """Compare F1 in S slices on the same draws; ``hits`` holds (S, N, 3) of both."""
     if not names:
         return ()
     resamples = rows.resample(F1_REPLICATES)
@@ -351,7 +352,7 @@ def _compare_slices(
         a, b = float(values[0][s]), float(values[1][s])
         n_groups = len(np.unique(rows.groups[hits[0][s, :, 2]]))
         paired = None
-        if n_groups >= ENOUGH_GROUPS:
+        if n_groups >= MIN_GROUPS:
             low, high = map(float, bounds[:, s])
             paired = Paired(a - b, low, high, float(worse[s]))
         lines.append(Line(name, n_rows[s], a, b, paired))
@@ -359,12 +360,12 @@ def _compare_slices(
 
 
 def replicate_slices(hits: Bools, resamples: Resamples) -> npt.NDArray[np.float64]:
-    """Score each bootstrap replicate of several slices of the rows.
+    """Compute micro-F1 of several slices of the rows in each bootstrap replicate.
 
-    What a slice counts is sparse over groups, so all slices take one sparse product per draw.
+    Counts per slice are sparse over groups, so all slices take one sparse product per chunk.
 
     Args:
-        hits: (S, N, 3) as ``metrics.count_hits`` marks them, False outside a slice.
+        hits: (S, N, 3) as from ``metrics.count_hits``, False outside a slice.
         resamples: over the same N rows.
 
     Returns:

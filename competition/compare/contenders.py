@@ -1,7 +1,7 @@
-"""Who can be compared: variants, specialists that answer together, and blends.
+"""Read what can be compared: variants, joint specialists, and blends.
 
-Beside ``predictions`` on the way of a row: that room joins whole members for a blend, this one
-takes of two contenders whatever both have, so that a pair trained on one fold can be compared too.
+``predictions/members`` reads complete members for a blend; this module reads the folds and seeds
+that two contenders have in common, so that two variants trained on one fold can be compared too.
 
 Legend: N train rows, C labels, K folds.
 """
@@ -40,8 +40,8 @@ from competition.profile import flatten_settings
 from competition.scoring.metrics import decide
 from competition.submission.record import BlendRecord, read_record
 
-NO_SETTINGS = ("name", "why", "seeds", "tune")  # say what a variant is called and how it came to be
-TOGETHER = ","  # no name holds it, so specialists can be named in one argument
+NO_SETTINGS = ("name", "why", "seeds", "tune")  # metadata of a variant
+TOGETHER = ","  # separates specialists in one argument; names cannot contain it
 
 Job = tuple[int, int]
 """A seed and a fold."""
@@ -52,16 +52,16 @@ class Contender:
     """One side of a comparison.
 
     Attributes:
-        name: as a person typed it.
-        probs: (N, C) float32 out-of-fold probabilities, a blend's flattened; NaN where it does not
-            answer.
-        nested_pred: (N,) label ids under a blend's own nested thresholds (of ``read_contender``,
-            under its fitted threshold); None for variants.
-        seeds: averaged over; empty for a blend, whose members have their own, and for a table.
-        tuned_on: folds that chose its settings, so that its scores there are flattered.
-        is_tuned_elsewhere: those were other folds than these, so that none here is free of them.
+        name: as the user typed it.
+        probs: (N, C) float32 out-of-fold probabilities, a blend's flattened; NaN for rows that it
+            does not predict.
+        nested_pred: (N,) label ids under a blend's nested thresholds (from ``read_contender``,
+            its fitted threshold); None for variants.
+        seeds: averaged over; empty for blends and imported tables.
+        tuned_on: folds its hyperparameters were tuned on, where its scores are optimistic.
+        is_tuned_elsewhere: it was tuned on another fold assignment, so all folds are affected.
         settings: of a single trained variant, by dotted key; empty for anything else.
-        temperatures: of a blend, that of each fold's fit; empty for variants.
+        temperatures: of each fold's fit of a blend; empty for variants.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Contender:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def list_settings_apart(first: Contender, second: Contender) -> list[tuple[str, Any, Any]]:
-    """List the settings in which two single variants differ, None where one has no such setting.
+def list_different_settings(first: Contender, second: Contender) -> list[tuple[str, Any, Any]]:
+    """List the settings in which two single variants differ; None if one has no such setting.
 
-    Those of a network and of a linear model have little in common; they are not listed.
+    Settings of a network and of a linear model are not comparable and not listed.
     """
     one, other = first.settings, second.settings
     if not one or not other or one.get("learner") != other.get("learner"):
@@ -92,23 +92,23 @@ def read_contenders(
     folds: Sequence[int] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Contender, Contender]:
-    """Read two contenders: the same folds and, of variants, the same seeds on both sides.
+    """Read two contenders with the same folds and, for variants, the same seeds.
 
-    An imported table has no seed of its own: its folds are held against all seeds of the other.
+    An imported table has no seed: its folds are compared to all seeds of the other.
 
     Args:
-        prepared: whose rows and folds.
+        prepared: with rows and folds.
         names: each a variant, specialists joined by commas, ``route:length``, or a blend that
-            ``blend`` wrote. A blend's answers are its nested ones, made again as it was made.
-        folds: only these; none takes every fold that both have.
-        on_progress: called with trials done and trials in all of a blend's search.
+            ``blend`` wrote. A blend is represented by its recomputed nested predictions.
+        folds: only these; empty takes every fold that both have.
+        on_progress: called with finished and total trials of a blend's search.
 
     Raises:
-        PredictionsError: nothing in common, or results of other data, folds or recipes.
-        UsageError: a name that nothing has, or the same name twice.
+        PredictionsError: nothing in common, or results of other data, folds or settings.
+        UsageError: an unknown name, or the same name twice.
     """
     if names[0] == names[1]:
-        raise UsageError(f"{names[0]} is named twice; name two to compare")
+        raise UsageError(f"{names[0]} is given twice; give two different names")
     store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
     sides = [_find(prepared, store, name) for name in names]
     jobs = _common_jobs(sides, names, set(folds) or set(range(prepared.folds.count)))
@@ -122,26 +122,26 @@ def read_contenders(
 
 
 def read_contender(prepared: Prepared, name: str) -> Contender:
-    """Read one contender: every job that it has done; of a blend, its fitted answers.
+    """Read one contender with all finished jobs; for a blend, its fitted predictions.
 
-    A blend's fitted answers come from weights and a threshold that were tuned on these very rows;
-    they show where it errs, not what it is worth.
+    A blend's fitted predictions come from weights and a threshold tuned on the same rows; they show
+    where it errs, not how well it scores.
 
     Args:
-        prepared: whose rows and folds.
+        prepared: with rows and folds.
         name: as in ``read_contenders``.
 
     Raises:
-        PredictionsError: results of other data, folds or recipes, or none in common.
-        UsageError: a name that nothing has.
+        PredictionsError: results of other data, folds or settings, or none in common.
+        UsageError: an unknown name.
     """
     store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
     side = _find(prepared, store, name)
     if isinstance(side, _Parts):
         if not side.jobs:
             raise PredictionsError(
-                f"{name}: {_write(side.variants)} have no seed and fold in common; train one with"
-                " the other's: python run.py fold VARIANT --seeds … --folds …"
+                f"{name}: {_write(side.variants)} have no seed and fold in common; train the"
+                " missing ones: python run.py fold VARIANT --seeds … --folds …"
             )
         return _read_variants(store, name, side, sorted(side.jobs), prepared)
     record = _read_record(side)
@@ -158,9 +158,9 @@ def read_contender(prepared: Prepared, name: str) -> Contender:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The variants behind a name, and the jobs that all of them have done.
+    """The variants behind a name, and the jobs that all of them have finished.
 
-    ``is_table``: it was imported as a table, whose seed says nothing.
+    ``is_table``: it was imported as a table, so its seed is meaningless.
     """
 
     variants: tuple[str, ...]
@@ -173,7 +173,7 @@ class _Parts:
         return {fold for _, fold in self.jobs}
 
     def select(self, common: Sequence[Job]) -> list[Job]:
-        """Return its own of the jobs to compare on."""
+        """Return its jobs among those to compare on."""
         if not self.is_table:
             return list(common)
         folds = {fold for _, fold in common}
@@ -181,7 +181,7 @@ class _Parts:
 
 
 def _find(prepared: Prepared, store: Store, name: str) -> _Parts | Path:
-    """Return the variants behind a name, or the file that says how a blend was made."""
+    """Return the variants behind a name, or the JSON of a blend."""
     if name.startswith(ROUTE_PREFIX):
         variants = find_specialists(store, name)
     else:
@@ -193,7 +193,7 @@ def _find(prepared: Prepared, store: Store, name: str) -> _Parts | Path:
     if missing or not variants:
         known = ", ".join(store.variants()) or "none yet; run: python run.py fold"
         what = missing[0] if missing else name
-        raise UsageError(f"{what!r} has no out-of-fold rows and is no blend; variants: {known}")
+        raise UsageError(f"{what!r} has no out-of-fold rows and is not a blend; variants: {known}")
     done = [{(key.seed, key.fold) for key in store.keys(variant)} for variant in variants]
     first = store.read_header(store.keys(variants[0])[0])
     is_table = len(variants) == 1 and first is not None and bool(first.variant.get("imported"))
@@ -203,9 +203,9 @@ def _find(prepared: Prepared, store: Store, name: str) -> _Parts | Path:
 def _common_jobs(
     sides: Sequence[_Parts | Path], names: tuple[str, str], wanted: set[int]
 ) -> list[Job]:
-    """Return the jobs that every side of variants has done, within the folds wanted.
+    """Return the jobs that all sides with variants have finished, among the given folds.
 
-    A table has done a fold's jobs whatever their seed.
+    A table counts as finished for every seed of its folds.
     """
     parts = [side for side in sides if isinstance(side, _Parts)]
     if not parts:
@@ -221,8 +221,8 @@ def _common_jobs(
             if isinstance(side, _Parts)
         )
         raise PredictionsError(
-            f"no seed and fold in common among folds {_write(sorted(wanted))}: {has}; train one"
-            " with the other's: python run.py fold VARIANT --seeds … --folds …"
+            f"no seed and fold in common among folds {_write(sorted(wanted))}: {has}; train the"
+            " missing ones: python run.py fold VARIANT --seeds … --folds …"
         )
     return common
 
@@ -237,7 +237,7 @@ def _write_jobs(side: _Parts) -> str:
 
 
 def _write(items: Iterable[object]) -> str:
-    """List as an option takes it: ``0,1,2``."""
+    """Format a list as for an option: ``0,1,2``."""
     return ",".join(map(str, items))
 
 
@@ -254,7 +254,7 @@ def _read_variants(
         both = ~np.isnan(probs[:, 0]) & ~np.isnan(own[:, 0])
         if both.any():
             raise UsageError(
-                f"{name}: {_write(side.variants)} answer twice for {both.sum()} rows; name one"
+                f"{name}: {_write(side.variants)} predict {both.sum()} rows twice; give one"
                 " specialist for each part, joined by commas"
             )
         probs = np.where(np.isnan(probs), own, probs)
@@ -279,13 +279,13 @@ def _read_variants(
 def _read_variant(
     store: Store, variant: str, jobs: Sequence[Job], prepared: Prepared
 ) -> tuple[Header, Probs]:
-    """Return what a variant says of itself, and its out-of-fold rows of some jobs.
+    """Return a variant's header and its out-of-fold probabilities from some jobs.
 
     Returns:
-        (N, C) float32, averaged over the seeds of each fold; NaN where no job answers.
+        The header; (N, C) float32, averaged over the seeds of each fold, NaN for other rows.
 
     Raises:
-        PredictionsError: a result does not belong here, or does not answer for its rows.
+        PredictionsError: a result does not belong here, or does not cover its rows.
     """
     found = []
     for seed, fold in jobs:
@@ -293,7 +293,7 @@ def _read_variant(
         header = store.read_header(key)
         if header is None:
             raise PredictionsError(
-                f"{store.path(key)} vanished while it was read; run this command again"
+                f"{store.path(key)} disappeared during reading; run this command again"
             )
         found.append((store.path(key), header))
     answered = check_belongs(found, prepared)
@@ -303,13 +303,13 @@ def _read_variant(
     probs = np.full((len(ids), len(store.labels)), np.nan, dtype=np.float32)
     for fold in sorted({fold for _, fold in jobs}):
         expected = answered.train & (fold_of == fold)
-        answers = []
+        predictions = []
         for seed in (seed for seed, job_fold in jobs if job_fold == fold):
             key = ResultKey(variant, seed, fold)
             result = read_unchanged(store, key, header)
             rows = place_rows(result.oof_ids, row_of, expected, f"{store.path(key)}, oof rows")
-            answers.append(result.oof_probs[np.argsort(rows)])
-        probs[expected] = average_in_log_space(answers)
+            predictions.append(result.oof_probs[np.argsort(rows)])
+        probs[expected] = average_in_log_space(predictions)
     return header, probs
 
 
@@ -320,16 +320,15 @@ def _read_blend(
     prepared: Prepared,
     on_progress: Callable[[int, int], None] | None,
 ) -> Contender:
-    """Make a blend's nested answers again, as ``blend`` made them.
+    """Recompute the nested predictions of a blend.
 
-    Its fitted answers were tuned on the very rows they would be compared on; the nested ones say
-    what it is worth.
+    Its fitted predictions were tuned on the same rows and are too optimistic for a comparison.
     """
     record = _read_record(path)
     if record.shrink:
         raise PredictionsError(
-            f"{path} was made with --shrink, which blend no longer has, so its nested answers"
-            f" cannot be made again; blend again: python run.py blend --name {name}"
+            f"{path} was made with --shrink, which blend no longer has, so its nested predictions"
+            f" cannot be recomputed; run: python run.py blend --name {name}"
         )
     members = _read_blend_members(store, name, record, prepared)
     corpus, profile = prepared.corpus, prepared.competition.profile
@@ -337,8 +336,8 @@ def _read_blend(
     if record.reweight is not None:
         shift = read_or_fit_shift(prepared.competition, corpus)
         share = profile.metrics.shifted_negative_share
-        ways = build_row_weights(rows.gold, rows.negative_id, share, shift)
-        weights = choose_row_weights(ways, record.reweight, explain_absence(shift, corpus))
+        weightings = build_row_weights(rows.gold, rows.negative_id, share, shift)
+        weights = choose_row_weights(weightings, record.reweight, explain_absence(shift, corpus))
         rows = replace(rows, weights=weights)
     done, total = 0, record.trials * prepared.folds.count
 
@@ -357,13 +356,13 @@ def _read_blend(
 def _read_record(path: Path) -> BlendRecord:
     try:
         record = read_record(path)
-        reason = "it is another tool's"
+        reason = "it comes from another tool"
     except (OSError, ValueError) as error:
         record, reason = None, str(error)
     if record is None:
         raise PredictionsError(
-            f"{path} does not say how a blend was made ({reason}); only a submission that blend"
-            f" wrote can be compared: python run.py blend --name {path.stem}"
+            f"{path} does not describe a blend ({reason}); only a submission that blend wrote can"
+            f" be compared: python run.py blend --name {path.stem}"
         )
     return record
 
@@ -371,10 +370,10 @@ def _read_record(path: Path) -> BlendRecord:
 def _read_blend_members(
     store: Store, name: str, record: BlendRecord, prepared: Prepared
 ) -> list[Member]:
-    """Read a blend's members, in its order, if they are still what it was made of.
+    """Read a blend's members in its order.
 
     Raises:
-        PredictionsError: a member, the data or the folds changed since.
+        PredictionsError: a member, the data or the folds have changed since.
     """
     members = []
     for member in record.members:
@@ -382,8 +381,8 @@ def _read_blend_members(
         same = len(found) == 1 and found[0].recipe == member.recipe
         if not same or found[0].seeds != member.seeds:
             raise PredictionsError(
-                f"the blend {name} was made of another {member.name} than the store holds now;"
-                f" make it again: python run.py blend --name {name}"
+                f"the blend {name} was made with another {member.name} than the one in the store;"
+                f" run: python run.py blend --name {name}"
             )
         members.append(replace(found[0], name=member.name))
     return members

@@ -1,7 +1,6 @@
-"""A group of rows too large for any fold: refused, with the remedies that were tried.
+"""Refuse a group of rows too large for a fold, with remedies that were tried on the rows.
 
-Between groups and assignment. Every remedy is tried on the rows themselves, so that what is named
-can be done, and the one after which fewest rows share a value with another fold comes first.
+The remedy after which the fewest rows share a value with another fold comes first.
 
 Legend: N train rows, K folds.
 """
@@ -27,7 +26,7 @@ PAIR_COLUMNS = ("subject_word", "object_word")
 
 @dataclass(frozen=True)
 class Remedy:
-    """Rules under which folds can be made, and how many rows then leak."""
+    """Rules under which folds can be built, and the number of rows that leak then."""
 
     group_by: tuple[str, ...]
     count: int
@@ -35,7 +34,7 @@ class Remedy:
 
 
 def check_largest_group(rows: Rows, groups: Int32s, rules: FoldRules) -> None:
-    """Refuse groups of which one would fill most of a fold, naming what can be done.
+    """Raise if one group would fill most of a fold, with possible remedies.
 
     Raises:
         FoldsError: a group of several rows exceeds 1/(2K) of the rows.
@@ -47,8 +46,8 @@ def check_largest_group(rows: Rows, groups: Int32s, rules: FoldRules) -> None:
     is_largest = groups == sizes.argmax()
     lines = [
         f"grouped by {' and '.join(rules.group_by)}, one group holds {largest:,} of {len(rows):,} "
-        f"train rows ({largest / len(rows):.0%}); {rules.count} folds are fair up to "
-        f"{1 / (2 * rules.count):.0%}.",
+        f"train rows ({largest / len(rows):.0%}); with {rules.count} folds at most "
+        f"{1 / (2 * rules.count):.0%} are allowed.",
         *(f"  {_describe_link(rows, column, is_largest)}" for column in rules.group_by),
         *_describe_remedies(
             sorted(find_remedies(rows, groups, rules), key=_rank), len(rows), rules
@@ -66,14 +65,14 @@ def _rank(remedy: Remedy) -> tuple[int, int, int]:
 
 
 def find_remedies(rows: Rows, groups: Int32s, rules: FoldRules) -> Iterator[Remedy]:
-    """Yield the rules near the given ones under which folds can be made.
+    """Yield similar rules under which folds can be built.
 
-    Fewer folds, all columns kept; or as many folds, each choice of fewer columns.
+    These are fewer folds with all columns, or as many folds with each subset of the columns.
 
     Args:
         rows: N train rows.
         groups: (N,) by all columns of the rules.
-        rules: under which no folds can be made.
+        rules: under which folds cannot be built.
     """
     largest = int(np.bincount(groups).max())
     for count in range(rules.count - 1, 1, -1):
@@ -101,19 +100,19 @@ def _try(rows: Rows, groups: Int32s, count: int, rules: FoldRules) -> npt.NDArra
 def _describe_remedies(remedies: list[Remedy], n_rows: int, rules: FoldRules) -> list[str]:
     if not remedies:
         return [
-            "No choice of fewer columns or folds makes fair ones; give folds of your own "
-            "(folds.file in the profile), or more rows."
+            "No choice of fewer columns or folds works; provide your own folds (folds.file in "
+            "the profile), or more rows."
         ]
-    told = []
+    tried = []
     for remedy in remedies:
         leak = f"{remedy.leaking:,} of {n_rows:,} rows ({remedy.leaking / n_rows:.1%}) would"
         then = "no row would" if not remedy.leaking else leak
-        told.append(f"  {_write(remedy, rules)}: {then} share one of these with another fold")
+        tried.append(f"  {_write(remedy, rules)}: {then} share one of these with another fold")
     return [
         "Tried on these rows:",
-        *told,
-        f"Set {_write(remedies[0], rules)} in the profile's [folds]: it leaks fewest rows. Those "
-        "that leak make scores look better than they are.",
+        *tried,
+        f"Set {_write(remedies[0], rules)} in the profile's [folds]: it leaks the fewest "
+        "rows. Leaked rows make scores too optimistic.",
     ]
 
 
@@ -125,7 +124,7 @@ def _write(remedy: Remedy, rules: FoldRules) -> str:
 
 
 def _describe_link(rows: Rows, column: str, mask: npt.NDArray[np.bool_]) -> str:
-    """Say which value of a column links most rows of a group."""
+    """Describe the value of a column that links most rows of a group."""
     keys = build_keys(rows, column)
     linked = keys[mask]
     values, counts = np.unique(linked, return_counts=True)

@@ -61,7 +61,7 @@ NEGATIVE = 1  # of the tiny competition
 
 @pytest.fixture
 def few_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "ENOUGH_GROUPS", 5)
+    monkeypatch.setattr(compare, "MIN_GROUPS", 5)
 
 
 def write(
