@@ -222,8 +222,8 @@ def test_rows_that_cannot_fill_folds_cannot_be_trained_on(
     audit = run_audit(tiny_competition)
     assert not audit.ok
     assert "Set group_by = []" in tables_of(audit)["files"].notes[0]
-    told = [note for table in tables_of(audit).values() for note in table.notes]
-    assert not any("keep it in folds.group_by" in note for note in told)  # of what must go
+    notes = [note for table in tables_of(audit).values() for note in table.notes]
+    assert not any("keep it in folds.group_by" in note for note in notes)  # of what must go
     assert not any("Next" in note for table in tables_of(audit).values() for note in table.notes)
     # folds of one's own are not judged by that rule
     tiny_competition.oof_dir.mkdir(parents=True)

@@ -39,12 +39,12 @@ def test_what_can_be_done_next_is_advised_and_no_more(
     fill(store, prepared, "v")
     notes = {name: " ".join(table.notes) for name, table in build(tiny_competition).items()}
     assert "run: python run.py blend" in notes["blends"]
-    assert "Nothing is sent yet: a blend comes first." in notes["submissions"]
+    assert "Nothing was sent yet; run blend first." in notes["submissions"]
     write(tiny_competition)
     notes = {name: " ".join(table.notes) for name, table in build(tiny_competition).items()}
     assert "run: python run.py submit" in notes["submissions"]
     sample = replace(tiny_competition, limit=40)
-    assert "for trying out" in build(sample)["submissions"].notes[0]
+    assert "cannot be submitted" in build(sample)["submissions"].notes[0]
 
 
 def test_a_damaged_record_is_not_called_absent(tiny_competition: Competition) -> None:
@@ -52,7 +52,7 @@ def test_a_damaged_record_is_not_called_absent(tiny_competition: Competition) ->
     spec.write_text("{", "utf-8")
     assert "blend.json is damaged" in build(tiny_competition)["blends"].rows[0]["state"]
     spec.unlink()
-    assert "no blend.json says" in build(tiny_competition)["blends"].rows[0]["state"]
+    assert "there is no blend.json" in build(tiny_competition)["blends"].rows[0]["state"]
 
 
 def test_an_empty_store_says_what_to_run(
@@ -141,10 +141,10 @@ def test_results_without_data_are_still_listed(
     tiny_competition.train_path.unlink()
     table = build(tiny_competition)["variants"]
     assert rows_of(table, "variant").keys() == {"v"}
-    assert "Nothing can be scored" in table.notes[0]
+    assert "Variants cannot be scored" in table.notes[0]
 
 
-def test_submissions_are_told_from_the_ledger(tiny_competition: Competition) -> None:
+def test_submissions_are_shown_from_the_ledger(tiny_competition: Competition) -> None:
     path = write(tiny_competition)
     submit(tiny_competition, path, SubmitOptions(), clock=lambda: NOON)
     submit(tiny_competition, path, SubmitOptions(target="folder"), clock=lambda: NOON)
@@ -161,9 +161,9 @@ def test_submissions_are_told_from_the_ledger(tiny_competition: Competition) -> 
     assert 0 <= first["public_f1"] <= 1
     assert first["private_auprc"] is not None
     assert second["public_f1"] is None
-    assert any("to local: 2 of 3" in note for note in table.notes)
-    assert not any("to folder" in note for note in table.notes)
-    assert any("torn" in note for note in table.notes)
+    assert any("at local: 2 of 3" in note for note in table.notes)
+    assert not any("at folder" in note for note in table.notes)
+    assert any("last line is incomplete" in note for note in table.notes)
 
 
 def test_a_damaged_ledger_is_named(tiny_competition: Competition) -> None:
@@ -193,7 +193,7 @@ def test_a_blend_changed_by_hand_is_said_so(tiny_competition: Competition, tmp_p
     path.with_name("bad.csv").write_text("", "utf-8")
     path.with_name("bad.json").write_text("[]", "utf-8")
     rows = rows_of(build(tiny_competition)["blends"], "name")
-    assert rows["mine"]["state"] == "changed since it was written"
+    assert rows["mine"]["state"] == "the CSV was changed after blend wrote it"
     assert "no other.json" in rows["other"]["state"]
     assert "bad.json" in rows["bad"]["state"]
 
@@ -269,7 +269,7 @@ def test_the_gap_between_nested_and_public_is_shown_over_time(
     gaps = [row["gap"] for row in table.rows]
     assert gaps[:4] == pytest.approx([-0.1, -0.1, -0.13, -0.14])
     assert gaps[4] is None
-    assert any("from -10.00 to -13.50: the later blends are fitted" in n for n in table.notes)
+    assert any("from -10.00 to -13.50: later blends overfit" in n for n in table.notes)
 
 
 def test_a_steady_gap_and_one_that_narrows(tiny_competition: Competition) -> None:
@@ -278,7 +278,9 @@ def test_a_steady_gap_and_one_that_narrows(tiny_competition: Competition) -> Non
     assert "Warning" not in " ".join(build(tiny_competition)["submissions"].notes)
     for place in range(4, 8):
         send_scored(tiny_competition, f"b{place}", 0.7, 0.66, seed=place)
-    assert "chosen by the public half" in " ".join(build(tiny_competition)["submissions"].notes)
+    assert "may overfit the public leaderboard" in " ".join(
+        build(tiny_competition)["submissions"].notes
+    )
 
 
 def test_the_final_picks_are_proposed_with_their_reasons(tiny_competition: Competition) -> None:
@@ -291,7 +293,7 @@ def test_the_final_picks_are_proposed_with_their_reasons(tiny_competition: Compe
     names = [row["name"] for row in table.rows]
     assert set(names) == {"steady", "lucky"}
     assert "highest expected private" in table.rows[0]["reason"]
-    assert "otherwise" in table.rows[1]["reason"]
+    assert "of its labels differ" in table.rows[1]["reason"]
     assert "kaggle, 2 may count" in table.title
 
 
@@ -324,7 +326,7 @@ def test_a_score_of_nothing_is_a_score_when_the_same_bytes_are_sent_again(
     assert row["expected_f1"] == 0.0
 
 
-def test_two_files_sent_under_one_name_are_told_apart(tiny_competition: Competition) -> None:
+def test_two_files_sent_under_one_name_have_unique_names(tiny_competition: Competition) -> None:
     ledger = open_ledger(tiny_competition)
     for intent, (seed, public) in enumerate(((1, 0.62), (2, 0.66)), start=1):
         path = send_scored(tiny_competition, "blend", 0.7, public, seed=seed)

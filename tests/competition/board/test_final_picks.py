@@ -104,7 +104,7 @@ def test_of_equals_the_one_that_differs_is_the_second() -> None:
     ]
     picks, _ = pick_final(known, 2)
     assert [each.name for each in picks] == ["first", "other"]
-    assert "30.0% of the rows otherwise" in picks[1].reason
+    assert "30.0% of its labels differ" in picks[1].reason
 
 
 def test_what_differs_but_is_far_worse_is_not_taken() -> None:
@@ -157,5 +157,5 @@ def test_files_that_cannot_be_compared_are_not_said_to_differ() -> None:
     assert forecast is not None
     assert forecast.compared.sum() == 3  # each with itself
     for pick in picks[1:]:
-        assert "otherwise" not in pick.reason
+        assert "labels differ" not in pick.reason
         assert "cannot be compared" in pick.reason

@@ -124,7 +124,7 @@ def test_a_planted_difference_is_found_and_a_tie_is_not(prepared: Prepared) -> N
     for name in ("alike", "like"):
         write(prepared, name, 2)
     tie = run_compare(prepared, ("alike", "like"), PLAIN)
-    assert set(verdicts(tie).values()) == {"cannot be told apart"}
+    assert set(verdicts(tie).values()) == {"no significant difference"}
     better = [build_compare_tables(found)[0].rows[0]["better"] for found in (better, worse, tie)]
     assert better == ["A", "B", None]
 
@@ -179,7 +179,7 @@ def test_each_label_has_its_own_f1_and_interval(prepared: Prepared, store: Store
     table = tables_of(found)["label"]
     said = {row["what"]: row["verdict"] for row in table.rows}
     assert (said[labels[0]], said[labels[2]]) == ("A is better", "B is better")
-    assert "One interval in twenty" in table.notes[-1]
+    assert "one interval in twenty" in table.notes[-1]
 
 
 def test_slices_are_bootstrapped_as_each_would_be_alone() -> None:
@@ -280,15 +280,15 @@ def test_settings_that_set_two_variants_apart_are_said(prepared: Prepared) -> No
 
     def said(*names: str) -> str:
         notes = tables_of(run_compare(prepared, (names[0], names[1]), PLAIN))["overall"].notes
-        return " ".join(note for note in notes if note.startswith("Set apart"))
+        return " ".join(note for note in notes if note.startswith("Different settings"))
 
     apart = "fp16 true / false, scratch.layers – / 6, train.lr 0.001 / 5e-05"
-    assert said("one", "other") == f"Set apart, A / B: {apart}."
+    assert said("one", "other") == f"Different settings, A / B: {apart}."
     assert said("one", "many").endswith("key09 – / 9, and 2 more.")
     assert said("one", "twin") == said("one", "linear") == said("one", "table") == ""
 
 
-def test_results_of_other_data_are_told_of_both_ways_out(prepared: Prepared) -> None:
+def test_results_of_other_data_name_both_remedies(prepared: Prepared) -> None:
     write(prepared, "a")
     write(prepared, "b", data_hash="0" * 64)
     with pytest.raises(PredictionsError, match="; or put the old test file back"):
@@ -302,7 +302,7 @@ def test_seeds_are_averaged_in_log_space(prepared: Prepared, store: Store) -> No
     alone = [read_member(store, "a", prepared, seeds=(seed,)).oof for seed in (1, 2)]
     assert np.array_equal(first.probs, average_in_log_space(alone))
     found = run_compare(prepared, ("a", "b"), PLAIN)
-    assert "Averaged over the seeds that both have: 1, 2." in tables_of(found)["overall"].notes
+    assert "Averaged over the common seeds: 1, 2." in tables_of(found)["overall"].notes
 
 
 def test_specialists_are_compared_alone_and_together(prepared: Prepared) -> None:
@@ -320,7 +320,7 @@ def test_specialists_are_compared_alone_and_together(prepared: Prepared) -> None
     write(prepared, "short-too", 3, routes=(routes, "short"))
     again = run_compare(prepared, ("route:length", "whole"), PLAIN)
     assert again.overall == together.overall
-    with pytest.raises(UsageError, match="answer twice"):
+    with pytest.raises(UsageError, match=r"predict .* rows twice"):
         run_compare(prepared, ("short,short-too,medium,long", "whole"), PLAIN)
 
 
@@ -413,7 +413,7 @@ def test_thresholds_are_tuned_on_the_other_folds(prepared: Prepared, store: Stor
         pred[held] = decide(probs[held], NEGATIVE, threshold)
     expected = f1_score(gold, pred, labels=[0, 2, 3], average="micro")
     assert found.overall[0].first == pytest.approx(expected)
-    assert "tuned on the other folds (A 0." in " ".join(tables_of(found)["overall"].notes)
+    assert "on the other folds (A 0." in " ".join(tables_of(found)["overall"].notes)
     with pytest.raises(UsageError, match="one fold in common"):
         run_compare(prepared, ("a", "b"), CompareOptions(folds=(0,), threshold=True))
 
@@ -455,13 +455,13 @@ def test_a_blend_that_is_no_longer_what_it_was_is_refused(prepared: Prepared) ->
         write(prepared, name, 2)
     made = run_blend(prepared.competition, ["a", "b"], trials=2, seed=3, name="both", run={})
     write(prepared, "b", 2, recipe="another")
-    with pytest.raises(PredictionsError, match="was made of another b than the store holds now"):
+    with pytest.raises(PredictionsError, match="was made with another b than the one in the store"):
         run_compare(prepared, ("both", "a"), PLAIN)
     made.path.with_suffix(".json").write_text(json.dumps({"kind": "blend"}))
-    with pytest.raises(PredictionsError, match=r"does not say how a blend was made \(threshold"):
+    with pytest.raises(PredictionsError, match=r"does not describe a blend \(threshold"):
         run_compare(prepared, ("both", "a"), PLAIN)
     made.path.with_suffix(".json").write_text(json.dumps({"kind": "another tool"}))
-    with pytest.raises(PredictionsError, match="does not say how a blend was made"):
+    with pytest.raises(PredictionsError, match="does not describe a blend"):
         run_compare(prepared, ("both", "a"), PLAIN)
 
 
@@ -470,7 +470,7 @@ def test_what_was_tuned_on_these_folds_is_said(prepared: Prepared) -> None:
     write(prepared, "tuned", variant={"why": "tuned", "tune": tune})
     write(prepared, "plain")
     notes = tables_of(run_compare(prepared, ("plain", "tuned"), PLAIN))["overall"].notes
-    assert "B was tuned on folds 0, which flatters it there" in notes[-1]
+    assert "B was tuned on folds 0: optimistic there" in notes[-1]
     assert "--folds 1,2" in notes[-1]
     write(prepared, "elsewhere", variant={"why": "tuned", "tune": tune | {"folds_hash": "others"}})
     notes = tables_of(run_compare(prepared, ("plain", "elsewhere"), PLAIN))["overall"].notes
@@ -485,7 +485,7 @@ def test_what_was_tuned_on_these_folds_is_said(prepared: Prepared) -> None:
         prepared.competition, ["plain", "tuned"], trials=2, seed=3, name="both", run={}
     )
     said = " ".join(note for table in build_blend_tables(blended) for note in table.notes)
-    assert "tuned was tuned on folds 0: every score with it" in said
+    assert "tuned was tuned on folds 0: every score that includes it" in said
     assert "plain was tuned" not in said
 
 
@@ -523,7 +523,7 @@ def test_a_file_with_rows_missing_is_refused(prepared: Prepared) -> None:
 @pytest.mark.parametrize(
     ("names", "options", "said"),
     [
-        (("a", "a"), PLAIN, "named twice"),
+        (("a", "a"), PLAIN, "given twice"),
         (("a", "nobody"), PLAIN, "'nobody' has no out-of-fold rows .* variants: a, b"),
         (("a", "route:length"), PLAIN, "route:length"),
         (("a", "../b"), PLAIN, "cannot be a name"),
@@ -587,4 +587,4 @@ def test_what_a_person_sees(prepared: Prepared, capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "A = a, B = b" in printed
     assert any(line.split()[-1:] == ["A"] for line in printed.splitlines())
-    assert printed.count("cannot be told apart") == 1
+    assert printed.count("no significant difference") == 1

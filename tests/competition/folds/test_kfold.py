@@ -190,7 +190,7 @@ def test_fewer_folds_are_named_where_then_no_row_leaks() -> None:
     rows = make_pairs(*ALONE, *ALONE[:3], *[("s", "a", "b")] * 2)
     said = refuse_group(rows, count=5)
     assert "count = 2: no row would share" in said
-    assert "Set count = 2 in the profile's [folds]: it leaks fewest rows" in said
+    assert "Set count = 2 in the profile's [folds]: it leaks the fewest rows" in said
     assert FoldRules(count=5).group_by == ("sentence", "entity_pair")
     few = refuse_group(make_pairs(*[("s", "a", "b")] * 9, *ALONE[:1]))
     assert "Set group_by = []" in few
