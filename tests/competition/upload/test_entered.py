@@ -61,7 +61,7 @@ def test_an_entered_score_stands_in_ledger_board_and_final_picks(
     tables = {t.name: t for t in build_board_tables(tiny_competition, now=NOON)}
     (row,) = tables["submissions"].rows
     assert (row["public_f1"], row["public_auprc"], row["source"]) == (0.6102, 0.501, "entered")
-    assert any("as read on a page: b1" in note for note in tables["submissions"].notes)
+    assert any("Entered by hand with --score: b1" in note for note in tables["submissions"].notes)
     assert not any("--score" in note for note in tables["submissions"].notes[1:])
     assert "public 61.02" in tables["final"].rows[0]["reason"]
 
