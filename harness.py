@@ -114,7 +114,7 @@ def fold(
 
 def blend(
     *variants: str,
-    trials: int = 300,
+    trials: int = 200,
     seed: int = 0,
     name: str | None = None,
     objective: Literal["micro-f1", "auprc", "both"] = "micro-f1",

@@ -1,8 +1,8 @@
 """What a run of ``fold`` will take, before anything is downloaded or trained: time, disk, memory.
 
 The time is that of the matrix products of every job at the rate that this machine shows in a short
-trial, divided by what training reaches of it. Good to a factor of two: enough to tell an evening
-from a month, before a person waits for either.
+trial, divided by what training reaches of it. The estimate is rough, and several times too long on
+a busy machine: it distinguishes an evening from a month.
 
 Legend: N train rows, K folds, T tokens of a row.
 """
@@ -38,7 +38,7 @@ STATE_BYTES = 12  # of a weight, in a training state: float32 with both moments 
 TRAINING_BYTES = 16  # of a weight in memory while it trains: the same and its gradient
 KEPT_BYTES = 2  # of a weight that is kept
 LIBRARIES_BYTES = 1 << 30  # of a job's process, before it has a model
-MOST_HOURS = 72.0  # that fold begins without being asked twice
+MAX_HOURS = 240.0  # that fold begins without --yes: an estimate may be several times too long
 SMALL_WORK = 1e12  # operations: minutes on any machine, not worth a trial
 REACHED = 0.45  # share of the matrix products' rate that a step reaches; docs/experiments.md
 BY_NAME = (("large", 337e6, 1024), ("small", 68e6, 768), ("base", 111e6, 768))  # of BERT's kin
@@ -270,7 +270,7 @@ def describe_estimate(estimate: Estimate, home: Path) -> list[str]:
 
 def is_hopeless(estimate: Estimate, request: FoldRequest) -> bool:
     """Say whether a run would take longer than anyone means, and nobody insists."""
-    return not request.yes and estimate.seconds > 3600 * MOST_HOURS
+    return not request.yes and estimate.seconds > 3600 * MAX_HOURS
 
 
 def check_feasible(estimate: Estimate, request: FoldRequest, smaller: Estimate | None) -> None:

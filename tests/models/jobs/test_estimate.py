@@ -106,7 +106,7 @@ def test_fold_stops_before_anything_is_loaded(
     tmp_path: Path, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = ["--competition", str(write_tiny(tmp_path)), "--threads", "1"]
-    monkeypatch.setattr(estimate, "MOST_HOURS", 0.0)
+    monkeypatch.setattr(estimate, "MAX_HOURS", 0.0)
     said = run_command("fold", "concat-cls", *tiny, exits=2)
     assert "plan: 3 jobs on" in said
     assert "type instead:" in said
