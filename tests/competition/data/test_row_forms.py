@@ -388,7 +388,7 @@ def test_a_solution_may_be_any_file_and_hold_numbers(
     assert gold == {row.id: labels.index(row.label) for row in rows}
     assert read_test_ids(competition) == [row.id for row in rows]
     WRITERS[kind](tmp_path / "solution", [{**each, "label": "?"} for each in records])
-    with pytest.raises(CorpusError, match="is no label"):
+    with pytest.raises(CorpusError, match="is not a label"):
         read_solution(tmp_path / "solution", competition.profile)
 
 

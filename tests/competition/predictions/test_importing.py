@@ -336,7 +336,7 @@ def test_one_average_of_the_test_is_accepted_and_said(
     assert read_member(store, "kim2", prepared).test_is_average
     found = run_blend(prepared.competition, ["kim"], trials=0, seed=0, name="b", run=RUN)
     notes = build_blend_tables(found)[0].notes
-    assert any("Test predictions of kim are one average" in note for note in notes)
+    assert any("Test predictions of kim are an average" in note for note in notes)
     assert json.loads(found.path.with_suffix(".json").read_text())["members"][0]["test_is_average"]
 
 
