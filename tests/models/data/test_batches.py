@@ -388,5 +388,6 @@ def test_collate_pads_to_the_longest() -> None:
     assert batch.input_ids.tolist() == [[2, 7, 3], [2, 3, 0]]
     assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch.positions.lengths.tolist() == [3, 2]
-    assert batch.positions.subject_mark.tolist() == [0, 7]
-    assert batch.positions.prompt_mask.tolist() == [6, 13]
+    after = len(POSITION_NAMES)  # where the second row begins
+    assert batch.positions.subject_mark.tolist() == [0, after]
+    assert batch.positions.prompt_mask.tolist() == [6, 6 + after]

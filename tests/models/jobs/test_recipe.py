@@ -9,7 +9,8 @@ from competition.profile_language import Relations, read_language
 from models.jobs.recipe import describe_exchange, describe_wording
 from models.variant import Variant, list_variants, resolve_variant
 
-PROMPTED = ("query", "declarative", "mask-prompt", "typed-punct-ko")
+INSTRUCTED = ("qwen3-lora", "gemma-lora", "exaone-lora")
+PROMPTED = ("query", "declarative", "mask-prompt", "typed-punct-ko", *INSTRUCTED)
 
 
 def variant_of(name: str) -> Variant:
