@@ -3,12 +3,14 @@
 ``sample`` writes a folder with 8,000 training rows in whole groups, labels in proportion, and all
 test rows; ``docs/experiments/klue-re-8000.toml`` describes it as a competition of its own, in
 three folds. After ``run.py fold`` has trained what is to be compared, ``table`` prints the rows of
-``docs/experiments.md`` and ``labels`` writes each variant's predicted label of every test row.
+``docs/experiments.md``, ``labels`` writes each variant's predicted label of every test row, and
+``expected`` its out-of-fold scores and those expected on the test.
 
     python benchmarks/ablation.py sample data/klue-re-8000
     python run.py fold … --competition docs/experiments/klue-re-8000.toml
     python benchmarks/ablation.py table
     python benchmarks/ablation.py labels docs/experiments/ablation-labels.csv.xz
+    python benchmarks/ablation.py expected docs/experiments/ablation-expected.csv
 """
 
 from __future__ import annotations
@@ -25,16 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from competition.data.groups import build_groups, sample_rows
 from competition.folds.kfold import Prepared, read_prepared
+from competition.predictions.expected_scores import forecast_test
 from competition.predictions.members import Member, Store, average_in_log_space, read_members
+from competition.predictions.variant_scores import rank_variants, score_variants
 from competition.profile import resolve_competition
 from competition.scoring.assessment import build_assessor, compare
-from competition.scoring.bootstrap import Paired, paired_f1
-from competition.scoring.metrics import decide, weights_for_negative_share
+from competition.scoring.bootstrap import Paired
+from competition.scoring.metrics import decide
 
 PROFILE = Path(__file__).resolve().parent.parent / "docs" / "experiments" / "klue-re-8000.toml"
 REFERENCE = "typed-punct"
 ROWS, SEED, FOLDS = 8000, 42, 3
-SHARE = "share"
 
 
 def write_sample(folder: Path) -> None:
@@ -70,36 +73,54 @@ def reference_of(members: list[Member]) -> Member:
 def print_table(prepared: Prepared) -> None:
     profile = prepared.competition.profile
     gold, negative = prepared.corpus.train.gold.astype(np.int64), profile.negative_id
-    share = profile.metrics.shifted_negative_share
-    assert share is not None
-    weights = weights_for_negative_share(gold, negative, share)
-    assessor = build_assessor(gold, negative, prepared.groups, row_weights={SHARE: weights}, seed=0)
     members = read_all(prepared)
-    base = reference_of(members)
-    preds = {member.name: decide(member.oof, negative, None) for member in members}
-    scores = assessor.assess_all({each.name: (each.oof, preds[each.name]) for each in members})
     store = Store(prepared.competition.oof_dir, profile.labels)
+    forecast = forecast_test(prepared, store)
+    assert forecast is not None
+    assessors = [
+        build_assessor(gold, negative, prepared.groups, seed=0, weights=weights)
+        for weights in (None, forecast.weights)
+    ]
+    base = reference_of(members)
+    predicted = {each.name: (each.oof, decide(each.oof, negative, None)) for each in members}
+    plain, expected = (assessor.assess_all(predicted) for assessor in assessors)
     print(
-        "| variant | F1 | difference | AUPRC | difference | F1 at 60% | difference | "
-        "AUPRC at 60% | rows/s |\n|---|---|---|---|---|---|---|---|---|"
+        "| variant | F1 | difference | AUPRC | difference | expected F1 | difference | "
+        "expected AUPRC | difference | rows/s |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     for member in sorted(members, key=lambda m: (m is not base, m.name)):
-        score = scores[member.name]
-        plain = compare(score, scores[base.name])
-        pair = (preds[member.name], preds[base.name])
-        shifted = paired_f1(gold, pair, negative, assessor.for_f1, weights)
-        cells = [
-            member.name,
-            f"{100 * score.f1.value:.2f}",
-            _difference(plain.f1) if member is not base else "",
-            f"{100 * score.auprc.value:.2f}",
-            _difference(plain.auprc) if member is not base else "",
-            f"{100 * score.shifted[SHARE].f1:.2f}",
-            _difference(shifted) if member is not base else "",
-            f"{100 * score.shifted[SHARE].auprc:.2f}",
-            _speed(store, member),
-        ]
-        print("| " + " | ".join(cells) + " |")
+        cells = [member.name]
+        for scores in (plain, expected):
+            score, apart = scores[member.name], compare(scores[member.name], scores[base.name])
+            for value, paired in ((score.f1, apart.f1), (score.auprc, apart.auprc)):
+                cells.append(f"{100 * value.value:.2f}")
+                cells.append(_difference(paired) if member is not base else "")
+        print("| " + " | ".join([*cells, _speed(store, member)]) + " |")
+
+
+def write_expected(prepared: Prepared, path: Path) -> None:
+    """Write plain and expected scores of every complete variant, the best expected first."""
+    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    rows = []
+    for score in rank_variants(score_variants(prepared, store.variants())):
+        if score.assessment is None or score.on_test is None:
+            print(f"left out: {score.name}: {score.lacks or 'no expected score'}", file=sys.stderr)
+            continue
+        expected = score.on_test.expected
+        figures = {
+            "oof_f1": score.assessment.f1.value,
+            "oof_auprc": score.assessment.auprc.value,
+            "expected_f1": expected.f1.value,
+            "expected_f1_low": expected.f1.low,
+            "expected_f1_high": expected.f1.high,
+            "expected_auprc": expected.auprc,
+        }
+        rows.append(
+            {"variant": score.name, "rows": score.n_rows}
+            | {key: round(100 * value, 2) for key, value in figures.items()}
+        )
+    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
+    print(f"{path}: {len(rows)} variants")
 
 
 def _difference(paired: Paired) -> str:
@@ -131,6 +152,7 @@ def main() -> None:
     commands.add_parser("sample").add_argument("folder", type=Path)
     commands.add_parser("table")
     commands.add_parser("labels").add_argument("path", type=Path)
+    commands.add_parser("expected").add_argument("path", type=Path)
     asked = parser.parse_args()
     if asked.command == "sample":
         write_sample(asked.folder)
@@ -138,8 +160,10 @@ def main() -> None:
     prepared = read_prepared(resolve_competition(str(PROFILE), None, None))
     if asked.command == "table":
         print_table(prepared)
-    else:
+    elif asked.command == "labels":
         write_labels(prepared, asked.path)
+    else:
+        write_expected(prepared, asked.path)
 
 
 if __name__ == "__main__":

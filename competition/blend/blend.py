@@ -40,6 +40,7 @@ from competition.blend.spec import build_spec, name_blend
 from competition.errors import BlendError
 from competition.files import check_name
 from competition.folds.kfold import read_prepared
+from competition.predictions.expected_scores import build_test_reader
 from competition.predictions.members import Store, read_members
 from competition.profile import Competition
 from competition.scoring.assessment import (
@@ -131,6 +132,7 @@ def _read_inputs(
         replace(rows, folds=prepared.folds.fold_of),
         shift,
         build_row_weights(rows.gold, rows.negative_id, share, shift),
+        build_test_reader(prepared).forecast(members),
     )
 
 
@@ -163,7 +165,6 @@ def _build_report(
         rows.gold,
         rows.negative_id,
         prepared.groups,
-        row_weights=inputs.row_weights,
         seed=options.seed,
     )
     return BlendReport(
@@ -171,12 +172,12 @@ def _build_report(
         options=options,
         inputs=inputs,
         fit=fit,
-        evaluation=_assess(assessor, rows, fit, inputs.names),
+        evaluation=_assess(assessor, inputs, fit),
         nested_weights=np.stack([point.weights for point in fit.nested[BLEND].points]),
         oof_side=_measure_side(_predicted(fit.fitted[BLEND]), fit),
         test_side=_measure_side(test, fit),
         gold_shares=measure_shares(rows.gold, rows.logs.shape[1]),
-        reweighted=fit_reweighted(rows, inputs.row_weights),
+        reweighted=fit_reweighted(rows, inputs.test_weights),
         noise=tuple(_simulate(inputs, fit, options.seed)),
         warnings=tuple(
             find_member_warnings(inputs.members, rows, prepared.groups, inputs.row_weights)
@@ -194,14 +195,14 @@ def _measure_side(predicted: Predicted, fit: BlendFit) -> Side:
     return measure_side((unflatten(probs, fit.blend.temperature), pred), fit.blend.negative_id)
 
 
-def _assess(
-    assessor: Assessor, rows: PooledRows, fit: BlendFit, names: Sequence[str]
-) -> Evaluation:
+def _assess(assessor: Assessor, inputs: BlendInputs, fit: BlendFit) -> Evaluation:
+    rows, names = inputs.rows, inputs.names
     singles = {
         name: _predicted(estimate_single(rows, place, fit.inside))
         for place, name in enumerate(names)
     }
-    nested = assessor.assess_all({key: _predicted(e) for key, e in fit.nested.items()})
+    systems = {key: _predicted(estimate) for key, estimate in fit.nested.items()}
+    nested, forecast = assessor.assess_all(systems), inputs.forecast
     return Evaluation(
         fitted=assessor.assess_all({key: _predicted(e) for key, e in fit.fitted.items()}),
         nested=nested,
@@ -210,6 +211,9 @@ def _assess(
             for place, name in enumerate(names)
         },
         singles=assessor.assess_all(singles),
+        expected={}
+        if forecast is None
+        else {key: forecast.expect(*each) for key, each in {**singles, **systems}.items()},
         compared={key: compare(nested[BLEND], nested[key]) for key in COMPARED},
         as_pooled=auprc(rows.gold, pool(rows.logs, fit.fit.points[BLEND].weights)),
     )
@@ -226,12 +230,12 @@ def _simulate(inputs: BlendInputs, fit: BlendFit, seed: int) -> list[HalfNoise]:
     """Simulate the public leaderboard for the blend and its comparators."""
     if len(inputs.members) == 1:
         return []
-    rows, profile = inputs.rows, inputs.prepared.competition.profile
+    rows = inputs.rows
     board = BoardRows(
         rows.gold,
         rows.negative_id,
         len(inputs.prepared.corpus.test),
-        profile.metrics.shifted_negative_share,
+        inputs.negative_share,
     )
     predictions = {key: _predicted(fit.nested[key]) for key in (BLEND, *COMPARED)}
     pairs: list[Pair] = [(BLEND, key) for key in COMPARED]

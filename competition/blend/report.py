@@ -19,11 +19,13 @@ from competition.blend.diagnostics import MemberWarning
 from competition.blend.fit import BlendFit
 from competition.blend.pooling import PooledRows, Weights
 from competition.blend.public_noise import HalfNoise
-from competition.blend.reweighting import Reweight, ReweightedFit
+from competition.blend.reweighting import EXPECTED, Reweight, ReweightedFit
 from competition.blend.search import BEST_SINGLE, CONVEX, GREEDY, UNIFORM
 from competition.folds.kfold import Prepared
+from competition.predictions.expected_scores import Forecast
 from competition.predictions.members import LeftOut, Member
 from competition.scoring.assessment import Assessment, PairedScores, Side
+from competition.scoring.expected import Expected
 from competition.submission.record import Objective
 
 COMPARED = (BEST_SINGLE, UNIFORM, CONVEX, GREEDY)
@@ -57,7 +59,8 @@ class BlendInputs:
 
     Attributes:
         rows: the members' out-of-fold rows, equally weighted, with folds.
-        row_weights: weightings under which they resemble the test, by name.
+        row_weights: weightings that ``--reweight`` and the warnings about members use, by name.
+        forecast: of how the test is mixed; None where that cannot be seen.
         left_out: variants that are not members.
     """
 
@@ -67,6 +70,20 @@ class BlendInputs:
     rows: PooledRows
     shift: Shift | None
     row_weights: Mapping[str, Weights]
+    forecast: Forecast | None
+
+    @property
+    def negative_share(self) -> float | None:
+        """Return the test's share of the negative label: the profile's, else the forecast's."""
+        known = self.prepared.competition.profile.metrics.shifted_negative_share
+        if known is not None or self.forecast is None:
+            return known
+        return self.forecast.mix.negative_share
+
+    @property
+    def test_weights(self) -> dict[str, Weights]:
+        """Return weights under which the rows are mixed as in the test, where there are any."""
+        return {} if self.forecast is None else {EXPECTED: self.forecast.weights}
 
     @property
     def names(self) -> list[str]:
@@ -84,6 +101,7 @@ class Evaluation:
         single_fitted: micro-F1 and AUPRC of each member, with threshold and temperature tuned on
             all rows.
         singles: each member, with both tuned on the other folds.
+        expected: on the test, of each of ``nested`` and ``singles``; empty where unknown.
         as_pooled: AUPRC of the fitted blend at temperature 1.
         compared: the nested blend minus each of ``COMPARED``.
     """
@@ -92,6 +110,7 @@ class Evaluation:
     nested: Mapping[str, Assessment]
     single_fitted: Mapping[str, tuple[float, float]]
     singles: Mapping[str, Assessment]
+    expected: Mapping[str, Expected]
     compared: Mapping[str, PairedScores]
     as_pooled: float
 

@@ -1,8 +1,9 @@
 """Importance weights for a shifted test set, and the blend fitted under them.
 
-For label shift, rows are weighted by the negative-label share that the profile expects in the
-test; for covariate shift, by the odds from adversarial validation (``audit/shift``). The written
-submission uses these weights only with ``blend --reweight``.
+What weights, ranks and threshold would be on rows mixed as the test's are is shown beside the
+blend. The written submission uses weights only with ``blend --reweight``: of the negative-label
+share that the profile expects in the test, or the odds from adversarial validation
+(``audit/shift``).
 
 Legend: M members, N rows.
 """
@@ -21,11 +22,11 @@ from competition.audit.shift import Shift, measure_effective_rows
 from competition.blend.objective import Evaluator
 from competition.blend.pooling import PooledRows, Weights, fit_convex
 from competition.errors import UsageError
-from competition.scoring.assessment import SHARE
 from competition.scoring.metrics import weights_for_negative_share
 
 Reweight = Literal["odds", "share"]
-PLAIN = "plain"
+PLAIN, SHARE, ODDS, EXPECTED = "plain", "share", "odds", "expected"
+"""Names of row weightings; ``EXPECTED`` are those behind the expected test score."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,22 +11,27 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from competition.audit.shift import explain_absence
 from competition.blend.report import BlendReport
-from competition.blend.reweighting import PLAIN
+from competition.blend.reweighting import EXPECTED, PLAIN
 from competition.blend.search import BEST_SINGLE, BLEND, SYSTEMS
 from competition.console import Column, Table
-from competition.scoring.assessment import SHARE, Side
+from competition.predictions.expected_scores import describe_forecast
+from competition.scoring.assessment import Side
 
 SHARES_SHOWN = 8
 POSITIVE_TOLERANCE = 0.10  # share of positive labels, out-of-fold against test
 CONFIDENCE_TOLERANCE = 0.03  # mean confidence, likewise
+NAMES = {PLAIN: "plain", EXPECTED: "as in the test"}  # of row weightings
+TINY = 1e-9  # so that rows without weight have a mean
 NOISE_SDS = 3  # and at least this many standard deviations of the difference
 
 
 def build_risk_tables(report: BlendReport) -> list[Table]:
     """Build the tables of scores and weights on test-like rows, public noise, and warnings."""
-    tables = [_shift_table(report)]
+    tables = [_expected_table(report)]
     if len(report.inputs.members) > 1:
         tables += [_reweighted_table(report), _noise_table(report)]
     return [*tables, _sides_table(report), _shares_table(report)]
@@ -34,7 +39,7 @@ def build_risk_tables(report: BlendReport) -> list[Table]:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedShares:
-    """Expected share of positive predictions in the test, given the profile's negative share."""
+    """Share of positive predictions to expect in the test, and of the negative label in it."""
 
     negative_share: float
     positive_share: float
@@ -48,7 +53,7 @@ def warn_of_differences(
     Args:
         oof: summary of the out-of-fold predictions.
         test: summary of the test predictions.
-        expected: None if the profile does not give the test's negative-label share.
+        expected: None if the test's share of the negative label is not known.
         single: the command that writes the best single variant's submission, or None.
     """
     per_row = 1 / oof.n_rows + 1 / test.n_rows
@@ -80,14 +85,12 @@ def _explain_mix(test: Side, expected: ExpectedShares | None, per_row: float) ->
     if expected is None:
         return (
             ": the test has another label distribution (label shift), or the threshold does not fit"
-            " averaged models. Out-of-fold scores do not predict the leaderboard score. If you know"
-            " the test's share of the negative label, set metrics.shifted_negative_share in the"
-            " profile."
+            " averaged models. Out-of-fold scores do not predict the leaderboard score."
         )
     share, positive = expected.negative_share, expected.positive_share
-    start = f"; the profile's {share:.0%} of negative rows lets expect {100 * positive:.1f}%"
+    start = f"; {share:.0%} of negative rows in the test let expect {100 * positive:.1f}%"
     if _explains(expected, test, per_row):
-        return f"{start}, which explains it: choose by scores at {share:.0%}, not by plain scores."
+        return f"{start}, which explains it: choose by expected scores, not by plain ones."
     return (
         f"{start}, which does not explain it: that share is wrong, or the threshold does not fit"
         " averaged models. Submit the best single variant too before you trust out-of-fold scores."
@@ -108,81 +111,70 @@ def advise_single(report: BlendReport) -> str:
 
 
 def expect_shares(report: BlendReport) -> ExpectedShares | None:
-    """Return the expected share of positive predictions under the profile's negative share."""
-    rows, weights = report.inputs.rows, report.inputs.row_weights.get(SHARE)
-    share = report.inputs.prepared.competition.profile.metrics.shifted_negative_share
-    if share is None or weights is None:
+    """Return the share of positive predictions if rows were mixed as in the test."""
+    rows, share = report.inputs.rows, report.inputs.negative_share
+    if share is None or rows.negative_id is None:
         return None
-    is_positive = report.fit.fitted[BLEND].pred != rows.negative_id
-    return ExpectedShares(share, float(weights[is_positive].sum() / weights.sum()))
-
-
-def _name_weighting(way: str, report: BlendReport) -> str:
-    """Format the name of a row weighting: ``at 60%`` or ``by odds``."""
-    share = report.inputs.prepared.competition.profile.metrics.shifted_negative_share
-    if way == SHARE and share is not None:
-        return f"at {100 * share:.0f}%"
-    return "by odds" if way == "odds" else way
-
-
-def _shift_table(report: BlendReport) -> Table:
-    """Show nested scores, plain and on rows reweighted to resemble the test."""
-    ways = list(report.inputs.row_weights)
-    columns = [Column("system", "member or ensemble"), Column("f1", "nested F1", "score")]
-    columns += [Column(f"f1_{way}", f"F1 {_name_weighting(way, report)}", "score") for way in ways]
-    columns.append(Column("auprc", "nested AUPRC", "score"))
-    columns += [
-        Column(f"auprc_{way}", f"AUPRC {_name_weighting(way, report)}", "score") for way in ways
-    ]
-    evaluation = report.evaluation
-    shown = {**evaluation.singles, **{name: evaluation.nested[name] for name in SYSTEMS}}
-    rows: list[dict[str, Any]] = []
-    for name, assessed in shown.items():
-        row: dict[str, Any] = {
-            "system": name,
-            "f1": assessed.f1.value,
-            "auprc": assessed.auprc.value,
-        }
-        for way, scores in assessed.shifted.items():
-            row |= {f"f1_{way}": scores.f1, f"auprc_{way}": scores.auprc}
-        rows.append(row)
-    return Table("shifted", "On rows like the test's", columns, rows, _explain_shift(report))
-
-
-def _explain_shift(report: BlendReport) -> list[str]:
-    inputs = report.inputs
-    profile, corpus = inputs.prepared.competition.profile, inputs.prepared.corpus
-    share = profile.metrics.shifted_negative_share
-    notes = []
-    if share is not None:
-        notes.append(
-            f"At {share:.0%}: rows reweighted to that share of {profile.negative_label};"
-            f" effective sample size {_count_effective(report, 'share')} rows."
-        )
-    if inputs.shift is None:
-        return [*notes, f"{explain_absence(None, corpus)}."]
-    negative = ""
-    if inputs.rows.negative_id is not None:
-        odds = inputs.row_weights["odds"]
-        found = float(odds[inputs.rows.gold == inputs.rows.negative_id].sum() / odds.sum())
-        negative = f"; {found:.0%} of the weight is on {profile.negative_label}"
-    notes.append(
-        "By odds: rows weighted by their odds of being a test row, from adversarial validation (AUC"
-        f" {inputs.shift.auc:.3f}); effective sample size {_count_effective(report, 'odds')}"
-        f" rows{negative}."
+    is_negative = rows.gold == rows.negative_id
+    if is_negative.all() or not is_negative.any():
+        return None
+    weights = report.inputs.test_weights.get(EXPECTED, np.ones(len(rows.gold)))
+    negative, positive = (
+        float(np.average(report.fit.fitted[BLEND].pred[side] != rows.negative_id, weights=own))
+        for side, own in ((each, weights[each] + TINY) for each in (is_negative, ~is_negative))
     )
-    return notes
+    return ExpectedShares(share, share * negative + (1 - share) * positive)
 
 
-def _count_effective(report: BlendReport, way: str) -> str:
-    return f"{report.reweighted[way].effective_rows:,.0f} of {len(report.inputs.rows.gold):,}"
+def _expected_table(report: BlendReport) -> Table:
+    """Show what is expected on the test beside the nested scores."""
+    columns = [
+        Column("system", "member or ensemble"),
+        Column("f1", "nested F1", "score"),
+        Column("expected_f1", "expected F1", "score"),
+        Column("expected_f1_interval", "95%", "interval"),
+        Column("auprc", "nested AUPRC", "score"),
+        Column("expected_auprc", "expected AUPRC", "score"),
+    ]
+    evaluation, forecast = report.evaluation, report.inputs.forecast
+    if forecast is None:
+        note = "The test has too few rows, or the train rows hang together too much, to tell."
+        return Table(EXPECTED, "Expected on the test", (), [], [note])
+    shown = {**evaluation.singles, **{name: evaluation.nested[name] for name in SYSTEMS}}
+    rows = []
+    for name, assessed in shown.items():
+        expected = evaluation.expected[name]
+        rows.append(
+            {
+                "system": name,
+                "f1": assessed.f1.value,
+                "expected_f1": expected.f1.value,
+                "expected_f1_interval": (expected.f1.low, expected.f1.high),
+                "auprc": assessed.auprc.value,
+                "expected_auprc": expected.auprc,
+            }
+        )
+    negative_label = report.inputs.prepared.competition.profile.negative_label
+    notes = [*describe_forecast(forecast, negative_label), _describe_shift(report)]
+    return Table(EXPECTED, "Expected on the test", columns, rows, notes)
+
+
+def _describe_shift(report: BlendReport) -> str:
+    inputs = report.inputs
+    if inputs.shift is None:
+        return f"{explain_absence(None, inputs.prepared.corpus)}."
+    effective = report.reweighted[EXPECTED].effective_rows
+    return (
+        f"The weighted rows are worth {effective:,.0f} of {len(inputs.rows.gold):,}. Adversarial"
+        f" validation tells train from test rows with an AUC of {inputs.shift.auc:.3f}."
+    )
 
 
 def _reweighted_table(report: BlendReport) -> Table:
     """Show how weights, threshold and ranks change when rows are reweighted like the test."""
     columns = [Column("name", "member")]
     for way in report.reweighted:
-        name = "plain" if way == PLAIN else _name_weighting(way, report)
+        name = NAMES[way]
         columns += [
             Column(f"weight_{way}", f"weight {name}", "number"),
             Column(f"rank_{way}", f"rank {name}", "count"),
@@ -201,7 +193,7 @@ def _reweighted_table(report: BlendReport) -> Table:
         f" to {weighting}."
     ]
     thresholds = [
-        f"{seen.threshold:.3f} {'plain' if way == PLAIN else _name_weighting(way, report)}"
+        f"{seen.threshold:.3f} {NAMES[way]}"
         for way, seen in report.reweighted.items()
         if seen.threshold is not None
     ]

@@ -14,6 +14,7 @@ from typing import Any
 
 from competition.blend.report import BlendOptions, BlendReport, Evaluation
 from competition.predictions.members import Member
+from competition.scoring.expected import Expected
 
 HASH_CHARS = 8
 MIN_SHOWN = 1e-6  # the smallest gain that six digits show
@@ -77,9 +78,18 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "singles": {key: each.describe() for key, each in evaluation.singles.items()},
         "singles_fitted_f1": {key: f1 for key, (f1, _) in evaluation.single_fitted.items()},
         "fitted": {key: each.describe() for key, each in evaluation.fitted.items()},
-        "nested": {key: each.describe() for key, each in evaluation.nested.items()},
+        "nested": {
+            key: each.describe() | _describe_expected(evaluation.expected.get(key))
+            for key, each in evaluation.nested.items()
+        },
         "nested_blend_minus": {key: asdict(each) for key, each in evaluation.compared.items()},
     }
+
+
+def _describe_expected(expected: Expected | None) -> dict[str, Any]:
+    if expected is None:
+        return {}
+    return {"expected": {"f1": asdict(expected.f1), "auprc": expected.auprc}}
 
 
 def describe_left_out(report: BlendReport) -> list[dict[str, str]]:

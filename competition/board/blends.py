@@ -15,7 +15,6 @@ from competition.console import Column, Table
 from competition.files import sha256_of
 from competition.predictions.members import Store
 from competition.profile import Competition
-from competition.scoring.assessment import SHARE
 from competition.submission.record import (
     ScoreEstimate,
     SubmissionRecord,
@@ -69,6 +68,11 @@ class BlendFile:
         """Return the nested micro-F1, or None if absent."""
         return _value(self.nested.f1)
 
+    @property
+    def expected_f1(self) -> float | None:
+        """Return the micro-F1 expected on the test, None where the JSON does not say it."""
+        return None if self.nested.expected is None else self.nested.expected.f1.value
+
 
 Blends = Mapping[str, BlendFile]
 """The submissions whose JSON applies to them, by the CSV's SHA-256."""
@@ -103,18 +107,19 @@ def _read_blend(path: Path) -> BlendFile:
 
 
 def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) -> Table:
-    """Build the table of blends with fitted and nested scores."""
-    share = competition.profile.metrics.shifted_negative_share
+    """Build the table of blends with fitted, nested and expected scores."""
     columns = [
         Column("name", "blend"),
         Column("members", "members", "count"),
         Column("fitted_f1", "fitted F1", "score"),
         Column("nested_f1", "nested F1", "score"),
         Column("nested_f1_interval", "95%", "interval"),
-        *([] if share is None else [Column("shifted_f1", f"F1 at {share:.0%}", "score")]),
         Column("nested_single_f1", "best single", "score"),
         Column("fitted_auprc", "fitted AUPRC", "score"),
         Column("nested_auprc", "nested AUPRC", "score"),
+        Column("expected_f1", "expected F1", "score", begins_part=True),
+        Column("expected_f1_interval", "95%", "interval"),
+        Column("expected_auprc", "expected AUPRC", "score"),
     ]
     notes = [] if blends else [_advise_blending(competition)]
     if any(blend.nested_single.f1 is not None for blend in blends):
@@ -133,7 +138,7 @@ def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) ->
 
 def _build_row(blend: BlendFile) -> dict[str, Any]:
     row: dict[str, Any] = {"name": blend.name, "state": blend.fault or ""}
-    record, shifted = blend.record, blend.nested.shifted.get(SHARE)
+    record, expected = blend.record, blend.nested.expected
     if record is None:
         return row
     return row | {
@@ -141,7 +146,9 @@ def _build_row(blend: BlendFile) -> dict[str, Any]:
         "fitted_f1": _value(blend.fitted.f1),
         "nested_f1": blend.nested_f1,
         "nested_f1_interval": None if blend.nested.f1 is None else blend.nested.f1.interval,
-        "shifted_f1": None if shifted is None else shifted.f1,
+        "expected_f1": blend.expected_f1,
+        "expected_f1_interval": None if expected is None else expected.f1.interval,
+        "expected_auprc": None if expected is None else expected.auprc,
         "nested_single_f1": _value(blend.nested_single.f1),
         "fitted_auprc": _value(blend.fitted.auprc),
         "nested_auprc": _value(blend.nested.auprc),

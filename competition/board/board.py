@@ -9,7 +9,7 @@ Legend: N train rows, K folds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import sqrt
 from statistics import median
@@ -28,7 +28,12 @@ from competition.console import Column, Table
 from competition.errors import HarnessError
 from competition.folds.kfold import read_prepared
 from competition.predictions.members import Store
-from competition.predictions.variant_scores import build_variants_table, score_variants
+from competition.predictions.variant_scores import (
+    build_variants_table,
+    describe_ranking,
+    rank_variants,
+    score_variants,
+)
 from competition.profile import Competition
 from competition.submission.ledger import Entry
 from competition.upload.send import TARGETS, count_quota_left, open_ledger
@@ -51,6 +56,11 @@ class SentSubmission:
     def nested_f1(self) -> float | None:
         """Return the blend's nested micro-F1."""
         return None if self.blend is None else self.blend.nested_f1
+
+    @property
+    def expected_f1(self) -> float | None:
+        """Return the micro-F1 that the blend is expected to have on the test."""
+        return None if self.blend is None else self.blend.expected_f1
 
     @property
     def public_f1(self) -> float | None:
@@ -93,7 +103,10 @@ def _show_variants(competition: Competition) -> Table:
     except HarnessError as error:
         rows, columns = [{"variant": name} for name in names], [Column("variant", "variant")]
         return Table("variants", "Variants", columns, rows, [f"Variants cannot be scored: {error}"])
-    return build_variants_table(prepared, score_variants(prepared, names))
+    ranked = rank_variants(score_variants(prepared, names))
+    table = build_variants_table(prepared, ranked)
+    notes = describe_ranking(ranked, len(prepared.corpus.train))
+    return replace(table, notes=(*notes, *table.notes))
 
 
 def build_submissions_table(competition: Competition, blends: Blends, *, now: datetime) -> Table:
@@ -110,6 +123,7 @@ def build_submissions_table(competition: Competition, blends: Blends, *, now: da
         Column("target", "to"),
         Column("outcome", "outcome"),
         Column("nested_f1", "nested F1", "score"),
+        Column("expected_f1", "expected F1", "score"),
         Column("public_f1", "public F1", "score"),
         Column("gap", "public minus nested", "difference"),
         Column("public_auprc", "public AUPRC", "score"),
@@ -214,6 +228,7 @@ def _build_row(sent: SentSubmission, zone: ZoneInfo) -> dict[str, Any]:
         "target": entry.target,
         "outcome": entry.outcome,
         "nested_f1": sent.nested_f1,
+        "expected_f1": sent.expected_f1,
         "public_f1": sent.public_f1,
         "gap": sent.gap,
         "public_auprc": public.get("auprc"),

@@ -1,8 +1,9 @@
 """Recommend the final submissions to select, by expected private score and diversity.
 
 A platform scores the best of the few selected submissions. The public score is noisy, and the
-nested estimate does not know the test, so both are averaged with inverse-variance weights. Each
-further pick maximises the expected improvement of the best score.
+blend's own estimate does not know the test's labels, so both are averaged with inverse-variance
+weights. Its own estimate is the expected test score where every submission has one, else the nested
+score. Each further pick maximises the expected improvement of the best score.
 
 Legend: S submissions, T test rows, D draws.
 """
@@ -34,16 +35,18 @@ class Candidate:
     """A submission that can be selected.
 
     Attributes:
-        nested_f1: the blend's nested estimate, or None.
+        own_f1: the blend's own estimate, or None.
         public_f1: the public score, None before it is scored.
         labels: (T,) predicted labels in the order of the file; None if the file is missing. Files
             of different lengths cannot be compared.
+        own_name: what ``own_f1`` is: ``nested``, or ``expected`` on the test.
     """
 
     name: str
-    nested_f1: float | None
+    own_f1: float | None
     public_f1: float | None
     labels: NDArray[np.object_] | None
+    own_name: str = "nested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,7 @@ def pick_final(
         The picks, best first, and the forecast for the candidates with a score.
     """
     candidates = _keep_comparable(candidates)
-    known = [
-        each for each in candidates if each.nested_f1 is not None or each.public_f1 is not None
-    ]
+    known = [each for each in candidates if each.own_f1 is not None or each.public_f1 is not None]
     if not known:
         return [], None
     forecast = forecast_private(known, half_variance)
@@ -119,7 +120,7 @@ def pick_final(
 def _keep_comparable(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Drop candidates without a public score if the gap to nested scores is unknown."""
     public = [each for each in candidates if each.public_f1 is not None]
-    has_gap = any(each.nested_f1 is not None for each in public)
+    has_gap = any(each.own_f1 is not None for each in public)
     return list(candidates) if has_gap or not public else public
 
 
@@ -130,8 +131,8 @@ def forecast_private(known: Sequence[Candidate], half_variance: float) -> Foreca
     test; that of the public score is the random choice of its half.
     """
     disagreement, compared = _measure_disagreement(known)
-    both = [e for e in known if e.nested_f1 is not None and e.public_f1 is not None]
-    gaps = np.array([(e.public_f1 or 0.0) - (e.nested_f1 or 0.0) for e in both])
+    both = [e for e in known if e.own_f1 is not None and e.public_f1 is not None]
+    gaps = np.array([(e.public_f1 or 0.0) - (e.own_f1 or 0.0) for e in both])
     gap = float(np.median(gaps)) if len(gaps) else None
     size = len(known)
     typical = disagreement.sum() / (size * (size - 1)) if size > 1 else 0.0
@@ -144,8 +145,8 @@ def forecast_private(known: Sequence[Candidate], half_variance: float) -> Foreca
     expected, variance = np.empty(size), np.empty(size)
     for place, each in enumerate(known):
         scores: list[tuple[float, float]] = []
-        if each.nested_f1 is not None:
-            scores.append((each.nested_f1 + (gap or 0.0), transfer_variance))
+        if each.own_f1 is not None:
+            scores.append((each.own_f1 + (gap or 0.0), transfer_variance))
         if each.public_f1 is not None:
             scores.append((each.public_f1, public_variance))
         weights = np.array([1.0 / error for _, error in scores])
@@ -217,8 +218,8 @@ def _explain(
 
 def _describe(candidate: Candidate, forecast: Forecast) -> str:
     parts = []
-    if candidate.nested_f1 is not None:
-        parts.append(f"nested {100 * candidate.nested_f1:.2f}")
+    if candidate.own_f1 is not None:
+        parts.append(f"{candidate.own_name} {100 * candidate.own_f1:.2f}")
         if forecast.gap is not None:
             parts[-1] += f", corrected by the common gap of {100 * forecast.gap:+.2f}"
     if candidate.public_f1 is not None:

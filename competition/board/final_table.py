@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,18 @@ def build_final_table(
     if not sent:
         return None
     uses = Counter(entry.name for entry in sent)
+    known = [blends[entry.sha256] for entry in sent if entry.sha256 in blends]
+    by_expected = all(
+        blend.expected_f1 is not None for blend in known if blend.nested_f1 is not None
+    )
     candidates = []
     for entry in sent:
         name = _unique_name(entry) if uses[entry.name] > 1 else entry.name
-        candidates.append(_build_candidate(competition, name, entry, blends))
+        candidate = _build_candidate(competition, name, entry, blends)
+        blend = blends.get(entry.sha256)
+        if by_expected and blend is not None:
+            candidate = replace(candidate, own_f1=blend.expected_f1, own_name="expected")
+        candidates.append(candidate)
     count = competition.profile.submission.final_picks
     picks, forecast = pick_final(candidates, count, measure_half_variance(blends))
     columns = [
@@ -113,8 +122,8 @@ def measure_half_variance(blends: Blends) -> float:
 
 def _explain(candidates: Sequence[Candidate], first: str, forecast: Forecast) -> list[str]:
     notes = [
-        "Expected: inverse-variance mean of nested estimate and public score. Select them on the"
-        " leaderboard yourself; the board never contacts it."
+        "Expected: inverse-variance mean of the blend's own estimate and its public score. Select"
+        " them on the leaderboard yourself; the board never contacts it."
     ]
     scored = [each for each in candidates if each.public_f1 is not None]
     if len(scored) < 2 or len(forecast.expected) != len(candidates):

@@ -20,6 +20,8 @@ from competition.compare.contenders import Contender, read_contenders
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.folds.length_routes import build_borders, read_or_make_length_routes, route_lengths
+from competition.predictions.expected_scores import forecast_test
+from competition.predictions.members import Store
 from competition.scoring.assessment import build_assessor
 from competition.scoring.assessment import compare as pair_scores
 from competition.scoring.bootstrap import (
@@ -41,7 +43,6 @@ from competition.scoring.metrics import (
     count_hits,
     decide,
     f1_from_sums,
-    weights_for_negative_share,
 )
 
 MIN_GROUPS = 30  # groups with a gold row, for a slice to get an interval
@@ -229,18 +230,16 @@ def _decide(
 def _compare_overall(
     prepared: Prepared, rows: _CommonRows, preds: tuple[Ints, Ints], probs: tuple[Floats, Floats]
 ) -> Iterator[Line]:
-    """Yield micro-F1 and AUPRC, plain and at the profile's shifted negative share, if set."""
+    """Yield micro-F1 and AUPRC, plain and on rows weighted to be mixed as the test's are."""
     gold, negative_id = rows.gold, rows.negative_id
-    share = prepared.competition.profile.metrics.shifted_negative_share
     weightings: list[tuple[str, npt.NDArray[np.float64] | None]] = [("", None)]
-    n_negative = np.count_nonzero(gold == negative_id)
-    if share is not None and 0 < n_negative < len(gold):
-        weightings.append(
-            (f" at {share:.0%}", weights_for_negative_share(gold, negative_id, share))
-        )
+    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    forecast = forecast_test(prepared, store)
+    if forecast is not None and forecast.weights[rows.common].any():
+        weightings.append((", expected on the test", forecast.weights[rows.common]))
     for suffix, row_weights in weightings:
         assessor = build_assessor(
-            gold, negative_id, rows.groups, row_weights={}, seed=BOOTSTRAP_SEED, weights=row_weights
+            gold, negative_id, rows.groups, seed=BOOTSTRAP_SEED, weights=row_weights
         )
         first, second = (assessor.assess(each) for each in zip(probs, preds, strict=True))
         paired = pair_scores(first, second)

@@ -1,9 +1,7 @@
 """Evaluate predictions: micro-F1 and AUPRC with bootstrap intervals, and paired comparisons.
 
-Used by ``blend`` and ``compare``. Besides plain scores it computes scores reweighted for a shifted
-test set: for label shift by the negative-label share that the profile expects, for covariate shift
-by the odds from adversarial validation (``audit/shift``). All systems share the same bootstrap
-draws, so any two can be compared.
+Used by ``fold``, ``board``, ``blend`` and ``compare``; rows may be weighted, as in the test
+(``expected``). All systems share the same bootstrap draws, so any two can be compared.
 
 Legend: N rows, C labels, R replicates.
 """
@@ -32,8 +30,6 @@ from competition.scoring.bootstrap import (
 )
 from competition.scoring.metrics import auprc, count_hits, micro_f1
 
-SHARE = "share"
-"""Name of the row weighting that gives the negative label its expected share of the test."""
 MAX_WORKERS = 4  # each needs memory for several N × C arrays
 
 Predicted = tuple[Floats, Ints]
@@ -49,36 +45,25 @@ class Score:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
-class Shifted:
-    """Micro-F1 and AUPRC on rows reweighted to resemble the test set."""
-
-    f1: float
-    auprc: float
-
-
 @dataclass(frozen=True, eq=False)
 class Assessment:
     """Micro-F1 and AUPRC of one system.
 
-    ``shifted`` maps the name of each row weighting to the scores under it. ``f1_replicates`` and
-    ``auprc_replicates`` (R,) are the bootstrap replicates behind the intervals.
+    ``f1_replicates`` and ``auprc_replicates`` (R,) are the bootstrap replicates behind the
+    intervals.
     """
 
     f1: Score
     auprc: Score
-    shifted: Mapping[str, Shifted]
     f1_replicates: NDArray[np.float64] = field(repr=False)
     auprc_replicates: NDArray[np.float64] = field(repr=False)
 
     def describe(self) -> dict[str, object]:
         """Return the scores as plain values, for JSON."""
-        described: dict[str, object] = {
+        return {
             key: {"value": each.value, "low": each.low, "high": each.high}
             for key, each in (("f1", self.f1), ("auprc", self.auprc))
         }
-        shifted = {key: {"f1": each.f1, "auprc": each.auprc} for key, each in self.shifted.items()}
-        return described | {"shifted": shifted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +78,13 @@ class PairedScores:
 class Assessor:
     """Scores predictions against the gold labels.
 
-    ``row_weights`` maps the name of each row weighting to (N,) float64 weights. ``weights`` (N,)
-    applies to every score and interval; None gives all rows the same weight.
+    ``weights`` (N,) applies to every score and interval; None gives all rows the same weight.
     """
 
     gold: Ints
     negative_id: int | None
     for_f1: Resamples
     for_auprc: Resamples
-    row_weights: Mapping[str, NDArray[np.float64]]
     weights: NDArray[np.float64] | None = None
 
     def assess(self, predicted: Predicted) -> Assessment:
@@ -110,17 +93,9 @@ class Assessor:
         hits = count_hits(self.gold, pred, self.negative_id)
         for_f1 = f1_replicates(hits, self.for_f1, self.weights)
         for_auprc = auprc_replicates(self.gold, probs, self.for_auprc, self.weights)
-        shifted = {
-            key: Shifted(
-                micro_f1(self.gold, pred, self.negative_id, weights),
-                auprc(self.gold, probs, weights),
-            )
-            for key, weights in self.row_weights.items()
-        }
         return Assessment(
             Score(micro_f1(self.gold, pred, self.negative_id, self.weights), *bound(for_f1)),
             Score(auprc(self.gold, probs, self.weights), *bound(for_auprc)),
-            shifted,
             for_f1,
             for_auprc,
         )
@@ -147,7 +122,6 @@ def build_assessor(
     negative_id: int | None,
     groups: Ints,
     *,
-    row_weights: Mapping[str, NDArray[np.float64]],
     seed: int,
     weights: NDArray[np.float64] | None = None,
 ) -> Assessor:
@@ -157,7 +131,6 @@ def build_assessor(
         gold: (N,) label ids.
         negative_id: the label that micro-F1 does not count, or None.
         groups: (N,) group of each row; the bootstrap resamples groups.
-        row_weights: weightings that make rows resemble the test set, (N,) each, by name.
         seed: of the bootstrap draws.
         weights: (N,) for every score and interval; None gives all rows the same weight.
     """
@@ -166,7 +139,6 @@ def build_assessor(
         negative_id,
         build_resamples(groups, replicates=F1_REPLICATES, seed=seed),
         build_resamples(groups, replicates=AUPRC_REPLICATES, seed=seed),
-        row_weights,
         weights,
     )
 

@@ -80,19 +80,19 @@ class ScoreEstimate(_Record):
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-class ShiftedScores(_Record):
-    """Scores on rows reweighted to resemble the test."""
+class ExpectedScores(_Record):
+    """Scores expected on the test."""
 
-    f1: Finite | None = None
-    auprc: Finite | None = None
+    f1: ScoreEstimate
+    auprc: Finite
 
 
 class SystemEstimate(_Record):
-    """Scores of a blend or comparator; ``shifted`` by the name of the row weighting."""
+    """Scores of a blend or comparator; ``expected`` is None in older files."""
 
     f1: ScoreEstimate | None = None
     auprc: ScoreEstimate | None = None
-    shifted: Mapping[str, ShiftedScores] = {}
+    expected: ExpectedScores | None = None
 
 
 class HalfNoiseRecord(_Record):

@@ -26,7 +26,7 @@ from competition.folds.kfold import read_prepared
 from competition.predictions.members import Result, ResultKey, Store
 from competition.scoring import assessment
 from competition.scoring.assessment import Side
-from competition.scoring.metrics import unflatten
+from competition.scoring.metrics import micro_f1, unflatten
 from competition.submission.answers import read_answers
 from competition.submission.check import check_submission
 from tests.competition.planted import softmax
@@ -109,7 +109,9 @@ def test_the_json_says_what_determined_the_submission(prepared, report):
     nested = spec["nested"][BLEND]
     assert nested["f1"]["value"] == report.evaluation.nested[BLEND].f1.value
     assert nested["f1"]["low"] <= nested["f1"]["value"] <= nested["f1"]["high"]
-    assert set(nested["shifted"]) == {"share", "odds"}
+    expected = report.evaluation.expected[BLEND]
+    assert nested["expected"]["f1"]["value"] == expected.f1.value
+    assert nested["expected"]["auprc"] == expected.auprc
     assert set(spec["singles"]) == set(spec["singles_fitted_f1"]) == {"first", "second", "useless"}
     assert spec["noise"][0]["pair"] == [BLEND, BEST_SINGLE]
     assert (spec["objective"], spec["reweight"]) == ("micro-f1", None)
@@ -139,9 +141,7 @@ def test_flattened_probabilities_are_ranked_and_labels_decided_before(
     assert [spec["temperature"] for spec in specs] == [1.0, 2.0]
     for name in SYSTEMS:
         assert flat.evaluation.nested[name].f1 == plain.evaluation.nested[name].f1
-        assert flat.evaluation.nested[name].shifted["share"].f1 == (
-            plain.evaluation.nested[name].shifted["share"].f1
-        )
+        assert flat.evaluation.expected[name].f1 == plain.evaluation.expected[name].f1
         assert flat.evaluation.nested[name].auprc != plain.evaluation.nested[name].auprc
     answers = [
         read_answers(each.path, prepared.competition.profile, 20, print) for each in (plain, flat)
@@ -291,17 +291,16 @@ def test_a_copy_is_left_out_and_warned_of(prepared):
 
 def test_rows_like_the_tests_are_shown_beside_and_fitted_to_when_asked(prepared, report):
     tables = {table.name: table for table in build_blend_tables(report)}
-    shifted = tables["shifted"]
-    keys = [column.key for column in shifted.columns]
-    assert keys == [
-        *("system", "f1", "f1_share", "f1_odds"),
-        *("auprc", "auprc_share", "auprc_odds"),
-    ]
-    row = {row["system"]: row for row in shifted.rows}[BLEND]
-    scores = report.evaluation.nested[BLEND].shifted
-    assert (row["f1_share"], row["auprc_odds"]) == (scores["share"].f1, scores["odds"].auprc)
-    assert "At 60%: rows reweighted to that share of no_relation" in shifted.notes[0]
-    assert "effective sample size" in shifted.notes[1]
+    shown = {row["system"]: row for row in tables["expected"].rows}
+    assert list(shown) == ["first", "second", "useless", *SYSTEMS]
+    low, high = shown[BLEND]["expected_f1_interval"]
+    assert low < shown[BLEND]["expected_f1"] < high
+    weights = report.inputs.forecast.weights
+    nested = report.fit.nested[BLEND]
+    found = micro_f1(report.inputs.rows.gold, nested.pred, report.inputs.rows.negative_id, weights)
+    assert shown[BLEND]["expected_f1"] == pytest.approx(found)
+    assert "the predictions of 3 variants show" in tables["expected"].notes[0]
+    assert "Adversarial validation" in tables["expected"].notes[-1]
     assert {row["name"] for row in tables["outlook"].rows} == {"first", "second", "useless"}
     found = blend(prepared, reweight="share")
     assert found.path != report.path
@@ -318,8 +317,7 @@ def test_without_odds_they_are_not_shown_and_cannot_be_asked_for(prepared, monke
     write_variant(prepared, "second")
     monkeypatch.setattr(shift, "MIN_SIDE_ROWS", 1000)
     tables = {table.name: table for table in build_blend_tables(blend(prepared))}
-    assert "by odds" not in str(tables["shifted"].columns)
-    assert "fewer than 1000" in tables["shifted"].notes[-1]
+    assert "fewer than 1000" in tables["expected"].notes[-1]
     with pytest.raises(UsageError, match="one side has 20 rows"):
         blend(prepared, reweight="odds")
 
@@ -403,7 +401,7 @@ def test_different_sides_raise_a_warning_and_noise_does_not():
     assert [line.startswith("Warning") for line in both] == [True, True]
     assert "45.0% of test rows" in both[0]
     assert warn_of_differences(side(0.7, 0.8, 60), side(0.55, 0.7, 20)) == []
-    assert "metrics.shifted_negative_share" in both[0]
+    assert "label shift" in both[0]
     assert "has seen its out-of-fold rows" in both[1]
     (more_confident,) = warn_of_differences(side(0.7, 0.7, 30_000), side(0.7, 0.8, 8_000))
     assert "has seen" not in more_confident
@@ -412,14 +410,17 @@ def test_different_sides_raise_a_warning_and_noise_does_not():
 def test_another_mix_is_compared_to_the_share_that_the_profile_expects(report):
     oof, test = Side(0.7, 0.8, (), 30_000), Side(0.45, 0.8, (), 8_000)
     (explained,) = warn_of_differences(oof, test, ExpectedShares(0.6, 0.43))
-    assert "the profile's 60% of negative rows lets expect 43.0%" in explained
-    assert "choose by scores at 60%" in explained
+    assert "60% of negative rows in the test let expect 43.0%" in explained
+    assert "choose by expected scores" in explained
     (odd,) = warn_of_differences(oof, test, ExpectedShares(0.6, 0.65))
     assert "does not explain it" in odd
     gold, pred = report.inputs.rows.gold, report.fit.fitted[BLEND].pred
     negative = report.inputs.rows.negative_id
-    is_negative = gold == negative
-    of_each = [float((pred[side] != negative).mean()) for side in (is_negative, ~is_negative)]
+    is_negative, weights = gold == negative, report.inputs.forecast.weights
+    of_each = [
+        float(np.average(pred[side] != negative, weights=weights[side]))
+        for side in (is_negative, ~is_negative)
+    ]
     expected = expect_shares(report)
     assert expected.positive_share == pytest.approx(0.6 * of_each[0] + 0.4 * of_each[1])
     assert expected.negative_share == 0.6
@@ -447,7 +448,7 @@ def test_the_command_passes_every_option_on(prepared, report, monkeypatch):
     own = ["--competition", str(competition.home / "tiny.toml"), "--json", "--name", "asked"]
     done = CliRunner().invoke(app, ["blend", "first", "second", *options, *own])
     assert done.exit_code == 0, done.output
-    assert {"members", "systems", "front", "shifted", "noise"} <= set(json.loads(done.stdout))
+    assert {"members", "systems", "front", "expected", "noise"} <= set(json.loads(done.stdout))
     spec = json.loads((competition.submissions_dir / "asked.json").read_text())
     assert (spec["objective"], spec["reweight"]) == ("both", "odds")
     assert CliRunner().invoke(app, ["blend", "--objective", "accuracy", *own]).exit_code == 2
@@ -462,8 +463,8 @@ def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreig
     assert found.fit.blend.threshold is None
     assert check_submission(found.path, foreign_competition).is_ok
     tables = {table.name: table for table in build_blend_tables(found)}
-    assert "f1_odds" in tables["shifted"].rows[0]
-    assert "f1_share" not in tables["shifted"].rows[0]
+    assert found.inputs.negative_share is None
+    assert "expected_f1" in tables["expected"].rows[0]
     alone = build_blend_tables(blend(prepared, ["a"], trials=1))
     notes = " ".join(note for each in (*tables.values(), *alone) for note in each.notes)
     assert "threshold" not in notes

@@ -28,6 +28,7 @@ from competition.console import Table, print_tables
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.folds.length_routes import Routes, read_or_make_length_routes
+from competition.predictions.expected_scores import forecast_test
 from competition.predictions.members import (
     Result,
     ResultKey,
@@ -50,7 +51,6 @@ from competition.scoring.metrics import (
     best_threshold,
     count_hits,
     decide,
-    weights_for_negative_share,
 )
 from tests.competition.planted import softmax
 
@@ -117,7 +117,8 @@ def test_a_planted_difference_is_found_and_a_tie_is_not(prepared: Prepared) -> N
     write(prepared, "sees", 4)
     write(prepared, "blind", 0)
     better = run_compare(prepared, ("sees", "blind"), PLAIN)
-    assert set(verdicts(better)) == {"micro-F1", "AUPRC", "micro-F1 at 60%", "AUPRC at 60%"}
+    on_test = [f"{measure}, expected on the test" for measure in ("micro-F1", "AUPRC")]
+    assert list(verdicts(better)) == ["micro-F1", "AUPRC", *on_test]
     assert set(verdicts(better).values()) == {"A is better"}
     worse = run_compare(prepared, ("blind", "sees"), PLAIN)
     assert set(verdicts(worse).values()) == {"B is better"}
@@ -138,7 +139,9 @@ def test_figures_are_those_of_the_paired_bootstrap(prepared: Prepared, store: St
     preds = [each.argmax(axis=1) for each in probs]
     many = build_resamples(prepared.groups, replicates=1000, seed=BOOTSTRAP_SEED)
     few = build_resamples(prepared.groups, replicates=200, seed=BOOTSTRAP_SEED)
-    shift = weights_for_negative_share(gold, NEGATIVE, 0.6)
+    forecast = forecast_test(prepared, store)
+    assert forecast is not None
+    shift = forecast.weights
     expected = [
         paired_f1(gold, (preds[0], preds[1]), NEGATIVE, many),
         paired_auprc(gold, (probs[0], probs[1]), few),
@@ -544,7 +547,12 @@ def test_untyped_rows_without_source_or_negative_label(foreign_competition: Comp
     for name, sight in (("a", 4), ("b", 0)):
         write(prepared, name, sight, folds=(0, 1))
     found = run_compare(prepared, ("a", "b"), PLAIN)
-    assert verdicts(found) == {"micro-F1": "A is better", "AUPRC": "A is better"}
+    assert verdicts(found) == {
+        "micro-F1": "A is better",
+        "AUPRC": "A is better",
+        "micro-F1, expected on the test": "A is better",
+        "AUPRC, expected on the test": "A is better",
+    }
     assert set(tables_of(found)) == {"overall", "length", "label", "area"}
     with pytest.raises(UsageError, match="no negative label"):
         run_compare(prepared, ("a", "b"), CompareOptions(threshold=True))

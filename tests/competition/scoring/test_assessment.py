@@ -1,4 +1,4 @@
-"""Answers are scored by both keys, plain and shifted, side by side as alone."""
+"""Answers are scored by both keys, side by side as alone."""
 
 from __future__ import annotations
 
@@ -18,28 +18,19 @@ def planted():
     return [(m.oof, decide(m.oof, NEGATIVE_ID, 0.3)) for m in members], gold, groups
 
 
-def build(gold, groups, seed=0, **row_weights):
-    return build_assessor(gold, NEGATIVE_ID, groups, row_weights=row_weights, seed=seed)
+def build(gold, groups, seed=0):
+    return build_assessor(gold, NEGATIVE_ID, groups, seed=seed)
 
 
 def test_scores_are_the_metrics_and_lie_in_their_intervals(planted):
     answers, gold, groups = planted
     probs, pred = answers[0]
-    weights = weights_for_negative_share(gold, NEGATIVE_ID, 0.7)
-    found = build(gold, groups, share=weights).assess(answers[0])
+    found = build(gold, groups).assess(answers[0])
     assert found.f1.value == micro_f1(gold, pred, NEGATIVE_ID)
     assert found.auprc.value == auprc(gold, probs)
-    assert found.shifted["share"].f1 == micro_f1(gold, pred, NEGATIVE_ID, weights)
-    assert found.shifted["share"].auprc == auprc(gold, probs, weights)
-    assert found.shifted["share"].f1 < found.f1.value
     for score in (found.f1, found.auprc):
         assert score.low < score.value < score.high
 
-
-def test_without_a_shift_there_are_no_shifted_scores(planted):
-    answers, gold, groups = planted
-    found = build(gold, groups).assess(answers[0])
-    assert found.shifted == {}
     assert found.describe()["f1"] == {
         "value": found.f1.value,
         "low": found.f1.low,
@@ -49,7 +40,7 @@ def test_without_a_shift_there_are_no_shifted_scores(planted):
 
 def test_side_by_side_is_as_alone_and_in_order(planted):
     answers, gold, groups = planted
-    assessor = build(gold, groups, seed=3, odds=np.linspace(0.5, 1.5, len(gold)))
+    assessor = build(gold, groups, seed=3)
     named = {f"m{i}": each for i, each in enumerate(answers)}
     found = assessor.assess_all(named)
     assert list(found) == list(named)
@@ -88,7 +79,7 @@ def test_comparing_is_what_the_paired_bootstrap_says(planted):
 def test_weights_weigh_the_rows_of_scores_and_intervals(planted):
     answers, gold, groups = planted
     weights = weights_for_negative_share(gold, NEGATIVE_ID, 0.7)
-    assessor = build_assessor(gold, NEGATIVE_ID, groups, row_weights={}, seed=0, weights=weights)
+    assessor = build_assessor(gold, NEGATIVE_ID, groups, seed=0, weights=weights)
     first, second = (assessor.assess(each) for each in answers[:2])
     assert first.f1.value == micro_f1(gold, answers[0][1], NEGATIVE_ID, weights)
     assert first.f1.low < first.f1.value < first.f1.high

@@ -79,7 +79,7 @@ def test_what_a_submission_scored_is_read_as_far_as_it_is_said(tmp_path: Path) -
         "nested": {
             "blend": {
                 "f1": {"value": 0.7, "low": 0.6, "high": 0.8},
-                "shifted": {"share": {"f1": 0.5, "auprc": 0.4}},
+                "expected": {"f1": {"value": 0.5, "low": 0.4, "high": 0.6}, "auprc": 0.4},
             },
             "best single": {"f1": {"value": 0.6}},
         },
@@ -91,7 +91,8 @@ def test_what_a_submission_scored_is_read_as_far_as_it_is_said(tmp_path: Path) -
     assert blend.f1 is not None
     assert single.f1 is not None
     assert (blend.f1.interval, single.f1.interval) == ((0.6, 0.8), None)
-    assert (blend.auprc, blend.shifted["share"].f1) == (None, 0.5)
+    assert blend.expected is not None
+    assert (blend.auprc, blend.expected.f1.value, single.expected) == (None, 0.5, None)
     assert (record.noise[0].agreement, record.alarms[0].text) == (0.9, "a knows its rows")
     for key, value, where in (
         ("nested", {"blend": {"f1": 0.7}}, "nested.blend.f1"),
