@@ -27,7 +27,7 @@ from competition.scoring.metrics import auprc, count_hits, f1_from_sums, micro_f
 
 DRAWS = 8  # of each view
 SEED = 0
-Z95 = 1.96
+REACH = 1.67  # standard errors; their parts overlap, so that 1.96 hold 99% of simulated scores
 LABEL_STRENGTH, ANSWER_STRENGTH = 100.0, 10.0  # test rows that a surrounding stratum is worth
 MOST_TABLE_CELLS = 4_000_000  # labels × answers × strata of one estimate
 UNEXPLAINED = 0.008  # standard error where nothing is corrected; from pseudo-tests, as the next
@@ -183,7 +183,7 @@ class TestMix:
             + UNEXPLAINED**2
             + (UNEXPLAINED_FRAC * (plain - value)) ** 2
         )
-        reach = Z95 * float(np.sqrt(variance))
+        reach = REACH * float(np.sqrt(variance))
         score = Score(value, max(0.0, value - reach), min(1.0, value + reach))
         return Expected(score, auprc(self.ground.gold, probs, weights))
 
