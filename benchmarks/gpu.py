@@ -234,7 +234,7 @@ def check_mode(bench: Bench, kind: str, mode: str) -> str:
     rows = read_test_rows(spec)
     again = predict_job(spec, rows, spec.threads)
     worst = float(np.abs(again - result.test_probs).max())
-    limit = 1e-5 if changes["precision"] == "float32" else 2e-2
+    limit = 1e-5 if changes["precision"] == "float32" else 5e-2  # a few steps of bf16
     if worst > limit:
         raise RuntimeError(f"predictions from kept weights differ by {worst:.2g}")
     size = (spec.job_dir / WEIGHTS_FILE).stat().st_size / 2**20
