@@ -27,6 +27,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from competition.folds.kfold import read_prepared
 from competition.predictions.members import Store
 from competition.profile import resolve_competition
 from models.data.batches import collate, open_tokenized
+from models.jobs.engines.local import LocalEngine
 from models.jobs.job import run_job
 from models.jobs.network_job import open_inputs
 from models.jobs.plan import plan_jobs
@@ -319,7 +321,8 @@ def check_two_jobs(bench: Bench) -> str:
             for at in range(2)
         ]
         begun = time.perf_counter()
-        done = run_jobs(specs, workers=workers, deadline=None, hooks=hooks)
+        with closing(LocalEngine(workers)) as engine:
+            done = run_jobs(specs, engine=engine, deadline=None, hooks=hooks)
         seconds[workers] = time.perf_counter() - begun
         if done.failed or len(done.finished) != 2:
             raise RuntimeError(f"{workers} at a time: {done.failed}")

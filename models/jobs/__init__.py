@@ -1,7 +1,7 @@
 """Plan and run jobs, from a request to stored results: a job is one variant, seed and fold.
 
 Rooms in reading order: request, suitability, setup, recipe, plan, spec, network_job, linear_job,
-job, workers, estimate, fold, show, variants, predict, doctor.
+job, engines, engine, worker, local, workers, estimate, fold, show, variants, predict, doctor.
 
-Open: doctor, fold, show, variants, predict, plan, request, spec, suitability, workers.
+Open: doctor, fold, show, variants, predict, plan, request, spec, suitability, local, workers.
 """

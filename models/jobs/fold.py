@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from competition.predictions.variant_scores import (
 )
 from competition.profile import Competition, Profile
 from competition.progress import ProgressBoard, RemainingTime, format_seconds
+from models.jobs.engines.local import LocalEngine
 from models.jobs.estimate import (
     BUNDLED,
     check_feasible,
@@ -107,9 +108,9 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
             )
             for line in describe_hardware(plan.jobs, request.workers):
                 say(line)
-        run = run_jobs(
-            plan.jobs, workers=request.workers, deadline=deadline, hooks=_hooks(board, plan.jobs)
-        )
+        with closing(LocalEngine(request.workers)) as engine:
+            hooks = _hooks(board, plan.jobs)
+            run = run_jobs(plan.jobs, engine=engine, deadline=deadline, hooks=hooks)
         failed += run.failed
         broken |= {key.variant for key, _ in run.failed}
         if run.stopped:

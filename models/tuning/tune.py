@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import NoReturn
 
@@ -26,6 +27,7 @@ from competition.predictions.members import Store, average_in_log_space
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
 from competition.scoring.metrics import auprc, decide, micro_f1
+from models.jobs.engines.local import LocalEngine
 from models.jobs.plan import job_dir, plan_jobs
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
@@ -236,12 +238,9 @@ class _Tuner:
         ]
 
     def _run_jobs(self, trial: optuna.Trial, place: int, specs: Sequence[JobSpec]) -> None:
-        run = run_jobs(
-            specs,
-            workers=self.search.request.workers,
-            deadline=self.deadline,
-            hooks=_hooks(self.board, place),
-        )
+        with closing(LocalEngine(self.search.request.workers)) as engine:
+            hooks = _hooks(self.board, place)
+            run = run_jobs(specs, engine=engine, deadline=self.deadline, hooks=hooks)
         if run.failed:
             reason = run.failed[0][1]
             if DIVERGED in reason:

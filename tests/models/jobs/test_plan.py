@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from competition.profile import resolve_competition
 from models.data.fold_inputs import FoldInputs
 from models.data.pool import FoldRows, build_pool, choose_fold_rows
 from models.data.route import Route
+from models.jobs.engines.local import LocalEngine
 from models.jobs.job import COLLAPSE_ADVICE, _describe, run_job
 from models.jobs.plan import Plan, plan_jobs
 from models.jobs.request import FoldRequest
@@ -377,7 +379,9 @@ def run_all(specs: list[JobSpec], **options: Any) -> tuple[FoldRun, list[str]]:
         finished=finished,
         failed=lambda spec, reason: heard.append(f"failed {spec.key.fold}"),
     )
-    return run_jobs(specs, workers=2, deadline=options.get("deadline"), hooks=hooks), heard
+    with closing(LocalEngine(2)) as engine:
+        run = run_jobs(specs, engine=engine, deadline=options.get("deadline"), hooks=hooks)
+    return run, heard
 
 
 def test_jobs_in_worker_processes_give_the_same_result(

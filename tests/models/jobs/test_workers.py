@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from competition.errors import TrainingError
-from models.jobs import workers
+from models.jobs.engines import local
+from models.jobs.engines.worker import work
 from models.jobs.spec import LOG_FILE, JobSpec
-from models.jobs.workers import work
 
 Specs = Callable[..., list[JobSpec]]
 
@@ -31,7 +31,7 @@ def refuse(error: Exception) -> Callable[..., Any]:
 
 def answer_of(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     """Run a job in this process as a worker would, and return its last message."""
-    monkeypatch.setattr("models.jobs.workers.signal.signal", lambda number, action: None)
+    monkeypatch.setattr("models.jobs.engines.worker.signal.signal", lambda number, action: None)
     ours, theirs = multiprocessing.Pipe()
     work(spec, 0, theirs)
     kind, payload = "", ""
@@ -56,7 +56,7 @@ def test_a_job_says_why_it_failed(
     error: Exception, said: str, make_specs: Specs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (spec,) = make_specs(folds=(0,))
-    monkeypatch.setattr("models.jobs.workers.run_job", refuse(error))
+    monkeypatch.setattr("models.jobs.engines.worker.run_job", refuse(error))
     kind, reason = answer_of(spec, monkeypatch)
     assert kind == "failed"
     assert reason.startswith(said)
@@ -68,7 +68,7 @@ def test_an_unavailable_gpu_fails_only_the_job(
 ) -> None:
     (spec,) = make_specs(folds=(0,))
     busy = RuntimeError("CUDA error: out of memory")
-    monkeypatch.setattr("models.jobs.workers._choose_gpu", refuse(busy))
+    monkeypatch.setattr("models.jobs.engines.worker._choose_gpu", refuse(busy))
     kind, reason = answer_of(spec, monkeypatch)
     assert (kind, reason[:24]) == ("failed", "the GPU is out of memory")
 
@@ -86,7 +86,7 @@ def test_the_start_method_depends_on_the_platform(
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: methods)
-    assert workers._process_context().get_start_method() == method
+    assert local.process_context().get_start_method() == method
 
 
 @pytest.mark.parametrize("has_short_folder", [True, False])
@@ -98,10 +98,10 @@ def test_a_long_folder_for_temporary_files_keeps_no_job_from_starting(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
     if not has_short_folder:
-        monkeypatch.setattr(workers, "SHORT_FOLDERS", ())
-        assert workers._process_context().get_start_method() == "spawn"
+        monkeypatch.setattr(local, "SHORT_FOLDERS", ())
+        assert local.process_context().get_start_method() == "spawn"
         return
-    assert workers._process_context().get_start_method() == "forkserver"
+    assert local.process_context().get_start_method() == "forkserver"
     assert tempfile.gettempdir() == str(folder)
     address = arbitrary_address("AF_UNIX")  # as the server of the processes names its own
     with socket.socket(socket.AF_UNIX) as listener:
@@ -125,7 +125,7 @@ def test_a_disk_that_takes_no_log_shows_no_traceback(
     monkeypatch.setattr(Path, "open", open_but_the_log)
     if refused == "folder":
         monkeypatch.setattr(Path, "mkdir", refuse(full))
-    monkeypatch.setattr("models.jobs.workers.run_job", refuse(TrainingError("it is over")))
+    monkeypatch.setattr("models.jobs.engines.worker.run_job", refuse(TrainingError("it is over")))
     kind, reason = answer_of(spec, monkeypatch)
     assert kind == "failed"
     assert "Traceback" not in reason

@@ -21,6 +21,7 @@ from competition.folds.kfold import Prepared
 from competition.predictions.members import Result, Store
 from competition.progress import ProgressBoard
 from competition.scoring.metrics import auprc, decide, micro_f1
+from models.jobs.engines.engine import Engine
 from models.jobs.request import resolve_requested
 from models.jobs.spec import JobOutcome, JobSpec
 from models.jobs.workers import FoldHooks, FoldRun
@@ -58,7 +59,7 @@ class FakeJobs:
     stop: Callable[[JobSpec], bool] = lambda spec: False
 
     def run(
-        self, specs: Sequence[JobSpec], *, workers: int, deadline: float | None, hooks: FoldHooks
+        self, specs: Sequence[JobSpec], *, engine: Engine, deadline: float | None, hooks: FoldHooks
     ) -> FoldRun:
         finished, stopped, failed = [], [], []
         for spec in specs:

@@ -1,0 +1,52 @@
+"""The interface of an engine: what runs jobs somewhere, and tells what becomes of them.
+
+``models.jobs.workers`` decides which job starts when, counts outcomes and handles stops and
+deadlines, for every engine alike. An engine starts one job after another, passes on what they say,
+and can ask them to stop. Another engine is one more file here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from models.jobs.spec import JobSpec
+
+Kind = Literal["started", "progress", "said", "busy", "failed", "done"]
+ENDS: frozenset[Kind] = frozenset({"busy", "failed", "done"})
+"""The last message of a job: another process runs it, it failed, or it was done or stopped."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What an engine says of a job.
+
+    Attributes:
+        spec: the job, the object that was given to ``start``.
+        kind: ``started`` when it begins to run; see also ``ENDS``.
+        payload: ``Progress`` of progress, ``JobOutcome`` of done, a text of said and failed.
+    """
+
+    spec: JobSpec
+    kind: Kind
+    payload: Any = None
+
+
+class Engine(Protocol):
+    """Runs jobs. Closed by its owner, after which none of its jobs runs any more."""
+
+    @property
+    def slots(self) -> int:
+        """Return the largest number of jobs that may be started and not yet ended."""
+
+    def start(self, spec: JobSpec) -> None:
+        """Start a job, or queue it where it will run."""
+
+    def receive(self, timeout_s: float) -> list[Message]:
+        """Wait up to ``timeout_s`` for messages of started jobs, and return them in order."""
+
+    def request_stop(self) -> None:
+        """Ask all started jobs to write a checkpoint and end; may be called again and again."""
+
+    def close(self) -> None:
+        """Kill the jobs that have not ended, and free what the engine holds."""

@@ -1,0 +1,128 @@
+"""The process of one job: run it under its lock, log to its folder, and report over a pipe.
+
+A job logs to ``job.log`` in its checkpoint folder. If the process that started it disappears, it
+writes its training state and exits.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from competition.console import make_streams_safe
+from competition.errors import HarnessError, explain_os_error
+from competition.predictions.members import Store
+from models.jobs.job import run_job
+from models.jobs.spec import LOG_FILE, JobOutcome, JobSpec
+from models.training.control import Progress, Watch
+from models.training.hardware import report_gpu_errors
+
+
+def work(spec: JobSpec, slot: int, link: Connection) -> None:
+    """Run one job in this process and send its outcome over ``link``; entry point of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    make_streams_safe()
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(link, stop), daemon=True).start()
+
+    def log(text: str) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        _append_to_log(spec, f"{now} pid {os.getpid()} {text}\n")
+        _send(link, ("said", text))
+
+    try:
+        spec.job_dir.mkdir(parents=True, exist_ok=True)
+        with report_gpu_errors():
+            _choose_gpu(slot)
+            answer = _work_locked(spec, stop, link, log)
+    except HarnessError as error:
+        answer = ("failed", str(error))
+    except BaseException as error:
+        known = explain_os_error(error) if isinstance(error, OSError) else None
+        answer = ("failed", known or "a bug in this program:\n" + traceback.format_exc())
+    _append_to_log(spec, _write_answer(answer))
+    _send(link, answer)
+    link.close()
+
+
+def _append_to_log(spec: JobSpec, text: str) -> None:
+    """Append to the log of a job; the job continues if it cannot be written (a full disk)."""
+    with suppress(OSError), (spec.job_dir / LOG_FILE).open("ab", buffering=0) as stream:
+        stream.write(text.encode("utf-8", errors="replace"))
+
+
+def _write_answer(answer: tuple[str, Any]) -> str:
+    """Format the outcome of a job as the last line of its log."""
+    kind, payload = answer
+    if kind == "busy":
+        return "busy: another process is running this job\n"
+    if kind == "failed":
+        return f"failed: {payload}\n"
+    if payload.finished:
+        return "finished: the result is in the store\n"
+    return f"stopped at step {payload.step}: the next fold command resumes here\n"
+
+
+def _work_locked(
+    spec: JobSpec, stop: threading.Event, link: Connection, log: Callable[[str], None]
+) -> tuple[str, Any]:
+    """Run a job, unless another process is running it or has finished it since it was planned."""
+    try:
+        with FileLock(spec.job_dir / "job.lock", timeout=0):
+            header = Store(spec.store_dir, spec.labels).read_header(spec.key)
+            if header is not None and header.fingerprint != spec.replaces:
+                if header.fingerprint == spec.fingerprint:
+                    log("done by another process in the meantime")
+                    return "done", JobOutcome(spec.key, finished=True)
+                return "failed", (
+                    "in the meantime, another process stored a result of another recipe under "
+                    "this name; train yours under a new name with --as NAME"
+                )
+            log(f"started, fingerprint {spec.fingerprint[:16]}")
+            last_logged = -1e9
+
+            def report(progress: Progress) -> None:
+                nonlocal last_logged
+                _send(link, ("progress", progress))
+                if time.monotonic() - last_logged > 15:
+                    last_logged = time.monotonic()
+                    line = f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}"
+                    stream_line = f"{line}, {progress.rows_per_s:.0f} rows/s"
+                    log(stream_line)
+
+            watch = Watch(report=report, should_stop=stop.is_set, log=log)
+            return "done", run_job(spec, watch)
+    except Timeout:
+        return "busy", None
+
+
+def _listen(link: Connection, stop: threading.Event) -> None:
+    """Set ``stop`` when the parent sends a message or exits."""
+    try:
+        link.recv()
+    except (EOFError, OSError):
+        pass
+    finally:
+        stop.set()
+
+
+def _send(link: Connection, message: tuple[str, Any]) -> None:
+    with suppress(OSError):  # the parent has exited; `_listen` stops the job
+        link.send(message)
+
+
+def _choose_gpu(slot: int) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(slot % torch.cuda.device_count())
