@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Frozen(BaseModel):
@@ -166,6 +166,30 @@ class PseudoSettings(Frozen):
     variant: str = Field(min_length=1)
     min_confidence: float = Field(0.9, gt=0, le=1)
     most_share: float = Field(0.5, gt=0, description="maximum, as a share of the training rows")
+
+
+class DistilSettings(Frozen):
+    """Distillation: unlabelled rows with the soft labels of other variants, of the same fold."""
+
+    members: tuple[str, ...] = Field(min_length=1, description="variants that teach")
+    shares: tuple[float, ...] = Field((), description="weights of the members; none: equal")
+    rows: Literal["test", "test+heldout"] = Field(
+        "test+heldout", description="with the held-out rows, OOF and test are treated alike"
+    )
+    weight: float = Field(1.0, gt=0, description="of such a row, relative to a labelled one")
+    temperature: float = Field(1.0, gt=0, description="above 1: softer labels")
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> DistilSettings:
+        if len(set(self.members)) < len(self.members):
+            raise ValueError("distil.members names a variant twice")
+        if self.shares and len(self.shares) != len(self.members):
+            raise ValueError(
+                f"distil.shares has {len(self.shares)} numbers for {len(self.members)} members"
+            )
+        if any(not share > 0 for share in self.shares):
+            raise ValueError("distil.shares are positive")
+        return self
 
 
 class AdaptSettings(Frozen):

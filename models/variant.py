@@ -26,6 +26,7 @@ from models.settings import (
     AugmentSettings,
     CleanSettings,
     CurriculumSettings,
+    DistilSettings,
     FormatSettings,
     Frozen,
     LinearSettings,
@@ -69,6 +70,7 @@ SINCE_FIRST_RESULTS = frozenset(
         "bidirectional",
         "formatting.instruction",
         "adapt",
+        "distil",
     }
 )
 """Settings that enter the recipe only if they differ from their default; dotted in a section.
@@ -107,6 +109,7 @@ class Variant(Frozen):
         "refuse", description="for extra rows in the same group as a held-out row"
     )
     pseudo: PseudoSettings | None = None
+    distil: DistilSettings | None = None
     augment: AugmentSettings | None = None
     sampling: SamplingSettings | None = None
     curriculum: CurriculumSettings | None = None
@@ -216,7 +219,19 @@ class Variant(Frozen):
             raise ValueError("start_from names the variant itself")
         if self.pseudo and self.pseudo.variant == self.name:
             raise ValueError("pseudo.variant names the variant itself")
+        self._check_distilled()
         return self
+
+    def _check_distilled(self) -> None:
+        """Refuse what has no meaning for rows with soft labels."""
+        if self.distil is None:
+            return
+        if self.name in self.distil.members:
+            raise ValueError("distil.members names the variant itself")
+        if self.augment is not None:
+            raise ValueError("distil and augment exclude each other; use one of them")
+        if self.restrict is not None and self.restrict.when == "train":
+            raise ValueError('distil needs restrict.when = "predict"')
 
 
 def _one_of(value: str, choices: Mapping[str, object]) -> str:

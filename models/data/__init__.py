@@ -1,10 +1,10 @@
-"""Training data of a fold: cleaning, pseudo-labelling, augmentation, curriculum, batches.
+"""Training data of a fold: cleaning, pseudo- and soft labels, augmentation, curriculum, batches.
 
 Held-out labels never enter this package.
 
-Rooms in reading order: corrections, cleaning, extra_rows, pseudo_labels, pool, route, augmentation,
-frame, batches, curriculum, sampling, fold_inputs.
+Rooms in reading order: corrections, cleaning, extra_rows, pseudo_labels, distillation, pool, route,
+augmentation, frame, batches, curriculum, sampling, fold_inputs.
 
-Open: augmentation, batches, cleaning, corrections, curriculum, extra_rows, fold_inputs, pool,
-pseudo_labels, route, sampling.
+Open: augmentation, batches, cleaning, corrections, curriculum, distillation, extra_rows,
+fold_inputs, pool, pseudo_labels, route, sampling.
 """

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from competition.arrays import Float64s, Int64s
+from competition.arrays import Float32s, Float64s, Int64s
 from competition.data.rows import Rows, collect_rows
 from models.data.augmentation import Scheme, augment
 from models.data.batches import TokenizedRows, stack_rows, take_rows, tokenize_rows
@@ -27,18 +27,32 @@ from models.variant import Variant
 class EpochRows:
     """The training rows of one epoch; ``rows`` and ``label_ids`` (n,) are parallel.
 
-    ``rows`` are indices into ``tokens``; ``pair_ids`` (n,) is None unless labels are restricted.
+    ``rows`` are indices into ``tokens``; ``pair_ids`` (n,) is None unless labels are restricted;
+    ``soft_labels`` (k, C) are those of the last k rows, None without distillation.
     """
 
     tokens: TokenizedRows
     rows: Int64s
     label_ids: Int64s
     pair_ids: Int64s | None
+    soft_labels: Float32s | None = None
 
     @cached_property
     def lengths(self) -> Int64s:
         """Tokens of each row, (n,)."""
         return self.tokens.lengths_of(self.rows)
+
+    def soft_labels_of(self, places: Int64s) -> Float32s | None:
+        """Return the soft labels of some rows, (b, C); zeros for labelled ones.
+
+        None without distillation.
+        """
+        if self.soft_labels is None:
+            return None
+        found = np.zeros((len(places), self.soft_labels.shape[1]), np.float32)
+        at = places - (len(self.rows) - len(self.soft_labels))
+        found[at >= 0] = self.soft_labels[at[at >= 0]]
+        return found
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,8 @@ class FoldInputs:
     """The inputs of one fit, without any held-out label.
 
     ``train_rows`` (n,) are indices into ``pool``, with labels ``train_label_ids`` (n,).
-    ``heldout_rows`` and ``test_rows`` are predicted after the last step.
+    ``heldout_rows`` and ``test_rows`` are predicted after the last step. ``soft_labels`` (k, C)
+    belong to the last k training rows.
     """
 
     pool: TokenizedRows
@@ -122,12 +137,15 @@ class FoldInputs:
     difficulty: Float64s | None = None
     pairs: Pairs | None = None
     augmenter: Augmenter | None = None
+    soft_labels: Float32s | None = None
 
     @cached_property
     def plain(self) -> EpochRows:
         """The training rows without augmentation."""
         pair_ids = None if self.pairs is None else self.pairs.pool[self.train_rows]
-        return EpochRows(self.pool, self.train_rows, self.train_label_ids, pair_ids)
+        return EpochRows(
+            self.pool, self.train_rows, self.train_label_ids, pair_ids, self.soft_labels
+        )
 
     def epoch(self, number: int) -> EpochRows:
         """Return the training rows of an epoch; the same for each call with the same number."""

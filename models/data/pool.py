@@ -1,6 +1,7 @@
 """The rows a variant trains on and predicts, for each fold.
 
-Applies corrections, adds extra and pseudo-labelled rows, and removes rows by cleaning. All rows
+Applies corrections, adds extra, pseudo-labelled and soft-labelled rows, and removes rows by
+cleaning. All rows
 that a job may read are in one pool (train rows, then test rows, then extra rows) and are
 identified by their index in it.
 Legend: N train, M test, E extra rows; n training rows of a fold.
@@ -9,7 +10,7 @@ Legend: N train, M test, E extra rows; n training rows of a fold.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from competition.arrays import Int64s, Say
+from competition.arrays import Float32s, Int64s, Say
 from competition.data.corpus import Corpus
 from competition.data.groups import build_groups
 from competition.data.rows import Rows, hash_rows, join_rows
@@ -30,6 +31,7 @@ from competition.predictions.members import ResultKey, Store
 from competition.profile import Competition
 from models.data.cleaning import clean_rows
 from models.data.corrections import apply_corrections, read_corrections
+from models.data.distillation import TeacherProbs, build_soft_labels
 from models.data.extra_rows import check_extra, read_extra_rows
 from models.data.pseudo_labels import choose_pseudo_rows
 from models.data.route import Route
@@ -71,11 +73,14 @@ class FoldRows:
         train_rows: (n,) training rows.
         train_label_ids: (n,) their labels; training sees no other label.
         train_groups: (n,) their groups, kept whole when training rows are split further.
-        train_folds: (n,) the fold of each, ``NO_FOLD`` for extra and pseudo-labelled rows.
+        train_folds: (n,) the fold of each, ``NO_FOLD`` for extra, pseudo- and soft-labelled rows.
         heldout_rows: rows of the fold to predict.
         test_rows: test rows to predict, as row numbers of the test file.
-        added: number of extra rows, of pseudo-labelled rows, and of rows removed by cleaning.
+        added: number of extra rows, of pseudo- and soft-labelled ones, and of rows removed by
+            cleaning.
         made_of: hashes of the user's files that were used, by purpose.
+        soft_labels: (k, C) float32 soft labels of the last k training rows, whose label in
+            ``train_label_ids`` is the most probable one; None without distillation.
     """
 
     train_rows: Int64s
@@ -86,6 +91,20 @@ class FoldRows:
     test_rows: Int64s
     added: dict[str, int]
     made_of: dict[str, Any]
+    soft_labels: Float32s | None = None
+
+
+@dataclass(frozen=True)
+class PredictedLabels:
+    """The results whose predictions become labels of unlabelled rows.
+
+    Attributes:
+        pseudo: of pseudo-labelling.
+        teachers: of distillation, in the order of ``distil.members``.
+    """
+
+    pseudo: ResultKey | None = None
+    teachers: tuple[ResultKey, ...] = ()
 
 
 def build_pool(prepared: Prepared, variant: Variant, say: Say | None = None) -> Pool:
@@ -108,7 +127,7 @@ def build_pool(prepared: Prepared, variant: Variant, say: Say | None = None) -> 
         extra = read_extra_rows(home / variant.extra_train, profile, say=say)
         made_of["extra_train"] = hash_rows(extra, labels=tuple(profile.labels))
     groups = prepared.groups.astype(np.int64)
-    if extra is not None or variant.pseudo is not None:
+    if extra is not None or variant.pseudo is not None or variant.distil is not None:
         unlabelled = [Rows(part.frame, None) for part in (train, test, extra) if part is not None]
         groups = build_groups(join_rows(*unlabelled), profile.folds.group_by).astype(np.int64)
     return Pool(train, test, extra, groups, made_of)
@@ -144,7 +163,7 @@ def choose_fold_rows(
     *,
     route: Route | None,
     fold: int,
-    pseudo: ResultKey | None = None,
+    predicted: PredictedLabels | None = None,
 ) -> FoldRows:
     """Choose the rows of a fold without using held-out labels.
 
@@ -154,7 +173,7 @@ def choose_fold_rows(
         variant: cleaning, extra rows and pseudo-labelling.
         route: of a specialist, which trains on and predicts only the rows of its route.
         fold: the held-out fold.
-        pseudo: the result whose test predictions become pseudo-labels, of the same fold.
+        predicted: the results whose predictions become labels, of the same fold.
 
     Raises:
         CorpusError: extra rows share a group with the held-out rows.
@@ -172,10 +191,21 @@ def choose_fold_rows(
         places = len(pool.train) + len(pool.test) + rows
         pieces.append((places, pool.extra.gold[rows], np.full(len(rows), NO_FOLD)))
         added["extra"] = len(rows)
-    if pseudo is not None:
-        rows, label_ids = _pseudo_rows(prepared, pool, variant, pseudo, test_in_route, len(kept))
+    predicted = predicted or PredictedLabels()
+    if predicted.pseudo is not None:
+        rows, label_ids = _pseudo_rows(
+            prepared, pool, variant, predicted.pseudo, test_in_route, len(kept)
+        )
         pieces.append((len(pool.train) + rows, label_ids, np.full(len(rows), NO_FOLD)))
         added["pseudo"] = len(rows)
+    heldout_rows, test_rows = np.flatnonzero(in_route & heldout), np.flatnonzero(test_in_route)
+    soft_labels = None
+    if predicted.teachers:
+        rows, soft_labels = _soft_rows(
+            prepared, pool, variant, predicted.teachers, heldout_rows, test_rows
+        )
+        pieces.append((rows, soft_labels.argmax(axis=1), np.full(len(rows), NO_FOLD)))
+        added["soft"] = len(rows)
     columns = [np.concatenate(column).astype(np.int64) for column in zip(*pieces, strict=True)]
     train_rows, train_label_ids, train_folds = columns
     return FoldRows(
@@ -183,10 +213,11 @@ def choose_fold_rows(
         train_label_ids=train_label_ids,
         train_groups=pool.groups[train_rows],
         train_folds=train_folds,
-        heldout_rows=np.flatnonzero(in_route & heldout),
-        test_rows=np.flatnonzero(test_in_route),
+        heldout_rows=heldout_rows,
+        test_rows=test_rows,
         added=added,
         made_of={f"{use}_hash": digest for use, digest in pool.made_of.items()},
+        soft_labels=soft_labels,
     )
 
 
@@ -215,6 +246,29 @@ def _pseudo_rows(
     usable = able[rows]
     picked, label_ids = choose_pseudo_rows(result.test_probs[usable], variant.pseudo, n_train)
     return rows[usable][picked], label_ids
+
+
+def _soft_rows(
+    prepared: Prepared,
+    pool: Pool,
+    variant: Variant,
+    teachers: Sequence[ResultKey],
+    heldout_rows: Int64s,
+    test_rows: Int64s,
+) -> tuple[Int64s, Float32s]:
+    """Return the unlabelled rows that a student trains on, as indices, and their soft labels."""
+    assert variant.distil is not None
+    competition = prepared.competition
+    store = Store(competition.oof_dir, competition.profile.labels)
+    results = [store.read(key) for key in teachers]
+    of_test = [TeacherProbs(r.key.variant, r.test_ids, r.test_probs) for r in results]
+    rows = [len(pool.train) + test_rows]
+    labels = [build_soft_labels(of_test, pool.test.ids[test_rows], variant.distil)]
+    if variant.distil.rows == "test+heldout":
+        of_heldout = [TeacherProbs(r.key.variant, r.oof_ids, r.oof_probs) for r in results]
+        rows.append(heldout_rows)
+        labels.append(build_soft_labels(of_heldout, pool.train.ids[heldout_rows], variant.distil))
+    return np.concatenate(rows), np.concatenate(labels)
 
 
 def write_texts(folder: Path, pool: Pool) -> dict[str, Path]:

@@ -176,6 +176,7 @@ def open_inputs(spec: JobSpec, tokenizer: Any) -> FoldInputs:
         difficulty=_read_difficulty(spec),
         pairs=_read_pairs(spec),
         augmenter=_build_augmenter(spec, tokenizer),
+        soft_labels=rows.soft_labels,
     )
 
 

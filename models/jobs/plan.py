@@ -17,8 +17,8 @@ from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.members import ResultKey
 from competition.predictions.store import Header
-from models.data.pool import choose_fold_rows
-from models.jobs.request import PSEUDO, START, FoldRequest, name_bases, resolve_all
+from models.data.pool import PredictedLabels, choose_fold_rows
+from models.jobs.request import PSEUDO, START, TEACHER, FoldRequest, name_bases, resolve_all
 from models.jobs.setup import VariantSetup, set_up_variant, tokenize_pool, write_pool_texts
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, NetworkSpec, read_kept
 from models.variant import Variant, fingerprint
@@ -141,14 +141,14 @@ def _build_specs(
     recipe = fingerprint(setup.parts)
     specs = []
     for wanted in missing:
-        key, pseudo = wanted.key, wanted.bases.get(PSEUDO)
+        key = wanted.key
         rows = choose_fold_rows(
             prepared,
             pool,
             variant,
             route=setup.route,
             fold=key.fold,
-            pseudo=None if pseudo is None else pseudo.key,
+            predicted=_list_predicted(wanted.bases),
         )
         specs.append(
             JobSpec(
@@ -179,6 +179,13 @@ def _build_specs(
             )
         )
     return specs
+
+
+def _list_predicted(bases: Mapping[str, Header]) -> PredictedLabels:
+    """Return the results that give labels, by the roles of what a job builds on."""
+    pseudo = bases.get(PSEUDO)
+    teachers = [header.key for role, header in bases.items() if role.startswith(TEACHER)]
+    return PredictedLabels(None if pseudo is None else pseudo.key, tuple(teachers))
 
 
 def _build_network(

@@ -30,8 +30,9 @@ from models.variant import (
 
 LABELS_SLOT = "{labels}"
 """Placeholder in ``formatting.instruction`` for the names of the labels."""
-START, PSEUDO = "start", "pseudo"
-"""How a variant builds on another: its weights (a warm start), or its labels (pseudo-labelling)."""
+START, PSEUDO, TEACHER = "start", "pseudo", "teacher"
+"""How a variant builds on another: its weights (a warm start), its labels (pseudo-labelling), or
+its probabilities (distillation; the role of teacher number i is ``teacher-i``)."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,9 @@ def _resolve_base(profile: Profile, request: FoldRequest, variant: Variant, name
 
 def _bases(variant: Variant) -> dict[str, str]:
     roles = {START: variant.start_from, PSEUDO: variant.pseudo and variant.pseudo.variant}
+    if variant.distil is not None:
+        teachers = enumerate(variant.distil.members)
+        roles |= {f"{TEACHER}-{place}": name for place, name in teachers}
     return {role: name for role, name in roles.items() if name}
 
 

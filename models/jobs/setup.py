@@ -23,7 +23,7 @@ from models.data.batches import read_or_tokenize
 from models.data.pool import Pool, build_pool, write_texts
 from models.data.route import Route, read_route
 from models.jobs.recipe import describe_wording, recipe_parts
-from models.jobs.request import PSEUDO
+from models.jobs.request import START
 from models.jobs.suitability import check_suits
 from models.network.encoder_source import EncoderSource, resolve_encoder
 from models.network.network import check_backbone, check_first_token
@@ -76,10 +76,11 @@ class VariantSetup:
         prepared = self.prepared
         if (header.data_hash, header.folds_hash) != (prepared.corpus.hash, prepared.folds.hash):
             raise PredictionsError(f"{name} was trained on other data or folds; train it again")
-        if role == PSEUDO and is_average(header):
+        if role != START and is_average(header):
             raise PredictionsError(
                 f"{name} was imported with test predictions averaged over its folds, which leak "
-                "the labels of all held-out folds; pseudo-labelling needs them per fold"
+                "the labels of all held-out folds; pseudo-labelling and distillation need "
+                "them per fold"
             )
         return header
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.parts.restriction import mask_logits
-from models.settings import LossSettings, TrainSettings
+from models.settings import DistilSettings, LossSettings, TrainSettings
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.losses"
@@ -113,14 +113,22 @@ class Objective:
         label_smoothing: share of the target that is spread over the labels a row may have.
         options: options of the loss.
         class_weights: (C,) float32 weight of a row by its gold label; None for equal weights.
+        soft_weight: weight of a row with soft labels (distillation), relative to a labelled one.
     """
 
     loss: str
     label_smoothing: float
     options: LossSettings = field(default_factory=LossSettings)
     class_weights: Tensor | None = None
+    soft_weight: float = 1.0
 
-    def sum(self, logits: Tensor, label_ids: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def sum(
+        self,
+        logits: Tensor,
+        label_ids: Tensor,
+        allowed: Tensor | None = None,
+        soft_labels: Tensor | None = None,
+    ) -> Tensor:
         """Return the loss summed over rows, a scalar; finite for all finite logits.
 
         Args:
@@ -128,14 +136,26 @@ class Objective:
             label_ids: (B,) int64 gold.
             allowed: (B, C) bool, or None to allow every label; a row whose own gold label is not
                 allowed is not masked at all.
+            soft_labels: (B, C) float32 probabilities, zeros for labelled rows, or None. The loss of
+                such a row is the plain cross-entropy against them, without smoothing or class
+                weight.
         """
+        if soft_labels is not None:
+            is_soft = soft_labels.sum(dim=1) > 0
+            labelled = self._of_rows(logits, label_ids, allowed)
+            soft = -(soft_labels * F.log_softmax(logits.float(), dim=-1)).sum(dim=1)
+            return torch.where(is_soft, self.soft_weight * soft, labelled).sum()
         if self.loss == CROSS_ENTROPY and self.class_weights is None and allowed is None:
             return cross_entropy(logits, label_ids, self.label_smoothing)
+        return self._of_rows(logits, label_ids, allowed).sum()
+
+    def _of_rows(self, logits: Tensor, label_ids: Tensor, allowed: Tensor | None) -> Tensor:
+        """Return the loss of each row against its gold label, (B,)."""
         judged = self._judge(logits, label_ids, allowed)
         rows = LOSSES[self.loss].of_rows(judged, self.options)
         if self.class_weights is not None:
             rows = rows * self.class_weights.to(logits.device)[label_ids]
-        return rows.sum()
+        return rows
 
     def _judge(self, logits: Tensor, label_ids: Tensor, allowed: Tensor | None) -> Judged:
         log_probs = self.log_probs(logits, label_ids, allowed)
@@ -171,6 +191,11 @@ class LossChoice(Protocol):
         """Contains the label smoothing."""
         ...
 
+    @property
+    def distil(self) -> DistilSettings | None:
+        """Contains the weight of rows with soft labels."""
+        ...
+
 
 def build_objective(choice: LossChoice, label_ids: AnyInts, n_labels: int) -> Objective:
     """Build the objective of a fit.
@@ -186,6 +211,7 @@ def build_objective(choice: LossChoice, label_ids: AnyInts, n_labels: int) -> Ob
         label_smoothing=choice.train.label_smoothing,
         options=options,
         class_weights=compute_class_weights(label_ids, n_labels, options),
+        soft_weight=1.0 if choice.distil is None else choice.distil.weight,
     )
 
 

@@ -376,7 +376,9 @@ def _build_parts(
         allowed = None
         if table is not None and epoch.pair_ids is not None:
             allowed = table[torch.from_numpy(epoch.pair_ids[part])]
-        parts.append(StepPart(batch, torch.from_numpy(epoch.label_ids[part]), allowed))
+        soft = epoch.soft_labels_of(part)
+        soft_labels = None if soft is None else torch.from_numpy(soft)
+        parts.append(StepPart(batch, torch.from_numpy(epoch.label_ids[part]), allowed, soft_labels))
     return parts
 
 

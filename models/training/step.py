@@ -29,17 +29,36 @@ VERSION_NAME = "models.steps"
 class StepPart:
     """One micro-batch: rows, gold labels (B,) int64, and ``allowed`` labels.
 
-    ``allowed`` is (B, C) bool; ``None`` allows every label.
+    ``allowed`` is (B, C) bool; ``None`` allows every label. ``soft_labels`` is (B, C) float32 with
+    zeros for labelled rows; ``None`` if all are labelled.
     """
 
     batch: Batch
     label_ids: Tensor
     allowed: Tensor | None = None
+    soft_labels: Tensor | None = None
 
     def to(self, device: torch.device) -> StepPart:
         """Return the micro-batch on a device."""
-        allowed = None if self.allowed is None else self.allowed.to(device)
-        return StepPart(self.batch.to(device), self.label_ids.to(device), allowed)
+        return self._map(self.batch.to(device), lambda values: values.to(device))
+
+    def _map(self, batch: Batch, change: Callable[[Tensor], Tensor]) -> StepPart:
+        """Return the micro-batch with another batch, and its other parts changed."""
+        allowed = None if self.allowed is None else change(self.allowed)
+        soft_labels = None if self.soft_labels is None else change(self.soft_labels)
+        return StepPart(batch, change(self.label_ids), allowed, soft_labels)
+
+    def doubled(self) -> StepPart:
+        """Return the micro-batch with all its rows repeated once."""
+
+        def twice(values: Tensor) -> Tensor:
+            return torch.cat([values, values])
+
+        batch = self.batch
+        names = Positions.names()
+        positions = Positions(*(twice(getattr(batch.positions, name)) for name in names))
+        rows = Batch(twice(batch.input_ids), twice(batch.attention_mask), positions)
+        return self._map(rows, twice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +175,8 @@ def _sum_losses(model: Any, part: StepPart, settings: StepSettings) -> Tensor:
     batch, objective, weight = part.batch, settings.objective, settings.regularise.r_drop
     if weight == 0:
         logits = model(batch.input_ids, batch.attention_mask, batch.positions)
-        return objective.sum(logits, part.label_ids, part.allowed)
-    return _sum_twice(model, _doubled(part), objective, weight)
+        return objective.sum(logits, part.label_ids, part.allowed, part.soft_labels)
+    return _sum_twice(model, part.doubled(), objective, weight)
 
 
 def _sum_twice(model: Any, twice: StepPart, objective: Objective, weight: float) -> Tensor:
@@ -171,22 +190,9 @@ def _sum_twice(model: Any, twice: StepPart, objective: Objective, weight: float)
     """
     batch = twice.batch
     logits = model(batch.input_ids, batch.attention_mask, batch.positions)
-    loss = objective.sum(logits, twice.label_ids, twice.allowed) / 2
+    loss = objective.sum(logits, twice.label_ids, twice.allowed, twice.soft_labels) / 2
     first, second = objective.log_probs(logits, twice.label_ids, twice.allowed).chunk(2)
     return loss + weight * symmetric_divergence(first, second)
-
-
-def _doubled(part: StepPart) -> StepPart:
-    """Return the micro-batch with all its rows repeated once."""
-
-    def twice(values: Tensor) -> Tensor:
-        return torch.cat([values, values])
-
-    batch = part.batch
-    positions = Positions(*(twice(getattr(batch.positions, name)) for name in Positions.names()))
-    allowed = None if part.allowed is None else twice(part.allowed)
-    doubled = Batch(twice(batch.input_ids), twice(batch.attention_mask), positions)
-    return StepPart(doubled, twice(part.label_ids), allowed)
 
 
 def fgm_targets(model: Any, size: float) -> list[Target]:

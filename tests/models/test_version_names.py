@@ -16,6 +16,7 @@ NAMES = {
     "models.corpora",
     "models.corrections",
     "models.curriculum",
+    "models.distillation",
     "models.encoder",
     "models.extra",
     "models.formats",

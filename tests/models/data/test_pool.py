@@ -15,7 +15,15 @@ from competition.data.rows import Rows
 from competition.errors import CorpusError
 from competition.folds.kfold import Prepared
 from competition.predictions.members import Result, ResultKey, Store
-from models.data.pool import NO_FOLD, FoldRows, Pool, build_pool, choose_fold_rows, write_texts
+from models.data.pool import (
+    NO_FOLD,
+    FoldRows,
+    Pool,
+    PredictedLabels,
+    build_pool,
+    choose_fold_rows,
+    write_texts,
+)
 from models.data.pool import read_texts as read
 from models.variant import Variant, resolve_variant
 
@@ -151,11 +159,46 @@ def test_pseudo_labels_come_from_the_model_of_the_same_fold(
         store_result(prepared, ResultKey("other", 42, fold), probs)
     variant = resolve(("pseudo.variant", "other"), ("pseudo.min_confidence", 0.7))
     for fold in range(prepared.folds.count):
-        rows = choose(prepared, variant, fold, pseudo=ResultKey("other", 42, fold))
+        rows = choose(
+            prepared, variant, fold, predicted=PredictedLabels(ResultKey("other", 42, fold))
+        )
         is_test = rows.train_rows >= len(prepared.corpus.train)
         assert rows.added["pseudo"] == is_test.sum() == n_test
         assert (rows.train_label_ids[is_test] == fold).all()
         assert (rows.train_folds[is_test] == NO_FOLD).all()
+
+
+def test_soft_labels_come_from_the_models_of_the_same_fold(
+    prepared: Prepared, resolve: Callable[..., Variant]
+) -> None:
+    n_test, n_labels = len(prepared.corpus.test), len(prepared.competition.profile.labels)
+    for fold in range(prepared.folds.count):
+        probs = np.full((n_test, n_labels), 0.2 / (n_labels - 1), np.float32)
+        probs[:, fold] = 0.8
+        store_result(prepared, ResultKey("one", 42, fold), probs)
+        store_result(prepared, ResultKey("two", 42, fold), probs[:, ::-1])
+    members = ("distil.members", ["one", "two"])
+    for fold in range(prepared.folds.count):
+        teachers = PredictedLabels(
+            teachers=(ResultKey("one", 42, fold), ResultKey("two", 42, fold))
+        )
+        rows = choose(prepared, resolve(members), fold, predicted=teachers)
+        plain = choose(prepared, resolve(), fold)
+        heldout = plain.heldout_rows
+        n_soft = n_test + len(heldout)
+        assert rows.soft_labels is not None
+        assert rows.soft_labels.shape == (n_soft, n_labels)
+        assert rows.added["soft"] == n_soft
+        assert rows.train_rows[:-n_soft].tolist() == plain.train_rows.tolist()
+        test_rows = len(prepared.corpus.train) + np.arange(n_test)
+        assert rows.train_rows[-n_soft:].tolist() == [*test_rows, *heldout]
+        expected = np.full(n_labels, 0.2 / (n_labels - 1))
+        expected[fold] = 0.8
+        assert np.allclose(rows.soft_labels[:n_test], (expected + expected[::-1]) / 2)
+        assert np.allclose(rows.soft_labels[n_test:], 1 / n_labels)
+        assert (rows.train_folds[-n_soft:] == NO_FOLD).all()
+        only = choose(prepared, resolve(members, ("distil.rows", "test")), fold, predicted=teachers)
+        assert only.added["soft"] == n_test
 
 
 def test_texts_on_disk_hold_no_label(prepared: Prepared, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ NEEDS: dict[str, Overrides] = {
 PLAIN = "typed-punct"
 WARM = (("train.epochs", 1), ("train.lr", 3e-4))
 CONTROLS: dict[str, tuple[str, Overrides]] = {
+    "distil": ("entity-start-end", ()),
     "ema": (PLAIN, (("train.final_lr_frac", 0.2),)),
     "focal": (PLAIN, (("train.label_smoothing", 0.0),)),
     "multi-dropout": (PLAIN, (("train.head_dropout", 0.5),)),

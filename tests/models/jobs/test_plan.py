@@ -66,6 +66,7 @@ READS_LABELS: dict[str, tuple[str, tuple[tuple[str, Any], ...]]] = {
     "masked-and-restricted": ("augment-mask", (("augment.share", 1.0), ("restrict.when", "train"))),
     "dedup": ("dedup", ()),
     "pseudo": ("pseudo", (("pseudo.variant", "base"), ("pseudo.min_confidence", 0.01))),
+    "distilled": ("distil", (("distil.members", ["base"]),)),
     "warm": ("typed-punct", (("start_from", "base"),)),
     "tapt": ("tapt", ()),
 }
@@ -187,6 +188,9 @@ def test_training_inputs_do_depend_on_training_labels(twins: Twins) -> None:
         inputs = made(name)[1]
         assert inputs.epoch(0) is not inputs.plain
     assert made("pseudo")[0].rows.added["pseudo"] > 0
+    soft_labels = made("distilled")[1].soft_labels
+    assert soft_labels is not None
+    assert len(soft_labels) == made("distilled")[0].rows.added["soft"] > 0
     network = made("warm")[0].network
     assert network is not None
     assert network.start is not None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -209,3 +210,23 @@ def test_divergence_excludes_masked_labels() -> None:
     counted = ALLOWED | ~ALLOWED.gather(1, GOLD[:, None])
     assert apart.isfinite()
     assert torch.equal(gradient.abs() > 1e-9, counted)
+
+
+def test_soft_labels_replace_the_gold_label_and_nothing_else() -> None:
+    """A one-hot soft label is the plain cross-entropy; labelled rows keep their own loss."""
+    soft = torch.zeros(5, LABELS)
+    soft[1], soft[4] = torch.tensor([0.0, 1.0, 0.0, 0.0]), torch.tensor([0.1, 0.2, 0.3, 0.4])
+    logits = draw_logits()
+    log_probs = F.log_softmax(logits, dim=-1)
+    for objective in every_objective():
+        weighed = replace(objective, soft_weight=0.5)
+        labelled = torch.tensor([0, 2, 3])
+        expected = (
+            objective.sum(logits[labelled], GOLD[labelled])
+            - 0.5 * log_probs[1, 1]
+            - 0.5 * (soft[4] * log_probs[4]).sum()
+        )
+        assert torch.allclose(weighed.sum(logits, GOLD, None, soft), expected)
+        assert torch.allclose(
+            weighed.sum(logits, GOLD, None, torch.zeros(5, LABELS)), objective.sum(logits, GOLD)
+        )
