@@ -193,6 +193,7 @@ class Variant(Frozen):
 
     @model_validator(mode="after")
     def _check_compatible(self) -> Variant:
+        from models.data.distillation import check_distilled
         from models.parts.adapting import check_adapted
         from models.parts.heads import check_head_fits
         from models.parts.losses import LOSSES
@@ -219,19 +220,8 @@ class Variant(Frozen):
             raise ValueError("start_from names the variant itself")
         if self.pseudo and self.pseudo.variant == self.name:
             raise ValueError("pseudo.variant names the variant itself")
-        self._check_distilled()
+        check_distilled(self)
         return self
-
-    def _check_distilled(self) -> None:
-        """Refuse what has no meaning for rows with soft labels."""
-        if self.distil is None:
-            return
-        if self.name in self.distil.members:
-            raise ValueError("distil.members names the variant itself")
-        if self.augment is not None:
-            raise ValueError("distil and augment exclude each other; use one of them")
-        if self.restrict is not None and self.restrict.when == "train":
-            raise ValueError('distil needs restrict.when = "predict"')
 
 
 def _one_of(value: str, choices: Mapping[str, object]) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from competition.errors import PredictionsError
+from competition.errors import PredictionsError, VariantError
 from models.data.distillation import TeacherProbs, build_soft_labels, soften
 from models.settings import DistilSettings
+from models.variant import resolve_variant
 
 FIRST = TeacherProbs(
     "first", np.array(["a", "b", "c"], object), np.array([[0.8, 0.2], [0.5, 0.5], [0.1, 0.9]])
@@ -52,3 +53,17 @@ def test_a_teacher_must_predict_every_row() -> None:
 def test_settings_without_a_meaning_are_refused(settings: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         DistilSettings(**settings)
+
+
+def test_combinations_without_a_meaning_are_refused() -> None:
+    def resolve(*overrides: Any) -> None:
+        resolve_variant("distil", encoder="scratch", overrides=overrides)
+
+    with pytest.raises(VariantError, match="distil and augment exclude each other"):
+        resolve(("augment.ways", ["mask"]))
+    with pytest.raises(VariantError, match="restrict.when"):
+        resolve(("restrict.when", "train"))
+    with pytest.raises(VariantError, match="names the variant itself"):
+        resolve_variant(
+            "distil", encoder="scratch", overrides=[("distil.members", ["d"])], save_as="d"
+        )
