@@ -193,14 +193,11 @@ class Variant(Frozen):
 
     @model_validator(mode="after")
     def _check_compatible(self) -> Variant:
-        from models.data.distillation import check_distilled
-        from models.parts.adapting import check_adapted
+        from models.parts.combinations import check_combination
         from models.parts.heads import check_head_fits
         from models.parts.losses import LOSSES
 
         check_head_fits(self.head, self.format)
-        if self.sampling and self.curriculum:
-            raise ValueError("sampling and curriculum exclude each other; use one of them")
         for setting, without in self._idle_settings():
             raise ValueError(f"{setting} has no effect without {without}")
         if self.regularise.adversarial == "awp" and self.regularise.adversarial_size > MAX_AWP_SIZE:
@@ -213,14 +210,7 @@ class Variant(Frozen):
                 f"loss {self.loss!r} does not support label smoothing; set "
                 "train.label_smoothing = 0"
             )
-        if self.extra_train and self.route:
-            raise ValueError("extra_train does not support specialists; remove route")
-        check_adapted(self)
-        if self.start_from == self.name:
-            raise ValueError("start_from names the variant itself")
-        if self.pseudo and self.pseudo.variant == self.name:
-            raise ValueError("pseudo.variant names the variant itself")
-        check_distilled(self)
+        check_combination(self)
         return self
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -31,22 +30,6 @@ class TeacherProbs:
     name: str
     ids: Objects
     probs: Floats
-
-
-def check_distilled(variant: Any) -> None:
-    """Refuse a variant whose other settings have no meaning for rows with soft labels.
-
-    Raises:
-        ValueError: names the settings.
-    """
-    if variant.distil is None:
-        return
-    if variant.name in variant.distil.members:
-        raise ValueError("distil.members names the variant itself")
-    if variant.augment is not None:
-        raise ValueError("distil and augment exclude each other; use one of them")
-    if variant.restrict is not None and variant.restrict.when == "train":
-        raise ValueError('distil needs restrict.when = "predict"')
 
 
 def build_soft_labels(

@@ -60,8 +60,8 @@ def test_combinations_without_a_meaning_are_refused() -> None:
         resolve_variant("distil", encoder="scratch", overrides=overrides)
 
     with pytest.raises(VariantError, match="distil and augment exclude each other"):
-        resolve(("augment.ways", ["mask"]))
-    with pytest.raises(VariantError, match="restrict.when"):
+        resolve(("augment.ways", ["entity-mask"]))
+    with pytest.raises(VariantError, match="needs restrict"):
         resolve(("restrict.when", "train"))
     with pytest.raises(VariantError, match="names the variant itself"):
         resolve_variant(
