@@ -9,6 +9,7 @@ changes is known, and counts how often the interval holds the true score. Tables
     python benchmarks/pseudo_judge.py estimates checkpoints/pseudo-tests
     python benchmarks/pseudo_judge.py rank checkpoints/pseudo-tests
     python benchmarks/pseudo_judge.py simulate checkpoints/pseudo-tests
+    python benchmarks/pseudo_judge.py members klue-re      # every estimate for a store
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from competition.audit.shift import fit_shift
 from competition.data.rows import Rows
 from competition.folds.kfold import Prepared, read_prepared
 from competition.folds.strata import build_strata
-from competition.predictions.members import average_in_log_space
+from competition.predictions.members import Store, average_in_log_space, read_member
 from competition.profile import resolve_competition
 from competition.scoring.expected import (
     Evidence,
@@ -56,7 +57,10 @@ ALONE, ALL = "expected, by the learner alone", "expected, by all learners"
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One learner on one pseudo-test; ``truth`` is micro-F1 and AUPRC of its averaged answer."""
+    """One learner on one pseudo-test; ``truth`` is micro-F1 and AUPRC of its averaged answer.
+
+    ``negative_share`` is the true share of the negative label in the test.
+    """
 
     split: str
     learner: str
@@ -65,6 +69,7 @@ class Case:
     test_gold: Ints
     truth: tuple[float, float]
     odds: Floats
+    negative_share: float
 
 
 def read_cases(folder: Path, prepared: Prepared, split: str) -> list[Case]:
@@ -84,7 +89,8 @@ def read_cases(folder: Path, prepared: Prepared, split: str) -> list[Case]:
         mean = average_in_log_space(list(answers))
         pred = decide(mean, negative, None)
         truth = (micro_f1(test_gold, pred, negative), auprc(test_gold, mean))
-        cases.append(Case(split, learner, ground, system, test_gold, truth, odds))
+        share = float((test_gold == negative).mean())
+        cases.append(Case(split, learner, ground, system, test_gold, truth, odds, share))
     return cases
 
 
@@ -110,7 +116,6 @@ def weigh_rows(case: Case) -> dict[str, Floats]:
     """Return (N,) weights by estimator."""
     ground, system = case.ground, case.system
     levels = len(ground.strata)
-    share = float((case.test_gold == ground.negative_id).mean())
     mixed = {
         depth: mix_by_cells(
             build_cells(ground.strata[:depth], ground.test_strata[:depth]), len(ground.gold)
@@ -119,8 +124,8 @@ def weigh_rows(case: Case) -> dict[str, Floats]:
     }
     weights = {
         "plain": np.ones(len(ground.gold)),
-        "true share of the negative label": weights_for_negative_share(
-            ground.gold, ground.negative_id, share
+        "known share of the negative label": weights_for_negative_share(
+            ground.gold, ground.negative_id, case.negative_share
         ),
         "type pairs": mixed[2],
         "type pairs, known entities": mixed[levels],
@@ -482,13 +487,66 @@ def print_ranking(table: pd.DataFrame) -> None:
         print(f"| {name} | {row['true F1']:.2f} | {row['true AUPRC']:.2f} |")
 
 
+# --- the variants of a store, on the real test ----------------------------------------------------
+
+
+def read_store(name: str) -> list[Case]:
+    """Return the complete variants of a competition, whose test labels nobody knows."""
+    prepared = read_prepared(resolve_competition(name, None, None))
+    corpus, profile = prepared.corpus, prepared.competition.profile
+    strata = build_strata(corpus.train, corpus.test, prepared.folds.fold_of)
+    gold = corpus.train.gold.astype(np.int64)
+    negative, groups = profile.negative_id, prepared.groups
+    ground = Ground(gold, profile.n_labels, negative, groups, strata.train, strata.test)
+    shift = fit_shift(corpus, profile.folds.group_by, lambda _frac, _text: None)
+    odds = np.ones(len(gold)) if shift is None else shift.odds
+    share = profile.metrics.shifted_negative_share or float((gold == negative).mean())
+    store = Store(prepared.competition.oof_dir, profile.labels)
+    cases = []
+    for variant in store.variants():
+        member = read_member(store, variant, prepared)
+        if member.covers_all:
+            answers = (member.oof, member.oof.argmax(1), member.test, member.test.argmax(2))
+            system = System(*answers)
+            unknown = np.empty(0, dtype=np.int64)
+            about = (variant, ground, system, unknown, (np.nan, np.nan), odds, share)
+            cases.append(Case(name, *about))
+    return cases
+
+
+def print_members(name: str) -> None:
+    """Print every estimate of micro-F1 for the variants of a store, and the share of negatives."""
+    cases = read_store(name)
+    ground = cases[0].ground
+    evidence = [read_evidence(ground, case.system) for case in cases]
+    columns: dict[str, dict[str, str]] = {}
+    for place, case in enumerate(cases):
+        column = columns.setdefault(case.learner, {})
+        for estimate, weights in weigh_rows(case).items():
+            f1 = micro_f1(ground.gold, case.system.pred, ground.negative_id, weights)
+            negative = float(weights[ground.gold == ground.negative_id].sum() / weights.sum())
+            column[estimate] = f"{100 * f1:.1f} ({negative:.0%})"
+        for estimate, f1 in estimate_directly(cases, place).items():
+            column[estimate] = f"{100 * f1:.1f}"
+        for estimate, known in ((ALONE, [evidence[place]]), (ALL, evidence)):
+            mix = TestMix(ground, known)
+            found = mix.expect(case.system.probs, case.system.pred).f1
+            interval = f"{100 * found.low:.1f}–{100 * found.high:.1f}"
+            column[estimate] = f"{100 * found.value:.1f}, {interval} ({mix.negative_share:.0%})"
+    print(f"| estimate | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for estimate in next(iter(columns.values())):
+        print(f"| {estimate} | {' | '.join(column[estimate] for column in columns.values())} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("command", choices=("estimates", "rank", "simulate"))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("command", choices=("estimates", "rank", "simulate", "members"))
+    parser.add_argument("folder", type=Path, help="of the splits; for members, a competition")
     asked = parser.parse_args()
     if asked.command == "estimates":
         print_estimates(judge_estimates(asked.folder))
+    elif asked.command == "members":
+        print_members(str(asked.folder))
     elif asked.command == "rank":
         print_ranking(judge_ranking(asked.folder))
     else:
