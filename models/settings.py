@@ -70,6 +70,9 @@ class RunSettings(Frozen):
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     state_every_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
     bin_weights: bool = Field(False, description="also load pickled hub weights (.bin)")
+    shard: bool = Field(
+        False, description="split weights among the processes of torchrun (FSDP2), if one is short"
+    )
 
 
 class FormatSettings(Frozen):

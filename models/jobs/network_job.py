@@ -28,8 +28,9 @@ from models.training.checkpoints import read_start, round_weights, write_weights
 from models.training.control import Watch, step_seed
 from models.training.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
 from models.training.linear import LinearTask, measure_difficulty
-from models.training.loop import FitTask, Predictor, fit_fold
+from models.training.loop import FitTask, fit_fold
 from models.training.memory import estimate_need, measure_free, plan_memory
+from models.training.predictor import Predictor
 from models.variant import Variant, fingerprint
 
 INITIAL_STEP = 2**32 - 1  # seeds the random initialisation, before step 0

@@ -54,7 +54,7 @@ from models.training.hardware import (
     report_gpu_errors,
     threads_per_job,
 )
-from models.training.loop import Predictor
+from models.training.predictor import Predictor
 from models.variant import LINEAR, Variant
 
 

@@ -1,6 +1,7 @@
 """The training loop, the optimiser step, checkpoints, mixed precision; the linear learner.
 
-Rooms in reading order: control, hardware, checkpoints, ema, step, memory, loop, linear.
+Rooms in reading order: control, ranks, hardware, sharding, checkpoints, ema, step, memory, loop,
+predictor, linear.
 
-Open: control, hardware, checkpoints, ema, step, memory, loop, linear.
+Open: control, ranks, hardware, sharding, checkpoints, ema, step, memory, loop, predictor, linear.
 """

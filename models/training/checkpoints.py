@@ -1,8 +1,8 @@
 """Checkpoints: training states to resume from, and final weights to predict with.
 
 A training state is one safetensors file with all that the next step needs; it holds no random
-state, since each step sets its own seed. Final weights are 16-bit, and predictions are made with
-them as saved.
+state, since each step sets its own seed, and whole tensors, so any number of processes can resume
+from it. Final weights are 16-bit, and predictions are made with them as saved.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from competition.errors import TrainingError
+from models.training.sharding import is_sharded, spread, whole
 
 READABLE_BY_TEAM = 0o644  # safetensors makes files readable by their owner only
 TRAIN_AGAIN = "run fold for it again, without --no-checkpoints and with --overwrite"
@@ -27,19 +28,30 @@ Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
 
 def write_state(
-    path: Path, model: nn.Module, optimizer: Optimizers, facts: Mapping[str, Any]
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizers,
+    facts: Mapping[str, Any],
+    *,
+    is_main: bool = True,
 ) -> None:
     """Write weights, optimiser state and ``facts`` (JSON-serialisable) to one file, atomically.
 
     Tied weights (one tensor with several names) are written once, under the first name. Weights
-    that stay as loaded (see ``kept_state``) are left out.
+    that stay as loaded (see ``kept_state``) are left out. Only the main process writes; if tensors
+    are sharded, all processes must call this, to contribute their parts.
     """
     kept = kept_state(model)
     tensors = {f"model.{n}": each for n, each in distinct_weights(model).items() if n in kept}
     for index, (_, state, _) in enumerate(_states(optimizer)):
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = value
-    _save(path, tensors, facts)
+    for name, tensor in tensors.items():
+        if is_sharded(tensor):
+            full = whole(tensor)
+            tensors[name] = full.cpu() if is_main else full[:0]
+    if is_main:
+        _save(path, tensors, facts)
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
@@ -101,10 +113,10 @@ def load_kept(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         RuntimeError: names or shapes differ.
     """
-    wanted = kept_state(model).keys()
-    if wanted != tensors.keys():
-        raise RuntimeError(f"weights differ in {sorted(wanted ^ tensors.keys())[:3]}")
-    model.load_state_dict(dict(tensors), strict=False)
+    own = kept_state(model)
+    if own.keys() != tensors.keys():
+        raise RuntimeError(f"weights differ in {sorted(own.keys() ^ tensors.keys())[:3]}")
+    model.load_state_dict({n: spread(each, own[n]) for n, each in tensors.items()}, strict=False)
 
 
 def distinct_weights(model: nn.Module, prefer: str = "") -> dict[str, Tensor]:
@@ -122,9 +134,12 @@ def _tied_names(model: nn.Module, prefer: str = "") -> dict[str, str]:
     firsts: dict[tuple[int, torch.Size], str] = {}
     tied: dict[str, str] = {}
     state = model.state_dict()
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     for name in sorted(state, key=lambda name: not name.startswith(prefer)):
         tensor = state[name]
-        first = firsts.setdefault((tensor.data_ptr(), tensor.shape), name)
+        # this rank's part of a sharded tensor may be empty, and then has no address
+        address = id(parameters[name]) if is_sharded(tensor) else tensor.data_ptr()
+        first = firsts.setdefault((address, tensor.shape), name)
         if first != name and tensor.numel():
             tied[name] = first
     return tied
@@ -136,28 +151,32 @@ def round_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         TrainingError: a weight exceeds the range of float16 (training diverged).
     """
-    rounded: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        half = tensor.to(torch.float16) if tensor.is_floating_point() else tensor
-        if tensor.is_floating_point() and not torch.isfinite(half).all():
-            raise TrainingError(
-                f"training diverged: the weights {name} exceed 16-bit range; lower the learning "
-                "rate"
-            )
-        rounded[name] = half.cpu().contiguous()
-    return rounded
+    return {name: _round(name, tensor) for name, tensor in tensors.items()}
 
 
-def round_weights(model: nn.Module) -> dict[str, Tensor]:
+def _round(name: str, tensor: Tensor) -> Tensor:
+    half = tensor.to(torch.float16) if tensor.is_floating_point() else tensor
+    if tensor.is_floating_point() and not torch.isfinite(half).all():
+        raise TrainingError(
+            f"training diverged: the weights {name} exceed 16-bit range; lower the learning rate"
+        )
+    return half.cpu().contiguous()
+
+
+def round_weights(model: nn.Module, *, is_main: bool = True) -> dict[str, Tensor]:
     """Round the weights of a model to float16, in place as well, and return them for saving.
+
+    Of a sharded model, all processes must call this, and only the main one gets the weights.
 
     Raises:
         TrainingError: a weight exceeds the range of float16 (training diverged).
     """
-    kept = kept_state(model)
-    rounded = round_tensors(kept)
-    for name, tensor in kept.items():
-        tensor.copy_(rounded[name])
+    rounded: dict[str, Tensor] = {}
+    for name, tensor in kept_state(model).items():
+        half = _round(name, whole(tensor))
+        tensor.copy_(spread(half.to(tensor.dtype), tensor))
+        if is_main:
+            rounded[name] = half
     return rounded
 
 
@@ -229,9 +248,12 @@ def _states(optimizer: Optimizers) -> list[tuple[nn.Parameter, dict[str, Any], b
 def place(tensor: Tensor, key: str, parameter: nn.Parameter, *, is_fused: bool) -> Tensor:
     """Move a tensor of an optimiser's state to the device where the optimiser expects it.
 
-    That is the parameter's device, except for the step count of an optimiser that is not fused.
+    That is the parameter's device, except for the step count of an optimiser that is not fused. The
+    moments of a sharded parameter are sharded like it.
     """
-    return tensor if key == "step" and not is_fused else tensor.to(parameter.device)
+    if key == "step":
+        return tensor.to(parameter.device) if is_fused else tensor
+    return spread(tensor, parameter)
 
 
 def read_start(path: Path, model: nn.Module, fingerprint: str, *, base: str | None = None) -> None:

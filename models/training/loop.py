@@ -1,41 +1,41 @@
 """The training loop: fit a network on the training rows of a fold, then predict other rows.
 
 Mixed precision, gradient accumulation over micro-batches, learning-rate warm-up and decay,
-checkpoints. There is no early stopping: held-out rows are seen only by ``Predictor``, after the
-last step. Each step derives its random seed from (seed, fold, step), so an interrupted fit resumes
-with the same results.
+checkpoints. There is no early stopping: held-out rows are predicted after the last step
+(``models.training.predictor``). Each step derives its random seed from (seed, fold, step), so an
+interrupted fit resumes with the same results. ``models.training.ranks``: processes share a fit.
 Legend: n rows, C labels, B rows of a micro-batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from competition.arrays import Int64s
 from competition.errors import TrainingError
-from models.data.batches import TokenizedRows, collate, split_by_tokens
+from models.data.batches import collate
 from models.data.fold_inputs import EpochRows, FoldInputs
 from models.data.sampling import PlanFacts, build_planner
 from models.network.network import RelationModel, parameter_depth
 from models.parts.losses import build_objective
-from models.parts.restriction import mask_logits
 from models.settings import TrainSettings
 from models.training.checkpoints import read_state, write_state
-from models.training.control import Pace, Progress, Watch, step_seed
+from models.training.control import Pace, Progress, Watch
 from models.training.ema import build_average, take_average
 from models.training.memory import TokenBudget
+from models.training.ranks import ALONE, Hand, Ranks, deal, rank_seed
+from models.training.sharding import shard
 from models.training.step import (
     MemoryFullError,
+    Step,
     StepPart,
     StepSettings,
     count_passes,
@@ -55,13 +55,14 @@ class FitTask:
     """Identify a fit; all its random numbers derive from ``seed`` and ``fold``.
 
     Training states (checkpoints to resume from) are written to ``state_path``, unless it is
-    ``None``, and are resumed only under the same ``fingerprint``.
+    ``None``, and are resumed only under the same ``fingerprint``, by any number of ``ranks``.
     """
 
     seed: int
     fold: int
     fingerprint: str = ""
     state_path: Path | None = None
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,12 @@ def fit_fold(
         inputs: the rows of the fold.
         task: the identity of the fit and the path of its training states.
         accelerator: moves the model to its device; mixed precision, loss scaling and clipping.
-        watch: receives progress, and may stop the fit after a step, which writes a training state.
+        watch: receives progress, and may stop the fit after a step, which writes a training state;
+            that of the main rank decides for all.
 
     Raises:
-        TrainingError: the loss is not finite, there are no training rows, or the fit is being
-            stopped and its training state cannot be written.
+        TrainingError: the loss is not finite, there are no training rows, the ranks read different
+            training states, or the fit is being stopped and its training state cannot be written.
     """
     rate = variant.train.lr * variant.start_rate
     settings = variant.train.model_copy(update={"lr": rate})
@@ -106,9 +108,8 @@ def fit_fold(
         raise TrainingError(f"{variant.name}: fold {task.fold} has no training rows")
     steps_per_epoch = math.ceil(n_rows / settings.batch_rows)
     total_steps = max(1, round(settings.epochs * steps_per_epoch))
-    optimizer = build_optimizer(model, settings)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
-    weights = _Weights.of(accelerator.unwrap_model(prepared), variant.regularise.ema_decay)
+    ranks = task.ranks
+    prepared, optimizer, weights = _place(model, variant, settings, accelerator)
     stepping = StepSettings(
         objective=build_objective(variant, inputs.train_label_ids, model.labels),
         clip_norm=settings.clip_norm,
@@ -129,25 +130,31 @@ def fit_fold(
         set_rates(optimizer, settings, step, total_steps)
         loss = None
         while loss is None:  # again in smaller parts if memory is full
-            torch.manual_seed(step_seed(task.seed, task.fold, step))
-            parts = _build_parts(rows, plan[at], inputs.pad_id, budget.tokens, table)
+            torch.manual_seed(rank_seed(task.seed, task.fold, step, ranks))
+            hands = deal(plan[at], rows.lengths, budget.tokens, ranks)
+            parts = _build_parts(rows, hands, inputs.pad_id, table)
             try:
                 loss = take_step(
                     prepared,
-                    [part.to(accelerator.device) for part in parts],
+                    Step(
+                        [part.to(accelerator.device) for part in parts],
+                        rows=len(plan[at]),
+                        progress=step / total_steps,
+                    ),
                     stepping,
                     optimizer=optimizer,
                     accelerator=accelerator,
-                    progress=step / total_steps,
                 )
             except MemoryFullError as error:
                 watch.log(budget.halve(parts, error))
         weights.average_in()
         step += 1
         meter.count(loss, len(plan[at]))
-        stopping, due = watch.should_stop(), pace.is_state_due()
-        if pace.is_report_due() or stopping or due or step == total_steps:
-            progress = meter.read(step)
+        stopping, due, is_report_due = ranks.share(
+            (watch.should_stop(), pace.is_state_due(), pace.is_report_due())
+        )
+        if is_report_due or stopping or due or step == total_steps:
+            progress = meter.read(step, accelerator)
             check_loss(progress.loss, variant, step)
             watch.report(progress)
         if task.state_path and (due or stopping) and step < total_steps:
@@ -189,6 +196,22 @@ class _Weights:
             take_average(self.average, self.bare)
 
 
+def _place(
+    model: RelationModel, variant: Variant, settings: TrainSettings, accelerator: Any
+) -> tuple[Any, Any, _Weights]:
+    """Move a network to its device, or spread it over those of all ranks, with its optimiser."""
+    decay = variant.regularise.ema_decay
+    if accelerator.num_processes > 1 and variant.run.shard:
+        weights = _Weights.of(model, decay)  # before: a sharded network cannot be copied
+        prepared = accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        for whole in (model, *([] if weights.average is None else [weights.average.module])):
+            shard(whole, accelerator.device, accelerator.num_processes)
+        return prepared, accelerator.prepare(build_optimizer(model, settings)), weights
+    optimizer = build_optimizer(model, settings)
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    return prepared, optimizer, _Weights.of(accelerator.unwrap_model(prepared), decay)
+
+
 class _Meter:
     """Measure the speed of a fit, and the mean loss since the last reading."""
 
@@ -203,8 +226,8 @@ class _Meter:
         self.sum = self.sum.to(loss.device) + loss  # read seldom: reading waits for the device
         self.steps, self.rows = self.steps + 1, self.rows + rows
 
-    def read(self, step: int) -> Progress:
-        self.loss = float(self.sum) / self.steps
+    def read(self, step: int, accelerator: Any) -> Progress:
+        self.loss = float(accelerator.reduce(self.sum, reduction="sum")) / self.steps
         self.sum, self.steps = torch.zeros(()), 0
         self.pace.note_report()
         rate = self.rows / self.pace.seconds
@@ -243,7 +266,8 @@ def _keep_state(
     """Write a training state; if that fails, training continues without one.
 
     Returns:
-        A warning if the state could not be written, else None.
+        A warning if the state could not be written, else None. The main rank writes it; the others
+        contribute what they hold.
 
     Raises:
         TrainingError: the state cannot be written although the fit is about to stop.
@@ -251,53 +275,18 @@ def _keep_state(
     assert task.state_path is not None
     facts = {"fingerprint": task.fingerprint, "step": step, "scaler": _scaler_state(accelerator)}
     try:
-        write_state(task.state_path, weights, _bare_optimizer(optimizer), facts)
+        write_state(
+            task.state_path,
+            weights,
+            _bare_optimizer(optimizer),
+            facts,
+            is_main=task.ranks.is_main,
+        )
     except TrainingError as error:
         if is_needed:
             raise
         return f"training continues without a new checkpoint: {error}"
     return None
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """Predict probabilities with a network in evaluation mode.
-
-    ``micro_tokens`` is the maximum number of tokens in a batch, padding included.
-    """
-
-    model: RelationModel
-    accelerator: Any
-    pad_id: int
-    micro_tokens: int
-
-    def predict(
-        self, rows: TokenizedRows, indices: Int64s, allowed: npt.NDArray[np.bool_] | None = None
-    ) -> npt.NDArray[np.float32]:
-        """Predict rows, in the order of ``indices``.
-
-        Args:
-            rows: token arrays.
-            indices: (n,) the rows to predict.
-            allowed: (n, C) bool, the labels each row may have; others get probability 0. None
-                allows all.
-
-        Returns:
-            (n, C) float32 probabilities; rows sum to 1.
-        """
-        self.model.eval()
-        out = np.empty((len(indices), self.model.labels), np.float32)
-        lengths = rows.lengths_of(indices)
-        with torch.inference_mode():
-            for part in split_by_tokens(np.arange(len(indices)), lengths, self.micro_tokens):
-                batch = collate(rows, indices[part], self.pad_id).to(self.accelerator.device)
-                with self.accelerator.autocast():
-                    logits = self.model(batch.input_ids, batch.attention_mask, batch.positions)
-                if allowed is not None:
-                    logits = mask_logits(logits, torch.from_numpy(allowed[part]).to(logits.device))
-                # float64 on the CPU: an MPS device has none
-                out[part] = torch.softmax(logits.float().cpu().double(), dim=-1).float().numpy()
-        return out
 
 
 def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
@@ -367,26 +356,37 @@ def _training_table(variant: Variant, inputs: FoldInputs) -> Tensor | None:
 
 
 def _build_parts(
-    epoch: EpochRows, places: Int64s, pad_id: int, micro_tokens: int, table: Tensor | None
+    epoch: EpochRows, hands: Sequence[Hand], pad_id: int, table: Tensor | None
 ) -> list[StepPart]:
-    """Collate the rows of one optimiser step into micro-batches, longest rows first."""
+    """Collate the micro-batches of one optimiser step."""
     parts = []
-    for part in split_by_tokens(places, epoch.lengths, micro_tokens):
-        batch = collate(epoch.tokens, epoch.rows[part], pad_id)
+    for hand in hands:
+        batch = collate(epoch.tokens, epoch.rows[hand.rows], pad_id)
         allowed = None
         if table is not None and epoch.pair_ids is not None:
-            allowed = table[torch.from_numpy(epoch.pair_ids[part])]
-        soft = epoch.soft_labels_of(part)
+            allowed = table[torch.from_numpy(epoch.pair_ids[hand.rows])]
+        soft = epoch.soft_labels_of(hand.rows)
         soft_labels = None if soft is None else torch.from_numpy(soft)
-        parts.append(StepPart(batch, torch.from_numpy(epoch.label_ids[part]), allowed, soft_labels))
+        label_ids = torch.from_numpy(epoch.label_ids[hand.rows])
+        parts.append(StepPart(batch, label_ids, allowed, soft_labels, hand.is_filler))
     return parts
 
 
 def _resume(task: FitTask, model: nn.Module, optimizer: Any, accelerator: Any, watch: Watch) -> int:
-    """Load the training state of this task if there is one; return the step to resume at."""
+    """Load the training state of this task if there is one; return the step to resume at.
+
+    Raises:
+        TrainingError: the ranks read different states.
+    """
     if task.state_path is None:
         return 0
     facts = read_state(task.state_path, model, _bare_optimizer(optimizer), task.fingerprint)
+    steps = task.ranks.gather(0 if facts is None else int(facts["step"]))
+    if len(set(steps)) > 1:
+        raise TrainingError(
+            f"the processes read different checkpoints from {task.state_path} (of steps "
+            f"{', '.join(map(str, steps))}); all machines of a launch need one shared folder"
+        )
     if facts is None:
         return 0
     if facts["scaler"] and accelerator.scaler is not None:

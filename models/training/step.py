@@ -1,7 +1,8 @@
 """One optimiser step: gradient accumulation over micro-batches, R-Drop, adversarial training.
 
 Gradients are clipped and applied once per step. The loss is a sum over rows divided by the number
-of rows in the step, so the result does not depend on how the rows are split into micro-batches.
+of rows in the step, so the result does not depend on how the rows are split into micro-batches, nor
+among the processes that share the fit.
 Legend: B rows of a micro-batch, C labels.
 """
 
@@ -20,6 +21,7 @@ from models.parts.heads import Positions
 from models.parts.losses import Objective, symmetric_divergence
 from models.settings import RegulariseSettings
 from models.training.hardware import is_memory_full
+from models.training.sharding import measure_norm, no_sync
 
 RESULT_VERSION = 2
 VERSION_NAME = "models.steps"
@@ -30,13 +32,15 @@ class StepPart:
     """One micro-batch: rows, gold labels (B,) int64, and ``allowed`` labels.
 
     ``allowed`` is (B, C) bool; ``None`` allows every label. ``soft_labels`` is (B, C) float32 with
-    zeros for labelled rows; ``None`` if all are labelled.
+    zeros for labelled rows; ``None`` if all are labelled. The rows of a filler have no weight
+    (``models.training.ranks.Hand``).
     """
 
     batch: Batch
     label_ids: Tensor
     allowed: Tensor | None = None
     soft_labels: Tensor | None = None
+    is_filler: bool = False
 
     def to(self, device: torch.device) -> StepPart:
         """Return the micro-batch on a device."""
@@ -46,7 +50,7 @@ class StepPart:
         """Return the micro-batch with another batch, and its other parts changed."""
         allowed = None if self.allowed is None else change(self.allowed)
         soft_labels = None if self.soft_labels is None else change(self.soft_labels)
-        return StepPart(batch, change(self.label_ids), allowed, soft_labels)
+        return StepPart(batch, change(self.label_ids), allowed, soft_labels, self.is_filler)
 
     def doubled(self) -> StepPart:
         """Return the micro-batch with all its rows repeated once."""
@@ -59,6 +63,21 @@ class StepPart:
         positions = Positions(*(twice(getattr(batch.positions, name)) for name in names))
         rows = Batch(twice(batch.input_ids), twice(batch.attention_mask), positions)
         return self._map(rows, twice)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimiser step.
+
+    Attributes:
+        parts: the micro-batches of this process, which may differ in size.
+        rows: number of rows of the step, over all processes.
+        progress: fraction of the steps of the fit already taken, in [0, 1).
+    """
+
+    parts: Sequence[StepPart]
+    rows: int
+    progress: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,33 +105,26 @@ Perturbation = tuple[nn.Parameter, Tensor]
 
 
 def take_step(
-    model: Any,
-    parts: Sequence[StepPart],
-    settings: StepSettings,
-    *,
-    optimizer: Any,
-    accelerator: Any,
-    progress: float,
+    model: Any, step: Step, settings: StepSettings, *, optimizer: Any, accelerator: Any
 ) -> Tensor:
     """Take one optimiser step with gradient accumulation over micro-batches.
 
     Args:
         model: the prepared network.
-        parts: the micro-batches, which may differ in size.
+        step: its rows.
         settings: the same for every step of a fit.
         optimizer: the prepared optimiser, with the learning rates of this step.
         accelerator: mixed precision, loss scaling, gradient synchronisation and clipping.
-        progress: fraction of the steps of the fit already taken, in [0, 1).
 
     Returns:
-        The mean loss at the weights before the step, R-Drop's term included: a detached scalar on
-        the device.
+        The loss at the weights before the step, R-Drop's term included: the sum over the rows of
+        this process divided by the rows of the step, a detached scalar on the device.
 
     Raises:
         MemoryFullError: the micro-batches do not fit in memory; the weights are unchanged.
     """
     try:
-        total = _add_all_gradients(model, parts, settings, accelerator, optimizer, progress)
+        total = _add_all_gradients(model, step, settings, accelerator, optimizer)
     except RuntimeError as error:
         if not is_memory_full(error) or accelerator.num_processes > 1:
             raise
@@ -125,17 +137,12 @@ def take_step(
 
 
 def _add_all_gradients(
-    model: Any,
-    parts: Sequence[StepPart],
-    settings: StepSettings,
-    accelerator: Any,
-    optimizer: Any,
-    progress: float,
+    model: Any, step: Step, settings: StepSettings, accelerator: Any, optimizer: Any
 ) -> Tensor:
-    """Add the gradients of a step, and those under attack; return the mean loss before it."""
-    total = _add_gradients(model, parts, settings, accelerator)
+    """Add the gradients of a step, and those under attack; return the loss before it."""
+    total = _add_gradients(model, step, settings, accelerator)
     regularise = settings.regularise
-    if regularise.adversarial != "none" and progress >= regularise.adversarial_from:
+    if regularise.adversarial != "none" and step.progress >= regularise.adversarial_from:
         attack = ATTACKS[regularise.adversarial]
         bare = accelerator.unwrap_model(model)
         perturbations = plan_perturbations(attack.targets(bare, regularise.adversarial_size))
@@ -143,7 +150,7 @@ def _add_all_gradients(
             with _perturbed(perturbations):
                 if attack.replaces:
                     optimizer.zero_grad()
-                _add_gradients(model, parts, settings, accelerator)
+                _add_gradients(model, step, settings, accelerator)
     return total
 
 
@@ -152,20 +159,20 @@ def count_passes(regularise: RegulariseSettings) -> int:
     return 2 if regularise.r_drop > 0 else 1
 
 
-def _add_gradients(
-    model: Any, parts: Sequence[StepPart], settings: StepSettings, accelerator: Any
-) -> Tensor:
-    """Accumulate the gradients of a step over its micro-batches; return its mean loss, detached.
+def _add_gradients(model: Any, step: Step, settings: StepSettings, accelerator: Any) -> Tensor:
+    """Accumulate the gradients of a step over its micro-batches; return its loss, detached.
 
-    Processes synchronise gradients once, after the last micro-batch.
+    Processes exchange gradients once, after the last micro-batch. What they receive is the mean
+    over the processes, so each loss is multiplied by their number.
     """
-    rows = sum(len(part.label_ids) for part in parts)
     total = torch.zeros((), device=accelerator.device)
-    for place, part in enumerate(parts):
-        is_last = place == len(parts) - 1
-        with nullcontext() if is_last else accelerator.no_sync(model):
-            loss = _sum_losses(model, part, settings) / rows
-            accelerator.backward(loss)
+    for place, part in enumerate(step.parts):
+        is_last = place == len(step.parts) - 1
+        with nullcontext() if is_last else no_sync(model, accelerator):
+            loss = _sum_losses(model, part, settings) / step.rows
+            if part.is_filler:
+                loss = loss * 0
+            accelerator.backward(loss * accelerator.num_processes)
         total += loss.detach()
     return total
 
@@ -204,7 +211,7 @@ def fgm_targets(model: Any, size: float) -> list[Target]:
     embeddings of each row, here the embedding matrix is perturbed once for the whole step.
     """
     table = model.encoder.get_input_embeddings().weight
-    typical = torch.linalg.vector_norm(table.detach()) / len(table) ** 0.5
+    typical = measure_norm(table.detach()) / len(table) ** 0.5
     return [(table, size * typical)]
 
 
@@ -219,7 +226,7 @@ def awp_targets(model: Any, size: float) -> list[Target]:
     """
     table = model.encoder.get_input_embeddings().weight
     matrices = [each for each in model.parameters() if each.ndim > 1 and each is not table]
-    return [(weight, size * torch.linalg.vector_norm(weight.detach())) for weight in matrices]
+    return [(weight, size * measure_norm(weight.detach())) for weight in matrices]
 
 
 def plan_perturbations(targets: Sequence[Target]) -> list[Perturbation]:
@@ -235,7 +242,7 @@ def plan_perturbations(targets: Sequence[Target]) -> list[Perturbation]:
     found = [(weight, size) for weight, size in targets if weight.grad is not None]
     if not found:
         return []
-    norms = torch.stack([torch.linalg.vector_norm(_gradient(weight)) for weight, _ in found])
+    norms = torch.stack([measure_norm(_gradient(weight)) for weight, _ in found])
     factors = torch.stack([torch.as_tensor(size).to(norms) for _, size in found]) / norms
     is_nonzero = (norms > 0).tolist()  # also synchronises with the device, once
     if not bool(norms.isfinite().all()):

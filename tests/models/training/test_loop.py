@@ -24,11 +24,11 @@ from models.training.hardware import build_accelerator, choose_precision, fix_ra
 from models.training.loop import (
     FitReport,
     FitTask,
-    Predictor,
     build_optimizer,
     fit_fold,
     set_rates,
 )
+from models.training.predictor import Predictor
 from tests.models.conftest import inputs_of
 
 Specs = Callable[..., list[JobSpec]]

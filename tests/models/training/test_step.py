@@ -18,6 +18,7 @@ from models.parts.losses import LOSSES, Objective, cross_entropy
 from models.settings import RegulariseSettings
 from models.training.hardware import build_accelerator
 from models.training.step import (
+    Step,
     StepPart,
     StepSettings,
     Target,
@@ -104,15 +105,19 @@ def step(
     accelerator: Any = None,
     progress: float = 0.5,
     seed: int = 7,
+    rows: int | None = None,
+    ranks: int = 1,
 ) -> Tensor:
     torch.manual_seed(seed)
+    parts = make_parts(CUTS) if parts is None else parts
+    accelerator = accelerator or PlainAccelerator()
+    accelerator.num_processes = ranks
     return take_step(
         model,
-        make_parts(CUTS) if parts is None else parts,
+        Step(parts, rows or sum(len(part.label_ids) for part in parts), progress),
         settings,
         optimizer=optimizer or torch.optim.SGD(model.parameters(), lr=1.0),
-        accelerator=accelerator or PlainAccelerator(),
-        progress=progress,
+        accelerator=accelerator,
     )
 
 
@@ -123,6 +128,7 @@ class PlainAccelerator:
     """
 
     device = torch.device("cpu")
+    num_processes = 1
 
     def __init__(self, scaler: Any = None) -> None:
         self.scaler = scaler
@@ -239,11 +245,10 @@ def test_a_plain_step_gives_the_same_bytes_as_the_reference(precision: Any) -> N
     def now(model: Any, optimizer: Any, accelerator: Any) -> Tensor:
         return take_step(
             model,
-            make_parts(CUTS),
+            Step(make_parts(CUTS), CUTS[-1][1], 0.5),
             settings_of(),
             optimizer=optimizer,
             accelerator=accelerator,
-            progress=0.5,
         )
 
     before = run(lambda m, o, a: reference_step(m, make_parts(CUTS), o, a))
