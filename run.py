@@ -650,7 +650,8 @@ def submit(
     """Check a submission, upload it, and record its receipt and score."""
     from competition.files import check_folder
     from competition.progress import ProgressBoard
-    from competition.upload.send import SubmitOptions, build_submit_tables
+    from competition.upload.report import build_submit_tables
+    from competition.upload.send import SubmitOptions
     from competition.upload.send import submit as send
     from competition.upload.waiting import WAIT_LIMIT_S
 

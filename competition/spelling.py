@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-MOST_MEANT = 3
+MAX_SUGGESTIONS = 3
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
@@ -18,6 +18,6 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     >>> suggest("typed-punkt", ["typed-punct", "rbert"]), suggest("x", ["typed-punct"])
     ('; did you mean typed-punct?', '')
     """
-    near = get_close_matches(name, list(choices), n=MOST_MEANT, cutoff=0.7)
+    near = get_close_matches(name, list(choices), n=MAX_SUGGESTIONS, cutoff=0.7)
     shown = [choices[each] for each in near] if isinstance(choices, Mapping) else near
     return f"; did you mean {' or '.join(shown)}?" if near else ""

@@ -111,7 +111,7 @@ def test_the_whole_evening(tmp_path: Path, tiny: list[str], run_command: RunComm
     )
     run_command("submit", str(made / "first.csv"), "--to", "local", *tiny)
     twice = run_command("submit", str(made / "second.csv"), "--to", "local", *tiny, exits=2)
-    assert "to send them once more, add --resend" in twice
+    assert "to send them again, add --resend" in twice
     board = run_command("board", *tiny)
     assert "typed-punct" in board
     assert "first" in board

@@ -26,7 +26,7 @@ NEGATIVE_NAMES = re.compile(
     r"|무관|관계[_ ]?없음",
     re.I,
 )
-MOST_LABELS = 500
+MAX_LABELS = 500
 
 
 def guess_all(train: Peek, test: Peek, sample: Peek | None) -> Findings:
@@ -96,7 +96,7 @@ def _guess_label(found: Findings, train: Peek, test: Peek) -> None:
         if name in taken or name.partition(".")[0] in roots:
             continue
         kinds = {str(value) for value in values}
-        if 2 <= len(kinds) <= min(MOST_LABELS, max(2, len(values) // 2)):
+        if 2 <= len(kinds) <= min(MAX_LABELS, max(2, len(values) // 2)):
             in_test = {str(value) for value in test.columns.get(name, ())}
             fits[name] = (name not in test.columns or len(in_test) == 1, len(kinds))
     named = _named(train, LABEL_NAMES)

@@ -20,7 +20,7 @@ from competition.data.values import parse_value
 from competition.errors import Offence, UsageError
 from competition.file_kind import WrongFileError, open_utf8, recognise
 
-MOST_ROWS = 300_000
+MAX_ROWS = 300_000
 SAMPLE = 200
 HEAD_LINES = 50
 LONG_CELL = 60
@@ -33,7 +33,7 @@ class Peek:
     """What a file holds.
 
     Attributes:
-        columns: name → its value in each row; all as long as the file, or ``MOST_ROWS``.
+        columns: name → its value in each row; all as long as the file, or ``MAX_ROWS``.
         separator: of a CSV that is separated by something else than commas.
         has_header: whether its first line names the columns; else they are numbered ``c0``, ``c1``.
     """
@@ -60,7 +60,7 @@ def peek(path: Path) -> Peek:
             return _peek_csv(path)
         names = TableReader(path, {}, _refuse).read_names()
         rows = TableReader(path, {name: name for name in names}, _refuse).read()
-        return _spread(path, names, [fields for _, fields in islice(rows, MOST_ROWS)])
+        return _spread(path, names, [fields for _, fields in islice(rows, MAX_ROWS)])
     except (WrongFileError, OSError) as error:
         raise UsageError(f"{path}: {error}") from None
 
@@ -83,7 +83,7 @@ def _peek_csv(path: Path) -> Peek:
     reader = RecordReader(
         path, {name: name for name in named}, _ignore, separator, None if has_header else names
     )
-    rows = [fields for _, fields in islice(reader.read(), MOST_ROWS)]
+    rows = [fields for _, fields in islice(reader.read(), MAX_ROWS)]
     peeked = _spread(path, named, rows)
     return Peek(path, peeked.columns, None if separator == "," else separator, has_header)
 

@@ -35,8 +35,8 @@ from competition.predictions.variant_scores import (
     score_variants,
 )
 from competition.profile import Competition
-from competition.submission.ledger import Entry
-from competition.upload.send import TARGETS, count_quota_left, open_ledger
+from competition.submission.ledger import Entry, open_ledger
+from competition.upload.send import TARGETS, count_quota_left
 from competition.upload.target import TargetOptions
 
 ENOUGH_FOR_TREND = 4  # scored submissions

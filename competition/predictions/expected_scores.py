@@ -37,8 +37,8 @@ from competition.scoring.expected import (
 from competition.scoring.metrics import decide
 
 VERSION = 1  # of what is kept on disk: raise it when ``read_evidence`` computes something else
-LEAST_ROWS = 20  # of each side
-MOST_ROWS = 200_000  # of each side; of more, whole groups are drawn at random
+MIN_ROWS = 20  # of each side
+MAX_ROWS = 200_000  # of each side; of more, whole groups are drawn at random
 SEED = 0
 
 
@@ -91,7 +91,7 @@ class TestReader:
         """Join the evidence of members that predict the same rows, one or more.
 
         Returns:
-            None where a side has fewer than ``LEAST_ROWS`` rows, or one group only.
+            None where a side has fewer than ``MIN_ROWS`` rows, or one group only.
         """
         ground: Ground | None = None
         rows = test_rows = np.empty(0, dtype=np.int64)
@@ -103,7 +103,7 @@ class TestReader:
                 rows = _choose(np.flatnonzero(answers), self.prepared.groups)
                 test_rows = _choose(np.flatnonzero(test_answers), None)
                 ground, n_rows = self._build_ground(rows, test_rows), int(answers.sum())
-                if min(len(rows), len(test_rows)) < LEAST_ROWS or _has_one_group(ground):
+                if min(len(rows), len(test_rows)) < MIN_ROWS or _has_one_group(ground):
                     return None
                 places = np.searchsorted(np.flatnonzero(answers), rows)
             evidence.append(self._read_or_measure(ground, member, rows, test_rows))
@@ -208,12 +208,12 @@ def _find_answers(member: Member) -> tuple[Bools, Bools]:
 
 
 def _choose(rows: Int64s, groups: Ints | None) -> Int64s:
-    """Return at most about ``MOST_ROWS`` of the rows, in whole groups where there are groups."""
-    if len(rows) <= MOST_ROWS:
+    """Return at most about ``MAX_ROWS`` of the rows, in whole groups where there are groups."""
+    if len(rows) <= MAX_ROWS:
         return rows
     codes = rows if groups is None else groups[rows]
     rng = np.random.default_rng(SEED)
-    kept = rng.random(int(codes.max()) + 1) < MOST_ROWS / len(rows)
+    kept = rng.random(int(codes.max()) + 1) < MAX_ROWS / len(rows)
     return np.asarray(rows[kept[codes]])
 
 

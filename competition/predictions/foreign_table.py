@@ -34,7 +34,7 @@ OOF, TEST = "oof", "test"
 NO_FOLD = -1
 _INDEX_NAMES = ("", "__index_level_0__")  # what pandas calls an index without a name: CSV, Parquet
 _WHOLE_NUMBER = re.compile(r"([0-9]{1,9})(?:\.0*)?")
-MOST_ROUNDED = 0.01 + 1e-9  # off 1, in a sum: more than that is not rounding
+MAX_ROUNDED = 0.01 + 1e-9  # off 1, in a sum: more than that is not rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,7 +251,7 @@ def _check_probs(table: _Table) -> None:
         table.offend(row, None, f"a probability is {least:.4g}", "hand in softmax output")
     is_percent = is_off & (np.abs(sums - 100) <= 1)
     _offend_once(table, is_percent, "about 100", "these are percentages; divide by 100")
-    is_rounded = is_off & (np.abs(sums - 1) <= MOST_ROUNDED)
+    is_rounded = is_off & (np.abs(sums - 1) <= MAX_ROUNDED)
     remedy = "these are rounded; write at least 5 decimals"
     _offend_once(table, is_rounded, "0.99 to 1.01, not to 1", remedy)
     for row in np.flatnonzero(is_off & ~is_percent & ~is_rounded):

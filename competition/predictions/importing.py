@@ -37,7 +37,7 @@ from competition.predictions.store import (
 from competition.profile import Competition
 
 SEED = 0  # of a table: its seeds, if several, are averaged already
-LEAST_HASH_CHARS = 8
+MIN_HASH_CHARS = 8
 OFFENCES_IN_TABLE = 1_000
 REMEDY = "import results of the same data, profile, folds.csv and routes/length.csv"
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -107,7 +107,7 @@ def _import_table(
         raise UsageError(f"{path}: a table ends in {' or '.join(TABLE_SUFFIXES)}")
     shown = options.folds_hash
     if shown is not None and (
-        len(shown) < LEAST_HASH_CHARS or not prepared.folds.hash.startswith(shown.lower())
+        len(shown) < MIN_HASH_CHARS or not prepared.folds.hash.startswith(shown.lower())
     ):
         raise UsageError(
             f"--folds-hash {shown} is not the hash of the folds here (give 8 digits or more):"

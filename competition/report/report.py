@@ -56,8 +56,8 @@ from competition.report.next_steps import (
     propose_commands,
 )
 from competition.report.page import Page
+from competition.submission.ledger import open_ledger
 from competition.submission.record import when_written
-from competition.upload.send import open_ledger
 
 ROWS_SHOWN = 200
 LABELS_SHOWN = 40

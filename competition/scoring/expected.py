@@ -29,7 +29,7 @@ DRAWS = 8  # of each view
 SEED = 0
 REACH = 1.67  # standard errors; their parts overlap, so that 1.96 hold 99% of simulated scores
 LABEL_STRENGTH, ANSWER_STRENGTH = 100.0, 10.0  # test rows that a surrounding stratum is worth
-MOST_TABLE_CELLS = 4_000_000  # labels × answers × strata of one estimate
+MAX_TABLE_CELLS = 4_000_000  # labels × answers × strata of one estimate
 UNEXPLAINED = 0.008  # standard error where nothing is corrected; from pseudo-tests, as the next
 UNEXPLAINED_FRAC = 0.15  # standard error of a correction, as a share of it
 
@@ -234,9 +234,9 @@ def _build_model(
     ground: Ground, system: System, steps: int, cells: Cells, strength: float
 ) -> ShiftModel:
     """Turn predictions into answers, as fine as asked and as the size of the tables allows."""
-    while steps > 1 and ground.n_labels**2 * steps * len(cells) > MOST_TABLE_CELLS:
+    while steps > 1 and ground.n_labels**2 * steps * len(cells) > MAX_TABLE_CELLS:
         steps -= 1
-    if ground.n_labels**2 * steps * len(cells) > MOST_TABLE_CELLS:
+    if ground.n_labels**2 * steps * len(cells) > MAX_TABLE_CELLS:
         cells = build_cells(ground.strata[:1], ground.test_strata[:1])
     seen, test_seen = grade(system, ground.negative_id, steps)
     gold, n_labels = ground.gold.astype(np.int64), ground.n_labels

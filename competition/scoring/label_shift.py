@@ -22,7 +22,7 @@ from competition.arrays import Bools, Float64s, Int64s
 
 MIN_ROWS = 100  # held-out rows of a stratum; smaller ones are taken together
 LENT_ROWS = 20.0  # held-out rows that the answers in the surrounding stratum are worth, per label
-MOST_ITERATIONS, TOLERANCE = 100, 1e-4  # of EM, and the change of a share that ends it
+MAX_ITERATIONS, TOLERANCE = 100, 1e-4  # of EM, and the change of a share that ends it
 TINY = 1e-12
 
 
@@ -278,7 +278,7 @@ def _fit_shares(chances: Float64s, told: Float64s, prior: Float64s, strength: fl
     labels, answers = np.flatnonzero(prior > 0), np.flatnonzero(told > 0)
     chances, told, around = chances[np.ix_(labels, answers)], told[answers], prior[labels]
     shares, total = around, strength + told.sum()
-    for _ in range(MOST_ITERATIONS):
+    for _ in range(MAX_ITERATIONS):
         before = shares
         explained = chances @ (told / np.maximum(shares @ chances, TINY))
         shares = (strength * around + shares * explained) / total

@@ -185,7 +185,7 @@ class Ledger:
         """Return an incomplete last line left by a crash, or None."""
         return self._read_records()[1]
 
-    def mend(self) -> Path | None:
+    def repair(self) -> Path | None:
         """Move an incomplete last line to its own file and return that file's path.
 
         Call under ``locked``: otherwise another process may be writing that line.

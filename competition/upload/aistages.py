@@ -1,7 +1,7 @@
-"""Target ``aistages``: AI Stages, where KLUE-RE ran; asks where to, then posts the file there.
+"""Target ``aistages``: AI Stages, where KLUE-RE ran; requests an upload URL, then posts the file.
 
-The platform's interface for keys ends with the upload: it cannot be asked what arrived or scored,
-so after a lost answer its submissions page must be looked at, and scores stand there alone.
+With an API key one can upload and nothing else: the API reports neither what arrived nor scores.
+After a lost answer, look at the platform's submissions page; scores are shown only there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from competition.upload.target import (
     Submission,
     TargetOptions,
 )
-from competition.upload.wire import Answer, Call, Wire, check_hand_over
+from competition.upload.wire import Answer, Call, Wire, check_upload_url
 
 KEY_VARIABLE = "AISTAGES_KEY"
 FILE_NAME = "output.csv"
@@ -27,13 +27,13 @@ OBJECT_KEY = "app/Competitions/{id:06d}/Users/{user}/Submissions/{local}/output.
 
 
 class AIStagesTarget:
-    """Sends to the competition that ``upload.aistages`` names, with the key in AISTAGES_KEY."""
+    """Upload to the competition named in ``upload.aistages``, with the key in AISTAGES_KEY."""
 
     name = "aistages"
     has_quota = True
 
     def __init__(self, options: TargetOptions) -> None:
-        """Take the mask and the clock."""
+        """Store the options."""
         self._options = options
 
     def destination(self, competition: Competition) -> str:
@@ -42,7 +42,7 @@ class AIStagesTarget:
         return f"{host}/competition/{number}"
 
     def plan(self, submission: Submission, competition: Competition) -> list[str]:
-        """Show the two requests; the second goes where the first one's answer says."""
+        """Describe the two requests; the first one's answer gives the URL of the second."""
         ask = _build_ask(submission, competition, key="")
         number = _read_place(competition)[1]
         key = OBJECT_KEY.format(id=number, user="<user>", local="<local_id>")
@@ -55,10 +55,10 @@ class AIStagesTarget:
         return [ask.describe(), post.describe()]
 
     def send(self, submission: Submission, competition: Competition) -> Receipt:
-        """Ask where to, and post the file there.
+        """Request an upload URL and post the file to it.
 
-        The first request makes an entry of its own on the platform, so it is not repeated after a
-        lost answer; but without a file nothing is scored, and what fails there has failed.
+        The first request creates an entry on the platform, so it is not repeated after a lost
+        answer. Without a file nothing is scored, so an error there means that nothing was sent.
         """
         host, number = _read_place(competition)
         key = read_secret(KEY_VARIABLE, self._options.mask)
@@ -105,7 +105,7 @@ def _build_ask(submission: Submission, competition: Competition, *, key: str) ->
 
 
 def _read_ask(answer: Answer, host: str, number: int) -> tuple[str, dict[str, str], int]:
-    """Return where the file goes, the form's fields and the submission's number."""
+    """Return the upload URL, the form's fields and the submission's number."""
     try:
         body: Any = answer.json()
     except ValueError:
@@ -114,7 +114,7 @@ def _read_ask(answer: Answer, host: str, number: int) -> tuple[str, dict[str, st
     fields = dig(body, "fields")
     if not (isinstance(fields, dict) and _is_number(user) and _is_number(local)):
         raise UploadError(f"{host} gave no address for the file; is it the API of AI Stages?")
-    url = check_hand_over(dig(body, "url"), host)
+    url = check_upload_url(dig(body, "url"), host)
     form = {str(name): str(value) for name, value in fields.items()}
     key = OBJECT_KEY.format(id=number, user=f"{user:08d}", local=f"{local:04d}")
     return url, form | {"key": key}, local

@@ -1,8 +1,8 @@
-"""The attempts at one place: what the ledger says of them, and what it is told.
+"""Upload attempts at one destination, read from and recorded in the ledger.
 
-Used by ``send`` under the ledger's lock. Before anything is sent, a platform that can be asked says
-what became of attempts that a crash or a lost answer left open; what it says passes the mask before
-it is recorded.
+Used by ``send`` under the ledger's lock. Before anything is sent, a platform that supports it is
+asked for the outcome of attempts that a crash or a lost answer left open. Its messages pass the
+mask before they are recorded.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from competition.upload.target import (
     Findable,
     Receipt,
     Scoring,
-    Sought,
     Submission,
+    UnconfirmedUpload,
     UploadTarget,
     Verdict,
     ask,
@@ -44,7 +44,7 @@ HAPPENED = {"sent": "WAS sent", "unknown": "may have been sent", "refused": "was
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What asking about open attempts gave; ``arrived`` is the receipt of the same bytes."""
+    """The result of checking open attempts; ``arrived`` is an attempt with the same bytes."""
 
     notes: tuple[str, ...] = ()
     arrived: Entry | None = None
@@ -52,7 +52,7 @@ class Reconciled:
 
 @dataclass(frozen=True)
 class Attempts:
-    """The attempts at one target and destination."""
+    """The upload attempts at one target and destination."""
 
     competition: Competition
     target: UploadTarget
@@ -62,23 +62,23 @@ class Attempts:
     mask: Mask
 
     def read(self) -> list[Entry]:
-        """Return them all, the oldest first."""
+        """Return all attempts, oldest first."""
         place = (self.target.name, self.destination)
         return [e for e in self.ledger.read() if (e.target, e.destination) == place]
 
     def read_same(self, submission: Submission) -> list[Entry]:
-        """Return those with the same bytes."""
+        """Return the attempts with the same bytes."""
         return [entry for entry in self.read() if entry.sha256 == submission.sha256]
 
-    def settle(self, submission: Submission, sleep: Callable[[float], None]) -> Reconciled:
-        """Ask what became of every attempt that is open, and record it.
+    def reconcile(self, submission: Submission, sleep: Callable[[float], None]) -> Reconciled:
+        """Ask the platform for the outcome of every open attempt, and record it.
 
-        An attempt that lies in the future was made before the clock was set back, so nobody knows
-        how long ago: the time in which it may still turn up is sat out, then it is asked again.
+        An attempt dated in the future was made before the clock was set back, so its age is
+        unknown: wait for ``max_delay_s``, then ask again.
 
         Raises:
-            UploadError: it cannot be asked, or the same bytes left so lately that they may still
-                turn up.
+            UploadError: the platform cannot be asked, or the same bytes were sent so recently that
+                they may still appear.
         """
         if not isinstance(self.target, Findable):
             return Reconciled()
@@ -89,41 +89,42 @@ class Attempts:
             path = submission.path if is_same else None
             receipt, age_s = self._find(self.target, entry, path), self._age_s(entry)
             if receipt is None and age_s < 0:
-                sleep(self.target.settle_s)
-                receipt, age_s = self._find(self.target, entry, path), self.target.settle_s
+                sleep(self.target.max_delay_s)
+                receipt, age_s = self._find(self.target, entry, path), self.target.max_delay_s
             if receipt is not None:
                 self.record(entry.id, receipt)
                 said = self.mask.hide(receipt.message)
                 notes.append(f"{self.name(entry)} had arrived: {said}")
                 arrived = self.read_one(entry.id) if is_same else arrived
                 continue
-            left_s = self.target.settle_s - age_s
+            left_s = self.target.max_delay_s - age_s
             if left_s > 0 and is_same:
                 raise UploadError(
-                    f"{self.name(entry)} is not at {self.target.name} yet, but left so lately"
-                    f" that it may still turn up; try again in {left_s:.0f} s"
+                    f"{self.name(entry)} is not at {self.target.name} yet, but is so recent that"
+                    " it may"
+                    f" still appear; try again in {left_s:.0f} s"
                 )
             if left_s <= 0:
-                message = f"{self.target.name} was asked: it did not arrive"
+                message = f"{self.target.name} reports that it did not arrive"
                 self._append(entry.id, "failed", None, message)
                 notes.append(f"{self.name(entry)} did not arrive")
         return Reconciled(tuple(notes), arrived)
 
     def can_poll(self, target: UploadTarget) -> TypeGuard[Scoring]:
-        """Say whether the target can be asked what a file scored."""
+        """Return whether the target can report scores."""
         return isinstance(target, Scoring) and target.can_poll(self.competition)
 
     def is_open(self, entry: Entry) -> bool:
-        """Say whether a file arrived and its platform, which can be asked, has not decided yet."""
+        """Return whether a file arrived and the platform will report a decision later."""
         has_arrived = entry.outcome == "sent" and entry.ref is not None
         return has_arrived and not entry.is_decided and self.can_poll(self.target)
 
     def is_on_page(self, entry: Entry) -> bool:
-        """Say whether a file arrived where only a person can read what it scored."""
+        """Return whether a file arrived and its score can only be read on a web page."""
         return entry.outcome == "sent" and not entry.is_decided and not self.can_poll(self.target)
 
     def list_missing(self, entry: Entry) -> tuple[str, ...]:
-        """Name the scores of a file that arrived that the platform can give and has not given."""
+        """Return the names of scores that the platform can report and has not reported."""
         target = self.target
         if entry.outcome != "sent" or entry.ref is None or not self.can_poll(target):
             return ()
@@ -131,14 +132,14 @@ class Attempts:
         return list_missing(entry.public, entry.private, fields)
 
     def is_awaited(self, entry: Entry) -> bool:
-        """Say whether there is something to ask of an attempt."""
+        """Return whether a decision or a score of an attempt is missing."""
         return self.is_open(entry) or bool(self.list_missing(entry))
 
     def check_not_sent(self, submission: Submission) -> None:
         """Refuse to send the same bytes twice.
 
         Raises:
-            DuplicateError: they were sent, or may have been, or were rejected.
+            DuplicateError: they were sent, may have been sent, or were rejected.
         """
         for entry in self.read_same(submission):
             if entry.outcome == "sent":
@@ -149,7 +150,7 @@ class Attempts:
                 happened = "were sent and rejected"
             else:
                 continue
-            hint = "to send them once more, add --resend"
+            hint = "to send them again, add --resend"
             if any(self.is_awaited(each) for each in self.read_same(submission)):
                 hint += "; for their score, add --wait"
             raise DuplicateError(
@@ -157,10 +158,10 @@ class Attempts:
                 f" ({entry.destination}) at {self.when(entry)}, as {entry.name}; {hint}"
             )
 
-    def mend(self) -> tuple[str, ...]:
-        """Put a torn last line of the ledger aside, its lock held, and say so."""
-        aside = self.ledger.mend()
-        return () if aside is None else (f"the ledger's torn last line was put aside: {aside}",)
+    def repair(self) -> tuple[str, ...]:
+        """Move an incomplete last line of the ledger to a file, under its lock; return a note."""
+        aside = self.ledger.repair()
+        return () if aside is None else (f"the ledger's incomplete last line was moved to {aside}",)
 
     def record_intent(self, submission: Submission) -> int:
         """Record that a file is about to be sent; return the attempt's id."""
@@ -174,22 +175,22 @@ class Attempts:
         return self.ledger.append_intent(self.clock(), fields)
 
     def record(self, intent: int, receipt: Receipt) -> Receipt:
-        """Record what came of an attempt; return the receipt as it was recorded, masked."""
+        """Record the outcome of an attempt; return the masked receipt that was recorded."""
         masked = self._mask(receipt)
         self.ledger.append(*self._build_records(intent, masked))
         return masked
 
     def record_answer(self, intent: int, receipt: Receipt) -> Receipt:
-        """As ``record``, of a file that has just left this machine.
+        """Record the outcome of an upload that was just made, as ``record`` does.
 
         Raises:
-            UploadError: the ledger cannot be written; says what happened to the file all the same.
+            UploadError: the ledger cannot be written; the message says what happened to the file.
         """
         try:
             return self.record(intent, receipt)
         except OSError as error:
             entry, masked = self.read_one(intent), self._mask(receipt)
-            remedy = "run the same command again: it asks what arrived and records it"
+            remedy = "run the same command again: it checks what arrived and records it"
             if not isinstance(self.target, Findable):
                 records = self._build_records(intent, masked)
                 lines = "\n".join(dump_record(record) for record in records)
@@ -197,25 +198,25 @@ class Attempts:
             raise UploadError(
                 f"{entry.name} {HAPPENED[masked.outcome]} to {entry.target} ({masked.message}),"
                 f" but the ledger could not be written: {error.strerror or error}; do not use"
-                f" --resend; make room, then {remedy}"
+                f" --resend; free some disk space, then {remedy}"
             ) from None
 
     def record_failure(self, intent: int, outcome: Outcome, error: UploadError) -> None:
-        """Record that an attempt surely did not arrive.
+        """Record that an attempt certainly did not arrive.
 
         Raises:
-            UploadError: of the same kind, when the ledger cannot be written either.
+            UploadError: the ledger cannot be written either; the same class as ``error``.
         """
         try:
             self._append(intent, outcome, None, self.mask.hide(str(error)))
         except OSError as full:
             raise type(error)(
                 f"{error}; nothing arrived, but the ledger could not be written"
-                f" ({full.strerror or full}): make room, then send it with --resend"
+                f" ({full.strerror or full}): free some disk space, then send it with --resend"
             ) from None
 
     def record_verdict(self, intent: int, verdict: Verdict) -> Entry:
-        """Record what a platform decided, as far as it is new; return what is known then."""
+        """Record what is new in a platform's decision; return the updated attempt."""
         entry, message = self.read_one(intent), self.mask.hide(verdict.message)
         if verdict.state == "rejected":
             self._append(intent, "refused", entry.ref, message)
@@ -234,16 +235,16 @@ class Attempts:
         return self.read_one(intent)
 
     def read_one(self, intent: int) -> Entry:
-        """Return an attempt by its id."""
+        """Return the attempt with an id."""
         return next(entry for entry in self.ledger.read() if entry.id == intent)
 
     def when(self, entry: Entry) -> str:
-        """Write when an attempt was made, by the leaderboard's clock."""
+        """Format the time of an attempt in the leaderboard's time zone."""
         return format_time(entry.time, self.competition.profile.submission.timezone)
 
     def name(self, entry: Entry) -> str:
-        """Name an attempt in a sentence."""
-        return f"the attempt with {entry.name} of {self.when(entry)}"
+        """Return a name for an attempt, for messages."""
+        return f"the upload of {entry.name} at {self.when(entry)}"
 
     def _age_s(self, entry: Entry) -> float:
         return (self.clock() - entry.time).total_seconds()
@@ -264,12 +265,12 @@ class Attempts:
 
     def _find(self, target: Findable, entry: Entry, path: Path | None) -> Receipt | None:
         refs = frozenset(each.ref for each in self.read() if each.ref is not None)
-        sought = Sought(entry.name, entry.sha256, path, refs)
+        upload = UnconfirmedUpload(entry.name, entry.sha256, path, refs)
         try:
-            return ask(lambda: target.find(sought, self.competition))
+            return ask(lambda: target.find(upload, self.competition))
         except UploadError as error:
             raise type(error)(
-                f"what became of {self.name(entry)} could not be asked: {error}"
+                f"the outcome of {self.name(entry)} could not be checked: {error}"
             ) from None
 
     def _append(self, intent: int, outcome: Outcome, ref: str | None, message: str) -> None:

@@ -1,6 +1,6 @@
-"""Which file is sent: the one that is named, or the newest; checked before anything else happens.
+"""Choose the file to send, the one named or the newest, and check it.
 
-Stands between the submissions that ``blend`` wrote and ``send``.
+Used by ``send`` to find submissions that ``blend`` wrote.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from competition.upload.target import Submission
 
 
 def find_newest(competition: Competition) -> Path:
-    """Return the newest submission, by the time in its ``.run.json``, else the file's own.
+    """Return the newest submission, by the time in its ``.run.json`` or else its modification time.
 
-    Hidden files, which editors leave, are none.
+    Hidden files, such as those of editors, are ignored.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no submission.
     """
     files = _list_files(competition)
     if not files:
@@ -38,8 +38,8 @@ def _list_files(competition: Competition) -> list[Path]:
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
 
 
-def _tell_newer(path: Path, competition: Competition) -> tuple[str, ...]:
-    """Say where the newest submission is another by the files' own times, as a clock set back."""
+def _warn_of_newer(path: Path, competition: Competition) -> tuple[str, ...]:
+    """Return a remark if the files' modification times name another newest submission."""
     files = _list_files(competition)
     if path not in files or path != max(files, key=when_written):
         return ()
@@ -47,36 +47,36 @@ def _tell_newer(path: Path, competition: Competition) -> tuple[str, ...]:
     if latest.stat().st_mtime_ns <= path.stat().st_mtime_ns:
         return ()
     return (
-        f"remark: {path.name} is the newest by the time that blend noted, {latest.name} was written"
-        " last (was a clock set back, or a file copied?); name the one that you mean",
+        f"remark: {path.name} is the newest by the time that blend recorded, but {latest.name} was"
+        " modified last (was a clock set back, or a file copied?); name the one that you mean",
     )
 
 
 def find_file(competition: Competition, entry: Entry) -> Path | None:
-    """Return the submission that an attempt sent, None when it is gone or holds other bytes."""
+    """Return the file that an attempt sent, None if it is gone or has changed."""
     path = join_inside(competition.submissions_dir, f"{entry.name}.csv")
     return path if path.is_file() and sha256_of(path) == entry.sha256 else None
 
 
 def read_checked(path: Path, competition: Competition) -> tuple[Submission, tuple[str, ...]]:
-    """Return a file that keeps every rule, and remarks on it.
+    """Read and check a submission; return it with remarks.
 
     Raises:
-        UsageError: it is no file, or its name cannot be a submission's.
-        SubmissionError: it breaks a rule; carries every offence.
-        UploadError: it changed after it was checked.
+        UsageError: there is no such file, or its name is not valid for a submission.
+        SubmissionError: the file breaks rules; carries every offence.
+        UploadError: the file changed after it was checked.
     """
     if not path.is_file():
-        raise UsageError(f"{path} is no file")
+        raise UsageError(f"there is no file {path}")
     name = check_name(path.stem)
     checked = check_submission(path, competition)
     checked.raise_offences()
     data = path.read_bytes()
     submission = Submission(name, path, data, hashlib.sha256(data).hexdigest())
     if submission.sha256 != checked.sha256:
-        raise UploadError(f"{path} was changed while it was checked; try again when it is finished")
-    told = tuple(_shorten(remark) for remark in checked.remarks)
-    return submission, (*told, *_tell_newer(path, competition))
+        raise UploadError(f"{path} changed while it was checked; try again when it is complete")
+    remarks = tuple(_shorten(remark) for remark in checked.remarks)
+    return submission, (*remarks, *_warn_of_newer(path, competition))
 
 
 def _shorten(remark: Offence) -> str:

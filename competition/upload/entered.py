@@ -1,8 +1,7 @@
-"""Scores that a person read on a leaderboard's page and enters: ``board --score NAME=61.02/50.10``.
+"""Scores read on a leaderboard's web page and entered by hand: ``board --score NAME=61.02/50.10``.
 
-Where a platform cannot be asked, or a file was uploaded by hand out of a folder, the page is all
-there is. What is entered stands in the ledger as a score that says so; ``board`` and the final
-picks count it like any other.
+For platforms without an API for scores, and for files uploaded by hand from a folder. The ledger
+records that a score was entered by hand; ``board`` and the final picks use it like any other.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from competition.upload.target import ScoreMap
 
 EXAMPLE = "NAME=61.02/50.10"
 NUMBER = re.compile(r"\d{1,3}(\.\d+)?", re.ASCII)
-BY_HAND = ("folder", "local")  # places that are no platform's
+BY_HAND = ("folder", "local")  # destinations that are no platform
 
 
 @dataclass(frozen=True)
 class EnteredScore:
-    """What a person read; scores in [0, 1]."""
+    """A score entered by hand; values in [0, 1]."""
 
     name: str
     public: ScoreMap
@@ -40,7 +39,7 @@ class EnteredScore:
 
 
 def parse_score(text: str) -> EnteredScore:
-    """Read ``NAME=F1/AUPRC``, ×100 as pages show them; ``:F1/AUPRC`` adds the private scores.
+    """Parse ``NAME=F1/AUPRC``, scores ×100; ``:F1/AUPRC`` appends the private scores.
 
     >>> parse_score("b1=61.02/50.10").public
     {'micro_f1': 0.6102, 'auprc': 0.501}
@@ -48,14 +47,14 @@ def parse_score(text: str) -> EnteredScore:
     {'micro_f1': 0.605, 'auprc': 0.48}
 
     Raises:
-        UsageError: it is not of that form, or no score from 0 to 100.
+        UsageError: the text has another form, or a score is not between 0 and 100.
     """
     name, equals, written = text.rpartition("=")
     sides = written.split(":")
     if not equals or not name or len(sides) > 2:
         raise UsageError(
-            f"--score {text!r} is not like {EXAMPLE}: micro-F1/AUPRC on the public board;"
-            " :60.50/49.80 after it adds the private scores"
+            f"--score {text!r} is not of the form {EXAMPLE} (public micro-F1/AUPRC); append"
+            " :60.50/49.80 for the private scores"
         )
     public, *private = (_parse_side(side, text) for side in sides)
     return EnteredScore(name, public, private[0] if private else None)
@@ -65,41 +64,42 @@ def _parse_side(written: str, text: str) -> ScoreMap:
     parts = written.split("/")
     if len(parts) > len(METRICS) or not all(map(NUMBER.fullmatch, parts)):
         raise UsageError(
-            f"--score {text!r}: {written!r} is not micro-F1 or micro-F1/AUPRC in digits with a"
-            f" point, such as {EXAMPLE}"
+            f"--score {text!r}: {written!r} is not micro-F1 or micro-F1/AUPRC, written with a"
+            f" decimal point, such as {EXAMPLE}"
         )
     values = [float(part) for part in parts]
     for part, value in zip(parts, values, strict=True):
         if value > 100:
-            raise UsageError(f"--score {text!r}: {part} is above 100, the best score there is")
+            raise UsageError(f"--score {text!r}: {part} is above 100, the maximum")
         if 0 < value <= 1:
             raise UsageError(
-                f"--score {text!r}: {part} looks like a share of 1; write it ×100, such as"
+                f"--score {text!r}: {part} looks like a fraction; write it ×100, such as"
                 f" {100 * value:.2f}"
             )
     return {key: round(value / 100, 10) for key, value in zip(METRICS, values, strict=False)}
 
 
 def enter_scores(competition: Competition, texts: Sequence[str], now: datetime) -> list[str]:
-    """Append scores to the ledger, all of them or none; return a line on each for a person.
+    """Append scores to the ledger, all of them or none; return a message for each.
 
     Args:
-        competition: whose ledger.
-        texts: as ``parse_score`` reads them.
-        now: when they are entered.
+        competition: whose ledger to write.
+        texts: in the form that ``parse_score`` reads.
+        now: the time of entry.
 
     Raises:
-        UsageError: one is no score, or no file of that name was sent, or its platform gave another.
+        UsageError: a score is not valid, no file of that name was sent, or its platform reported
+            another score.
         UploadError: the ledger is damaged, or another process holds it.
     """
     entered = [parse_score(text) for text in texts]
     if len({each.name for each in entered}) < len(entered):
-        raise UsageError("--score names one submission twice; enter each once")
+        raise UsageError("--score names the same submission twice; enter each once")
     ledger = open_ledger(competition)
     if not ledger.read():
         raise UsageError(_advise_sending(competition, entered[0].name))
     with ledger.locked():
-        ledger.mend()
+        ledger.repair()
         entries = ledger.read()
         records: list[Record] = []
         said = []
@@ -112,7 +112,7 @@ def enter_scores(competition: Competition, texts: Sequence[str], now: datetime) 
 
 
 def _find_entry(competition: Competition, name: str, entries: Sequence[Entry]) -> Entry:
-    """Return the attempt whose score is meant: of one file, on a platform before a folder."""
+    """Return the attempt that a score belongs to; platforms come before folders."""
     named = [entry for entry in entries if entry.name == name]
     if not named:
         stem, _, digest = name.rpartition("@")
@@ -126,32 +126,36 @@ def _find_entry(competition: Competition, name: str, entries: Sequence[Entry]) -
     files = sorted({entry.sha256[:8] for entry in arrived})
     if len(files) > 1:
         choices = " or ".join(f"{arrived[0].name}@{each}" for each in files)
-        raise UsageError(f"--score {name}: several files were sent under that name; say {choices}")
+        raise UsageError(
+            f"--score {name}: several files were sent under that name; write {choices}"
+        )
     meant = [e for e in arrived if e.target not in BY_HAND] or arrived
     entry = max(meant, key=lambda each: each.id)
     if entry.target == "local":
-        raise UsageError(f"--score {name}: it was scored here, by the solution file; nothing to do")
+        raise UsageError(
+            f"--score {name}: it was scored with the local solution file; nothing to enter"
+        )
     return entry
 
 
 def _build_records(entry: Entry, score: EnteredScore, now: datetime) -> list[Record]:
-    """Return what the ledger gets: an attempt that nobody could ask about has arrived, it shows.
+    """Return the ledger records; a score shows that an attempt of unknown outcome arrived.
 
     Raises:
-        UsageError: the platform itself gave other scores.
+        UsageError: the platform itself reported other scores.
     """
     if not entry.is_entered:
         for side, known in ((score.public, entry.public), (score.private, entry.private)):
             for key, value in (known or {}).items():
-                told = (side or {}).get(key)
-                if value is not None and told is not None and abs(told - value) > 5e-5:
+                entered = (side or {}).get(key)
+                if value is not None and entered is not None and abs(entered - value) > 5e-5:
                     raise UsageError(
-                        f"--score {score.name}: {entry.target} itself gave {100 * value:.2f} for"
-                        f" {key}, which stands"
+                        f"--score {score.name}: {entry.target} itself reported"
+                        f" {100 * value:.2f} for {key}, which is kept"
                     )
     records: list[Record] = []
     if entry.outcome == "unknown":
-        message = "its score stands on the platform's page"
+        message = "its score is on the platform's page"
         records.append(build_receipt(entry.id, now, "sent", ref=entry.ref, message=message))
     public = merge_scores(entry.public, score.public)
     private = merge_scores(entry.private, score.private)
@@ -172,10 +176,13 @@ def _write(scores: ScoreMap) -> str:
 
 
 def _advise_sending(competition: Competition, name: str, known: set[str] | None = None) -> str:
-    """Say that no such file was sent, and how one uploaded by hand comes into the ledger."""
+    """Return a message: no such file was sent, and how to record a file uploaded by hand."""
     path = competition.submissions_dir / f"{name}.csv"
     said = f"--score {name}: the ledger has no submission of that name{suggest(name, known or ())}"
     if path.is_file():
-        return f"{said}; record what you uploaded: python run.py submit {path} --to folder"
-    sent = f"; sent were {', '.join(sorted(known))}" if known else ""
-    return f"{said}{sent}; a file is recorded by python run.py submit FILE --to folder"
+        return (
+            f"{said}; if you uploaded it by hand, record it: python run.py submit {path} --to"
+            " folder"
+        )
+    sent = f"; it has {', '.join(sorted(known))}" if known else ""
+    return f"{said}{sent}; to record a file: python run.py submit FILE --to folder"

@@ -1,7 +1,7 @@
-"""Target ``evalai``: a phase of a challenge on EvalAI, spoken to in plain HTTP.
+"""Target ``evalai``: a phase of a challenge on EvalAI, through its REST API.
 
-It can be asked everything: what is left today, what arrived (each submission's method name ends
-with the hash of its file) and what came of it.
+The API reports the remaining quota, which submissions arrived (each one's method name ends with the
+hash of its file) and their scores.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from competition.upload.scores import dig, find_scores
 from competition.upload.target import (
     LostAnswerError,
     Receipt,
-    Sought,
     Submission,
     TargetOptions,
+    UnconfirmedUpload,
     Verdict,
 )
-from competition.upload.wire import Answer, Call, Wire, check_hand_over
+from competition.upload.wire import Answer, Call, Wire, check_upload_url
 from competition.upload_rules import ScoreFields
 
 TOKEN_VARIABLE = "EVALAI_TOKEN"  # noqa: S105 - the variable's name
-MOST_PAGES = 50
+MAX_PAGES = 50
 ENDED_BADLY = frozenset({"failed", "cancelled", "invalid"})
 
 
 class EvalAITarget:
-    """Sends to the phase that ``upload.evalai`` names, with the token in EVALAI_TOKEN."""
+    """Upload to the phase named in ``upload.evalai``, with the token in EVALAI_TOKEN."""
 
     name = "evalai"
     has_quota = True
-    settle_s = 60.0
+    max_delay_s = 60.0
 
     def __init__(self, options: TargetOptions) -> None:
-        """Take the mask and the clock."""
+        """Store the options."""
         self._options = options
 
     def destination(self, competition: Competition) -> str:
@@ -46,12 +46,12 @@ class EvalAITarget:
         return f"{host}/challenge/{challenge}/phase/{phase}"
 
     def plan(self, submission: Submission, competition: Competition) -> list[str]:
-        """Show the question for the quota and the upload."""
+        """Describe the quota request and the upload."""
         calls = (_build_quota(competition), _build_upload(submission, competition))
         return [_with_token(call, "").describe() for call in calls]
 
     def ask_quota(self, competition: Competition) -> int | None:
-        """Return how many submissions to this phase are left now."""
+        """Return the number of submissions left now in this phase."""
         with self._open() as wire:
             answer = wire.ask(self._sign(_build_quota(competition)), allowed=(404,))
         phases = dig(_read_json(answer), "phases")
@@ -71,10 +71,10 @@ class EvalAITarget:
             raise LostAnswerError(f"{host} answered {answer.status} without a submission's id")
         return Receipt(ref=ref, message=f"uploaded as submission {ref}")
 
-    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
-        """Look through the phase's submissions for the file's mark."""
+    def find(self, upload: UnconfirmedUpload, competition: Competition) -> Receipt | None:
+        """Search the phase's submissions for the file's tag."""
         with self._open() as wire:
-            for page in range(1, MOST_PAGES + 1):
+            for page in range(1, MAX_PAGES + 1):
                 call = Call("GET", _list_url(competition), params={"page": str(page)})
                 body = _read_json(wire.ask(self._sign(call)))
                 results = dig(body, "results")
@@ -82,20 +82,20 @@ class EvalAITarget:
                     raise UploadError(f"{call.url} gave no list of submissions")
                 for each in results:
                     ref = _read_id(each)
-                    marked = sought.tag in str(dig(each, "method_name"))
-                    if marked and ref is not None and ref not in sought.known_refs:
+                    marked = upload.tag in str(dig(each, "method_name"))
+                    if marked and ref is not None and ref not in upload.known_refs:
                         return Receipt(ref=ref, message=f"found as submission {ref}")
                 if not dig(body, "next"):
                     return None
-        raise UploadError(f"{MOST_PAGES} pages of submissions were not all there are")
+        raise UploadError(f"there are more than {MAX_PAGES} pages of submissions")
 
     def can_poll(self, competition: Competition) -> bool:
-        """Say yes."""
+        """Return True: EvalAI reports scores."""
         del competition
         return True
 
     def score_fields(self, competition: Competition) -> ScoreFields:
-        """Return where the result file holds which score."""
+        """Return the paths of the scores in the result file."""
         return competition.profile.upload.evalai.scores
 
     def poll_url(self, competition: Competition) -> str:
@@ -103,11 +103,11 @@ class EvalAITarget:
         return _read_place(competition)[0]
 
     def plan_poll(self, competition: Competition) -> str:
-        """Show the question for the status."""
+        """Describe the status request."""
         return _with_token(_build_status(competition, "<id of the answer>"), "").describe()
 
     def poll(self, ref: str, competition: Competition) -> Verdict:
-        """Ask for the status, and once it is final for the result or the reason."""
+        """Request the status and, once it is final, the result or the error output."""
         host = _read_place(competition)[0]
         with self._open() as wire:
             answer = wire.ask(self._sign(_build_status(competition, ref)), allowed=(404,))
@@ -173,7 +173,7 @@ def _with_token(call: Call, token: str) -> Call:
 
 
 def _read_left(limits: Any) -> int | None:
-    """Read what is left; a phase whose limit is used up has a message in place of the counts.
+    """Return the remaining count; a phase with no quota left has a message instead of counts.
 
     >>> _read_left({"remaining_submissions_today_count": 3})
     3
@@ -200,5 +200,5 @@ def _read_json(answer: Answer | None) -> Any:
 
 
 def _fetch(wire: Wire, url: Any, host: str) -> Answer | None:
-    """Fetch a file that an answer names, without the token; None when it names none."""
-    return wire.ask(Call("GET", check_hand_over(url, host))) if url else None
+    """Fetch a file whose URL an answer gives, without the token; None if there is no URL."""
+    return wire.ask(Call("GET", check_upload_url(url, host))) if url else None

@@ -1,8 +1,8 @@
-"""One exchange with a server, bounded as a whole: in time, and in the bytes of its answer.
+"""Limit the total time of an HTTP exchange and the size of its answer.
 
-A library's own time limits count the silence between two bytes. A server that sends a byte a
-minute, ``100 Continue`` without end, or a small body that unpacks to gigabytes stays below them;
-here the exchange as a whole has one limit. Used for every request, also those of Kaggle's client.
+The timeouts of HTTP libraries apply between two bytes. A server that sends one byte a minute,
+endless ``100 Continue``, or a small body that decompresses to gigabytes stays below them; here the
+whole exchange has one limit. Used for every request, including those of Kaggle's client.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 ANSWER_TIMEOUT_S = 300.0
-SLOWEST_BYTES_PER_S = 32 * 1024  # of an upload; a slower line is no line
-MOST_ANSWER_BYTES = 4 * 2**20
+SLOWEST_BYTES_PER_S = 32 * 1024  # of an upload; below this speed it is given up
+MAX_ANSWER_BYTES = 4 * 2**20
 CHUNK_BYTES = 64 * 1024
 WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
@@ -23,21 +23,21 @@ _Result = TypeVar("_Result")
 
 
 class PackedError(ValueError):
-    """A body that cannot be unpacked."""
+    """A body that cannot be decompressed."""
 
 
 def within_limit(exchange: Callable[[], _Result], n_bytes: int = 0) -> _Result:
-    """Return what an exchange returns, or raise what it raises; give it up when it takes too long.
+    """Run an exchange and return its result; raise TimeoutError if it takes too long.
 
-    It runs in a thread, since a read that is blocked cannot be ended from outside. A thread that is
-    given up ends with its own limits, at the latest with the process.
+    It runs in a thread, since a blocked read cannot be interrupted. After a timeout the thread ends
+    by its own limits, or with the process.
 
     Args:
         exchange: sends one request and reads its answer.
-        n_bytes: how many bytes it sends; a large file may take longer.
+        n_bytes: the size of what it sends; large files get more time.
 
     Raises:
-        TimeoutError: it was not done in time.
+        TimeoutError: it did not finish in time.
     """
     limit_s = ANSWER_TIMEOUT_S + n_bytes / SLOWEST_BYTES_PER_S
     done: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
@@ -52,21 +52,21 @@ def within_limit(exchange: Callable[[], _Result], n_bytes: int = 0) -> _Result:
     try:
         result, error = done.get(timeout=limit_s)
     except queue.Empty:
-        raise TimeoutError(f"the answer was not whole after {limit_s:g} s") from None
+        raise TimeoutError(f"the answer was not complete after {limit_s:g} s") from None
     if error is not None:
         raise error
     return result  # type: ignore[return-value]
 
 
 def read_body(chunks: Iterable[bytes], encoding: str | None) -> bytes:
-    """Return a body unpacked, or its first ``MOST_ANSWER_BYTES`` when a server does not stop.
+    """Return the decompressed body, cut at ``MAX_ANSWER_BYTES``.
 
     Args:
-        chunks: the body as it came.
+        chunks: the raw body.
         encoding: its Content-Encoding.
 
     Raises:
-        PackedError: it is packed otherwise than it says, or in a way that was not asked for.
+        PackedError: the body does not match its encoding, or the encoding was not requested.
 
     >>> read_body([b"a", b"b"], None), read_body([zlib.compress(b"ab")], "deflate")
     (b'ab', b'ab')
@@ -75,29 +75,29 @@ def read_body(chunks: Iterable[bytes], encoding: str | None) -> bytes:
     if packing == "identity":
         return _collect(chunks)
     if packing not in WINDOWS:
-        raise PackedError(f"the answer is packed as {packing[:40]!r}, which was not asked for")
+        raise PackedError(f"the answer has the encoding {packing[:40]!r}, which was not requested")
     try:
         return _unpack(chunks, zlib.decompressobj(WINDOWS[packing]))
     except zlib.error as error:
-        raise PackedError(f"the answer is no {packing}: {error}") from None
+        raise PackedError(f"the answer is not valid {packing}: {error}") from None
 
 
 def _collect(chunks: Iterable[bytes]) -> bytes:
     body = bytearray()
     for chunk in chunks:
         body += chunk
-        if len(body) > MOST_ANSWER_BYTES:
+        if len(body) > MAX_ANSWER_BYTES:
             break
-    return bytes(body[:MOST_ANSWER_BYTES])
+    return bytes(body[:MAX_ANSWER_BYTES])
 
 
 def _unpack(chunks: Iterable[bytes], unpacker: zlib._Decompress) -> bytes:
     body, n_read = bytearray(), 0
     for chunk in chunks:
         n_read += len(chunk)
-        body += unpacker.decompress(chunk, MOST_ANSWER_BYTES - len(body) + 1)
-        if max(len(body), n_read) > MOST_ANSWER_BYTES:
-            return bytes(body[:MOST_ANSWER_BYTES])
+        body += unpacker.decompress(chunk, MAX_ANSWER_BYTES - len(body) + 1)
+        if max(len(body), n_read) > MAX_ANSWER_BYTES:
+            return bytes(body[:MAX_ANSWER_BYTES])
     if not unpacker.eof:
-        raise PackedError("the packed answer ends in its middle")
+        raise PackedError("the compressed answer is cut off")
     return bytes(body)

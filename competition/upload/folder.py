@@ -1,4 +1,4 @@
-"""Target ``folder``: copies the checked file, with a receipt, to a folder; the offline default."""
+"""Target ``folder``: copies the checked file and a receipt to a folder; the offline default."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from pathlib import Path
 
 from competition.files import dump_json, join_inside, sha256_of, write_atomically
 from competition.profile import Competition
-from competition.upload.target import Receipt, Sought, Submission, TargetOptions
+from competition.upload.target import Receipt, Submission, TargetOptions, UnconfirmedUpload
 
 
 class FolderTarget:
-    """Leaves ``<name>-<short hash>.csv`` and its receipt, so that no copy hides another."""
+    """Write ``<name>-<short hash>.csv`` and a receipt; copies never overwrite one another."""
 
     name = "folder"
     has_quota = False
-    settle_s = 0.0
+    max_delay_s = 0.0
 
     def __init__(self, options: TargetOptions) -> None:
-        """Take --folder."""
+        """Store --folder."""
         self._folder = options.folder
 
     def destination(self, competition: Competition) -> str:
@@ -26,14 +26,14 @@ class FolderTarget:
         return str(folder.expanduser().absolute())
 
     def plan(self, submission: Submission, competition: Competition) -> list[str]:
-        """Name the two files that would be written."""
+        """Describe the two files that would be written."""
         copy, receipt = self._paths(submission, competition)
         return [f"copy {submission.path} to {copy}", f"write {receipt}"]
 
-    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
-        """Look whether the copy and its receipt are there and whole."""
-        copy, receipt = self._paths(sought, competition)
-        if not receipt.is_file() or not copy.is_file() or sha256_of(copy) != sought.sha256:
+    def find(self, upload: UnconfirmedUpload, competition: Competition) -> Receipt | None:
+        """Return a receipt if the copy is complete and its receipt exists."""
+        copy, receipt = self._paths(upload, competition)
+        if not receipt.is_file() or not copy.is_file() or sha256_of(copy) != upload.sha256:
             return None
         return Receipt(ref=copy.name, message=f"copied to {copy}")
 
@@ -51,7 +51,9 @@ class FolderTarget:
         write_atomically(receipt, dump_json(facts))
         return Receipt(ref=copy.name, message=f"copied to {copy}")
 
-    def _paths(self, file: Submission | Sought, competition: Competition) -> tuple[Path, Path]:
+    def _paths(
+        self, file: Submission | UnconfirmedUpload, competition: Competition
+    ) -> tuple[Path, Path]:
         stem = f"{file.name}-{file.sha256[:8]}"
         folder = Path(self.destination(competition))
         return join_inside(folder, f"{stem}.csv"), join_inside(folder, f"{stem}.receipt.json")

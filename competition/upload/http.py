@@ -1,7 +1,7 @@
-"""Target ``http``: any server that takes a form with a file, as ``upload.http`` describes it.
+"""Target ``http``: any server that accepts a file in a form, as described in ``upload.http``.
 
-It cannot be asked what arrived, so after a lost answer sending again needs --resend; with
-``status_url`` it can be asked what a file scored.
+Such a server cannot report what arrived, so after a lost answer sending again needs --resend. With
+a ``status_url`` it can report scores.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from competition.upload.target import (
 from competition.upload.wire import Call, Wire
 from competition.upload_rules import HttpBoard, ScoreFields
 
-MOST_REF_CHARS = 200
+MAX_REF_CHARS = 200
 
 
 class HttpTarget:
-    """Sends one request with the file, and reads id, status and scores from its JSON answer."""
+    """Send the file in one request, and read id, status and scores from the JSON answer."""
 
     name = "http"
     has_quota = True
 
     def __init__(self, options: TargetOptions) -> None:
-        """Take the mask and the clock."""
+        """Store the options."""
         self._options = options
 
     def destination(self, competition: Competition) -> str:
@@ -42,7 +42,7 @@ class HttpTarget:
         return _read_url(competition)
 
     def plan(self, submission: Submission, competition: Competition) -> list[str]:
-        """Show the one request."""
+        """Describe the request."""
         rules = competition.profile.upload.http
         return [_build_upload(submission, competition, _build_head(rules, "")).describe()]
 
@@ -55,7 +55,7 @@ class HttpTarget:
         try:
             body = answer.json()
         except ValueError:
-            raise LostAnswerError(f"{url} answered {answer.status} with no JSON") from None
+            raise LostAnswerError(f"{url} answered {answer.status} without JSON") from None
         said = self._options.mask.quote(str(dig(body, rules.answer.error) or ""))
         ref = _read_ref(body, rules)
         if said or str(dig(body, rules.answer.status)) in rules.answer.rejected:
@@ -68,11 +68,11 @@ class HttpTarget:
         return Receipt(ref=ref, message=remarks, public=found.public, private=found.private)
 
     def can_poll(self, competition: Competition) -> bool:
-        """Say whether the profile has a ``status_url``."""
+        """Return whether the profile has a ``status_url``."""
         return competition.profile.upload.http.status_url is not None
 
     def score_fields(self, competition: Competition) -> ScoreFields:
-        """Return where an answer holds which score."""
+        """Return the paths of the scores in an answer."""
         return competition.profile.upload.http.scores
 
     def poll_url(self, competition: Competition) -> str:
@@ -80,12 +80,12 @@ class HttpTarget:
         return str(competition.profile.upload.http.status_url)
 
     def plan_poll(self, competition: Competition) -> str:
-        """Show the question for the status."""
+        """Describe the status request."""
         rules = competition.profile.upload.http
         return _build_status(rules, "<id of the answer>", _build_head(rules, "")).describe()
 
     def poll(self, ref: str, competition: Competition) -> Verdict:
-        """Ask for the status."""
+        """Request the status."""
         rules = competition.profile.upload.http
         call = _build_status(rules, quote(ref, safe=""), self._read_head(rules))
         with Wire(self._options, rules.key_variable or "the key") as wire:
@@ -93,7 +93,7 @@ class HttpTarget:
         try:
             body = answer.json() if answer.is_good else None
         except ValueError:
-            raise UploadError(f"{call.url} gave no JSON") from None
+            raise UploadError(f"{call.url} did not answer with JSON") from None
         status = str(dig(body, rules.answer.status) or "")
         said = self._options.mask.quote(str(dig(body, rules.answer.error) or ""))
         if said or status in rules.answer.rejected:
@@ -113,7 +113,7 @@ def _read_url(competition: Competition) -> str:
     url = competition.profile.upload.http.url
     if url is None:
         raise UploadError(
-            f"the profile {competition.profile.name} does not say where to: set url under"
+            f"the profile {competition.profile.name} has no upload address: set url under"
             " [upload.http]"
         )
     return url
@@ -142,11 +142,11 @@ def _build_upload(submission: Submission, competition: Competition, head: dict[s
 
 def _build_status(rules: HttpBoard, ref: str, head: dict[str, str]) -> Call:
     if rules.status_url is None:
-        raise UploadError("upload.http.status_url is not set: nothing can be asked")
+        raise UploadError("upload.http.status_url is not set: the status cannot be requested")
     return Call("GET", rules.status_url.replace("{id}", ref), secret_headers=head)
 
 
 def _read_ref(body: Any, rules: HttpBoard) -> str | None:
     ref = dig(body, rules.answer.id)
     text = str(ref) if isinstance(ref, int | str) and not isinstance(ref, bool) else ""
-    return text if text.isprintable() and 0 < len(text) <= MOST_REF_CHARS else None
+    return text if text.isprintable() and 0 < len(text) <= MAX_REF_CHARS else None

@@ -1,7 +1,7 @@
-"""Kaggle's own client, tamed: silent, with limits, its errors and odd answers told as ours.
+"""A wrapper around Kaggle's own client: no output, time limits, and this project's exceptions.
 
-Stands behind the target ``kaggle``. The client prints where it should raise, sets no time limit,
-follows redirects, and holds in its typed objects whatever the server sent.
+Used by the target ``kaggle``. The client prints errors instead of raising them, sets no time limit,
+follows redirects, and does not validate what the server sends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from competition.upload.wire import (
     Answer,
     TransientError,
     explain_status,
-    judge_refusal,
+    raise_refusal,
     read_retry_after,
     repeat,
 )
@@ -39,14 +39,14 @@ HOST = "api.kaggle.com"
 LOGIN = "the Kaggle login"
 
 
-class Typed(BaseModel):
-    """What is read of one of the client's objects, whose fields hold whatever the server sent."""
+class ClientObject(BaseModel):
+    """A validated copy of one of the client's objects, whose own fields are not validated."""
 
     model_config = ConfigDict(strict=True, from_attributes=True, frozen=True)
 
 
 def _read_number(value: object) -> object:
-    """Let a number that comes as text be one."""
+    """Convert a number that was sent as text."""
     is_digits = isinstance(value, str) and value.isascii() and value.isdecimal()
     return int(value[:19]) if isinstance(value, str) and is_digits else value
 
@@ -54,44 +54,44 @@ def _read_number(value: object) -> object:
 Number = Annotated[int, BeforeValidator(_read_number)]
 
 
-class Limits(Typed):
-    """What is left today."""
+class QuotaLimits(ClientObject):
+    """The remaining quota."""
 
     num_allowed_now: int
     num_total: int
     num_today: int
 
 
-class Begun(Typed):
-    """Where the bytes go."""
+class UploadStart(ClientObject):
+    """The answer with the upload URL."""
 
     create_url: Any  # signed, so never quoted
     token: str
 
 
-class Made(Typed):
-    """The submission that was made."""
+class CreatedSubmission(ClientObject):
+    """The submission that was created."""
 
     ref: Number
     message: str | None
 
 
-class Listed(Typed):
-    """One submission of a list."""
+class ListedSubmission(ClientObject):
+    """One submission in a list."""
 
     ref: Number
     description: str | None
 
 
-class Page(Typed):
-    """A page of a list."""
+class SubmissionPage(ClientObject):
+    """One page of the list of submissions."""
 
-    submissions: list[Listed] | None
+    submissions: list[ListedSubmission] | None
     next_page_token: str | None
 
 
-class Scored(Typed):
-    """What became of a submission."""
+class SubmissionStatus(ClientObject):
+    """The status and scores of a submission."""
 
     status: Any
     public_score: Any
@@ -99,16 +99,16 @@ class Scored(Typed):
     error_description: str | None
 
 
-_Model = TypeVar("_Model", bound=Typed)
+_Model = TypeVar("_Model", bound=ClientObject)
 
 
 def build_api() -> Any:
     """Import Kaggle's client and log in, which may contact the server.
 
     Raises:
-        UploadError: the client is not installed, or finds no login.
+        UploadError: the client is not installed, or finds no credentials.
     """
-    with hush():
+    with suppress_output():
         try:
             api = importlib.import_module("kaggle.api.kaggle_api_extended").KaggleApi()
         except ImportError as error:
@@ -116,36 +116,36 @@ def build_api() -> Any:
                 f"Kaggle's client cannot be imported ({error.name} is missing); run:"
                 " python -m pip install -r requirements-kaggle.txt"
             ) from None
-        except (Exception, SystemExit) as error:  # whatever its login at import runs into
+        except (Exception, SystemExit) as error:  # it logs in when it is imported
             raise UploadError(f"Kaggle's client cannot start ({type(error).__name__})") from None
         log_in(api)
     return api
 
 
 def log_in(api: Any) -> None:
-    """Let the client find its login; without one it would end the program."""
-    with hush():
+    """Log in; without credentials the client would exit the program."""
+    with suppress_output():
         try:
             api.authenticate()
         except SystemExit:
             raise UploadError(
-                "Kaggle's client finds no login: set KAGGLE_API_TOKEN, or KAGGLE_USERNAME and"
+                "Kaggle's client finds no credentials: set KAGGLE_API_TOKEN, or KAGGLE_USERNAME and"
                 " KAGGLE_KEY, or run: kaggle auth login"
             ) from None
-        except Exception as error:  # the client's, the SDK's and requests' are many
+        except Exception as error:  # the client, its SDK and requests raise many kinds
             raise UploadError(f"the login at Kaggle failed ({type(error).__name__})") from None
 
 
 def hide_login(api: Any, mask: Mask) -> None:
-    """Let a mask hide what the client logs in with."""
+    """Add the client's credentials to a mask."""
     values = api.config_values
     user = str(values.get(api.CONFIG_NAME_USER) or "")
     for name in (api.CONFIG_NAME_KEY, api.CONFIG_NAME_TOKEN):
         secret = str(values.get(name) or "")
         if secret:
             mask.add(secret)
-            mask.add(f"{user}:{secret}")  # as Basic authorization has it, in base64
-    mask.add(str(values.get("api_token") or ""))  # KAGGLE_API_TOKEN, even where it was no use
+            mask.add(f"{user}:{secret}")  # Basic authorization sends this in base64
+    mask.add(str(values.get("api_token") or ""))  # KAGGLE_API_TOKEN, even if it was not used
 
 
 class _Caught(io.StringIO):
@@ -153,8 +153,8 @@ class _Caught(io.StringIO):
 
 
 @contextmanager
-def hush() -> Iterator[_Caught]:
-    """Keep the client from printing, which it does where it should raise; catch what it prints."""
+def suppress_output() -> Iterator[_Caught]:
+    """Capture what the client prints."""
     outer, caught = sys.stdout, _Caught()
     with contextlib.redirect_stdout(caught), contextlib.redirect_stderr(caught):
         yield caught
@@ -163,21 +163,21 @@ def hush() -> Iterator[_Caught]:
 
 
 def read_answer(model: type[_Model], answer: Any) -> _Model:
-    """Read one of the client's objects.
+    """Validate one of the client's objects.
 
     Raises:
-        UploadError: it holds something else than it should; must pass a ``Mask``.
+        UploadError: a field has another type than expected; the message must pass a ``Mask``.
     """
     try:
         return model.model_validate(answer)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        raise UploadError(f"{HOST} told {key} as {show(first['input'])}: {first['msg']}") from None
+        raise UploadError(f"{HOST} sent {key} as {show(first['input'])}: {first['msg']}") from None
 
 
 class Service:
-    """Kaggle's typed calls, with time limits, repeated where that is safe, errors told as ours."""
+    """Kaggle's API calls with time limits, retries where that is safe, and our exceptions."""
 
     def __init__(self, client: Any, options: TargetOptions) -> None:
         http = client.http_client()
@@ -190,7 +190,7 @@ class Service:
         self._options = options
 
     def ask(self, method: str, request: Any, *, allow_missing: bool = False) -> Any:
-        """Make a call that creates no submission; None when it is allowed to find nothing."""
+        """Make a call that creates no submission; with ``allow_missing``, a 404 returns None."""
 
         def attempt() -> Any:
             outcome = self._call(method, request)
@@ -205,7 +205,7 @@ class Service:
         return repeat(attempt, self._options.sleep)
 
     def create(self, method: str, request: Any) -> Any:
-        """Make a call that creates a submission; as ``Wire.create``."""
+        """Make a call that creates a submission, as ``Wire.create`` does."""
 
         def attempt() -> Any:
             outcome = self._call(method, request)
@@ -215,23 +215,23 @@ class Service:
                 raise TransientError(outcome.error)
             if outcome.status is None:
                 raise LostAnswerError(str(outcome.error))
-            return judge_refusal(outcome.status, outcome.error)
+            return raise_refusal(outcome.status, outcome.error)
 
         return repeat(attempt, self._options.sleep)
 
     def _call(self, method: str, request: Any) -> Any:
         requests = importlib.import_module("requests.exceptions")
         try:
-            with hush():
+            with suppress_output():
                 call = getattr(self._calls, method)
                 return exchange.within_limit(lambda: call(request))
         except requests.HTTPError as error:
-            return self._tell_refusal(error)
-        except Exception as error:  # whatever the client makes of a broken or odd answer
+            return self._read_refusal(error)
+        except Exception as error:  # the client raises many kinds on a broken answer
             said = self._options.mask.quote(str(error)) or type(error).__name__
             return _Failure(UploadError(f"{HOST}: {said}"), None, never_sent=_never_sent(error))
 
-    def _tell_refusal(self, error: Any) -> _Failure:
+    def _read_refusal(self, error: Any) -> _Failure:
         response = error.response
         status = int(response.status_code)
         pause = read_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
@@ -243,12 +243,12 @@ class Service:
             status = code
         answer = Answer(status, response.text, pause)
         said = self._options.mask.quote(str(error))
-        told = explain_status(HOST, answer, said=said, key_name=LOGIN)
-        return _Failure(told, status, wait_s=answer.retry_after_s)
+        failed = explain_status(HOST, answer, said=said, key_name=LOGIN)
+        return _Failure(failed, status, wait_s=answer.retry_after_s)
 
 
 class _Failure:
-    """A call that did not do what it was for; ``status`` None when no answer could be read."""
+    """A failed call; ``status`` is None if no answer could be read."""
 
     def __init__(
         self,
@@ -263,26 +263,26 @@ class _Failure:
 
 
 def _never_sent(error: Exception) -> bool:
-    """Say whether no connection could be made; requests tells it by what the error wraps."""
+    """Return whether no connection could be made, by the cause that requests wraps."""
     pool = importlib.import_module("urllib3.exceptions")
     cause = getattr(error.args[0], "reason", None) if error.args else None
     return isinstance(cause, pool.NewConnectionError | pool.ConnectTimeoutError | pool.ProxyError)
 
 
 def build_adapter() -> Any:
-    """Make what sends the client's requests: with time limits, and answers of a bounded size.
+    """Build a transport adapter with time limits and a limited answer size.
 
-    The client sets no limit of its own and would wait for a silent server for ever. It would follow
-    a redirect with the key; here one is an error, as everywhere.
+    The client itself sets no limit and would wait forever for a silent server. It would also follow
+    a redirect with the key; here a redirect is an error.
     """
     adapters = importlib.import_module("requests.adapters")
     errors = importlib.import_module("requests.exceptions")
 
     class BoundedAdapter(adapters.HTTPAdapter):  # type: ignore[misc, name-defined]
-        """Reads the whole answer itself."""
+        """Reads the whole answer with a size limit."""
 
         def send(self, request: Any, **settings: Any) -> Any:
-            """Send one request; the answer's body is read and unpacked."""
+            """Send one request, and read and decompress the answer's body."""
             request.headers["Accept-Encoding"] = "identity"
             limits = {"stream": True, "timeout": (CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S)}
             response = super().send(request, **settings | limits)
@@ -291,7 +291,7 @@ def build_adapter() -> Any:
                 packing = response.headers.get("Content-Encoding")
                 response._content = exchange.read_body(chunks, packing)
             if 300 <= response.status_code < 400:
-                raise errors.HTTPError("it points elsewhere", response=response)
+                raise errors.HTTPError("the server redirects", response=response)
             return response
 
     return BoundedAdapter()

@@ -1,7 +1,7 @@
-"""Target ``local``: a leaderboard of one's own, for a competition whose solution file is at hand.
+"""Target ``local``: a local leaderboard for a competition whose solution file is available.
 
-The test rows are split once and for all into a public and a private part, by a hash of their ids,
-so that neither the order of rows nor another submission moves a row.
+The test rows are split into a public and a private part by a hash of their ids, so that the split
+depends neither on the order of the rows nor on other submissions.
 """
 
 from __future__ import annotations
@@ -18,47 +18,53 @@ from competition.errors import UploadError
 from competition.profile import Competition
 from competition.submission.answers import Answers
 from competition.submission.score import join_solution, score_rows
-from competition.upload.target import Receipt, ScoreMap, Sought, Submission, TargetOptions
+from competition.upload.target import (
+    Receipt,
+    ScoreMap,
+    Submission,
+    TargetOptions,
+    UnconfirmedUpload,
+)
 
 
 class LocalTarget:
-    """Scores a submission against the profile's solution file."""
+    """Score a submission against the profile's solution file."""
 
     name = "local"
     has_quota = True
-    settle_s = 0.0
+    max_delay_s = 0.0
 
     def __init__(self, _options: TargetOptions) -> None:
-        """Take nothing: the profile says all."""
+        """Ignore the options: the profile has all settings."""
 
     def destination(self, competition: Competition) -> str:
-        """Return the solution file's name; there must be one."""
+        """Return the name of the solution file, which must exist."""
         return self._solution_path(competition).name
 
     def plan(self, submission: Submission, competition: Competition) -> list[str]:
-        """Say what is scored."""
+        """Describe what would be scored."""
         share = competition.profile.upload.local.public_frac
         solution = self._solution_path(competition)
         return [f"score {submission.path} against {solution}, {share:.0%} of the rows in public"]
 
-    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
-        """Score the file again, which is what this leaderboard would have answered.
+    def find(self, upload: UnconfirmedUpload, competition: Competition) -> Receipt | None:
+        """Score the file again, which gives the same answer.
 
-        Of a file that is not at hand nothing was kept, so it did not arrive.
+        If the file is not available, report that it did not arrive: nothing was stored.
         """
-        if sought.path is None:
+        if upload.path is None:
             return None
-        data = sought.path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != sought.sha256:
+        data = upload.path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != upload.sha256:
             return None
-        return self._score(Submission(sought.name, sought.path, data, sought.sha256), competition)
+        return self._score(Submission(upload.name, upload.path, data, upload.sha256), competition)
 
     def send(self, submission: Submission, competition: Competition) -> Receipt:
-        """Score the public and the private part."""
+        """Score the public and the private part of the test rows."""
         return self._score(submission, competition)
 
     def _score(self, submission: Submission, competition: Competition) -> Receipt:
-        """Score the checked bytes, whatever stands under the path by now."""
+        """Score the checked bytes; the file itself may have changed since."""
         profile, rules = competition.profile, competition.profile.upload.local
         solution = self._solution_path(competition)
         with tempfile.TemporaryDirectory() as folder:
@@ -89,12 +95,12 @@ class LocalTarget:
                 " so there is no local leaderboard; use --to folder"
             )
         if not path.is_file():
-            raise UploadError(f"the solution file {path} is not there")
+            raise UploadError(f"there is no solution file {path}")
         return path
 
 
 def split_public(ids: list[str], *, frac: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Return which rows (M,) are public; each row's side depends on its id and the seed alone."""
+    """Return a mask (M,) of the public rows, which depends only on each row's id and the seed."""
     digests = (hashlib.sha256(f"{seed}:{row_id}".encode()).digest() for row_id in ids)
     points = np.array([int.from_bytes(digest[:8], "big") for digest in digests], dtype=np.float64)
     return points < frac * 2.0**64

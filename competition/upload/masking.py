@@ -1,14 +1,14 @@
-"""Keeps keys and tokens out of everything a person, a log or the ledger sees.
+"""Mask keys and tokens in everything that is printed or recorded in the ledger.
 
-A target adds a secret the moment it reads one; ``send`` passes through ``hide`` whatever a platform
-said before it is shown or recorded, since servers like to echo what they were sent.
+A target adds each secret as soon as it reads it. All text from a platform passes ``hide`` before it
+is shown or recorded, since servers often echo what they were sent.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import html.entities
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,21 +17,19 @@ from urllib.parse import parse_qsl, urlsplit
 from competition.errors import UploadError
 
 HIDDEN = "***"
-MOST_CHARS = 300
-MOST_QUOTED_CHARS = 100_000
-SHORTEST_SIGNATURE_CHARS = 20
-# What one character of a secret may come back as is bounded, so that no answer makes it slow.
-BACKSLASHES = r"\\{1,4}"
+MAX_CHARS = 300
+MAX_QUOTED_CHARS = 100_000
+MIN_SIGNATURE_CHARS = 20
 
 
 class Mask:
-    """The secrets known so far, in every spelling in which they may come back."""
+    """The secrets known so far, with patterns of their escaped forms."""
 
     def __init__(self) -> None:
         self._spellings: dict[str, re.Pattern[str]] = {}
 
     def add(self, secret: str) -> str:
-        """Hide a secret from now on, also in base64 and however it is escaped; return it."""
+        """Hide a secret from now on, as plain text, escaped or in base64; return it."""
         plain = secret.strip()
         if plain:
             encoded = base64.b64encode(plain.encode()).decode()
@@ -41,14 +39,14 @@ class Mask:
         return secret
 
     def add_signed(self, url: str, fields: Mapping[str, str] | None = None) -> None:
-        """Hide what lets anyone upload: a signed address, or the long values of a signed form."""
+        """Hide upload credentials: a signed URL, or the long values of a signed form."""
         values = [url, *(value for _, value in parse_qsl(urlsplit(url).query))]
         for value in [*values, *(fields or {}).values()]:
-            if len(value) >= SHORTEST_SIGNATURE_CHARS:
+            if len(value) >= MIN_SIGNATURE_CHARS:
                 self.add(value)
 
     def hide(self, text: str) -> str:
-        """Return a text without secrets.
+        """Replace the secrets in a text.
 
         >>> mask = Mask()
         >>> key = mask.add("pass word/1")
@@ -60,61 +58,60 @@ class Mask:
         return text
 
     def quote(self, text: str) -> str:
-        """Return what a server said as one short printable line without secrets or tags.
+        """Return a server's message as one short printable line without secrets or tags.
 
         >>> Mask().quote("<h1>Not\\x1b[31m found</h1>")
         'Not [31m found'
         """
-        hidden = self.hide(text[: 2 * MOST_QUOTED_CHARS])[:MOST_QUOTED_CHARS]
+        hidden = self.hide(text[: 2 * MAX_QUOTED_CHARS])[:MAX_QUOTED_CHARS]
         bare = re.sub(r"<[^<>]*>", " ", hidden)
         words = "".join(c if c.isprintable() else " " for c in bare).split()
         line = " ".join(words)
-        return line if len(line) <= MOST_CHARS else f"{line[:MOST_CHARS]}…"
+        return line if len(line) <= MAX_CHARS else f"{line[:MAX_CHARS]}…"
 
 
 def compile_spellings(secret: str) -> re.Pattern[str]:
-    """Compile what a secret may come back as: escaped for JSON, an address, HTML or a program.
+    """Compile a pattern of a secret as it is, or escaped for JSON, a URL, HTML or source code.
 
-    Letters and digits come back as they are; any other character may be escaped in its own way.
+    Letters and digits are never escaped; each other character may be escaped in its own way.
 
     >>> pattern = compile_spellings("a/b")
-    >>> [bool(pattern.fullmatch(said)) for said in ("a/b", "a\\\\/b", "a%2fb", "a&#x2F;b", "a-b")]
+    >>> [bool(pattern.fullmatch(text)) for text in ("a/b", "a\\\\/b", "a%2fb", "a&#x2F;b", "a-b")]
     [True, True, True, True, False]
     """
-    return re.compile("".join(_spell(c) for c in secret))
+    return re.compile("".join(map(_escapes, secret)))
 
 
-def _spell(char: str) -> str:
-    """Write the pattern of one character; escapes may be nested, as ``%252F`` is."""
-    if char.isascii() and char.isalnum():
-        return char
-    utf16 = char.encode("utf-16-be").hex()
-    units = [utf16[place : place + 4] for place in range(0, len(utf16), 4)]
-    octets = [f"{octet:02x}" for octet in char.encode()]
-    names = [re.escape(name) for name, meant in html.entities.html5.items() if meant == char]
-    entities = [f"#0{{0,6}}{ord(char)};?", f"#x0{{0,6}}{ord(char):x};?", *names]
-    ways = [
-        rf"(?:{BACKSLASHES})?{re.escape(char)}",
-        re.escape(json.dumps(char)[1:-1]),
-        "".join(rf"{BACKSLASHES}u(?i:{unit})" for unit in units),
-        "".join(rf"{BACKSLASHES}x(?i:{octet})" for octet in octets),
-        "".join(rf"%(?:25){{0,3}}(?i:{octet})" for octet in octets),
-        rf"&(?:amp;){{0,3}}(?i:{'|'.join(entities)})",
-        *([r"\+"] if char == " " else []),
+@functools.cache
+def _escapes(char: str) -> str:
+    """Return the pattern of one character; escapes may be nested a few times, as in ``%252F``."""
+    if char.isalnum() or not char.isascii():
+        return re.escape(char)
+    code = f"(?i:{ord(char):02x})"
+    entities = [re.escape(name) for name, meant in html.entities.html5.items() if meant == char]
+    html_code = "|".join([f"#0{{0,6}}{ord(char)};?", f"#x0{{0,6}}{code};?", *entities])
+    patterns = [
+        rf"\\{{0,4}}{re.escape(char)}",  # \/ in JSON
+        rf"\\{{1,4}}(?:u00|x){code}",  # \u002f in JSON, \x2f in source code
+        rf"%(?:25){{0,3}}{code}",  # %2F in a URL
+        rf"&(?:amp;){{0,3}}(?i:{html_code})",  # &#x2F; or &sol; in HTML
+        *([r"\+"] if char == " " else []),  # in a query
     ]
-    return f"(?:{'|'.join(ways)})"
+    return f"(?:{'|'.join(patterns)})"
 
 
 def read_secret(variable: str, mask: Mask) -> str:
-    """Return a key from the environment; it is hidden from then on.
+    """Read a key from the environment and add it to a mask.
 
     Raises:
         UploadError: it is not set, or cannot be sent in a header; the message does not show it.
     """
     secret = os.environ.get(variable, "").strip()
     if not secret:
-        raise UploadError(f"the environment variable {variable} is not set: put the key there")
+        raise UploadError(f"the environment variable {variable} is not set: set it to your key")
     mask.add(secret)
     if not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise UploadError(f"{variable} holds characters that no key has; copy it once more")
+        raise UploadError(
+            f"{variable} contains characters that are not valid in a key; copy the key again"
+        )
     return secret

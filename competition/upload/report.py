@@ -1,4 +1,4 @@
-"""What a person sees of a submission: what was done, or with --dry-run what would be."""
+"""The report of ``submit``: what was done or, with --dry-run, what would be done."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from competition.upload.target import ScoreMap
 
 @dataclass(frozen=True)
 class SubmitReport:
-    """What was done, or with ``outcome`` None what would be; scores in [0, 1].
+    """What was done, or would be done if ``outcome`` is None; scores in [0, 1].
 
-    ``is_pending``: the platform has the file and will score it, but has not yet. ``is_on_page``: it
-    cannot be asked, so a person reads the score on its page. ``file`` is the
-    path that was given or found, None when it is gone.
+    ``is_pending``: the platform has the file and has not scored it yet. ``is_on_page``: the score
+    can only be read on the platform's web page. ``file``: the path that was given or found, None if
+    the file is gone.
     """
 
     name: str
@@ -38,14 +38,14 @@ class SubmitReport:
 
     @property
     def wait_command(self) -> str:
-        """Return the command that asks for the score of these bytes, and sends nothing."""
+        """Return the command that requests the score and sends nothing."""
         file = () if self.file is None else (str(self.file),)
         words = ("submit", *file, "--to", self.target, "--wait")
         return shlex.join(("python", "run.py", *words))
 
 
 def build_submit_tables(report: SubmitReport) -> list[Table]:
-    """Show what was done, or would be, for a person."""
+    """Build the table and notes that ``submit`` prints."""
     public, private = report.public or {}, report.private or {}
     row = {
         "name": report.name,
@@ -72,10 +72,10 @@ def build_submit_tables(report: SubmitReport) -> list[Table]:
     steps = [f"would {step}" for step in report.plan] if report.outcome is None else []
     notes = [*([report.message] if report.message else []), *steps, *report.notes]
     if report.is_pending:
-        notes.append(f"The score is pending; ask for it with: {report.wait_command}")
+        notes.append(f"The score is pending; request it with: {report.wait_command}")
     elif report.is_on_page:
         notes.append(
-            "Next: when the leaderboard's page shows the score: python run.py board --score"
+            "Next: when the leaderboard page shows the score, enter it: python run.py board --score"
             f" {shlex.quote(report.name)}=F1/AUPRC, such as 61.02/50.10"
         )
     elif report.outcome == "sent" and (public or private):

@@ -1,7 +1,6 @@
-"""Scores out of a platform's answer: found by the profile's paths, brought to [0, 1].
+"""Extract scores from a platform's answer by the paths in the profile, scaled to [0, 1].
 
-Stands between a target's answer and the ledger. What is no usable score becomes a remark, never an
-error: the file is there, whatever its platform calls its score.
+A value that is no valid score becomes a remark, not an error, because the file has arrived.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ METRICS = {"micro_f1": "f1", "auprc": "auprc"}  # their names in the ledger and 
 
 @dataclass(frozen=True)
 class FoundScores:
-    """What an answer holds; ``remark`` says what was there and could not be used."""
+    """The scores in an answer; ``remark`` describes values that could not be used."""
 
     public: ScoreMap | None
     private: ScoreMap | None
@@ -27,7 +26,7 @@ class FoundScores:
 
 
 def dig(answer: Any, path: str | None) -> Any:
-    """Return what stands under a dotted path, None where nothing does.
+    """Return the value at a dotted path, None if there is none.
 
     >>> dig({"result": [{"f1": 0.5}]}, "result.0.f1"), dig({"a": 1}, "a.b"), dig([], "0")
     (0.5, None, None)
@@ -45,7 +44,7 @@ def dig(answer: Any, path: str | None) -> Any:
 
 
 def find_scores(answer: Any, fields: ScoreFields, mask: Mask) -> FoundScores:
-    """Read the scores of an answer; what a remark quotes of it passes the mask.
+    """Extract the scores of an answer; quotations in remarks are masked.
 
     >>> from competition.upload_rules import ScoreFields
     >>> found = find_scores({"f1": "71.5"}, ScoreFields(public_f1="f1", scale=100.0), Mask())
@@ -65,8 +64,8 @@ def find_scores(answer: Any, fields: ScoreFields, mask: Mask) -> FoundScores:
             if score is None:
                 said = mask.quote(str(value))[:40]
                 remarks.append(
-                    f"{key} is {said!r}, no score between 0 and {fields.scale:g}:"
-                    " mend scores in the profile"
+                    f"{key} is {said!r}, not a score between 0 and {fields.scale:g}:"
+                    " correct scores in the profile"
                 )
             else:
                 scores[name] = score
@@ -77,7 +76,7 @@ def find_scores(answer: Any, fields: ScoreFields, mask: Mask) -> FoundScores:
 def list_missing(
     public: ScoreMap | None, private: ScoreMap | None, fields: ScoreFields
 ) -> tuple[str, ...]:
-    """Name the scores that a profile says an answer holds, and that are not known yet.
+    """Return the names of scores that the profile expects and that are not known yet.
 
     >>> from competition.upload_rules import ScoreFields
     >>> fields = ScoreFields(public_f1="a", private_f1="b")
@@ -92,13 +91,13 @@ def list_missing(
     )
 
 
-def merge_scores(known: ScoreMap | None, told: ScoreMap | None) -> ScoreMap | None:
-    """Return what is known of one side after a platform told more; what it tells stands.
+def merge_scores(known: ScoreMap | None, new: ScoreMap | None) -> ScoreMap | None:
+    """Merge the scores of one side; new values replace known ones.
 
     >>> merge_scores({"micro_f1": 0.7}, {"auprc": 0.6}), merge_scores(None, None)
     ({'micro_f1': 0.7, 'auprc': 0.6}, None)
     """
-    return {**(known or {}), **(told or {})} or None
+    return {**(known or {}), **(new or {})} or None
 
 
 def _read(value: Any, scale: float) -> float | None:

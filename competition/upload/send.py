@@ -1,8 +1,7 @@
-"""Send one submission: check, quota, intent, send, receipt, scores; never twice, never unrecorded.
+"""Send one submission once, and record it: check, quota, intent, upload, receipt, scores.
 
-The last step but one on the way of a row. Everything between the first check and the last record
-happens under the ledger's lock, so that two people at two terminals cannot both use the last
-submission of the day. Waiting for a score holds no lock.
+From the first check to the last record the ledger is locked, so that two processes cannot both use
+the last submission of the day. The lock is not held while waiting for a score.
 """
 
 from __future__ import annotations
@@ -32,33 +31,23 @@ from competition.upload.http import HttpTarget
 from competition.upload.kaggle import KaggleTarget
 from competition.upload.local import LocalTarget
 from competition.upload.masking import Mask
-from competition.upload.report import SubmitReport, build_submit_tables
+from competition.upload.report import SubmitReport
 from competition.upload.target import (
     Findable,
     LostAnswerError,
-    Rationed,
+    QuotaReporting,
     Receipt,
     RejectedError,
     Scoring,
-    Sought,
     Submission,
     TargetOptions,
+    UnconfirmedUpload,
     UploadTarget,
     ask,
-    explain_oddity,
+    describe_error,
 )
 from competition.upload.waiting import OnWait, follow, follow_others
 from competition.upload.wire import is_plain_http
-
-__all__ = [
-    "TARGETS",
-    "SubmitOptions",
-    "SubmitReport",
-    "build_submit_tables",
-    "count_quota_left",
-    "open_ledger",
-    "submit",
-]
 
 TARGETS: dict[str, Callable[[TargetOptions], UploadTarget]] = {
     "folder": FolderTarget,
@@ -73,7 +62,7 @@ DEMO_TARGETS = ("folder", "local")
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """What the command line says: where to send, and how far to go."""
+    """The options of the command line."""
 
     target: str | None = None
     folder: Path | None = None
@@ -92,22 +81,22 @@ def submit(
     sleep: Callable[[float], None] = time.sleep,
     on_wait: OnWait = lambda _waited_s, _status: None,
 ) -> SubmitReport:
-    """Check a submission and send it; with ``wait``, stay until it is scored or rejected.
+    """Check a submission and send it; with ``wait``, wait until it is scored or rejected.
 
     Args:
-        file: None takes the newest of the competition's submissions; with ``wait`` the newest
-            attempt that is not scored yet, if there is one, and sends nothing.
-        clock: the current time, with its zone; asked before sending and again after.
-        sleep: pauses for some seconds, between attempts and while waiting.
-        on_wait: told before each pause how long has been waited, in seconds, and the status.
+        file: None chooses the competition's newest submission. With ``wait`` it chooses the newest
+            attempt without a score, if there is one, and sends nothing.
+        clock: returns the current time with its zone.
+        sleep: pauses for a number of seconds, between retries and while waiting.
+        on_wait: called before each pause with the seconds waited so far and the status.
 
     Raises:
-        UsageError: no such target, or no submission to send, or nothing to wait for.
+        UsageError: no such target, no submission to send, or nothing to wait for.
         SubmissionError: the file breaks a rule; carries every offence.
         QuotaError: no submission is left today.
-        DuplicateError: the same bytes went there before, or may have.
-        UploadError: the file may not go there, or surely did not arrive; the place is plain http
-            and nobody insisted.
+        DuplicateError: the same bytes were sent there before, or may have been.
+        UploadError: the file must not be sent there, certainly did not arrive, or would be sent
+            over plain http without --plain-http.
     """
     mask, remarks = Mask(), list[str]()
     made_with = TargetOptions(options.folder, mask, sleep, remarks.append)
@@ -120,14 +109,16 @@ def submit(
             return job.preview(file)
         job.check_places()
         if file is None and not attempts.read():
-            find_newest(competition)  # nothing to send or to wait for: said before a file is made
+            find_newest(
+                competition
+            )  # raises if there is nothing to send, before the ledger is created
         with attempts.ledger.locked():
-            told = job.run(file)
-        report = told.report
-        if options.wait and told.asks is not None:
-            report = follow(attempts, report, told.asks, sleep=sleep, on_wait=on_wait)
-        if options.wait and file is None and not told.is_new:
-            report = follow_others(attempts, report, told.asks)
+            outcome = job.run(file)
+        report = outcome.report
+        if options.wait and outcome.asks is not None:
+            report = follow(attempts, report, outcome.asks, sleep=sleep, on_wait=on_wait)
+        if options.wait and file is None and not outcome.is_new:
+            report = follow_others(attempts, report, outcome.asks)
         return replace(report, notes=(*report.notes, *map(mask.hide, dict.fromkeys(remarks))))
     except UploadError as error:
         hidden = mask.hide(str(error))
@@ -137,8 +128,8 @@ def submit(
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What was done: ``asks`` is the attempt whose scores may be asked for, if any."""
+class _Outcome:
+    """What was done; ``asks`` is the attempt whose scores are missing, if any."""
 
     report: SubmitReport
     asks: Entry | None
@@ -154,24 +145,24 @@ class _Job:
     sleep: Callable[[float], None]
 
     def check_places(self) -> None:
-        """Refuse, before anything is sent, places where the key would travel in the clear.
+        """Refuse destinations to which the key would be sent unencrypted.
 
         Raises:
-            UploadError: there is one, and nobody insisted.
+            UploadError: there is one, and --plain-http was not given.
         """
         warnings = self._warn()
         if warnings and not self.options.plain_http:
-            raise UploadError(f"{'; '.join(warnings)}; use https, or insist with --plain-http")
+            raise UploadError(f"{'; '.join(warnings)}; use https, or allow it with --plain-http")
 
     def preview(self, file: Path | None) -> SubmitReport:
-        """Tell what would be done, asking nobody."""
+        """Report what would be done, without contacting the platform."""
         attempts, target = self.attempts, self.attempts.target
         asked = ""
         if self.options.wait and isinstance(target, Scoring):
             asked = f"{target.plan_poll(attempts.competition)}; until it is scored or rejected"
         awaited = self._find_awaited(file)
         if awaited is not None:
-            notes = (*self._warn(), *self._tell_awaited(awaited))
+            notes = (*self._warn(), *self._describe_awaited(awaited))
             report = self._report(awaited, notes, self._count_left())
             return replace(report, outcome=None, message="", is_pending=False, plan=(asked,))
         submission, remarks = self._read(file)
@@ -181,7 +172,9 @@ class _Job:
         ]
         n_open = sum(entry.outcome == "unknown" for entry in attempts.read())
         if n_open and isinstance(target, Findable):
-            earlier.append(f"would ask {target.name} first what became of {n_open} open attempts")
+            earlier.append(
+                f"would first ask {target.name} for the outcome of {n_open} open attempts"
+            )
         plan = target.plan(submission, attempts.competition)
         return SubmitReport(
             name=submission.name,
@@ -189,52 +182,54 @@ class _Job:
             destination=attempts.destination,
             sha256=submission.sha256,
             plan=(*plan, asked) if asked else tuple(plan),
-            quota_left=None if isinstance(target, Rationed) else self._count_left(),
+            quota_left=None if isinstance(target, QuotaReporting) else self._count_left(),
             notes=(*remarks, *self._warn(), *earlier),
             file=submission.path,
         )
 
-    def run(self, file: Path | None) -> _Told:
-        """Send, or tell what was sent before; the ledger's lock is held."""
-        notes = self.attempts.mend()
+    def run(self, file: Path | None) -> _Outcome:
+        """Send, or report what was sent before; the ledger must be locked."""
+        notes = self.attempts.repair()
         awaited = self._find_awaited(file)
         if awaited is not None:
-            return self._tell(awaited, (*notes, *self._warn(), *self._tell_awaited(awaited)))
+            return self._report_earlier(
+                awaited, (*notes, *self._warn(), *self._describe_awaited(awaited))
+            )
         submission, remarks = self._read(file)
-        settled = self.attempts.settle(submission, self.sleep)
-        notes = (*remarks, *notes, *self._warn(), *settled.notes)
-        if settled.arrived is not None:
-            notes = (*notes, "an earlier attempt had arrived; nothing was sent again")
-            return self._tell(settled.arrived, notes, submission)
+        reconciled = self.attempts.reconcile(submission, self.sleep)
+        notes = (*remarks, *notes, *self._warn(), *reconciled.notes)
+        if reconciled.arrived is not None:
+            notes = (*notes, "an earlier attempt had arrived; nothing was sent")
+            return self._report_earlier(reconciled.arrived, notes, submission)
         if not self.options.resend:
             entry = self._find_sent(submission)
             if entry is not None:
-                said = f"sent at {self.attempts.when(entry)} already; nothing was sent again"
-                return self._tell(entry, (*notes, said), submission)
+                said = f"already sent at {self.attempts.when(entry)}; nothing was sent"
+                return self._report_earlier(entry, (*notes, said), submission)
             self.attempts.check_not_sent(submission)
         left, remark = self._find_left()
         if left == 0:
-            raise QuotaError(self._explain_quota(is_told=not remark))
+            raise QuotaError(self._explain_quota(is_from_platform=not remark))
         intent = self.attempts.record_intent(submission)
         receipt = self.attempts.record_answer(intent, self._send(intent, submission))
         if left is not None and receipt.outcome != "refused":
             left -= 1
         entry = self.attempts.read_one(intent)
         report = self._report(entry, (*notes, *remark), left, submission)
-        return _Told(report, entry if self.attempts.is_awaited(entry) else None, is_new=True)
+        return _Outcome(report, entry if self.attempts.is_awaited(entry) else None, is_new=True)
 
     def _read(self, file: Path | None) -> tuple[Submission, tuple[str, ...]]:
         competition = self.attempts.competition
         return read_checked(file or find_newest(competition), competition)
 
     def _find_awaited(self, file: Path | None) -> Entry | None:
-        """Return the newest attempt that is not scored yet, where that is what is asked for."""
+        """Return the newest attempt without a score, if --wait was given without a file."""
         if file is not None or self.options.resend or not self.options.wait:
             return None
         return max(filter(self.attempts.is_open, self.attempts.read()), key=_id_of, default=None)
 
     def _find_sent(self, submission: Submission) -> Entry | None:
-        """Return the attempt with these bytes to ask for scores, an undecided one before others."""
+        """Return the attempt with these bytes whose scores to request, undecided ones first."""
         if not self.options.wait:
             return None
         same = [e for e in self.attempts.read_same(submission) if e.outcome == "sent"]
@@ -242,9 +237,9 @@ class _Job:
         lacking = [entry for entry in same if self.attempts.list_missing(entry)]
         return max(undecided or lacking or same, key=_id_of, default=None)
 
-    def _tell_awaited(self, entry: Entry) -> tuple[str, ...]:
-        """Say whose score is waited for, and which newer file is therefore not sent."""
-        said = f"waits for {entry.name}, sent at {self.attempts.when(entry)}; sends nothing"
+    def _describe_awaited(self, entry: Entry) -> tuple[str, ...]:
+        """Return notes on the attempt that is waited for, and on a newer file that is not sent."""
+        said = f"waiting for {entry.name}, sent at {self.attempts.when(entry)}; nothing is sent"
         try:
             newest = find_newest(self.attempts.competition)
         except UsageError:
@@ -252,17 +247,17 @@ class _Job:
         known = {each.sha256 for each in self.attempts.read() if each.outcome != "failed"}
         return (said,) if sha256_of(newest) in known else (said, f"to send {newest}, name it")
 
-    def _tell(
+    def _report_earlier(
         self, entry: Entry, notes: tuple[str, ...], submission: Submission | None = None
-    ) -> _Told:
-        left = None if isinstance(self.attempts.target, Rationed) else self._count_left()
+    ) -> _Outcome:
+        left = None if isinstance(self.attempts.target, QuotaReporting) else self._count_left()
         report = self._report(entry, notes, left, submission)
-        return _Told(report, entry if self.attempts.is_awaited(entry) else None)
+        return _Outcome(report, entry if self.attempts.is_awaited(entry) else None)
 
     def _send(self, intent: int, submission: Submission) -> Receipt:
-        """Send once; when the answer is lost, ask at once whether the file arrived.
+        """Send once; if the answer is lost, ask whether the file arrived.
 
-        Whatever else a platform's client or an odd answer raises is a lost answer too.
+        Any unexpected exception of a platform's client counts as a lost answer.
         """
         target, attempts = self.attempts.target, self.attempts
         try:
@@ -277,54 +272,54 @@ class _Job:
             raise
         except Exception as error:
             if _is_of_this_machine(error):
-                raise  # the next run asks what arrived
-            said = f"no answer that can be used ({explain_oddity(error)})"
+                raise  # the next run checks what arrived
+            said = f"no valid answer ({describe_error(error)})"
             lost = Receipt(ref=None, message=attempts.mask.quote(said), outcome="unknown")
         if not isinstance(target, Findable):
-            advice = f"look at {target.name} whether it arrived; sending again needs --resend"
+            advice = f"check on {target.name} whether it arrived; sending again needs --resend"
             return replace(lost, message=f"{lost.message}; {advice}")
         refs = frozenset(entry.ref for entry in attempts.read() if entry.ref is not None)
-        sought = Sought(submission.name, submission.sha256, submission.path, refs)
+        upload = UnconfirmedUpload(submission.name, submission.sha256, submission.path, refs)
         try:
-            found = ask(lambda: target.find(sought, attempts.competition))
+            found = ask(lambda: target.find(upload, attempts.competition))
         except UploadError:
             found = None
-        advice = "submit again and it is asked what arrived"
+        advice = "run submit again to check whether it arrived"
         return found or replace(lost, message=f"{lost.message}; {advice}")
 
     def _find_left(self) -> tuple[int | None, tuple[str, ...]]:
-        """Return what is left today, from the platform where it tells, and a remark."""
-        if not isinstance(self.attempts.target, Rationed):
+        """Return the remaining quota, from the platform if it reports it, and a remark."""
+        if not isinstance(self.attempts.target, QuotaReporting):
             return self._count_left(), ()
         target = self.attempts.target
         left = ask(lambda: target.ask_quota(self.attempts.competition))
         if left is not None:
             return left, ()
         name = self.attempts.target.name
-        return self._count_left(), (f"{name} does not tell its quota; counted from the ledger",)
+        return self._count_left(), (f"{name} does not report its quota; counted from the ledger",)
 
     def _count_left(self) -> int | None:
-        """Count in the ledger what is left today."""
+        """Return the remaining quota by the ledger."""
         attempts, now = self.attempts, self.attempts.clock()
         return count_quota_left(attempts.competition, attempts.ledger, attempts.target, now)
 
-    def _explain_quota(self, *, is_told: bool) -> str:
+    def _explain_quota(self, *, is_from_platform: bool) -> str:
         target, rules = self.attempts.target, self.attempts.competition.profile.submission
-        if is_told and isinstance(target, Rationed):
-            return f"no submission to {target.name} is left now, it says; wait for the next day"
+        if is_from_platform and isinstance(target, QuotaReporting):
+            return f"{target.name} reports that no submission is left; wait for the next day"
         return (
-            f"all {rules.per_day} submissions to {target.name} of today ({rules.timezone}) are"
+            f"all {rules.per_day} submissions to {target.name} for today ({rules.timezone}) are"
             " used; wait for the next day"
         )
 
     def _warn(self) -> tuple[str, ...]:
-        """Name every address to which something secret would travel in the clear."""
+        """Return a warning for every address to which a secret would be sent unencrypted."""
         attempts, target = self.attempts, self.attempts.target
-        places = {attempts.destination: "the key and the file travel"}
+        places = {attempts.destination: "the key and the file would be sent"}
         if isinstance(target, Scoring) and target.can_poll(attempts.competition):
-            places.setdefault(target.poll_url(attempts.competition), "the key travels")
+            places.setdefault(target.poll_url(attempts.competition), "the key would be sent")
         return tuple(
-            f"{place} is no https address: {what} in the clear"
+            f"{place} is not an https address: {what} unencrypted"
             for place, what in places.items()
             if is_plain_http(place)
         )
@@ -336,7 +331,7 @@ class _Job:
         left: int | None,
         submission: Submission | None = None,
     ) -> SubmitReport:
-        """Tell what became of an attempt; its own file is found where no ``submission`` says it."""
+        """Build the report on an attempt; without ``submission``, look for its file."""
         competition = self.attempts.competition
         return SubmitReport(
             name=entry.name if submission is None else submission.name,
@@ -358,7 +353,7 @@ class _Job:
 
 
 def _is_of_this_machine(error: Exception) -> bool:
-    """Say whether a file here cannot be read or written, which has nothing to do with an answer."""
+    """Return whether an error is about a local file, not about a server's answer."""
     is_disk = isinstance(error, OSError) and explain_os_error(error) is not None
     return is_disk or isinstance(error, HarnessError)
 
@@ -370,7 +365,7 @@ def _id_of(entry: Entry) -> int:
 def count_quota_left(
     competition: Competition, ledger: Ledger, target: UploadTarget, now: datetime
 ) -> int | None:
-    """Return how many submissions to a target are left today, None where there is no quota."""
+    """Return the number of submissions left today for a target, None if it has no quota."""
     rules = competition.profile.submission
     if rules.per_day is None or not target.has_quota:
         return None
@@ -383,21 +378,21 @@ def _build_target(
 ) -> UploadTarget:
     name = options.target or competition.profile.upload.default
     if name not in TARGETS:
-        raise UsageError(f"no target {name!r}; choose from {', '.join(TARGETS)}")
+        raise UsageError(f"there is no target {name!r}; choose from {', '.join(TARGETS)}")
     if options.folder is not None and name != "folder":
-        raise UsageError(f"--folder goes with --to folder, not with {name}")
+        raise UsageError(f"--folder needs --to folder, not --to {name}")
     if competition.limit is not None:
         raise UploadError(
-            f"{competition.name} holds a sample of the rows (--limit): its submissions are for"
-            " trying out and cannot be sent"
+            f"{competition.name} is a sample of the rows (--limit), so its submissions cannot be"
+            " sent"
         )
     is_demo = competition.is_demo_fallback or competition.profile.files.bundled
     if is_demo and name not in DEMO_TARGETS:
         raise UploadError(
-            f"this is the bundled demo: it goes to {' or '.join(DEMO_TARGETS)}, not to {name};"
-            " name the real one by --competition or --data"
+            f"this is the bundled demo, which can be sent to {' or '.join(DEMO_TARGETS)}, not to"
+            f" {name}; choose a real competition with --competition or --data"
         )
     target = TARGETS[name](made_with)
     if options.wait and not (isinstance(target, Scoring) and target.can_poll(competition)):
-        raise UsageError(f"--wait does not go with {name}, which has no score to wait for")
+        raise UsageError(f"--wait cannot be used with {name}, which reports no scores")
     return target

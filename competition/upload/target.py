@@ -1,8 +1,8 @@
-"""What every place a submission can be sent to has in common.
+"""The interface of an upload target.
 
-A target is one small file with one class; ``competition.upload.send`` names them all and is the
-only caller. Checks, the ledger and waiting are not a target's business. What only some platforms
-can do (be asked what arrived, what is left today, what a file scored) is a protocol of its own.
+A target is one small file with one class; ``competition.upload.send`` lists them and is the only
+caller. Checks, the ledger and waiting are outside the targets. What only some platforms report
+(which files arrived, the remaining quota, scores) is a protocol of its own.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from competition.upload.masking import Mask
 from competition.upload_rules import ScoreFields
 
 ScoreMap = Mapping[str, float | None]
-_Told = TypeVar("_Told")
+_Reply = TypeVar("_Reply")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A checked file: what is sent are these bytes, whatever happens to the path meanwhile."""
+    """A checked file; ``data`` is what is sent, even if the file changes meanwhile."""
 
     name: str
     path: Path
@@ -33,25 +33,25 @@ class Submission:
 
     @property
     def short_hash(self) -> str:
-        """Return the eight hex digits that let a person or a platform recognise the bytes."""
+        """Return the first eight hex digits of the hash, which identify the bytes."""
         return self.sha256[:8]
 
     @property
     def file_name(self) -> str:
-        """Return the name under which the bytes travel."""
+        """Return the file name to send."""
         return f"{self.name}.csv"
 
     @property
     def description(self) -> str:
-        """Return the text by which a platform is asked later whether these bytes arrived."""
+        """Return the description to send, which ends with the file's tag."""
         return f"{self.name} {write_tag(self.sha256)}"
 
 
 @dataclass(frozen=True)
-class Sought:
-    """An attempt whose outcome nobody knows; ``path`` where its file is at hand.
+class UnconfirmedUpload:
+    """An upload of unknown outcome; ``path`` is its file, if available.
 
-    ``known_refs`` are what the ledger already knows of that place: those are other attempts.
+    ``known_refs`` are the ids of other attempts in the ledger, which are excluded.
     """
 
     name: str
@@ -61,16 +61,16 @@ class Sought:
 
     @property
     def tag(self) -> str:
-        """Return what the attempt's description ends with."""
+        """Return the tag at the end of the description."""
         return write_tag(self.sha256)
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a target answered; scores map ``micro_f1`` and ``auprc`` to [0, 1].
+    """A target's answer; scores map ``micro_f1`` and ``auprc`` to [0, 1].
 
-    ``outcome`` is ``sent``; ``refused`` when the platform has the file and rejected it; ``unknown``
-    when the answer was lost after the upload.
+    ``outcome`` is ``sent``, ``refused`` if the platform rejected the file, or ``unknown`` if the
+    answer was lost after the upload.
     """
 
     ref: str | None
@@ -82,7 +82,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a platform says of a file it has."""
+    """A platform's decision on a submission."""
 
     state: Literal["pending", "scored", "rejected"]
     message: str = ""
@@ -92,9 +92,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """What a target is made with; each takes what concerns it.
+    """Options for creating a target; each target uses what it needs.
 
-    ``remark`` takes what a person should read beside the outcome.
+    ``remark`` is called with messages for the user.
     """
 
     folder: Path | None = None
@@ -104,13 +104,13 @@ class TargetOptions:
 
 
 class LostAnswerError(Exception):
-    """The file was sent and no usable answer came: it may have arrived. ``send`` alone raises."""
+    """The file was sent without a valid answer: it may have arrived. Raised by ``send`` only."""
 
 
 class RejectedError(Exception):
-    """The platform read the file and rejected it. ``send`` alone raises it.
+    """The platform read the file and rejected it. Raised by ``send`` only.
 
-    ``ref`` is set when the platform keeps it as a submission all the same.
+    ``ref`` is set if the platform still counts it as a submission.
     """
 
     def __init__(self, message: str, ref: str | None = None) -> None:
@@ -119,103 +119,103 @@ class RejectedError(Exception):
 
 
 class UploadTarget(Protocol):
-    """A place to send submissions to.
+    """A destination for submissions.
 
-    ``has_quota``: what is sent counts towards the profile's submissions a day.
+    ``has_quota``: uploads count towards the profile's daily limit.
     """
 
     name: str
     has_quota: bool
 
     def destination(self, competition: Competition) -> str:
-        """Return where a file would go, without secrets; UploadError when it cannot go there."""
+        """Return the destination without secrets; raise UploadError if it is not configured."""
         ...
 
     def plan(self, submission: Submission, competition: Competition) -> list[str]:
-        """Return what ``send`` would do, step by step, for --dry-run; without key or network."""
+        """Describe the steps of ``send`` for --dry-run, without key or network."""
         ...
 
     def send(self, submission: Submission, competition: Competition) -> Receipt:
         """Send the file once.
 
         Raises:
-            UploadError: it surely did not arrive.
+            UploadError: it certainly did not arrive.
             RejectedError: it arrived and was rejected.
-            LostAnswerError: nobody knows.
+            LostAnswerError: it may have arrived.
         """
         ...
 
 
 @runtime_checkable
 class Findable(Protocol):
-    """A target that can be asked whether a file arrived.
+    """A target that reports whether a file arrived.
 
-    ``settle_s``: how long after sending a file that is not there may still turn up.
+    ``max_delay_s``: the maximum time between an upload and its appearance, in seconds.
     """
 
-    settle_s: float
+    max_delay_s: float
 
-    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
-        """Return the receipt of a file that arrived earlier, None when it did not."""
+    def find(self, upload: UnconfirmedUpload, competition: Competition) -> Receipt | None:
+        """Return the receipt of a file that arrived earlier, None if it did not arrive."""
         ...
 
 
 @runtime_checkable
-class Rationed(Protocol):
-    """A target that tells its quota itself."""
+class QuotaReporting(Protocol):
+    """A target that reports its quota."""
 
     def ask_quota(self, competition: Competition) -> int | None:
-        """Return how many submissions are left now, None when it does not say."""
+        """Return the number of submissions left, None if the platform does not say."""
         ...
 
 
 @runtime_checkable
 class Scoring(Protocol):
-    """A target that can be asked later what a file scored."""
+    """A target that reports scores after the upload."""
 
     def can_poll(self, competition: Competition) -> bool:
-        """Say whether the profile tells how to ask."""
+        """Return whether the profile configures how to request scores."""
         ...
 
     def score_fields(self, competition: Competition) -> ScoreFields:
-        """Return which scores it can give, as the profile says."""
+        """Return the scores that it can report, by the profile."""
         ...
 
     def poll_url(self, competition: Competition) -> str:
-        """Return the address that ``poll`` asks with the key, where ``can_poll``."""
+        """Return the address to which ``poll`` sends the key; requires ``can_poll``."""
         ...
 
     def plan_poll(self, competition: Competition) -> str:
-        """Return what ``poll`` would do, for --dry-run; without key or network."""
+        """Describe the request of ``poll`` for --dry-run, without key or network."""
         ...
 
     def poll(self, ref: str, competition: Competition) -> Verdict:
-        """Ask once; UploadError when it cannot be asked."""
+        """Request the status once; raise UploadError if that fails."""
         ...
 
 
-def ask(question: Callable[[], _Told]) -> _Told:
-    """Ask a platform; whatever an odd answer runs into means that it cannot be asked.
+def ask(question: Callable[[], _Reply]) -> _Reply:
+    """Call a request to a platform; turn unexpected exceptions into UploadError.
 
     Raises:
-        UploadError: it cannot be asked.
-        HarnessError, OSError: a file of this machine cannot be read.
+        UploadError: the request failed.
+        HarnessError, OSError: a local file cannot be read.
     """
     try:
         return question()
     except (HarnessError, OSError):
         raise
     except Exception as error:
-        raise UploadError(f"the answer cannot be used ({explain_oddity(error)})") from error
+        raise UploadError(f"the answer is not valid ({describe_error(error)})") from error
 
 
-def explain_oddity(error: Exception) -> str:
-    """Say in a few words what an odd answer ran into; it must pass a ``Mask``."""
+def describe_error(error: Exception) -> str:
+    """Return an exception's type and message; the text must pass a ``Mask``."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def write_tag(sha256: str) -> str:
-    """Write the mark of some bytes.
+    """Return the tag that identifies a file on a platform.
 
     >>> write_tag("abcdef123456")
     '[re:abcdef12]'

@@ -1,8 +1,8 @@
-"""Wait for a platform's score or its rejection, and record it; asks for half an hour at most.
+"""Poll a platform for a score or a rejection, for at most half an hour, and record it.
 
-Nothing is held meanwhile: another ``submit`` can go on, and Ctrl-C loses nothing, since the file's
-receipt is in the ledger before the waiting begins. What a platform has scored and may tell more of
-later, as the private score, is asked for once.
+No lock is held while waiting: another ``submit`` can run, and Ctrl-C loses nothing, since the
+receipt is in the ledger before the wait begins. Scores that come later, such as the private score,
+are requested once.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from competition.upload.target import Scoring, Verdict, ask
 WAIT_LIMIT_S = 1800.0
 FIRST_PAUSE_S = 5.0
 PAUSE_GROWTH = 1.5
-LONGEST_PAUSE_S = 60.0
+MAX_PAUSE_S = 60.0
 
 OnWait = Callable[[float, str], None]
 
 
 def list_pauses(limit_s: float) -> Iterator[float]:
-    """Yield the pauses between questions in seconds; together they are ``limit_s``.
+    """Yield the pauses between requests in seconds; they sum to ``limit_s``.
 
     >>> [round(pause, 1) for pause in list_pauses(40.0)]
     [5.0, 7.5, 11.2, 16.2]
@@ -36,7 +36,7 @@ def list_pauses(limit_s: float) -> Iterator[float]:
     while left > 0:
         yield min(pause, left)
         left -= pause
-        pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE_S)
+        pause = min(pause * PAUSE_GROWTH, MAX_PAUSE_S)
 
 
 def wait_for_verdict(
@@ -47,13 +47,13 @@ def wait_for_verdict(
     sleep: Callable[[float], None],
     on_wait: OnWait,
 ) -> Verdict:
-    """Ask until the platform has decided or the time is over; then the verdict is ``pending``.
+    """Poll until the platform has decided; after the time limit the verdict is ``pending``.
 
     Args:
-        on_wait: told before each pause how long has been waited, in seconds, and the status.
+        on_wait: called before each pause with the seconds waited so far and the status.
 
     Raises:
-        UploadError: it cannot be asked.
+        UploadError: a request failed.
     """
     waited_s = 0.0
     for pause in list_pauses(WAIT_LIMIT_S):
@@ -74,11 +74,11 @@ def try_to_wait(
     sleep: Callable[[float], None],
     on_wait: OnWait,
 ) -> tuple[Verdict, str]:
-    """As ``wait_for_verdict``; what keeps it from asking is returned, since the file is sent."""
+    """Call ``wait_for_verdict``; return an error as text, since the file has been sent."""
     try:
         verdict = wait_for_verdict(target, competition, ref, sleep=sleep, on_wait=on_wait)
     except UploadError as error:
-        return Verdict("pending"), f"the score could not be asked for: {error}"
+        return Verdict("pending"), f"the score could not be requested: {error}"
     if verdict.state == "pending":
         return verdict, f"no score within {WAIT_LIMIT_S / 60:g} minutes"
     return verdict, ""
@@ -92,25 +92,25 @@ def follow(
     sleep: Callable[[float], None],
     on_wait: OnWait,
 ) -> SubmitReport:
-    """Ask what an attempt scored, record it and return the report with it.
+    """Request the score of an attempt, record it and return the report with it.
 
     Args:
-        attempts: at the place it was sent to, which can be asked.
-        report: of the attempt; while it ``is_pending`` the platform is asked again and again.
+        attempts: at the destination of the attempt, whose target reports scores.
+        report: of the attempt; if it ``is_pending``, the platform is polled.
         entry: the attempt, which has a ref.
-        sleep: pauses for some seconds.
-        on_wait: as in ``wait_for_verdict``; what it is told has passed the mask.
+        sleep: pauses for a number of seconds.
+        on_wait: as in ``wait_for_verdict``; the status is masked.
     """
     target, mask = attempts.target, attempts.mask
     assert isinstance(target, Scoring)
     assert entry.ref is not None
 
-    def tell(waited_s: float, status: str) -> None:
+    def report_wait(waited_s: float, status: str) -> None:
         on_wait(waited_s, mask.quote(status))
 
     if report.is_pending:
         verdict, trouble = try_to_wait(
-            target, attempts.competition, entry.ref, sleep=sleep, on_wait=tell
+            target, attempts.competition, entry.ref, sleep=sleep, on_wait=report_wait
         )
     else:
         verdict, trouble = _ask_once(attempts, entry)
@@ -125,38 +125,41 @@ def follow(
     if report.outcome == "sent" and not (report.is_pending or trouble):
         fields = target.score_fields(attempts.competition)
         missing = list_missing(report.public, report.private, fields)
-        said += (f"not told yet: {', '.join(missing)}",) if missing else ()
+        said += (f"not reported yet: {', '.join(missing)}",) if missing else ()
     try:
         kept = _record(attempts, [(entry, verdict)])
     except (UploadError, OSError) as error:
-        kept = (f"the ledger has not got this ({error}); record it with: {report.wait_command}",)
+        kept = (
+            f"this could not be recorded in the ledger ({error}); to record it:"
+            f" {report.wait_command}",
+        )
     return replace(report, notes=(*report.notes, *said, *kept))
 
 
 def follow_others(attempts: Attempts, report: SubmitReport, entry: Entry | None) -> SubmitReport:
-    """Ask once for every score that other attempts lack, and say which of them have news.
+    """Request the missing scores of other attempts once, and note which have changed.
 
     Args:
-        entry: the attempt that was asked for already.
+        entry: the attempt whose score was already requested.
     """
-    told: list[tuple[Entry, Verdict]] = []
+    answers: list[tuple[Entry, Verdict]] = []
     notes: tuple[str, ...] = ()
     try:
         for each in attempts.read():
             if attempts.is_awaited(each) and (entry is None or each.id != entry.id):
                 verdict, trouble = _ask_once(attempts, each)
-                told.append((each, verdict))
+                answers.append((each, verdict))
                 if trouble:
                     notes = (attempts.mask.hide(trouble),)
                     break
-        notes += _record(attempts, told)
+        notes += _record(attempts, answers)
     except (UploadError, OSError) as error:
-        notes += (f"the ledger has not got what others scored ({error})",)
+        notes += (f"the scores of other attempts could not be recorded in the ledger ({error})",)
         return replace(report, notes=(*report.notes, *notes))
-    news = [each.name for each, _ in told if attempts.read_one(each.id) != each]
-    if told:
-        listed = f", with news of {', '.join(news)}" if news else ", without news"
-        notes += (f"asked for the scores of {len(told)} earlier attempts too{listed}",)
+    news = [each.name for each, _ in answers if attempts.read_one(each.id) != each]
+    if answers:
+        listed = f"; new for {', '.join(news)}" if news else "; nothing new"
+        notes += (f"also requested the scores of {len(answers)} earlier attempts{listed}",)
     return replace(report, notes=(*report.notes, *notes))
 
 
@@ -168,20 +171,20 @@ def _ask_once(attempts: Attempts, entry: Entry) -> tuple[Verdict, str]:
     try:
         return ask(lambda: target.poll(ref, attempts.competition)), ""
     except UploadError as error:
-        return Verdict("pending"), f"the score could not be asked for: {error}"
+        return Verdict("pending"), f"the score could not be requested: {error}"
 
 
-def _record(attempts: Attempts, told: Sequence[tuple[Entry, Verdict]]) -> tuple[str, ...]:
-    """Record what platforms decided, under the lock; another process may have torn the last line.
+def _record(attempts: Attempts, answers: Sequence[tuple[Entry, Verdict]]) -> tuple[str, ...]:
+    """Record decisions under the ledger's lock; first repair what another process left incomplete.
 
     Raises:
         UploadError, OSError: the ledger is locked, damaged, or cannot be written.
     """
-    decided = [(entry, verdict) for entry, verdict in told if verdict.state != "pending"]
+    decided = [(entry, verdict) for entry, verdict in answers if verdict.state != "pending"]
     if not decided:
         return ()
     with attempts.ledger.locked():
-        notes = attempts.mend()
+        notes = attempts.repair()
         for entry, verdict in decided:
             attempts.record_verdict(entry.id, verdict)
     return notes

@@ -1,8 +1,8 @@
-"""Plain HTTP with the one distinction that counts: a request may create a submission, or may not.
+"""An HTTP client that separates safe requests from those that may create a submission.
 
-``ask`` is for requests that change nothing, and repeats them with growing pauses; ``create`` sends
-a file, and repeats only what never left this machine. Redirects are not followed, so a key goes to
-the host it is meant for; proxies are not asked for servers on this machine.
+``ask`` sends requests that change nothing, and retries them with growing pauses; ``create`` sends a
+file, and retries only if no connection was made. Redirects are not followed, so that a key reaches
+only its own host; no proxy is used for servers on this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import tenacity
 
 TRIES = 5
-LONGEST_PAUSE_S = 60.0
+MAX_PAUSE_S = 60.0
 CONNECT_TIMEOUT_S = 20.0
 SILENCE_TIMEOUT_S = 60.0
 BUSY = frozenset({429, 500, 502, 503, 504})
@@ -47,11 +47,11 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True)
 class Call:
-    """One request, as it is sent and as --dry-run shows it.
+    """One request, to be sent or shown by --dry-run.
 
-    ``secret_headers`` are sent but never shown; ``file`` is field, file name and bytes of a form.
-    ``quotable``: where an answer may hold what lets anyone upload, the keys of a JSON answer that a
-    message may quote; None: all of the answer.
+    ``secret_headers`` are sent but never shown; ``file`` is the field, file name and bytes of a
+    form. ``quotable``: the keys of a JSON answer that messages may quote, for answers that contain
+    credentials; None: all of the answer.
     """
 
     method: str
@@ -65,11 +65,11 @@ class Call:
 
     @property
     def n_bytes(self) -> int:
-        """Return about how many bytes are sent."""
+        """Return the approximate size of the request in bytes."""
         return len(self.body or b"") + (len(self.file[2]) if self.file else 0)
 
     def describe(self) -> str:
-        """Show the request on one line, its secrets masked."""
+        """Describe the request on one line without secrets."""
         url = f"{self.url}?{urlencode(self.params)}" if self.params else self.url
         parts = [f"{self.method} {url}"]
         parts += [f"header {name}: {HIDDEN}" for name in self.secret_headers]
@@ -84,7 +84,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered; ``text`` is raw and must pass a ``Mask`` before anyone sees it."""
+    """A server's answer; ``text`` is raw and must pass a ``Mask`` before it is shown."""
 
     status: int
     text: str
@@ -92,11 +92,11 @@ class Answer:
 
     @property
     def is_good(self) -> bool:
-        """Say whether the request did what it was for."""
+        """Return whether the request succeeded."""
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """Return the decoded body; ValueError when it is no JSON."""
+        """Return the decoded body; raise ValueError if it is not JSON."""
         try:
             return json.loads(self.text)
         except RecursionError:
@@ -104,7 +104,7 @@ class Answer:
 
 
 class TransientError(Exception):
-    """A request that changed nothing did not come through; the same one may yet."""
+    """A request failed without any effect; retrying it is safe."""
 
     def __init__(self, error: UploadError, wait_s: float | None = None) -> None:
         super().__init__(str(error))
@@ -113,20 +113,20 @@ class TransientError(Exception):
 
 
 class _NotSentError(Exception):
-    """No connection could be made: nothing left this machine."""
+    """No connection could be made: nothing was sent."""
 
 
 class _LostError(Exception):
-    """The connection broke with the request under way or before a whole answer was there."""
+    """The connection broke during the request or before the answer was complete."""
 
 
 class Wire:
-    """An HTTP client for one conversation; ``key_name`` is what a refused key is called."""
+    """An HTTP client for one session; ``key_name`` names the key in messages."""
 
     def __init__(self, options: TargetOptions, key_name: str) -> None:
         import httpx
 
-        # Its log lines hold whole addresses, and some addresses hold a signature.
+        # Its log lines contain whole addresses, and some addresses contain a signature.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         trust = _read_certificates()
         self._client = httpx.Client(
@@ -151,10 +151,10 @@ class Wire:
         self._client.close()
 
     def ask(self, call: Call, *, allowed: tuple[int, ...] = ()) -> Answer:
-        """Send a request that changes nothing, again and again while the server is only busy.
+        """Send a request that changes nothing; retry while the server is busy.
 
         Raises:
-            UploadError: no answer came, or one whose status is neither good nor ``allowed``.
+            UploadError: no answer, or a status that is neither a success nor ``allowed``.
         """
 
         def attempt() -> Answer:
@@ -172,16 +172,16 @@ class Wire:
         return repeat(attempt, self._sleep)
 
     def create(self, call: Call, *, again_when_busy: bool = False) -> Answer:
-        """Send a request that may create a submission: once, after at most a few vain connections.
+        """Send a request that may create a submission once; retry only failed connections.
 
         Args:
-            again_when_busy: repeat it also after a 429 or 503 that names a pause; only for a
-                request that sends no file.
+            again_when_busy: also retry after a 429 or 503 with a Retry-After header; only for
+                requests without a file.
 
         Raises:
-            UploadError: it surely created none. A QuotaError when the server says so.
+            UploadError: no submission was created. A QuotaError if the server says so.
             RejectedError: the server read the file and rejected it.
-            LostAnswerError: nobody knows.
+            LostAnswerError: a submission may have been created.
         """
 
         def attempt() -> Answer:
@@ -197,7 +197,7 @@ class Wire:
 
         answer = repeat(attempt, self._sleep)
         if not answer.is_good:
-            judge_refusal(answer.status, self._explain(call, answer))
+            raise_refusal(answer.status, self._explain(call, answer))
         return answer
 
     def _send(self, call: Call) -> Answer:
@@ -211,7 +211,7 @@ class Wire:
             return exchange.within_limit(lambda: self._exchange(call), call.n_bytes)
         except never_sent as error:
             raise _NotSentError(self._name(error, "no connection")) from None
-        except Exception as error:  # a broken connection, or whatever an odd answer runs into
+        except Exception as error:  # a broken connection, or an invalid answer
             raise _LostError(self._name(error, "the connection broke")) from None
 
     def _exchange(self, call: Call) -> Answer:
@@ -241,29 +241,29 @@ class Wire:
 
 
 def explain_status(host: str, answer: Answer, *, said: str, key_name: str | None) -> UploadError:
-    """Say what a bad status means; ``said`` is the server's own message, masked.
+    """Build the error for a bad status; ``said`` is the server's own message, masked.
 
     Args:
-        key_name: what the key is called that was sent, None when none was.
+        key_name: the name of the key that was sent, None if none was sent.
     """
     message = f"{host} answered {answer.status}" + (f": {said}" if said else "")
     if answer.status in (401, 403, 429, *REJECTING) and QUOTA_WORDS.search(said):
         return QuotaError(message)
     if answer.status in (401, 403) and key_name is not None:
-        message += f"; is {key_name} right, and may it do this?"
+        message += f"; is {key_name} correct, and does it have permission?"
     elif 300 <= answer.status < 400:
-        message += "; it points elsewhere, which is not followed: write the final address"
+        message += "; redirects are not followed: use the final address"
     elif answer.status == 429:
         pause = answer.retry_after_s
         message += f"; try again in {math.ceil(pause)} s" if pause else "; try again later"
     return UploadError(message)
 
 
-def judge_refusal(status: int, error: UploadError) -> None:
-    """Raise what a bad status means for a request that may have created a submission.
+def raise_refusal(status: int, error: UploadError) -> None:
+    """Raise the error for a bad status of a request that may have created a submission.
 
-    A server says 4xx when it did not do as asked. A redirect, a timeout of its own (408) and any
-    5xx, which a gateway also gives when the server behind it goes on working, say nothing.
+    A 4xx status means that the server did nothing. After a redirect, a timeout (408) or any 5xx,
+    which a gateway may send while the server behind it continues, the outcome is unknown.
 
     Raises:
         UploadError, RejectedError, LostAnswerError: as ``Wire.create``.
@@ -276,15 +276,15 @@ def judge_refusal(status: int, error: UploadError) -> None:
 
 
 def repeat(attempt: Callable[[], _Answer], sleep: Callable[[float], None]) -> _Answer:
-    """Call until no TransientError comes, at most ``TRIES`` times with growing pauses.
+    """Retry on TransientError, at most ``TRIES`` times with growing pauses.
 
     Raises:
-        UploadError: the last TransientError's, or one that asks for a pause nobody would sit out.
+        UploadError: of the last TransientError, or of one that asks for a pause that is too long.
     """
     import tenacity
 
     def again(error: BaseException) -> bool:
-        too_long = isinstance(error, TransientError) and (error.wait_s or 0) > LONGEST_PAUSE_S
+        too_long = isinstance(error, TransientError) and (error.wait_s or 0) > MAX_PAUSE_S
         return isinstance(error, TransientError) and not too_long
 
     retrying = tenacity.Retrying(
@@ -299,13 +299,13 @@ def repeat(attempt: Callable[[], _Answer], sleep: Callable[[float], None]) -> _A
         return retrying(attempt)
     except TransientError as transient:
         error, pause = transient.error, transient.wait_s
-        if pause is not None and pause > LONGEST_PAUSE_S:
-            raise type(error)(f"{error}; it asks to wait {math.ceil(pause)} s") from None
+        if pause is not None and pause > MAX_PAUSE_S:
+            raise type(error)(f"{error}; the server asks to wait {math.ceil(pause)} s") from None
         raise error from None
 
 
 def read_retry_after(value: str | None, now: datetime) -> float | None:
-    """Read a Retry-After header, seconds or a date, as seconds from now.
+    """Parse a Retry-After header (seconds or a date) to seconds from now.
 
     >>> read_retry_after("7", datetime(2026, 11, 22, tzinfo=UTC))
     7.0
@@ -322,12 +322,12 @@ def read_retry_after(value: str | None, now: datetime) -> float | None:
         moment = parsedate_to_datetime(value)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return max(0.0, (moment - now).total_seconds())
-    except (ValueError, OverflowError, TypeError, IndexError):  # dates that no calendar has
+    except (ValueError, OverflowError, TypeError, IndexError):  # impossible dates
         return None
 
 
 def is_loopback(url: str) -> bool:
-    """Say whether an address is on this machine.
+    """Return whether an address is on this machine.
 
     >>> is_loopback("http://127.0.0.1:8000/api"), is_loopback("http://localhost.example.org")
     (True, False)
@@ -336,7 +336,7 @@ def is_loopback(url: str) -> bool:
 
 
 def is_plain_http(url: str) -> bool:
-    """Say whether what is sent there travels in the clear over a network.
+    """Return whether data sent to an address would cross a network unencrypted.
 
     >>> is_plain_http("http://board.example.org"), is_plain_http("http://127.0.0.1:8000")
     (True, False)
@@ -344,13 +344,13 @@ def is_plain_http(url: str) -> bool:
     return url.startswith("http://") and not is_loopback(url)
 
 
-def check_hand_over(url: Any, base: str) -> str:
-    """Return an address that a server at ``base`` named for the next step, if it is usable.
+def check_upload_url(url: Any, base: str) -> str:
+    """Return the upload address that a server at ``base`` gave, if it is safe.
 
     Raises:
-        UploadError: it is no address, or it would send the file in the clear and nobody insisted on
-            that for ``base``, or to this machine from another one. The address may hold a signature
-            and is not shown.
+        UploadError: it is not an address, it is unencrypted although ``base`` is encrypted, or it
+            points to this machine although ``base`` does not. The message does not show the
+            address, which may contain a signature.
     """
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
@@ -358,12 +358,12 @@ def check_hand_over(url: Any, base: str) -> str:
         parts = urlsplit("")
     is_shown = bool(parts.hostname) and str(parts.hostname).isprintable()
     if parts.scheme not in ("http", "https") or not is_shown:
-        raise UploadError(f"{urlsplit(base).hostname} named no address for the upload")
+        raise UploadError(f"{urlsplit(base).hostname} gave no address for the upload")
     in_clear = parts.scheme == "http" and not is_loopback(url) and not is_plain_http(base)
     if in_clear or (is_loopback(url) and not is_loopback(base)):
         raise UploadError(
-            f"{urlsplit(base).hostname} named an address at {parts.scheme}://{parts.hostname} for"
-            " the upload, which is not safe; nothing was sent there"
+            f"{urlsplit(base).hostname} gave the upload address {parts.scheme}://{parts.hostname},"
+            " which is not safe; nothing was sent there"
         )
     return str(url)
 
@@ -376,7 +376,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 @functools.cache
 def _read_certificates() -> ssl.SSLContext:
-    """Return the certificates to trust; reading them takes a while, so once a process."""
+    """Return the trusted certificates; cached, because reading them is slow."""
     import httpx
 
     return httpx.create_ssl_context()
@@ -387,7 +387,7 @@ def _host(call: Call) -> str:
 
 
 def _choose_quotable(answer: Answer, keys: tuple[str, ...] | None) -> str:
-    """Return what a message may quote of an answer with a bad status."""
+    """Return the part of an error answer that messages may quote."""
     if keys is None:
         return answer.text
     try:

@@ -27,7 +27,7 @@ TOKENIZER_FILES = (
     "tekken.json",
 )
 SAMPLE_SENTENCES = 400
-MOST_LOST = 0.3
+MAX_LOST = 0.3
 """Maximum share of characters that become [UNK]; most do with a vocabulary of another language."""
 NOTED_LOST = 0.05
 NOTED_TOKENS_PER_CHAR = 1.2
@@ -158,7 +158,7 @@ def check_reading(
     step = max(1, len(sentences) // SAMPLE_SENTENCES)
     sample = list(sentences[::step])
     lost, tokens_per_char = _measure(tokenizer, sample)
-    if lost > MOST_LOST:
+    if lost > MAX_LOST:
         raise EncoderError(
             f"{source.name}: its tokenizer reads {lost:.0%} of the sentences' characters as "
             f"{tokenizer.unk_token}: it was made for another language, or is incomplete; choose an "

@@ -103,7 +103,7 @@ class Server:
         self.submissions.append({"id": number, "data": data, **status, **facts})
         return number
 
-    def settle(self, status: str, **facts: Any) -> None:
+    def decide(self, status: str, **facts: Any) -> None:
         self.submissions[-1] |= {"status": status, **facts}
 
 

@@ -18,7 +18,8 @@ from competition.console import Table, print_tables
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.members import ResultKey, Store, read_member
 from competition.profile import Competition
-from competition.upload.send import SubmitOptions, open_ledger, submit
+from competition.submission.ledger import open_ledger
+from competition.upload.send import SubmitOptions, submit
 from tests.competition.predictions.test_members import fill, make_result
 from tests.competition.upload.test_send import write
 

@@ -95,7 +95,7 @@ def test_a_disk_that_keeps_nothing_does_no_harm(prepared: Prepared, store: Store
 def test_too_few_test_rows_show_nothing(
     prepared: Prepared, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expected_scores, "LEAST_ROWS", 10_000)
+    monkeypatch.setattr(expected_scores, "MIN_ROWS", 10_000)
     assert forecast_test(prepared, store) is None
     scores = score_variants(prepared, ["a"])
     assert scores[0].on_test is None
@@ -108,7 +108,7 @@ def test_too_few_test_rows_show_nothing(
 def test_of_many_rows_whole_groups_are_looked_at(
     prepared: Prepared, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expected_scores, "MOST_ROWS", len(prepared.corpus.train) // 2)
+    monkeypatch.setattr(expected_scores, "MAX_ROWS", len(prepared.corpus.train) // 2)
     forecast = build_test_reader(prepared).forecast([read_member(store, "a", prepared)])
     assert forecast is not None
     assert 0 < len(forecast.rows) < len(prepared.corpus.train)

@@ -32,7 +32,7 @@ def fill(ledger: Ledger, count: int = 2) -> None:
 def test_an_empty_ledger(ledger: Ledger) -> None:
     assert ledger.read() == []
     assert ledger.read_torn() is None
-    assert ledger.mend() is None
+    assert ledger.repair() is None
 
 
 def test_an_attempt_is_told_from_its_records(ledger: Ledger) -> None:
@@ -75,12 +75,12 @@ def test_a_torn_last_line_is_put_aside(ledger: Ledger, keep: int) -> None:
     assert len(ledger.read()) == 2
     assert ledger.read_torn() == torn.decode()
     with ledger.locked():
-        aside = ledger.mend()
+        aside = ledger.repair()
     assert aside is not None
     assert aside.read_bytes() == torn
     assert ledger.path.read_bytes() == whole
     ledger.path.write_bytes(whole + torn)
-    second = ledger.mend()
+    second = ledger.repair()
     assert second != aside
     assert aside.exists()
 
@@ -91,7 +91,7 @@ def test_a_last_line_that_lacks_only_its_newline_is_kept(ledger: Ledger) -> None
     ledger.path.write_bytes(whole[:-1])
     assert len(ledger.read()) == 2
     assert ledger.read_torn() is None
-    assert ledger.mend() is None
+    assert ledger.repair() is None
     assert ledger.path.read_bytes() == whole
 
 
@@ -170,7 +170,7 @@ def test_blank_lines_say_nothing_and_are_counted(ledger: Ledger, blank: str) -> 
     assert [entry.outcome for entry in ledger.read()] == ["sent"]
     assert ledger.read_torn() is None
     with ledger.locked():
-        assert ledger.mend() is None
+        assert ledger.repair() is None
         ledger.append_intent(NOON, FIELDS)
     assert [entry.id for entry in ledger.read()] == [1, 2]
     whole = ledger.path.read_text("utf-8")
@@ -256,7 +256,7 @@ def test_a_link_to_a_shared_ledger_stays_one(ledger: Ledger, tmp_path: Path) -> 
     for torn, mended in ((whole + b'{"kind', whole), (whole[:-1], whole)):
         ledger.path.write_bytes(torn)
         with link.locked():
-            link.mend()
+            link.repair()
         assert link.path.is_symlink()
         assert ledger.path.read_bytes() == mended
     refused = pytest.raises(UploadError, match="another submit")

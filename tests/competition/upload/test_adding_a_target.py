@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from competition.profile import Competition
-from competition.upload.send import open_ledger
+from competition.submission.ledger import open_ledger
 from tests.competition.upload.test_send import write
 from tests.competition.upload_servers import KEY, Reply, Request, Server, serve
 

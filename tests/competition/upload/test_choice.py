@@ -1,4 +1,4 @@
-"""upload.choice: the newest by what blend noted, and a remark where the files' times disagree."""
+"""upload.choice: the newest by what blend recorded, and a remark if file times disagree."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def test_a_clock_set_back_is_remarked(tiny_competition: Competition, first: Path
     later = touch(write(tiny_competition, "later", 1, time="2026-11-22T11:00:00+00:00"), 1001)
     assert find_newest(tiny_competition) == first
     _, (remark,) = read_checked(first, tiny_competition)
-    assert "first.csv is the newest by the time that blend noted, later.csv was written" in remark
+    assert (
+        "first.csv is the newest by the time that blend recorded, but later.csv was modified"
+        in remark
+    )
     assert read_checked(later, tiny_competition)[1] == ()
     touch(later, 1000)  # at the same time: nothing tells them apart
     assert read_checked(first, tiny_competition)[1] == ()

@@ -11,9 +11,10 @@ import pytest
 from competition.board.board import build_board_tables
 from competition.errors import UsageError
 from competition.profile import Competition
+from competition.submission.ledger import open_ledger
 from competition.upload.entered import enter_scores, parse_score
 from competition.upload.report import build_submit_tables
-from competition.upload.send import SubmitOptions, open_ledger, submit
+from competition.upload.send import SubmitOptions, submit
 from tests.competition.upload.test_send import write
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -31,13 +32,13 @@ def send(competition: Competition, name: str = "b1", seed: int = 0) -> Path:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("b1", "is not like NAME=61.02/50.10"),
-        ("=61/50", "is not like"),
-        ("b1=61/50:60/50:1/2", "is not like"),
-        ("b1=61,02/50,10", "digits with a point"),
-        ("b1=61/50/40", "digits with a point"),
-        ("b1=nan/50", "digits with a point"),
-        ("b1=-3/50", "digits with a point"),
+        ("b1", "is not of the form NAME=61.02/50.10"),
+        ("=61/50", "is not of the form"),
+        ("b1=61/50:60/50:1/2", "is not of the form"),
+        ("b1=61,02/50,10", "decimal point"),
+        ("b1=61/50/40", "decimal point"),
+        ("b1=nan/50", "decimal point"),
+        ("b1=-3/50", "decimal point"),
         ("b1=101/50", "101 is above 100"),
         ("b1=0.6102/0.5", "write it ×100, such as 61.02"),
     ],
@@ -87,7 +88,7 @@ def test_a_score_of_what_was_not_sent_is_refused_and_nothing_written(
     send(tiny_competition)
     ledger = open_ledger(tiny_competition).path.read_bytes()
     path = write(tiny_competition, "b22", 1)
-    with pytest.raises(UsageError, match=f"record what you uploaded: python run.py submit {path}"):
+    with pytest.raises(UsageError, match=f"by hand, record it: python run.py submit {path}"):
         enter_scores(tiny_competition, ["b1=61/50", "b22=61/50"], NOON)
     with pytest.raises(UsageError, match="twice"):
         enter_scores(tiny_competition, ["b1=61/50", "b1=62/50"], NOON)
@@ -110,11 +111,11 @@ def test_what_a_platform_gave_stands(tiny_competition: Competition) -> None:
     ledger = open_ledger(tiny_competition)
     with ledger.locked():
         ledger.append_score(1, NOON, public={"micro_f1": 0.7}, private=None)
-    with pytest.raises(UsageError, match="itself gave 70"):
+    with pytest.raises(UsageError, match="itself reported 70"):
         enter_scores(tiny_competition, ["b1=61/50"], NOON)
     enter_scores(tiny_competition, ["b1=70.00/50"], NOON)
     assert ledger.read()[0].public == {"micro_f1": 0.7, "auprc": 0.5}
-    with pytest.raises(UsageError, match="itself gave 70"):
+    with pytest.raises(UsageError, match="itself reported 70"):
         enter_scores(tiny_competition, ["b1=61/50"], NOON)
 
 
@@ -134,5 +135,5 @@ def test_a_score_shows_that_an_unanswered_file_arrived(tiny_competition: Competi
 def test_a_file_scored_here_has_nothing_to_enter(tiny_competition: Competition) -> None:
     path = write(tiny_competition, "b1")
     submit(tiny_competition, path, SubmitOptions(target="local"), clock=lambda: NOON)
-    with pytest.raises(UsageError, match="scored here"):
+    with pytest.raises(UsageError, match="scored with the local solution file"):
         enter_scores(tiny_competition, ["b1=61/50"], NOON)

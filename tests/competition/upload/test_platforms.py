@@ -25,12 +25,13 @@ import run
 from competition.console import print_tables
 from competition.errors import DuplicateError, HarnessError, QuotaError, UploadError
 from competition.profile import Competition, read_profile, resolve_competition
+from competition.submission.ledger import open_ledger
 from competition.upload import send
 from competition.upload.attempts import Attempts
 from competition.upload.kaggle import KaggleTarget
 from competition.upload.kaggle_client import build_api, log_in
 from competition.upload.report import SubmitReport, build_submit_tables
-from competition.upload.send import SubmitOptions, open_ledger, submit
+from competition.upload.send import SubmitOptions, submit
 from competition.upload.target import TargetOptions
 from tests.competition.upload.test_send import NOON, write
 from tests.competition.upload_servers import (
@@ -265,7 +266,7 @@ def test_a_dry_run_tells_every_request_and_needs_no_key(
         waits = evening.submit(dry_run=True, wait=True).plan
         assert waits[:-1] == plan
         assert "until it is scored" in waits[-1]
-        evening.server.settle("finished")
+        evening.server.decide("finished")
         evening.submit(wait=True)
         step, asked = evening.server.requests[len(plan)]
         assert step == "status"
@@ -316,7 +317,7 @@ def test_no_key_is_said_before_anything_is_sent(
 def test_the_quota_is_kept(evening: Evening) -> None:
     if evening.name in ASKABLE:
         evening.server.left = 0
-        assert "it says" in evening.fail(QuotaError)
+        assert "reports that no submission is left" in evening.fail(QuotaError)
         evening.see(count=0)
         return
     for seed in range(3):
@@ -422,10 +423,10 @@ def test_kaggle_that_names_no_submission_is_asked(evening: Evening) -> None:
     evening.server.faults["create"] = [Fault(200, {"message": "hm", "ref": 0})]
     report = evening.submit()
     assert report.outcome == "unknown"
-    assert "Kaggle named no submission: hm" in report.message
+    assert "Kaggle returned no submission id: hm" in report.message
     evening.see("unknown", count=0)
     lately = evening.fail()
-    assert "may still turn up" in lately
+    assert "may still appear" in lately
     evening.slept_s += 60
     evening.submit()
     evening.see("failed", "sent", count=1)
@@ -504,15 +505,15 @@ def test_an_answer_lost_twice_over_is_asked_for_next_time(evening: Evening) -> N
     evening.server.faults |= {CREATES[evening.name]: [RESET_LATE], "list": [RESET] * 5}
     report = evening.submit()
     assert report.outcome == "unknown"
-    assert "submit again and it is asked what arrived" in report.message
+    assert "run submit again to check whether it arrived" in report.message
     evening.see("unknown", count=1)
     evening.server.faults["list"] = [RESET] * 5
-    assert "could not be asked" in evening.fail()
+    assert "could not be checked" in evening.fail()
     evening.see("unknown", count=1)
     for _ in range(3):  # a team-mate's, which push it to the list's second page
         evening.server.take(b"", description="other", method_name="other")
     report = evening.submit()
-    assert any("nothing was sent again" in note for note in report.notes)
+    assert any("nothing was sent" in note for note in report.notes)
     assert (report.outcome, report.ref) == ("sent", "1")
     evening.see("sent", count=4)
 
@@ -611,7 +612,7 @@ def test_an_address_that_cannot_be_used_is_refused(evening: Evening, step: str, 
     where = {"url": url, "fields": {}, "submission": {"user": 1, "local_id": 1}}
     before = {"upload": "ask", "put": "start"}[step]
     evening.server.faults[before] = [Fault(200, {**where, "token": "t", "createUrl": url})]
-    assert "named no address" in evening.fail()
+    assert "gave no address" in evening.fail()
     assert step not in evening.server.steps()
     evening.see("failed", count=0)
 
@@ -619,7 +620,7 @@ def test_an_address_that_cannot_be_used_is_refused(evening: Evening, step: str, 
 @pytest.mark.parametrize("name", ["kaggle", "evalai", "http"])
 def test_the_score_is_fetched(evening: Evening) -> None:
     evening.submit()
-    evening.server.settle("finished", public=71.5, private=64.25)
+    evening.server.decide("finished", public=71.5, private=64.25)
     report = evening.submit(wait=True)
     public, private = dict(report.public or {}), dict(report.private or {})
     if evening.name == "evalai":
@@ -638,7 +639,7 @@ def test_a_rejection_is_fetched_with_its_reason(evening: Evening) -> None:
 
     def take_and_reject(data: bytes, **facts: Any) -> int:
         number = submitted(data, **facts)
-        evening.server.settle("failed", reason=f"id 7 is missing {KEY}")
+        evening.server.decide("failed", reason=f"id 7 is missing {KEY}")
         return number
 
     evening.server.take = take_and_reject  # type: ignore[method-assign]
@@ -652,12 +653,12 @@ def test_a_rejection_is_fetched_with_its_reason(evening: Evening) -> None:
 @pytest.mark.parametrize("name", ["kaggle", "evalai", "http"])
 def test_a_score_that_is_none_is_remarked(evening: Evening) -> None:
     evening.submit()
-    evening.server.settle("finished", public=7150.0)
+    evening.server.decide("finished", public=7150.0)
     report = evening.submit(wait=True)
     assert report.public is None
-    assert any("mend scores in the profile" in note for note in report.notes)
+    assert any("correct scores in the profile" in note for note in report.notes)
     evening.see("sent", count=1)
-    evening.server.settle("finished", public=71.5)
+    evening.server.decide("finished", public=71.5)
     assert evening.submit(wait=True).public == {"micro_f1": 0.715}
 
 
@@ -682,7 +683,7 @@ def test_the_command_tells_how_it_ended(evening: Evening, monkeypatch: pytest.Mo
     proposed = f"submit --competition {home / 'tiny.toml'} {evening.path} --to http --wait"
     assert proposed in hint
     (home / "submissions" / "tiny" / "newer.csv").unlink()
-    evening.server.settle("finished", public=50)
+    evening.server.decide("finished", public=50)
     assert call("--wait", "--json") == 0
     evening.see("sent", count=1)
     evening.server.faults["upload"] = [RESET]
@@ -724,7 +725,7 @@ def test_a_process_killed_around_the_upload(evening: Evening, when: str) -> None
         evening.see("unknown", count=count)
     elif when == "after":
         report = evening.submit()
-        assert any("nothing was sent again" in note for note in report.notes)
+        assert any("nothing was sent" in note for note in report.notes)
         evening.see("sent", count=1)
     else:
         evening.submit()
@@ -763,7 +764,7 @@ def test_kaggles_own_login_makes_no_noise(
     assert build_api().config_values["username"] == USER
     for variable in ("KAGGLE_KEY", "KAGGLE_USERNAME"):
         monkeypatch.delenv(variable)
-    with pytest.raises(UploadError, match="finds no login"):
+    with pytest.raises(UploadError, match="finds no credentials"):
         build_api()
     assert capfd.readouterr() == ("", "")
 
@@ -799,10 +800,10 @@ def test_an_escaped_key_in_an_error_is_hidden(evening: Evening) -> None:
 @pytest.mark.parametrize("name", ["evalai", "http"])
 def test_a_status_is_shown_plain_and_masked(evening: Evening) -> None:
     evening.submit()
-    evening.server.settle(f"at \x1b[2J {KEY}", public=50.0)
+    evening.server.decide(f"at \x1b[2J {KEY}", public=50.0)
 
     def finish(seconds: float) -> None:
-        evening.server.settle("finished")
+        evening.server.decide("finished")
 
     evening.sleep = finish  # type: ignore[method-assign]
     assert evening.submit(wait=True).public is not None
@@ -814,7 +815,7 @@ def test_the_private_score_of_every_file_arrives_at_the_end(evening: Evening) ->
     paths = [write(evening.competition, f"s{seed}", seed + 1) for seed in range(2)]
     for path in (evening.path, *paths):
         evening.submit(path)
-        evening.server.settle("finished", public=50.0)
+        evening.server.decide("finished", public=50.0)
         assert evening.submit(path, wait=True).private is None
     for one in evening.server.submissions:
         one["private"] = 40.0
@@ -838,10 +839,10 @@ def test_each_address_in_the_clear_is_warned_of(evening: Evening) -> None:
         competition = resolve_competition(str(profile), None, None, home=profile.parent)
         options = SubmitOptions(target="http", dry_run=True)
         report = submit(competition, path, options, clock=lambda: NOON)
-        (note,) = [each for each in report.notes if "in the clear" in each]
+        (note,) = [each for each in report.notes if "unencrypted" in each]
         assert note.startswith(f"{clear}/api/submissions")
         assert ("{id}" in note) == (key == "status_url")
-        with pytest.raises(UploadError, match=r"in the clear; use https, or insist"):
+        with pytest.raises(UploadError, match=r"unencrypted; use https, or allow"):
             submit(competition, path, SubmitOptions(target="http"), clock=lambda: NOON)
         assert evening.server.requests == []
     options = SubmitOptions(target="http", plain_http=True)
@@ -884,7 +885,7 @@ def test_kaggle_that_answers_in_another_shape(evening: Evening, step: str) -> No
     report = evening.submit(wait=True)
     assert report.outcome == "sent"
     assert report.is_pending
-    assert any("could not be asked" in note for note in report.notes)
+    assert any("could not be requested" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("name", ["kaggle"])

@@ -25,19 +25,21 @@ from competition.errors import (
 from competition.files import append_lines_synced, sha256_of
 from competition.profile import Competition, resolve_competition
 from competition.submission.check import read_test_ids
+from competition.submission.ledger import open_ledger
 from competition.submission.score import score_submission
 from competition.submission.write import write_submission
 from competition.upload import choice, send
 from competition.upload.attempts import Attempts
 from competition.upload.local import split_public
-from competition.upload.send import SubmitOptions, build_submit_tables, open_ledger, submit
+from competition.upload.report import build_submit_tables
+from competition.upload.send import SubmitOptions, submit
 from competition.upload.target import (
     Findable,
     Receipt,
     Scoring,
-    Sought,
     Submission,
     TargetOptions,
+    UnconfirmedUpload,
     Verdict,
 )
 from competition.upload_rules import ScoreFields
@@ -86,13 +88,13 @@ class FakeTarget:
 class AskableTarget(FakeTarget):
     """The same, and it says what arrived, and ``verdicts`` one after the other."""
 
-    settle_s: float = 0.0
+    max_delay_s: float = 0.0
     verdicts: list[Verdict] = field(default_factory=list)
-    asked: list[Sought] = field(default_factory=list)
+    asked: list[UnconfirmedUpload] = field(default_factory=list)
 
-    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
-        self.asked.append(sought)
-        return Receipt("found", "it was there") if sought.sha256 in self.arrived else None
+    def find(self, upload: UnconfirmedUpload, competition: Competition) -> Receipt | None:
+        self.asked.append(upload)
+        return Receipt("found", "it was there") if upload.sha256 in self.arrived else None
 
     def can_poll(self, competition: Competition) -> bool:
         return True
@@ -267,7 +269,7 @@ def test_no_solution_no_local_board(tiny_competition: Competition) -> None:
     path, solution = write(tiny_competition), tiny_competition.solution_path
     assert solution is not None
     solution.unlink()
-    with pytest.raises(UploadError, match="is not there"):
+    with pytest.raises(UploadError, match="there is no solution file"):
         submit(tiny_competition, path, LOCAL, clock=clock)
     files = tiny_competition.profile.files.model_copy(update={"solution": None})
     profile = tiny_competition.profile.model_copy(update={"files": files})
@@ -316,7 +318,7 @@ def test_the_quota_is_kept(tiny_competition: Competition, fake: AskableTarget) -
         left.append(submit(tiny_competition, path, FAKE, clock=clock).quota_left)
     assert left == [2, 1, 0]
     path = write(tiny_competition, "fourth", 4)
-    with pytest.raises(QuotaError, match=r"all 3 submissions to fake of today \(Asia/Seoul\)"):
+    with pytest.raises(QuotaError, match=r"all 3 submissions to fake for today \(Asia/Seoul\)"):
         submit(tiny_competition, path, FAKE, clock=clock)
     assert len(fake.arrived) == 3
     assert len(outcomes(tiny_competition)) == 3
@@ -359,7 +361,7 @@ def test_what_left_just_now_may_still_turn_up(
     tiny_competition: Competition, fake: AskableTarget
 ) -> None:
     path = write(tiny_competition)
-    fake.before, fake.settle_s = crash, 60.0
+    fake.before, fake.max_delay_s = crash, 60.0
     with pytest.raises(KeyboardInterrupt):
         submit(tiny_competition, path, FAKE, clock=clock)
     fake.before = lambda: None
@@ -406,7 +408,7 @@ def test_what_cannot_be_asked_for_an_odd_answer_is_said(
     fake.after = crash
     with pytest.raises(KeyboardInterrupt):
         submit(tiny_competition, path, FAKE, clock=clock)
-    with pytest.raises(UploadError, match=r"not be asked: the answer cannot be used \(KeyError"):
+    with pytest.raises(UploadError, match=r"not be checked: the answer is not valid \(KeyError"):
         submit(tiny_competition, path, FAKE, clock=clock)
     assert outcomes(tiny_competition) == ["unknown"]
 
@@ -415,7 +417,7 @@ def test_what_cannot_be_asked_for_an_odd_answer_is_said(
 def test_a_clock_that_was_set_back_locks_nothing_out(
     tiny_competition: Competition, fake: AskableTarget, arrives: str
 ) -> None:
-    fake.before, fake.settle_s = crash, 60.0
+    fake.before, fake.max_delay_s = crash, 60.0
     path, slept = write(tiny_competition), list[float]()
     with pytest.raises(KeyboardInterrupt):
         submit(tiny_competition, path, FAKE, clock=clock)
@@ -437,7 +439,7 @@ def test_a_clock_that_was_set_back_locks_nothing_out(
 def test_every_open_attempt_is_settled_before_another_file_goes(
     tiny_competition: Competition, fake: AskableTarget
 ) -> None:
-    fake.settle_s, later = 60.0, NOON + timedelta(minutes=2)
+    fake.max_delay_s, later = 60.0, NOON + timedelta(minutes=2)
     for name, time in (("lost", NOON), ("stuck", NOON), ("young", later)):
         leave_open(tiny_competition, name, name, time)
     fake.arrived.append("lost")
@@ -445,12 +447,12 @@ def test_every_open_attempt_is_settled_before_another_file_goes(
     report = submit(tiny_competition, path, FAKE, clock=lambda: later)
     assert outcomes(tiny_competition) == ["sent", "failed", "unknown", "sent"]
     assert len(report.notes) == 2
-    assert "lost of" in report.notes[0]
+    assert "upload of lost at" in report.notes[0]
     assert "had arrived" in report.notes[0]
-    assert "stuck of" in report.notes[1]
+    assert "upload of stuck at" in report.notes[1]
     assert "did not arrive" in report.notes[1]
-    assert [sought.path for sought in fake.asked] == [None] * 3  # only hashes are at hand
-    assert [sought.known_refs for sought in fake.asked] == [frozenset(), {"found"}, {"found"}]
+    assert [upload.path for upload in fake.asked] == [None] * 3  # only hashes are at hand
+    assert [upload.known_refs for upload in fake.asked] == [frozenset(), {"found"}, {"found"}]
     assert len(fake.arrived) == 2
 
 
@@ -462,7 +464,7 @@ def test_a_platform_that_cannot_say_what_arrived_gets_nothing_new(
 
     leave_open(tiny_competition, "lost", "lost")
     monkeypatch.setattr(AskableTarget, "find", fail)
-    with pytest.raises(UploadError, match=r"lost of .* could not be asked: no route"):
+    with pytest.raises(UploadError, match=r"lost at .* could not be checked: no route"):
         submit(tiny_competition, write(tiny_competition), FAKE, clock=clock)
     assert outcomes(tiny_competition) == ["unknown"]
     assert fake.arrived == []
@@ -495,7 +497,7 @@ def test_a_torn_receipt_is_an_unknown_outcome(
     report = submit(tiny_competition, path, FAKE, clock=clock)
     assert len(fake.arrived) == 1
     assert outcomes(tiny_competition) == ["sent"]
-    assert any("put aside" in note for note in report.notes)
+    assert any("incomplete last line was moved" in note for note in report.notes)
     assert len(list(tiny_competition.submissions_dir.glob("ledger.torn-*.txt"))) == 1
 
 
@@ -569,8 +571,8 @@ class Talker(AskableTarget):
         super().send(submission, competition)
         return Receipt(f"ref-{SECRET}", f"thanks for {SECRET}")
 
-    def find(self, sought: Sought, competition: Competition) -> Receipt | None:
-        found = super().find(sought, competition)
+    def find(self, upload: UnconfirmedUpload, competition: Competition) -> Receipt | None:
+        found = super().find(upload, competition)
         return found and Receipt(f"ref-{SECRET}", f"found {SECRET}")
 
 
@@ -626,7 +628,7 @@ def test_a_file_that_changes_meanwhile_is_not_sent(
         return report
 
     monkeypatch.setattr(choice, "check_submission", check_then_change)
-    with pytest.raises(UploadError, match="was changed"):
+    with pytest.raises(UploadError, match="changed while it was checked"):
         submit(tiny_competition, path, FAKE, clock=clock)
     assert fake.arrived == []
 
@@ -796,7 +798,7 @@ def test_times_are_told_by_the_leaderboards_clock(
     waited = submit(
         tiny_competition, path, replace(FAKE, wait=True), clock=lambda: late, sleep=lambda _: None
     )
-    assert f"sent at {when} already; nothing was sent again" in waited.notes
+    assert f"already sent at {when}; nothing was sent" in waited.notes
     leave_open(tiny_competition, "lost", "lost", late)
     settled = submit(tiny_competition, write(tiny_competition, "b", 1), FAKE, clock=lambda: late)
-    assert f"the attempt with lost of {when} did not arrive" in settled.notes
+    assert f"the upload of lost at {when} did not arrive" in settled.notes

@@ -12,11 +12,12 @@ import pytest
 from competition.errors import DuplicateError, UploadError, UsageError
 from competition.files import sha256_of
 from competition.profile import Competition
+from competition.submission.ledger import open_ledger
 from competition.upload import send
-from competition.upload.report import build_submit_tables
-from competition.upload.send import SubmitOptions, SubmitReport, open_ledger, submit
+from competition.upload.report import SubmitReport, build_submit_tables
+from competition.upload.send import SubmitOptions, submit
 from competition.upload.target import TargetOptions, Verdict
-from competition.upload.waiting import LONGEST_PAUSE_S, WAIT_LIMIT_S, list_pauses
+from competition.upload.waiting import MAX_PAUSE_S, WAIT_LIMIT_S, list_pauses
 from tests.competition.upload.test_send import (
     FAKE,
     FOLDER,
@@ -58,7 +59,7 @@ def test_the_pauses_grow_and_end() -> None:
     pauses = list(list_pauses(WAIT_LIMIT_S))
     assert sum(pauses) == pytest.approx(WAIT_LIMIT_S)
     assert pauses[:-1] == sorted(pauses[:-1])
-    assert max(pauses) == LONGEST_PAUSE_S
+    assert max(pauses) == MAX_PAUSE_S
 
 
 def test_the_score_is_waited_for_and_recorded(
@@ -141,7 +142,7 @@ def test_trouble_while_asking_loses_nothing(
     monkeypatch.setattr(AskableTarget, "poll", fail)
     report = Watch().submit(tiny_competition, write(tiny_competition))
     assert (report.outcome, report.is_pending) == ("sent", True)
-    assert "the score could not be asked for: no route" in report.notes
+    assert "the score could not be requested: no route" in report.notes
     assert outcomes(tiny_competition) == ["sent"]
     assert len(fake.arrived) == 1
 
@@ -181,7 +182,7 @@ def test_nothing_to_wait_for_is_said_before_sending(
 ) -> None:
     path = write(tiny_competition)
     for target in (replace(options, wait=True), SubmitOptions(target="http", wait=True)):
-        with pytest.raises(UsageError, match="--wait does not go with"):
+        with pytest.raises(UsageError, match="--wait cannot be used with"):
             submit(tiny_competition, path, target, clock=clock)
     assert not open_ledger(tiny_competition).path.exists()
 
@@ -192,7 +193,7 @@ def test_the_command_that_is_proposed_names_the_file(
 ) -> None:
     path = write(tiny_competition, "spec")
     notes = build_submit_tables(Watch().submit(tiny_competition, path, FAKE))[0].notes
-    (hint,) = [note for note in notes if "ask for it with" in note]
+    (hint,) = [note for note in notes if "request it with" in note]
     words = shlex.split(hint.partition("with: ")[2])
     assert words == ["python", "run.py", "submit", str(path), "--to", "fake", "--wait"]
 
@@ -213,7 +214,7 @@ def test_waiting_without_a_file_asks_for_what_was_sent_and_sends_nothing(
     report = watch.submit(tiny_competition, None)
     assert (report.name, report.public) == ("sent", {"micro_f1": 0.7})
     assert any(f"to send {newer}, name it" in note for note in report.notes)
-    assert any("1 earlier attempts too, with news of old" in note for note in report.notes)
+    assert any("1 earlier attempts; new for old" in note for note in report.notes)
     old, entry = open_ledger(tiny_competition).read()
     assert (old.private, entry.public, entry.private) == (SCORED.private, PUBLIC.public, None)
     assert fake.arrived == [sha256_of(sent.with_name("old.csv")), sha256_of(sent)]
@@ -231,7 +232,7 @@ def test_a_private_score_that_comes_at_the_end_is_asked_for_once_each_time(
     fake.verdicts = [PUBLIC, PUBLIC, Verdict("pending"), SCORED]
     first = watch.submit(tiny_competition, path)
     assert (first.private, first.is_pending) == (None, False)
-    assert "not told yet: private_f1" in first.notes
+    assert "not reported yet: private_f1" in first.notes
     for _ in range(2):  # still nothing
         again = watch.submit(tiny_competition, path)
         assert (again.public, again.private, again.is_pending) == (PUBLIC.public, None, False)
@@ -270,7 +271,7 @@ def test_a_line_that_another_process_tore_takes_no_score_with_it(
     fake.verdicts = [Verdict("pending"), SCORED]
     path = write(tiny_competition)
     report = submit(tiny_competition, path, WAIT, clock=clock, sleep=tear)
-    assert any("put aside" in note for note in report.notes)
+    assert any("incomplete last line was moved" in note for note in report.notes)
     (entry,) = ledger.read()
     assert entry.public == SCORED.public
     assert ledger.read_torn() is None
@@ -298,7 +299,7 @@ def test_a_verdict_is_told_when_the_ledger_stays_locked(
     locks[0].__exit__(None, None, None)
     assert (report.outcome, report.public, report.is_pending) == ("sent", SCORED.public, False)
     assert any(
-        "the ledger has not got this" in note and report.wait_command in note
+        "this could not be recorded in the ledger" in note and report.wait_command in note
         for note in report.notes
     )
     watch.submit(tiny_competition, path)

@@ -14,16 +14,16 @@ import pytest
 
 from competition.errors import ProfileError, QuotaError, UploadError
 from competition.profile import read_profile
-from competition.upload.masking import MOST_CHARS, Mask, read_secret
+from competition.upload.masking import MAX_CHARS, Mask, read_secret
 from competition.upload.scores import find_scores
 from competition.upload.target import LostAnswerError, RejectedError, TargetOptions
 from competition.upload.wire import (
     Answer,
     Call,
     Wire,
-    check_hand_over,
+    check_upload_url,
     explain_status,
-    judge_refusal,
+    raise_refusal,
     read_retry_after,
 )
 from competition.upload_rules import ScoreFields
@@ -83,7 +83,11 @@ def test_redirects_do_not_carry_the_key_away() -> None:
     with serve(HttpServer()) as server:
         head = f"HTTP/1.0 302 Found\r\nLocation: {server.url}/else\r\nContent-Length: 0\r\n\r\n"
         call = {"secret_headers": {"Authorization": "Bearer x"}}
-        with say(head.encode()) as url, wire() as it, pytest.raises(UploadError, match="elsewhere"):
+        with (
+            say(head.encode()) as url,
+            wire() as it,
+            pytest.raises(UploadError, match="not followed"),
+        ):
             it.ask(Call("GET", url, **call))  # type: ignore[arg-type]
         assert server.requests == []
 
@@ -124,13 +128,13 @@ def test_a_call_shows_all_but_its_secrets() -> None:
     ],
 )
 def test_a_file_is_not_handed_over_to_anyone(url: object, base: str) -> None:
-    with pytest.raises(UploadError, match="named"):
-        check_hand_over(url, base)
-    assert check_hand_over("https://storage.example.org/x?s=1", base).endswith("?s=1")
+    with pytest.raises(UploadError, match="gave"):
+        check_upload_url(url, base)
+    assert check_upload_url("https://storage.example.org/x?s=1", base).endswith("?s=1")
 
 
 def test_who_insists_on_plain_http_gets_it_for_the_next_step_too() -> None:
-    assert check_hand_over("http://storage.example.org/x", "http://board.example.org")
+    assert check_upload_url("http://storage.example.org/x", "http://board.example.org")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +158,7 @@ def test_what_a_status_means_for_a_file(status: int, said: str, kind: type[Excep
     error = explain_status("x.org", Answer(status, said), said=said, key_name="THE_KEY")
     assert ("THE_KEY" in str(error)) == (status == 401)
     with pytest.raises(kind) as caught:
-        judge_refusal(status, error)
+        raise_refusal(status, error)
     assert type(caught.value) is kind
 
 
@@ -198,11 +202,11 @@ def test_a_long_secret_hides_before_its_beginning_does() -> None:
 def test_what_a_server_says_is_shown_short_plain_and_masked() -> None:
     mask = Mask()
     mask.add("hunter2hunter2")
-    said = "<h1>No</h1>\x1b[2J\r\n\t" + "x" * (MOST_CHARS - 12) + " hunter2hunter2 " + "y" * 999
+    said = "<h1>No</h1>\x1b[2J\r\n\t" + "x" * (MAX_CHARS - 12) + " hunter2hunter2 " + "y" * 999
     shown = mask.quote(said)
     assert shown.startswith("No [2J xxx")
     assert shown.isprintable()
-    assert len(shown) == MOST_CHARS + 1
+    assert len(shown) == MAX_CHARS + 1
     assert "hunt" not in shown  # nor the part of it that was not cut away
 
 
@@ -298,4 +302,4 @@ def test_masking_an_odd_answer_takes_no_time() -> None:
 def test_a_key_in_the_place_of_a_score_is_hidden_before_it_is_cut() -> None:
     mask = Mask()
     key = mask.add("key" * 20)
-    assert find_scores({"p": key}, FIELDS, mask).remark.startswith("public_f1 is '***', no score")
+    assert find_scores({"p": key}, FIELDS, mask).remark.startswith("public_f1 is '***', not a")
