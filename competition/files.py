@@ -145,7 +145,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     content = data.encode("utf-8") if isinstance(data, str) else data
     _remove_leftovers_once(path.parent)
     start = path.name[:40]  # keeps the temporary name below 255 bytes
-    own = f"{_name_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    own = f"{name_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{start}.{own}.tmp")
     with _name_in_errors(path):
         try:
@@ -175,10 +175,10 @@ def remove_leftovers(directory: Path) -> None:
         found = LEFTOVER.fullmatch(path.name)
         if found is None:
             continue
-        is_ours = found["machine"] == _name_machine()
+        is_ours = found["machine"] == name_machine()
         with suppress(OSError):  # another process was quicker
             is_old = time.time() - path.stat().st_mtime > LEFTOVER_S
-            if is_old or (is_ours and not _is_alive(int(found["pid"]))):
+            if is_old or (is_ours and not is_alive(int(found["pid"]))):
                 path.unlink()
 
 
@@ -189,11 +189,20 @@ def _remove_leftovers_once(directory: Path) -> None:
 
 
 @cache
-def _name_machine() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+def name_machine() -> str:
+    """Return a short name of this machine; containers that share a host name have their own.
+
+    A process can tell by its number only of processes in its own name space whether they live.
+    """
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        space = ""
+    return hashlib.sha256(f"{socket.gethostname()}{space}".encode()).hexdigest()[:8]
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine has that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
 from competition.data.csv_records import RecordReader
 from competition.errors import OFFENCES_SHOWN, FoldsError, Offence
 from competition.files import dump_json, tell_first, write_atomically
+from competition.lease import hold
 
 Record = tuple[int, list[str]]
 Length = Annotated[int, Field(ge=0)]
@@ -58,7 +58,7 @@ class FrozenTable:
         return self.directory / f"{self.name}.json"
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return the lock to hold while the table is built; it is released if the process dies.
+        """Return the lock to hold while the table is built; it is taken over if the process dies.
 
         An existing table is only read, which needs neither a lock nor write permission: both files
         are written atomically, the CSV last.
@@ -73,7 +73,7 @@ class FrozenTable:
         except OSError as error:
             reason = error.strerror or str(error)
             raise FoldsError(f"{self.directory} cannot be created: {reason}") from None
-        return FileLock(self.directory / f".{self.name}.lock")
+        return hold(self.directory / f".{self.name}")
 
     def read_origin(self) -> dict[str, Any] | None:
         """Return the content of the JSON, or None if there is none.

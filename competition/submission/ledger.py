@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from filelock import FileLock, Timeout
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -29,6 +29,7 @@ from pydantic import (
 
 from competition.errors import UploadError
 from competition.files import append_lines_synced, is_name, write_atomically
+from competition.lease import hold, name_owner
 from competition.profile import Competition
 
 Outcome = Literal["sent", "refused", "failed", "unknown"]
@@ -142,17 +143,18 @@ class Ledger:
         timeout_s = LOCK_TIMEOUT_S if timeout_s is None else timeout_s
         path = self.path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f"{path.name}.lock"))
-        try:
-            lock.acquire(timeout=timeout_s)
-        except Timeout as error:
-            raise UploadError(
-                f"another submit has held {lock.lock_file} for {timeout_s:g} s; wait for it to end"
-            ) from error
-        try:
+        deadline = time.monotonic() + timeout_s
+        with ExitStack() as stack:
+            held = hold(path, should_give_up=lambda: time.monotonic() > deadline)
+            try:
+                stack.enter_context(held)
+            except TimeoutError as error:
+                owner = name_owner(path) or "another process"
+                raise UploadError(
+                    f"another submit, {owner}, has held {path} for {timeout_s:g} s; wait for it to"
+                    " end"
+                ) from error
             yield
-        finally:
-            lock.release()
 
     def read(self) -> list[Entry]:
         """Return all attempts in order, with their latest known outcome.

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from competition.arrays import Float64s, Probs
 from competition.files import write_atomically
+from competition.lease import hold
 from models.data.batches import TokenizedRows, open_tokenized, stack_rows
 from models.data.fold_inputs import Augmenter, FoldInputs, Pairs
 from models.data.pool import read_texts
@@ -238,7 +238,7 @@ def _read_difficulty(spec: JobSpec) -> Float64s | None:
     )
     path = spec.cache_dir / f"difficulty-{made_from[:16]}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with hold(path.with_suffix("")):
         if not path.is_file():
             _write_array(path, _measure(spec))
     values: Float64s = np.load(path, allow_pickle=False)

@@ -15,9 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from competition.files import write_atomically
+from competition.lease import hold
 from models.settings import ScratchSettings
 from models.variant import fingerprint
 
@@ -82,7 +81,7 @@ def make_bare_encoder(
 
     folder.mkdir(parents=True, exist_ok=True)
     identity_path = folder / "identity.json"
-    with FileLock(folder / "making.lock"):
+    with hold(folder / "making"):
         identity = _read_identity(identity_path)
         if identity is None:
             raw = train_wordpiece(lines, settings.vocabulary, reserved)

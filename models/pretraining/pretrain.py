@@ -10,16 +10,17 @@ import datetime
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from competition.console import Column, Table, write_count
 from competition.errors import EncoderError, PretrainingError, StoppedError
+from competition.lease import describe_lost, hold
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
 from models.network.backbone import choose_attention
@@ -66,7 +67,6 @@ INITIAL_STEP = 2**40  # seeds the random initialisation, before the first step
 DECAY_SETTINGS = ("decay_frac", "decay_shape", "final_mask_rate")
 """Settings without effect before the learning-rate decay."""
 SAY_EVERY_S = 30.0
-WAIT_S = 0.5
 TRAINING_DIR = "training"
 STOPPING = "stopping: the run writes a checkpoint; press Ctrl-C again to kill it"
 
@@ -195,7 +195,7 @@ def make_adapted_encoder(
 def run_pretraining(
     job: PretrainJob, hooks: PretrainHooks, *, wait: bool = False
 ) -> tuple[dict[str, Any], bool]:
-    """Run a job under the lock of its folder, and export the encoder when it is finished.
+    """Run a job under the lease of its folder, and export the encoder when it is finished.
 
     Args:
         job: the run.
@@ -210,26 +210,28 @@ def run_pretraining(
     """
     folder = job.out / TRAINING_DIR
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+
+    def on_wait(owner: str) -> None:
         if not wait:
-            raise PretrainingError(f"another process is pretraining into {job.out}") from None
-        hooks.say(f"another process is pretraining into {job.out}; waiting for it")
+            raise PretrainingError(f"{owner} is pretraining into {job.out}")
+        hooks.say(f"{owner} is pretraining into {job.out}; waiting for it")
+
+    with ExitStack() as stack:
+        held = hold(folder / "run", should_give_up=hooks.should_stop, on_wait=on_wait)
         try:
-            lock.acquire(cancel_check=hooks.should_stop, poll_interval=WAIT_S)
-        except Timeout:
+            lease = stack.enter_context(held)
+        except TimeoutError:
             raise StoppedError(
                 f"stopped while waiting for another process to pretrain into {job.out}"
             ) from None
-    try:
-        return _run_locked(job, folder, hooks)
-    finally:
-        lock.release()
+        stops = replace(hooks, should_stop=lambda: hooks.should_stop() or lease.is_lost)
+        facts, is_finished = _run_leased(job, folder, stops)
+        if lease.is_lost and not is_finished:
+            raise PretrainingError(describe_lost(lease))
+        return facts, is_finished
 
 
-def _run_locked(
+def _run_leased(
     job: PretrainJob, folder: Path, hooks: PretrainHooks
 ) -> tuple[dict[str, Any], bool]:
     request, settings = job.request, job.settings

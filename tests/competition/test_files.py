@@ -177,8 +177,8 @@ def test_sha256(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed_at_the_next_write(tmp_path: Path) -> None:
-    left = f".a.csv.{files._name_machine()}-999999999-0123abcd.tmp"
-    alive = f".a.csv.{files._name_machine()}-{os.getpid()}-0123abcd.tmp"
+    left = f".a.csv.{files.name_machine()}-999999999-0123abcd.tmp"
+    alive = f".a.csv.{files.name_machine()}-{os.getpid()}-0123abcd.tmp"
     elsewhere, old = ".a.csv.00000000-999999999-0123abcd.tmp", ".b.00000000-1-0123abcd.tmp"
     own = ".mine.tmp"
     for name in (left, alive, elsewhere, old, own):

@@ -1,4 +1,4 @@
-"""The process of one job: run it under its lock, log to its folder, and report over a pipe.
+"""The process of one job: run it under its lease, log to its folder, and report over a pipe.
 
 A job logs to ``job.log`` in its checkpoint folder. If the process that started it disappears, it
 writes its training state and exits.
@@ -15,12 +15,12 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any
-
-from filelock import FileLock, Timeout
+from pathlib import Path
+from typing import Any, Literal
 
 from competition.console import make_streams_safe
 from competition.errors import HarnessError, explain_os_error
+from competition.lease import Lease, Leases, describe_lost, name_owner
 from competition.predictions.members import Store
 from models.jobs.job import run_job
 from models.jobs.spec import LOG_FILE, JobOutcome, JobSpec
@@ -44,7 +44,7 @@ def work(spec: JobSpec, slot: int, link: Connection) -> None:
         spec.job_dir.mkdir(parents=True, exist_ok=True)
         with report_gpu_errors():
             _choose_gpu(slot)
-            answer = _work_locked(spec, stop, link, log)
+            answer = _work_leased(spec, stop, link, log)
     except HarnessError as error:
         answer = ("failed", str(error))
     except BaseException as error:
@@ -65,7 +65,7 @@ def _write_answer(answer: tuple[str, Any]) -> str:
     """Format the outcome of a job as the last line of its log."""
     kind, payload = answer
     if kind == "busy":
-        return "busy: another process is running this job\n"
+        return f"busy: {payload} is running this job\n"
     if kind == "failed":
         return f"failed: {payload}\n"
     if payload.finished:
@@ -73,37 +73,66 @@ def _write_answer(answer: tuple[str, Any]) -> str:
     return f"stopped at step {payload.step}: the next fold command resumes here\n"
 
 
-def _work_locked(
+def _work_leased(
     spec: JobSpec, stop: threading.Event, link: Connection, log: Callable[[str], None]
 ) -> tuple[str, Any]:
     """Run a job, unless another process is running it or has finished it since it was planned."""
-    try:
-        with FileLock(spec.job_dir / "job.lock", timeout=0):
-            header = Store(spec.store_dir, spec.labels).read_header(spec.key)
-            if header is not None and header.fingerprint != spec.replaces:
-                if header.fingerprint == spec.fingerprint:
-                    log("done by another process in the meantime")
-                    return "done", JobOutcome(spec.key, finished=True)
-                return "failed", (
-                    "in the meantime, another process stored a result of another recipe under "
-                    "this name; train yours under a new name with --as NAME"
-                )
-            log(f"started, fingerprint {spec.fingerprint[:16]}")
-            last_logged = -1e9
+    with Leases() as leases:
+        claimed = claim(spec, leases, log)
+        if not isinstance(claimed, Lease):
+            return claimed
+        log(f"started, fingerprint {spec.fingerprint[:16]}")
+        last_logged = -1e9
 
-            def report(progress: Progress) -> None:
-                nonlocal last_logged
-                _send(link, ("progress", progress))
-                if time.monotonic() - last_logged > 15:
-                    last_logged = time.monotonic()
-                    line = f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}"
-                    stream_line = f"{line}, {progress.rows_per_s:.0f} rows/s"
-                    log(stream_line)
+        def report(progress: Progress) -> None:
+            nonlocal last_logged
+            _send(link, ("progress", progress))
+            if time.monotonic() - last_logged > 15:
+                last_logged = time.monotonic()
+                line = f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}"
+                stream_line = f"{line}, {progress.rows_per_s:.0f} rows/s"
+                log(stream_line)
 
-            watch = Watch(report=report, should_stop=stop.is_set, log=log)
-            return "done", run_job(spec, watch)
-    except Timeout:
-        return "busy", None
+        def should_stop() -> bool:
+            return stop.is_set() or claimed.is_lost
+
+        outcome = run_job(spec, Watch(report=report, should_stop=should_stop, log=log))
+        if claimed.is_lost and not outcome.finished:
+            return "failed", describe_lost(claimed)
+        return "done", outcome
+
+
+def claim(
+    spec: JobSpec, leases: Leases, log: Callable[[str], None]
+) -> Lease | tuple[Literal["busy", "done", "failed"], Any]:
+    """Take the lease of a job, so that no other process runs it.
+
+    Returns:
+        The lease, or the last message of the job: another process is running it, or has finished
+        it or stored another recipe since it was planned.
+    """
+    path = lease_path(spec)
+    lease = leases.acquire(path)
+    if lease is None:
+        return "busy", name_owner(path) or "another process"
+    store = Store(spec.store_dir, spec.labels)
+    store.keys(spec.key.variant)  # reading the folder makes a network file system look again
+    header = store.read_header(spec.key)
+    if header is None or header.fingerprint == spec.replaces:
+        return lease
+    leases.release(lease)
+    if header.fingerprint == spec.fingerprint:
+        log("done by another process in the meantime")
+        return "done", JobOutcome(spec.key, finished=True)
+    return "failed", (
+        "in the meantime, another process stored a result of another recipe under this name; "
+        "train yours under a new name with --as NAME"
+    )
+
+
+def lease_path(spec: JobSpec) -> Path:
+    """Return what is leased while a job runs."""
+    return spec.job_dir / "job"
 
 
 def _listen(link: Connection, stop: threading.Event) -> None:

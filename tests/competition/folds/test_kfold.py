@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from competition.errors import FoldsError, ProfileError, UsageError
 from competition.folds.assignment import build_folds, count_leaking
 from competition.folds.kfold import read_or_make_folds, read_prepared
 from competition.folds.largest_group import check_largest_group
+from competition.lease import Leases
 from competition.profile import Competition, FoldRules, resolve_competition
 from tests.conftest import N_TRAIN, TINY_PROFILE, write_foreign, write_tiny
 
@@ -425,15 +425,14 @@ def test_a_folder_that_cannot_be_created_is_reported(tiny_competition: Competiti
 def test_what_is_frozen_is_read_without_a_lock_or_a_right_to_write(
     tiny_competition: Competition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: FileLock, *_: object, **__: object) -> None:
-        raise PermissionError(errno.EROFS, "Read-only file system", self.lock_file)
+    def refuse(self: Leases, path: Path) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", str(path))
 
     made = read_prepared(tiny_competition)
-    (tiny_competition.oof_dir / ".folds.lock").unlink(missing_ok=True)
-    monkeypatch.setattr(FileLock, "acquire", refuse)
+    monkeypatch.setattr(Leases, "acquire", refuse)
     again = read_prepared(tiny_competition)
     assert again.folds.hash == made.folds.hash
-    assert not (tiny_competition.oof_dir / ".folds.lock").exists()
+    assert not list(tiny_competition.oof_dir.glob(".*"))
     for name in ("folds.json", "folds.csv"):  # half of it is there: somebody may be making it
         (tiny_competition.oof_dir / name).rename(tiny_competition.home / name)
         with pytest.raises(PermissionError):

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from filelock import FileLock
 from safetensors.numpy import load_file
 
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
+from competition.lease import Leases
 from competition.predictions.members import Store
 from competition.profile import resolve_competition
 from models.data.fold_inputs import FoldInputs
@@ -403,7 +403,7 @@ def test_jobs_in_worker_processes_give_the_same_result(
     assert [store.path(spec.key).read_bytes() for spec in reversed(specs)] == alone
     assert heard.count("finished 1") == 1
     for spec in specs:
-        assert files_of(spec.job_dir) == ["job.lock", "job.log", "model.safetensors"]
+        assert files_of(spec.job_dir) == ["job.log", "model.safetensors"]
 
 
 def test_a_failed_job_does_not_stop_the_others(make_specs: Specs) -> None:
@@ -472,11 +472,11 @@ def test_a_job_running_in_another_process_is_waited_for(
     monkeypatch.setattr("models.jobs.workers.BUSY_WAIT_S", 0.2)
     busy, free = make_specs(folds=(0, 1))
     busy.job_dir.mkdir(parents=True)
-    other = FileLock(busy.job_dir / "job.lock")
-    other.acquire()
+    other = Leases()
+    assert other.acquire(busy.job_dir / "job")
 
     def release(spec: JobSpec, outcome: JobOutcome) -> None:
-        other.release()
+        other.close()
 
     run, heard = run_all([busy, free], on_finished=release)
     assert [outcome.key.fold for outcome in run.finished] == [1, 0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from typer.testing import CliRunner
 
 import run as commands
@@ -23,6 +23,7 @@ from competition.errors import (
     TrainingError,
 )
 from competition.folds.kfold import read_prepared
+from competition.lease import hold
 from competition.profile import Competition
 from models.network.encoder_source import EncoderSource, find_kind, resolve_encoder
 from models.network.network import build_model
@@ -431,8 +432,8 @@ def test_a_folder_in_use_or_of_another_encoder_is_refused(
     job = make_job()
     (job.out / "training").mkdir(parents=True)
     with (
-        FileLock(job.out / "training" / "run.lock"),
-        pytest.raises(PretrainingError, match="another process"),
+        hold(job.out / "training" / "run"),
+        pytest.raises(PretrainingError, match=f"process {os.getpid()} of .* is pretraining into"),
     ):
         run_pretraining(job, hooks())
     (job.out / "model.safetensors").write_bytes(b"somebody's")
@@ -551,15 +552,15 @@ def test_a_long_warm_up_gives_a_notice(make_job: Callable[..., PretrainJob]) -> 
 def test_waiting_for_another_process_can_be_stopped(make_job: Callable[..., PretrainJob]) -> None:
     job = make_job()
     (job.out / "training").mkdir(parents=True)
-    path = job.out / "training" / "run.lock"
+    path = job.out / "training" / "run"
     held, done = threading.Event(), threading.Event()
 
-    def hold() -> None:
-        with FileLock(path):
+    def keep() -> None:
+        with hold(path):
             held.set()
             done.wait(60)
 
-    other = threading.Thread(target=hold)
+    other = threading.Thread(target=keep)
     other.start()
     assert held.wait(60)
     said: list[str] = []

@@ -182,7 +182,7 @@ def test_trials_are_stored_in_the_folder_of_the_study_only(
 ) -> None:
     tune(prepared, trials=2)
     left = {entry.name for entry in prepared.competition.oof_dir.iterdir()}
-    assert left <= {"folds.csv", "folds.json", ".folds.lock"}
+    assert left <= {"folds.csv", "folds.json"}
     base = plan_search(prepared, REQUEST).base.name
     stored = folder_of(prepared) / "oof"
     assert {entry.name for entry in stored.iterdir()} == {f"{base}@t0", f"{base}@t1"}
