@@ -704,6 +704,33 @@ def predict(
 
 
 @app.command()
+def bundle(
+    blend_name: Annotated[str, typer.Argument(metavar="BLEND", help="Name of a blend.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder; default: submissions/<competition>/bundles/BLEND."),
+    ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option("--owner", help="Your name on Kaggle; default: KAGGLE_USERNAME."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle.")] = False,
+    competition: CompetitionOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack a blend for competitions that run code offline: weights, code, and a notebook."""
+    resolved = _resolve(competition, data, limit)
+    from competition.progress import ProgressBoard
+    from models.jobs.bundle import BundleRequest, run_bundle
+
+    with ProgressBoard() as board:
+        table = run_bundle(resolved, BundleRequest(blend_name, out, owner, overwrite), board.say)
+    _print([table], as_json)
+
+
+@app.command()
 def board(
     scores: Annotated[
         list[str] | None,

@@ -1,7 +1,9 @@
 """Plan and run jobs, from a request to stored results: a job is one variant, seed and fold.
 
 Rooms in reading order: request, suitability, setup, recipe, plan, spec, network_job, linear_job,
-job, engines, engine, worker, local, workers, estimate, fold, show, variants, predict, doctor.
+job, engines, engine, worker, local, workers, estimate, fold, show, variants, saved, predict,
+offline, bundle_notebook, bundle, doctor.
 
-Open: doctor, fold, show, variants, predict, plan, request, spec, suitability, local, workers.
+Open: bundle, doctor, fold, offline, show, variants, predict, plan, request, spec, suitability,
+local, workers.
 """

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from competition.arrays import Probs, Say
 from competition.blend.fit import Blend, apply_blend
@@ -36,25 +36,13 @@ from competition.predictions.rerun import advise_training
 from competition.profile import Competition
 from competition.submission.record import BlendMember, BlendRecord, list_blends, read_record
 from competition.submission.write import write_answers
-from models.data.batches import tokenize_rows
 from models.data.route import count_tokens, name_unit
 from models.jobs.linear_job import refit_linear
 from models.jobs.plan import build_job, job_dir
+from models.jobs.saved import SavedNetwork, predict_saved
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, read_kept
-from models.network.network import build_model
 from models.network.tokenizer import load_tokenizer
-from models.parts.formats import choose_format
-from models.parts.restriction import number_pairs
-from models.training.checkpoints import read_weights
-from models.training.hardware import (
-    build_accelerator,
-    choose_precision,
-    fix_randomness_of_kernels,
-    list_gpu_notices,
-    report_gpu_errors,
-    threads_per_job,
-)
-from models.training.predictor import Predictor
+from models.training.hardware import list_gpu_notices, report_gpu_errors, threads_per_job
 from models.variant import LINEAR, Variant
 
 
@@ -89,14 +77,14 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
     reading = read_rows(request.file, competition.profile, is_train=False)
     if reading.offences:
         raise CorpusError(f"{request.file}: rows cannot be predicted", reading.offences)
-    name, record = _read_blend(competition, request.blend)
+    name, record = read_blend(competition, request.blend)
     out = request.out or request.file.with_name(f"{request.file.stem}-{name}.csv")
     _check_out(out, request.file, competition)
     prepared = read_prepared(competition)
     rows = reading.rows
     used = [each for each in record.members if each.weight > 0]
     # find all members before the first one predicts, to report missing weights early
-    found = [_find_member(prepared, each, say) for each in used]
+    found = [find_member(prepared, each, say) for each in used]
     if any(spec.network for each in found for specs in each.jobs.values() for spec in specs):
         for notice in list_gpu_notices():
             say(notice)
@@ -135,7 +123,7 @@ def _check_out(out: Path, file: Path, competition: Competition) -> None:
             raise UsageError(f"--out {out} is {what}; name another file for the predictions")
 
 
-def _read_blend(competition: Competition, name: str | None) -> tuple[str, BlendRecord]:
+def read_blend(competition: Competition, name: str | None) -> tuple[str, BlendRecord]:
     """Return the name and the record of a blend, of the newest if ``name`` is None."""
     folder = competition.submissions_dir
     known = list_blends(folder)
@@ -160,14 +148,14 @@ def _read_blend(competition: Competition, name: str | None) -> tuple[str, BlendR
 
 
 @dataclass(frozen=True)
-class _Found:
+class FoundMember:
     """A member of a blend, and the jobs whose weights it uses, by fold and variant."""
 
     member: Member
     jobs: Mapping[tuple[int, str], Sequence[JobSpec]]
 
 
-def _find_member(prepared: Prepared, wanted: BlendMember, say: Say) -> _Found:
+def find_member(prepared: Prepared, wanted: BlendMember, say: Say) -> FoundMember:
     """Find a member of a blend, unchanged since the blend was made, with weights for each fold."""
     competition = prepared.competition
     store = Store(competition.oof_dir, competition.profile.labels)
@@ -183,11 +171,11 @@ def _find_member(prepared: Prepared, wanted: BlendMember, say: Say) -> _Found:
         for fold in range(prepared.folds.count)
         for part in wanted.parts
     }
-    return _Found(replace(members[0], name=wanted.name, seeds=wanted.seeds), jobs)
+    return FoundMember(replace(members[0], name=wanted.name, seeds=wanted.seeds), jobs)
 
 
 def _predict_member(
-    prepared: Prepared, found: _Found, rows: Rows, threads: int | None, say: Say
+    prepared: Prepared, found: FoundMember, rows: Rows, threads: int | None, say: Say
 ) -> Member:
     """Predict new rows with one member of a blend: one variant, or a set of specialists."""
     competition = prepared.competition
@@ -196,7 +184,7 @@ def _predict_member(
     test = np.full((prepared.folds.count, len(rows), n_labels), np.nan, np.float32)
     route_of: npt.NDArray[np.object_] | None = None
     all_specs = [spec for specs in found.jobs.values() for spec in specs]
-    threads_of = _choose_threads(store, all_specs, threads, say)
+    threads_of = choose_threads(store, all_specs, threads, say)
     for (fold, part), specs in found.jobs.items():
         route = specs[0].variant.route
         chosen = np.ones(len(rows), bool)
@@ -254,7 +242,7 @@ def _check_trained_here(store: Store, header: Header, folder: Path) -> None:
     )
 
 
-def _choose_threads(
+def choose_threads(
     store: Store, specs: Sequence[JobSpec], threads: int | None, say: Say
 ) -> dict[ResultKey, int]:
     """Return the threads per job: as requested, else as in training, else all cores.
@@ -278,7 +266,13 @@ def _choose_threads(
 
 
 def _route_rows(prepared: Prepared, spec: JobSpec, rows: Rows) -> npt.NDArray[np.object_]:
-    """Return the length route of each new row, by the stored length limits.
+    """Return the length route of each new row, by the stored length limits."""
+    borders, tokenizer = read_borders(prepared, spec)
+    return route_lengths(count_tokens(rows, tokenizer), borders)
+
+
+def read_borders(prepared: Prepared, spec: JobSpec) -> tuple[tuple[int, int], Any]:
+    """Return the stored length limits, and the tokenizer of a specialist, which measures rows.
 
     Raises:
         PredictionsError: the routes come from a user's file, which has no limits, or were measured
@@ -297,8 +291,7 @@ def _route_rows(prepared: Prepared, spec: JobSpec, rows: Rows) -> npt.NDArray[np
             f"{spec.key.variant}, so new rows have no route; blend without the specialists: "
             "python run.py blend VARIANT…"
         )
-    lengths = count_tokens(rows, tokenizer)
-    return route_lengths(lengths, routes.borders)
+    return routes.borders, tokenizer
 
 
 def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
@@ -316,33 +309,15 @@ def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
     """
     if spec.variant.learner == LINEAR:
         return refit_linear(spec).predict(rows)
-    network, variant = spec.network, spec.variant
+    network = spec.network
     assert network is not None
-    torch.set_num_threads(threads)
-    fix_randomness_of_kernels()
-    # a model trained in fp16 on a GPU can predict on a CPU
-    precision = choose_precision(variant.run.precision, is_firm=False)
-    accelerator = build_accelerator(precision)
-    tokenizer = load_tokenizer(network.source, network.new_tokens)
-    model = build_model(
-        variant,
-        network.source,
-        labels=len(spec.labels),
-        vocabulary=len(tokenizer),
-        device_type=accelerator.device.type,
-        precision=precision,
+    saved = SavedNetwork(
+        variant=spec.variant,
+        weights=spec.job_dir / WEIGHTS_FILE,
+        source=network.source,
+        new_tokens=network.new_tokens,
+        labels=spec.labels,
+        entity_types=spec.entity_types,
+        language=spec.language,
     )
-    facts = read_weights(spec.job_dir / WEIGHTS_FILE, model)
-    model.to(accelerator.device)
-    tokens = tokenize_rows(
-        rows,
-        choose_format(variant.format, spec.language),
-        tokenizer,
-        variant.max_tokens,
-        formatting=variant.formatting,
-    )
-    allowed = None
-    if facts.get("allowed") is not None:
-        allowed = np.asarray(facts["allowed"], bool)[number_pairs(rows, spec.entity_types)]
-    predictor = Predictor(model, accelerator, tokenizer.pad_token_id, variant.run.micro_tokens)
-    return predictor.predict(tokens, np.arange(len(rows)), allowed)
+    return predict_saved(saved, rows, threads)

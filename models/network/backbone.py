@@ -50,18 +50,16 @@ def load_backbone(
         "dtype": torch.float32 if variant.adapt is None else DTYPES[precision],
         **_quantise(variant, source, device_type, precision),
     }
-    if not source.has_weights:
-        return library.from_config(config, trust_remote_code=False, **options)
-    whole, absent = load_weights(
-        library,
-        source,
-        bin_weights=variant.run.bin_weights,
-        config=config,
-        **({"add_pooling_layer": False} if config.model_type in POOLED else {}),
-        **options,
-    )
-    if absent:
-        raise EncoderError(f"{source.name} has no weights for {', '.join(absent)}")
+    if config.model_type in POOLED:
+        options["add_pooling_layer"] = False
+    if source.has_weights:
+        whole, absent = load_weights(
+            library, source, bin_weights=variant.run.bin_weights, config=config, **options
+        )
+        if absent:
+            raise EncoderError(f"{source.name} has no weights for {', '.join(absent)}")
+    else:
+        whole = library.from_config(config, trust_remote_code=False, **options)
     reader = _take_reader(whole, kind)
     if kind == "decoder":
         reader.config.use_cache = False  # what only writing text needs

@@ -1,7 +1,8 @@
 """The training loop, the optimiser step, checkpoints, mixed precision; the linear learner.
 
 Rooms in reading order: control, ranks, hardware, sharding, checkpoints, ema, step, memory, loop,
-predictor, linear.
+predictor, linear, linear_file.
 
-Open: control, ranks, hardware, sharding, checkpoints, ema, step, memory, loop, predictor, linear.
+Open: control, ranks, hardware, sharding, checkpoints, ema, step, memory, loop, predictor, linear,
+linear_file.
 """

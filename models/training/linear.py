@@ -80,7 +80,7 @@ class LinearModel:
             out[:, self.present] = (
                 self.classifier.predict_proba(found)
                 if self.is_calibrated
-                else _softmax(_two_sided(self.classifier.decision_function(found)))
+                else softmax(two_sided(self.classifier.decision_function(found)))
             )
         return out
 
@@ -146,9 +146,9 @@ def measure_difficulty(
         reader = FeatureReader(task.settings)
         classifier = _build_classifier(task.settings, task.seed)
         classifier.fit(reader.fit(train.take(rest)), train_label_ids[rest])
-        scores = _two_sided(classifier.decision_function(reader.read(train.take(out))))
+        scores = two_sided(classifier.decision_function(reader.read(train.take(out))))
         probs = np.zeros((len(out), task.n_labels))
-        probs[:, present] = _softmax(scores)
+        probs[:, present] = softmax(scores)
         difficulty[out] = 1 - probs[np.arange(len(out)), train_label_ids[out]]
     return difficulty
 
@@ -300,11 +300,12 @@ def _calibration_splits(
         yield from splits
 
 
-def _two_sided(scores: Float64s) -> Float64s:
+def two_sided(scores: Float64s) -> Float64s:
     """Expand the decision values of a binary classifier from (r,) to (r, 2)."""
     return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
 
 
-def _softmax(scores: Float64s) -> Float64s:
+def softmax(scores: Float64s) -> Float64s:
+    """Return the softmax of each row of (r, C')."""
     shares = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))

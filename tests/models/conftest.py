@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from competition.blend.blend import run_blend
 from competition.folds.kfold import Prepared, read_prepared
 from competition.profile import Competition, resolve_competition
 from models.data.fold_inputs import FoldInputs
+from models.jobs.job import run_job
 from models.jobs.network_job import open_inputs
 from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest
@@ -84,6 +86,42 @@ def make_specs(prepared: Prepared) -> Callable[..., list[JobSpec]]:
         return plan_tiny(prepared, variant, *overrides, **request)
 
     return make
+
+
+def request_for(
+    *names: str, overrides: tuple[tuple[str, Any], ...] = (), **more: Any
+) -> FoldRequest:
+    return FoldRequest(
+        variants=names,
+        encoder="scratch",
+        overrides=(*TINY_SCRATCH, ("train.epochs", 1), *overrides),
+        threads=1,
+        **more,
+    )
+
+
+@pytest.fixture(scope="session")
+def blended_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two networks and a linear model, trained and blended; only to be copied from."""
+    home = tmp_path_factory.mktemp("blended")
+    prepared = read_home(home, write_tiny(home))
+    watch = Watch(report=lambda at: None, should_stop=lambda: False, log=lambda text: None)
+    linear = FoldRequest(variants=("tfidf-linear",), threads=1)
+    networks = [
+        request_for(name, save_as=save_as)
+        for name, save_as in (("typed-punct", "net"), ("type-restricted", "held"))
+    ]
+    for wanted in (*networks, linear):
+        for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
+            assert run_job(spec, watch).finished
+    for name, members in (("all", ()), ("networks", ("net", "held"))):
+        run = {"time": "2026-01-01"}
+        run_blend(prepared.competition, members, trials=5, seed=0, name=name, run=run)
+    return home
+
+
+def read_home(home: Path, profile: Path) -> Prepared:
+    return read_prepared(resolve_competition(str(profile), None, None, home=home))
 
 
 @pytest.fixture

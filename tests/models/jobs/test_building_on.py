@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from competition.blend.blend import run_blend
 from competition.errors import PredictionsError, TrainingError, UsageError, VariantError
-from competition.folds.kfold import Prepared, read_prepared
+from competition.folds.kfold import Prepared
 from competition.predictions.members import AVERAGE, ResultKey, Store
-from competition.profile import resolve_competition
 from competition.progress import ProgressBoard
 from models.jobs.fold import include_bases, order_in_waves, run_fold
 from models.jobs.job import run_job
@@ -25,20 +23,7 @@ from models.jobs.request import FoldRequest, resolve_all
 from models.jobs.spec import FACTS_FILE, WEIGHTS_FILE
 from models.training.checkpoints import read_weight_facts
 from models.training.control import Watch
-from tests.conftest import write_tiny
-from tests.models.conftest import TINY_SCRATCH
-
-
-def request_for(
-    *names: str, overrides: tuple[tuple[str, Any], ...] = (), **more: Any
-) -> FoldRequest:
-    return FoldRequest(
-        variants=names,
-        encoder="scratch",
-        overrides=(*TINY_SCRATCH, ("train.epochs", 1), *overrides),
-        threads=1,
-        **more,
-    )
+from tests.models.conftest import read_home, request_for
 
 
 def train_base(
@@ -255,30 +240,6 @@ def test_variants_that_build_on_each_other_are_refused(prepared: Prepared) -> No
     ring = [base.model_copy(update={"start_from": warm.name.partition("@")[0]}), warm]
     with pytest.raises(UsageError, match="build on each other"):
         order_in_waves(profile, request, ring)
-
-
-@pytest.fixture(scope="module")
-def blended_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two networks and a linear model, trained and blended; only to be copied from."""
-    home = tmp_path_factory.mktemp("blended")
-    prepared = read_home(home, write_tiny(home))
-    watch = Watch(report=lambda at: None, should_stop=lambda: False, log=lambda text: None)
-    linear = FoldRequest(variants=("tfidf-linear",), threads=1)
-    networks = [
-        request_for(name, save_as=save_as)
-        for name, save_as in (("typed-punct", "net"), ("type-restricted", "held"))
-    ]
-    for wanted in (*networks, linear):
-        for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
-            assert run_job(spec, watch).finished
-    for name, members in (("all", ()), ("networks", ("net", "held"))):
-        run = {"time": "2026-01-01"}
-        run_blend(prepared.competition, members, trials=5, seed=0, name=name, run=run)
-    return home
-
-
-def read_home(home: Path, profile: Path) -> Prepared:
-    return read_prepared(resolve_competition(str(profile), None, None, home=home))
 
 
 @pytest.fixture

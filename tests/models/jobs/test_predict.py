@@ -135,14 +135,14 @@ def test_threads_are_as_requested_or_as_recorded_or_all(
     linear = [replace(spec, network=None, key=replace(spec.key, variant="l")) for spec in specs]
     write_atomically(store.run_path(specs[0].key), dump_json({"threads": 3}))
     said: list[str] = []
-    chosen = room._choose_threads(store, [*specs, *linear], None, said.append)
+    chosen = room.choose_threads(store, [*specs, *linear], None, said.append)
     assert [chosen[spec.key] for spec in specs] == [3, 6, 6]
     (notice,) = said
     assert f"{store.run_path(specs[1].key)} does not record" in notice
     assert "(2 such files); using all 6 cores" in notice
     assert "--threads N" in notice
     said.clear()
-    chosen = room._choose_threads(store, [*specs, *linear], 2, said.append)
+    chosen = room.choose_threads(store, [*specs, *linear], 2, said.append)
     assert set(chosen.values()) == {2}
-    room._choose_threads(store, linear, None, said.append)
+    room.choose_threads(store, linear, None, said.append)
     assert said == []

@@ -1,0 +1,102 @@
+"""A fitted linear model as a file of arrays, which predicts the same bytes without being refitted.
+
+``fold`` keeps no linear model, since it can fit it again from the training rows; a bundle for a
+machine without those rows, or with another scikit-learn, holds it.
+
+Legend: C' labels present in training, F features, r rows.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from competition.arrays import Float64s
+from competition.errors import TrainingError
+from competition.files import write_atomically
+from models.settings import LinearSettings
+from models.training.linear import FeatureReader, LinearModel, Matrix, softmax, two_sided
+
+
+@dataclass(frozen=True)
+class StoredClassifier:
+    """The arrays of a fitted linear SVM and its temperature.
+
+    Attributes:
+        weights: (C', F), or (1, F) for two labels.
+        intercepts: (C',) or (1,).
+        scale: inverse temperature of the calibration; None without calibration.
+    """
+
+    weights: Float64s
+    intercepts: Float64s
+    scale: float | None
+
+    def decision_function(self, features: Matrix) -> Float64s:
+        """Return the decision values, (r, C'), or (r,) for two labels."""
+        scores = np.asarray(features @ self.weights.T + self.intercepts)
+        return scores.ravel() if scores.shape[1] == 1 else scores
+
+    def predict_proba(self, features: Matrix) -> Float64s:
+        """Return the calibrated probabilities, (r, C')."""
+        assert self.scale is not None
+        return softmax(self.scale * two_sided(self.decision_function(features)))
+
+
+def write_linear(path: Path, model: LinearModel, facts: dict[str, Any]) -> None:
+    """Write a fitted linear model, with ``facts`` (JSON-serialisable) beside it in the header."""
+    reader = model.reader
+    arrays: dict[str, Any] = {"present": model.present}
+    for name, kept in reader.kept.items():
+        arrays[f"kept.{name}"] = kept.astype(np.int32)
+        arrays[f"idf.{name}"] = reader.transformers[name].idf_
+    scale = None
+    if len(model.present) > 1:
+        fitted = model.classifier
+        if model.is_calibrated:
+            (calibrated,) = fitted.calibrated_classifiers_
+            fitted, scale = calibrated.estimator, float(calibrated.calibrators[0].beta_)
+        arrays |= {"weights": fitted.coef_, "intercepts": fitted.intercept_}
+    header = {
+        "settings": reader.settings.model_dump(mode="json"),
+        "n_labels": model.n_labels,
+        "scale": scale,
+        **facts,
+    }
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_atomically(path, save(contiguous, metadata={"facts": json.dumps(header)}))
+
+
+def read_linear(path: Path) -> LinearModel:
+    """Read a fitted linear model.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    try:
+        with safe_open(path, "np") as stored:
+            header = json.loads(stored.metadata()["facts"])
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TrainingError(f"{path} is damaged ({error}); copy it once more") from None
+    reader = FeatureReader(LinearSettings.model_validate(header["settings"]))
+    for name, transformer in reader.transformers.items():
+        if f"kept.{name}" in arrays:
+            reader.kept[name] = arrays[f"kept.{name}"].astype(np.int64)
+            transformer.idf_ = arrays[f"idf.{name}"]
+    classifier = None
+    if "weights" in arrays:
+        classifier = StoredClassifier(arrays["weights"], arrays["intercepts"], header["scale"])
+    return LinearModel(
+        reader,
+        classifier,
+        arrays["present"],
+        header["n_labels"],
+        is_calibrated=header["scale"] is not None,
+    )

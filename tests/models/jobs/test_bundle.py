@@ -1,0 +1,155 @@
+"""A bundle predicts a hidden test file, with neither network nor what training left."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from competition.blend.blend import run_blend
+from competition.errors import CorpusError, PredictionsError, UsageError
+from competition.files import dump_json
+from competition.folds.kfold import Prepared
+from models.jobs.bundle import BundleRequest, list_libraries, run_bundle
+from models.jobs.job import run_job
+from models.jobs.offline import MANIFEST, predict_bundle, read_bundle
+from models.jobs.plan import plan_jobs
+from models.jobs.predict import PredictRequest, run_predict
+from models.jobs.request import FoldRequest
+from models.training.control import Watch
+from tests.models.conftest import read_home, request_for
+
+NO_NETWORK = """
+import socket
+
+def refuse(*arguments, **options):
+    raise OSError("no network here")
+
+socket.getaddrinfo = socket.socket.connect = refuse
+"""
+
+
+@pytest.fixture
+def blended(blended_home: Path, tmp_path: Path) -> Prepared:
+    home = shutil.copytree(blended_home, tmp_path / "home")
+    return read_home(home, home / "tiny.toml")
+
+
+def test_it_gives_the_bytes_of_the_blend_without_what_training_left(
+    blended: Prepared, tmp_path: Path
+) -> None:
+    competition, bundle = blended.competition, tmp_path / "bundle"
+    own = (competition.submissions_dir / "networks.csv").read_bytes()
+    test = shutil.copy(competition.test_path, tmp_path / "hidden.csv")
+    table = run_bundle(competition, BundleRequest("networks", bundle, "kim"), lambda text: None)
+    assert {row["what"] for row in table.rows} == {"code", "models", "encoders", "notebook"}
+    assert f"kaggle datasets create --path {bundle} --dir-mode zip" in "\n".join(table.notes)
+    shutil.rmtree(competition.home)
+    said: list[str] = []
+    out = tmp_path / "submission.csv"
+    predict_bundle(bundle, Path(test), out, say=said.append)
+    assert out.read_bytes() == own
+    assert "byte for byte" in said[-1]
+    weights = list(bundle.rglob("encoders/*/*.safetensors"))
+    assert not weights  # they are in models/ already
+
+    # a hidden file has other rows, and the platform a limit
+    with Path(test).open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream))
+    with Path(test).open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([rows[0], *rows[:3:-1]])
+    predict_bundle(bundle, Path(test), out, limit_s=0, say=said.append)
+    answers = out.read_text(encoding="utf-8").splitlines()
+    assert [line.partition(",")[0] for line in answers[1:]] == [row[0] for row in rows[:3:-1]]
+    assert "no time for folds 1 to 2; the answers are those of the first 1" in "".join(said)
+    Path(test).write_text("id,sentence\n1,x\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match="cannot be predicted"):
+        predict_bundle(bundle, Path(test), out, say=said.append)
+
+
+def test_every_member_without_weights_is_named_with_its_command(blended: Prepared) -> None:
+    competition = blended.competition
+    for name in ("net", "held"):
+        (competition.checkpoints_dir / name / "s42-f1" / "model.safetensors").unlink()
+    record = json.loads((competition.submissions_dir / "networks.json").read_text("utf-8"))
+    for member in record["members"]:
+        member["weight"] = 0.5
+    (competition.submissions_dir / "networks.json").write_text(dump_json(record), "utf-8")
+    with pytest.raises(PredictionsError) as caught:
+        run_bundle(competition, BundleRequest("networks"), lambda text: None)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert all("python run.py fold" in line and "--overwrite" in line for line in lines)
+    assert not (competition.submissions_dir / "bundles").exists()
+
+
+def test_other_files_and_bundles_are_not_replaced(blended: Prepared, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds other files"):
+        run_bundle(blended.competition, BundleRequest("all", mine), lambda text: None)
+    assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
+    (mine / "thesis.txt").rename(mine / "wheels.txt")
+    with pytest.raises(UsageError, match="replace it with --overwrite"):
+        run_bundle(blended.competition, BundleRequest("all", mine), lambda text: None)
+    with pytest.raises(UsageError, match=r"holds no bundle\.json"):
+        read_bundle(mine)
+    (mine / MANIFEST).write_text("{}")
+    with pytest.raises(UsageError, match="is damaged"):
+        read_bundle(mine)
+
+
+def test_predicting_needs_no_more_than_is_listed() -> None:
+    listed = list_libraries()
+    assert any(line.startswith("hgtk") for line in listed)
+    assert not any(line.startswith(("optuna", "plotly")) for line in listed)
+
+
+@pytest.mark.slow
+def test_the_notebook_answers_without_network(
+    prepared: Prepared, quiet_watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Kaggle: the dataset lies somewhere below, the rest of the project nowhere."""
+    from nbclient import NotebookClient
+
+    specialists = [
+        request_for("typed-punct", save_as=part, overrides=(("route", f"length:{part}"),))
+        for part in ("short", "medium", "long")
+    ]
+    for wanted in (FoldRequest(variants=("tfidf-linear",), threads=1), *specialists):
+        for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
+            assert run_job(spec, quiet_watch).finished
+    competition = prepared.competition
+    run_blend(competition, (), trials=0, seed=0, name="all", run={"time": "2026-01-01"})
+    record = json.loads((competition.submissions_dir / "all.json").read_text("utf-8"))
+    assert [m["name"] for m in record["members"]] == ["tfidf-linear", "route:length"]
+    for member in record["members"]:
+        member["weight"] = 0.5
+    (competition.submissions_dir / "all.json").write_text(dump_json(record), "utf-8")
+    run_bundle(competition, BundleRequest("all"), lambda text: None)
+    run_predict(competition, PredictRequest(competition.test_path, "all", tmp_path / "own"), print)
+    away = tmp_path / "kaggle" / "input"
+    shutil.copytree(competition.submissions_dir / "bundles" / "all", away / "my-bundle")
+    (away / "working").mkdir()
+    shutil.copy(competition.test_path, away / "working")
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(NO_NETWORK)
+    monkeypatch.setenv("PYTHONPATH", str(blocked))
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    shutil.rmtree(competition.checkpoints_dir)
+    (path,) = (away / "my-bundle").rglob("*.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    NotebookClient(
+        notebook, timeout=240, resources={"metadata": {"path": str(away / "working")}}
+    ).execute()
+    printed = "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", ()))
+    assert "fold 2: long seed 42" in printed
+    answers = (away / "working" / "submission.csv").read_bytes()
+    assert answers == (tmp_path / "own").read_bytes()
