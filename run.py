@@ -397,7 +397,12 @@ def pretrain(
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(help="A CSV or Parquet table, or a folder of results.")],
+    path: Annotated[
+        Path, typer.Argument(help="A table (CSV, Parquet, JSON), a .npy file, or a result folder.")
+    ],
+    test: Annotated[
+        Path | None, typer.Option("--test", help="The test predictions, if in a file of their own.")
+    ] = None,
     save_as: Annotated[
         str | None,
         typer.Option("--as", help="Variant name; default: its own, or the file's."),
@@ -405,6 +410,14 @@ def import_(
     folds_hash: Annotated[
         str | None,
         typer.Option("--folds-hash", help="Hash of the folds used, if there is no fold column."),
+    ] = None,
+    label_order: Annotated[
+        str | None,
+        typer.Option(
+            "--label-order",
+            metavar="FILE|alphabetical",
+            help="Order of columns that do not name their labels; default: the profile's.",
+        ),
     ] = None,
     competition: CompetitionOption = None,
     data: DataOption = None,
@@ -415,7 +428,7 @@ def import_(
     from competition.predictions.importing import ImportOptions, build_import_tables, run_import
     from competition.provenance import describe_run
 
-    options = ImportOptions(save_as, folds_hash, describe_run(_now()))
+    options = ImportOptions(save_as, folds_hash, describe_run(_now()), test, label_order)
     report = run_import(_resolve(competition, data, limit), path, options)
     _print(build_import_tables(report), as_json)
     if report.offences:

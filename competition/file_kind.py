@@ -81,13 +81,14 @@ _ENCODING_NAMES = {
     "utf-16-be": "UTF-16",
     "utf-32": "UTF-32",
 }
+_NPY = b"\x93NUMPY"
 _PLAIN = "give the file itself, as UTF-8 text"
 _SAVE = "save the table as CSV (UTF-8) and name that file"
 _PICKLE = "save the table as CSV or Parquet; pickles are never opened"
 _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file", _SAVE),
     (b"%PDF-", "a PDF document", _PLAIN),
-    (b"\x93NUMPY", "a NumPy array (.npy)", _PLAIN),
+    (_NPY, "a NumPy array (.npy)", _PLAIN),
     (b"\x89PNG", "a picture (PNG)", _PLAIN),
     (b"SQLite format 3\0", "an SQLite database", "export its table as CSV (UTF-8)"),
     (b"ARROW1", "an Arrow (Feather) file", "save the table as Parquet or CSV"),
@@ -110,6 +111,18 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8"),
 )
+
+
+def find_array_form(path: Path) -> Literal["npy", "npz"] | None:
+    """Return which file of NumPy arrays this is, for the readers that take arrays; else None."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        start = stream.read(len(_NPY))
+    if start == _NPY:
+        return "npy"
+    is_npz = path.suffix.lower() == ".npz" and zipfile.is_zipfile(path)
+    return "npz" if is_npz else None
 
 
 def recognise(path: Path) -> FileKind:

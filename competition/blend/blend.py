@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.audit.shift import OnStep, explain_absence, read_or_fit_shift
-from competition.blend.diagnostics import find_member_warnings
+from competition.blend.diagnostics import find_member_warnings, find_misaligned_members
 from competition.blend.fit import (
     BlendFit,
     Estimate,
@@ -179,8 +179,9 @@ def _build_report(
         gold_shares=measure_shares(rows.gold, rows.logs.shape[1]),
         reweighted=fit_reweighted(rows, inputs.test_weights),
         noise=tuple(_simulate(inputs, fit, options.seed)),
-        warnings=tuple(
-            find_member_warnings(inputs.members, rows, prepared.groups, inputs.row_weights)
+        warnings=(
+            *find_misaligned_members(inputs.members, prepared),
+            *find_member_warnings(inputs.members, rows, prepared.groups, inputs.row_weights),
         ),
     )
 

@@ -17,6 +17,8 @@ import numpy as np
 from competition.arrays import Floats, Ints, Probs
 from competition.blend.pooling import PooledRows, Weights, fit_convex, floored_logs, pool
 from competition.blend.selection import SAMPLED_ROWS, are_copies
+from competition.folds.kfold import Prepared
+from competition.predictions.alignment import find_misaligned
 from competition.predictions.members import Member
 
 SIGNIFICANT = 3.0  # standard errors: one false warning in about 700 checks of a sound member
@@ -33,7 +35,7 @@ HARM = 0.01  # share of the log-loss on test-like rows that a member adds
 class MemberWarning:
     """A problem of one or more members; ``size`` is in the unit that ``text`` names."""
 
-    kind: Literal["copies", "leak", "misleads"]
+    kind: Literal["copies", "leak", "misleads", "misaligned"]
     members: tuple[str, ...]
     size: float
     text: str
@@ -62,6 +64,14 @@ def find_member_warnings(
     warnings += find_leaks(kept, row_weights.get(ODDS))
     part = rows if len(kept) == len(members) else rows.take_members(np.array(distinct))
     return warnings + find_misleading(kept, part, groups, row_weights)
+
+
+def find_misaligned_members(members: Sequence[Member], prepared: Prepared) -> list[MemberWarning]:
+    """Return warnings about members whose test rows do not belong to their out-of-fold rows."""
+    return [
+        MemberWarning("misaligned", (each.member,), 1.0, each.text)
+        for each in find_misaligned(members, prepared)
+    ]
 
 
 def find_copy_warnings(members: Sequence[Member], rows: PooledRows) -> list[MemberWarning]:

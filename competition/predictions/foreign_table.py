@@ -1,40 +1,38 @@
-"""Predictions that another tool made, by row id, held against this competition's rows.
+"""Predictions that another tool made, held against this competition's rows.
 
-Before the store on the way of a row: a CSV or Parquet table ``id, split, fold, <labels…>`` becomes
-arrays in the order of the corpus, or a list of everything that is wrong with it. Columns are found
-by name, rows by id; nothing depends on the order of either.
+Before the store on the way of a row: what ``foreign_rows`` or ``foreign_arrays`` read becomes
+arrays in the order of the corpus, or a list of everything that is wrong with it, each cause once.
+Columns are found by name, rows by id; nothing depends on the order of either, where there are ids.
 
 Legend: n rows of the table, N train rows, M test rows, C labels, K folds.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from competition.arrays import Probs
-from competition.data.csv_records import RecordReader, Report, show
+from competition.arrays import Int64s, Objects, Probs
+from competition.data.causes import gather_causes
 from competition.errors import Offence
-from competition.file_kind import WrongFileError, recognise
 from competition.folds.kfold import Prepared
+from competition.predictions.foreign_columns import FOLD, ID, SPLIT
+from competition.predictions.foreign_places import OTHER_ID, Check, place_rows, read_part
+from competition.predictions.foreign_probs import make_probs
+from competition.predictions.foreign_rows import NO_FOLD, OOF, TEST, ForeignTable
+from competition.predictions.label_order import (
+    Places,
+    describe_order,
+    find_order,
+    read_label_order,
+)
 from competition.predictions.members import AVERAGE
-from competition.predictions.store import SUM_TOLERANCE, Ids
-
-ID, SPLIT, FOLD = "id", "split", "fold"
-OOF, TEST = "oof", "test"
-NO_FOLD = -1
-_INDEX_NAMES = ("", "__index_level_0__")  # what pandas calls an index without a name: CSV, Parquet
-_WHOLE_NUMBER = re.compile(r"([0-9]{1,9})(?:\.0*)?")
-MAX_ROUNDED = 0.01 + 1e-9  # off 1, in a sum: more than that is not rounding
+from competition.scoring.metrics import auprc, decide, micro_f1
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,246 +49,147 @@ class ForeignRows:
     has_folds: bool
 
 
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """The cells of a table.
+@dataclass(frozen=True)
+class ForeignFiles:
+    """Where predictions lie.
 
-    ``fold`` is -1 where the cell is empty or the column absent; ``unread`` are rows with a cell
-    that is no number, which was reported.
+    Attributes:
+        path: a table or a NumPy file; with ``test`` its out-of-fold rows alone.
+        test: the file of the test rows, where they are in a file of their own.
+        label_order: the order of columns without names, as a person names it.
     """
 
-    file: str
-    ids: Ids
-    lines: list[int | None]
-    split: Ids
-    fold: NDArray[np.int64]
-    probs: NDArray[np.float64]
-    has_folds: bool
-    report: Report
-    unread: set[int] = field(default_factory=set)
+    path: Path
+    test: Path | None = None
+    label_order: str | None = None
 
-    def offend(
-        self, row: int | np.integer[Any], column: str | None, found: str, remedy: str
-    ) -> None:
-        """Report what is wrong with a row."""
-        place = self.lines[int(row)], column, str(self.ids[row])
-        self.report(Offence(self.file, *place, found, remedy))
+
+@dataclass(frozen=True, eq=False)
+class ForeignReading:
+    """What came of reading: ``rows`` is None with offences; ``notices`` are said either way."""
+
+    rows: ForeignRows | None
+    offences: tuple[Offence, ...]
+    notices: tuple[str, ...]
 
 
 def read_foreign_rows(
-    path: Path, prepared: Prepared, report: Report, *, needs_folds: bool = True
-) -> ForeignRows | None:
-    """Read a table of predictions and check every row of it.
+    files: ForeignFiles, prepared: Prepared, *, needs_folds: bool = True
+) -> ForeignReading:
+    """Read predictions and check every row of them.
 
     Args:
-        path: a ``.csv`` or ``.parquet`` file.
+        files: where they are.
         prepared: whose rows, labels and folds.
-        report: called with every offence.
         needs_folds: whether each out-of-fold row must say its fold.
 
-    Returns:
-        None when there is an offence.
+    Raises:
+        UsageError: the label order that is named cannot be read.
     """
-    offences = 0
-
-    def count(offence: Offence) -> None:
-        nonlocal offences
-        offences += 1
-        report(offence)
-
+    check = Check(prepared)
     labels = prepared.competition.profile.labels
-    try:
-        form = recognise(path).form if path.is_file() else "text"
-    except WrongFileError as wrong:
-        count(Offence(path.name, None, None, None, wrong.found, wrong.remedy))
+    order = None if files.label_order is None else read_label_order(files.label_order, labels)
+    table = _read_table(files, check)
+    rows = None
+    if table is not None:
+        check.notices += table.notices
+        rows = _check_table(table, order, check, needs_folds=needs_folds)
+    count = 0 if table is None else len(table)
+    told = gather_causes(check.offences, max(1, count))
+    return ForeignReading(None if told else rows, tuple(told), tuple(dict.fromkeys(check.notices)))
+
+
+def _read_table(files: ForeignFiles, check: Check) -> ForeignTable | None:
+    if files.test is None:
+        return read_part(files.path, None, check)
+    parts = [read_part(files.path, OOF, check), read_part(files.test, TEST, check)]
+    whole = [part for part in parts if part is not None]
+    return ForeignTable.join(whole) if len(whole) == len(parts) else None
+
+
+def _check_table(
+    table: ForeignTable, order: Places | None, check: Check, *, needs_folds: bool
+) -> ForeignRows | None:
+    """Hold a table against the corpus; None where something is wrong, which was reported."""
+
+    def offend(row: int, found: str, remedy: str) -> None:
+        check.report(table.place(row, None, found, remedy))
+
+    probs, said = make_probs(table.probs, table.unread, offend)
+    check.notices += said
+    if order is not None:
+        as_in_file = probs if table.file_order is None else probs[:, table.file_order]
+        probs = as_in_file[:, order]
+    table = replace(table, probs=probs)
+    places = place_rows(table, check)
+    if order is None:
+        table = _check_label_order(table, places[0], check)
+    table = _check_folds(table, places[0], check, needs_folds=needs_folds)
+    is_average = _check_coverage(table, places, check)
+    if check.offences:
+        _remark_scores(table, places[0], check)
         return None
-    is_parquet = form == "parquet" or path.suffix == ".parquet"
-    table = (_read_parquet if is_parquet else _read_csv)(path, labels, count)
-    if table is None:
-        return None
-    _check_probs(table)
-    oof_row, test_row = _place_rows(table, prepared)
-    _check_folds(table, oof_row, prepared, needs_folds=needs_folds)
-    is_average = _check_coverage(table, oof_row, test_row, prepared)
-    if offences:
-        return None
-    return _arrange(table, (oof_row, test_row), prepared, is_average=is_average)
+    return _arrange(table, places, check.prepared, is_average=is_average)
 
 
-def _read_csv(path: Path, labels: Sequence[str], report: Report) -> _Table | None:
-    header = RecordReader(path, {}, report).read_header()
-    if header is None or not _check_columns(path, header, labels, report):
-        return None
-    leading = [ID, SPLIT, *([FOLD] if FOLD in header else [])]
-    reader = RecordReader(path, {name: name for name in (*leading, *labels)}, report)
-    lines: list[int | None] = []
-    records: list[list[str]] = []
-    for line, record in reader.read():
-        lines.append(line)
-        records.append(record)
-    if not records:
-        return None
-    cells = np.array(records, dtype=object)
-    has_folds = FOLD in header
-    table = _Table(
-        path.name,
-        cells[:, 0],
-        lines,
-        cells[:, 1],
-        np.full(len(cells), NO_FOLD),
-        np.full((len(cells), len(labels)), np.nan),
-        has_folds,
-        report,
-    )
-    if has_folds:
-        table.fold[:] = [_parse_fold(table, row, text) for row, text in enumerate(cells[:, 2])]
-    _parse_probs(table, cells[:, len(leading) :], labels)
-    return table
+def _check_label_order(table: ForeignTable, oof_row: Int64s, check: Check) -> ForeignTable:
+    """Compare the columns with the gold labels; take another order where it has a name.
 
-
-def _parse_fold(table: _Table, row: int, text: str) -> int:
-    """Read a fold; ``2.0`` is one, as tools write whole numbers among cells that are empty."""
-    if text == "":
-        return NO_FOLD
-    if (found := _WHOLE_NUMBER.fullmatch(text)) is not None:
-        return int(found[1])
-    table.offend(row, FOLD, f"{show(text)} is no fold", "write a whole number from 0")
-    table.unread.add(row)
-    return NO_FOLD
-
-
-def _parse_probs(table: _Table, cells: Ids, labels: Sequence[str]) -> None:
-    for place, label in enumerate(labels):
-        column = cells[:, place]
-        try:
-            table.probs[:, place] = column.astype(np.float64)
-        except ValueError:
-            for row, text in enumerate(column):
-                try:
-                    table.probs[row, place] = float(text)
-                except ValueError:
-                    table.offend(row, label, f"{show(text)} is no number", "write a probability")
-                    table.unread.add(row)
-
-
-def _read_parquet(path: Path, labels: Sequence[str], report: Report) -> _Table | None:
-    try:
-        found = pq.read_table(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0][:200]
-        report(Offence(path.name, None, None, None, f"no Parquet file ({reason})", "send it again"))
-        return None
-    names = found.schema.names
-    if not _check_columns(path, names, labels, report):
-        return None
-    has_folds = FOLD in names
-    try:
-        probs = [found.column(label).to_numpy().astype(np.float64) for label in labels]
-    except (ValueError, TypeError, pa.ArrowException) as error:
-        report(Offence(path.name, None, None, None, f"no numbers ({error})", "write numbers"))
-        return None
-    table = _Table(
-        path.name,
-        np.array([str(each) for each in found.column(ID).to_pylist()], dtype=object),
-        [None] * found.num_rows,
-        np.array([str(each) for each in found.column(SPLIT).to_pylist()], dtype=object),
-        np.full(found.num_rows, NO_FOLD),
-        np.stack(probs, axis=1),
-        has_folds,
-        report,
-    )
-    if has_folds:
-        said = found.column(FOLD).to_pandas()
-        texts = said.astype(str).mask(said.isna(), "")
-        table.fold[:] = [_parse_fold(table, row, text) for row, text in enumerate(texts)]
-    return table
-
-
-def _check_columns(path: Path, names: Sequence[str], labels: Sequence[str], report: Report) -> bool:
-    """Report columns that are absent, named twice or no label of the profile."""
-    if not names:
-        report(Offence(path.name, None, None, None, "no such file or no header", "check the path"))
-        return False
-    add = {
-        ID: "add it: each row's id, as the train or test file has it",
-        SPLIT: f"add it: {OOF} for out-of-fold rows, {TEST} for test rows",
-    }
-    by_label = "name one column after each label of the profile; their order does not matter"
-    absent = [name for name in (ID, SPLIT, *labels) if name not in names]
-    wrong = [(name, "no such column", add.get(name, by_label)) for name in absent]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    wrong += [(name, "the column stands twice", "take one of them out") for name in twice]
-    for name in set(names) - {ID, SPLIT, FOLD, *labels}:
-        remedy = "take the column out"
-        if name in _INDEX_NAMES:
-            remedy += ": it is a data frame's index; write the table with index=False"
-        elif absent:
-            remedy += ", or rename it if it holds one that is missing"
-        wrong.append((name, "it is no label of the profile", remedy))
-    for name, found, remedy in sorted(wrong):
-        report(Offence(path.name, 1, name, None, found, remedy))
-    return not wrong
-
-
-def _check_probs(table: _Table) -> None:
-    """Report rows that are no probabilities: not finite, below 0, or with another sum than 1.
-
-    What is wrong with a whole table, percentages or rounding, is said once.
+    Columns that name their labels are not moved: then name and numbers contradict each other.
     """
-    probs = table.probs
-    is_odd = ~np.isfinite(probs).all(axis=1)
-    sums = np.where(is_odd, 1.0, np.nan_to_num(probs, posinf=0.0, neginf=0.0).sum(axis=1))
-    is_negative = (probs < 0).any(axis=1) & ~is_odd
-    is_off = (np.abs(sums - 1) > SUM_TOLERANCE) & ~is_negative
-    for row in np.flatnonzero(is_odd):
-        if row in table.unread:
-            continue
-        table.offend(row, None, "a probability is missing, NaN or infinite", "predict it again")
-    for row in np.flatnonzero(is_negative):
-        least = probs[row].min()
-        table.offend(row, None, f"a probability is {least:.4g}", "hand in softmax output")
-    is_percent = is_off & (np.abs(sums - 100) <= 1)
-    _offend_once(table, is_percent, "about 100", "these are percentages; divide by 100")
-    is_rounded = is_off & (np.abs(sums - 1) <= MAX_ROUNDED)
-    remedy = "these are rounded; write at least 5 decimals"
-    _offend_once(table, is_rounded, "0.99 to 1.01, not to 1", remedy)
-    for row in np.flatnonzero(is_off & ~is_percent & ~is_rounded):
-        found = f"probabilities sum to {sums[row]:.4f}, not 1"
-        table.offend(row, None, found, "hand in softmax output, applied once")
+    here = np.flatnonzero(oof_row >= 0)
+    usable = here[np.isfinite(table.probs[here]).all(axis=1)]
+    labels = check.prepared.competition.profile.labels
+    if not len(usable):
+        return table
+    gold = check.prepared.corpus.train.gold[oof_row[usable]].astype(np.int64)
+    found = find_order(gold, table.probs[usable].argmax(axis=1).astype(np.int64), labels)
+    if found is None:
+        return table
+    before, after = (
+        _describe_scores(gold, probs, check.prepared)
+        for probs in (table.probs[usable], table.probs[usable][:, found.places])
+    )
+    if found.name is not None and not table.is_named:
+        said = f"columns stand in another order of the labels ({found.name}): read so"
+        check.notices.append(f"{said}; in the profile's order they give {before}")
+        return replace(table, probs=table.probs[:, found.places])
+    what = "the columns hold other labels than their names say"
+    if not table.is_named:
+        what = "the columns stand in another order than the profile's labels"
+    found_ = (
+        f"{what}: {describe_order(found.places, labels)}; as they stand {before}, permuted {after}"
+    )
+    remedy = (
+        "write each column under its own label, or name the order of the columns: --label-order"
+        " FILE, one label a line"
+    )
+    check.report(Offence(table.files[0], None, None, None, found_, remedy))
+    return table
 
 
-def _offend_once(table: _Table, is_off: NDArray[np.bool_], total: str, remedy: str) -> None:
-    """Report rows that share one fault by their number, at the place of the first."""
-    count = int(is_off.sum())
-    if not count:
-        return
-    first = int(is_off.argmax())
-    line = table.lines[first]
-    where = f"id {table.ids[first]}" if line is None else f"line {line}"
-    rows = "1 row sums" if count == 1 else f"{count:,} rows sum"
-    table.offend(first, None, f"{rows} to {total} (first: {where})", remedy)
+def _remark_scores(table: ForeignTable, oof_row: Int64s, check: Check) -> None:
+    """Say what the out-of-fold rows score where something else keeps them out."""
+    here = np.flatnonzero(oof_row >= 0)
+    usable = here[np.isfinite(table.probs[here]).all(axis=1)]
+    if len(usable):
+        gold = check.prepared.corpus.train.gold[oof_row[usable]].astype(np.int64)
+        said = _describe_scores(gold, table.probs[usable], check.prepared)
+        check.notices.append(f"its {len(usable):,} out-of-fold rows that could be read: {said}")
 
 
-def _place_rows(table: _Table, prepared: Prepared) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (n,) the train row and (n,) the test row of each line, -1 where it is none."""
-    found = []
-    for split, rows in ((OOF, prepared.corpus.train), (TEST, prepared.corpus.test)):
-        row_of: Mapping[str, int] = {row_id: row for row, row_id in enumerate(rows.ids)}
-        is_here = table.split == split
-        place = np.full(len(table.ids), -1, dtype=np.int64)
-        place[is_here] = [row_of.get(row_id, -1) for row_id in table.ids[is_here]]
-        for row in np.flatnonzero(is_here & (place < 0)):
-            table.offend(row, ID, f"no {split} row has this id", "take the row out")
-        found.append(place)
-    for row in np.flatnonzero((table.split != OOF) & (table.split != TEST)):
-        table.offend(row, SPLIT, f"{show(table.split[row])} is no split", f"write {OOF} or {TEST}")
-    return found[0], found[1]
+def _describe_scores(gold: Int64s, probs: NDArray[np.float64], prepared: Prepared) -> str:
+    negative_id = prepared.competition.profile.negative_id
+    f1 = micro_f1(gold, decide(probs, negative_id, None), negative_id)
+    return f"micro-F1 {100 * f1:.2f}, AUPRC {100 * auprc(gold, probs):.2f}"
 
 
 def _check_folds(
-    table: _Table, oof_row: NDArray[np.int64], prepared: Prepared, *, needs_folds: bool
-) -> None:
-    """Report out-of-fold rows of another fold than ours, or of none."""
+    table: ForeignTable, oof_row: Int64s, check: Check, *, needs_folds: bool
+) -> ForeignTable:
+    """Report out-of-fold rows of another fold than ours, or of none; number folds as ours are."""
+    if not (oof_row >= 0).any():
+        return table
     if not table.has_folds:
         if needs_folds:
             found = "no column tells which fold held a row out"
@@ -298,82 +197,105 @@ def _check_folds(
                 "add it, or show by --folds-hash that these folds were used: the hash in the"
                 " folds.json that the predictions were made with"
             )
-            table.report(Offence(table.file, 1, FOLD, None, found, remedy))
-        return
+            line = None if table.lines[0] is None else 1
+            check.report(Offence(table.files[0], line, FOLD, None, found, remedy))
+        return table
     here = np.flatnonzero(oof_row >= 0)
-    ours = prepared.folds.fold_of[oof_row[here]].astype(np.int64)
-    _check_first_fold(table, here, ours)
-    for row, fold, said in zip(here, ours, table.fold[here], strict=True):
+    ours = check.prepared.folds.fold_of[oof_row[here]].astype(np.int64)
+    table = _renumber_folds(table, here, ours, check)
+    for row, fold, said in zip(here.tolist(), ours, table.fold[here], strict=True):
         if row in table.unread or said == fold:
             continue
         found, remedy = f"fold {said}, here it is in fold {fold}", "train on these folds.csv"
         if said == NO_FOLD:
-            found, remedy = "no fold", f"write {fold}, if that fold's model predicted it"
-        table.offend(row, FOLD, found, f"{remedy}: rows of another fold would leak")
+            found, remedy = "no fold", "write the fold whose model predicted it"
+        told = f"{remedy}: rows of another fold would leak"
+        check.report(table.place(row, FOLD, found, told))
+    return table
 
 
-def _check_first_fold(table: _Table, here: NDArray[np.intp], ours: NDArray[np.int64]) -> None:
-    """Report folds numbered from 1, once, and number them from 0 for the checks that follow.
+def _renumber_folds(
+    table: ForeignTable, here: NDArray[np.intp], ours: Int64s, check: Check
+) -> ForeignTable:
+    """Number folds as ours are, where they are the same folds under other numbers."""
+    is_read = np.array([row not in table.unread for row in here.tolist()], dtype=bool)
+    said, known = table.fold[here][is_read], ours[is_read]
+    pairs = {(int(a), int(b)) for a, b in zip(said, known, strict=True)}
+    number_of = dict(pairs)
+    is_same = all(a == b for a, b in pairs)
+    if is_same or not pairs or len(number_of) < len(pairs) or NO_FOLD in number_of:
+        return table
+    if len(set(number_of.values())) < len(pairs):
+        return table
+    folds = table.fold.copy()
+    in_test = (table.split == TEST) & (folds != NO_FOLD)
+    theirs = set(folds[in_test].tolist())
+    moves_test = theirs <= number_of.keys()
+    moved = (table.split == OOF) | (in_test & moves_test)
+    folds[moved] = [number_of.get(int(fold), int(fold)) for fold in folds[moved]]
+    some = ", ".join(f"{a} is {b}" for a, b in sorted(pairs)[:3])
+    check.notices.append(f"the same folds under other numbers ({some}, …): read so")
+    return replace(table, fold=folds)
 
-    Args:
-        table: whose ``fold`` is changed then.
-        here: its out-of-fold rows.
-        ours: the fold of each of them.
-    """
-    is_read = np.array([row not in table.unread for row in here], dtype=bool)
-    if not is_read.any() or (table.fold[here] != ours + 1)[is_read].any():
-        return
-    whose, moved = "every fold", table.fold != NO_FOLD
-    if (table.fold[table.split == TEST] == 0).any():
-        whose, moved = f"the fold of every {OOF} row", moved & (table.split == OOF)
-    table.fold[moved] -= 1
-    found, remedy = "folds are numbered from 1, here from 0", f"subtract 1 from {whose}"
-    table.report(Offence(table.file, 1, FOLD, None, found, remedy))
 
-
-def _check_coverage(
-    table: _Table,
-    oof_row: NDArray[np.int64],
-    test_row: NDArray[np.int64],
-    prepared: Prepared,
-) -> bool:
+def _check_coverage(table: ForeignTable, places: tuple[Int64s, Int64s], check: Check) -> bool:
     """Report rows that are missing or answered twice; return whether the test is one average."""
-    n_folds = prepared.folds.count
-    _count_rows(table, oof_row, prepared.corpus.train.ids, OOF)
+    oof_row, test_row = places
+    n_folds, corpus = check.prepared.folds.count, check.prepared.corpus
+    if not (oof_row != -1).any() or not (test_row != -1).any():
+        _report_absent(table, places, check)
+        return True
+    _count_rows(table, oof_row, corpus.train.ids, OOF, check)
     in_test = test_row >= 0
     with_fold = in_test & (table.fold != NO_FOLD)
     if not with_fold.any():
-        _count_rows(table, test_row, prepared.corpus.test.ids, TEST)
+        _count_rows(table, test_row, corpus.test.ids, TEST, check)
         return True
-    for row in np.flatnonzero(in_test & ~with_fold):
-        table.offend(row, FOLD, "no fold, other test rows have one", "give every one its fold")
-    for row in np.flatnonzero(with_fold & (table.fold >= n_folds)):
-        table.offend(row, FOLD, f"fold {table.fold[row]} of {n_folds}", "write one from 0")
+    for row in np.flatnonzero(in_test & ~with_fold).tolist():
+        found = "no fold, other test rows have one"
+        check.report(table.place(row, FOLD, found, "give every one its fold"))
+    for row in np.flatnonzero(with_fold & (table.fold >= n_folds)).tolist():
+        found = f"fold {table.fold[row]} of {n_folds}"
+        check.report(table.place(row, FOLD, found, "write one from 0"))
     for fold in range(n_folds):
-        of_fold = np.where(table.fold == fold, test_row, -1)
-        _count_rows(table, of_fold, prepared.corpus.test.ids, f"{TEST}, fold {fold}")
+        of_fold = np.where((test_row == OTHER_ID) | (table.fold == fold), test_row, -1)
+        _count_rows(table, of_fold, corpus.test.ids, f"{TEST}, fold {fold}", check)
     return False
 
 
-def _count_rows(table: _Table, place: NDArray[np.int64], ids: Ids, where: str) -> None:
+def _report_absent(table: ForeignTable, places: tuple[Int64s, Int64s], check: Check) -> None:
+    """Say that a whole split is missing, without which a member cannot be blended."""
+    n_test = len(check.prepared.corpus.test)
+    if not (places[1] != -1).any() and not table.count(TEST):
+        found = f"no test rows: only out-of-fold rows stand there ({n_test:,} test rows are asked)"
+        remedy = "give them too, in this file or as --test FILE: the blend answers the test rows"
+        check.report(Offence(table.files[0], None, SPLIT, None, found, remedy))
+    elif not (places[0] != -1).any() and not table.count(OOF):
+        found = "no out-of-fold rows: only test rows stand there"
+        remedy = (
+            "give the out-of-fold rows as FILE and these as --test: weights are fitted to them; a"
+            " finished submission needs no import (run.py check, run.py submit)"
+        )
+        check.report(Offence(table.files[0], None, SPLIT, None, found, remedy))
+
+
+def _count_rows(table: ForeignTable, place: Int64s, ids: Objects, where: str, check: Check) -> None:
     """Report every row that stands twice and every row of the corpus that is missing."""
+    if (place == OTHER_ID).any():
+        return  # other ids: one cause, and reported
     here = np.flatnonzero(place >= 0)
     first, times = np.unique(place[here], return_index=True, return_counts=True)[1:]
     again = np.setdiff1d(here, here[first])
-    for row in again if (times > 1).any() else ():
-        table.offend(row, ID, f"the row stands more than once ({where})", "answer each row once")
-    missing = np.setdiff1d(np.arange(len(ids)), place[here])
-    for row in missing:
-        found, remedy = f"no answer for this row ({where})", "add the row"
-        table.report(Offence(table.file, None, ID, str(ids[row]), found, remedy))
+    for row in again.tolist() if (times > 1).any() else ():
+        found = f"the row stands more than once ({where})"
+        check.report(table.place(row, ID, found, "answer each row once"))
+    for row in np.setdiff1d(np.arange(len(ids)), place[here]).tolist():
+        found = f"no answer for this row ({where})"
+        check.report(Offence(table.files[0], None, ID, str(ids[row]), found, "add the row"))
 
 
 def _arrange(
-    table: _Table,
-    places: tuple[NDArray[np.int64], NDArray[np.int64]],
-    prepared: Prepared,
-    *,
-    is_average: bool,
+    table: ForeignTable, places: Sequence[Int64s], prepared: Prepared, *, is_average: bool
 ) -> ForeignRows:
     """Put the rows in the order of the corpus."""
     oof_row, test_row = places

@@ -1,8 +1,9 @@
 """``run.py import``: results from elsewhere become members of the store like any other.
 
 Before ``predictions`` on the way of a row. Result files of this harness, from another machine, are
-checked and copied byte for byte; a table that another tool made (``foreign``) becomes one result
-file per fold. Nothing is written when there is an offence.
+checked and copied byte for byte; a table or arrays that another tool made (``foreign_table``)
+become one result file per fold. Nothing is written when there is an offence. What was taken is
+scored on its out-of-fold rows and compared with the members that are there.
 
 Legend: K folds.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from competition.errors import Offence, PredictionsError, UsageError
 from competition.files import check_name, sha256_of
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.belonging import check_belongs, is_of_these_rows, place_rows
-from competition.predictions.foreign_table import ForeignRows, describe_rows, read_foreign_rows
+from competition.predictions.foreign_table import (
+    ForeignFiles,
+    ForeignRows,
+    describe_rows,
+    read_foreign_rows,
+)
+from competition.predictions.import_review import compare_with_members, score_results
 from competition.predictions.members import find_missing_folds, read_members
 from competition.predictions.store import (
     FILE_PATTERN,
@@ -40,7 +47,6 @@ SEED = 0  # of a table: its seeds, if several, are averaged already
 MIN_HASH_CHARS = 8
 OFFENCES_IN_TABLE = 1_000
 REMEDY = "import results of the same data, profile, folds.csv and routes/length.csv"
-TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,16 @@ class ImportOptions:
     Attributes:
         save_as: the variant's name; None keeps the results' own, or the file's.
         folds_hash: shown in place of a column that says each row's fold.
+        test: a file of the test rows, where the table or array holds the out-of-fold rows only.
+        label_order: the order of columns that do not name their labels.
         run: provenance to keep beside the results, time included.
     """
 
     save_as: str | None = None
     folds_hash: str | None = None
     run: Mapping[str, Any] | None = None
+    test: Path | None = None
+    label_order: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,7 @@ class ImportReport:
     """What an import found; with offences nothing was written.
 
     ``can_blend``: what was imported makes a member, or more, together with what stood there.
+    ``scores``: micro-F1 and AUPRC of the out-of-fold rows that came, for each variant and seed.
     """
 
     path: Path
@@ -78,6 +89,7 @@ class ImportReport:
     offences: tuple[Offence, ...]
     notes: tuple[str, ...]
     can_blend: bool = False
+    scores: Mapping[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
 
 
 def run_import(competition: Competition, path: Path, options: ImportOptions) -> ImportReport:
@@ -95,16 +107,21 @@ def run_import(competition: Competition, path: Path, options: ImportOptions) -> 
     store = Store(competition.oof_dir, competition.profile.labels)
     if path.is_file() and not is_result(path):
         return _import_table(path, prepared, store, options)
-    if options.folds_hash is not None:
-        raise UsageError("--folds-hash goes with a table; results of this harness carry their own")
+    for value, option in (
+        (options.folds_hash, "--folds-hash"),
+        (options.test, "--test"),
+        (options.label_order, "--label-order"),
+    ):
+        if value is not None:
+            raise UsageError(f"{option} goes with a table; results of this harness carry their own")
     return _import_results(path, prepared, store, options)
 
 
 def _import_table(
     path: Path, prepared: Prepared, store: Store, options: ImportOptions
 ) -> ImportReport:
-    if path.suffix not in TABLE_SUFFIXES:
-        raise UsageError(f"{path}: a table ends in {' or '.join(TABLE_SUFFIXES)}")
+    if options.test is not None and not options.test.is_file():
+        raise UsageError(f"--test {options.test}: no such file")
     shown = options.folds_hash
     if shown is not None and (
         len(shown) < MIN_HASH_CHARS or not prepared.folds.hash.startswith(shown.lower())
@@ -113,13 +130,16 @@ def _import_table(
             f"--folds-hash {shown} is not the hash of the folds here (give 8 digits or more):"
             " out-of-fold rows of other folds would leak; train on this competition's folds.csv"
         )
-    offences: list[Offence] = []
-    rows = read_foreign_rows(path, prepared, offences.append, needs_folds=shown is None)
+    files = ForeignFiles(path, options.test, options.label_order)
+    reading = read_foreign_rows(files, prepared, needs_folds=shown is None)
+    rows = reading.rows
     if rows is None:
-        return ImportReport(path, (), tuple(offences), ())
-    name = check_name(options.save_as or path.stem)
+        return ImportReport(path, (), reading.offences, reading.notices)
+    name = check_name(options.save_as or path.name.partition(".")[0])
     results = _build_results(name, rows, prepared, path.name)
     run = {"imported_from": str(path.absolute()), "imported_sha256": sha256_of(path)}
+    if options.test is not None:
+        run |= {"test_from": str(options.test.absolute()), "test_sha256": sha256_of(options.test)}
     stale = _find_stale(name, prepared, store)
     _check_room(results, store, stale)
     imported = []
@@ -130,8 +150,10 @@ def _import_table(
         imported.append(Imported(result.key, is_new))
     for key in stale - {result.key for result in results}:
         store.remove(key)  # of a fold that there is no more
-    notes = tuple(_tell_of_table(rows, name, len(stale)))
-    return ImportReport(path, tuple(imported), (), notes, can_blend=True)
+    notes = [*reading.notices, *_tell_of_table(rows, name, len(stale))]
+    notes += compare_with_members([name], store, prepared)
+    scores = score_results(results, prepared)
+    return ImportReport(path, tuple(imported), (), tuple(notes), can_blend=True, scores=scores)
 
 
 def _tell_of_table(rows: ForeignRows, name: str, n_stale: int) -> list[str]:
@@ -214,10 +236,12 @@ def _import_results(
             _write(store, file, result, options)
         imported.append(Imported(result.key, is_new))
     variants = tuple(dict.fromkeys(each.key.variant for each in imported))
-    notes = tuple(_tell_missing(variants, store, prepared))
+    notes = _tell_missing(variants, store, prepared)
+    notes += compare_with_members(variants, store, prepared)
     specialists = {result.key.variant for _, result in renamed if result.route is not None}
     can_blend = _makes_member(variants, specialists, store, prepared)
-    return ImportReport(path, tuple(imported), (), notes, can_blend=can_blend)
+    scores = score_results([result for _, result in renamed], prepared)
+    return ImportReport(path, tuple(imported), (), tuple(notes), can_blend=can_blend, scores=scores)
 
 
 def _find_results(path: Path) -> list[Path]:
@@ -357,18 +381,23 @@ def build_import_tables(report: ImportReport) -> list[Table]:
         shown = report.offences[:OFFENCES_IN_TABLE]
         rows = [{key: getattr(offence, key) for key in keys} for offence in shown]
         count = write_count(len(report.offences), "offence")
-        notes = [f"{count} in {report.path}; nothing was imported."]
+        notes = [f"{count} in {report.path}; nothing was imported.", *report.notes]
         return [Table("offences", "Offences", columns, rows, notes)]
     columns = [
         Column("variant", "variant"),
         Column("seed", "seed", "count"),
         Column("folds", "imported folds"),
         Column("kept", "there already"),
+        Column("micro_f1", "OOF F1", "score"),
+        Column("auprc", "AUPRC", "score"),
     ]
     rows = []
     for name, seed in dict.fromkeys((e.key.variant, e.key.seed) for e in report.imported):
         mine = [e for e in report.imported if (e.key.variant, e.key.seed) == (name, seed)]
         new, old = ([str(e.key.fold) for e in mine if e.is_new is want] for want in (True, False))
-        rows.append({"variant": name, "seed": seed, "folds": " ".join(new), "kept": " ".join(old)})
+        row = {"variant": name, "seed": seed, "folds": " ".join(new), "kept": " ".join(old)}
+        if (name, seed) in report.scores:
+            row |= dict(zip(("micro_f1", "auprc"), report.scores[name, seed], strict=True))
+        rows.append(row)
     notes = [*report.notes, *(["Next: python run.py blend"] if report.can_blend else [])]
     return [Table("imported", f"From {report.path}", columns, rows, notes)]

@@ -1,6 +1,6 @@
 """Scores as the leaderboard computes them, with bootstrap intervals.
 
-Rooms in reading order: metrics, bootstrap, assessment, label_shift, expected.
+Rooms in reading order: metrics, degenerate, bootstrap, assessment, label_shift, expected.
 
-Open: metrics, bootstrap, assessment, expected.
+Open: metrics, degenerate, bootstrap, assessment, expected.
 """

@@ -27,10 +27,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from competition.data.corpus import read_rows
-from competition.errors import CorpusError, HarnessError, Offence, UsageError
+from competition.errors import CorpusError, HarnessError, UsageError
 from competition.folds.kfold import Prepared, read_fold_file, read_prepared
 from competition.folds.length_routes import read_or_make_length_routes
-from competition.predictions.foreign_table import read_foreign_rows
+from competition.predictions.foreign_table import ForeignFiles, read_foreign_rows
 from competition.predictions.store import Result, ResultKey, Store
 from competition.profile import Competition, read_profile, resolve_competition
 from competition.submission.check import check_submission
@@ -301,10 +301,9 @@ def _kinds_of_results(
 
     def read_import(data: bytes) -> None:
         table_path.write_bytes(data)
-        offences: list[Offence] = []
-        read_foreign_rows(table_path, prepared, offences.append, needs_folds=True)
-        if offences:
-            raise CorpusError("refused", offences)
+        reading = read_foreign_rows(ForeignFiles(table_path), prepared)
+        if reading.offences:
+            raise CorpusError("refused", reading.offences)
 
     return {
         "result": Kind(good, read_result),

@@ -1,0 +1,195 @@
+"""Rows of predictions from elsewhere → the rows of the corpus that they answer for.
+
+Between ``foreign_rows`` and ``foreign_table``: which split a row is of and which id it has, where
+the table does not say so in plain words: by the ids, by their number, by the order of the files.
+
+Legend: n rows of the table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.arrays import Int64s, Objects
+from competition.data.csv_records import show_id
+from competition.errors import Offence
+from competition.file_kind import find_array_form
+from competition.folds.kfold import Prepared
+from competition.predictions.foreign_arrays import read_arrays
+from competition.predictions.foreign_columns import ID, SPLIT
+from competition.predictions.foreign_rows import OOF, TEST, ForeignTable, read_rows_of_table
+
+_WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?|[+-]?[0-9]+(\.[0-9]+)?[eE][+]?[0-9]+")
+MOST_UNKNOWN = 0.5  # of the ids: then they are other ids, not ids of other rows
+OTHER_ID = -2  # the place of a row whose split has other ids altogether
+
+
+@dataclass(eq=False)
+class Check:
+    """What a table is held against, and all that is found on it."""
+
+    prepared: Prepared
+    offences: list[Offence] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    def report(self, offence: Offence) -> None:
+        """Take an offence."""
+        self.offences.append(offence)
+
+
+def read_part(path: Path, expected: str | None, check: Check) -> ForeignTable | None:
+    """Read one file and make sure that each row has a split and an id."""
+    if find_array_form(path) is not None:
+        return read_arrays(path, check.prepared, expected, check.report)
+    table = read_rows_of_table(path, check.prepared.competition.profile, check.report)
+    if table is None:
+        return None
+    split = _find_split(table, expected, check)
+    if split is None:
+        return None
+    table = replace(table, split=split)
+    return table if table.ids is not None else _take_file_order(table, check)
+
+
+def _find_split(table: ForeignTable, expected: str | None, check: Check) -> Objects | None:
+    """Return the split of each row; where no column says it, as the ids or their number tell."""
+    if expected is not None:
+        said = table.split
+        if said is not None and (other := [each for each in said if each != expected]):
+            found = f"{len(other):,} rows are {other[0]} where {expected} rows belong"
+            remedy = "leave them out, or give the one file with both and no --test"
+            check.report(Offence(table.files[0], None, SPLIT, None, found, remedy))
+            return None
+        return np.full(len(table), expected, dtype=object)
+    if table.split is not None:
+        return table.split
+    split, said_ = _guess_split(table, check.prepared)
+    if split is None:
+        found = "no column tells out-of-fold rows from test rows"
+        remedy = (
+            f"add a column {SPLIT!r} with {OOF} or {TEST}, or give the test rows in a file of"
+            " their own: --test FILE"
+        )
+        line = None if table.lines[0] is None else 1
+        check.report(Offence(table.files[0], line, SPLIT, None, found, remedy))
+    else:
+        check.notices.append(f"no column tells the split: {said_}")
+    return split
+
+
+def _guess_split(table: ForeignTable, prepared: Prepared) -> tuple[Objects | None, str]:
+    """Return each row's split as ids and numbers of rows tell, None where they do not, and how."""
+    n_rows, n_folds, corpus = len(table), prepared.folds.count, prepared.corpus
+    train, test = (set(map(_canonical, rows.ids)) for rows in (corpus.train, corpus.test))
+    ids = None if table.ids is None else list(map(_canonical, table.ids))
+    if ids is not None and not train & test and set(ids) <= train | test:
+        by_id = [OOF if each in train else TEST for each in ids]
+        return np.array(by_id, dtype=object), "train and test have other ids, which tell it"
+    test_sizes = (len(test), n_folds * len(test))
+    sizes = {OOF: (len(train),), TEST: test_sizes}
+    known = {OOF: train, TEST: test}
+    fits = [s for s in sizes if n_rows in sizes[s] and (ids is None or set(ids) == known[s])]
+    if len(fits) == 1:
+        return np.full(n_rows, fits[0], dtype=object), f"its {n_rows:,} rows are {fits[0]} rows"
+    head, tail = len(train), n_rows - len(train)
+    is_both = tail in test_sizes and (
+        ids is None or (set(ids[:head]) == train and set(ids[head:]) == test)
+    )
+    if is_both and not fits:
+        both = np.repeat(np.array([OOF, TEST], dtype=object), [head, tail])
+        return both, "the train rows stand first, the test rows behind them"
+    return None, ""
+
+
+def _take_file_order(table: ForeignTable, check: Check) -> ForeignTable | None:
+    """Give rows without ids those of the train and the test file, in their order."""
+    assert table.split is not None
+    ids = np.empty(len(table), dtype=object)
+    corpus = check.prepared.corpus
+    for split, known in ((OOF, corpus.train.ids), (TEST, corpus.test.ids)):
+        here = np.flatnonzero(table.split == split)
+        by_fold = [here]
+        if split == TEST and len(here) != len(known):
+            by_fold = [here[table.fold[here] == fold] for fold in np.unique(table.fold[here])]
+        for places in by_fold:
+            if len(places) not in (0, len(known)):
+                found = f"no column {ID!r}, and {len(places):,} {split} rows of {len(known):,}"
+                remedy = f"add a column {ID!r} with each row's id, as the data files have it"
+                line = None if table.lines[0] is None else 1
+                check.report(Offence(table.files[0], line, ID, None, found, remedy))
+                return None
+            ids[places] = known[: len(places)]
+    check.notices.append("no column of ids: rows are taken in the order of the data files")
+    return replace(table, ids=ids)
+
+
+def _canonical(row_id: object) -> str:
+    """Write an id without what tools add to numbers: a point, leading zeros, an exponent.
+
+    >>> _canonical("12.0"), _canonical(" 007"), _canonical("1e3"), _canonical("a-1.0")
+    ('12', '7', '1000', 'a-1.0')
+    """
+    text = str(row_id).strip()
+    if _WHOLE.fullmatch(text) is None:
+        return text
+    if text.isdecimal():
+        return text.lstrip("0") or "0"
+    number = float(text)
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else text
+
+
+def place_rows(table: ForeignTable, check: Check) -> tuple[Int64s, Int64s]:
+    """Return (n,) the train row and (n,) the test row of each line, -1 where it is none."""
+    assert table.ids is not None
+    assert table.split is not None
+    places = []
+    for split, known in ((OOF, check.prepared.corpus.train), (TEST, check.prepared.corpus.test)):
+        here = np.flatnonzero(table.split == split)
+        row_of: Mapping[str, int] = {row_id: row for row, row_id in enumerate(known.ids)}
+        found = np.array([row_of.get(row_id, -1) for row_id in table.ids[here]], dtype=np.int64)
+        if (found < 0).any():
+            found = _place_numbers(table, here, found, known.ids, check)
+        unknown = here[found < 0]
+        place = np.full(len(table), -1, dtype=np.int64)
+        place[here] = found
+        if len(unknown) > MOST_UNKNOWN * len(here):
+            first = show_id(str(table.ids[unknown[0]]))
+            have = ", ".join(show_id(str(each)) for each in known.ids[:2])
+            found_ = (
+                f"{len(unknown):,} of {len(here):,} {split} rows have ids that the data does not"
+                f" have (first: {first}; it has {have}, …)"
+            )
+            remedy = f"write the ids of the {'train' if split == OOF else 'test'} file beside them"
+            check.report(table.place(int(unknown[0]), ID, found_, remedy))
+            place[here] = np.where(found < 0, OTHER_ID, found)  # not missed as well
+        else:
+            for row in unknown:
+                check.report(
+                    table.place(int(row), ID, f"no {split} row has this id", "take the row out")
+                )
+        places.append(place)
+    return places[0], places[1]
+
+
+def _place_numbers(
+    table: ForeignTable, here: NDArray[np.intp], found: Int64s, ids: Objects, check: Check
+) -> Int64s:
+    """Place ids that are the same numbers written otherwise, where all are and none gets two."""
+    row_of = {_canonical(row_id): row for row, row_id in enumerate(ids)}
+    if len(row_of) < len(ids) or table.ids is None:
+        return found
+    said = table.ids[here]
+    again = np.array([row_of.get(_canonical(row_id), -1) for row_id in said], dtype=np.int64)
+    if (again < 0).any():
+        return found
+    first = int((found < 0).argmax())
+    check.notices.append(
+        f"ids are written as {show_id(str(said[first]))}: read as {show_id(str(ids[again[first]]))}"
+    )
+    return again
