@@ -13,7 +13,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -41,6 +41,7 @@ from competition.upload_rules import SLUG, UploadRules
 
 DEFAULT_PROFILE = "klue-re"
 DEMO_PROFILE = "demo"
+JOINED_BY_ID = ("kaggle", "local", "folder")
 HOME_VARIABLE = "COMPETITION_HOME"
 _PACKAGE = Path(__file__).resolve().parent
 _PROFILES = _PACKAGE / "profiles"
@@ -125,7 +126,10 @@ class MetricRules(Section):
 class SubmissionRules(Section):
     """The leaderboard's file and its daily quota, counted in the days of ``timezone``.
 
-    ``final_picks`` is how many submissions may be selected to count at the end.
+    ``final_picks`` is how many submissions may be selected to count at the end. ``joined_by`` is
+    how the platform finds the row that an answer is for: one that joins by ``id`` takes rows in any
+    order, CR LF line ends, a byte order mark and empty lines, as what reads with pandas does.
+    Unset, Kaggle, the local leaderboard and a folder do, and others go by ``position``.
     """
 
     id_column: Text = "id"
@@ -133,6 +137,7 @@ class SubmissionRules(Section):
     probs_column: Text = "probs"
     per_day: Positive | None = None
     final_picks: Positive = 2
+    joined_by: Literal["id", "position"] | None = None
     timezone: Annotated[Text, AfterValidator(_check_timezone)] = "UTC"
 
     @model_validator(mode="after")
@@ -186,6 +191,12 @@ class Profile(Section):
     def negative_id(self) -> int | None:
         """Return the negative label's place, or None when there is no such label."""
         return None if self.negative_label is None else self.labels.index(self.negative_label)
+
+    def joins_by_id(self, target: str | None = None) -> bool:
+        """Return whether a target, by default the profile's own, joins rows by id."""
+        if self.submission.joined_by is not None:
+            return self.submission.joined_by == "id"
+        return (target or self.upload.default) in JOINED_BY_ID
 
     @property
     def exchange_rules(self) -> Relations:

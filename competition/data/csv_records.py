@@ -49,6 +49,24 @@ def show_id(row_id: str) -> str:
     return row_id if row_id.isprintable() and 0 < len(row_id) <= ID_MAX_CHARS else show(row_id)
 
 
+_WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?|[+-]?[0-9]+(\.[0-9]+)?[eE][+]?[0-9]+")
+
+
+def plain_id(row_id: str) -> str:
+    """Write an id without what tools add to numbers: a point, leading zeros, an exponent.
+
+    >>> plain_id("12.0"), plain_id(" 007"), plain_id("1e3"), plain_id("a-1.0")
+    ('12', '7', '1000', 'a-1.0')
+    """
+    text = row_id.strip()
+    if _WHOLE.fullmatch(text) is None:
+        return text
+    if text.isdecimal():
+        return text.lstrip("0") or "0"
+    number = float(text)
+    return str(int(number)) if abs(number) < 1e15 and number.is_integer() else text
+
+
 @dataclass(slots=True)
 class Oddity:
     """Something accepted in a file: how often it was met and where first."""

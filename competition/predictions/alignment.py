@@ -23,11 +23,11 @@ from competition.folds.kfold import Prepared
 from competition.predictions.label_order import find_order
 from competition.predictions.members import Member
 
-LEAST_KAPPA = 0.2
+MIN_KAPPA = 0.2
 """Chance-corrected agreement on one side from which on the other side can be judged by it."""
 LOST = 0.5
 """A side is lost where less than this share of the other side's agreement is left."""
-LEAST_ROWS = 30  # on each side
+MIN_ROWS = 30  # on each side
 SIGNIFICANT = 4.0  # standard errors of the difference
 RESTORED = 0.4
 """An order of the rows is named where it brings back this share of the agreement that is lost."""
@@ -185,7 +185,7 @@ def _judge_folds(own: _Answers) -> Misalignment | None:
         rest = np.delete(own.test, fold, axis=0)
         mine = np.mean([_agree(answers, each).kappa for each in rest])
         theirs = [_agree(a, b).kappa for at, a in enumerate(rest) for b in rest[at + 1 :]]
-        if np.mean(theirs) > LEAST_KAPPA and mine < LOST * float(np.min(theirs)):
+        if np.mean(theirs) > MIN_KAPPA and mine < LOST * float(np.min(theirs)):
             share = np.mean([_agree(answers, each).share for each in rest])
             usual = np.mean(
                 [_agree(a, b).share for at, a in enumerate(rest) for b in rest[at + 1 :]]
@@ -214,18 +214,18 @@ def _find_lost(oof: _Agreement, test: _Agreement) -> Side | None:
         ("oof", test, oof),
     )
     for side, kept, lost in sides:
-        if min(kept.n_rows, lost.n_rows) < LEAST_ROWS:
+        if min(kept.n_rows, lost.n_rows) < MIN_ROWS:
             return None
         apart = kept.kappa - lost.kappa
         noise = SIGNIFICANT * float(np.hypot(kept.error, lost.error))
-        if kept.kappa >= LEAST_KAPPA and lost.kappa < LOST * kept.kappa and apart > noise:
+        if kept.kappa >= MIN_KAPPA and lost.kappa < LOST * kept.kappa and apart > noise:
             return side
     return None
 
 
 def _is_sound(oof: _Agreement, test: _Agreement) -> bool:
     """Say whether both sides agree well beyond chance, so that neither is lost."""
-    return min(oof.kappa, test.kappa) >= LEAST_KAPPA and _find_lost(oof, test) is None
+    return min(oof.kappa, test.kappa) >= MIN_KAPPA and _find_lost(oof, test) is None
 
 
 class _TypeFit:

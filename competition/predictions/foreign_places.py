@@ -8,7 +8,6 @@ Legend: n rows of the table.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.arrays import Int64s, Objects
-from competition.data.csv_records import show_id
+from competition.data.csv_records import plain_id, show_id
 from competition.errors import Offence
 from competition.file_kind import find_array_form
 from competition.folds.kfold import Prepared
@@ -25,8 +24,7 @@ from competition.predictions.foreign_arrays import read_arrays
 from competition.predictions.foreign_columns import ID, SPLIT
 from competition.predictions.foreign_rows import OOF, TEST, ForeignTable, read_rows_of_table
 
-_WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?|[+-]?[0-9]+(\.[0-9]+)?[eE][+]?[0-9]+")
-MOST_UNKNOWN = 0.5  # of the ids: then they are other ids, not ids of other rows
+MAX_UNKNOWN = 0.5  # of the ids: then they are other ids, not ids of other rows
 OTHER_ID = -2  # the place of a row whose split has other ids altogether
 
 
@@ -86,8 +84,8 @@ def _find_split(table: ForeignTable, expected: str | None, check: Check) -> Obje
 def _guess_split(table: ForeignTable, prepared: Prepared) -> tuple[Objects | None, str]:
     """Return each row's split as ids and numbers of rows tell, None where they do not, and how."""
     n_rows, n_folds, corpus = len(table), prepared.folds.count, prepared.corpus
-    train, test = (set(map(_canonical, rows.ids)) for rows in (corpus.train, corpus.test))
-    ids = None if table.ids is None else list(map(_canonical, table.ids))
+    train, test = (set(map(plain_id, map(str, rows.ids))) for rows in (corpus.train, corpus.test))
+    ids = None if table.ids is None else [plain_id(str(each)) for each in table.ids]
     if ids is not None and not train & test and set(ids) <= train | test:
         by_id = [OOF if each in train else TEST for each in ids]
         return np.array(by_id, dtype=object), "train and test have other ids, which tell it"
@@ -129,21 +127,6 @@ def _take_file_order(table: ForeignTable, check: Check) -> ForeignTable | None:
     return replace(table, ids=ids)
 
 
-def _canonical(row_id: object) -> str:
-    """Write an id without what tools add to numbers: a point, leading zeros, an exponent.
-
-    >>> _canonical("12.0"), _canonical(" 007"), _canonical("1e3"), _canonical("a-1.0")
-    ('12', '7', '1000', 'a-1.0')
-    """
-    text = str(row_id).strip()
-    if _WHOLE.fullmatch(text) is None:
-        return text
-    if text.isdecimal():
-        return text.lstrip("0") or "0"
-    number = float(text)
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else text
-
-
 def place_rows(table: ForeignTable, check: Check) -> tuple[Int64s, Int64s]:
     """Return (n,) the train row and (n,) the test row of each line, -1 where it is none."""
     assert table.ids is not None
@@ -158,7 +141,7 @@ def place_rows(table: ForeignTable, check: Check) -> tuple[Int64s, Int64s]:
         unknown = here[found < 0]
         place = np.full(len(table), -1, dtype=np.int64)
         place[here] = found
-        if len(unknown) > MOST_UNKNOWN * len(here):
+        if len(unknown) > MAX_UNKNOWN * len(here):
             first = show_id(str(table.ids[unknown[0]]))
             have = ", ".join(show_id(str(each)) for each in known.ids[:2])
             found_ = (
@@ -181,11 +164,11 @@ def _place_numbers(
     table: ForeignTable, here: NDArray[np.intp], found: Int64s, ids: Objects, check: Check
 ) -> Int64s:
     """Place ids that are the same numbers written otherwise, where all are and none gets two."""
-    row_of = {_canonical(row_id): row for row, row_id in enumerate(ids)}
+    row_of = {plain_id(str(row_id)): row for row, row_id in enumerate(ids)}
     if len(row_of) < len(ids) or table.ids is None:
         return found
     said = table.ids[here]
-    again = np.array([row_of.get(_canonical(row_id), -1) for row_id in said], dtype=np.int64)
+    again = np.array([row_of.get(plain_id(str(row_id)), -1) for row_id in said], dtype=np.int64)
     if (again < 0).any():
         return found
     first = int((found < 0).argmax())

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from competition.predictions.store import SUM_TOLERANCE
 
-MOST_ROUNDED = 0.01 + 1e-9  # off 1, in a sum, whatever the number of digits: half precision
-LEAST_OFF = 0.99 * SUM_TOLERANCE  # single precision must not lift a row over the store's limit
+MAX_ROUNDED = 0.01 + 1e-9  # off 1, in a sum, whatever the number of digits: half precision
+MIN_OFF = 0.99 * SUM_TOLERANCE  # single precision must not lift a row over the store's limit
 ALMOST_ALL = 0.95  # of the rows: then it is what the table is, not what went wrong in a row
 DIGITS = range(2, 7)
 NEGATIVE_NOISE = -1e-6  # below 0 by rounding
@@ -59,8 +59,8 @@ def make_probs(values: Float64s, unread: set[int], offend: Offend) -> tuple[Floa
         notices.append("rows sum to 100: percentages, divided by 100")
         probs[is_percent] /= 100
         sums = np.where(is_percent, sums / 100, sums)
-    is_off = usable & ~is_negative & (np.abs(sums - 1) > LEAST_OFF)
-    limit = max(MOST_ROUNDED, _rounding(probs[usable]))
+    is_off = usable & ~is_negative & (np.abs(sums - 1) > MIN_OFF)
+    limit = max(MAX_ROUNDED, _rounding(probs[usable]))
     is_rounded = is_off & (np.abs(sums - 1) <= limit)
     if is_rounded.any():
         least, most = sums[is_rounded].min(), sums[is_rounded].max()

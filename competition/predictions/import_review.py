@@ -20,7 +20,7 @@ from competition.predictions.store import Result, Store
 from competition.scoring.degenerate import find_waste
 from competition.scoring.metrics import auprc, decide, micro_f1
 
-MOST_OTHERS = 8
+MAX_OTHERS = 8
 """An import is compared with this many members that are there at most."""
 
 
@@ -55,7 +55,7 @@ def compare_with_members(names: Sequence[str], store: Store, prepared: Prepared)
                 break
     others: list[Member] = []
     for name in store.variants():
-        if name not in names and len(others) < MOST_OTHERS:
+        if name not in names and len(others) < MAX_OTHERS:
             other = _find_member(store, name, prepared)
             others += [other] if other is not None else []
     found = find_misaligned([*own, *others], prepared, names)

@@ -22,7 +22,7 @@ from competition.file_kind import WrongFileError, read_text
 
 FIT = 0.15
 """Share of rows by which a permutation must answer better than the columns as they stand."""
-LEAST_KAPPA = 0.3
+MIN_KAPPA = 0.3
 NAMED = 0.97
 """An order with a name must fit nearly as well as the best permutation."""
 
@@ -68,7 +68,7 @@ def find_order(gold: Ints, answers: Ints, labels: Sequence[str]) -> FoundOrder |
     places = linear_sum_assignment(weight, maximize=True)[1].astype(np.intp)
     as_is, best = np.trace(counts) / len(gold), _fit(counts, places)
     chance = float((counts.sum(axis=1) / len(gold)).max())
-    if best < as_is + FIT or best < chance + LEAST_KAPPA * (1 - chance):
+    if best < as_is + FIT or best < chance + MIN_KAPPA * (1 - chance):
         return None
     for name, order in _list_named(gold, labels).items():
         if _fit(counts, order) >= NAMED * best:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from competition.arrays import Floats
 
-LEAST_ROWS = 8
-MOST_LEVELS = 12
+MIN_ROWS = 8
+MAX_LEVELS = 12
 """Rows of hard votes hold no more different values than this, whatever their number."""
 CLOSE = 1e-6
-SURE, LEAST_SURE = 0.8, 0.1  # a probability before the second softmax, and the share of such rows
+SURE, MIN_SURE = 0.8, 0.1  # a probability before the second softmax, and the share of such rows
 NEARLY_ALL = 0.99  # of the rows: a sure model has some rows with a 1 of its own
 
 
@@ -38,7 +38,7 @@ def find_waste(probs: Floats) -> Waste | None:
     >>> find_waste(np.eye(3)[[0, 1, 2] * 3]).found
     'every row holds one 1 and otherwise 0: labels, not probabilities'
     """
-    if len(probs) < LEAST_ROWS or probs.shape[1] < 2:
+    if len(probs) < MIN_ROWS or probs.shape[1] < 2:
         return None
     values = np.asarray(probs, dtype=np.float64)
     if np.ptp(values, axis=0).max() <= CLOSE:
@@ -62,7 +62,7 @@ def _find_votes(values: NDArray[np.float64]) -> str | None:
     is_one = (values >= 1 - CLOSE).any(axis=1)
     if is_one.mean() >= NEARLY_ALL:
         return "every row holds one 1 and otherwise 0: labels, not probabilities"
-    if len(levels) <= MOST_LEVELS and len(values) > 4 * len(levels):
+    if len(levels) <= MAX_LEVELS and len(values) > 4 * len(levels):
         return f"only {len(levels)} different values stand in all rows: votes, not probabilities"
     return None
 
@@ -80,4 +80,4 @@ def _is_softmax_twice(values: NDArray[np.float64]) -> bool:
     slack = 0.02
     fits = (within >= -slack).all(axis=1) & (within <= 1 + slack).all(axis=1)
     # flat rows of a model that knows nothing fit too; rows that it was sure of tell them apart
-    return bool(fits.all() and (within.max(axis=1) > SURE).mean() >= LEAST_SURE)
+    return bool(fits.all() and (within.max(axis=1) > SURE).mean() >= MIN_SURE)

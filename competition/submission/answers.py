@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from competition.data.causes import gather_causes
-from competition.data.csv_records import RecordReader, Report, show, show_id
+from competition.data.csv_records import RecordReader, Report, plain_id, show, show_id
 from competition.data.tables import Layout, TableReader
 from competition.errors import CorpusError, Offence
 from competition.profile import Profile
@@ -29,7 +29,9 @@ HEADER_MAX_BYTES = 65_536
 ROW_MAX_BYTES, NUMBER_MAX_CHARS = 1_024, 64
 SPARE_ROWS, OFFENCES_PER_ROW = 100, 10
 ROUNDING = 1e-6
-HINTS_MAX = 5  # finding the nearest label is slow, and the first few rows tell what went wrong
+MAX_UNKNOWN = 0.5  # of the rows: then it is one cause
+ANY_LABEL = "write a label of the profile as text"
+HINTS_MAX = 5  # finding the nearest label is slow, and the first few labels tell what went wrong
 _SPACES = " \t\r\n"  # what every parser of a list passes over, and nothing else
 _EXPONENT = r"(?:[eE][-+]?[0-9]++)"
 _NUMBER = re.compile(
@@ -43,13 +45,16 @@ class Answers:
     """What a submission says.
 
     ids and lines have n entries; pred (n,) int64 label ids, -1 where the label is unknown; probs
-    (n, C) float64 as written, NaN where they cannot be used.
+    (n, C) float64 as written, NaN where they cannot be used. ``has_probs`` is False where no column
+    holds them; ``notices`` are oddities that a platform may take or not.
     """
 
     ids: list[str]
     lines: list[int]
     pred: npt.NDArray[np.int64]
     probs: npt.NDArray[np.float64]
+    has_probs: bool = True
+    notices: tuple[Offence, ...] = ()
 
 
 def max_bytes(n_rows: int, n_labels: int) -> int:
@@ -77,12 +82,16 @@ def parse_probs(text: str) -> list[float] | None:
     return [float(part) for part in parts]
 
 
-def read_answers(path: Path, profile: Profile, n_rows: int, report: Report) -> Answers:
+def read_answers(
+    path: Path, profile: Profile, n_rows: int, report: Report, *, is_strict: bool = True
+) -> Answers:
     """Read a submission whole, reporting every offence in a single row.
 
     Args:
         n_rows: how many rows are expected; what is far too large for them is not read.
         report: called with every offence.
+        is_strict: as platforms do, insist on these columns, in this order; else further ones are
+            passed over, and the probabilities may be missing.
     """
     rules, most = profile.submission, OFFENCES_PER_ROW * (n_rows + SPARE_ROWS)
     counter = _Counter(path, report, most)
@@ -91,24 +100,48 @@ def read_answers(path: Path, profile: Profile, n_rows: int, report: Report) -> A
     lines: list[int] = []
     labels: list[str] = []
     texts: list[str] = []
+    notices: list[Offence] = []
+    has_probs = True
     if _check_size(path, profile.n_labels, n_rows, report):
-        _check_header(path, columns, report)
         wanted = {"id": columns[0], "label": columns[1], "probs": columns[2]}
+        if is_strict:
+            _check_header(path, columns, report)
+        elif _lacks_only(path, columns, columns[2]):
+            has_probs = False
+            del wanted["probs"]
         reader = RecordReader(path, wanted, counter.report_reworded)
         try:
-            for line, (row_id, label, text) in reader.read():
+            for line, (row_id, label, *text) in reader.read():
                 ids.append(row_id)
                 lines.append(line)
                 labels.append(label)
-                texts.append(text)
+                texts += text
         except _EnoughError:
             found = f"more than {most:,} offences"
             report(Offence(path.name, None, None, None, found, "this is no submission; see above"))
         for notice in reader.notices():
-            report(replace(notice, remedy="save it as UTF-8 without a mark, with LF line ends"))
+            told = replace(notice, remedy="save it as UTF-8 without a mark, with LF line ends")
+            is_other_text = "not UTF-8" in notice.found or "compressed" in notice.found
+            if is_other_text and is_strict:
+                report(told)
+            else:
+                notices.append(told)
     rows = _Rows(path.name, ids, lines, report)
-    pred, probs = _read_labels(rows, labels, profile), _read_probs(rows, texts, profile)
-    return Answers(ids, lines, pred, probs)
+    pred = _read_labels(rows, labels, profile)
+    probs = np.full((len(ids), profile.n_labels), np.nan)
+    if has_probs:
+        probs = _read_probs(rows, texts, profile)
+    return Answers(ids, lines, pred, probs, has_probs, tuple(notices))
+
+
+def _lacks_only(path: Path, columns: Sequence[str], column: str) -> bool:
+    """Say whether a file has a header with all columns but this one."""
+    header = RecordReader(path, {}, _ignore).read_header() or []
+    return set(columns) - set(header) == {column}
+
+
+def _ignore(_offence: Offence) -> None:
+    return None
 
 
 class _EnoughError(Exception):
@@ -136,6 +169,12 @@ def check_ids(
 ) -> None:
     """Report every id that is unknown, repeated or missing, and the first out of order."""
     known, first_line = set(expected), dict[str, int]()
+    unknown = [row for row, row_id in enumerate(answers.ids) if row_id not in known]
+    if len(unknown) > MAX_UNKNOWN * len(answers.ids):
+        row = unknown[0]
+        line, row_id = answers.lines[row], answers.ids[row]
+        report(_explain_ids(path, (line, row_id, len(unknown), len(answers.ids)), expected, column))
+        return
     for row_id, line in zip(answers.ids, answers.lines, strict=True):
         shown = show_id(row_id)
         if row_id in first_line:
@@ -154,6 +193,27 @@ def check_ids(
         report(
             Offence(path.name, None, None, None, found, "answer every row of the test file once")
         )
+
+
+def _explain_ids(
+    path: Path, unknown: tuple[int, str, int, int], expected: Sequence[str], column: str
+) -> Offence:
+    """Say once that most ids are others than the test file's, and how they differ if it shows.
+
+    Args:
+        unknown: line and id of the first, how many there are, and of how many rows.
+    """
+    line, row_id, count, n_rows = unknown
+    plain = {plain_id(each): each for each in expected}
+    meant = plain.get(plain_id(row_id)) if len(plain) == len(expected) else None
+    if meant is not None:
+        found = f"ids are written as {show_id(row_id)} in {count:,} of {n_rows:,} rows"
+        remedy = f"write {show_id(meant)}, as the test file does"
+    else:
+        have = ", ".join(map(show_id, expected[:2]))
+        found = f"{count:,} of {n_rows:,} rows have ids that the test file does not have"
+        remedy = f"write the ids of the test file ({have}, …) beside the answers"
+    return Offence(path.name, line, column, show_id(row_id), found, remedy)
 
 
 def check_order(
@@ -252,14 +312,29 @@ def _check_header(path: Path, columns: tuple[str, ...], report: Report) -> None:
 def _read_labels(rows: _Rows, labels: list[str], profile: Profile) -> npt.NDArray[np.int64]:
     known, column = profile.label_ids, profile.submission.label_column
     pred = np.fromiter((known.get(label, -1) for label in labels), np.int64, count=len(labels))
-    for count, row in enumerate(np.flatnonzero(pred < 0).tolist()):
+    numbers = [_as_place(labels[row], profile.n_labels) for row in np.flatnonzero(pred < 0)]
+    if len(numbers) > MAX_UNKNOWN * len(labels) and None not in numbers:
+        row = int((pred < 0).argmax())
+        some = ", ".join(f"{i} = {label}" for i, label in enumerate(profile.labels[:3]))
+        found = f"labels are numbers in {len(numbers):,} rows (here {show(labels[row])})"
+        remedy = f"write the names; as places in the profile's labels, {some}, …"
+        rows.offend(row, column, found, remedy)
+        return pred
+    hints: dict[str, str] = {}
+    for row in np.flatnonzero(pred < 0).tolist():
         label = labels[row]
-        near = []
-        if count < HINTS_MAX:
-            near = difflib.get_close_matches(label[:200], profile.labels, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "write a label of the profile as text"
-        rows.offend(row, column, f"{show(label)} is no label", hint)
+        if label not in hints:
+            is_searched = len(hints) < HINTS_MAX
+            near = difflib.get_close_matches(label[:200], profile.labels, 1) if is_searched else []
+            hints[label] = f"did you mean {near[0]!r}?" if near else ANY_LABEL
+        rows.offend(row, column, f"{show(label)} is no label", hints[label])
     return pred
+
+
+def _as_place(text: str, n_labels: int) -> int | None:
+    """Return a label that is written as its place in the label order, None if it is none."""
+    found = plain_id(text)
+    return int(found) if found.isdecimal() and len(found) < 6 and int(found) < n_labels else None
 
 
 def _read_probs(rows: _Rows, texts: list[str], profile: Profile) -> npt.NDArray[np.float64]:

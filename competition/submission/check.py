@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from competition.console import Column, Table, write_count
+from competition.data.causes import gather_causes
 from competition.data.csv_records import Report, show_id
 from competition.data.tables import test_layout
 from competition.errors import Offence, SubmissionError
 from competition.files import sha256_of
 from competition.profile import Competition, Profile
+from competition.scoring.degenerate import MIN_ROWS, find_waste
 from competition.scoring.metrics import best_positive, unflatten
 from competition.submission.answers import (
     Answers,
@@ -79,12 +81,18 @@ def read_test_ids(competition: Competition) -> list[str]:
 
 
 def check_submission(
-    path: Path, competition: Competition, test_ids: Sequence[str] | None = None
+    path: Path,
+    competition: Competition,
+    test_ids: Sequence[str] | None = None,
+    *,
+    target: str | None = None,
 ) -> CheckReport:
     """Check a submission against the leaderboard's rules and its labels against its blend.
 
     Args:
         test_ids: the ids in the order of the test file; None reads them.
+        target: where it is to go, None the profile's own: one that joins rows by id takes what
+            others may not.
 
     Raises:
         SubmissionError: the file changed while it was read.
@@ -93,14 +101,19 @@ def check_submission(
     digest = _hash_readable(path, len(expected), competition.profile.n_labels)
     offences: list[Offence] = []
     answers = read_answers(path, competition.profile, len(expected), offences.append)
+    remarks: list[Offence] = []
+    takes_oddities = competition.profile.joins_by_id(target)
+    (remarks if takes_oddities else offences).extend(answers.notices)
     if answers.ids:
         column = competition.profile.submission.id_column
         check_ids(path, answers, expected, column, offences.append)
-        check_order(path, answers, expected, column, offences.append)
-    remarks: list[Offence] = []
+        odd = remarks if takes_oddities else offences
+        check_order(path, answers, expected, column, odd.append)
     _remark_probs(path, answers, competition.profile, remarks.append)
     _remark_blend(path, answers, digest, competition.profile, remarks.append)
+    _remark_waste(path, answers, competition.profile, remarks.append)
     offences.sort(key=lambda offence: (offence.line is None, offence.line or 0))
+    offences = gather_causes(offences, max(1, len(answers.ids)))
     if answers.ids and _hash_readable(path, len(expected), competition.profile.n_labels) != digest:
         found, remedy = "the file changed while it was read", "check it again once it is complete"
         offence = Offence(path.name, None, None, None, found, remedy)
@@ -152,6 +165,20 @@ def _hash_readable(path: Path, n_rows: int, n_labels: int) -> str:
     """Return a file's SHA-256, or "" if it is not a file or too large to read."""
     limit = max_bytes(n_rows, n_labels)
     return sha256_of(path) if path.is_file() and path.stat().st_size <= limit else ""
+
+
+def _remark_waste(path: Path, answers: Answers, profile: Profile, remark: Report) -> None:
+    """Report what keeps the rules and throws points away: votes, softmax twice, one label."""
+    usable = np.isfinite(answers.probs).all(axis=1)
+    waste = find_waste(answers.probs[usable])
+    if waste is not None:
+        column = profile.submission.probs_column
+        remark(Offence(path.name, None, column, None, waste.found, waste.remedy))
+    given = answers.pred[answers.pred >= 0]
+    if len(given) >= MIN_ROWS and (given == given[0]).all():
+        found = f"all rows have the label {profile.labels[given[0]]}"
+        remedy = "is it the leaderboard's sample file, or a model that learned nothing?"
+        remark(Offence(path.name, None, profile.submission.label_column, None, found, remedy))
 
 
 def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report) -> None:

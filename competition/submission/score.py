@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from competition.console import Column, Table
+from competition.data.causes import gather_causes
 from competition.data.csv_records import show, show_id
 from competition.errors import CorpusError, Offence, SubmissionError
 from competition.profile import Profile
@@ -65,16 +66,17 @@ def join_solution(
     """
     gold = read_solution(solution_path, profile)
     offences: list[Offence] = []
-    answers = read_answers(path, profile, len(gold), offences.append)
+    answers = read_answers(path, profile, len(gold), offences.append, is_strict=False)
     if answers.ids:
         check_ids(path, answers, list(gold), profile.submission.id_column, offences.append)
     if offences:
-        raise SubmissionError(f"{path} cannot be scored against {solution_path}", offences)
+        told = gather_causes(offences, max(1, len(answers.ids)))
+        raise SubmissionError(f"{path} cannot be scored against {solution_path}", told)
     row_of = {row_id: row for row, row_id in enumerate(answers.ids)}
     rows = np.array([row_of[row_id] for row_id in gold], dtype=np.intp)
     lines = [answers.lines[row] for row in rows]
     ids = list(gold)
-    joined = Answers(ids, lines, answers.pred[rows], answers.probs[rows])
+    joined = Answers(ids, lines, answers.pred[rows], answers.probs[rows], answers.has_probs)
     return ids, np.fromiter(gold.values(), np.int64, count=len(ids)), joined
 
 
@@ -105,8 +107,10 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
 
 def score_rows(gold: npt.NDArray[np.int64], answers: Answers, profile: Profile) -> Scores:
     """Score predictions of M rows against gold label ids (M,) in the same order."""
-    areas = auprc_by_class(gold, answers.probs)
     n_labels = profile.n_labels
+    areas = np.full(n_labels, np.nan)
+    if answers.has_probs:
+        areas = auprc_by_class(gold, answers.probs)
     n_gold = np.bincount(gold, minlength=n_labels)
     n_pred = np.bincount(answers.pred, minlength=n_labels)
     n_hit = np.bincount(gold[gold == answers.pred], minlength=n_labels)
@@ -117,7 +121,7 @@ def score_rows(gold: npt.NDArray[np.int64], answers: Answers, profile: Profile) 
             predicted=int(n_pred[i]),
             precision=float(n_hit[i] / n_pred[i]) if n_pred[i] else None,
             recall=float(n_hit[i] / n_gold[i]) if n_gold[i] else None,
-            auprc=float(areas[i]) if n_gold[i] else None,
+            auprc=float(areas[i]) if n_gold[i] and answers.has_probs else None,
         )
         for i, label in enumerate(profile.labels)
     )
@@ -129,7 +133,11 @@ def score_rows(gold: npt.NDArray[np.int64], answers: Answers, profile: Profile) 
 
 def build_score_tables(scores: Scores) -> list[Table]:
     """Build the tables of the scores and of each label."""
-    total = {"micro_f1": scores.micro_f1, "auprc": scores.auprc, "rows": scores.n_rows}
+    total: dict[str, float | None] = {
+        "micro_f1": scores.micro_f1,
+        "auprc": scores.auprc,
+        "rows": scores.n_rows,
+    }
     total_columns = [
         Column("micro_f1", "micro-F1", "score"),
         Column("auprc", "AUPRC", "score"),
@@ -148,7 +156,11 @@ def build_score_tables(scores: Scores) -> list[Table]:
     ]
     absent = [label.label for label in scores.labels if not label.gold]
     notes = [f"Without gold rows, not part of AUPRC: {', '.join(absent)}"] if absent else []
+    lacking = []
+    if math.isnan(scores.auprc):
+        lacking = ["AUPRC is computed on probabilities, which no column of this file holds."]
+        total["auprc"] = None
     return [
-        Table("score", "Score", total_columns, [total]),
+        Table("score", "Score", total_columns, [total], lacking),
         Table("labels", "By label", columns, rows, notes),
     ]

@@ -58,7 +58,9 @@ def find_file(competition: Competition, entry: Entry) -> Path | None:
     return path if path.is_file() and sha256_of(path) == entry.sha256 else None
 
 
-def read_checked(path: Path, competition: Competition) -> tuple[Submission, tuple[str, ...]]:
+def read_checked(
+    path: Path, competition: Competition, target: str | None = None
+) -> tuple[Submission, tuple[str, ...]]:
     """Read and check a submission; return it with remarks.
 
     Raises:
@@ -69,7 +71,7 @@ def read_checked(path: Path, competition: Competition) -> tuple[Submission, tupl
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     name = check_name(path.stem)
-    checked = check_submission(path, competition)
+    checked = check_submission(path, competition, target=target)
     checked.raise_offences()
     data = path.read_bytes()
     submission = Submission(name, path, data, hashlib.sha256(data).hexdigest())

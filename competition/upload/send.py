@@ -220,7 +220,8 @@ class _Job:
 
     def _read(self, file: Path | None) -> tuple[Submission, tuple[str, ...]]:
         competition = self.attempts.competition
-        return read_checked(file or find_newest(competition), competition)
+        path = file or find_newest(competition)
+        return read_checked(path, competition, self.attempts.target.name)
 
     def _find_awaited(self, file: Path | None) -> Entry | None:
         """Return the newest attempt without a score, if --wait was given without a file."""
