@@ -36,6 +36,7 @@ from competition.predictions.variant_scores import (
 )
 from competition.profile import Competition
 from competition.submission.ledger import Entry, open_ledger
+from competition.submission.ledger_damage import describe_damage
 from competition.upload.send import TARGETS, count_quota_left
 from competition.upload.target import TargetOptions
 
@@ -132,10 +133,7 @@ def build_submissions_table(competition: Competition, blends: Blends, *, now: da
     ]
     ledger = open_ledger(competition)
     rules = competition.profile.submission
-    try:
-        entries, torn = ledger.read(), ledger.read_torn()
-    except HarnessError as error:
-        return Table("submissions", "Submissions", columns, [], [str(error)])
+    entries, torn = ledger.read(), ledger.read_torn()
     zone = ZoneInfo(rules.timezone)
     sent = [SentSubmission(entry, blends.get(entry.sha256)) for entry in entries]
     notes = [] if sent else [_advise_sending(competition)]
@@ -150,6 +148,8 @@ def build_submissions_table(competition: Competition, blends: Blends, *, now: da
                 notes.append(f"Left today ({rules.timezone}) at {name}: {left} of {rules.per_day}")
     if torn is not None:
         notes.append("The ledger's last line is incomplete; the next submit moves it to a file.")
+    if said := describe_damage(ledger.read_damaged(), str(ledger.path)):
+        notes.append(f"Warning: {said}.")
     rows = [_build_row(each, zone) for each in sent]
     return Table("submissions", "Submissions", columns, rows, notes)
 
@@ -165,11 +165,7 @@ def _advise_sending(competition: Competition) -> str:
 
 
 def _build_final_table(competition: Competition, blends: Blends) -> Table | None:
-    try:
-        entries = open_ledger(competition).read()
-    except HarnessError:
-        return None  # the table of submissions shows the error
-    return build_final_table(competition, entries, blends)
+    return build_final_table(competition, open_ledger(competition).read(), blends)
 
 
 def _describe_entered(entries: Sequence[Entry]) -> list[str]:

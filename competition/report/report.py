@@ -117,10 +117,7 @@ def _gather(prepared: Prepared) -> Material:
     sound = [each for each in blends if each.fault is None and each.record is not None]
     newest = max(sound, key=lambda each: when_written(each.path), default=None)
     known = index_blends(blends)
-    try:
-        entries = open_ledger(competition).read()
-    except HarnessError:
-        entries = []  # the board's table says what is wrong with the ledger
+    entries = open_ledger(competition).read()
     sent = [SentSubmission(entry, known.get(entry.sha256)) for entry in entries]
     scores = score_variants(prepared, store.variants())
     errors = _find_errors(prepared, scores, newest)

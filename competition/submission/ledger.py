@@ -2,7 +2,8 @@
 
 An ``intent`` is on disk before anything is sent, then a ``receipt``, then the ``score``; so after a
 crash the ledger shows what may have arrived. An incomplete last line, left by a crash, is moved to
-its own file. Any other damaged line is an error; blank lines are ignored.
+its own file. Any other damaged line is
+named and left aside; blank lines are ignored.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from competition.errors import UploadError
 from competition.files import append_lines_synced, is_name, write_atomically
 from competition.lease import hold, name_owner
 from competition.profile import Competition
+from competition.submission.ledger_damage import MAX_ID, DamagedLine
 
 Outcome = Literal["sent", "refused", "failed", "unknown"]
 Kind = Literal["intent", "receipt", "score"]
@@ -159,21 +161,28 @@ class Ledger:
     def read(self) -> list[Entry]:
         """Return all attempts in order, with their latest known outcome.
 
-        Raises:
-            UploadError: a line other than an incomplete last one is damaged; names the line.
+        Damaged lines are left aside; ``read_damaged`` names them.
         """
+        return self._read_all()[0]
+
+    def read_damaged(self) -> list[DamagedLine]:
+        """Return the lines that were left aside, but for an incomplete last one."""
+        return self._read_all()[1]
+
+    def _read_all(self) -> tuple[list[Entry], list[DamagedLine]]:
         entries: dict[int, dict[str, Any]] = {}
-        for number, record in self._read_records()[0]:
+        records, damaged, _ = self._read_records()
+        for number, record in records:
             kind = record["kind"]
             if kind == "intent":
                 if record["id"] in entries:
-                    raise self._damaged(number, f"intent {record['id']} is there twice")
-                entries[record["id"]] = _intent_fields(record)
+                    damaged.append(_leave_aside(number, record, "is there twice"))
+                else:
+                    entries[record["id"]] = _intent_fields(record)
                 continue
             if record["intent"] not in entries:
-                raise self._damaged(
-                    number, f"a {kind} for intent {record['intent']}, which does not exist"
-                )
+                damaged.append(_leave_aside(number, record, "which does not exist"))
+                continue
             if kind == "score":
                 known = entries[record["intent"]]
                 is_first = known.get("public") is None and known.get("private") is None
@@ -181,18 +190,19 @@ class Ledger:
                 known |= {"is_decided": True, "is_entered": is_entered}
             keys = ("outcome", "ref", "message") if kind == "receipt" else ("public", "private")
             entries[record["intent"]] |= {key: record[key] for key in keys}
-        return [Entry(**fields) for fields in entries.values()]
+        damaged.sort(key=lambda each: each.number)
+        return [Entry(**fields) for fields in entries.values()], damaged
 
     def read_torn(self) -> str | None:
         """Return an incomplete last line left by a crash, or None."""
-        return self._read_records()[1]
+        return self._read_records()[2]
 
     def repair(self) -> Path | None:
         """Move an incomplete last line to its own file and return that file's path.
 
         Call under ``locked``: otherwise another process may be writing that line.
         """
-        records, torn = self._read_records()
+        records, _, torn = self._read_records()
         path = self.path.resolve()  # keeps a symbolic link
         data = path.read_bytes() if path.is_file() else b""
         if torn is None:
@@ -213,7 +223,10 @@ class Ledger:
         Args:
             fields: target, destination, name, sha256 and bytes.
         """
-        intent = max((entry.id for entry in self.read()), default=0) + 1
+        entries, damaged = self._read_all()
+        ids = [entry.id for entry in entries]
+        ids += [found for each in damaged for found in each.ids if found < MAX_ID]
+        intent = max(ids, default=0) + 1
         self.append({"kind": "intent", "id": intent, "time": _write_time(time), **fields})
         return intent
 
@@ -246,31 +259,39 @@ class Ledger:
                 os.truncate(self.path, size)
             raise
 
-    def _read_records(self) -> tuple[list[tuple[int, dict[str, Any]]], str | None]:
-        """Return (line number, record) pairs, and an incomplete last line or None."""
+    def _read_records(
+        self,
+    ) -> tuple[list[tuple[int, dict[str, Any]]], list[DamagedLine], str | None]:
+        """Return (line number, record) pairs, damaged lines, and an incomplete last line."""
         if not self.path.is_file():
-            return [], None
+            return [], [], None
         *lines, last = self.path.read_bytes().split(b"\n")
-        records = []
+        records, damaged = [], []
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 records.append((number, _decode(line)))
             except ValueError as error:
-                raise self._damaged(number, str(error)) from error
+                text = line.decode("utf-8", errors="replace")
+                damaged.append(DamagedLine(number, str(error), text))
         if not last.strip():
-            return records, None
+            return records, damaged, None
         try:
-            return [*records, (len(lines) + 1, _decode(last))], None
+            return [*records, (len(lines) + 1, _decode(last))], damaged, None
         except ValueError:
-            return records, last.decode("utf-8", errors="replace")
+            return records, damaged, last.decode("utf-8", errors="replace")
 
-    def _damaged(self, number: int, reason: str) -> UploadError:
-        return UploadError(
-            f"{self.path}, line {number}: {reason}; the ledger is append-only: restore the line"
-            " from a backup, or remove it if you know what it said"
-        )
+
+def _leave_aside(number: int, record: Record, reason: str) -> DamagedLine:
+    """Build the damage of a record that does not fit those before it."""
+    kind, intent = record["kind"], record.get("id", record.get("intent"))
+    said = (
+        f"intent {intent} {reason}"
+        if kind == "intent"
+        else f"a {kind} for intent {intent}, {reason}"
+    )
+    return DamagedLine(number, said, json.dumps(record, ensure_ascii=False))
 
 
 def open_ledger(competition: Competition) -> Ledger:

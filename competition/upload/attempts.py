@@ -25,6 +25,7 @@ from competition.submission.ledger import (
     dump_record,
     format_time,
 )
+from competition.submission.ledger_damage import describe_damage
 from competition.upload.masking import Mask
 from competition.upload.scores import list_missing, merge_scores
 from competition.upload.target import (
@@ -141,6 +142,13 @@ class Attempts:
         Raises:
             DuplicateError: they were sent, may have been sent, or were rejected.
         """
+        for damaged in self.ledger.read_damaged():
+            if damaged.may_name(submission.sha256):
+                raise DuplicateError(
+                    f"these bytes ({submission.short_hash}) may have been sent: {self.ledger.path},"
+                    f" {damaged.describe()}, and it may be the record of it; restore the line from"
+                    " a backup, remove it if you know what it said, or add --resend"
+                )
         for entry in self.read_same(submission):
             if entry.outcome == "sent":
                 happened = "were sent"
@@ -159,9 +167,11 @@ class Attempts:
             )
 
     def repair(self) -> tuple[str, ...]:
-        """Move an incomplete last line of the ledger to a file, under its lock; return a note."""
+        """Move an incomplete last line of the ledger to a file, under its lock; return notes."""
         aside = self.ledger.repair()
-        return () if aside is None else (f"the ledger's incomplete last line was moved to {aside}",)
+        said = describe_damage(self.ledger.read_damaged(), str(self.ledger.path))
+        notes = (f"the ledger's incomplete last line was moved to {aside}",) if aside else ()
+        return (*notes, said) if said else notes
 
     def record_intent(self, submission: Submission) -> int:
         """Record that a file is about to be sent; return the attempt's id."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from competition.errors import (
     HarnessError,
@@ -371,6 +372,9 @@ def count_quota_left(
     if rules.per_day is None or not target.has_quota:
         return None
     used = count_on_day(ledger.read(), now, rules.timezone, target=target.name)
+    zone = ZoneInfo(rules.timezone)
+    today = now.astimezone(zone).date()
+    used += sum(each.may_count(today, zone, target.name) for each in ledger.read_damaged())
     return max(0, rules.per_day - used)
 
 

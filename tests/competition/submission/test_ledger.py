@@ -138,8 +138,10 @@ def test_a_score_that_is_none_is_named(ledger: Ledger, public: object) -> None:
     line = {"kind": "score", "intent": 1, "time": NOON.isoformat(), "public": public}
     with ledger.path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({**line, "private": None}) + "\n")
-    with pytest.raises(UploadError, match=f"line {n_lines + 1}: the score has no usable"):
-        ledger.read()
+    (damaged,) = ledger.read_damaged()
+    assert damaged.number == n_lines + 1
+    assert "the score has no usable" in damaged.reason
+    assert len(ledger.read()) == 1
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "", "a/b", "a\x1b", "."])
@@ -149,17 +151,52 @@ def test_a_name_that_leaves_its_folder_is_no_submission(ledger: Ledger, name: st
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_line_is_named(ledger: Ledger, name: str) -> None:
+def test_a_damaged_line_is_named_and_the_others_are_read(ledger: Ledger, name: str) -> None:
     fill(ledger)
     lines = ledger.path.read_text("utf-8").split("\n")
     lines[1] = DAMAGES[name](lines[1])
     ledger.path.write_text("\n".join(lines), "utf-8")
     before = ledger.path.read_bytes()
-    with pytest.raises(UploadError, match="line 2"):
-        ledger.read()
-    with pytest.raises(UploadError, match="line 2"):
-        ledger.append_intent(NOON, FIELDS)
-    assert ledger.path.read_bytes() == before
+    assert [(entry.id, entry.outcome) for entry in ledger.read()] == [(1, "unknown"), (2, "sent")]
+    assert [each.number for each in ledger.read_damaged()] == [2]
+    with ledger.locked():
+        assert ledger.append_intent(NOON, FIELDS) > 2
+    assert ledger.path.read_bytes().startswith(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_this", "is_other", "counts"),
+    [
+        (lambda line: line, True, False, True),
+        (lambda line: line[:20], True, True, False),
+        (lambda line: line.replace("kind", "sort"), True, False, True),
+        (lambda _: '{"kind": "receipt", "intent": 9, "time"', False, False, False),
+        (lambda line: line.replace("2026-11-22", "2026-11-21"), True, False, False),
+    ],
+)
+def test_what_a_damaged_line_may_have_said_is_assumed(
+    ledger: Ledger, change: Callable[[str], str], is_this: bool, is_other: bool, counts: bool
+) -> None:
+    ledger.append_intent(NOON, {**FIELDS, "sha256": "a" * 64})
+    line = ledger.path.read_text("utf-8")
+    broken = change(line.strip().removesuffix("}"))
+    ledger.path.write_text(f"{broken}\n", "utf-8")
+    (damaged,) = ledger.read_damaged()
+    assert damaged.may_name("a" * 64) is is_this
+    assert damaged.may_name("f" * 64) is is_other
+    assert damaged.may_count(NOON.date(), UTC, str(FIELDS["target"])) is counts
+    assert not damaged.may_count(NOON.date(), UTC, "elsewhere")
+
+
+def test_a_lost_attempt_does_not_give_its_receipt_to_the_next(ledger: Ledger) -> None:
+    fill(ledger, 2)
+    lines = ledger.path.read_text("utf-8").splitlines(keepends=True)
+    ledger.path.write_text("".join(["x\n", *lines[1:]]), "utf-8")
+    assert [entry.id for entry in ledger.read()] == [2]
+    assert [each.number for each in ledger.read_damaged()][:2] == [1, 2]
+    ledger.path.write_text("".join(["x\n", lines[1]]), "utf-8")  # only the receipt of intent 1
+    assert ledger.append_intent(NOON, FIELDS) == 2
+    assert [entry.outcome for entry in ledger.read()] == ["unknown"]
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\r"])
@@ -175,16 +212,18 @@ def test_blank_lines_say_nothing_and_are_counted(ledger: Ledger, blank: str) -> 
     assert [entry.id for entry in ledger.read()] == [1, 2]
     whole = ledger.path.read_text("utf-8")
     ledger.path.write_text(whole + "\n\n{}\n", "utf-8")
-    with pytest.raises(UploadError, match=f"line {whole.count(chr(10)) + 3}: its kind is none of"):
-        ledger.read()
+    (damaged,) = ledger.read_damaged()
+    assert damaged.describe().startswith(f"line {whole.count(chr(10)) + 3}: its kind is none of")
 
 
 def test_an_intent_twice_is_named(ledger: Ledger) -> None:
     fill(ledger, 1)
     line = ledger.path.read_text("utf-8").split("\n")[0]
     ledger.path.write_text(f"{line}\n{line}\n", "utf-8")
-    with pytest.raises(UploadError, match="line 2: intent 1 is there twice"):
-        ledger.read()
+    assert len(ledger.read()) == 1
+    assert [each.describe() for each in ledger.read_damaged()] == [
+        "line 2: intent 1 is there twice"
+    ]
 
 
 def test_our_own_mistakes_do_not_reach_the_file(ledger: Ledger) -> None:
