@@ -262,6 +262,10 @@ def fold(
         bool,
         typer.Option("--no-checkpoints", help="Do not keep trained checkpoints."),
     ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option("--track", help="Also log to tensorboard, wandb, mlflow or trackio."),
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Train, even if it is estimated to take days.")
     ] = False,
@@ -289,6 +293,7 @@ def fold(
         workers=workers,
         threads=threads,
         stop_after_s=_duration(stop_after),
+        track=tuple(track or ()),
         yes=yes,
         command=shlex.join(sys.argv[1:]),
     )

@@ -39,6 +39,7 @@ from models.jobs.request import (
 )
 from models.jobs.spec import JobOutcome, JobSpec
 from models.jobs.suitability import check_files
+from models.jobs.tracking import check_trackers, flatten, track_summary
 from models.jobs.workers import FoldHooks, FoldRun, raise_failures, run_jobs
 from models.network.backbone import choose_attention
 from models.pretraining.exposure import read_exposure
@@ -76,6 +77,7 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
         HarnessError: the data, a variant or an encoder is invalid.
     """
     started = time.monotonic()
+    check_trackers(request.track)
     check_files(request.variants, competition.profile, request.overrides)
     prepared = read_prepared(competition)
     for notice in (*prepared.corpus.notices, *prepared.folds.notices):
@@ -116,7 +118,24 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
         if run.stopped:
             break
     raise_failures(failed)
-    return FoldSummary((build_summary(prepared, request, variants, run),), complete=not run.stopped)
+    table = build_summary(prepared, request, variants, run)
+    if request.track:
+        _track_scores(prepared, request, variants, board.say)
+    return FoldSummary((table,), complete=not run.stopped)
+
+
+def _track_scores(
+    prepared: Prepared, request: FoldRequest, variants: Sequence[Variant], say: Say
+) -> None:
+    """Log the out-of-fold scores of the complete variants as one run of each tracker."""
+    values: dict[str, float] = {}
+    for score in score_variants(prepared, [variant.name for variant in variants]):
+        if score.assessment is not None:
+            found = dict(flatten(score.assessment.describe()))
+            values |= {f"{score.name}.oof_{key}": float(each) for key, each in found.items()}
+    competition = prepared.competition
+    folder, project = competition.checkpoints_dir, competition.oof_dir.name
+    track_summary(request.track, values, folder=folder, project=project, say=say)
 
 
 def _say_plan(

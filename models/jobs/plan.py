@@ -174,6 +174,7 @@ def _build_specs(
                 keep_checkpoint=request.keep_checkpoints,
                 threads=threads,
                 command=request.command,
+                track=request.track,
                 relations=profile.exchange_rules,
                 language=profile.language,
             )

@@ -50,6 +50,7 @@ class FoldRequest:
     workers: int = 1
     threads: int | None = None
     stop_after_s: float | None = None
+    track: tuple[str, ...] = ()
     yes: bool = False  # train, however long it is estimated to take
     command: str = ""
 

@@ -48,6 +48,7 @@ class JobSpec:
         rows: rows to train on and to predict, as indices into the pool.
         texts: file of each split of the pool, without labels; empty if the job needs no text.
         command: the arguments of ``python run.py`` that requested it; only for provenance.
+        track: names of experiment trackers.
         relations: which labels have an inverse, for swapped roles.
         language: in which formats write.
     """
@@ -74,6 +75,7 @@ class JobSpec:
     keep_checkpoint: bool
     threads: int
     command: str = ""
+    track: tuple[str, ...] = ()
     relations: Relations | None = None
     language: Language | None = None
 

@@ -24,6 +24,7 @@ from competition.lease import Lease, Leases, describe_lost, name_owner
 from competition.predictions.members import Store
 from models.jobs.job import run_job
 from models.jobs.spec import LOG_FILE, JobOutcome, JobSpec
+from models.jobs.tracking import Recorder
 from models.training.control import Progress, Watch
 from models.training.hardware import report_gpu_errors
 
@@ -82,11 +83,13 @@ def _work_leased(
         if not isinstance(claimed, Lease):
             return claimed
         log(f"started, fingerprint {spec.fingerprint[:16]}")
+        recorder = Recorder(spec, log)
         last_logged = -1e9
 
         def report(progress: Progress) -> None:
             nonlocal last_logged
             _send(link, ("progress", progress))
+            recorder.report(progress, time.monotonic())
             if time.monotonic() - last_logged > 15:
                 last_logged = time.monotonic()
                 line = f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}"
@@ -96,7 +99,12 @@ def _work_leased(
         def should_stop() -> bool:
             return stop.is_set() or claimed.is_lost
 
-        outcome = run_job(spec, Watch(report=report, should_stop=should_stop, log=log))
+        try:
+            outcome = run_job(spec, Watch(report=report, should_stop=should_stop, log=log))
+        except BaseException:
+            recorder.finish(None)
+            raise
+        recorder.finish(outcome)
         if claimed.is_lost and not outcome.finished:
             return "failed", describe_lost(claimed)
         return "done", outcome
