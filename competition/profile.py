@@ -42,6 +42,7 @@ from competition.upload_rules import SLUG, UploadRules
 DEFAULT_PROFILE = "klue-re"
 DEMO_PROFILE = "demo"
 JOINED_BY_ID = ("kaggle", "local", "folder")
+STUDY_JOURNAL = "journal.log"  # of a study, in its folder
 HOME_VARIABLE = "COMPETITION_HOME"
 _PACKAGE = Path(__file__).resolve().parent
 _PROFILES = _PACKAGE / "profiles"
@@ -265,6 +266,11 @@ class Competition:
     def reports_dir(self) -> Path:
         """Return the folder of the HTML report and of suspected wrong labels."""
         return self.home / "reports" / self.name
+
+    @property
+    def tune_dir(self) -> Path:
+        """Return the folder of hyperparameter searches, one folder for each study."""
+        return self.checkpoints_dir / "tune"
 
     @property
     def checkpoints_dir(self) -> Path:

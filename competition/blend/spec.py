@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from competition.blend.report import BlendOptions, BlendReport, Evaluation
 from competition.predictions.members import Member
 from competition.scoring.expected import Expected
@@ -48,8 +51,10 @@ def build_spec(report: BlendReport) -> dict[str, Any]:
         "threshold": blend.threshold,
         "temperature": blend.temperature,
         "members": [
-            _describe_member(member, weight)
-            for member, weight in zip(report.inputs.members, blend.weights, strict=True)
+            _describe_member(member, weight, by_fold)
+            for member, weight, by_fold in zip(
+                report.inputs.members, blend.weights, report.nested_weights.T, strict=True
+            )
         ],
         "left_out": describe_left_out(report),
         "shifted_negative_share": profile.metrics.shifted_negative_share,
@@ -61,11 +66,12 @@ def build_spec(report: BlendReport) -> dict[str, Any]:
     }
 
 
-def _describe_member(member: Member, weight: float) -> dict[str, Any]:
+def _describe_member(member: Member, weight: float, by_fold: NDArray[np.float64]) -> dict[str, Any]:
     return {
         "name": member.name,
         "parts": list(member.parts),
         "weight": weight,
+        "weight_by_fold": [float(each) for each in by_fold],
         "recipe": member.recipe,
         "route": member.route,
         "seeds": list(member.seeds),

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import auc, roc_curve
 
 from competition.arrays import Floats, Ints
 from competition.scoring.metrics import best_positive
 
 BINS = 10
 CURVE_POINTS = 150
+MAX_NUMBERED = 12  # members of a heat map with numbers in its cells
 
 Figure = dict[str, Any]
 """``data`` and ``layout``, as plotly.js takes them."""
@@ -79,6 +81,39 @@ def trace_precision_recall(
     return hits[places] / max(1, wanted), hits[places] / (places + 1), score[order][places]
 
 
+def trace_roc(gold: Ints, probs: Floats) -> tuple[Floats, Floats, float]:
+    """Return the ROC curve of all labels together: one against the rest, micro-averaged.
+
+    Args:
+        gold: (N,) label ids.
+        probs: (N, C).
+
+    Returns:
+        At most ``CURVE_POINTS`` false and true positive rates, and the area under the whole curve.
+    """
+    is_gold = np.zeros(probs.shape, dtype=bool)
+    is_gold[np.arange(len(gold)), gold] = True
+    false_rate, true_rate, _ = roc_curve(is_gold.ravel(), probs.ravel())
+    area = float(auc(false_rate, true_rate))
+    # denser on the left, where curves differ
+    wanted = np.linspace(0, 1, CURVE_POINTS) ** 3
+    places = np.unique(np.searchsorted(false_rate, wanted).clip(0, len(false_rate) - 1))
+    return false_rate[places], true_rate[places], area
+
+
+def measure_confusion(gold: Ints, pred: Ints, label_ids: Sequence[int]) -> NDArray[np.float64]:
+    """Return the share of each label's rows that get each label, (L, L) for the L labels given.
+
+    Shares are of all rows of a label, so that a line may sum to less than 1.
+    """
+    shares = np.zeros((len(label_ids), len(label_ids)))
+    for line, label_id in enumerate(label_ids):
+        answers = pred[gold == label_id]
+        if len(answers):
+            shares[line] = [float((answers == other).mean()) for other in label_ids]
+    return shares
+
+
 def correlate(
     predicted: Sequence[Ints], gold: Ints
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -132,8 +167,8 @@ def draw_lines(
 
 
 def draw_heatmap(names: Sequence[str], values: NDArray[np.float64]) -> Figure:
-    """Draw (M, M) values between members."""
-    data = {
+    """Draw (M, M) values between members, or shares of labels; numbers where they fit."""
+    data: dict[str, Any] = {
         "type": "heatmap",
         "x": list(names),
         "y": list(names),
@@ -142,10 +177,11 @@ def draw_heatmap(names: Sequence[str], values: NDArray[np.float64]) -> Figure:
         "reversescale": True,
         "zmin": 0,
         "zmax": 1,
-        "texttemplate": "%{z:.2f}",
+        **({"texttemplate": "%{z:.2f}"} if len(names) <= MAX_NUMBERED else {}),
     }
     layout = _lay_out(("", ""))
     layout["yaxis"] |= {"autorange": "reversed", "automargin": True}
+    layout["height"] = max(400, 22 * len(names) + 160)
     return {"data": [data], "layout": layout}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from competition.console import Column, Table
 from competition.errors import HarnessError
 from competition.files import write_atomically
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import Member, Store, read_members
+from competition.predictions.members import Member, ResultKey, Store, read_members
 from competition.predictions.variant_scores import (
     VariantScore,
     build_variants_table,
@@ -36,8 +37,10 @@ from competition.report.curves import (
     draw_lines,
     measure_calibration,
     measure_calibration_error,
+    measure_confusion,
     measure_disagreement,
     trace_precision_recall,
+    trace_roc,
 )
 from competition.report.errors import (
     Errors,
@@ -56,6 +59,7 @@ from competition.report.next_steps import (
     propose_commands,
 )
 from competition.report.page import Page
+from competition.report.training import add_learning_curves, add_studies
 from competition.submission.ledger import open_ledger
 from competition.submission.record import when_written
 
@@ -65,11 +69,15 @@ LABELS_SHOWN = 40
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What the report is made of; ``errors`` are of the newest blend, else of the best member."""
+    """What the report is made of; ``errors`` are of the newest blend, else of the best member.
+
+    ``keys`` are of every result in the store.
+    """
 
     standing: Standing
     members: Sequence[Member]
     errors: Errors | None
+    keys: Sequence[ResultKey]
 
 
 def write_report(
@@ -102,6 +110,8 @@ def write_report(
         _add_test(page, prepared, material.members)
     if len(material.members) > 1:
         _add_disagreement(page, prepared, material.members)
+    add_learning_curves(page, competition, material.keys)
+    add_studies(page, competition)
     _add_blend(page, material.standing.blend)
     _add_scores(page, material.standing.sent)
     path = competition.reports_dir / "report.html"
@@ -123,7 +133,8 @@ def _gather(prepared: Prepared) -> Material:
     errors = _find_errors(prepared, scores, newest)
     n_suspects = 0 if errors is None else len(errors.suspects)
     standing = Standing(competition, scores, newest, sent, n_suspects)
-    return Material(standing, members, errors)
+    keys = [key for name in store.variants() for key in store.keys(name)]
+    return Material(standing, members, errors, keys)
 
 
 def _find_errors(
@@ -156,7 +167,9 @@ def _add_errors(page: Page, errors: Errors) -> None:
         "recall": (names, [each.recall or 0.0 for each in scores]),
     }
     page.add_figure(draw_bars(bars, ""), build_labels_table(errors))
-    page.add_table(build_confusions_table(errors, ROWS_SHOWN))
+    label_ids = [errors.labels.index(name) for name in names]
+    shares = measure_confusion(errors.gold, errors.pred, label_ids)
+    page.add_figure(draw_heatmap(names, shares), build_confusions_table(errors, ROWS_SHOWN))
     page.add_table(build_hardest_table(errors, ROWS_SHOWN))
     suspects = build_suspects_table(errors, ROWS_SHOWN, None)
     page.add_table(suspects)
@@ -206,6 +219,7 @@ def _add_curves(page: Page, prepared: Prepared, members: Sequence[Member]) -> No
     note = "Micro precision and recall as the threshold of the best positive label falls."
     table = Table("precision_recall", "Precision and recall", columns, points, [note])
     page.add_figure(draw_lines(lines, ("recall", "precision")), table)
+    _add_roc(page, prepared, members)
     columns = [
         Column("member", "member"),
         Column("confidence", "mean confidence", "share"),
@@ -216,6 +230,19 @@ def _add_curves(page: Page, prepared: Prepared, members: Sequence[Member]) -> No
     table = Table("reliability", "Reliability", columns, bins, [note])
     titles = ("confidence", "share that is right")
     page.add_figure(draw_lines(reliability, titles, diagonal=True, markers=True), table)
+
+
+def _add_roc(page: Page, prepared: Prepared, members: Sequence[Member]) -> None:
+    lines, rows = {}, []
+    for member in members:
+        false_rate, true_rate, area = trace_roc(*_answered(prepared, member))
+        lines[member.name] = (np.round(false_rate, 5).tolist(), np.round(true_rate, 5).tolist())
+        rows.append({"member": member.name, "area": area})
+    columns = [Column("member", "member"), Column("area", "area under the curve", "score")]
+    note = "One label against the rest, all labels together (micro average)."
+    table = Table("roc", "ROC curve", columns, rows, [note])
+    figure = draw_lines(lines, ("false positive rate", "true positive rate"), diagonal=True)
+    page.add_figure(figure, table)
 
 
 def _add_test(page: Page, prepared: Prepared, members: Sequence[Member]) -> None:
@@ -319,10 +346,33 @@ def _add_blend(page: Page, blend: BlendFile | None) -> None:
     page.add_section(f"Blend {blend.name}")
     names = [str(each.get("name")) for each in members]
     weights = [float(each["weight"]) for each in members]
-    columns = [Column("name", "member"), Column("weight", "weight", "number")]
-    rows = [{"name": n, "weight": w} for n, w in zip(names, weights, strict=True)]
-    table = Table("weights", "Weights", columns, rows)
-    page.add_figure(draw_bars({"weight": (names, weights)}, "weight"), table)
+    spread = [_read_spread(each) for each in members]
+    columns = [
+        Column("name", "member"),
+        Column("weight", "weight", "number"),
+        Column("low", "lowest in a fold", "number"),
+        Column("high", "highest in a fold", "number"),
+    ]
+    rows = [
+        {"name": name, "weight": weight, "low": low, "high": high}
+        for name, weight, (low, high) in zip(names, weights, spread, strict=True)
+    ]
+    note = "The lines reach from the lowest to the highest weight fitted without one of the folds."
+    table = Table("weights", "Weights", columns, rows, [note])
+    below, above = [], []
+    for weight, (low, high) in zip(weights, spread, strict=True):
+        below.append(max(0.0, weight - (weight if low is None else low)))
+        above.append(max(0.0, (weight if high is None else high) - weight))
+    page.add_figure(draw_bars({"weight": (names, weights)}, "weight", (below, above)), table)
+
+
+def _read_spread(member: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return the lowest and the highest weight of a member in the folds; None in older files."""
+    found = member.get("weight_by_fold")
+    if not isinstance(found, list) or not found:
+        return None, None
+    weights = [float(each) for each in found]
+    return min(weights), max(weights)
 
 
 def _add_scores(page: Page, sent: Sequence[SentSubmission]) -> None:

@@ -14,13 +14,12 @@ from competition.errors import UsageError
 from competition.files import check_name
 from competition.folds.kfold import Prepared
 from competition.predictions.store import Store
+from competition.profile import STUDY_JOURNAL
 from models.jobs.request import check_variant, resolve_requested
 from models.tuning.space import Dimension, Found, check_space, choose_space, place_variant
 from models.tuning.storage import parse_storage
 from models.tuning.study import SeededByPlace, StudyPlan
 from models.variant import Variant, fingerprint
-
-TUNE_DIR, JOURNAL_FILE = "tune", "journal.log"
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
         "folds_hash": prepared.folds.hash,
     }
     name = check_name(request.study or f"{base.name}-{fingerprint(made_from)[:8]}")
-    folder = competition.checkpoints_dir / TUNE_DIR / name
+    folder = competition.tune_dir / name
     sampler = SeededByPlace(
         request.seed,
         place_variant(space, base),
@@ -125,7 +124,7 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
     )
     plan = StudyPlan(
         name=name,
-        storage=parse_storage(request.storage, folder / JOURNAL_FILE),
+        storage=parse_storage(request.storage, folder / STUDY_JOURNAL),
         made_from=made_from,
         sampler=sampler,
         trials=request.trials,

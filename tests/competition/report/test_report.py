@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn.metrics import precision_score, recall_score
+from sklearn.metrics import confusion_matrix, precision_score, recall_score, roc_auc_score
 
 from competition.blend.blend import run_blend
 from competition.console import Column, Table
@@ -24,8 +24,10 @@ from competition.report.curves import (
     correlate,
     measure_calibration,
     measure_calibration_error,
+    measure_confusion,
     measure_disagreement,
     trace_precision_recall,
+    trace_roc,
 )
 from competition.report.next_steps import Standing, describe_standing, propose_commands
 from competition.report.page import Page
@@ -201,3 +203,17 @@ def test_the_next_commands_follow_what_is_there(prepared: Prepared) -> None:
     assert commands[0] == "python run.py submit b.csv"
     assert commands[1].startswith("python run.py compare ")
     assert len(commands) == 3
+
+
+def test_the_roc_curve_and_the_confusions_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(3)
+    probs = rng.dirichlet(np.ones(4), size=400)
+    gold = np.array([rng.choice(4, p=row) for row in probs])
+    false_rate, true_rate, area = trace_roc(gold, probs)
+    assert area == pytest.approx(roc_auc_score(np.eye(4)[gold].ravel(), probs.ravel()))
+    assert (false_rate[0], true_rate[-1]) == (0.0, 1.0)
+    assert (np.diff(true_rate) >= 0).all()
+    assert np.trapezoid(true_rate, false_rate) == pytest.approx(area, abs=0.02)
+    pred = probs.argmax(axis=1)
+    expected = confusion_matrix(gold, pred, normalize="true")
+    assert np.allclose(measure_confusion(gold, pred, [2, 0]), expected[np.ix_([2, 0], [2, 0])])

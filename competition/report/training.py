@@ -1,0 +1,166 @@
+"""Sections of the report about training: learning curves, and hyperparameter searches with Optuna.
+
+Both are read from the checkpoint folder, where jobs and ``tune`` leave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from competition.console import Column, Table
+from competition.predictions.learning_curves import CurvePoint, read_curve
+from competition.predictions.members import ResultKey
+from competition.profile import STUDY_JOURNAL, Competition
+from competition.report.curves import draw_bars, draw_lines
+from competition.report.page import Page
+
+MAX_POINTS = 80  # of one curve on the page
+MAX_CURVES = 40
+MIN_TRIALS_FOR_IMPORTANCE = 10
+STUDY_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class StudyHistory:
+    """A study: its scored trials in order, and the importance of each hyperparameter.
+
+    ``importances`` sum to 1; empty with too few trials.
+    """
+
+    name: str
+    trials: Sequence[FrozenTrial]
+    n_trials: int
+    importances: Mapping[str, float]
+
+
+def add_learning_curves(page: Page, competition: Competition, keys: Sequence[ResultKey]) -> None:
+    """Draw the loss of every job that left a curve, by optimiser step."""
+    curves = {}
+    for key in keys:
+        folder = competition.checkpoints_dir / key.variant / f"s{key.seed}-f{key.fold}"
+        points = read_curve(folder)
+        if len(points) > 1:
+            curves[f"{key.variant} s{key.seed} f{key.fold}"] = thin(points)
+    if not curves:
+        return
+    page.add_section("Learning curves")
+    shown = dict(list(curves.items())[:MAX_CURVES])
+    lines = {
+        name: ([each.step for each in points], [round(each.loss, 4) for each in points])
+        for name, points in shown.items()
+    }
+    columns = [
+        Column("job", "job"),
+        Column("steps", "steps", "count"),
+        Column("first", "first loss", "number"),
+        Column("last", "last loss", "number"),
+        Column("rows_per_s", "rows/s", "count"),
+    ]
+    rows = [
+        {
+            "job": name,
+            "steps": points[-1].steps,
+            "first": points[0].loss,
+            "last": points[-1].loss,
+            "rows_per_s": round(points[-1].rows_per_s),
+        }
+        for name, points in curves.items()
+    ]
+    note = "Training loss, a mean over the steps since the point before. It is no score."
+    if len(shown) < len(curves):
+        note += f" The first {len(shown)} of {len(curves)} jobs are drawn."
+    table = Table("curves", "Training loss", columns, rows, [note])
+    page.add_figure(draw_lines(lines, ("optimiser step", "loss")), table)
+
+
+def thin(points: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """Return at most ``MAX_POINTS`` points of a curve, evenly spaced, with the first and the last.
+
+    >>> points = [CurvePoint("", step, 999, 1.0, 1.0) for step in range(500)]
+    >>> chosen = [each.step for each in thin(points)]
+    >>> len(chosen), chosen[0], chosen[-1]
+    (80, 0, 499)
+    """
+    if len(points) <= MAX_POINTS:
+        return list(points)
+    last = len(points) - 1
+    return [points[round(i * last / (MAX_POINTS - 1))] for i in range(MAX_POINTS)]
+
+
+def add_studies(page: Page, competition: Competition) -> None:
+    """Draw the history of each study that ``tune`` left in a journal, and its importances."""
+    for study in read_studies(competition.tune_dir):
+        page.add_section(f"Search {study.name}")
+        values = [100 * float(trial.value or 0.0) for trial in study.trials]
+        numbers = [trial.number for trial in study.trials]
+        best = [max(values[: place + 1]) for place in range(len(values))]
+        lines = {"trial": (numbers, values), "best so far": (numbers, best)}
+        columns = [
+            Column("trial", "trial", "count"),
+            Column("value", "objective ×100", "number"),
+            Column("best", "best so far", "number"),
+            Column("settings", "hyperparameters"),
+        ]
+        rows = [
+            {
+                "trial": trial.number,
+                "value": value,
+                "best": so_far,
+                "settings": ", ".join(f"{key}={_write(x)}" for key, x in trial.params.items()),
+            }
+            for trial, value, so_far in zip(study.trials, values, best, strict=True)
+        ]
+        note = f"{len(study.trials)} of {study.n_trials} trials have a score."
+        table = Table("history", "Optimisation history", columns, rows, [note])
+        page.add_figure(draw_lines(lines, ("trial", "objective ×100"), markers=True), table)
+        if study.importances:
+            _add_importances(page, study)
+
+
+def _add_importances(page: Page, study: StudyHistory) -> None:
+    ranked = sorted(study.importances.items(), key=lambda each: -each[1])
+    names, values = [name for name, _ in ranked], [value for _, value in ranked]
+    columns = [Column("name", "hyperparameter"), Column("importance", "importance", "share")]
+    rows = [{"name": name, "importance": value} for name, value in ranked]
+    note = "Share of the variance of the objective that each explains (fANOVA)."
+    table = Table("importance", "Hyperparameter importance", columns, rows, [note])
+    page.add_figure(draw_bars({"importance": (names, values)}, ""), table)
+
+
+def read_studies(folder: Path) -> Iterator[StudyHistory]:
+    """Read every study with a scored trial from the journals under a folder, by name.
+
+    A journal that cannot be read is left out; ``tune`` says what is wrong with it.
+    """
+    for path in sorted(folder.glob(f"*/{STUDY_JOURNAL}")):
+        try:
+            storage = JournalStorage(JournalFileBackend(str(path)))
+            studies = storage.get_all_studies()
+        except (OSError, ValueError, KeyError, RuntimeError):
+            continue
+        for found in studies:
+            study = optuna.load_study(study_name=found.study_name, storage=storage)
+            trials = study.get_trials(deepcopy=False)
+            scored = [each for each in trials if each.state == TrialState.COMPLETE]
+            if scored:
+                importances = _measure_importances(study, scored)
+                yield StudyHistory(found.study_name, scored, len(trials), importances)
+
+
+def _measure_importances(study: optuna.Study, scored: Sequence[FrozenTrial]) -> Mapping[str, float]:
+    if len(scored) < MIN_TRIALS_FOR_IMPORTANCE or len({trial.value for trial in scored}) < 2:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=STUDY_SEED)
+    found: Mapping[str, float] = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return found
+
+
+def _write(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

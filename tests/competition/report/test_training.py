@@ -1,0 +1,89 @@
+"""The report draws the curves that jobs left, and the studies that tune left."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from competition.predictions.learning_curves import CurvePoint, append_point
+from competition.predictions.members import ResultKey
+from competition.profile import STUDY_JOURNAL, Competition
+from competition.report.page import Page
+from competition.report.training import add_learning_curves, add_studies, read_studies
+
+
+def write_study(folder: Path, n_trials: int) -> None:
+    folder.mkdir(parents=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(folder / STUDY_JOURNAL)))
+    study = optuna.create_study(study_name="typed-punct-1", storage=storage, direction="maximize")
+    rate = optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True)
+    for place in range(n_trials):
+        params = {"train.lr": 1e-5 * 1.3**place}
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=params, distributions={"train.lr": rate}, value=0.5 + place % 7 / 100
+            )
+        )
+    study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
+
+
+def figures_of(text: str) -> list[dict[str, object]]:
+    found = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)
+    return [json.loads(unescape(each)) for each in found]
+
+
+def test_curves_of_jobs_are_drawn_in_the_order_of_the_store(tiny_competition: Competition) -> None:
+    keys = [ResultKey("typed-punct", 42, fold) for fold in range(3)]
+    for fold, losses in ((0, (2.0, 1.5, 1.25)), (1, (2.5, 1.0))):
+        folder = tiny_competition.checkpoints_dir / "typed-punct" / f"s42-f{fold}"
+        folder.mkdir(parents=True)
+        for step, loss in enumerate(losses, start=1):
+            append_point(folder, CurvePoint("now", step, 3, loss, 50.0))
+    page = Page("title")
+    add_learning_curves(page, tiny_competition, keys)
+    text = page.build("")
+    assert "Learning curves" in text
+    lines = figures_of(text)[0]["data"]
+    assert isinstance(lines, list)
+    assert [(each["name"], each["y"]) for each in lines] == [
+        ("typed-punct s42 f0", [2.0, 1.5, 1.25]),
+        ("typed-punct s42 f1", [2.5, 1.0]),
+    ]
+
+
+def test_nothing_is_said_where_nothing_was_trained_or_tuned(tiny_competition: Competition) -> None:
+    page = Page("title")
+    before = page.build("")
+    add_learning_curves(page, tiny_competition, [ResultKey("typed-punct", 42, 0)])
+    add_studies(page, tiny_competition)
+    assert page.build("") == before
+
+
+def test_a_study_has_its_history_and_importances(tiny_competition: Competition) -> None:
+    write_study(tiny_competition.tune_dir / "typed-punct-1", 12)
+    broken = tiny_competition.tune_dir / "broken"
+    broken.mkdir()
+    (broken / STUDY_JOURNAL).write_text("<html>", encoding="utf-8")
+    studies = list(read_studies(tiny_competition.tune_dir))
+    assert [(study.name, len(study.trials), study.n_trials) for study in studies] == [
+        ("typed-punct-1", 12, 13)
+    ]
+    assert studies[0].importances == pytest.approx({"train.lr": 1.0})
+    page = Page("title")
+    add_studies(page, tiny_competition)
+    text = page.build("")
+    assert "Search typed-punct-1" in text
+    assert "12 of 13 trials have a score." in text
+    history, importance = figures_of(text)
+    trials, best = history["data"]  # type: ignore[misc]
+    assert max(trials["y"]) == best["y"][-1] == pytest.approx(56)  # type: ignore[index]
+    assert best["y"] == sorted(best["y"])  # type: ignore[index]
+    assert importance["data"][0]["y"] == ["train.lr"]  # type: ignore[index]
