@@ -59,7 +59,7 @@ from competition.report.next_steps import (
     propose_commands,
 )
 from competition.report.page import Page
-from competition.report.training import add_learning_curves, add_studies
+from competition.report.training import add_jobs, add_learning_curves, add_studies
 from competition.submission.ledger import open_ledger
 from competition.submission.record import when_written
 
@@ -110,6 +110,8 @@ def write_report(
         _add_test(page, prepared, material.members)
     if len(material.members) > 1:
         _add_disagreement(page, prepared, material.members)
+    store = Store(competition.oof_dir, competition.profile.labels)
+    add_jobs(page, store, material.keys)
     add_learning_curves(page, competition, material.keys)
     add_studies(page, competition)
     _add_blend(page, material.standing.blend)

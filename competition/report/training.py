@@ -1,13 +1,15 @@
-"""Sections of the report about training: learning curves, and hyperparameter searches with Optuna.
+"""Sections of the report about training: jobs, learning curves, hyperparameter searches.
 
-Both are read from the checkpoint folder, where jobs and ``tune`` leave them.
+They are read from the store and the checkpoint folder, where jobs and ``tune`` leave them.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -16,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from competition.console import Column, Table
 from competition.predictions.learning_curves import CurvePoint, read_curve
-from competition.predictions.members import ResultKey
+from competition.predictions.members import ResultKey, Store
 from competition.profile import STUDY_JOURNAL, Competition
 from competition.report.curves import draw_bars, draw_lines
 from competition.report.page import Page
@@ -38,6 +40,92 @@ class StudyHistory:
     trials: Sequence[FrozenTrial]
     n_trials: int
     importances: Mapping[str, float]
+
+
+def add_jobs(page: Page, store: Store, keys: Sequence[ResultKey]) -> None:
+    """List every result with its scores and cost, and the settings in which variants differ."""
+    rows, settings = [], {}
+    for key in keys:
+        run = _read_run(store, key)
+        rows.append(
+            {
+                "variant": key.variant,
+                "seed": key.seed,
+                "fold": key.fold,
+                "f1": _read_number(run, "micro_f1"),
+                "auprc": _read_number(run, "auprc"),
+                "train_rows": _read_number(run, "train_rows"),
+                "seconds": _read_number(run, "seconds"),
+                "rows_per_s": _read_number(run, "rows_per_s"),
+                "device": _read_device(run),
+            }
+        )
+        if key.variant not in settings:
+            header = store.read_header(key)
+            settings[key.variant] = {} if header is None else dict(_flatten(header.variant))
+    if not rows:
+        return
+    page.add_section("Jobs")
+    columns = [
+        Column("variant", "variant"),
+        Column("seed", "seed", "count"),
+        Column("fold", "fold", "count"),
+        Column("f1", "F1", "score"),
+        Column("auprc", "AUPRC", "score"),
+        Column("train_rows", "train rows", "count"),
+        Column("seconds", "seconds", "number"),
+        Column("rows_per_s", "rows/s", "number"),
+        Column("device", "device"),
+    ]
+    note = "Scores of the fold's held-out rows, by the most probable label; seconds of training."
+    page.add_table(Table("jobs", "Jobs", columns, rows, [note]))
+    _add_settings(page, settings)
+
+
+def _add_settings(page: Page, settings: Mapping[str, Mapping[str, str]]) -> None:
+    """Show the settings in which variants differ, one line each; nothing with one variant."""
+    keys = sorted({key for each in settings.values() for key in each} - {"name", "why"})
+    differing = [key for key in keys if len({each.get(key) for each in settings.values()}) > 1]
+    if not differing:
+        return
+    columns = [Column("setting", "setting")]
+    columns += [Column(f"v{place}", name) for place, name in enumerate(settings)]
+    rows = [
+        {
+            "setting": key,
+            **{f"v{place}": each.get(key, "–") for place, each in enumerate(settings.values())},
+        }
+        for key in differing
+    ]
+    note = "Only what differs. A dash: the variant does not use it, or it has its default."
+    page.add_table(Table("settings", "Settings", columns, rows, [note]), folded=True)
+
+
+def _read_run(store: Store, key: ResultKey) -> Mapping[str, Any]:
+    """Return the provenance of a result; empty if there is none or it is damaged."""
+    try:
+        run = json.loads(store.run_path(key).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return run if isinstance(run, dict) else {}
+
+
+def _read_number(run: Mapping[str, Any], name: str) -> float | None:
+    value = run.get(name)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _read_device(run: Mapping[str, Any]) -> str | None:
+    machine = run.get("machine")
+    return str(machine["device"]) if isinstance(machine, dict) and "device" in machine else None
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
 
 
 def add_learning_curves(page: Page, competition: Competition, keys: Sequence[ResultKey]) -> None:

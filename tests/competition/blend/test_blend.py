@@ -43,7 +43,7 @@ def few_draws(monkeypatch):
     monkeypatch.setattr(assessment, "AUPRC_REPLICATES", 20)
 
 
-def write_variant(prepared, name, n_folds=None, save_as=None):
+def write_variant(prepared, name, n_folds=None, save_as=None, settings=None):
     """Leave a variant's files; its logits rise at the gold label by what it sees of it."""
     competition, corpus = prepared.competition, prepared.corpus
     labels = competition.profile.labels
@@ -58,7 +58,7 @@ def write_variant(prepared, name, n_folds=None, save_as=None):
             key=ResultKey(save_as or name, 1, fold),
             fingerprint=f"{name} {fold}",
             recipe=f"recipe of {name}",
-            variant={"why": f"why {name}"},
+            variant={"why": f"why {name}", **(settings or {})},
             labels=labels,
             data_hash=prepared.corpus.hash,
             folds_hash=prepared.folds.hash,

@@ -80,7 +80,7 @@ def test_the_page_holds_everything_and_loads_nothing(page: Path) -> None:
     titles = [unescape(each) for each in re.findall(r"<h2[^>]*>([^<]*)</h2>", text)]
     assert titles == [
         "Now", "Board", "Errors", "Curves", "Train against test",
-        "Members against each other", "Blend both", "Scores over time",
+        "Members against each other", "Jobs", "Blend both", "Scores over time",
     ]  # fmt: skip
     assert text.count("plotly.js v") <= 2, "the plotting script stands there once"
     body = text[: text.index("<script>/**")] if "<script>/**" in text else text

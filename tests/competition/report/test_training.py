@@ -12,11 +12,18 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from competition.folds.kfold import read_prepared
 from competition.predictions.learning_curves import CurvePoint, append_point
-from competition.predictions.members import ResultKey
+from competition.predictions.members import ResultKey, Store
 from competition.profile import STUDY_JOURNAL, Competition
 from competition.report.page import Page
-from competition.report.training import add_learning_curves, add_studies, read_studies
+from competition.report.training import (
+    add_jobs,
+    add_learning_curves,
+    add_studies,
+    read_studies,
+)
+from tests.competition.blend.test_blend import write_variant
 
 
 def write_study(folder: Path, n_trials: int) -> None:
@@ -87,3 +94,23 @@ def test_a_study_has_its_history_and_importances(tiny_competition: Competition) 
     assert max(trials["y"]) == best["y"][-1] == pytest.approx(56)  # type: ignore[index]
     assert best["y"] == sorted(best["y"])  # type: ignore[index]
     assert importance["data"][0]["y"] == ["train.lr"]  # type: ignore[index]
+
+
+def test_jobs_and_differing_settings_are_listed_whatever_their_provenance_says(
+    tiny_competition: Competition,
+) -> None:
+    prepared = read_prepared(tiny_competition)
+    for name, rate in (("first", 1e-5), ("second", 1e-3)):
+        write_variant(prepared, name, settings={"head": "cls", "train": {"lr": rate}})
+    store = Store(tiny_competition.oof_dir, tiny_competition.profile.labels)
+    keys = [key for name in store.variants() for key in store.keys(name)]
+    run = {"micro_f1": 0.5, "auprc": "high", "seconds": 61.5, "machine": {"device": "cpu"}}
+    store.run_path(keys[0]).write_text(json.dumps(run), encoding="utf-8")
+    store.run_path(keys[1]).write_text("[", encoding="utf-8")
+    page = Page("title")
+    add_jobs(page, store, keys)
+    text = page.build("")
+    assert "50.00" in text
+    assert "61.5" in text
+    assert "train.lr" in text
+    assert "head" not in re.findall("<td>(head)</td>", text)
