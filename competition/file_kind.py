@@ -183,8 +183,21 @@ def open_utf8(path: Path, kind: FileKind | None = None) -> tuple[BinaryIO, FileK
     return io.BytesIO(text.removeprefix("\ufeff").encode("utf-8", "surrogatepass")), kind
 
 
+def read_toml_text(path: Path) -> str:
+    """Read the text of a TOML file, whatever its encoding.
+
+    Raises:
+        WrongFileError: as ``read_text``, or it is JSON.
+        OSError: it cannot be opened.
+    """
+    form = recognise(path).form
+    if form in ("json", "json-lines"):
+        raise WrongFileError("the file is JSON, not TOML", "write key = value lines")
+    return read_text(path)
+
+
 def read_text(path: Path) -> str:
-    """Read a text file that is small, such as a TOML file, whatever its encoding.
+    """Read a text file that is small, whatever its encoding.
 
     Raises:
         WrongFileError: it is no text, or its bytes are no UTF-8.

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from competition.errors import ProfileError, UsageError
-from competition.file_kind import WrongFileError, read_text
+from competition.file_kind import WrongFileError, read_toml_text
 from competition.files import parse_toml
 from competition.profile_language import Language, Relations, read_first_relations, read_language
 from competition.profile_rows import (
@@ -333,7 +333,7 @@ def read_profile(path: Path) -> Profile:
             such key is named.
     """
     try:
-        values = parse_toml(read_text(path))
+        values = parse_toml(read_toml_text(path))
     except FileNotFoundError:
         raise ProfileError(f"{path}: no such competition file") from None
     except (ValueError, WrongFileError, OSError) as error:

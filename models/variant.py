@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from competition.errors import VariantError
-from competition.file_kind import WrongFileError, read_text
+from competition.file_kind import WrongFileError, read_toml_text
 from competition.files import check_name, is_name, parse_toml
 from competition.spelling import suggest
 from models.settings import (
@@ -362,7 +362,7 @@ def _read_toml(path: Path, name: str) -> Settings:
             raise VariantError(f"no variant file {name}")
         raise VariantError(explain_unknown(name))
     try:
-        return parse_toml(read_text(path))
+        return parse_toml(read_toml_text(path))
     except WrongFileError as wrong:
         raise VariantError(f"{path.name} is no variant file: {wrong}") from None
     except ValueError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from competition.errors import Offence
 
+_VALUE = re.compile(r"'[^']*'|[0-9]+")
 REPEATED = 10
 """From so many offences of one wording on they are one, with their number."""
 ONE_CAUSE = 0.5
@@ -27,10 +29,10 @@ def gather_causes(offences: Sequence[Offence], n_rows: int) -> list[Offence]:
     if len(offences) < REPEATED:
         return list(offences)
     by_wording: dict[tuple[str | None, str, str], list[int]] = defaultdict(list)
-    by_remedy: dict[tuple[str | None, str], list[int]] = defaultdict(list)
+    by_remedy: dict[tuple[str | None, str], list[int]] = defaultdict(list)  # values left out
     for place, offence in enumerate(offences):
         by_wording[offence.column, offence.found, offence.remedy].append(place)
-        by_remedy[offence.column, offence.remedy].append(place)
+        by_remedy[offence.column, _VALUE.sub("…", offence.remedy)].append(place)
     dropped: set[int] = set()
     told: dict[int, Offence] = {}
     for places in by_remedy.values():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -65,6 +65,23 @@ def plain_id(row_id: str) -> str:
         return text.lstrip("0") or "0"
     number = float(text)
     return str(int(number)) if abs(number) < 1e15 and number.is_integer() else text
+
+
+def match_ids(named: Sequence[str], known: Collection[str]) -> list[str]:
+    """Return ids as those known write them, where all are known once written plainly.
+
+    Else, or where that is not clear, they come back as they are.
+
+    >>> match_ids(["0.0", "1.0"], ["0", "1"]), match_ids(["0.0", "x"], ["0", "1"])
+    (['0', '1'], ['0.0', 'x'])
+    """
+    if set(named) <= set(known):
+        return list(named)
+    plain = {plain_id(row_id): row_id for row_id in known}
+    found = [plain.get(plain_id(row_id)) for row_id in named]
+    if None in found or len(plain) < len(known):
+        return list(named)
+    return [row_id for row_id in found if row_id is not None]
 
 
 @dataclass(slots=True)

@@ -145,7 +145,9 @@ class RowChecker:
         place = str(label).removesuffix(".0")
         is_place = place.isascii() and place.isdecimal() and len(place) <= 5
         if not is_place or int(place) >= len(labels):
-            return "use one of the profile's labels"
+            near = [each for each in labels if _plain(each) == _plain(str(label))]
+            meant = f" ({show(near[0])} is one)" if len(near) == 1 else ""
+            return f"use one of the profile's labels{meant}"
         return (
             f"these are numbers where names should be: write the names (0 = {labels[0]}, "
             f'1 = {labels[1]}, …), or set columns.label_as = "number" in the profile when the '
@@ -222,3 +224,8 @@ class RowChecker:
 def _text_of(value: Any) -> str:
     """Return a field as text; JSON may hold a list where a word should be."""
     return value if isinstance(value, str) else show(value)
+
+
+def _plain(label: str) -> str:
+    """Write a label without case, spaces and marks, as slips leave it."""
+    return "".join(char for char in label.lower() if char.isalnum())

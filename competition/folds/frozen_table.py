@@ -20,7 +20,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from competition.data.csv_records import RecordReader
+from competition.data.causes import gather_causes
+from competition.data.tables import TableReader
 from competition.errors import OFFENCES_SHOWN, FoldsError, Offence
 from competition.files import dump_json, tell_first, write_atomically
 from competition.lease import hold
@@ -189,14 +190,14 @@ def hash_text(text: str) -> str:
 
 
 def read_records(path: Path, header: Sequence[str]) -> list[Record]:
-    """Read a table as (line number, fields in the order of ``header``).
+    """Read a table, of whatever form, as (line number, fields in the order of ``header``).
 
     Raises:
-        FoldsError: it is not a CSV with these columns.
+        FoldsError: it is no table with these columns.
     """
     offences: list[Offence] = []
-    reader = RecordReader(path, {name: name for name in header}, offences.append)
-    records = list(reader.read())
+    reader = TableReader(path, {name: name for name in header}, offences.append)
+    records = [(line, [str(field) for field in fields]) for line, fields in reader.read()]
     refuse(path, offences)
     return records
 
@@ -205,7 +206,8 @@ def refuse(path: Path, offences: Sequence[Offence]) -> None:
     """Raise FoldsError with the offences, if there are any."""
     if not offences:
         return
-    shown = [f"  {offence}" for offence in offences[:OFFENCES_SHOWN]]
-    if len(offences) > OFFENCES_SHOWN:
-        shown.append(f"  … and {len(offences) - OFFENCES_SHOWN:,} more")
+    told = gather_causes(offences, len(offences))
+    shown = [f"  {offence}" for offence in told[:OFFENCES_SHOWN]]
+    if len(told) > OFFENCES_SHOWN:
+        shown.append(f"  … and {len(told) - OFFENCES_SHOWN:,} more")
     raise FoldsError("\n".join([f"{path} cannot be used:", *shown]))

@@ -18,7 +18,7 @@ import pandas as pd
 
 from competition.arrays import Objects
 from competition.data.corpus import Corpus, read_corpus
-from competition.data.csv_records import show
+from competition.data.csv_records import match_ids, show
 from competition.data.groups import Int32s, build_groups
 from competition.errors import FoldsError, Offence
 from competition.folds.assignment import Int8s, build_folds, count_leaking
@@ -237,13 +237,15 @@ def _place_folds(
 ) -> Int8s:
     fold_of = np.full(len(ids), -1, dtype=np.int8)
     lines = np.zeros(len(ids), dtype=np.int64)
-    places = pd.Index(ids).get_indexer(pd.Index([fields[0] for _, fields in records], dtype=object))
+    named = match_ids([fields[0] for _, fields in records], list(ids))
+    places = pd.Index(ids).get_indexer(pd.Index(named, dtype=object))
     offences: list[Offence] = []
 
     def offend(line: int, column: str, id_: str, found: str, remedy: str) -> None:
         offences.append(Offence(path.name, line, column, id_, found, remedy))
 
-    for place, (line, (id_, fold)) in zip(places.tolist(), records, strict=True):
+    for place, (line, (id_, said)) in zip(places.tolist(), records, strict=True):
+        fold = said.removesuffix(".0")  # as tables with gaps write whole numbers
         if place < 0:
             if not may_have_more:
                 offend(line, "id", id_, "no train row has this id", "remove the line")

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from competition.arrays import Probs
 from competition.errors import PredictionsError, UsageError
+from competition.file_kind import WrongFileError, recognise
 from competition.files import dump_json, is_name, join_inside, tell_first, write_atomically
 from competition.predictions.rerun import advise_training
 from competition.predictions.stored import (
@@ -226,8 +227,19 @@ def _damage_reported(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+        _refuse_other_file(path)
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise PredictionsError(f"{path} is damaged ({reason}); {_redo(path)}") from error
+
+
+def _refuse_other_file(path: Path) -> None:
+    """Say what stands in the place of a result, such as a Git LFS pointer, and what to do."""
+    try:
+        recognise(path)
+    except WrongFileError as wrong:
+        raise PredictionsError(f"{path} is {wrong.found}; {wrong.remedy}") from None
+    except OSError:
+        return  # the reader's own error says more
 
 
 def _read_header(path: Path) -> Header:

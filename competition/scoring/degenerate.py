@@ -19,7 +19,8 @@ MIN_ROWS = 8
 MAX_LEVELS = 12
 """Rows of hard votes hold no more different values than this, whatever their number."""
 CLOSE = 1e-6
-SURE, MIN_SURE = 0.8, 0.1  # a probability before the second softmax, and the share of such rows
+EDGE, MIN_AT_EDGE = 0.05, 0.1
+"""A least probability before the second softmax that is next to none; the share of such rows."""
 NEARLY_ALL = 0.99  # of the rows: a sure model has some rows with a 1 of its own
 
 
@@ -79,5 +80,5 @@ def _is_softmax_twice(values: NDArray[np.float64]) -> bool:
     within = logs - logs.mean(axis=1, keepdims=True) + 1 / values.shape[1]
     slack = 0.02
     fits = (within >= -slack).all(axis=1) & (within <= 1 + slack).all(axis=1)
-    # flat rows of a model that knows nothing fit too; rows that it was sure of tell them apart
-    return bool(fits.all() and (within.max(axis=1) > SURE).mean() >= MIN_SURE)
+    # flat rows of a model that knows nothing fit too, but they do not reach 0 without passing it
+    return bool(fits.all() and (within.min(axis=1) < EDGE).mean() >= MIN_AT_EDGE)

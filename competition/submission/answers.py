@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,13 +109,13 @@ def read_answers(
         elif _lacks_only(path, columns, columns[2]):
             has_probs = False
             del wanted["probs"]
-        reader = RecordReader(path, wanted, counter.report_reworded)
+        reader = _choose_reader(path, wanted, counter, is_strict=is_strict)
         try:
             for line, (row_id, label, *text) in reader.read():
                 ids.append(row_id)
                 lines.append(line)
                 labels.append(label)
-                texts += text
+                texts += map(str, text)
         except _EnoughError:
             found = f"more than {most:,} offences"
             report(Offence(path.name, None, None, None, found, "this is no submission; see above"))
@@ -134,10 +134,21 @@ def read_answers(
     return Answers(ids, lines, pred, probs, has_probs, tuple(notices))
 
 
+def _choose_reader(
+    path: Path, wanted: Mapping[str, str], counter: _Counter, *, is_strict: bool
+) -> RecordReader | TableReader:
+    """Return the reader of the one form that platforms take, or one of any form."""
+    if is_strict:
+        return RecordReader(path, wanted, counter.report_reworded)
+    return TableReader(path, wanted, counter.report_reworded)
+
+
 def _lacks_only(path: Path, columns: Sequence[str], column: str) -> bool:
-    """Say whether a file has a header with all columns but this one."""
-    header = RecordReader(path, {}, _ignore).read_header() or []
-    return set(columns) - set(header) == {column}
+    """Say whether a file has all columns but this one."""
+    wanted = {name: name for name in columns}
+    reader = TableReader(path, wanted, _ignore)
+    next(reader.read(), None)
+    return set(columns) - set(reader.names) == {column}
 
 
 def _ignore(_offence: Offence) -> None:

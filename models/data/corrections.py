@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.data.csv_records import RecordReader, show, show_id
+from competition.data.causes import gather_causes
+from competition.data.csv_records import match_ids, show, show_id
 from competition.data.rows import Rows
+from competition.data.tables import TableReader
 from competition.errors import CorpusError, Offence, UsageError
 from models.variant import fingerprint
 
@@ -96,7 +98,7 @@ def read_corrections(
             f"{','.join(COLUMNS)}"
         )
     offences: list[Offence] = []
-    records = _read_lines(path, offences)
+    records = _match_ids(_read_lines(path, offences), train, test)
     if not entity_types and any(fields[2] in TYPED_ROLES for _, fields in records):
         raise UsageError("clean.corrections needs entity types, but the competition has none")
     choices: dict[str, dict[str, Sequence[str]]] = {
@@ -125,7 +127,8 @@ def read_corrections(
             found[split].append(Correction(id_, role, type_))
     if offences:
         offences.sort(key=lambda offence: offence.line or 0)
-        raise CorpusError(f"{path}: invalid corrections", offences)
+        told = gather_causes(offences, max(1, len(records)))
+        raise CorpusError(f"{path}: invalid corrections", told)
     return Corrections(tuple(found["train"]), tuple(found["test"]), skipped)
 
 
@@ -137,7 +140,19 @@ def _read_lines(path: Path, offences: list[Offence]) -> list[tuple[int, list[str
         is_whole = offence.line is None or offence.column is not None
         offences.append(replace(offence, remedy=remedy) if is_whole else offence)
 
-    return list(RecordReader(path, {name: name for name in COLUMNS}, report).read())
+    reader = TableReader(path, {name: name for name in COLUMNS}, report)
+    return [(line, [str(field) for field in fields]) for line, fields in reader.read()]
+
+
+def _match_ids(
+    records: list[tuple[int, list[str]]], train: Rows, test: Rows
+) -> list[tuple[int, list[str]]]:
+    """Write ids as the rows do, where all of a split are the same numbers, such as ``12.0``."""
+    for split, rows in zip(SPLITS, (train, test), strict=True):
+        own = [fields for _, fields in records if fields[0] == split]
+        for fields, row_id in zip(own, match_ids([f[1] for f in own], list(rows.ids)), strict=True):
+            fields[1] = row_id
+    return records
 
 
 def _check_choices(

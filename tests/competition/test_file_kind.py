@@ -179,3 +179,9 @@ def test_a_device_is_not_read(device: str, tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(WrongFileError, match="device or a pipe"):
         recognise(path if device == "pipe" else Path(device))
+
+
+def test_a_profile_in_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text('{"name": "x"}', "utf-8")
+    with pytest.raises(ProfileError, match="the file is JSON, not TOML"):
+        read_profile(tmp_path / "p.toml")

@@ -587,6 +587,13 @@ def test_what_is_nothing_to_import_is_said(prepared: Prepared, tmp_path: Path) -
     assert take(prepared, tmp_path / "empty.csv").offences
 
 
+def test_what_stands_in_the_place_of_a_result_is_named(prepared: Prepared, theirs: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 133\n"
+    (theirs / "s1-f1.parquet").write_text(pointer, "utf-8")
+    with pytest.raises(PredictionsError, match=r"a Git LFS pointer of 133 bytes.*git lfs pull"):
+        take(prepared, theirs)
+
+
 def test_damaged_files_are_refused(prepared: Prepared, theirs: Path) -> None:
     file = theirs / "s1-f1.parquet"
     data = bytearray(file.read_bytes())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.profile import Competition
@@ -132,3 +134,7 @@ def test_labels_alone_are_scored_by_what_needs_no_probabilities(
     numbered = [(n, *row) for n, row in enumerate(rows)]
     write_csv(path, ("", *header), numbered)
     assert score_submission(path, solution, tiny_competition.profile) == whole
+    frame = pd.read_csv(path).drop(columns="Unnamed: 0")
+    other = path.with_suffix(".parquet")
+    frame.assign(probs=frame["probs"].map(json.loads)).to_parquet(other)
+    assert score_submission(other, solution, tiny_competition.profile) == whole
