@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from competition.data.groups import build_groups, sample_rows
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.expected_scores import forecast_test
-from competition.predictions.members import Member, Store, average_in_log_space, read_members
+from competition.predictions.members import Member, average_in_log_space, read_members
+from competition.predictions.store import Store
 from competition.predictions.variant_scores import rank_variants, score_variants
 from competition.profile import resolve_competition
 from competition.scoring.assessment import build_assessor, compare

@@ -41,7 +41,7 @@ from torch.nn import functional as F
 from benchmarks.bench_training import time_trainer
 from competition.data.corpus import read_corpus
 from competition.folds.kfold import read_prepared
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from competition.profile import resolve_competition
 from models.data.batches import collate, open_tokenized
 from models.jobs.engines.local import LocalEngine

@@ -17,7 +17,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from competition.folds.kfold import read_prepared
-from competition.predictions.members import Store, average_in_log_space
+from competition.predictions.members import average_in_log_space
+from competition.predictions.store import Store
 from competition.profile import resolve_competition
 from competition.scoring.metrics import decide
 from competition.submission.write import write_answers

@@ -37,7 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from competition.audit.shift import read_or_fit_shift
 from competition.data.rows import Rows
-from competition.folds.kfold import Prepared, build_folds, read_prepared
+from competition.folds.assignment import build_folds
+from competition.folds.kfold import Prepared, read_prepared
 from competition.profile import resolve_competition
 from models.training.linear import BLOCKS, read_blocks
 

@@ -73,7 +73,7 @@ def join_inside(folder: Path, name: str) -> Path:
     return folder / check_name(name)
 
 
-def tell_first(error: Exception) -> str:
+def first_problem(error: Exception) -> str:
     """Say shortly what is wrong with a value that a model refused, or what else was raised."""
     if not isinstance(error, ValidationError):
         return str(error).partition("\n")[0][:200] or type(error).__name__

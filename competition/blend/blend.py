@@ -41,7 +41,8 @@ from competition.errors import BlendError
 from competition.files import check_name
 from competition.folds.kfold import read_prepared
 from competition.predictions.expected_scores import build_test_reader
-from competition.predictions.members import Store, read_members
+from competition.predictions.members import read_members
+from competition.predictions.store import Store
 from competition.profile import Competition
 from competition.scoring.assessment import (
     Assessor,

@@ -13,7 +13,7 @@ from typing import Any
 from competition.blend.search import BEST_SINGLE, BLEND
 from competition.console import Column, Table
 from competition.files import sha256_of
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from competition.profile import Competition
 from competition.submission.record import (
     ScoreEstimate,

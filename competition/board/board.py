@@ -27,7 +27,7 @@ from competition.board.final_table import build_final_table, measure_half_varian
 from competition.console import Column, Table
 from competition.errors import HarnessError
 from competition.folds.kfold import read_prepared
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from competition.predictions.variant_scores import (
     build_variants_table,
     describe_ranking,

@@ -21,7 +21,7 @@ from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.folds.length_routes import build_borders, read_or_make_length_routes, route_lengths
 from competition.predictions.expected_scores import forecast_test
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from competition.scoring.assessment import build_assessor
 from competition.scoring.assessment import compare as pair_scores
 from competition.scoring.bootstrap import (

@@ -28,14 +28,13 @@ from competition.predictions.belonging import check_belongs, place_rows
 from competition.predictions.members import (
     ROUTE_PREFIX,
     Member,
-    Store,
     average_in_log_space,
     find_specialists,
     is_tuned_elsewhere,
     read_members,
     read_unchanged,
 )
-from competition.predictions.store import Header, ResultKey
+from competition.predictions.store import Header, ResultKey, Store
 from competition.profile import flatten_settings
 from competition.scoring.metrics import decide
 from competition.submission.record import BlendRecord, read_record

@@ -24,12 +24,10 @@ from competition.data.csv_records import show
 from competition.data.groups import GROUP_COLUMNS, build_groups, name_group_column, sample_rows
 from competition.data.row_checks import RowChecker
 from competition.data.row_forms import build_form
-from competition.data.rows import COLUMNS, Entity, Row, Rows, build_frame, hash_rows
+from competition.data.rows import COLUMNS, Row, Rows, build_frame, hash_rows
 from competition.data.tables import TableReader, test_layout, train_layout
 from competition.errors import CorpusError, Offence
 from competition.profile import Competition, Profile
-
-__all__ = ["Corpus", "Entity", "Reading", "Row", "Rows", "read_corpus", "read_rows"]
 
 _CHUNK_ROWS = 50_000
 _OFFSET_COLUMN = re.compile(r"start|begin|idx|offset|_pos|span", re.IGNORECASE)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from competition.data.causes import gather_causes
 from competition.data.tables import TableReader
 from competition.errors import OFFENCES_SHOWN, FoldsError, Offence
-from competition.files import dump_json, tell_first, write_atomically
+from competition.files import dump_json, first_problem, write_atomically
 from competition.lease import hold
 
 Record = tuple[int, list[str]]
@@ -89,7 +89,7 @@ class FrozenTable:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            raise self.broken(f"cannot be used ({tell_first(error)})") from None
+            raise self.broken(f"cannot be used ({first_problem(error)})") from None
         return origin
 
     def broken(self, found: str) -> FoldsError:

@@ -1,8 +1,7 @@
-"""Whether a stored result belongs to the data, folds, length routes and recipe that are here.
+"""Check that a stored result matches the current data, folds, length routes and recipe.
 
-Between the store and whoever reads it on the way of a row: ``members`` for ``blend``,
-``contenders`` for ``compare``, and ``importing`` for ``import`` all ask ``check_belongs``, so that
-what one of them refuses all of them refuse.
+Used by ``members`` for ``blend``, ``contenders`` for ``compare`` and ``importing`` for ``import``,
+so that all commands reject the same results.
 
 Legend: N train rows, M test rows, n rows of one file.
 """
@@ -26,7 +25,7 @@ from competition.predictions.store import Header, Ids, check_labels
 
 @dataclass(frozen=True, eq=False)
 class AnsweredRows:
-    """The rows that a variant answers for: train (N,) and test (M,), both bool."""
+    """The rows that a variant predicts: train (N,) and test (M,), both bool."""
 
     train: Bools
     test: Bools
@@ -35,15 +34,15 @@ class AnsweredRows:
 def check_belongs(
     found: Sequence[tuple[Path, Header]], prepared: Prepared, *, remedy: str | None = None
 ) -> AnsweredRows:
-    """Refuse results that were not made from the data, folds and routes that are here.
+    """Check that results were made from the current data, folds and routes.
 
     Args:
-        found: the files of one variant and what each says of itself, at least one.
-        prepared: the rows and folds that are here.
-        remedy: what to do with a file that does not belong; None says how to make it again.
+        found: the files of one variant with their headers, at least one.
+        prepared: the current rows and folds.
+        remedy: advice for a file that does not match; None explains how to train it again.
 
     Returns:
-        The rows that all these files together answer for, were every fold among them.
+        The rows that all folds of this variant together predict.
 
     Raises:
         PredictionsError: a file has other labels, data, folds or length routes, or another recipe
@@ -57,42 +56,44 @@ def check_belongs(
         check_labels(header, prepared.competition.profile.labels, path, remedy)
         if header.data_hash != prepared.corpus.hash:
             raise PredictionsError(
-                f"{path} was made from other data than {prepared.competition.data_dir} holds now;"
+                f"{path} was made from other data than {prepared.competition.data_dir} contains"
+                " now;"
                 f" {remedy or advise_after_new_data(header, path.parent)}"
             )
         if header.folds_hash != prepared.folds.hash or header.key.fold >= prepared.folds.count:
             raise PredictionsError(
-                f"{path} was made with other folds than {oof_dir / 'folds.csv'} holds, so that rows"
-                f" would leak; {redo}"
+                f"{path} was made with other folds than those in {oof_dir / 'folds.csv'}, which"
+                " would"
+                f" leak labels; {redo}"
             )
         if get_recipe(header) != get_recipe(first):
             raise PredictionsError(
-                f"{path} was made by another recipe than {first_path.name} beside it (the variant"
-                f" or the data changed); {redo}"
+                f"{path} was made by another recipe than {first_path.name} (the variant or the"
+                f" data changed); {redo}"
             )
     redo = remedy or advise_redo(first, first_path.parent)
     return _find_answered_rows(first, prepared, first_path, redo)
 
 
 def get_recipe(header: Header) -> tuple[str | None, ...]:
-    """Return what all files of one variant have in common: recipe, route, and routes' hash."""
+    """Return what all files of one variant share: recipe, route, and hash of the routes."""
     return header.recipe, header.route, header.routes_hash
 
 
 def is_of_these_rows(header: Header, prepared: Prepared) -> bool:
-    """Return whether a result was made from the data and with the folds that are here."""
+    """Return whether a result was made from the current data and folds."""
     here = prepared.corpus.hash, prepared.folds.hash
     return (header.data_hash, header.folds_hash) == here
 
 
 def _find_answered_rows(header: Header, prepared: Prepared, path: Path, redo: str) -> AnsweredRows:
-    """Return the rows of a result's route, after comparing the routes' hash with its own."""
+    """Return the rows of a result's route; check the hash of the routes first."""
     train, test = prepared.corpus.train, prepared.corpus.test
     if header.route is None:
         return AnsweredRows(np.ones(len(train), dtype=bool), np.ones(len(test), dtype=bool))
     route, _, part = header.route.partition(":")
     if route != "length":
-        raise PredictionsError(f"{path} answers for route {header.route!r}, which is unknown")
+        raise PredictionsError(f"{path} belongs to the unknown route {header.route!r}")
     routes = read_or_make_length_routes(prepared, None, "")
     if header.routes_hash != routes.hash:
         raise PredictionsError(
@@ -108,19 +109,19 @@ def place_rows(
     """Return the corpus row of each id; the rows must be exactly the expected ones.
 
     Args:
-        ids: (n,) of one file.
-        row_of: the row of each id of the corpus.
-        expected: (N,) or (M,), the rows that the file must answer for.
-        where: names the file and its part in an error.
+        ids: (n,) the ids of one file.
+        row_of: maps each id of the corpus to its row.
+        expected: (N,) or (M,), the rows that the file must contain.
+        where: the file and its part, for error messages.
 
     Raises:
-        PredictionsError: an id that is not expected, or one that is missing.
+        PredictionsError: an id is unexpected or missing.
     """
     rows = np.fromiter((row_of.get(row_id, -1) for row_id in ids), dtype=np.intp, count=len(ids))
     foreign = (rows < 0) | ~expected[rows]
     if foreign.any():
         raise PredictionsError(
-            f"{where}: id {ids[foreign.argmax()]} is not a row this file should answer for"
+            f"{where}: id {ids[foreign.argmax()]} does not belong in this file"
             f" ({foreign.sum()} such rows); train this fold again with --overwrite"
         )
     if len(rows) != expected.sum():
@@ -132,9 +133,9 @@ def place_rows(
 
 
 def advise_redo(header: Header, folder: Path) -> str:
-    """Say how to make results again that no longer belong here: train them, or import them again.
+    """Return advice for results that no longer match: train or import them again.
 
-    ``folder`` is where they lie.
+    ``folder`` is the folder of the variant.
     """
     name = header.key.variant
     if header.variant.get("imported"):
@@ -143,11 +144,11 @@ def advise_redo(header: Header, folder: Path) -> str:
 
 
 def advise_after_new_data(header: Header, folder: Path) -> str:
-    """Say what to do with a result of other data: a new test file needs no training."""
+    """Return advice for a result of other data; a new test file needs no training."""
     redo = advise_redo(header, folder)
     if header.variant.get("imported"):
         return redo
     return (
-        f"{redo}; or put the old test file back and answer the new rows with: python run.py"
+        f"{redo}; or restore the old test file and predict the new rows with: python run.py"
         " predict NEW.csv"
     )

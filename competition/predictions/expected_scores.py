@@ -1,8 +1,8 @@
-"""Expected test scores of members: what each shows of the test, kept on disk and joined.
+"""Expected test scores of members, from an estimate of the test set's composition.
 
-Between ``members`` and the tables of ``fold``, ``board``, ``blend`` and ``compare``. Every member
-that predicts the test rows is evidence of how they are mixed; ``forecast_test`` joins the evidence
-of several, and any system on the same rows is scored under it.
+Used by the tables of ``fold``, ``board``, ``blend`` and ``compare``. The test predictions of every
+member give an estimate of the test set's composition (label shift and covariate shift), which is
+cached on disk; ``forecast_test`` combines the estimates of several members.
 
 Legend: N train rows, M test rows, K folds, C labels.
 """
@@ -25,7 +25,8 @@ from competition.errors import HarnessError
 from competition.files import write_cache
 from competition.folds.kfold import Prepared
 from competition.folds.strata import Strata, build_strata
-from competition.predictions.members import Member, Store, read_member
+from competition.predictions.members import Member, read_member
+from competition.predictions.store import Store
 from competition.scoring.expected import (
     Evidence,
     Expected,
@@ -36,23 +37,23 @@ from competition.scoring.expected import (
 )
 from competition.scoring.metrics import decide
 
-VERSION = 1  # of what is kept on disk: raise it when ``read_evidence`` computes something else
+VERSION = 1  # of the cache: raise it if the results of ``read_evidence`` change
 MIN_ROWS = 20  # of each side
-MAX_ROWS = 200_000  # of each side; of more, whole groups are drawn at random
+MAX_ROWS = 200_000  # of each side; above that, whole groups are sampled at random
 SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """How the test is mixed, for systems on the same train rows.
+    """An estimate of the test set's composition, for systems on the same train rows.
 
     Attributes:
-        mix: of the rows that were looked at.
-        rows: their places among the rows that a system predicts, (n,).
-        n_rows: how many rows a system predicts.
-        n_members: whose evidence it is.
-        strict_share: of the test rows, those that repeat a sentence or an entity pair of the train
-            rows, where no held-out row does; else 0.
+        mix: the estimate on the rows that were used.
+        rows: (n,) the positions of those rows among the rows that a system predicts.
+        n_rows: the number of rows that a system predicts.
+        n_members: the number of members on which it is based.
+        strict_share: the fraction of test rows that repeat a sentence or an entity pair of the
+            train rows, if no held-out row does; else 0.
     """
 
     mix: TestMix
@@ -63,7 +64,7 @@ class Forecast:
 
     @cached_property
     def weights(self) -> Float64s:
-        """Return (n_rows,) weights, mean 1, under which rows are mixed as in the test."""
+        """Return (n_rows,) importance weights, mean 1, that match the rows to the test set."""
         weights = np.zeros(self.n_rows)
         weights[self.rows] = self.mix.weights
         return weights * (self.n_rows / max(len(self.rows), 1))
@@ -75,23 +76,23 @@ class Forecast:
 
 @dataclass(frozen=True, eq=False)
 class TestReader:
-    """Reads off members how the test is mixed; what each shows is kept in the cache folder.
+    """Estimates the test set's composition from members; estimates are cached on disk.
 
     Attributes:
-        prepared: whose rows.
-        strata: of these rows.
+        prepared: the rows and folds.
+        strata: the strata of these rows.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a test class for pytest
 
     prepared: Prepared
     strata: Strata
 
     def forecast(self, members: Iterable[Member]) -> Forecast | None:
-        """Join the evidence of members that predict the same rows, one or more.
+        """Combine the evidence of one or more members that predict the same rows.
 
         Returns:
-            None where a side has fewer than ``MIN_ROWS`` rows, or one group only.
+            None if a side has fewer than ``MIN_ROWS`` rows or only one group.
         """
         ground: Ground | None = None
         rows = test_rows = np.empty(0, dtype=np.int64)
@@ -140,7 +141,7 @@ class TestReader:
         return kept
 
     def _path(self, system: System, rows: Int64s, test_rows: Int64s) -> Path:
-        """Return where the evidence of these very predictions is kept."""
+        """Return the cache file of these predictions."""
         digest = hashlib.sha256()
         prepared = self.prepared
         about = [VERSION, prepared.corpus.hash, prepared.folds.hash, system.is_average]
@@ -153,7 +154,7 @@ class TestReader:
 
 
 def build_test_reader(prepared: Prepared) -> TestReader:
-    """Prepare to read off members how the test of a competition is mixed."""
+    """Create a TestReader for a competition."""
     corpus = prepared.corpus
     return TestReader(prepared, build_strata(corpus.train, corpus.test, prepared.folds.fold_of))
 
@@ -161,15 +162,15 @@ def build_test_reader(prepared: Prepared) -> TestReader:
 def forecast_test(
     prepared: Prepared, store: Store, members: Iterable[Member] = ()
 ) -> Forecast | None:
-    """Join what every complete variant of a store shows of the test.
+    """Estimate the test set's composition from every complete variant in a store.
 
     Args:
-        prepared: whose rows.
-        store: of their predictions; variants that cannot be members, and specialists, are left out.
-        members: used where the store has no other, such as specialists joined to one.
+        prepared: the rows and folds.
+        store: the store; specialists and variants that cannot be members are left out.
+        members: used if the store has no usable variant, such as joined specialists.
 
     Returns:
-        None where there is none, or a side has too few rows or groups.
+        None if there are no members, or a side has too few rows or groups.
     """
     reader = build_test_reader(prepared)
     return reader.forecast(_read_whole(prepared, store)) or reader.forecast(members)
@@ -180,25 +181,25 @@ def _read_whole(prepared: Prepared, store: Store) -> Iterator[Member]:
         try:
             member = read_member(store, name, prepared)
         except HarnessError:
-            continue  # incomplete or unusable, as the tables of variants say
+            continue  # incomplete or unusable, as the table of variants shows
         if member.covers_all:
             yield member
 
 
 def describe_forecast(forecast: Forecast, negative_label: str | None) -> list[str]:
-    """Say what an expected score is, and what it cannot know."""
+    """Return notes that explain expected scores and their limits."""
     share, count = forecast.mix.negative_share, forecast.n_members
     whose = f"{count} variants" if count > 1 else "one variant"
     negative = "" if share is None else f"; about {share:.0%} of them {negative_label}"
     notes = [
-        "Expected: on the test, by out-of-fold rows weighted to be mixed as its rows are, which the"
-        f" predictions of {whose} show{negative}. The interval is of the level, uncertain for all"
-        " alike; differences between members are known better."
+        "Expected: on the test set, from out-of-fold rows weighted to match its composition,"
+        f" estimated from the predictions of {whose}{negative}. The interval covers the level,"
+        " which all members share; differences between members are more certain."
     ]
     if forecast.strict_share > 0:
         notes.append(
             f"{forecast.strict_share:.1%} of the test rows repeat a sentence or an entity pair of"
-            " the train rows and no held-out row does, so that what repetition gives is left out."
+            " the train rows and no held-out row does, so the expected scores may be too low."
         )
     return notes
 
@@ -208,7 +209,7 @@ def _find_answers(member: Member) -> tuple[Bools, Bools]:
 
 
 def _choose(rows: Int64s, groups: Ints | None) -> Int64s:
-    """Return at most about ``MAX_ROWS`` of the rows, in whole groups where there are groups."""
+    """Return at most about ``MAX_ROWS`` of the rows, sampled in whole groups if any."""
     if len(rows) <= MAX_ROWS:
         return rows
     codes = rows if groups is None else groups[rows]
@@ -222,7 +223,7 @@ def _has_one_group(ground: Ground) -> bool:
 
 
 def _read(path: Path, n_rows: int) -> Evidence | None:
-    """Read what was kept, if it is whole; else it is measured again."""
+    """Read a cache file; None if it is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             weights, shares, numbers = kept["weights"], kept["shares"], kept["numbers"]

@@ -124,7 +124,7 @@ def _read_parquet(path: Path, offend: Callable[..., None]) -> CellTable | None:
         found = pq.read_table(path)
         names = found.schema.names
         if twice := [name for name, count in Counter(names).items() if count > 1]:
-            offend("the column stands twice", "take one of them out", twice[0])
+            offend("the column occurs twice", "remove one of them", twice[0])
             return None
         columns = {name: _read_column(found.column(name)) for name in names}
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
@@ -151,7 +151,7 @@ def _read_column(column: Any) -> Cells:
 def _check_twice(path: Path, header: Sequence[str], report: Report) -> bool:
     twice = [name for name, count in Counter(header).items() if count > 1]
     for name in twice:
-        found, remedy = "the column stands twice", "take one of them out"
+        found, remedy = "the column occurs twice", "remove one of them"
         report(Offence(path.name, 1, name, None, found, remedy))
     return not twice
 

@@ -128,7 +128,7 @@ def _take_file_order(table: ForeignTable, check: Check) -> ForeignTable | None:
 
 
 def place_rows(table: ForeignTable, check: Check) -> tuple[Int64s, Int64s]:
-    """Return (n,) the train row and (n,) the test row of each line, -1 where it is none."""
+    """Return (n,) the train row and (n,) the test row of each line, -1 for none."""
     assert table.ids is not None
     assert table.split is not None
     places = []
@@ -154,7 +154,7 @@ def place_rows(table: ForeignTable, check: Check) -> tuple[Int64s, Int64s]:
         else:
             for row in unknown:
                 check.report(
-                    table.place(int(row), ID, f"no {split} row has this id", "take the row out")
+                    table.place(int(row), ID, f"no {split} row has this id", "remove the row")
                 )
         places.append(place)
     return places[0], places[1]

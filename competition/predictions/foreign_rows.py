@@ -173,7 +173,7 @@ def _read_folds(table: CellTable, columns: ColumnMap, rows: ForeignTable, report
         if (found := _WHOLE_NUMBER.fullmatch(text)) is not None:
             rows.fold[row] = int(found[1])
             continue
-        report(rows.place(row, FOLD, f"{show(text)} is no fold", "write a whole number from 0"))
+        report(rows.place(row, FOLD, f"{show(text)} is not a fold", "write a whole number from 0"))
         rows.unread.add(row)
 
 
@@ -213,7 +213,7 @@ def _read_label(
     for row, cell in enumerate(cells):
         number = _number(cell)
         if np.isnan(number):
-            report(rows.place(row, label, f"{show(cell)} is no number", "write a probability"))
+            report(rows.place(row, label, f"{show(cell)} is not a number", "write a probability"))
             rows.unread.add(row)
         rows.probs[row, place] = number
 
@@ -246,7 +246,7 @@ def _read_splits(
             said = f"{show(text)} stands where {split} is meant, in all {count:,} rows: read so"
             rows.notices.append(said)
     for row in np.flatnonzero([known[text] is None for text in texts]):
-        found = f"{show(texts[row])} is no split"
+        found = f"{show(texts[row])} is not a split"
         report(rows.place(int(row), SPLIT, found, f"write {OOF} or {TEST}"))
         rows.unread.add(int(row))
     return np.array([known[text] or text for text in texts], dtype=object)

@@ -39,8 +39,8 @@ from competition.scoring.metrics import auprc, decide, micro_f1
 class ForeignRows:
     """Predictions of one model for each fold, in the order of the corpus.
 
-    ``oof`` is (N, C), ``test`` (K, M, C), both float32; ``is_average`` where all K test predictions
-    are one and the same, an average; ``has_folds`` where the table says each row's fold.
+    ``oof`` is (N, C), ``test`` (K, M, C), both float32. ``is_average``: all K test predictions are
+    the same average. ``has_folds``: the table has a column of folds.
     """
 
     oof: Probs
@@ -192,10 +192,10 @@ def _check_folds(
         return table
     if not table.has_folds:
         if needs_folds:
-            found = "no column tells which fold held a row out"
+            found = "there is no column with the fold of each out-of-fold row"
             remedy = (
-                "add it, or show by --folds-hash that these folds were used: the hash in the"
-                " folds.json that the predictions were made with"
+                "add it, or confirm with --folds-hash that these folds were used: give the hash in"
+                " the folds.json used for these predictions"
             )
             line = None if table.lines[0] is None else 1
             check.report(Offence(table.files[0], line, FOLD, None, found, remedy))
@@ -206,10 +206,10 @@ def _check_folds(
     for row, fold, said in zip(here.tolist(), ours, table.fold[here], strict=True):
         if row in table.unread or said == fold:
             continue
-        found, remedy = f"fold {said}, here it is in fold {fold}", "train on these folds.csv"
+        found, remedy = f"fold {said}, but the row is in fold {fold}", "train on this folds.csv"
         if said == NO_FOLD:
             found, remedy = "no fold", "write the fold whose model predicted it"
-        told = f"{remedy}: rows of another fold would leak"
+        told = f"{remedy}: other folds would leak labels"
         check.report(table.place(row, FOLD, found, told))
     return table
 
@@ -239,7 +239,7 @@ def _renumber_folds(
 
 
 def _check_coverage(table: ForeignTable, places: tuple[Int64s, Int64s], check: Check) -> bool:
-    """Report rows that are missing or answered twice; return whether the test is one average."""
+    """Report missing and repeated rows; return whether test predictions are an average."""
     oof_row, test_row = places
     n_folds, corpus = check.prepared.folds.count, check.prepared.corpus
     if not (oof_row != -1).any() or not (test_row != -1).any():
@@ -280,17 +280,17 @@ def _report_absent(table: ForeignTable, places: tuple[Int64s, Int64s], check: Ch
 
 
 def _count_rows(table: ForeignTable, place: Int64s, ids: Objects, where: str, check: Check) -> None:
-    """Report every row that stands twice and every row of the corpus that is missing."""
+    """Report every repeated and every missing row."""
     if (place == OTHER_ID).any():
         return  # other ids: one cause, and reported
     here = np.flatnonzero(place >= 0)
     first, times = np.unique(place[here], return_index=True, return_counts=True)[1:]
     again = np.setdiff1d(here, here[first])
     for row in again.tolist() if (times > 1).any() else ():
-        found = f"the row stands more than once ({where})"
-        check.report(table.place(row, ID, found, "answer each row once"))
+        found = f"the row occurs more than once ({where})"
+        check.report(table.place(row, ID, found, "predict each row once"))
     for row in np.setdiff1d(np.arange(len(ids)), place[here]).tolist():
-        found = f"no answer for this row ({where})"
+        found = f"no prediction for this row ({where})"
         check.report(Offence(table.files[0], None, ID, str(ids[row]), found, "add the row"))
 
 
@@ -310,7 +310,7 @@ def _arrange(
 
 
 def describe_rows(rows: ForeignRows) -> dict[str, Any]:
-    """Return in words how the test rows were answered and the folds made sure of."""
+    """Describe how test rows were predicted and how folds were checked."""
     return {
         "test": AVERAGE if rows.is_average else "per fold",
         "folds": "row by row" if rows.has_folds else "by hash",

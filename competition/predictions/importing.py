@@ -43,7 +43,7 @@ from competition.predictions.store import (
 )
 from competition.profile import Competition
 
-SEED = 0  # of a table: its seeds, if several, are averaged already
+SEED = 0  # of a table, whose seeds are already averaged
 MIN_HASH_CHARS = 8
 OFFENCES_IN_TABLE = 1_000
 REMEDY = "import results of the same data, profile, folds.csv and routes/length.csv"
@@ -70,7 +70,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """One result that was imported, or stood there already."""
+    """A result that was imported or already existed."""
 
     key: ResultKey
     is_new: bool
@@ -78,9 +78,9 @@ class Imported:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import found; with offences nothing was written.
+    """The report of an import; if there are offences, nothing was written.
 
-    ``can_blend``: what was imported makes a member, or more, together with what stood there.
+    ``can_blend``: the imported results complete at least one member.
     ``scores``: micro-F1 and AUPRC of the out-of-fold rows that came, for each variant and seed.
     """
 
@@ -96,8 +96,8 @@ def run_import(competition: Competition, path: Path, options: ImportOptions) -> 
     """Import a table, a folder of result files, or a folder of such folders.
 
     Raises:
-        PredictionsError: result files that do not belong here, or would mix with others.
-        UsageError: nothing can be imported from there, or under that name.
+        PredictionsError: result files that do not match the data here, or the results of this name.
+        UsageError: the path holds nothing to import, or the name is not valid.
     """
     if options.save_as is not None:
         check_name(options.save_as)
@@ -122,16 +122,17 @@ def _import_table(
 ) -> ImportReport:
     if options.test is not None and not options.test.is_file():
         raise UsageError(f"--test {options.test}: no such file")
-    shown = options.folds_hash
-    if shown is not None and (
-        len(shown) < MIN_HASH_CHARS or not prepared.folds.hash.startswith(shown.lower())
+    given = options.folds_hash
+    if given is not None and (
+        len(given) < MIN_HASH_CHARS or not prepared.folds.hash.startswith(given.lower())
     ):
         raise UsageError(
-            f"--folds-hash {shown} is not the hash of the folds here (give 8 digits or more):"
-            " out-of-fold rows of other folds would leak; train on this competition's folds.csv"
+            f"--folds-hash {given} is not the hash of the folds here (give at least 8 digits):"
+            " out-of-fold predictions of other folds would leak labels; train on this"
+            " competition's folds.csv"
         )
     files = ForeignFiles(path, options.test, options.label_order)
-    reading = read_foreign_rows(files, prepared, needs_folds=shown is None)
+    reading = read_foreign_rows(files, prepared, needs_folds=given is None)
     rows = reading.rows
     if rows is None:
         return ImportReport(path, (), reading.offences, reading.notices)
@@ -149,7 +150,7 @@ def _import_table(
             store.write(result, {**run, **(options.run or {})})
         imported.append(Imported(result.key, is_new))
     for key in stale - {result.key for result in results}:
-        store.remove(key)  # of a fold that there is no more
+        store.remove(key)  # of a fold that no longer exists
     notes = [*reading.notices, *_tell_of_table(rows, name, len(stale))]
     notes += compare_with_members([name], store, prepared)
     scores = score_results(results, prepared)
@@ -157,19 +158,19 @@ def _import_table(
 
 
 def _tell_of_table(rows: ForeignRows, name: str, n_stale: int) -> list[str]:
-    """Say what an import replaced, and what its table leaves to be wished for."""
+    """Return notes on what an import replaced and what its table lacks."""
     notes = []
     if n_stale:
         notes.append(
-            f"{name}: {n_stale} results imported for other data or folds are replaced by these."
+            f"{name}: replaced {n_stale} results that were imported for other data or folds."
         )
     if rows.is_average:
         notes.append(
-            "Test predictions are one average; the blend is applied to it once. It is flatter than"
-            " the models that weights are fitted to: per-fold predictions are worth asking for."
+            "The test predictions are one average of all folds, which is less confident than the"
+            " single models that blend weights are fitted to; predictions per fold are better."
         )
     if not rows.has_folds:
-        notes.append("That the folds are the same was taken from the hash, not seen row by row.")
+        notes.append("That the folds are the same was checked by the hash only, not for each row.")
     return notes
 
 
@@ -178,8 +179,7 @@ def _build_results(
 ) -> list[Result]:
     """Build a result for each fold.
 
-    Its recipe is what the table says, whatever its form, and the data and folds it was checked
-    against.
+    The recipe is a hash of the predictions, the data and the folds.
     """
     said = describe_rows(rows)
     digest = hashlib.sha256(json.dumps(said).encode())
@@ -218,13 +218,15 @@ def _import_results(
     files = _find_results(path)
     if not files:
         raise UsageError(
-            f"{path} holds no result files (s<seed>-f<fold>.parquet) and is no table; give the"
-            " folder of a variant, a CSV or a Parquet table"
+            f"{path} is neither a table nor a folder of result files (s<seed>-f<fold>.parquet);"
+            " give the folder of a variant, a CSV or a Parquet table"
         )
     found = [(file, read_result(file)) for file in files]
     names = {result.key.variant for _, result in found}
     if options.save_as is not None and len(names) > 1:
-        raise UsageError(f"--as names one variant, and {path} holds {', '.join(sorted(names))}")
+        raise UsageError(
+            f"--as gives one name, but {path} contains several variants: {', '.join(sorted(names))}"
+        )
     for file, result in found:
         _check_result(result, prepared, file)
     renamed = [(file, _rename(result, options.save_as)) for file, result in found]
@@ -258,10 +260,10 @@ def _find_results(path: Path) -> list[Path]:
 
 
 def _check_result(result: Result, prepared: Prepared, path: Path) -> None:
-    """Refuse a result of other labels, data, folds or routes, and a file that lacks rows.
+    """Check that a result has the current labels, data, folds and routes, and all rows.
 
     Raises:
-        PredictionsError: saying which.
+        PredictionsError: something differs or is missing.
     """
     answered = check_belongs([(path, result)], prepared, remedy=REMEDY)
     corpus, in_fold = prepared.corpus, prepared.folds.fold_of == result.key.fold
@@ -282,9 +284,9 @@ def _rename(result: Result, name: str | None) -> Result:
 
 
 def _find_stale(name: str, prepared: Prepared, store: Store) -> frozenset[ResultKey]:
-    """Return results under this name that a table left for other data or folds than are here.
+    """Return results of this name that were imported from a table for other data or folds.
 
-    No blend takes them, and a table's recipe is its content: only another import makes them anew.
+    They are useless, and only another import can replace them.
     """
     stale = set()
     for key in store.keys(name):
@@ -299,10 +301,10 @@ def _find_stale(name: str, prepared: Prepared, store: Store) -> frozenset[Result
 def _check_room(
     results: Sequence[Result], store: Store, replaced: frozenset[ResultKey] = frozenset()
 ) -> None:
-    """Refuse a name under which results of another recipe stand already, and will stay.
+    """Check that no results of another recipe exist under the same name.
 
     Raises:
-        PredictionsError: naming the variant and what to do.
+        PredictionsError: there are some, which will not be replaced.
     """
     by_name: dict[str, Header] = {}
     for result in results:
@@ -312,10 +314,10 @@ def _check_room(
         if (known.recipe, known.route) != (result.recipe, result.route):
             is_table = known.variant.get("imported") and result.variant.get("imported")
             folder = store.path(result.key).parent
-            replacing = f"; to replace it by this one, first take {folder} away" if is_table else ""
+            replacing = f"; to replace it, delete {folder} first" if is_table else ""
             raise PredictionsError(
-                f"{name} stands here, made by another recipe: the two would not be one variant;"
-                f" import under another name: --as NAME{replacing}"
+                f"{name} already exists with another recipe, and results of two recipes cannot be"
+                f" mixed; import under another name: --as NAME{replacing}"
             )
 
 
@@ -324,7 +326,7 @@ def _read_first(store: Store, name: str, replaced: frozenset[ResultKey]) -> Head
 
 
 def _write(store: Store, file: Path, result: Result, options: ImportOptions) -> None:
-    """Leave a checked result: the file's own bytes, or under another name what it says."""
+    """Write a checked result: the original bytes, or encoded again under another name."""
     theirs = _read_provenance(file.with_suffix(".run.json"))
     run = {**theirs, "imported_from": str(file.absolute()), "imported": options.run}
     data = file.read_bytes()
@@ -335,18 +337,18 @@ def _write(store: Store, file: Path, result: Result, options: ImportOptions) -> 
 
 
 def _read_provenance(path: Path) -> dict[str, Any]:
-    """Read what another machine kept beside a result, empty where it is damaged or absent."""
+    """Read the provenance of an imported result, empty if it is damaged or missing."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}  # provenance is no result: what cannot be read is not passed on
+        return {}  # provenance is optional
     return found if isinstance(found, dict) else {}
 
 
 def _makes_member(
     names: Sequence[str], specialists: Set[str], store: Store, prepared: Prepared
 ) -> bool:
-    """Say whether variants have a seed with all folds; specialists also need the other parts."""
+    """Return whether a variant has a seed with all folds; specialists also need all parts."""
     for name in names:
         missing = find_missing_folds(store, name, prepared.folds.count)
         if name not in specialists and not all(missing.values()):
@@ -368,7 +370,7 @@ def _tell_missing(names: Sequence[str], store: Store, prepared: Prepared) -> lis
 
 
 def build_import_tables(report: ImportReport) -> list[Table]:
-    """Show what was imported, or every offence."""
+    """Build the table of imported results, or of all offences."""
     if report.offences:
         columns = [
             Column("line", "line"),
@@ -387,7 +389,7 @@ def build_import_tables(report: ImportReport) -> list[Table]:
         Column("variant", "variant"),
         Column("seed", "seed", "count"),
         Column("folds", "imported folds"),
-        Column("kept", "there already"),
+        Column("kept", "already there"),
         Column("micro_f1", "OOF F1", "score"),
         Column("auprc", "AUPRC", "score"),
     ]

@@ -1,8 +1,7 @@
-"""The store of out-of-fold and test predictions: what ``fold`` leaves and ``blend`` reads.
+"""Members of an ensemble: the out-of-fold and test predictions of each variant.
 
-Stands between training and blend on the way of a row. ``Store`` keeps one file per job
-(``competition.predictions.store``); ``read_members`` joins the files of each variant into one
-member of a blend and refuses all that does not belong together.
+``Store`` keeps one file per job (``competition.predictions.store``). ``read_members`` joins the
+files of each variant to one member and rejects files that do not belong together.
 
 Legend: N train rows, M test rows, C labels, K folds.
 """
@@ -30,24 +29,6 @@ from competition.predictions.belonging import (
 from competition.predictions.rerun import advise_training
 from competition.predictions.store import Header, Result, ResultKey, Store
 
-__all__ = [
-    "AVERAGE",
-    "Header",
-    "LeftOut",
-    "Member",
-    "Result",
-    "ResultKey",
-    "Store",
-    "average_in_log_space",
-    "find_missing_folds",
-    "find_specialists",
-    "group_specialists",
-    "is_average",
-    "read_member",
-    "read_members",
-    "read_unchanged",
-]
-
 PROBABILITY_FLOOR = 1e-6
 AVERAGE = "one average"
 TUNED_ELSEWHERE = "was tuned on rows of other folds; no fold here is free of it."
@@ -56,14 +37,14 @@ ROUTE_PREFIX = "route:"  # before the name of a member that is several specialis
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One voice of a blend.
+    """A member of an ensemble: the predictions of one variant, or of the specialists of a route.
 
     oof (N, C) float32 in the order of the train rows, test (K, M, C) float32 in the order of the
-    test rows; rows that a specialist does not answer for are NaN, and ``covers_all`` is False.
-    ``test_is_average`` where the K test predictions are one and the same average, imported so.
-    ``parts`` names the variants behind it: itself, or the specialists that answer together.
-    ``tuned_on`` are the folds that chose its settings, whose rows flatter it; where those were
-    other folds than these (``is_tuned_elsewhere``), no fold is free of them.
+    test rows. Rows that a specialist does not predict are NaN, and ``covers_all`` is False.
+    ``test_is_average``: the K test predictions are the same imported average. ``parts``: the
+    variant itself, or the specialists that were joined. ``tuned_on``: the folds on which its
+    hyperparameters were chosen, whose scores are too good; if these belonged to another split
+    (``is_tuned_elsewhere``), no fold is free of them.
     """
 
     name: str
@@ -82,16 +63,16 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A variant that is no member, and why."""
+    """A variant that cannot be a member, and the reason."""
 
     name: str
     reason: str
 
 
 def average_in_log_space(probs: Sequence[Probs]) -> Probs:
-    """Average predictions (…, C) as a geometric mean, floored and renormalised; NaN stays NaN.
+    """Average predictions (…, C) by a renormalised geometric mean; NaN stays NaN.
 
-    A single prediction comes back as it is.
+    Probabilities are clipped at ``PROBABILITY_FLOOR``. A single prediction is returned unchanged.
     """
     if len(probs) == 1:
         return probs[0]
@@ -104,7 +85,7 @@ def average_in_log_space(probs: Sequence[Probs]) -> Probs:
 
 
 def find_missing_folds(store: Store, variant: str, n_folds: int) -> dict[int, list[int]]:
-    """Map each seed of a variant to the folds that it still lacks ([] when complete)."""
+    """Map each seed of a variant to its missing folds ([] if complete)."""
     done: dict[int, set[int]] = {}
     for key in store.keys(variant):
         done.setdefault(key.seed, set()).add(key.fold)
@@ -114,14 +95,14 @@ def find_missing_folds(store: Store, variant: str, n_folds: int) -> dict[int, li
 def read_member(
     store: Store, variant: str, prepared: Prepared, *, seeds: Sequence[int] | None = None
 ) -> Member:
-    """Join the files of one variant: seeds with all folds, averaged in log space.
+    """Join the files of one variant; average the seeds that have all folds in log space.
 
     Args:
-        seeds: only these, else every seed with all folds.
+        seeds: use only these; None uses every seed with all folds.
 
     Raises:
         PredictionsError: no seed has all folds, or the files do not belong together or do not
-            answer for exactly the rows they should.
+            contain exactly the expected rows.
     """
     headers = _read_headers(store, variant)
     header, answered = headers[0][1], check_belongs(headers, prepared)
@@ -151,16 +132,16 @@ def read_member(
 
 
 def is_tuned_elsewhere(variant: Mapping[str, Any], folds_hash: str) -> bool:
-    """Say whether a stored variant was tuned on other folds than those of a hash.
+    """Return whether a variant was tuned on another split than the one with this hash.
 
-    One that ``tune`` wrote before it kept the hash counts as tuned on these.
+    A variant file of an older ``tune`` without a hash counts as tuned on this split.
     """
-    told = (variant.get("tune") or {}).get("folds_hash")
-    return bool(told) and told != folds_hash
+    tuned_hash = (variant.get("tune") or {}).get("folds_hash")
+    return bool(tuned_hash) and tuned_hash != folds_hash
 
 
 def is_average(header: Header) -> bool:
-    """Say whether a result's test predictions are one average of all folds' models, imported so."""
+    """Return whether a result's test predictions are an imported average of all folds."""
     imported = header.variant.get("imported")
     return isinstance(imported, dict) and imported.get("test") == AVERAGE
 
@@ -168,22 +149,21 @@ def is_average(header: Header) -> bool:
 def read_members(
     store: Store, variants: Sequence[str], prepared: Prepared
 ) -> tuple[list[Member], list[LeftOut]]:
-    """Read the members of a blend: the variants named, or with none named every complete one.
+    """Read the members of a blend: the given variants, or every complete one if none is given.
 
-    Specialists of one route become one member (``route:length``) when their parts exactly
-    partition the rows. With none named, several sets of them are told apart by their names
-    (``group_specialists``), each a member of its own.
+    Specialists of one route are joined to one member (``route:length``) if their parts exactly
+    partition the rows. If no variant is given, several sets of specialists are separated by their
+    names (``group_specialists``), and each set is a member.
 
     Returns:
-        The members by name, whatever order they were named in, joined routes last; and what was
-        left out.
+        The members sorted by name, joined routes last, and the variants that were left out.
 
     Raises:
-        PredictionsError: a variant was named that cannot be a member.
+        PredictionsError: a given variant cannot be a member.
     """
     repeated = [name for name, count in Counter(variants).items() if count > 1]
     if repeated:
-        raise UsageError(f"{repeated[0]} is named twice; name each variant once")
+        raise UsageError(f"{repeated[0]} was given twice; give each variant once")
     members: list[Member] = []
     left_out: list[LeftOut] = []
     specialists: dict[str, Member] = {}
@@ -213,17 +193,17 @@ def read_members(
 
 
 def group_specialists(route_of: Mapping[str, str], *, by_name: bool = True) -> dict[str, list[str]]:
-    """Group specialists that answer together; each group is one member, complete or not.
+    """Group the specialists that form one member; a group may be incomplete.
 
-    One for each part of a route belong together whatever they are called. Where a part has
-    several, those do whose names are the same once the part is taken out of each.
+    If a route has one specialist for each part, they form a group whatever their names. If a part
+    has several, specialists whose names differ only in the part form a group.
 
     Args:
         route_of: the route and part of each specialist, such as ``length:short``.
-        by_name: whether names are looked at; else all specialists of a route are one group.
+        by_name: group by name; if False, all specialists of a route form one group.
 
     Returns:
-        The specialists of each group under the name of the member they make.
+        The specialists of each group, by the name of the joined member.
 
     >>> parts = ("short", "medium", "long")
     >>> route_of = {part + end: f"length:{part}" for end in ("", "-cold") for part in parts}
@@ -249,16 +229,16 @@ def group_specialists(route_of: Mapping[str, str], *, by_name: bool = True) -> d
 
 
 def find_specialists(store: Store, name: str) -> tuple[str, ...]:
-    """Return the variants of a store that make the member of this name, such as ``route:length``.
+    """Return the variants of a store that form a joined member, such as ``route:length``.
 
-    Where none of several sets of specialists is called so, all specialists of the route.
+    If no set of specialists has this name, return all specialists of the route.
     """
     route_of = {}
     for variant in store.variants():
         try:
             header = store.read_header(store.keys(variant)[0])
         except PredictionsError:
-            continue  # whoever asks for it by name is told
+            continue  # reported when the variant is read by name
         if header is not None and header.route is not None:
             route_of[variant] = header.route
     groups = group_specialists(route_of)
@@ -268,16 +248,16 @@ def find_specialists(store: Store, name: str) -> tuple[str, ...]:
 
 
 def _read_headers(store: Store, variant: str) -> list[tuple[Path, Header]]:
-    """Return each file of a variant with what it says of itself.
+    """Return each file of a variant with its header.
 
     Raises:
-        PredictionsError: there is none, or one vanished.
+        PredictionsError: there is no file, or one disappeared.
     """
     found = []
     for key in store.keys(variant):
         path, header = store.path(key), store.read_header(key)
         if header is None:
-            raise PredictionsError(f"{path} vanished while it was read; run this command again")
+            raise PredictionsError(f"{path} disappeared while it was read; run this command again")
         found.append((path, header))
     if not found:
         raise PredictionsError(
@@ -287,16 +267,16 @@ def _read_headers(store: Store, variant: str) -> list[tuple[Path, Header]]:
 
 
 def read_unchanged(store: Store, key: ResultKey, header: Header) -> Result:
-    """Read a result that still is what ``header``, of a file of the same variant, says.
+    """Read a result and check that it still matches the header of its variant.
 
     Raises:
-        PredictionsError: it was made again in the meantime, from something else.
+        PredictionsError: the file was replaced by a different result in the meantime.
     """
     result = store.read(key)
     if _made_of(result) != _made_of(header):
         raise PredictionsError(
             f"{store.path(key)} was replaced by a result of another recipe, data or folds while"
-            " the files beside it were read; run this command again once that is done"
+            " the variant was read; run this command again when the training is done"
         )
     return result
 
@@ -308,7 +288,7 @@ def _made_of(header: Header) -> tuple[str | None, ...]:
 def _read_seed(
     store: Store, header: Header, seed: int, prepared: Prepared, answered: AnsweredRows
 ) -> tuple[Probs, Probs]:
-    """Return one seed's oof (N, C) and test (K, M, C) in the order of the corpus."""
+    """Return one seed's oof (N, C) and test (K, M, C) probabilities in the order of the corpus."""
     train, test = prepared.corpus.train, prepared.corpus.test
     n_folds, n_labels = prepared.folds.count, len(store.labels)
     oof = np.full((len(train), n_labels), np.nan, dtype=np.float32)
@@ -329,7 +309,7 @@ def _read_seed(
 
 
 def _join_route(store: Store, name: str, parts: list[Member], prepared: Prepared) -> Member:
-    """Join specialists whose parts exactly partition the rows, with the seeds all of them have."""
+    """Join specialists whose parts exactly partition the rows, using their common seeds."""
     route = str(parts[0].route).partition(":")[0]
     names = _list(part.name for part in parts)
     seeds = sorted(set.intersection(*(set(part.seeds) for part in parts)))
@@ -343,13 +323,13 @@ def _join_route(store: Store, name: str, parts: list[Member], prepared: Prepared
         times = np.sum([answer[which] for answer in answers], axis=0)
         if (times > 1).any():
             raise PredictionsError(
-                f"route {route}: {names} answer twice for {(times > 1).sum()} rows; name one"
+                f"route {route}: {names} predict {(times > 1).sum()} rows twice; choose one"
                 " specialist for each part"
             )
         if (times < 1).any():
             raise PredictionsError(
-                f"route {route}: {names} leave {(times < 1).sum()} rows unanswered; a specialist"
-                " blends only with the others of its route"
+                f"route {route}: {names} leave {(times < 1).sum()} rows without a prediction; a"
+                " specialist can only be blended together with the others of its route"
             )
     parts = [
         p if p.seeds == tuple(seeds) else read_member(store, p.name, prepared, seeds=seeds)

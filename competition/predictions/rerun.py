@@ -1,6 +1,6 @@
-"""How results come to be made again: the command to type, for whoever finds them missing or wrong.
+"""Build the command that makes a result again, for messages about missing or unusable results.
 
-Beside ``results`` on the way of a row; the command that asked for a result is kept beside it.
+The command that made a result is stored in its provenance.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMAND = "command"  # the key in a result's provenance of the command that asked for it
+COMMAND = "command"  # the key of the command in a result's provenance
 CONTEXT_OPTIONS = ("--competition", "--data", "--limit")
-"""What ``run.py`` adds to a command that it proposes, so that it means the same competition."""
+"""Options that ``run.py`` adds to proposed commands, so that they use the same competition."""
 
 
 def find_command(folder: Path) -> str | None:
-    """Return the command that made a variant's newest result that tells one, as it was typed.
+    """Return the command of a variant's newest result that records one.
 
     Args:
-        folder: the variant's, there or not.
+        folder: the folder of the variant, which may be missing.
 
     Returns:
-        The words after ``python run.py``; None where no result in the folder tells any.
+        The words after ``python run.py``, as typed; None if no result records a command.
     """
-    told: list[tuple[str, str]] = []
+    commands: list[tuple[str, str]] = []
     for path in folder.glob("*.run.json"):
         try:
             run = json.loads(path.read_text("utf-8"))
             command = str(run.get(COMMAND, ""))
             words = shlex.split(command)
         except (OSError, ValueError, AttributeError):
-            continue  # damaged provenance tells nothing
+            continue  # damaged provenance
         if words[:1] == ["fold"]:
-            told.append((str(run.get("finished", "")), command))
-    return max(told)[1] if told else None
+            commands.append((str(run.get("finished", "")), command))
+    return max(commands)[1] if commands else None
 
 
 def write_command(command: str, *without: str) -> str:
-    """Write a kept command for a person, without what ``run.py`` adds, and without some options.
+    """Format a stored command without the options that ``run.py`` adds, and without others.
 
     >>> write_command("fold rbert --limit 300 --folds=0,1 --as 'my r'", "--folds")
     "python run.py fold rbert --as 'my r'"
@@ -55,15 +55,14 @@ def write_command(command: str, *without: str) -> str:
 
 
 def advise_training(folder: Path, *options: str) -> str:
-    """Say how to make a variant's results, or how to make them again with an option.
+    """Return advice on how to train a variant, or to train it again with an option.
 
-    A name with ``@`` or ``+``, or one that ``--as`` gave, comes of options: the whole command that
-    made the results is said. Any other is a variant file's, and ``fold`` takes it as it is; where
-    there is no such file, ``fold`` itself answers with the names there are.
+    A name with ``@`` or ``+``, or one given by ``--as``, depends on options, so the advice is the
+    whole stored command. Any other name is that of a variant file, which ``fold`` accepts.
 
     Args:
-        folder: the variant's in the store, there or not.
-        options: further options to say, such as ``--overwrite``.
+        folder: the folder of the variant in the store, which may be missing.
+        options: options to add, such as ``--overwrite``.
 
     >>> advise_training(Path("rbert"), "--overwrite")
     'run: python run.py fold rbert --overwrite'
@@ -78,7 +77,7 @@ def advise_training(folder: Path, *options: str) -> str:
     if command is not None and (changes or _read_option(words, "--as") == name):
         made_by = write_command(command, "--folds", "--stop-after")
         missing = [option for option in options if option not in words]
-        return f"run what made it: {' '.join((made_by, *missing))}"
+        return f"run the command that made it: {' '.join((made_by, *missing))}"
     if changes:
         more = f", and {' '.join(options)}" if options else ""
         return (
@@ -90,7 +89,7 @@ def advise_training(folder: Path, *options: str) -> str:
 
 
 def _read_option(words: Sequence[str], option: str) -> str | None:
-    """Return the value of an option among the words of a command, None where it is not given.
+    """Return the value of an option in a command, None if it is not given.
 
     >>> _read_option(["fold", "rbert", "--as", "mine"], "--as")
     'mine'

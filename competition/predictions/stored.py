@@ -1,7 +1,7 @@
-"""What stands in a result file's header and in the provenance beside it, as strict models.
+"""Pydantic models of a result file's header and of its provenance file.
 
-Behind ``store``, which reads both. A colleague's machine, or anyone, may have written them: a hash
-says that a header was not changed since, not that its seed is a number.
+Used by ``store``. Files may come from other machines: the hash shows that a header was not changed
+since, not that its fields have the right types.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ NOT_A_VARIANT = "routes"  # oof/<competition>/routes/ says which rows a speciali
 
 def _check_is_name(name: str) -> str:
     if not is_name(name) or name == NOT_A_VARIANT:
-        raise ValueError("it cannot be a variant's name")
+        raise ValueError("it cannot be the name of a variant")
     return name
 
 
 class Stored(BaseModel):
-    """A JSON object whose every key is known and of its type."""
+    """A JSON object with known keys of fixed types."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
 class StoredKey(Stored):
-    """Which job a file says it is the result of."""
+    """The job that made a result file."""
 
     variant: Annotated[str, AfterValidator(_check_is_name)]
     seed: Annotated[int, Field(ge=0, lt=10**18)]
@@ -36,7 +36,7 @@ class StoredKey(Stored):
 
 
 class StoredTuning(Stored):
-    """What ``tune`` found."""
+    """What ``tune`` recorded in a variant."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -45,7 +45,7 @@ class StoredTuning(Stored):
 
 
 class StoredVariant(Stored):
-    """What is read of a stored variant; its other settings only count as its fingerprint."""
+    """The fields of a stored variant that are read; the others matter only for its fingerprint."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -56,7 +56,7 @@ class StoredVariant(Stored):
 
 
 class StoredHeader(Stored):
-    """What a result file says of itself."""
+    """The header of a result file."""
 
     key: StoredKey
     fingerprint: str
@@ -71,7 +71,7 @@ class StoredHeader(Stored):
 
 
 class StoredRun(Stored):
-    """What is read of a job's provenance; the rest of it is for people."""
+    """The fields of a job's provenance that are read; the others are for the user."""
 
     model_config = ConfigDict(extra="ignore")
 

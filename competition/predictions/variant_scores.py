@@ -1,7 +1,6 @@
-"""Out-of-fold scores of the variants in the store, and what each still lacks.
+"""Out-of-fold and expected test scores of the variants in the store, and their missing folds.
 
-Between the store and the commands that show it: ``fold`` when it is done, and ``board``. Both read
-``VariantScore``; the table is made from it at the end.
+Shown by ``fold`` and ``board``, which both read ``VariantScore``.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from competition.predictions.expected_scores import (
 from competition.predictions.members import (
     TUNED_ELSEWHERE,
     Member,
-    Store,
     find_missing_folds,
     group_specialists,
     is_tuned_elsewhere,
     read_member,
     read_members,
 )
+from competition.predictions.store import Store
 from competition.scoring.assessment import Assessment, build_assessor
 from competition.scoring.bootstrap import BOOTSTRAP_SEED, pair
 from competition.scoring.expected import Expected
@@ -41,13 +40,13 @@ from competition.scoring.metrics import decide
 
 @dataclass(frozen=True, eq=False)
 class OnTest:
-    """What is expected of a member on the test.
+    """The expected scores of a member on the test set.
 
     Attributes:
-        expected: its scores there.
-        forecast: of how the test is mixed, behind it.
-        assessment: scores of the rows under the forecast's weights; differences between members
-            are taken from its replicates.
+        expected: the scores.
+        forecast: the estimated composition of the test set on which they are based.
+        assessment: scores of the rows with the forecast's weights; its bootstrap replicates serve
+            for differences between members.
     """
 
     expected: Expected
@@ -56,32 +55,32 @@ class OnTest:
 
     @property
     def rank_score(self) -> float:
-        """Return what members are ranked by: the mean of expected micro-F1 and AUPRC."""
+        """Return the ranking criterion: the mean of expected micro-F1 and AUPRC."""
         return (self.expected.f1.value + self.expected.auprc) / 2
 
     def replicates(self) -> Float64s:
         """Return (R,) bootstrap replicates of ``rank_score``."""
         f1, auprc = self.assessment.f1_replicates, self.assessment.auprc_replicates
-        return (f1[: len(auprc)] + auprc) / 2  # both draw the same groups in the same order
+        return (f1[: len(auprc)] + auprc) / 2  # both resample the same groups in the same order
 
 
 @dataclass(frozen=True, eq=False)
 class VariantScore:
-    """What is known of a variant, or of the specialists of a route together.
+    """The scores and the progress of a variant, or of a route's specialists joined.
 
     Attributes:
-        name: the variant's, or the route's member such as ``route:length``.
-        n_rows: train rows that it answers for; all of them before that is known.
+        name: the name of the variant, or of a joined member such as ``route:length``.
+        n_rows: the number of train rows that it predicts; all rows until that is known.
         why: the idea that it tests.
-        missing: of each seed that was begun, the folds without a result.
-        progress: results there are and results these seeds make, None for a route.
-        fault: why it is no member although a seed has all folds, None where nothing is wrong.
+        missing: the folds without a result, for each seed with at least one.
+        progress: the number of results and of all jobs of these seeds, None for a route.
+        fault: why it cannot be a member although a seed has all folds, None if it can.
         route: the part of a specialist, such as ``length:short``.
-        tuned_on: folds that chose its settings.
-        is_tuned_elsewhere: those were other folds than these.
-        rows_per_s: the mean speed of its jobs, None where no job says one.
+        tuned_on: the folds on which its hyperparameters were chosen.
+        is_tuned_elsewhere: those folds belong to another split.
+        rows_per_s: the mean speed of its jobs, None if no job recorded it.
         assessment: scores by the most probable label, None without a complete seed or with a fault.
-        on_test: what is expected on the test, None as above or where the test shows nothing.
+        on_test: expected test scores, None as above or if they cannot be estimated.
     """
 
     name: str
@@ -99,18 +98,18 @@ class VariantScore:
 
     @property
     def incomplete_seeds(self) -> list[int]:
-        """Return the seeds that lack a fold."""
+        """Return the seeds with missing folds."""
         return [seed for seed, folds in self.missing.items() if folds]
 
     @property
     def lacks(self) -> str:
-        """Say what it still lacks, "" when nothing.
+        """Describe what is missing, "" if nothing is.
 
         >>> VariantScore("a", 9, missing={42: (), 43: (3, 4)}).lacks
         'seed 43: folds 3, 4'
         """
         if self.fault is not None:
-            return f"what a member needs: {self.fault}"
+            return f"usable results: {self.fault}"
         if not self.missing:
             return "every fold"
         parts = [
@@ -121,14 +120,14 @@ class VariantScore:
 
 
 def score_variants(prepared: Prepared, names: Sequence[str]) -> list[VariantScore]:
-    """Score the named variants on the rows they answer for, and estimate their test scores.
+    """Score variants on the rows that they predict, and estimate their test scores.
 
-    Every complete variant of the store is evidence of how the test is mixed; a specialist's rows
-    are judged by its own.
+    The composition of the test set is estimated from every complete variant in the store, and for a
+    specialist's rows from its own predictions.
 
     Returns:
-        One for each name, in order, then one for each set of specialists among them that answers
-        for every row together.
+        One score for each name, in order, then one for each set of specialists among them that
+        together predict every row.
     """
     scorer = _Scorer(
         Store(prepared.competition.oof_dir, prepared.competition.profile.labels),
@@ -142,9 +141,9 @@ def score_variants(prepared: Prepared, names: Sequence[str]) -> list[VariantScor
 
 
 def rank_variants(scores: Sequence[VariantScore]) -> list[VariantScore]:
-    """Order variants by the mean of expected micro-F1 and AUPRC, the best first.
+    """Sort variants by the mean of expected micro-F1 and AUPRC, best first.
 
-    Those without an expected score follow by plain micro-F1, and those without any in their order.
+    Variants without an expected score follow by their micro-F1, those without any score last.
     """
 
     def place(score: VariantScore) -> tuple[int, float]:
@@ -158,11 +157,11 @@ def rank_variants(scores: Sequence[VariantScore]) -> list[VariantScore]:
 
 
 def describe_ranking(ranked: Sequence[VariantScore], n_rows: int) -> list[str]:
-    """Say what variants are ranked by, and which differences from the best are noise.
+    """Describe the ranking criterion, and which differences from the best are not significant.
 
     Args:
-        ranked: of ``rank_variants``.
-        n_rows: of the train rows; variants on fewer are not compared.
+        ranked: the result of ``rank_variants``.
+        n_rows: the number of train rows; variants with fewer rows are not compared.
     """
     whole = [each for each in ranked if each.on_test is not None and each.n_rows == n_rows]
     if len(whole) < 2:
@@ -173,19 +172,19 @@ def describe_ranking(ranked: Sequence[VariantScore], n_rows: int) -> list[str]:
     for each in whole[1:]:
         assert each.on_test is not None
         lead = best.on_test.rank_score - each.on_test.rank_score
-        apart = best.on_test.replicates() - each.on_test.replicates()
-        if pair(lead, apart[~np.isnan(apart)]).low <= 0:
+        difference = best.on_test.replicates() - each.on_test.replicates()
+        if pair(lead, difference[~np.isnan(difference)]).low <= 0:
             alike.append(each.name)
     noise = (
-        f"{best.name} cannot be told from {', '.join(alike)} (95%, groups of rows resampled)."
+        f"{best.name} is not significantly better than {', '.join(alike)} (95%, cluster bootstrap)."
         if alike
-        else f"{best.name} stands clear of the others (95%, groups of rows resampled)."
+        else f"{best.name} is significantly better than the others (95%, cluster bootstrap)."
     )
     return [f"Sorted by the mean of expected F1 and AUPRC; {noise}"]
 
 
 def build_variants_table(prepared: Prepared, scores: Sequence[VariantScore]) -> Table:
-    """Lay out the scores of variants, each with what it still lacks."""
+    """Build the table of variants with scores and missing folds."""
     profile = prepared.competition.profile
     columns = [
         Column("variant", "variant"),
@@ -214,7 +213,7 @@ def build_variants_table(prepared: Prepared, scores: Sequence[VariantScore]) -> 
     for each in scores:
         if each.tuned_on:
             folds = ", ".join(map(str, each.tuned_on))
-            flattered = f"was tuned on folds {folds}: they flatter it."
+            flattered = f"was tuned on folds {folds}, whose scores are too good."
             notes.append(f"{each.name} {TUNED_ELSEWHERE if each.is_tuned_elsewhere else flattered}")
     return Table("variants", "Variants", columns, [_build_row(each) for each in scores], notes)
 
@@ -224,7 +223,7 @@ def _list_seeds(score: VariantScore) -> str:
 
 
 def _build_row(score: VariantScore) -> dict[str, Any]:
-    """Lay out a row of the table; what is not known yet is left out."""
+    """Build a row of the table, without unknown values."""
     row: dict[str, Any] = {
         "variant": score.name,
         "why": score.why,
@@ -261,7 +260,7 @@ def _build_row(score: VariantScore) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Scores members on the rows they answer for."""
+    """Scores members on the rows that they predict."""
 
     store: Store
     prepared: Prepared
@@ -290,7 +289,7 @@ class _Scorer:
         return replace(score, route=member.route, n_rows=n_rows, assessment=assessment)
 
     def score_routes(self, route_of: Mapping[str, str]) -> list[VariantScore]:
-        """Score each set of specialists that answer for every row together.
+        """Score each set of specialists that together predict every row.
 
         Args:
             route_of: the route and part of each specialist, such as ``length:short``.
@@ -300,7 +299,7 @@ class _Scorer:
             try:
                 (member,), _ = read_members(self.store, parts, self.prepared)
             except HarnessError:
-                continue  # a part is lacking, which its own row says
+                continue  # a part is missing; its own row says so
             n_rows, assessment = self._assess(member)
             seeds: dict[int, list[int]] = {seed: [] for seed in member.seeds}
             scores.append(
@@ -311,11 +310,11 @@ class _Scorer:
     def estimate_test(
         self, scores: Sequence[VariantScore], routes: Mapping[str, Sequence[str]]
     ) -> list[VariantScore]:
-        """Add what is expected of each on the test.
+        """Add the expected test scores.
 
         Args:
-            scores: of variants and routes.
-            routes: the specialists behind each route.
+            scores: the scores of variants and routes.
+            routes: the specialists of each route.
         """
         n_rows = len(self.prepared.corpus.train)
         scored = [each for each in scores if each.assessment is not None]
@@ -343,9 +342,9 @@ class _Scorer:
         return OnTest(forecast.expect(probs, pred), forecast, assessment)
 
     def _assess(self, member: Member, forecast: Forecast | None = None) -> tuple[int, Assessment]:
-        """Return how many rows a member answers for, and its scores on them.
+        """Return the number of rows that a member predicts, and its scores on them.
 
-        ``forecast`` weights the rows; None: all alike.
+        ``forecast`` weights the rows; None weights them equally.
         """
         profile = self.prepared.competition.profile
         covered = ~np.isnan(member.oof[:, 0])
@@ -361,7 +360,7 @@ class _Scorer:
         return len(gold), found
 
     def _read_own(self, name: str) -> Mapping[str, Any]:
-        """Return what a variant's results say of it, empty where they are damaged."""
+        """Return the variant as recorded in its results, empty if they are damaged."""
         try:
             header = next(map(self.store.read_header, self.store.keys(name)), None)
         except PredictionsError:
@@ -369,7 +368,7 @@ class _Scorer:
         return header.variant if header else {}
 
     def _read_speed(self, name: str) -> int | None:
-        """Return the mean rate over the jobs that say one; a team-mate's may not."""
+        """Return the mean speed of the jobs that recorded one."""
         rates = []
         for key in self.store.keys(name):
             try:

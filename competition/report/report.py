@@ -23,7 +23,8 @@ from competition.console import Column, Table
 from competition.errors import HarnessError
 from competition.files import write_atomically
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import Member, ResultKey, Store, read_members
+from competition.predictions.members import Member, read_members
+from competition.predictions.store import ResultKey, Store
 from competition.predictions.variant_scores import (
     VariantScore,
     build_variants_table,

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from competition.console import Column, Table
 from competition.predictions.learning_curves import CurvePoint, read_curve
-from competition.predictions.members import ResultKey, Store
+from competition.predictions.store import ResultKey, Store
 from competition.profile import STUDY_JOURNAL, Competition
 from competition.report.curves import draw_bars, draw_lines
 from competition.report.page import Page

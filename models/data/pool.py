@@ -27,7 +27,7 @@ from competition.data.groups import build_groups
 from competition.data.rows import Rows, hash_rows, join_rows
 from competition.files import write_atomically
 from competition.folds.kfold import Prepared
-from competition.predictions.members import ResultKey, Store
+from competition.predictions.store import ResultKey, Store
 from competition.profile import Competition
 from models.data.cleaning import clean_rows
 from models.data.corrections import apply_corrections, read_corrections

@@ -21,7 +21,7 @@ from competition.console import Column, Table
 from competition.errors import PredictionsError, UsageError
 from competition.files import check_folder, dump_json, sha256_of, write_atomically
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from competition.profile import Competition
 from competition.submission.record import BlendRecord
 from models.jobs.bundle_notebook import NOTEBOOK, build_kernel, build_notebook, name_dataset

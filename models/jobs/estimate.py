@@ -20,8 +20,8 @@ from pathlib import Path
 
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
-from competition.predictions.members import ResultKey, Store
 from competition.predictions.rerun import write_command
+from competition.predictions.store import ResultKey, Store
 from competition.progress import format_seconds
 from models.jobs.request import FoldRequest
 from models.network.encoder_source import find_copy

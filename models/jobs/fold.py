@@ -12,8 +12,8 @@ from competition.arrays import Say
 from competition.console import Table, write_count
 from competition.errors import HarnessError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import ResultKey, Store
 from competition.predictions.rerun import write_command
+from competition.predictions.store import ResultKey, Store
 from competition.predictions.variant_scores import (
     VariantScore,
     build_variants_table,

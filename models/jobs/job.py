@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from competition.predictions.members import Result, Store
 from competition.predictions.rerun import COMMAND
+from competition.predictions.store import Result, Store
 from competition.provenance import read_commit
 from competition.scoring.metrics import auprc, decide, micro_f1
 from models.jobs.linear_job import learn_linear

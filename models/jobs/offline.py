@@ -23,7 +23,7 @@ from competition.blend.fit import Blend, apply_blend
 from competition.data.corpus import read_rows
 from competition.data.rows import Rows
 from competition.errors import CorpusError, UsageError
-from competition.files import sha256_of, tell_first
+from competition.files import first_problem, sha256_of
 from competition.folds.length_routes import route_lengths
 from competition.predictions.members import Member, average_in_log_space
 from competition.profile import Profile
@@ -102,7 +102,7 @@ def read_bundle(folder: Path) -> Bundle:
     except FileNotFoundError:
         raise UsageError(f"{folder} holds no {MANIFEST}; is this the bundle's folder?") from None
     except ValidationError as error:
-        raise UsageError(f"{path} is damaged ({tell_first(error)}); copy it once more") from None
+        raise UsageError(f"{path} is damaged ({first_problem(error)}); copy it once more") from None
 
 
 def predict_bundle(

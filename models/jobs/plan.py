@@ -15,8 +15,7 @@ import numpy as np
 from competition.arrays import Say
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
-from competition.predictions.members import ResultKey
-from competition.predictions.store import Header
+from competition.predictions.store import Header, ResultKey
 from models.data.pool import PredictedLabels, choose_fold_rows
 from models.jobs.request import PSEUDO, START, TEACHER, FoldRequest, name_bases, resolve_all
 from models.jobs.setup import VariantSetup, set_up_variant, tokenize_pool, write_pool_texts

@@ -24,15 +24,9 @@ from competition.errors import CorpusError, PredictionsError, UsageError
 from competition.files import check_writable
 from competition.folds.kfold import Prepared, read_prepared
 from competition.folds.length_routes import read_or_make_length_routes, route_lengths
-from competition.predictions.members import (
-    Header,
-    Member,
-    ResultKey,
-    Store,
-    average_in_log_space,
-    read_members,
-)
+from competition.predictions.members import Member, average_in_log_space, read_members
 from competition.predictions.rerun import advise_training
+from competition.predictions.store import Header, ResultKey, Store
 from competition.profile import Competition
 from competition.submission.record import BlendMember, BlendRecord, list_blends, read_record
 from competition.submission.write import write_answers

@@ -13,8 +13,8 @@ from typing import Any
 
 from competition.errors import UsageError, VariantError
 from competition.files import is_name
-from competition.predictions.members import Store
 from competition.predictions.rerun import find_command, write_command
+from competition.predictions.store import Store
 from competition.profile import Profile
 from models.network.encoder_source import recommended_settings
 from models.variant import (

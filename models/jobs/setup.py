@@ -15,8 +15,8 @@ from competition.arrays import Say
 from competition.data.corpus import Corpus
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
-from competition.predictions.members import ResultKey, Store, is_average
-from competition.predictions.store import Header
+from competition.predictions.members import is_average
+from competition.predictions.store import Header, ResultKey, Store
 from competition.profile import Competition, Profile
 from models.data import batches
 from models.data.batches import read_or_tokenize

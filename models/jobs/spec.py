@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from competition.arrays import Int64s, Probs
-from competition.predictions.members import ResultKey
+from competition.predictions.store import ResultKey
 from competition.profile_language import Language, Relations
 from models.data.augmentation import Scheme
 from models.data.pool import FoldRows

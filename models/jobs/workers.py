@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from competition.errors import TrainingError
-from competition.predictions.members import ResultKey
+from competition.predictions.store import ResultKey
 from models.jobs.engines.engine import ENDS, Engine, Message
 from models.jobs.spec import JobOutcome, JobSpec
 from models.training.control import Progress, stop_requests

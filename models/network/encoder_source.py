@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from competition.errors import EncoderError, explain_os_error
-from competition.files import sha256_of, tell_first
+from competition.files import first_problem, sha256_of
 from models.network.scratch import make_scratch
 from models.variant import SCRATCH, Variant, fingerprint
 
@@ -103,7 +103,7 @@ def read_pretraining(folder: Path) -> dict[str, Any] | None:
         facts: dict[str, Any] = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise EncoderError(
-            f"{path} is damaged ({tell_first(error)}): restore it from a copy, or pretrain again"
+            f"{path} is damaged ({first_problem(error)}): restore it from a copy, or pretrain again"
         ) from None
     return facts
 

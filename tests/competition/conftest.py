@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from competition.profile import Competition
 
 

@@ -12,7 +12,7 @@ import torch
 
 from competition.errors import HarnessError
 from competition.folds.kfold import Prepared
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from models.jobs.job import run_job
 from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest

@@ -26,7 +26,7 @@ import torch
 
 from competition.files import dump_json, write_atomically
 from competition.folds.kfold import Prepared
-from competition.predictions.members import ResultKey, Store
+from competition.predictions.store import ResultKey, Store
 from models.jobs.job import run_job
 from models.jobs.plan import plan_jobs
 from models.jobs.recipe import rooms_of

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from competition.console import make_streams_safe
 from competition.errors import HarnessError, explain_os_error
 from competition.lease import Lease, Leases, describe_lost, name_owner
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from models.jobs.job import run_job
 from models.jobs.spec import LOG_FILE, JobOutcome, JobSpec
 from models.jobs.tracking import Recorder

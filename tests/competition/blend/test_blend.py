@@ -23,7 +23,7 @@ from competition.board.board import build_board_tables
 from competition.console import print_tables
 from competition.errors import BlendError, PredictionsError, UsageError
 from competition.folds.kfold import read_prepared
-from competition.predictions.members import Result, ResultKey, Store
+from competition.predictions.store import Result, ResultKey, Store
 from competition.scoring import assessment
 from competition.scoring.assessment import Side
 from competition.scoring.metrics import micro_f1, unflatten

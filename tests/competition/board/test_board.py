@@ -16,7 +16,8 @@ from competition.blend.blend import run_blend
 from competition.board.board import build_board_tables
 from competition.console import Table, print_tables
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import ResultKey, Store, read_member
+from competition.predictions.members import read_member
+from competition.predictions.store import ResultKey, Store
 from competition.profile import Competition
 from competition.submission.ledger import open_ledger
 from competition.upload.send import SubmitOptions, submit

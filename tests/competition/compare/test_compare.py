@@ -29,13 +29,8 @@ from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.folds.length_routes import Routes, read_or_make_length_routes
 from competition.predictions.expected_scores import forecast_test
-from competition.predictions.members import (
-    Result,
-    ResultKey,
-    Store,
-    average_in_log_space,
-    read_member,
-)
+from competition.predictions.members import average_in_log_space, read_member
+from competition.predictions.store import Result, ResultKey, Store
 from competition.predictions.variant_scores import build_variants_table, score_variants
 from competition.profile import Competition
 from competition.scoring.bootstrap import (
@@ -294,7 +289,7 @@ def test_settings_that_set_two_variants_apart_are_said(prepared: Prepared) -> No
 def test_results_of_other_data_name_both_remedies(prepared: Prepared) -> None:
     write(prepared, "a")
     write(prepared, "b", data_hash="0" * 64)
-    with pytest.raises(PredictionsError, match="; or put the old test file back"):
+    with pytest.raises(PredictionsError, match="; or restore the old test file"):
         run_compare(prepared, ("a", "b"), PLAIN)
 
 
@@ -480,7 +475,7 @@ def test_what_was_tuned_on_these_folds_is_said(prepared: Prepared) -> None:
     assert "B was tuned on rows of other folds; no fold here is free of it." in notes
     scores = score_variants(prepared, ["tuned", "elsewhere"])
     told = " ".join(build_variants_table(prepared, scores).notes)
-    assert "tuned was tuned on folds 0: they flatter it." in told
+    assert "tuned was tuned on folds 0, whose scores are too good." in told
     assert "elsewhere was tuned on rows of other folds" in told
     clean = run_compare(prepared, ("plain", "tuned"), CompareOptions(folds=(1, 2)))
     assert not any("flatters" in note for note in tables_of(clean)["overall"].notes)
@@ -518,7 +513,7 @@ def test_a_file_with_rows_missing_is_refused(prepared: Prepared) -> None:
     write(prepared, "b", folds=(1,), oof_ids=ids, oof_probs=probs)
     with pytest.raises(
         PredictionsError,
-        match=r"s1-f1.parquet, oof rows: id .* is not a row this file should answer for",
+        match=r"s1-f1.parquet, oof rows: id .* does not belong in this file",
     ):
         run_compare(prepared, ("a", "b"), PLAIN)
 

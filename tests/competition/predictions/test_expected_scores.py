@@ -12,7 +12,8 @@ from competition.board.board import build_board_tables
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions import expected_scores
 from competition.predictions.expected_scores import build_test_reader, forecast_test
-from competition.predictions.members import Store, read_member
+from competition.predictions.members import read_member
+from competition.predictions.store import Store
 from competition.predictions.variant_scores import (
     VariantScore,
     describe_ranking,
@@ -146,9 +147,9 @@ def test_differences_that_resampling_turns_are_called_noise(
     )
     twin, far = replace(score, name="twin"), replace(score, name="far", on_test=worse)
     (note,) = describe_ranking(rank_variants([far, score, twin]), n_rows)
-    assert "a cannot be told from twin (95%" in note
+    assert "a is not significantly better than twin (95%" in note
     (note,) = describe_ranking(rank_variants([far, score]), n_rows)
-    assert "a stands clear of the others" in note
+    assert "a is significantly better than the others" in note
     assert describe_ranking([score], n_rows) == []
 
 

@@ -13,7 +13,8 @@ import pytest
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.importing import ImportOptions, ImportReport, run_import
-from competition.predictions.members import Store, read_member
+from competition.predictions.members import read_member
+from competition.predictions.store import Store
 
 SIGHT = 2.0
 
@@ -184,7 +185,7 @@ def test_other_ids_are_one_offence_and_not_one_for_each_row(
     offences = take(prepared, tmp_path / "kim.csv").offences
     assert len(offences) == 2  # of either split
     assert "64 of 64 oof rows have ids that the data does not have (first: r0" in offences[0].found
-    assert "take the row out" not in offences[0].remedy
+    assert "remove the row" not in offences[0].remedy
 
 
 def test_rows_that_a_model_was_trained_on_are_not_taken_for_out_of_fold_rows(

@@ -25,7 +25,8 @@ from competition.predictions.importing import (
     build_import_tables,
     run_import,
 )
-from competition.predictions.members import ResultKey, Store, average_in_log_space, read_member
+from competition.predictions.members import average_in_log_space, read_member
+from competition.predictions.store import ResultKey, Store
 from competition.profile import Competition, resolve_competition
 from tests.competition.predictions.test_members import fill, fill_routes, make_result
 from tests.conftest import write_tiny
@@ -130,7 +131,7 @@ def test_a_whole_store_comes_in_and_a_variant_under_another_name(
     assert header is not None
     assert header.variant["name"] == "kims-v"
     assert header.fingerprint == "fingerprint 1 0"
-    with pytest.raises(UsageError, match="--as names one variant"):
+    with pytest.raises(UsageError, match="--as gives one name"):
         take(prepared, theirs.parent, save_as="both")
 
 
@@ -150,7 +151,10 @@ def test_one_file_and_a_renamed_folder_are_read_by_what_they_say(
     ("change", "said"),
     [
         ({"data_hash": "0" * 64}, "made from other data than .*; import results of the same data"),
-        ({"folds_hash": "0" * 64}, "other folds than .* would leak; import results of the same"),
+        (
+            {"folds_hash": "0" * 64},
+            "other folds than .* would leak labels; import results of the same",
+        ),
         (
             {"labels": ("no_relation", "per:birthplace", "per:employer", "per:sibling")},
             "another order",
@@ -232,7 +236,7 @@ def test_a_corrected_table_is_told_how_to_take_the_place_of_the_first(
     frame.loc[frame["split"] == "test", list(store.labels)] = 0.25
     path = write_table(frame, tmp_path / "kim.csv")
     folder = store.directory / "kim"
-    with pytest.raises(PredictionsError, match=f"to replace it by this one, first take {folder} "):
+    with pytest.raises(PredictionsError, match=f"to replace it, delete {folder} "):
         take(prepared, path)
     shutil.rmtree(folder)
     assert all(each.is_new for each in take(prepared, path).imported)
@@ -297,7 +301,7 @@ def test_a_fold_may_be_written_as_2_0_and_not_as_0_9(
         table.loc[row, "fold"] = fold
     found = take(prepared, write_table(table, tmp_path / f"bad{suffix}"), save_as="bad").offences
     assert {each.id: each.column for each in found} == dict.fromkeys(table["id"].iloc[:4], "fold")
-    assert found[0].found == "'0.9' is no fold"
+    assert found[0].found == "'0.9' is not a fold"
     assert len(found) == len(wrong)
 
 
@@ -310,10 +314,10 @@ def test_folds_as_text_are_folds_in_parquet_too(
     numbers = frame.assign(fold=frame["fold"].astype(float).where(frame["split"] == "oof"))
     assert numbers["fold"].isna().any()
     (offence, *_) = take(prepared, write_table(numbers, tmp_path / "lee.parquet")).offences
-    assert "stands more than once (test)" in offence.found
+    assert "occurs more than once (test)" in offence.found
     frame.iloc[5, 2] = "first"
     (offence,) = take(prepared, write_table(frame, tmp_path / "bad.parquet")).offences
-    assert offence.found == "'first' is no fold"
+    assert offence.found == "'first' is not a fold"
 
 
 def test_one_average_of_the_test_is_accepted_and_said(
@@ -354,7 +358,7 @@ def test_without_folds_the_hash_must_be_shown(
         with pytest.raises(UsageError, match="would leak"):
             take(prepared, path, folds_hash=wrong)
     report = take(prepared, path, folds_hash=prepared.folds.hash[:12])
-    assert any("taken from the hash" in note for note in report.notes)
+    assert any("checked by the hash only" in note for note in report.notes)
     assert read_member(store, "kim", prepared).covers_all
     with pytest.raises(UsageError, match="goes with a table"):
         take(prepared, theirs, folds_hash=prepared.folds.hash)
@@ -371,7 +375,7 @@ def spoil(frame: pd.DataFrame, labels: list[str]) -> dict[str, tuple[str, str | 
         said[str(frame.iat[row, place["id"]])] = (found, column)
 
     frame.iat[oof[0], place["fold"]] = (frame.iat[oof[0], place["fold"]] + 1) % 3
-    tell(oof[0], "here it is in fold", "fold")
+    tell(oof[0], "but the row is in fold", "fold")
     frame.iat[oof[1], place[labels[0]]] = np.nan
     tell(oof[1], "NaN or infinite", None)
     frame.iat[oof[2], place[labels[0]]] = -0.01
@@ -379,9 +383,9 @@ def spoil(frame: pd.DataFrame, labels: list[str]) -> dict[str, tuple[str, str | 
     frame.iloc[oof[3], [place[label] for label in labels]] = 0.3
     tell(oof[3], "sum to 1.2000", None)
     frame.iat[oof[4], place["split"]] = "other"
-    tell(oof[4], "no answer for this row (oof)", "id")
+    tell(oof[4], "no prediction for this row (oof)", "id")
     frame.iat[test[0], place["fold"]] = 3
-    tell(test[0], "no answer for this row (test, fold", "id")
+    tell(test[0], "no prediction for this row (test, fold", "id")
     return said
 
 
@@ -393,7 +397,7 @@ def test_every_offence_is_listed_and_nothing_is_written(
     said = spoil(frame, list(store.labels))
     if suffix == ".csv":  # where NaN is an empty cell
         said = {
-            row_id: ("'' is no number", store.labels[0]) if "NaN" in told[0] else told
+            row_id: ("'' is not a number", store.labels[0]) if "NaN" in told[0] else told
             for row_id, told in said.items()
         }
     twice = frame[frame["split"] == "oof"].iloc[[10]]
@@ -403,9 +407,9 @@ def test_every_offence_is_listed_and_nothing_is_written(
     found = {(each.id, each.column): each.found for each in report.offences}
     for row_id, (text, column) in said.items():
         assert text in found[row_id, column], (row_id, found)
-    assert "stands more than once" in found[twice["id"].iloc[0], "id"]
+    assert "occurs more than once" in found[twice["id"].iloc[0], "id"]
     assert found["nobody", "id"] == "no oof row has this id"
-    assert any("'other' is no split" in text for text in found.values())
+    assert any("'other' is not a split" in text for text in found.values())
     assert any("fold 3 of 3" in text for text in found.values())
     assert nothing_written(prepared)
     if suffix == ".csv":
@@ -437,9 +441,7 @@ def test_a_table_of_other_data_is_replaced_when_it_is_imported_again(
         read_member(store, "kim", changed)
     report = take(changed, path)
     assert [each.is_new for each in report.imported] == [True] * 3
-    assert report.notes == (
-        "kim: 4 results imported for other data or folds are replaced by these.",
-    )
+    assert report.notes == ("kim: replaced 4 results that were imported for other data or folds.",)
     assert store.keys("kim") == [ResultKey("kim", 0, fold) for fold in range(3)]
     assert read_member(store, "kim", changed).recipe != before
     assert not any(each.is_new for each in take(changed, path).imported)
@@ -487,8 +489,8 @@ def test_percentages_rounding_and_logits_are_converted_and_said_once(
     ("old", "new", "said"),
     [
         ("per:sibling", "per:cousin", "no such column"),
-        ("per:sibling", "per:employer", "the column stands twice"),
-        ("fold", "time", "no column tells which fold"),
+        ("per:sibling", "per:employer", "the column occurs twice"),
+        ("fold", "time", "no column with the fold"),
     ],
 )
 def test_columns_are_found_by_name_or_named(
@@ -555,7 +557,7 @@ def test_other_folds_are_one_offence(prepared: Prepared, theirs: Path, tmp_path:
     path = write_table(frame.assign(fold=folds), tmp_path / "kim.csv")
     offences = take(prepared, path).offences
     assert len(offences) <= 3  # one for each pair of folds, not one for each row
-    assert all("train on these folds.csv" in each.remedy for each in offences)
+    assert all("train on this folds.csv" in each.remedy for each in offences)
     assert nothing_written(prepared)
 
 
@@ -567,8 +569,8 @@ def test_text_in_place_of_numbers_is_named(
     frame.iloc[5, 2] = "first"
     report = take(prepared, write_table(frame, tmp_path / "kim.csv"))
     found = {(each.line, each.column): each.found for each in report.offences}
-    assert found[6, "per:birthplace"] == "'half' is no number"
-    assert found[7, "fold"] == "'first' is no fold"
+    assert found[6, "per:birthplace"] == "'half' is not a number"
+    assert found[7, "fold"] == "'first' is not a fold"
     (tmp_path / "kim.parquet").write_bytes(b"PAR1")
     assert "cannot be read" in take(prepared, tmp_path / "kim.parquet").offences[0].found
 
@@ -579,7 +581,7 @@ def test_what_is_nothing_to_import_is_said(prepared: Prepared, tmp_path: Path) -
     (tmp_path / "empty.csv").write_text("", "utf-8")
     with pytest.raises(UsageError, match="no such file"):
         take(prepared, tmp_path / "gone")
-    with pytest.raises(UsageError, match="holds no result files"):
+    with pytest.raises(UsageError, match="neither a table nor a folder"):
         take(prepared, tmp_path / "empty")
     assert take(prepared, tmp_path / "notes.txt").offences
     with pytest.raises(UsageError, match="cannot be a name"):
@@ -632,4 +634,4 @@ def test_the_command_says_what_it_did_and_leaves_2_on_offences(
     bad = write_table(make_table(theirs).iloc[1:], tmp_path / "bad.csv")
     done = CliRunner().invoke(app, ["import", str(bad), *own])
     assert done.exit_code == 2
-    assert json.loads(done.stdout)["offences"]["rows"][0]["found"].startswith("no answer")
+    assert json.loads(done.stdout)["offences"]["rows"][0]["found"].startswith("no prediction")

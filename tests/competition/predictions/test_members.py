@@ -24,15 +24,13 @@ from competition.folds.length_routes import Routes, read_or_make_length_routes
 from competition.predictions.importing import ImportOptions, run_import
 from competition.predictions.members import (
     Member,
-    Result,
-    ResultKey,
-    Store,
     average_in_log_space,
     find_missing_folds,
     find_specialists,
     read_member,
     read_members,
 )
+from competition.predictions.store import Result, ResultKey, Store
 from competition.predictions.variant_scores import score_variants
 
 
@@ -180,8 +178,8 @@ def test_a_failed_write_leaves_no_parquet(
 BREAKS: dict[str, tuple[Callable[[Result], Result], str]] = {
     "nan": (lambda r: _with_first(r, np.nan), "NaN or infinity"),
     "infinite": (lambda r: _with_first(r, np.inf), "NaN or infinity"),
-    "sum": (lambda r: replace(r, test_probs=r.test_probs * np.float32(1.01)), "no probabilities"),
-    "negative": (lambda r: _with_first(r, -0.5), "no probabilities"),
+    "sum": (lambda r: replace(r, test_probs=r.test_probs * np.float32(1.01)), "not probabilities"),
+    "negative": (lambda r: _with_first(r, -0.5), "not probabilities"),
     "repeated id": (lambda r: replace(r, test_ids=r.test_ids[[0, *range(19)]]), "more than once"),
     "shape": (lambda r: replace(r, oof_probs=r.oof_probs[:, :2]), "shape"),
     "fewer ids": (lambda r: replace(r, oof_ids=r.oof_ids[1:]), "shape"),
@@ -263,7 +261,7 @@ def test_a_damaged_run_file_is_named(store: Store) -> None:
     path.parent.mkdir(parents=True)
     for text in ("{", "[1]", '{"threads": "x"}', '{"rows_per_s": []}', "[" * 100_000):
         path.write_text(text, "utf-8")
-        with pytest.raises(PredictionsError, match="no provenance"):
+        with pytest.raises(PredictionsError, match="not a valid provenance"):
             store.read_run(ResultKey("v", 1, 0))
 
 
@@ -419,7 +417,7 @@ REFUSED: dict[str, tuple[Callable[[Store, Prepared], None], str]] = {
         _change(lambda r: replace(r, test_ids=r.test_ids[1:], test_probs=r.test_probs[1:])),
         "test rows: 1 of 20 rows are missing",
     ),
-    "unknown row": (_change(_foreign_row), "no such id is not a row"),
+    "unknown row": (_change(_foreign_row), "no such id does not belong"),
     "no rows": (
         _change(lambda r: replace(r, oof_ids=r.oof_ids[:0], oof_probs=r.oof_probs[:0])),
         "rows are missing",
@@ -482,7 +480,7 @@ def test_a_row_of_another_fold_is_refused(store: Store, prepared: Prepared) -> N
     ids = first.oof_ids.copy()
     ids[0] = second.oof_ids[0]
     store.write(replace(first, oof_ids=ids), {})
-    with pytest.raises(PredictionsError, match="is not a row this file should answer for"):
+    with pytest.raises(PredictionsError, match="does not belong in this file"):
         read_member(store, "v", prepared)
 
 
@@ -543,15 +541,15 @@ def test_partial_members_alone_are_left_out(
     store: Store, prepared: Prepared, routes: Routes
 ) -> None:
     fill_routes(store, prepared, routes)
-    with pytest.raises(PredictionsError, match="rows unanswered"):
+    with pytest.raises(PredictionsError, match="rows without a prediction"):
         read_members(store, ["short", "long"], prepared)
     fill(store, prepared, "short2", routes=routes, part="short")
-    with pytest.raises(PredictionsError, match="answer twice"):
+    with pytest.raises(PredictionsError, match="rows twice"):
         read_members(store, ["short", "short2", "medium", "long"], prepared)
     members, left_out = read_members(store, (), prepared)
     assert [member.parts for member in members] == [("long", "medium", "short")]
     assert [each.name for each in left_out] == ["short2"]
-    assert "rows unanswered" in left_out[0].reason
+    assert "rows without a prediction" in left_out[0].reason
 
 
 def test_sets_of_specialists_are_told_apart_by_their_names(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from competition.errors import PredictionsError
-from competition.predictions.members import ResultKey, Store
 from competition.predictions.rerun import COMMAND, advise_training, write_command
+from competition.predictions.store import ResultKey, Store
 
 
 def leave_command(folder: Path, command: str) -> Path:
@@ -28,12 +28,17 @@ def test_what_made_a_result_is_advised_whole(tmp_path: Path) -> None:
     typed = "fold rbert --encoder ko-mini --folds 0 --limit 90 --no-checkpoints --as mine"
     mine = leave_command(tmp_path / "mine", typed)
     whole = "python run.py fold rbert --encoder ko-mini --no-checkpoints --as mine"
-    assert advise_training(mine) == f"run what made it: {whole}"
-    assert advise_training(mine, "--overwrite") == f"run what made it: {whole} --overwrite"
+    assert advise_training(mine) == f"run the command that made it: {whole}"
+    assert (
+        advise_training(mine, "--overwrite") == f"run the command that made it: {whole} --overwrite"
+    )
     again = leave_command(
         tmp_path / "rbert@scratch", f"{whole.removeprefix('python run.py ')} --overwrite"
     )
-    assert advise_training(again, "--overwrite") == f"run what made it: {whole} --overwrite"
+    assert (
+        advise_training(again, "--overwrite")
+        == f"run the command that made it: {whole} --overwrite"
+    )
     shipped = leave_command(tmp_path / "rbert", "fold rbert typed-punct")
     assert advise_training(shipped) == "run: python run.py fold rbert"
 
@@ -48,7 +53,10 @@ def test_a_variant_that_no_option_made_is_named_whatever_trained_with_it(tmp_pat
         assert advise_training(leave_command(tmp_path / name, command)) == advice
     assert advise_training(tmp_path / "absent") == "run: python run.py fold absent"
     equals = leave_command(tmp_path / "mine", "fold rbert --as=mine")
-    assert advise_training(equals) == "run what made it: python run.py fold rbert --as=mine"
+    assert (
+        advise_training(equals)
+        == "run the command that made it: python run.py fold rbert --as=mine"
+    )
 
 
 def test_a_damaged_result_tells_the_command_that_made_it(tmp_path: Path) -> None:
@@ -59,4 +67,4 @@ def test_a_damaged_result_tells_the_command_that_made_it(tmp_path: Path) -> None
     with pytest.raises(PredictionsError) as refused:
         store.read(key)
     made_by = "python run.py fold rbert --set train.epochs=1 --as mine"
-    assert str(refused.value).endswith(f"delete it; run what made it: {made_by}")
+    assert str(refused.value).endswith(f"delete it; run the command that made it: {made_by}")

@@ -15,7 +15,7 @@ from competition.console import print_tables
 from competition.data.rows import Entity, Row
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from competition.report.errors import (
     build_errors_tables,
     count_confusions,

@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from competition.folds.kfold import read_prepared
 from competition.predictions.learning_curves import CurvePoint, append_point
-from competition.predictions.members import ResultKey, Store
+from competition.predictions.store import ResultKey, Store
 from competition.profile import STUDY_JOURNAL, Competition
 from competition.report.page import Page
 from competition.report.training import (

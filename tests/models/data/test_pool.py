@@ -14,7 +14,7 @@ import pytest
 from competition.data.rows import Rows
 from competition.errors import CorpusError
 from competition.folds.kfold import Prepared
-from competition.predictions.members import Result, ResultKey, Store
+from competition.predictions.store import Result, ResultKey, Store
 from models.data.pool import (
     NO_FOLD,
     FoldRows,

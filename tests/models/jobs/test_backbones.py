@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from competition.errors import EncoderError, TrainingError, VariantError
 from competition.folds.kfold import Prepared
-from competition.predictions.members import Result, Store
+from competition.predictions.store import Result, Store
 from models.jobs.job import run_job
 from models.jobs.plan import plan_jobs
 from models.jobs.predict import predict_job

@@ -13,7 +13,8 @@ import pytest
 
 from competition.errors import PredictionsError, TrainingError, UsageError, VariantError
 from competition.folds.kfold import Prepared
-from competition.predictions.members import AVERAGE, ResultKey, Store
+from competition.predictions.members import AVERAGE
+from competition.predictions.store import ResultKey, Store
 from competition.progress import ProgressBoard
 from models.jobs.fold import include_bases, order_in_waves, run_fold
 from models.jobs.job import run_job

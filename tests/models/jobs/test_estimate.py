@@ -9,7 +9,7 @@ import pytest
 
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from competition.profile import Competition
 from models.jobs import estimate
 from models.jobs.estimate import (

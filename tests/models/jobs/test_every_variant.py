@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import Result, ResultKey, Store
+from competition.predictions.store import Result, ResultKey, Store
 from competition.profile import resolve_competition
 from models.jobs.fold import include_bases, order_in_waves
 from models.jobs.job import run_job

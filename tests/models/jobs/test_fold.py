@@ -11,7 +11,7 @@ import pytest
 from competition.errors import VariantError
 from competition.files import dump_json
 from competition.folds.kfold import Prepared
-from competition.predictions.members import ResultKey, Store
+from competition.predictions.store import ResultKey, Store
 from competition.progress import ProgressBoard
 from models.jobs.fold import build_summary, run_fold
 from models.jobs.request import FoldRequest, resolve_all

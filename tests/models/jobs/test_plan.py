@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.lease import Leases
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from competition.profile import resolve_competition
 from models.data.fold_inputs import FoldInputs
 from models.data.pool import FoldRows, build_pool, choose_fold_rows

@@ -16,7 +16,7 @@ from competition.errors import PredictionsError, UsageError
 from competition.files import dump_json, write_atomically
 from competition.folds.kfold import Prepared
 from competition.predictions.importing import ImportOptions, run_import
-from competition.predictions.members import ResultKey, Store
+from competition.predictions.store import ResultKey, Store
 from competition.profile import Competition
 from models.jobs import predict as room
 from models.jobs.job import run_job

@@ -8,8 +8,8 @@ import pytest
 
 from competition.errors import VariantError
 from competition.files import dump_json
-from competition.predictions.members import ResultKey, Store
 from competition.predictions.rerun import COMMAND, find_command
+from competition.predictions.store import ResultKey, Store
 from competition.profile import Profile, read_profile
 from models.jobs.request import (
     PSEUDO,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from competition.lease import Lease, Leases
-from competition.predictions.members import Result, Store
+from competition.predictions.store import Result, Store
 from models.jobs import workers
 from models.jobs.engines.engine import Message
 from models.jobs.engines.local import process_context

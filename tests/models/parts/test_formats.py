@@ -20,13 +20,13 @@ from models.parts.formats import (
     MASK_SLOT,
     MAX_SOURCES,
     PLAIN,
-    Formatted,
     check_format,
     concat,
     mask_words,
     typed_marker_tokens,
     typed_punct,
 )
+from models.parts.markers import Formatted
 from models.settings import FormatSettings
 
 KOREAN = read_language()

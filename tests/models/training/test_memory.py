@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from competition.errors import DeviceError
-from competition.predictions.members import Store
+from competition.predictions.store import Store
 from models.jobs.job import run_job
 from models.jobs.spec import JobSpec
 from models.network.network import RelationModel

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from competition.errors import TrainingError, UsageError, VariantError
 from competition.folds.kfold import Prepared
-from competition.predictions.members import Result, Store
+from competition.predictions.store import Result, Store
 from competition.progress import ProgressBoard
 from competition.scoring.metrics import auprc, decide, micro_f1
 from models.jobs.engines.engine import Engine
