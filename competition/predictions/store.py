@@ -1,9 +1,9 @@
-"""The files that jobs leave: predictions and what determined them, as deterministic Parquet.
+"""The store of results: out-of-fold and test predictions of each job, as deterministic Parquet.
 
-Stands between training and blend on the way of a row; ``competition.predictions.members`` joins the
-files of a variant. There is one file per job (variant × seed × fold): columns ``id``, ``split``
-(``oof`` or ``test``), ``fold``, then one float32 column per label in label order; what determined
-them is JSON in the schema's metadata.
+There is one file per job (variant × seed × fold): columns ``id``, ``split`` (``oof`` or ``test``),
+``fold``, then one float32 column per label in label order. A JSON header in the schema's metadata
+records what determined the predictions. ``competition.predictions.members`` joins the files of a
+variant.
 
 Legend: n and m the out-of-fold and test rows of one file, C labels.
 """
@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from competition.arrays import Probs
 from competition.errors import PredictionsError, UsageError
 from competition.file_kind import WrongFileError, recognise
-from competition.files import dump_json, is_name, join_inside, tell_first, write_atomically
+from competition.files import dump_json, is_name, join_inside, first_problem, write_atomically
 from competition.predictions.rerun import advise_training
 from competition.predictions.stored import (
     NOT_A_VARIANT,
@@ -48,7 +48,7 @@ Ids = npt.NDArray[np.object_]
 
 @dataclass(frozen=True, order=True, slots=True)
 class ResultKey:
-    """Which job a file is the result of."""
+    """The job that made a result file."""
 
     variant: str
     seed: int
@@ -57,10 +57,10 @@ class ResultKey:
 
 @dataclass(frozen=True)
 class Header:
-    """What a result file says about itself, probabilities aside.
+    """The header of a result file.
 
-    ``recipe`` hashes all that determines the result but seed and fold; ``route`` is None for a
-    variant that answers for every row, else ``<route>:<part>`` such as ``length:short``.
+    ``recipe`` is a hash of everything that determines the result except seed and fold. ``route`` is
+    None for a variant that predicts every row, else ``<route>:<part>`` such as ``length:short``.
     """
 
     key: ResultKey
@@ -76,7 +76,7 @@ class Header:
 
 @dataclass(frozen=True, eq=False)
 class Result(Header):
-    """One job's predictions: ids (n,) and (m,) objects, probs (n, C) and (m, C) float32."""
+    """The predictions of one job: ids (n,) and (m,) objects, probs (n, C) and (m, C) float32."""
 
     oof_ids: Ids
     oof_probs: Probs
@@ -92,18 +92,20 @@ class Store:
     labels: tuple[str, ...]
 
     def path(self, key: ResultKey) -> Path:
-        """Return where the Parquet file of a job stands, written or not."""
+        """Return the path of a job's Parquet file."""
         if key.variant == NOT_A_VARIANT:
-            raise UsageError(f"{NOT_A_VARIANT!r} cannot be a variant's name: routes lie there")
+            raise UsageError(
+                f"{NOT_A_VARIANT!r} cannot be the name of a variant: routes are stored there"
+            )
         folder = join_inside(self.directory, key.variant)
         return join_inside(folder, f"s{key.seed}-f{key.fold}.parquet")
 
     def run_path(self, key: ResultKey) -> Path:
-        """Return where the provenance (time, host, versions, scores) of a job stands."""
+        """Return the path of a job's provenance (time, host, versions, scores)."""
         return self.path(key).with_suffix(".run.json")
 
     def variants(self) -> list[str]:
-        """List the variants with at least one result, by name."""
+        """Return the names of variants with at least one result, sorted."""
         if not self.directory.is_dir():
             return []
         names = [entry.name for entry in self.directory.iterdir() if entry.is_dir()]
@@ -111,7 +113,7 @@ class Store:
         return sorted(name for name in valid if self.keys(name))
 
     def keys(self, variant: str) -> list[ResultKey]:
-        """List the results of a variant, ordered by seed and fold."""
+        """Return the keys of a variant's results, sorted by seed and fold."""
         folder = join_inside(self.directory, variant)
         if not folder.is_dir():
             return []
@@ -119,10 +121,10 @@ class Store:
         return sorted(ResultKey(variant, int(m[1]), int(m[2])) for m in matches if m)
 
     def write(self, result: Result, run: Mapping[str, Any]) -> Path:
-        """Leave a job's provenance, then its predictions; return the Parquet file's path.
+        """Write a job's provenance and predictions; return the path of the Parquet file.
 
         Raises:
-            PredictionsError: other labels, repeated ids, or rows that are no probabilities.
+            PredictionsError: other labels, repeated ids, or rows that are not probabilities.
         """
         path = self.path(result.key)
         check_labels(result, self.labels, path)
@@ -133,22 +135,22 @@ class Store:
         return path
 
     def adopt(self, key: ResultKey, data: bytes, run: Mapping[str, Any]) -> Path:
-        """Leave the bytes of a result file that was checked before, its provenance first."""
+        """Write the provenance and the bytes of a result file that has been checked."""
         path = self.path(key)
         write_atomically(self.run_path(key), dump_json(run))
         write_atomically(path, data)
         return path
 
     def remove(self, key: ResultKey) -> None:
-        """Take a job's predictions away, and their provenance after them."""
+        """Delete a job's predictions and provenance."""
         self.path(key).unlink(missing_ok=True)
         self.run_path(key).unlink(missing_ok=True)
 
     def read_header(self, key: ResultKey) -> Header | None:
-        """Read what a file says about itself, without its probabilities; None when it is absent.
+        """Read the header of a result; None if there is no file.
 
         Raises:
-            PredictionsError: the file is damaged, or is another job's or competition's.
+            PredictionsError: the file is damaged, or belongs to another job or competition.
         """
         path = self.path(key)
         if not path.is_file():
@@ -161,8 +163,8 @@ class Store:
         """Read a job's predictions.
 
         Raises:
-            PredictionsError: the file is absent or damaged, is another job's or competition's, or
-                holds rows that are no probabilities.
+            PredictionsError: the file is missing or damaged, belongs to another job or competition,
+                or contains rows that are not probabilities.
         """
         path = self.path(key)
         if not path.is_file():
@@ -172,10 +174,10 @@ class Store:
         return result
 
     def read_run(self, key: ResultKey) -> dict[str, Any]:
-        """Read a job's provenance; empty when there is none (a team-mate may not have sent it).
+        """Read a job's provenance; empty if there is no file (a team-mate may not have sent it).
 
         Raises:
-            PredictionsError: the file is no JSON object, or what is read of it has another type.
+            PredictionsError: the file is not a JSON object, or a field has another type.
         """
         path = self.run_path(key)
         if not path.is_file():
@@ -186,7 +188,7 @@ class Store:
             run: dict[str, Any] = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise PredictionsError(
-                f"{path} is no provenance ({tell_first(error)}); delete it"
+                f"{path} is not a valid provenance file ({first_problem(error)}); delete it"
             ) from error
         return run
 
@@ -194,7 +196,7 @@ class Store:
         if header.key != key:
             raise PredictionsError(
                 f"{path} holds {header.key.variant}, seed {header.key.seed}, fold"
-                f" {header.key.fold}: it was renamed or copied; give it back its name"
+                f" {header.key.fold}: it was renamed or copied; restore its name"
             )
         check_labels(header, self.labels, path)
 
@@ -202,10 +204,11 @@ class Store:
 def check_labels(
     header: Header, labels: tuple[str, ...], path: Path, remedy: str | None = None
 ) -> None:
-    """Refuse a result whose labels, or their order, are not the profile's.
+    """Check that a result has the labels of the profile in the same order.
 
     Raises:
-        PredictionsError: saying which of both, and what to do: ``remedy``, else move it away.
+        PredictionsError: the labels or their order differ; ends with ``remedy``, or by default the
+            advice to move the file.
     """
     if header.labels == labels:
         return
@@ -216,20 +219,20 @@ def check_labels(
     )
 
 
-def _redo(path: Path) -> str:
-    """Say how a file that cannot be used is made again."""
+def _advise_redo(path: Path) -> str:
+    """Return advice on how to replace an unusable file."""
     return f"delete it; {advise_training(path.parent)}"
 
 
 @contextmanager
 def _damage_reported(path: Path) -> Iterator[None]:
-    """Turn what pyarrow raises on a damaged file into our own error."""
+    """Convert exceptions of pyarrow on a damaged file to PredictionsError."""
     try:
         yield
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         _refuse_other_file(path)
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise PredictionsError(f"{path} is damaged ({reason}); {_redo(path)}") from error
+        raise PredictionsError(f"{path} is damaged ({reason}); {_advise_redo(path)}") from error
 
 
 def _refuse_other_file(path: Path) -> None:
@@ -243,10 +246,10 @@ def _refuse_other_file(path: Path) -> None:
 
 
 def _read_header(path: Path) -> Header:
-    """Read what a file says about itself, without its probabilities.
+    """Read the header of a file.
 
     Raises:
-        PredictionsError: the file is damaged or no result file.
+        PredictionsError: the file is damaged or not a result file.
     """
     with _damage_reported(path):
         footer = pq.read_metadata(path)
@@ -254,7 +257,7 @@ def _read_header(path: Path) -> Header:
 
 
 def is_result(path: Path) -> bool:
-    """Say whether a Parquet file is a result of this harness, whole or not."""
+    """Return whether a Parquet file is a result file of this harness."""
     try:
         return HEADER_KEY in (pq.read_metadata(path).metadata or {})
     except (OSError, ValueError, pa.ArrowException):
@@ -262,11 +265,11 @@ def is_result(path: Path) -> bool:
 
 
 def read_result(path: Path) -> Result:
-    """Read a file whole, wherever it lies and whatever it is called.
+    """Read a result file at any path.
 
     Raises:
-        PredictionsError: the file is damaged or no result file, or holds rows of another fold,
-            repeated ids, or rows that are no probabilities.
+        PredictionsError: the file is damaged or not a result file, or contains rows of another
+            fold, repeated ids, or rows that are not probabilities.
     """
     with _damage_reported(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         table, footer = file.read(), file.metadata
@@ -278,7 +281,9 @@ def read_result(path: Path) -> Result:
     is_oof = split == "oof"
     folds = set(table.column(2).unique().to_pylist())
     if not (is_oof | (split == "test")).all() or folds - {header.key.fold}:
-        raise PredictionsError(f"{path}: rows of another split or fold; {_redo(path)}")
+        raise PredictionsError(
+            f"{path}: it contains rows of another split or fold; {_advise_redo(path)}"
+        )
     fields = {name: getattr(header, name) for name in Header.__dataclass_fields__}
     result = Result(
         **fields,
@@ -292,7 +297,7 @@ def read_result(path: Path) -> Result:
 
 
 def _check_result(result: Result, path: Path) -> None:
-    """Raise PredictionsError unless ids are unique and rows are finite and sum to 1."""
+    """Check that ids are unique and that rows are finite and sum to 1."""
     n_labels = len(result.labels)
     _check_probs(result.oof_ids, result.oof_probs, n_labels, f"{path}, oof rows")
     _check_probs(result.test_ids, result.test_probs, n_labels, f"{path}, test rows")
@@ -302,28 +307,32 @@ def _decode_header(footer: pq.FileMetaData, path: Path) -> Header:
     metadata = footer.metadata or {}
     text = metadata.get(HEADER_KEY)
     if text is None:
-        raise PredictionsError(f"{path} is not a result of this harness; {_redo(path)}")
+        raise PredictionsError(f"{path} is not a result of this harness; {_advise_redo(path)}")
     if metadata.get(HEADER_HASH_KEY) != hashlib.sha256(text).hexdigest().encode():
-        raise PredictionsError(f"{path} is damaged: its header was changed; {_redo(path)}")
+        raise PredictionsError(f"{path} is damaged: its header was changed; {_advise_redo(path)}")
     try:
         stored = StoredHeader.model_validate_json(text)
         StoredVariant.model_validate_json(json.dumps(stored.variant))
     except (ValueError, RecursionError) as error:
-        reason = tell_first(error)
-        raise PredictionsError(f"{path} has another header ({reason}); {_redo(path)}") from None
+        reason = first_problem(error)
+        raise PredictionsError(
+            f"{path} has an invalid header ({reason}); {_advise_redo(path)}"
+        ) from None
     if stored.schema_version != SCHEMA_VERSION:
         raise PredictionsError(
-            f"{path} is of another schema version than {SCHEMA_VERSION}; {_redo(path)}"
+            f"{path} does not have schema version {SCHEMA_VERSION}; {_advise_redo(path)}"
         )
     fields = stored.model_dump(exclude={"schema_version"})
     header = Header(**fields | {"key": ResultKey(**fields["key"])})
     if tuple(footer.schema.names) != (*LEADING_COLUMNS, *header.labels):
-        raise PredictionsError(f"{path}: columns are not the labels in order; {_redo(path)}")
+        raise PredictionsError(
+            f"{path}: the columns are not the labels in order; {_advise_redo(path)}"
+        )
     return header
 
 
 def _encode(result: Result) -> bytes:
-    """Encode as Parquet: the same result gives the same bytes (under one pyarrow version)."""
+    """Encode as Parquet; equal results give equal bytes with the same pyarrow version."""
     fields = {name: getattr(result, name) for name in Header.__dataclass_fields__}
     fields |= {"schema_version": SCHEMA_VERSION, "key": asdict(result.key)}
     text = json.dumps(fields, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
@@ -355,7 +364,7 @@ def _encode(result: Result) -> bytes:
 
 
 def _stack_columns(table: pa.Table) -> Probs:
-    """Return the label columns as (n, C) float32."""
+    """Return the label columns as an array (n, C) float32."""
     first = len(LEADING_COLUMNS)
     probs = np.empty((table.num_rows, table.num_columns - first), dtype=np.float32)
     for index in range(probs.shape[1]):
@@ -367,7 +376,7 @@ def _stack_columns(table: pa.Table) -> Probs:
 
 
 def _check_probs(ids: Ids, probs: Probs, n_labels: int, where: str) -> None:
-    """Refuse repeated ids, wrong shapes, and rows that are no probabilities."""
+    """Check shapes, unique ids, and that rows are probabilities."""
     if probs.shape != (len(ids), n_labels):
         raise PredictionsError(
             f"{where}: probabilities have shape {probs.shape}, not {(len(ids), n_labels)}"
@@ -375,19 +384,19 @@ def _check_probs(ids: Ids, probs: Probs, n_labels: int, where: str) -> None:
     if not all(isinstance(row_id, str) for row_id in ids):
         raise PredictionsError(f"{where}: ids must be text")
     if len(set(ids)) != len(ids):
-        raise PredictionsError(f"{where}: the same id stands there more than once")
+        raise PredictionsError(f"{where}: an id occurs more than once")
     wrong = ~np.isfinite(probs).all(axis=1)
     if wrong.any():
         raise PredictionsError(
-            f"{where}: {wrong.sum()} rows hold NaN or infinity, the first is id"
-            f" {ids[wrong.argmax()]}; the model broke: train this fold again"
+            f"{where}: {wrong.sum()} rows contain NaN or infinity, the first is id"
+            f" {ids[wrong.argmax()]}; training diverged: train this fold again"
         )
     sums = probs.sum(axis=1, dtype=np.float64)
     wrong = (np.abs(sums - 1) > SUM_TOLERANCE) | (probs < 0).any(axis=1)
     if wrong.any():
         first = wrong.argmax()
         raise PredictionsError(
-            f"{where}: {wrong.sum()} rows are no probabilities, the first is id {ids[first]} with"
-            f" sum {sums[first]:.4f} and least value {probs[first].min():.4g}; hand in softmax"
-            " output, applied once"
+            f"{where}: {wrong.sum()} rows are not probabilities, the first is id {ids[first]} with"
+            f" sum {sums[first]:.4f} and minimum {probs[first].min():.4g}; apply softmax to the"
+            " logits once"
         )
