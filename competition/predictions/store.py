@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from competition.arrays import Probs
 from competition.errors import PredictionsError, UsageError
 from competition.file_kind import WrongFileError, recognise
-from competition.files import dump_json, is_name, join_inside, first_problem, write_atomically
+from competition.files import dump_json, first_problem, is_name, join_inside, write_atomically
 from competition.predictions.rerun import advise_training
 from competition.predictions.stored import (
     NOT_A_VARIANT,
