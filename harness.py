@@ -117,7 +117,7 @@ def blend(
     trials: int = 200,
     seed: int = 0,
     name: str | None = None,
-    objective: Literal["micro-f1", "auprc", "both"] = "micro-f1",
+    objective: str | None = None,
     reweight: Literal["odds", "share"] | None = None,
     competition: str | None = None,
     data: str | Path | None = None,
@@ -130,7 +130,7 @@ def blend(
         trials: of each search.
         seed: of the searches and the intervals.
         name: of the submission; None: ``blend-`` and a hash of what it is made of.
-        objective: what to search for.
+        objective: what to search for: a metric of the profile, or ``both``; None: the primary one.
         reweight: fit to rows weighted to be like the test.
         competition, data, limit: as in ``fold``.
 

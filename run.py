@@ -454,9 +454,12 @@ def blend(
         str | None, typer.Option("--name", help="Name of the submission; default: blend-<hash>.")
     ] = None,
     objective: Annotated[
-        Literal["micro-f1", "auprc", "both"],
-        typer.Option("--objective", help="Metric to optimise."),
-    ] = "micro-f1",
+        str | None,
+        typer.Option(
+            "--objective",
+            help="What to optimise: a metric of the profile (the first by default), or both.",
+        ),
+    ] = None,
     reweight: Annotated[
         Literal["odds", "share"] | None,
         typer.Option("--reweight", help="Fit to rows reweighted like the test. Experimental."),
@@ -536,8 +539,12 @@ def tune(
     folds: Annotated[str, typer.Option("--folds", help="Folds to tune on, e.g. 0,1.")] = "0",
     trials: Annotated[int, typer.Option("--trials", min=1, help="Total number of trials.")] = 20,
     objective: Annotated[
-        str, typer.Option("--objective", help="Metric: micro-f1, auprc, or both (their mean).")
-    ] = "micro-f1",
+        str | None,
+        typer.Option(
+            "--objective",
+            help="A metric of the profile (the first by default), or both (their mean).",
+        ),
+    ] = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help="As in fold.")] = None,
     overrides: Annotated[
         list[str] | None,
@@ -755,7 +762,8 @@ def board(
         typer.Option(
             "--score",
             metavar="NAME=F1/AUPRC",
-            help="Enter a public score that you read on a page; :F1/AUPRC adds the private one.",
+            help="Enter public scores that you read on a page (of the profile's metrics);"
+            " :F1/AUPRC adds the private ones.",
         ),
     ] = None,
     competition: CompetitionOption = None,

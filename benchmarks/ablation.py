@@ -34,7 +34,7 @@ from competition.predictions.variant_scores import rank_variants, score_variants
 from competition.profile import resolve_competition
 from competition.scoring.assessment import build_assessor, compare
 from competition.scoring.bootstrap import Paired
-from competition.scoring.metrics import decide
+from competition.scoring.decisions import decide
 
 PROFILE = Path(__file__).resolve().parent.parent / "docs" / "experiments" / "klue-re-8000.toml"
 REFERENCE = "typed-punct"

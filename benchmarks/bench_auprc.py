@@ -20,7 +20,7 @@ from sklearn.metrics import auc, precision_recall_curve
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from competition.scoring.bootstrap import auprc_replicates, build_resamples
-from competition.scoring.metrics import auprc, auprc_by_class
+from competition.scoring.metrics.auprc import auprc, auprc_by_class
 
 
 def make_rows(n_rows: int, n_labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ from competition.blend.fit import fit_blend
 from competition.blend.objective import Evaluator
 from competition.blend.pooling import PooledRows, build_pooled_rows, floored_logs
 from competition.blend.search import SearchPlan, fit_points
-from competition.scoring.metrics import weights_for_negative_share
+from competition.scoring.label_shift import weights_for_negative_share
 from tests.competition.planted import NEGATIVE_ID, plant_store
 
 FOLDS = 5

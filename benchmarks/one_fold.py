@@ -20,7 +20,7 @@ from competition.folds.kfold import read_prepared
 from competition.predictions.members import average_in_log_space
 from competition.predictions.store import Store
 from competition.profile import resolve_competition
-from competition.scoring.metrics import decide
+from competition.scoring.decisions import decide
 from competition.submission.write import write_answers
 
 

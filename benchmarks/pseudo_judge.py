@@ -37,6 +37,7 @@ from competition.folds.strata import build_strata
 from competition.predictions.members import average_in_log_space, read_member
 from competition.predictions.store import Store
 from competition.profile import resolve_competition
+from competition.scoring.decisions import decide
 from competition.scoring.expected import (
     Evidence,
     Ground,
@@ -46,8 +47,9 @@ from competition.scoring.expected import (
     read_evidence,
     weigh,
 )
-from competition.scoring.label_shift import build_cells, mix_by_cells
-from competition.scoring.metrics import auprc, decide, micro_f1, weights_for_negative_share
+from competition.scoring.label_shift import build_cells, mix_by_cells, weights_for_negative_share
+from competition.scoring.metrics.auprc import auprc
+from competition.scoring.metrics.micro_f1 import micro_f1
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

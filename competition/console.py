@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-Kind = Literal["text", "count", "score", "interval", "share", "difference", "spread", "number"]
+Kind = Literal[
+    "text",
+    "count",
+    "score",
+    "interval",
+    "share",
+    "difference",
+    "spread",
+    "number",
+    "plain_score",
+    "plain_interval",
+    "plain_difference",
+    "plain_spread",
+]
 Measure = tuple[int, int]
 """The least and the full width of a column, in cells of a terminal."""
 
@@ -59,6 +72,10 @@ FORMATTERS: dict[Kind, Callable[[Any], str]] = {
     "spread": lambda value: f"{100 * value[0]:+.2f} to {100 * value[1]:+.2f}",
     "share": lambda value: f"{100 * value:.1f}%",
     "number": lambda value: f"{value:.4g}",
+    "plain_score": lambda value: f"{value:.4f}",
+    "plain_interval": lambda value: f"{value[0]:.4f}–{value[1]:.4f}",
+    "plain_difference": lambda value: f"{value:+.4f}",
+    "plain_spread": lambda value: f"{value[0]:+.4f} to {value[1]:+.4f}",
 }
 
 

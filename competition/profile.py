@@ -13,8 +13,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -37,6 +36,7 @@ from competition.profile_rows import (
     Texts,
     check_unique,
 )
+from competition.profile_scoring import MetricRules, SubmissionRules
 from competition.upload_rules import SLUG, UploadRules
 
 DEFAULT_PROFILE = "klue-re"
@@ -46,14 +46,6 @@ STUDY_JOURNAL = "journal.log"  # of a study, in its folder
 HOME_VARIABLE = "COMPETITION_HOME"
 _PACKAGE = Path(__file__).resolve().parent
 _PROFILES = _PACKAGE / "profiles"
-
-
-def _check_timezone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"no time zone {name!r}; write an IANA name such as Asia/Seoul") from error
-    return name
 
 
 def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -76,7 +68,6 @@ def _flatten_overrides(found: Any) -> Any:
     return flatten_settings(found) if isinstance(found, Mapping) else found
 
 
-Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -118,35 +109,6 @@ class RouteRules(Section):
     length: LengthBorders = LengthBorders()
 
 
-class MetricRules(Section):
-    """Extra views of a score: with the negative label reweighted to the share in the test."""
-
-    shifted_negative_share: Share | None = None
-
-
-class SubmissionRules(Section):
-    """The leaderboard's file and its daily quota, counted in the days of ``timezone``.
-
-    ``final_picks`` is how many submissions may be selected to count at the end. ``joined_by`` is
-    how the platform finds the row that an answer is for: one that joins by ``id`` takes rows in any
-    order, CR LF line ends, a byte order mark and empty lines, as what reads with pandas does.
-    Unset, Kaggle, the local leaderboard and a folder do, and others go by ``position``.
-    """
-
-    id_column: Text = "id"
-    label_column: Text = "pred_label"
-    probs_column: Text = "probs"
-    per_day: Positive | None = None
-    final_picks: Positive = 2
-    joined_by: Literal["id", "position"] | None = None
-    timezone: Annotated[Text, AfterValidator(_check_timezone)] = "UTC"
-
-    @model_validator(mode="after")
-    def _differ(self) -> SubmissionRules:
-        check_unique((self.id_column, self.label_column, self.probs_column))
-        return self
-
-
 class Defaults(Section):
     """What ``fold`` trains when nothing is named; ``overrides`` are settings for that encoder."""
 
@@ -163,7 +125,7 @@ class Profile(Section):
     name: Annotated[str, Field(pattern=SLUG, max_length=64)]
     title: Text
     labels: Annotated[Texts, Field(min_length=2, max_length=32_767)]
-    negative_label: Text | None = None
+    negative_label: Text | Texts | None = None
     entity_types: Texts = ()
     unknown_label: str | None = None
     files: Files
@@ -189,9 +151,25 @@ class Profile(Section):
         return {label: i for i, label in enumerate(self.labels)}
 
     @property
+    def negative_labels(self) -> tuple[str, ...]:
+        """Return the negative labels: none, one or several."""
+        named = self.negative_label
+        return (named,) if isinstance(named, str) else named or ()
+
+    @property
+    def negative_name(self) -> str | None:
+        """Return the negative labels as a person reads them, None if there is none."""
+        return ", ".join(self.negative_labels) or None
+
+    @property
+    def negative_ids(self) -> tuple[int, ...]:
+        """Return the places of the negative labels, ascending."""
+        return tuple(sorted(map(self.labels.index, self.negative_labels)))
+
+    @property
     def negative_id(self) -> int | None:
-        """Return the negative label's place, or None when there is no such label."""
-        return None if self.negative_label is None else self.labels.index(self.negative_label)
+        """Return the first negative label's place, or None when there is no such label."""
+        return next(iter(self.negative_ids), None)
 
     def joins_by_id(self, target: str | None = None) -> bool:
         """Return whether a target, by default the profile's own, joins rows by id."""
@@ -210,8 +188,11 @@ class Profile(Section):
         unknown = {*rules.exchanged, *rules.exchanged.values()} - {*self.labels}
         if unknown:
             raise ValueError(f"relations names {sorted(unknown)[0]!r}, which is not one of labels")
-        if self.negative_label is not None and self.negative_label not in self.labels:
-            raise ValueError(f"negative_label {self.negative_label!r} is not one of labels")
+        for label in self.negative_labels:
+            if label not in self.labels:
+                raise ValueError(f"negative_label {label!r} is not one of labels")
+        if len(self.negative_labels) == len(self.labels):
+            raise ValueError("negative_label names every label, so nothing would count")
         if self.unknown_label in self.labels:
             raise ValueError(f"unknown_label {self.unknown_label!r} is also one of labels")
         if bool(self.entity_types) != self.entity.is_typed:
@@ -228,9 +209,24 @@ class Profile(Section):
             )
         if "source" in self.folds.group_by and self.columns.source is None:
             raise ValueError("folds.group_by names source, and columns.source is not set")
-        if self.metrics.shifted_negative_share is not None and self.negative_label is None:
+        if self.metrics.shifted_negative_share is not None and not self.negative_labels:
             raise ValueError("metrics.shifted_negative_share needs a negative_label")
+        self._check_counted()
         return self
+
+    def _check_counted(self) -> None:
+        """Check the labels that ``metrics`` counts or merges."""
+        rules = self.metrics
+        merged = [label for group in rules.merged.values() for label in group]
+        check_unique(tuple(merged))
+        for key, named in (("labels", rules.labels or ()), ("merged", merged)):
+            for label in named:
+                if label not in self.labels:
+                    raise ValueError(f"metrics.{key} names {label!r}, which is not one of labels")
+        counted = rules.labels or [each for each in self.labels if each not in self.negative_labels]
+        for label in merged:
+            if label not in counted:
+                raise ValueError(f"metrics.merged names {label!r}, which is not counted")
 
 
 @dataclass(frozen=True)
@@ -308,7 +304,7 @@ class Competition:
 
 def _describe(error: Mapping[str, Any]) -> str:
     """Write one pydantic error as ``folds.count: …``."""
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(str(part) for part in error["loc"] if part != "paths")  # a field of our own
     match error["type"]:
         case "missing":
             return f"{key}: is missing"

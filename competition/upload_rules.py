@@ -7,7 +7,9 @@ token: those come from the environment.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -15,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 SLUG = r"^[a-z0-9][a-z0-9._-]*$"
 HEADER = r"^[A-Za-z][A-Za-z0-9-]*$"
 VARIABLE = r"^[A-Z_][A-Z0-9_]*$"
+SIDE_AND_METRIC = r"^(public|private)_[a-z][a-z0-9_]*$"
 
 
 def _check_url(url: str) -> str:
@@ -60,28 +63,34 @@ class LocalBoard(_Section):
 class ScoreFields(_Section):
     """Where an answer holds which score, as a dotted path; ``scale`` is what it calls a full score.
 
-    A platform that shows 71.5 for 0.715 has scale 100.
+    A platform that shows 71.5 for 0.715 has scale 100. ``paths`` are by side and metric, such as
+    ``public_f1``: in a profile they stand beside ``scale``.
     """
 
-    public_f1: FieldPath | None = None
-    public_auprc: FieldPath | None = None
-    private_f1: FieldPath | None = None
-    private_auprc: FieldPath | None = None
+    paths: dict[Annotated[str, Field(pattern=SIDE_AND_METRIC)], FieldPath] = Field(
+        default_factory=dict
+    )
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
-
-class KaggleScores(ScoreFields):
-    """Kaggle gives one score; it counts as micro-F1 unless the profile says otherwise."""
-
-    public_f1: FieldPath | None = "publicScore"
-    private_f1: FieldPath | None = "privateScore"
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, found: Any) -> Any:
+        if not isinstance(found, Mapping) or "paths" in found:
+            return found
+        paths = {key: path for key, path in found.items() if key != "scale"}
+        unknown = [key for key in paths if not re.fullmatch(SIDE_AND_METRIC, str(key))]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r}: write public_ or private_ and a metric, such as public_f1"
+            )
+        return {"paths": paths, **{key: found[key] for key in found if key == "scale"}}
 
 
 class KaggleBoard(_Section):
     """A Kaggle competition, by the name in its address."""
 
     competition: Annotated[str, Field(pattern=SLUG)] | None = None
-    scores: KaggleScores = KaggleScores()
+    scores: ScoreFields = ScoreFields()
 
 
 class AIStagesBoard(_Section):

@@ -89,9 +89,9 @@ def count_type_pairs(corpus: Corpus, profile: Profile) -> Table:
         Column("test_share", "test", "share"),
     ]
     is_negative = pd.Series(np.zeros(len(train), dtype=bool))
-    if profile.negative_id is not None:
-        is_negative = pd.Series(corpus.train.gold == profile.negative_id)
-        columns.append(Column("negative_share", profile.negative_label or "", "share"))
+    if profile.negative_ids:
+        is_negative = pd.Series(np.isin(corpus.train.gold, profile.negative_ids))
+        columns.append(Column("negative_share", profile.negative_name or "", "share"))
     rows = []
     pairs = pd.concat([train, test]).value_counts().index
     for pair in pairs:
@@ -119,8 +119,8 @@ def _pairs(rows: Rows) -> pd.Series[Any]:
 def list_odd_types(corpus: Corpus, profile: Profile) -> Table:
     """List combinations of label and type pair that are rare: types that are likely wrong."""
     frame = _labelled(corpus, profile).assign(pair=_pairs(corpus.train))
-    if profile.negative_label is not None:
-        frame = frame[frame["label"] != profile.negative_label]
+    if profile.negative_labels:
+        frame = frame[~frame["label"].isin(profile.negative_labels)]
     counts = frame.groupby(["label", "pair"], sort=True).agg(
         rows=("id", "size"), example=("id", "first")
     )

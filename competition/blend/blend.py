@@ -37,7 +37,7 @@ from competition.blend.reweighting import (
 )
 from competition.blend.search import BLEND, SearchPlan
 from competition.blend.spec import build_spec, name_blend
-from competition.errors import BlendError
+from competition.errors import BlendError, UsageError
 from competition.files import check_name
 from competition.folds.kfold import read_prepared
 from competition.predictions.expected_scores import build_test_reader
@@ -46,14 +46,15 @@ from competition.predictions.store import Store
 from competition.profile import Competition
 from competition.scoring.assessment import (
     Assessor,
-    Predicted,
     Side,
     build_assessor,
     compare,
     measure_shares,
     measure_side,
 )
-from competition.scoring.metrics import auprc, micro_f1, unflatten
+from competition.scoring.criteria import Criteria, build_criteria
+from competition.scoring.decisions import unflatten
+from competition.scoring.metrics.metric import Predicted
 from competition.submission.record import Objective
 from competition.submission.write import write_submission
 
@@ -67,7 +68,7 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     name: str | None,
     run: Mapping[str, Any],
     on_progress: Callable[[int, int], None] | None = None,
-    objective: Objective = "micro-f1",
+    objective: Objective | None = None,
     reweight: Reweight | None = None,
     on_step: OnStep | None = None,
 ) -> BlendReport:
@@ -80,18 +81,19 @@ def run_blend(  # noqa: PLR0913 - the options of one command
         name: of the submission; None takes ``name_blend``, which overwrites no other blend.
         run: provenance to store beside the submission, including the time.
         on_progress: called with the number of finished trials and of all trials.
-        objective: of the search.
+        objective: of the search: a metric of the competition, or both; None: the primary one.
         reweight: fit to rows reweighted to resemble the test.
         on_step: called while the shift is measured, with the share done and the next step.
 
     Raises:
         BlendError: nothing can be blended, or the blend would not fit in memory.
         PredictionsError: a named variant cannot be a member.
-        UsageError: the requested row weights are not available.
+        UsageError: the requested row weights are not available, or no such objective.
     """
     if name is not None:
         check_name(name)
-    options = BlendOptions(trials, seed, objective, reweight)
+    objective, is_primary = choose_objective(build_criteria(competition.profile), objective)
+    options = BlendOptions(trials, seed, objective, reweight, is_primary)
     inputs = _read_inputs(competition, variants, on_step)
     obstacle = explain_absence(inputs.shift, inputs.prepared.corpus)
     weights = choose_row_weights(inputs.row_weights, reweight, obstacle)
@@ -105,6 +107,21 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     ids = list(inputs.prepared.corpus.test.ids)
     write_submission(competition, name, ids, *test, build_spec(report), run)
     return report
+
+
+def choose_objective(criteria: Criteria, asked: Objective | None) -> tuple[Objective, bool]:
+    """Return what to search for, and whether that is the primary metric alone.
+
+    Raises:
+        UsageError: it is no metric of the competition.
+    """
+    objective = criteria.primary.kind.name if asked is None else asked
+    if objective not in criteria.objectives:
+        raise UsageError(
+            f"--objective {objective!r}: choose {', '.join(criteria.objectives)}, the metrics of"
+            " the profile"
+        )
+    return objective, objective == criteria.primary.kind.name
 
 
 def _read_inputs(
@@ -123,7 +140,7 @@ def _read_inputs(
         raise BlendError(
             f"no variant in {store.directory} can be blended; run: python run.py fold{reasons}"
         )
-    rows = build_pooled_rows(members, corpus.train.gold, profile.negative_id)
+    rows = build_pooled_rows(members, corpus.train.gold, build_criteria(profile))
     shift = read_or_fit_shift(competition, corpus, on_step)
     share = profile.metrics.shifted_negative_share
     return BlendInputs(
@@ -132,7 +149,7 @@ def _read_inputs(
         tuple(left_out),
         replace(rows, folds=prepared.folds.fold_of),
         shift,
-        build_row_weights(rows.gold, rows.negative_id, share, shift),
+        build_row_weights(rows.gold, rows.criteria.negative_ids, share, shift),
         build_test_reader(prepared).forecast(members),
     )
 
@@ -164,7 +181,7 @@ def _build_report(
     rows, prepared = inputs.rows, inputs.prepared
     assessor = build_assessor(
         rows.gold,
-        rows.negative_id,
+        rows.criteria,
         prepared.groups,
         seed=options.seed,
     )
@@ -194,7 +211,7 @@ def _predicted(estimate: Estimate) -> Predicted:
 def _measure_side(predicted: Predicted, fit: BlendFit) -> Side:
     """Summarise a side before flattening; flattened values are no longer calibrated."""
     probs, pred = predicted
-    return measure_side((unflatten(probs, fit.blend.temperature), pred), fit.blend.negative_id)
+    return measure_side((unflatten(probs, fit.blend.temperature), pred), fit.blend.negative_ids)
 
 
 def _assess(assessor: Assessor, inputs: BlendInputs, fit: BlendFit) -> Evaluation:
@@ -217,15 +234,22 @@ def _assess(assessor: Assessor, inputs: BlendInputs, fit: BlendFit) -> Evaluatio
         if forecast is None
         else {key: forecast.expect(*each) for key, each in {**singles, **systems}.items()},
         compared={key: compare(nested[BLEND], nested[key]) for key in COMPARED},
-        as_pooled=auprc(rows.gold, pool(rows.logs, fit.fit.points[BLEND].weights)),
+        as_pooled=_score_as_pooled(rows, fit),
     )
 
 
-def _score(rows: PooledRows, estimate: Estimate) -> tuple[float, float]:
-    return (
-        micro_f1(rows.gold, estimate.pred, rows.negative_id),
-        auprc(rows.gold, estimate.probs),
-    )
+def _score_as_pooled(rows: PooledRows, fit: BlendFit) -> float | None:
+    """Score the fitted blend at temperature 1 by what its temperature is chosen for."""
+    metric = rows.criteria.ranked
+    if metric is None:
+        return None
+    probs = pool(rows.logs, fit.fit.points[BLEND].weights)
+    return metric.score(rows.gold, (probs, fit.fitted[BLEND].pred))
+
+
+def _score(rows: PooledRows, estimate: Estimate) -> tuple[float, ...]:
+    predicted = _predicted(estimate)
+    return tuple(metric.score(rows.gold, predicted) for metric in rows.criteria.metrics)
 
 
 def _simulate(inputs: BlendInputs, fit: BlendFit, seed: int) -> list[HalfNoise]:
@@ -235,7 +259,7 @@ def _simulate(inputs: BlendInputs, fit: BlendFit, seed: int) -> list[HalfNoise]:
     rows = inputs.rows
     board = BoardRows(
         rows.gold,
-        rows.negative_id,
+        rows.criteria,
         len(inputs.prepared.corpus.test),
         inputs.negative_share,
     )

@@ -1,8 +1,9 @@
 """Fit the blend, estimate its score by nested cross-validation, and apply it to the test rows.
 
-``search`` fits weights and threshold; then the temperature with the best AUPRC is chosen. This is
-done on all out-of-fold rows for the blend itself, and again inside each fold for the nested
-estimate. Labels are decided from the pool as fitted, so the temperature does not change them.
+``search`` fits weights and decision rule; then the temperature is chosen at which probabilities
+score best. This is done on all out-of-fold rows for the blend itself, and again inside each fold
+for the nested estimate. Labels are decided from the pool as fitted, so the temperature does not
+change them.
 
 Legend: M members, N rows, C labels, K folds, T test rows.
 """
@@ -36,7 +37,7 @@ from competition.blend.search import (
 )
 from competition.errors import BlendError
 from competition.predictions.members import Member
-from competition.scoring.metrics import decide
+from competition.scoring.decisions import Negatives, Rule, decide
 
 MAX_WORKERS = 4  # each needs memory for three N × C arrays
 
@@ -50,8 +51,8 @@ class Blend:
 
     members: tuple[str, ...]
     weights: tuple[float, ...]
-    threshold: float | None
-    negative_id: int | None
+    rule: Rule
+    negative_ids: Negatives
     temperature: float = 1.0
 
 
@@ -90,7 +91,7 @@ def fit_blend(names: Sequence[str], rows: PooledRows, plan: SearchPlan) -> Blend
     """Fit a blend to all out-of-fold rows and compute its nested estimate.
 
     Args:
-        names: of the members; with a single member only threshold and temperature are tuned.
+        names: of the members; with a single member only decision rule and temperature are tuned.
         rows: of the members, from ``build_pooled_rows``, with folds.
         plan: of each search; the nested estimate runs as many trials in each fold as the fit.
 
@@ -106,8 +107,8 @@ def fit_blend(names: Sequence[str], rows: PooledRows, plan: SearchPlan) -> Blend
         Blend(
             tuple(names),
             tuple(map(float, best.weights)),
-            best.threshold,
-            rows.negative_id,
+            best.rule,
+            rows.criteria.negative_ids,
             best.temperature,
         ),
         fit,
@@ -119,7 +120,7 @@ def fit_blend(names: Sequence[str], rows: PooledRows, plan: SearchPlan) -> Blend
 
 def estimate_fitted(rows: PooledRows, point: Point) -> Estimate:
     """Predict the same rows that a point was tuned on."""
-    return Estimate(*_predict(rows.logs, point, rows.negative_id), (point,))
+    return Estimate(*_predict(rows.logs, point, rows.criteria.negative_ids), (point,))
 
 
 def estimate_nested(rows: PooledRows, folds: Ints, plan: SearchPlan) -> dict[str, Estimate]:
@@ -149,8 +150,8 @@ def fit_inside(rows: PooledRows, plan: SearchPlan) -> dict[int | None, Fit]:
 def fit_with_temperatures(rows: PooledRows, plan: SearchPlan) -> Fit:
     """Fit all ensembles; then choose a temperature for each of them and for each member.
 
-    AUPRC is computed on the pooled rows of all folds, so temperatures come from a coarse grid.
-    They are chosen in parallel, independently of each other.
+    Probabilities are ranked on the pooled rows of all folds, so temperatures come from a coarse
+    grid. They are chosen in parallel, independently of each other.
     """
     fit = fit_points(rows, plan)
     points = [*fit.points.values(), *fit.singles]
@@ -196,16 +197,16 @@ def _join(rows: PooledRows, points: Mapping[int | None, Point]) -> Estimate:
     for fold, point in points.items():
         is_own = np.ones(n_rows, dtype=bool) if fold is None else np.asarray(rows.folds == fold)
         logs = rows.logs if fold is None else rows.take(is_own).logs
-        probs[is_own], pred[is_own] = _predict(logs, point, rows.negative_id)
+        probs[is_own], pred[is_own] = _predict(logs, point, rows.criteria.negative_ids)
     return Estimate(probs, pred, tuple(points.values()))
 
 
 def _predict(
-    logs: Logs, point: Point, negative_id: int | None
+    logs: Logs, point: Point, negative_ids: Negatives
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Decide labels from the pool, then flatten it: (N, C) float32 and (N,) label ids."""
     probs = pool(logs, point.weights)
-    pred = decide(probs, negative_id, point.threshold)
+    pred = decide(probs, negative_ids, point.rule)
     if point.temperature != 1.0:
         probs = pool(logs, point.weights, temperature=point.temperature)
     return probs, pred
@@ -230,5 +231,5 @@ def apply_blend(
         )
     weights: Weights = np.array(blend.weights)
     decided = pool_test(members, weights)
-    pred = decide(decided, blend.negative_id, blend.threshold)
+    pred = decide(decided, blend.negative_ids, blend.rule)
     return pool_test(members, weights, temperature=blend.temperature), pred

@@ -1,4 +1,4 @@
-"""Objective of the weight search: micro-F1, AUPRC, or both.
+"""Objective of the weight search: the primary metric, the secondary one, or both.
 
 The search proposes weights; the evaluator scores them and selects the best point.
 
@@ -12,49 +12,66 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from competition.blend.pooling import PooledRows, Weights, pool, tune_threshold
-from competition.scoring.metrics import auprc
+from competition.blend.pooling import PooledRows, Weights, pool, tune_rule
+from competition.scoring.criteria import BOTH
+from competition.scoring.decisions import ARGMAX, Rule, decide
+from competition.scoring.metrics.metric import Metric
 from competition.submission.record import Objective
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Blend weights with their best threshold and the resulting scores.
+    """Blend weights with their best decision rule and the resulting scores.
 
-    ``weights`` is (M,) float64, non-negative; ``threshold`` is None without a negative label;
-    ``auprc`` is that of the pool at temperature 1, None if the objective is micro-F1 alone.
+    ``weights`` is (M,) float64, non-negative; ``secondary`` is None if the objective is the primary
+    metric alone. Scores that read probabilities are those of the pool at temperature 1.
     ``temperature`` is chosen last and affects neither score.
     """
 
     weights: Weights
-    threshold: float | None
-    f1: float
-    auprc: float | None = None
+    rule: Rule
+    primary: float
+    secondary: float | None = None
     temperature: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Scores weights on given rows by the objective."""
+    """Scores weights on given rows by the objective: a metric's name, or both."""
 
     rows: PooledRows
-    objective: Objective = "micro-f1"
+    objective: Objective | None = None
 
     def measure(self, weights: Weights) -> Point:
-        """Score weights with their best threshold."""
-        threshold, f1 = tune_threshold(self.rows, weights)
-        if self.objective == "micro-f1":
-            return Point(weights, threshold, f1)
-        rows = self.rows
-        return Point(
-            weights, threshold, f1, auprc(rows.gold, pool(rows.logs, weights), rows.weights)
-        )
+        """Score weights with their best decision rule."""
+        criteria = self.rows.criteria
+        rule, by_labels = tune_rule(self.rows, weights)
+        primary = by_labels
+        if criteria.primary is not criteria.decided:
+            primary = self._score(criteria.primary, weights, rule)
+        if self._is_primary():
+            return Point(weights, rule, primary)
+        assert criteria.secondary is not None
+        secondary = by_labels
+        if criteria.secondary is not criteria.decided:
+            secondary = self._score(criteria.secondary, weights, rule)
+        return Point(weights, rule, primary, secondary)
+
+    def _score(self, metric: Metric, weights: Weights, rule: Rule) -> float:
+        return score_pool(self.rows, metric, weights, rule)
+
+    def _is_primary(self) -> bool:
+        if self.objective is None:
+            return True
+        return self.objective != BOTH and (self.objective == self.rows.criteria.primary.kind.name)
 
     def values(self, point: Point) -> tuple[float, ...]:
-        """Return the scores of the objective, the leaderboard's first metric first."""
-        if self.objective == "micro-f1" or point.auprc is None:
-            return (point.f1,)
-        return (point.auprc,) if self.objective == "auprc" else (point.f1, point.auprc)
+        """Return the scores of the objective, the primary one first."""
+        if point.secondary is None:
+            return (point.primary,)
+        if self.objective == BOTH:
+            return (point.primary, point.secondary)
+        return (point.primary,) if self._is_primary() else (point.secondary,)
 
     def value(self, point: Point) -> float:
         """Return the first score of the objective."""
@@ -68,23 +85,23 @@ class Evaluator:
         """Select the blend: a point that no comparator beats on the objective.
 
         With a single score it is the point with the highest score. With both, it is the point with
-        the highest AUPRC among those whose micro-F1 is at least the best comparator's. The last
-        hundredths of micro-F1 only fit noise, so any surplus over the comparators is traded for
-        AUPRC.
+        the highest secondary score among those whose primary score is at least the best
+        comparator's. The last hundredths of the primary score only fit noise, so any surplus over
+        the comparators is traded for the secondary one.
         """
         points = [*comparators, *tried]
-        if self.objective != "both":
+        if self.objective != BOTH:
             return self.best(points)
-        min_f1 = max(point.f1 for point in comparators)
-        eligible = [point for point in points if point.f1 >= min_f1]
-        return max(eligible, key=lambda point: (point.auprc, point.f1))
+        least = max(point.primary for point in comparators)
+        eligible = [point for point in points if point.primary >= least]
+        return max(eligible, key=lambda point: (point.secondary, point.primary))
 
     def find_front(self, points: Sequence[Point]) -> tuple[Point, ...]:
         """Return the Pareto front of the points, in descending order of the first score.
 
         >>> evaluator = Evaluator(None, "both")
-        >>> points = [Point(None, None, f1, area) for f1, area in ((3, 1), (2, 2), (1, 2), (3, 0))]
-        >>> [(point.f1, point.auprc) for point in evaluator.find_front(points)]
+        >>> points = [Point(None, ARGMAX, a, b) for a, b in ((3, 1), (2, 2), (1, 2), (3, 0))]
+        >>> [(point.primary, point.secondary) for point in evaluator.find_front(points)]
         [(3, 1), (2, 2)]
         """
         front: list[Point] = []
@@ -95,3 +112,12 @@ class Evaluator:
                 front.append(point)
                 highest = last
         return tuple(front)
+
+
+def score_pool(rows: PooledRows, metric: Metric, weights: Weights, rule: Rule = ARGMAX) -> float:
+    """Score the pool at temperature 1 by a metric, with labels by a rule."""
+    probs = pool(rows.logs, weights)
+    pred = rows.gold
+    if metric.kind.reads == "labels":
+        pred = decide(probs, rows.criteria.negative_ids, rule)
+    return metric.score(rows.gold, (probs, pred), rows.weights)

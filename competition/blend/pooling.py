@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from competition.arrays import Floats, Ints
 from competition.errors import BlendError
 from competition.predictions.members import Member
-from competition.scoring.metrics import auprc, sweep_threshold
+from competition.scoring.criteria import Criteria
+from competition.scoring.decisions import Rule, fit_rule, sweep_threshold
+from competition.scoring.metrics.micro_f1 import MICRO_F1, is_any_of
 
 FLOOR = 1e-6
 BLOCK_ROWS = 8192  # rows pooled at once
@@ -34,7 +36,7 @@ MAX_CONVEX_STEPS = 200
 # different temperatures lose more AUPRC when their rows are ranked together than the best
 # temperature gains. Beyond 2 the gain is negligible (0.1 on KLUE-RE).
 FLATTER, SHARPER = (1.4, 2.0), (0.7,)
-MIN_GAIN = 0.005  # of AUPRC
+MIN_GAIN = 0.005  # of the score that probabilities are ranked by
 TINY = np.finfo(np.float32).tiny
 
 Logs = NDArray[np.float32]
@@ -53,7 +55,7 @@ class PooledRows:
 
     logs: Logs
     gold: NDArray[np.int64]
-    negative_id: int | None
+    criteria: Criteria
     weights: Weights | None = None
     folds: Ints | None = None
 
@@ -62,7 +64,7 @@ class PooledRows:
         return PooledRows(
             np.ascontiguousarray(self.logs[:, :, rows]),
             self.gold[rows],
-            self.negative_id,
+            self.criteria,
             None if self.weights is None else self.weights[rows],
             None if self.folds is None else self.folds[rows],
         )
@@ -73,11 +75,11 @@ class PooledRows:
 
     def count_positive(self) -> float:
         """Return the (weighted) number of rows with a positive gold label."""
-        is_positive = self.gold != self.negative_id
+        is_positive = ~is_any_of(self.gold, self.criteria.negative_ids)
         return float(is_positive.sum() if self.weights is None else self.weights[is_positive].sum())
 
 
-def build_pooled_rows(members: Sequence[Member], gold: Ints, negative_id: int | None) -> PooledRows:
+def build_pooled_rows(members: Sequence[Member], gold: Ints, criteria: Criteria) -> PooledRows:
     """Stack the members' out-of-fold log-probabilities.
 
     Raises:
@@ -95,7 +97,7 @@ def build_pooled_rows(members: Sequence[Member], gold: Ints, negative_id: int | 
     logs = np.empty((len(members), n_labels, n_rows), dtype=np.float32)
     for place, member in zip(logs, members, strict=True):
         place[:] = floored_logs(member.oof).T
-    return PooledRows(logs, np.asarray(gold, dtype=np.int64), negative_id)
+    return PooledRows(logs, np.asarray(gold, dtype=np.int64), criteria)
 
 
 def floored_logs(probs: Floats) -> NDArray[np.float32]:
@@ -158,7 +160,10 @@ def pool_test(
 
 
 def choose_temperature(rows: PooledRows, weights: Weights) -> float:
-    """Return the temperature at which the pool reaches the highest AUPRC.
+    """Return the temperature at which the pool's probabilities score best.
+
+    That is by AUPRC, or by what else of the metrics reads probabilities; without such a metric
+    probabilities are left as they are.
 
     An overconfident pool saturates near 0 and 1 and so ranks rows poorly; flattening separates
     rows of middling probability again. The search goes outwards from 1 while each next temperature
@@ -174,13 +179,16 @@ def choose_temperature(rows: PooledRows, weights: Weights) -> float:
     Source: temperature scaling, Guo et al. 2017, arXiv 1706.04599, section 4.2; there it serves
     calibration, here ranking.
     """
+    metric = rows.criteria.ranked
+    if metric is None:
+        return 1.0
     pooled = np.einsum("m,mcn->cn", weights.astype(np.float32), rows.logs)
     pooled -= pooled.max(axis=0)
 
     def measure(temperature: float) -> float:
         shares = np.exp(pooled / np.float32(temperature))
         shares /= shares.sum(axis=0)
-        return auprc(rows.gold, shares.T, rows.weights)
+        return metric.score(rows.gold, (shares.T, rows.gold), rows.weights)
 
     as_pooled = measure(1.0)
     chosen, best = 1.0, as_pooled
@@ -195,15 +203,24 @@ def choose_temperature(rows: PooledRows, weights: Weights) -> float:
     return chosen if best - as_pooled >= MIN_GAIN else 1.0
 
 
-def tune_threshold(rows: PooledRows, weights: Weights) -> tuple[float | None, float]:
-    """Return the exact best decision threshold for given weights, and its micro-F1.
+def tune_rule(rows: PooledRows, weights: Weights) -> tuple[Rule, float]:
+    """Return the best decision rule for given weights, and the score of the labels it gives.
 
-    Equals ``best_threshold(pool(logs, weights), gold, negative_id)`` without storing the pool.
+    Equals ``fit_rule`` on the pool; a threshold is found without storing the pool. Without a metric
+    that reads labels, the score is 0.
     """
-    probability, is_right = decide_pool(rows, weights)
-    if rows.negative_id is None:
-        return None, float(np.average(is_right, weights=rows.weights))
-    return sweep_threshold(probability, is_right, rows.count_positive(), rows.weights)
+    criteria = rows.criteria
+    if criteria.rule == "threshold":
+        probability, is_right = decide_pool(rows, weights)
+        found = sweep_threshold(probability, is_right, rows.count_positive(), rows.weights)
+        return Rule(found[0]), found[1]
+    if criteria.decided is None:
+        return Rule(), 0.0
+    if criteria.decided.kind.name == MICRO_F1.name:
+        _, is_right = decide_pool(rows, weights)  # without a negative label, the share of right
+        return Rule(), float(np.average(is_right, weights=rows.weights))
+    known = (pool(rows.logs, weights), rows.gold)
+    return fit_rule(criteria.rule, criteria.decided, known, criteria.negative_ids, rows.weights)
 
 
 def decide_pool(
@@ -218,8 +235,8 @@ def decide_pool(
     probability = np.empty(n_rows, dtype=np.float32)
     is_right = np.empty(n_rows, dtype=bool)
     for block, shares, total in _pool_blocks(rows.logs, weights):
-        if rows.negative_id is not None:
-            shares[rows.negative_id] = -1.0
+        for label_id in rows.criteria.negative_ids:
+            shares[label_id] = -1.0
         probability[block] = shares.max(axis=0) / total
         is_right[block] = shares.argmax(axis=0) == rows.gold[block]
     return probability, is_right

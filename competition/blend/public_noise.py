@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.arrays import Ints
-from competition.scoring.assessment import Predicted
-from competition.scoring.metrics import auprc, micro_f1
+from competition.scoring.criteria import Criteria
+from competition.scoring.metrics.metric import MetricKind, Predicted
+from competition.scoring.metrics.micro_f1 import is_any_of
 
 REPLICATES = 100
 PUBLIC_FRAC = 0.5
@@ -33,24 +34,24 @@ class HalfNoise:
     Attributes:
         pair: the systems, first minus second.
         agreement: share of the drawn rows for which both predict the same label.
-        f1_sd: standard deviation of public minus private difference, in micro-F1.
-        auprc_sd: likewise, in AUPRC.
+        kinds: the metrics.
+        sds: of each metric, the standard deviation of public minus private difference.
     """
 
     pair: Pair
     agreement: float
-    f1_sd: float
-    auprc_sd: float
+    kinds: tuple[MetricKind, ...]
+    sds: tuple[float, ...]
 
     @property
-    def f1_margin(self) -> float:
-        """Return the public lead in micro-F1 that holds on the private half, at 95%."""
-        return SDS * self.f1_sd
+    def margins(self) -> tuple[float, ...]:
+        """Return the public lead in each metric that holds on the private half, at 95%."""
+        return tuple(SDS * sd for sd in self.sds)
 
-    @property
-    def auprc_margin(self) -> float:
-        """Return the same in AUPRC."""
-        return SDS * self.auprc_sd
+    def describe(self) -> dict[str, object]:
+        """Return it as plain values, for JSON."""
+        sds = {f"{kind.short}_sd": sd for kind, sd in zip(self.kinds, self.sds, strict=True)}
+        return {"pair": self.pair, "agreement": self.agreement, **sds}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +59,15 @@ class BoardRows:
     """Draws T of the rows ``gold`` (N,); ``negative_share`` None keeps their own share."""
 
     gold: Ints
-    negative_id: int | None
+    criteria: Criteria
     n_test: int
     negative_share: float | None
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.intp]:
         """Draw (T,) rows in random order, with replacement only if there are too few."""
-        if self.negative_share is None or self.negative_id is None:
+        if self.negative_share is None or not self.criteria.negative_ids:
             return _choose(rng, np.arange(len(self.gold)), self.n_test)
-        is_negative = self.gold == self.negative_id
+        is_negative = is_any_of(self.gold, self.criteria.negative_ids)
         n_negative = round(self.negative_share * self.n_test)
         parts = (
             _choose(rng, np.flatnonzero(is_negative), n_negative),
@@ -90,7 +91,7 @@ def simulate_halves(
     names = sorted({name for pair in pairs for name in pair})
     same = {pair: predictions[pair[0]][1] == predictions[pair[1]][1] for pair in pairs}
     agreement: dict[Pair, list[float]] = {pair: [] for pair in pairs}
-    differences: dict[Pair, list[tuple[float, float]]] = {pair: [] for pair in pairs}
+    differences: dict[Pair, list[tuple[float, ...]]] = {pair: [] for pair in pairs}
     n_public = max(1, round(PUBLIC_FRAC * rows.n_test))
     for _ in range(REPLICATES):
         drawn = rows.draw(rng)
@@ -106,15 +107,14 @@ def simulate_halves(
             agreement[pair].append(float(same[pair][drawn].mean()))
     found = []
     for pair in pairs:
-        f1_sd, auprc_sd = (float(sd) for sd in np.std(differences[pair], axis=0))
-        found.append(HalfNoise(pair, float(np.mean(agreement[pair])), f1_sd, auprc_sd))
+        sds = tuple(float(sd) for sd in np.std(differences[pair], axis=0))
+        found.append(HalfNoise(pair, float(np.mean(agreement[pair])), rows.criteria.kinds, sds))
     return found
 
 
-def _score(rows: BoardRows, predicted: Predicted, half: NDArray[np.intp]) -> tuple[float, float]:
-    gold = rows.gold[half]
-    f1 = micro_f1(gold, predicted[1][half], rows.negative_id)
-    return f1, auprc(gold, predicted[0][half])
+def _score(rows: BoardRows, predicted: Predicted, half: NDArray[np.intp]) -> tuple[float, ...]:
+    gold, some = rows.gold[half], (predicted[0][half], predicted[1][half])
+    return tuple(metric.score(gold, some) for metric in rows.criteria.metrics)
 
 
 def _choose(rng: np.random.Generator, places: NDArray[np.intp], count: int) -> NDArray[np.intp]:

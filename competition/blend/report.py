@@ -25,6 +25,7 @@ from competition.folds.kfold import Prepared
 from competition.predictions.expected_scores import Forecast
 from competition.predictions.members import LeftOut, Member
 from competition.scoring.assessment import Assessment, PairedScores, Side
+from competition.scoring.criteria import Criteria
 from competition.scoring.expected import Expected
 from competition.submission.record import Objective
 
@@ -41,12 +42,19 @@ class BlendOptions:
         seed: of the searches, the intervals and the simulated boards.
         objective: what to search for.
         reweight: fit to rows reweighted to resemble the test; None: equal weights.
+        is_primary: the objective is the primary metric.
     """
 
     trials: int
     seed: int
-    objective: Objective = "micro-f1"
+    objective: Objective
     reweight: Reweight | None = None
+    is_primary: bool = True
+
+    @property
+    def is_plain(self) -> bool:
+        """Say whether it searches for the primary metric on equally weighted rows."""
+        return self.is_primary and self.reweight is None
 
     def count_trials(self, n_folds: int) -> int:
         """Return the total number of trials of the fit and its nested estimate."""
@@ -86,6 +94,11 @@ class BlendInputs:
         return {} if self.forecast is None else {EXPECTED: self.forecast.weights}
 
     @property
+    def criteria(self) -> Criteria:
+        """Return the metrics."""
+        return self.rows.criteria
+
+    @property
     def names(self) -> list[str]:
         """Return the members' names."""
         return [member.name for member in self.members]
@@ -98,21 +111,22 @@ class Evaluation:
     Attributes:
         fitted: each of ``search.SYSTEMS``, on the rows it was tuned on.
         nested: each of ``search.SYSTEMS``, tuned on the other folds.
-        single_fitted: micro-F1 and AUPRC of each member, with threshold and temperature tuned on
-            all rows.
+        single_fitted: scores of each member by each metric, with decision rule and temperature
+            tuned on all rows.
         singles: each member, with both tuned on the other folds.
         expected: on the test, of each of ``nested`` and ``singles``; empty where unknown.
-        as_pooled: AUPRC of the fitted blend at temperature 1.
+        as_pooled: of the fitted blend at temperature 1, by what its temperature is chosen for; None
+            without such a metric.
         compared: the nested blend minus each of ``COMPARED``.
     """
 
     fitted: Mapping[str, Assessment]
     nested: Mapping[str, Assessment]
-    single_fitted: Mapping[str, tuple[float, float]]
+    single_fitted: Mapping[str, tuple[float, ...]]
     singles: Mapping[str, Assessment]
     expected: Mapping[str, Expected]
     compared: Mapping[str, PairedScores]
-    as_pooled: float
+    as_pooled: float | None
 
 
 @dataclass(frozen=True, eq=False)

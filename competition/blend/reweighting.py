@@ -22,7 +22,8 @@ from competition.audit.shift import Shift, measure_effective_rows
 from competition.blend.objective import Evaluator
 from competition.blend.pooling import PooledRows, Weights, fit_convex
 from competition.errors import UsageError
-from competition.scoring.metrics import weights_for_negative_share
+from competition.scoring.decisions import Negatives, Rule
+from competition.scoring.label_shift import weights_for_negative_share
 
 Reweight = Literal["odds", "share"]
 PLAIN, SHARE, ODDS, EXPECTED = "plain", "share", "odds", "expected"
@@ -35,31 +36,31 @@ class ReweightedFit:
 
     Attributes:
         weights: (M,) convex weights.
-        threshold: their best threshold; None without a negative label.
-        f1: (M,) micro-F1 of each member alone, with its own best threshold.
+        rule: their best decision rule.
+        primary: (M,) primary score of each member alone, with its own best rule.
         effective_rows: effective sample size: the number of equally weighted rows with the same
             variance.
     """
 
     weights: Weights
-    threshold: float | None
-    f1: NDArray[np.float64]
+    rule: Rule
+    primary: NDArray[np.float64]
     effective_rows: float
 
     @property
     def ranks(self) -> NDArray[np.intp]:
-        """Return (M,) ranks of the members by micro-F1; 1 is the best."""
-        return np.argsort(np.argsort(-self.f1, kind="stable"), kind="stable") + 1
+        """Return (M,) ranks of the members by the primary score; 1 is the best."""
+        return np.argsort(np.argsort(-self.primary, kind="stable"), kind="stable") + 1
 
 
 def build_row_weights(
-    gold: Ints, negative_id: int | None, share: float | None, shift: Shift | None
+    gold: Ints, negative_ids: Negatives, share: float | None, shift: Shift | None
 ) -> dict[str, Weights]:
     """Return (N,) float64 weights of mean 1 for each available row weighting.
 
     Args:
         gold: (N,) label ids.
-        negative_id: the negative label, or None.
+        negative_ids: the negative labels.
         share: of the negative label in the test, from the profile, or None.
         shift: the measured shift, or None.
 
@@ -68,7 +69,7 @@ def build_row_weights(
     """
     weights: dict[str, Weights] = {}
     if share is not None:
-        weights[SHARE] = weights_for_negative_share(gold, negative_id, share)
+        weights[SHARE] = weights_for_negative_share(gold, negative_ids, share)
     if shift is not None:
         weights["odds"] = shift.weights()
     return weights
@@ -109,9 +110,9 @@ def fit_reweighted(
 
 
 def _fit_one(rows: PooledRows, weights: Weights | None) -> ReweightedFit:
-    weighted = PooledRows(rows.logs, rows.gold, rows.negative_id, weights)
+    weighted = PooledRows(rows.logs, rows.gold, rows.criteria, weights)
     evaluator = Evaluator(weighted)
     point = evaluator.measure(fit_convex(weighted))
-    singles = np.array([evaluator.measure(one).f1 for one in np.eye(len(rows.logs))])
+    singles = np.array([evaluator.measure(one).primary for one in np.eye(len(rows.logs))])
     effective = len(rows.gold) if weights is None else measure_effective_rows(weights)
-    return ReweightedFit(point.weights, point.threshold, singles, float(effective))
+    return ReweightedFit(point.weights, point.rule, singles, float(effective))

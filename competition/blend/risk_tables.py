@@ -18,8 +18,9 @@ from competition.blend.report import BlendReport
 from competition.blend.reweighting import EXPECTED, PLAIN
 from competition.blend.search import BEST_SINGLE, BLEND, SYSTEMS
 from competition.console import Column, Table
-from competition.predictions.expected_scores import describe_forecast
+from competition.predictions.expected_scores import describe_forecast, lay_out_expected
 from competition.scoring.assessment import Side
+from competition.scoring.metrics.micro_f1 import is_any_of
 
 SHARES_SHOWN = 8
 POSITIVE_TOLERANCE = 0.10  # share of positive labels, out-of-fold against test
@@ -113,14 +114,16 @@ def advise_single(report: BlendReport) -> str:
 def expect_shares(report: BlendReport) -> ExpectedShares | None:
     """Return the share of positive predictions if rows were mixed as in the test."""
     rows, share = report.inputs.rows, report.inputs.negative_share
-    if share is None or rows.negative_id is None:
+    negative_ids = rows.criteria.negative_ids
+    if share is None or not negative_ids:
         return None
-    is_negative = rows.gold == rows.negative_id
+    is_negative = is_any_of(rows.gold, negative_ids)
     if is_negative.all() or not is_negative.any():
         return None
+    pred = report.fit.fitted[BLEND].pred
     weights = report.inputs.test_weights.get(EXPECTED, np.ones(len(rows.gold)))
     negative, positive = (
-        float(np.average(report.fit.fitted[BLEND].pred[side] != rows.negative_id, weights=own))
+        float(np.average(~is_any_of(pred[side], negative_ids), weights=own))
         for side, own in ((each, weights[each] + TINY) for each in (is_negative, ~is_negative))
     )
     return ExpectedShares(share, share * negative + (1 - share) * positive)
@@ -128,14 +131,16 @@ def expect_shares(report: BlendReport) -> ExpectedShares | None:
 
 def _expected_table(report: BlendReport) -> Table:
     """Show what is expected on the test beside the nested scores."""
-    columns = [
-        Column("system", "member or ensemble"),
-        Column("f1", "nested F1", "score"),
-        Column("expected_f1", "expected F1", "score"),
-        Column("expected_f1_interval", "95%", "interval"),
-        Column("auprc", "nested AUPRC", "score"),
-        Column("expected_auprc", "expected AUPRC", "score"),
-    ]
+    columns = [Column("system", "member or ensemble")]
+    kinds = report.inputs.criteria.kinds
+    for place, kind in enumerate(kinds):
+        key = f"expected_{kind.short}"
+        columns += [
+            kind.column(kind.short, f"nested {kind.head}"),
+            kind.column(key, f"expected {kind.head}"),
+        ]
+        if place == 0:
+            columns.append(kind.column(f"{key}_interval", "95%", "interval"))
     evaluation, forecast = report.evaluation, report.inputs.forecast
     if forecast is None:
         note = "The test has too few rows, or the train rows hang together too much, to tell."
@@ -143,19 +148,15 @@ def _expected_table(report: BlendReport) -> Table:
     shown = {**evaluation.singles, **{name: evaluation.nested[name] for name in SYSTEMS}}
     rows = []
     for name, assessed in shown.items():
-        expected = evaluation.expected[name]
-        rows.append(
-            {
-                "system": name,
-                "f1": assessed.f1.value,
-                "expected_f1": expected.f1.value,
-                "expected_f1_interval": (expected.f1.low, expected.f1.high),
-                "auprc": assessed.auprc.value,
-                "expected_auprc": expected.auprc,
-            }
-        )
-    negative_label = report.inputs.prepared.competition.profile.negative_label
-    notes = [*describe_forecast(forecast, negative_label), _describe_shift(report)]
+        row: dict[str, Any] = {"system": name}
+        figures = lay_out_expected(evaluation.expected[name], kinds)
+        for kind, score in zip(kinds, assessed.scores, strict=True):
+            row[kind.short] = kind.show(score.value)
+            keys = (f"expected_{kind.short}", f"expected_{kind.short}_interval")
+            row |= {key: figures[key] for key in keys if key in figures}
+        rows.append(row)
+    negative_name = report.inputs.prepared.competition.profile.negative_name
+    notes = [*describe_forecast(forecast, negative_name), _describe_shift(report)]
     return Table(EXPECTED, "Expected on the test", columns, rows, notes)
 
 
@@ -186,16 +187,16 @@ def _reweighted_table(report: BlendReport) -> Table:
             weight, rank = round(float(seen.weights[place]), 3), int(seen.ranks[place])
             row |= {f"weight_{way}": weight, f"rank_{way}": rank}
         rows.append(row)
-    reweight = report.options.reweight
+    reweight, title = report.options.reweight, report.inputs.criteria.kinds[0].title
     weighting = "equally weighted rows" if reweight is None else f"rows weighted by {reweight}"
     notes = [
-        "Convex weights, and ranks by the micro-F1 of each member alone. The blend itself is fitted"
+        f"Convex weights, and ranks by the {title} of each member alone. The blend itself is fitted"
         f" to {weighting}."
     ]
     thresholds = [
-        f"{seen.threshold:.3f} {NAMES[way]}"
+        f"{seen.rule.threshold:.3f} {NAMES[way]}"
         for way, seen in report.reweighted.items()
-        if seen.threshold is not None
+        if seen.rule.threshold is not None
     ]
     if thresholds:
         notes.append(f"Best threshold: {', '.join(thresholds)}.")
@@ -207,22 +208,18 @@ def _noise_table(report: BlendReport) -> Table:
     columns = [
         Column("pair", "submissions"),
         Column("agreement", "same label", "share"),
-        Column("f1_sd", "F1, SD", "score"),
-        Column("f1_margin", "F1, margin", "score"),
-        Column("auprc_sd", "AUPRC, SD", "score"),
-        Column("auprc_margin", "AUPRC, margin", "score"),
     ]
-    rows = [
-        {
-            "pair": " – ".join(each.pair),
-            "agreement": each.agreement,
-            "f1_sd": each.f1_sd,
-            "f1_margin": each.f1_margin,
-            "auprc_sd": each.auprc_sd,
-            "auprc_margin": each.auprc_margin,
-        }
-        for each in report.noise
-    ]
+    for kind in report.inputs.criteria.kinds:
+        columns += [
+            kind.column(f"{kind.short}_sd", f"{kind.head}, SD"),
+            kind.column(f"{kind.short}_margin", f"{kind.head}, margin"),
+        ]
+    rows = []
+    for each in report.noise:
+        row: dict[str, Any] = {"pair": " – ".join(each.pair), "agreement": each.agreement}
+        for kind, sd, margin in zip(each.kinds, each.sds, each.margins, strict=True):
+            row |= {f"{kind.short}_sd": sd, f"{kind.short}_margin": margin}
+        rows.append(row)
     notes = [
         "Simulated on out-of-fold rows with the size and label mix of the test: standard deviation"
         " of the public minus the private difference. A public lead below the margin may reverse on"

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.blend.objective import Evaluator, Point
-from competition.blend.pooling import PooledRows, pool
+from competition.blend.objective import Evaluator, Point, score_pool
+from competition.blend.pooling import PooledRows
 from competition.blend.selection import Selection, select_members
-from competition.scoring.metrics import auprc
 from competition.submission.record import Objective
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class SearchPlan:
     trials: int
     seed: int
     on_trial: Callable[[], None] | None = None
-    objective: Objective = "micro-f1"
+    objective: Objective | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +53,8 @@ class Fit:
         points: one for each of ``SYSTEMS``.
         singles: M points, each member alone.
         selection: which members were selected.
-        front: Pareto front of the points tried, in descending order of micro-F1. It has more than
-            one point only under the objective ``both``.
+        front: Pareto front of the points tried, in descending order of the
+            primary score. It has more than one point only under the objective ``both``.
     """
 
     points: Mapping[str, Point]
@@ -212,12 +211,12 @@ def search_weights(
 
 
 def drop_members(evaluator: Evaluator, point: Point) -> Point:
-    """Set weights to 0, smallest first, while neither micro-F1 nor AUPRC decreases.
+    """Set weights to 0, smallest first, while no metric decreases.
 
     The remaining weights are rescaled to the original sum.
     """
-    rows, total = evaluator.rows, float(point.weights.sum())
-    area = auprc(rows.gold, pool(rows.logs, point.weights), rows.weights)
+    total = float(point.weights.sum())
+    others = _score_others(evaluator, point)
     for member in np.argsort(point.weights, kind="stable"):
         if point.weights[member] == 0 or (point.weights > 0).sum() == 1:
             continue
@@ -225,12 +224,20 @@ def drop_members(evaluator: Evaluator, point: Point) -> Point:
         weights[member] = 0.0
         weights *= total / weights.sum()
         without = evaluator.measure(weights)
-        if without.f1 < point.f1:
+        if without.primary < point.primary:
             continue
-        area_without = auprc(rows.gold, pool(rows.logs, weights), rows.weights)
-        if area_without >= area:
-            point, area = without, area_without
+        others_without = _score_others(evaluator, without)
+        if others_without >= others:
+            point, others = without, others_without
     return point
+
+
+def _score_others(evaluator: Evaluator, point: Point) -> float:
+    """Return a point's score by the secondary metric; 0 without one."""
+    metric = evaluator.rows.criteria.secondary
+    if metric is None:
+        return 0.0
+    return score_pool(evaluator.rows, metric, point.weights, point.rule)
 
 
 @contextmanager

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.blend.report import BlendOptions, BlendReport, Evaluation
+from competition.blend.report import BlendOptions, BlendReport
 from competition.predictions.members import Member
+from competition.scoring.decisions import Rule
 from competition.scoring.expected import Expected
+from competition.scoring.metrics.metric import MetricKind
 
 HASH_CHARS = 8
 MIN_SHOWN = 1e-6  # the smallest gain that six digits show
@@ -27,7 +29,7 @@ def name_blend(members: Sequence[Member], options: BlendOptions) -> str:
     """Return a unique name for this blend: ``blend-`` and a short hash of its inputs."""
     made_of = [(member.name, member.recipe, list(member.seeds)) for member in members]
     asked: list[Any] = [made_of, options.trials, options.seed]
-    if (options.objective, options.reweight) != ("micro-f1", None):
+    if not options.is_plain:
         asked += [options.objective, options.reweight, False]  # the False keeps older names valid
     text = json.dumps(asked, ensure_ascii=False)
     return f"blend-{hashlib.sha256(text.encode()).hexdigest()[:HASH_CHARS]}"
@@ -48,7 +50,7 @@ def build_spec(report: BlendReport) -> dict[str, Any]:
         "seed": options.seed,
         "objective": options.objective,
         "reweight": options.reweight,
-        "threshold": blend.threshold,
+        **_describe_rule(blend.rule),
         "temperature": blend.temperature,
         "members": [
             _describe_member(member, weight, by_fold)
@@ -58,10 +60,10 @@ def build_spec(report: BlendReport) -> dict[str, Any]:
         ],
         "left_out": describe_left_out(report),
         "shifted_negative_share": profile.metrics.shifted_negative_share,
-        **_describe_evaluation(report.evaluation),
+        **_describe_evaluation(report),
         "oof": asdict(report.oof_side),
         "test": asdict(report.test_side),
-        "noise": [asdict(each) for each in report.noise],
+        "noise": [each.describe() for each in report.noise],
         "alarms": [asdict(each) for each in report.warnings],
     }
 
@@ -79,23 +81,38 @@ def _describe_member(member: Member, weight: float, by_fold: NDArray[np.float64]
     }
 
 
-def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+def _describe_rule(rule: Rule) -> dict[str, Any]:
+    """Describe the decision rule; a power of the shares only where the metric asks for one."""
+    described: dict[str, Any] = {"threshold": rule.threshold}
+    if rule.factors is not None:
+        described |= {"prior_power": rule.power, "label_factors": list(rule.factors)}
+    return described
+
+
+def _describe_evaluation(report: BlendReport) -> dict[str, Any]:
+    evaluation, first = report.evaluation, report.inputs.criteria.kinds[0]
     return {
         "singles": {key: each.describe() for key, each in evaluation.singles.items()},
-        "singles_fitted_f1": {key: f1 for key, (f1, _) in evaluation.single_fitted.items()},
+        f"singles_fitted_{first.short}": {
+            key: first.show(scores[0]) for key, scores in evaluation.single_fitted.items()
+        },
         "fitted": {key: each.describe() for key, each in evaluation.fitted.items()},
         "nested": {
-            key: each.describe() | _describe_expected(evaluation.expected.get(key))
+            key: each.describe()
+            | _describe_expected(evaluation.expected.get(key), report.inputs.criteria.kinds)
             for key, each in evaluation.nested.items()
         },
-        "nested_blend_minus": {key: asdict(each) for key, each in evaluation.compared.items()},
+        "nested_blend_minus": {key: each.describe() for key, each in evaluation.compared.items()},
     }
 
 
-def _describe_expected(expected: Expected | None) -> dict[str, Any]:
+def _describe_expected(expected: Expected | None, kinds: Sequence[MetricKind]) -> dict[str, Any]:
     if expected is None:
         return {}
-    return {"expected": {"f1": asdict(expected.f1), "auprc": expected.auprc}}
+    found: dict[str, Any] = {kinds[0].short: expected.primary.describe(kinds[0])}
+    if expected.secondary is not None:
+        found[kinds[1].short] = kinds[1].show(expected.secondary)
+    return {"expected": found}
 
 
 def describe_left_out(report: BlendReport) -> list[dict[str, str]]:
@@ -108,7 +125,7 @@ def describe_left_out(report: BlendReport) -> list[dict[str, str]]:
             continue
         why = dropped.get(place)
         if why is None:
-            reason = "neither micro-F1 nor AUPRC is lower without it"
+            reason = _explain_dropped(report.inputs.criteria.kinds)
         elif why.of is not None:
             reason = f"a copy of {names[why.of]}"
         else:
@@ -116,3 +133,21 @@ def describe_left_out(report: BlendReport) -> list[dict[str, str]]:
             reason = f"no gain: log-loss on rows not fitted to is {change} without it"
         found.append({"name": name, "reason": reason})
     return found
+
+
+def _explain_dropped(kinds: Sequence[MetricKind]) -> str:
+    """Say why a search left a member out.
+
+    >>> from competition.scoring.metrics.catalogue import METRICS
+    >>> _explain_dropped([METRICS["micro-f1"], METRICS["auprc"]])
+    'neither micro-F1 nor AUPRC is lower without it'
+    >>> _explain_dropped([METRICS["accuracy"]])
+    'accuracy is no lower without it'
+    """
+    first, *second = kinds
+    worse = "higher" if first.is_loss else "lower"
+    if not second:
+        return f"{first.title} is no {worse} without it"
+    if first.is_loss or second[0].is_loss:
+        return f"neither {first.title} nor {second[0].title} is worse without it"
+    return f"neither {first.title} nor {second[0].title} is lower without it"

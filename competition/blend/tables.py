@@ -20,6 +20,8 @@ from competition.console import Column, Table
 from competition.predictions.members import TUNED_ELSEWHERE
 from competition.scoring.assessment import Assessment, PairedScores, compare
 from competition.scoring.bootstrap import Paired
+from competition.scoring.criteria import BOTH, Criteria
+from competition.scoring.metrics.metric import MetricKind
 
 FRONT_SHOWN = 8
 UNSEEN = "On held-out folds"
@@ -28,7 +30,7 @@ UNSEEN = "On held-out folds"
 def build_blend_tables(report: BlendReport) -> list[Table]:
     """Build the tables: members, all ensembles, risks, and what was left out."""
     tables = [_members_table(report), _systems_table(report)]
-    if report.options.objective == "both":
+    if report.options.objective == BOTH:
         tables.append(_front_table(report))
     tables += build_risk_tables(report)
     left_out = describe_left_out(report)
@@ -44,7 +46,7 @@ def _next_steps_table(report: BlendReport) -> Table:
     commands = [f"python run.py check {path}"]
     if report.inputs.prepared.competition.limit is None:
         commands.append(f"python run.py submit {path}")
-    if len(report.inputs.names) > 1 and report.evaluation.compared[BEST_SINGLE].f1.high < 0:
+    if len(report.inputs.names) > 1 and report.evaluation.compared[BEST_SINGLE].primary.high < 0:
         commands = [advise_single(report)]  # the blend is worse than the best single variant
     notes = [f"Written: {report.path}", f"Next: {'; '.join(commands)}"]
     return Table("written", f"Submission {report.path.stem}", (), [], notes)
@@ -53,14 +55,14 @@ def _next_steps_table(report: BlendReport) -> Table:
 def describe_verdict(report: BlendReport) -> list[str]:
     """Compare the nested blend in words to the best single variant and the uniform mean."""
     names, evaluation = report.inputs.names, report.evaluation
+    criteria = report.inputs.criteria
+    first, *second = criteria.kinds
     if len(names) == 1:
-        has_threshold = report.inputs.rows.negative_id is not None
-        tuned = "threshold and temperature" if has_threshold else "temperature"
-        return [f"{names[0]} is the only member; tuned: its {tuned}."]
+        return [f"{names[0]} is the only member; tuned: its {_name_tuned(criteria)}."]
     lines = []
     for key, name in ((BEST_SINGLE, "best single variant"), (UNIFORM, "uniform mean")):
-        paired = evaluation.compared[key].f1
-        figures = _write_paired(paired)
+        paired = evaluation.compared[key].primary
+        figures = _write_paired(paired, first)
         if paired.low > 0:
             lines.append(f"{UNSEEN}, the blend beats the {name} by {figures}.")
         elif paired.high < 0:
@@ -68,31 +70,43 @@ def describe_verdict(report: BlendReport) -> list[str]:
             lines.append(f"{UNSEEN}, the blend is worse than the {name}: {figures}.{instead}")
         else:
             lines.append(f"{UNSEEN}, the blend does not beat the {name} significantly: {figures}.")
-        area = evaluation.compared[key].auprc
-        if area.high < 0:
+        other = evaluation.compared[key].secondary
+        if other is not None and other.high < 0:
             lines.append(
-                f"{UNSEEN}, its AUPRC is worse than that of the {name}:"
-                f" {_write_paired(area, 'AUPRC')}."
+                f"{UNSEEN}, its {second[0].title} is worse than that of the {name}:"
+                f" {_write_paired(other, second[0])}."
             )
-    convex = evaluation.compared[CONVEX].f1
+    convex = evaluation.compared[CONVEX].primary
     if convex.difference < 0:
         lines.append(
             "The convex weights alone score at least as well nested, so the search overfits: blend"
-            f" minus convex is {_write_paired(convex)}."
+            f" minus convex is {_write_paired(convex, first)}."
         )
     fitted, nested = evaluation.fitted[BLEND], evaluation.nested[BLEND]
+    optimism = [
+        f"{kind.write_difference(a.value - b.value)} {kind.title}"
+        for kind, a, b in zip(criteria.kinds, fitted.scores, nested.scores, strict=True)
+    ]
     lines.append(
-        f"Optimism, fitted minus nested: {100 * (fitted.f1.value - nested.f1.value):+.2f} micro-F1"
-        f" and {100 * (fitted.auprc.value - nested.auprc.value):+.2f} AUPRC; the fitted scores are"
+        f"Optimism, fitted minus nested: {' and '.join(optimism)}; the fitted scores are"
         " biased by this much because they were tuned on the same rows."
     )
     return lines
 
 
-def _write_paired(paired: Paired, metric: str = "micro-F1") -> str:
+def _name_tuned(criteria: Criteria) -> str:
+    """Name what is tuned of a single member."""
+    rules = {"threshold": "threshold", "prior": "power of the label shares", "argmax": ""}
+    rule = rules[criteria.rule]
+    named = [*([rule] if rule else []), *(["temperature"] if criteria.ranked else [])]
+    return " and ".join(named) or "nothing, as no metric asks for it"
+
+
+def _write_paired(paired: Paired, kind: MetricKind) -> str:
+    low, high = sorted((paired.low, paired.high), reverse=kind.is_loss)
     return (
-        f"{100 * paired.difference:+.2f} {metric} (95% {100 * paired.low:+.2f} to"
-        f" {100 * paired.high:+.2f})"
+        f"{kind.write_difference(paired.difference)} {kind.title}"
+        f" (95% {kind.write_difference(low)} to {kind.write_difference(high)})"
     )
 
 
@@ -114,13 +128,7 @@ def _members_table(report: BlendReport) -> Table:
                 "why": member.why,
             }
         )
-    notes = []
-    if report.fit.blend.threshold is not None:
-        notes.append(
-            "Decision: the best positive label if its probability is at least"
-            f" {report.fit.blend.threshold:.4f}, else the negative label."
-        )
-    notes.append(_describe_temperature(report))
+    notes = [*_describe_rule(report), *_describe_temperature(report)]
     if report.options.reweight is not None:
         notes.append(
             f"Fitted to rows weighted by {report.options.reweight}: experimental. Such corrections"
@@ -144,37 +152,64 @@ def _members_table(report: BlendReport) -> Table:
     return Table("members", "Members", columns, rows, notes)
 
 
-def _describe_temperature(report: BlendReport) -> str:
+def _describe_rule(report: BlendReport) -> list[str]:
+    """Describe the decision rule, unless it is the most probable label."""
+    rule = report.fit.blend.rule
+    if rule.threshold is not None:
+        several = len(report.inputs.criteria.negative_ids) > 1
+        negative = "the best negative label" if several else "the negative label"
+        return [
+            "Decision: the best positive label if its probability is at least"
+            f" {rule.threshold:.4f}, else {negative}."
+        ]
+    if not rule.power:
+        return []
+    nested = sorted({point.rule.power or 0.0 for point in report.fit.nested[BLEND].points})
+    folds = f"; folds chose {' and '.join(f'{each:g}' for each in nested)}"
+    return [
+        "Decision: the label whose probability is highest relative to its share of the train rows"
+        f" to the power {rule.power:g}{'' if nested == [rule.power] else folds}."
+    ]
+
+
+def _describe_temperature(report: BlendReport) -> list[str]:
     """Describe the temperature of the blend and those chosen in the folds."""
+    metric = report.inputs.criteria.ranked
+    if metric is None:
+        return []
+    kind = metric.kind
     chosen, evaluation = report.fit.blend.temperature, report.evaluation
     nested = sorted({point.temperature for point in report.fit.nested[BLEND].points})
     folds = ""
     if nested != [chosen]:
         folds = f"; folds chose {' and '.join(f'{each:g}' for each in nested)}"
     if chosen == 1.0:
-        return f"Probabilities: temperature 1; no other improves AUPRC on the fitted rows{folds}."
-    area = evaluation.fitted[BLEND].auprc.value
-    return (
+        said = f"temperature 1; no other improves {kind.title} on the fitted rows{folds}."
+        return [f"Probabilities: {said}"]
+    place = report.inputs.criteria.kinds.index(kind)
+    before, after = evaluation.as_pooled or 0.0, evaluation.fitted[BLEND].scores[place].value
+    shown = [f"{-v:.4f}" if kind.is_loss else f"{100 * v:.1f}" for v in (before, after)]
+    return [
         f"Probabilities: {'flattened' if chosen > 1 else 'sharpened'} with temperature {chosen:g}"
-        f" (AUPRC {100 * evaluation.as_pooled:.1f} → {100 * area:.1f} on the fitted rows{folds});"
+        f" ({kind.title} {' → '.join(shown)} on the fitted rows{folds});"
         " labels are decided before this."
-    )
+    ]
 
 
 def _systems_table(report: BlendReport) -> Table:
     """Show each member and ensemble: fitted, nested, and compared to the best single variant."""
-    columns = [
-        Column("system", "member or ensemble"),
-        Column("fitted_f1", "fitted F1", "score"),
-        Column("nested_f1", "nested F1", "score"),
-        Column("f1_interval", "95%", "interval"),
-        Column("f1_gain", "over best single", "difference"),
-        Column("f1_gain_interval", "95%", "spread"),
-        Column("fitted_auprc", "fitted AUPRC", "score", begins_part=True),
-        Column("nested_auprc", "nested AUPRC", "score"),
-        Column("auprc_gain", "over best single", "difference"),
-        Column("auprc_gain_interval", "95%", "spread"),
-    ]
+    criteria = report.inputs.criteria
+    columns = [Column("system", "member or ensemble")]
+    for place, kind in enumerate(criteria.kinds):
+        own = kind.short
+        columns.append(kind.column(f"fitted_{own}", f"fitted {kind.head}", begins_part=place > 0))
+        columns.append(kind.column(f"nested_{own}", f"nested {kind.head}"))
+        if place == 0:
+            columns.append(kind.column(f"{own}_interval", "95%", "interval"))
+        columns += [
+            kind.column(f"{own}_gain", "over best single", "difference"),
+            kind.column(f"{own}_gain_interval", "95%", "spread"),
+        ]
     evaluation = report.evaluation
     single = evaluation.nested[BEST_SINGLE]
     rows = [
@@ -183,20 +218,22 @@ def _systems_table(report: BlendReport) -> Table:
     ]
     for name in SYSTEMS:
         fitted, nested = evaluation.fitted[name], evaluation.nested[name]
-        scores = (fitted.f1.value, fitted.auprc.value)
+        scores = tuple(score.value for score in fitted.scores)
         found = _system_row(name, scores, nested, compare(nested, single))
-        points = report.fit.nested[name].points
-        thresholds = [point.threshold for point in points if point.threshold is not None]
-        found["thresholds"] = thresholds
-        found["temperatures"] = [point.temperature for point in points]
+        rules = [point.rule for point in report.fit.nested[name].points]
+        found["thresholds"] = [rule.threshold for rule in rules if rule.threshold is not None]
+        if criteria.rule == "prior":
+            found["prior_powers"] = [rule.power for rule in rules]
+        found["temperatures"] = [point.temperature for point in report.fit.nested[name].points]
         rows.append(found)
-    rule = (
-        "All take the most probable label"
-        if report.inputs.rows.negative_id is None
-        else "All use the same decision rule with its best threshold"
-    )
+    uses = {
+        "threshold": "All use the same decision rule with its best threshold",
+        "prior": "All use the same decision rule with its best power of the label shares",
+        "argmax": "All take the most probable label",
+    }
+    tempered = ", and each its best temperature" if criteria.ranked else ""
     notes = [
-        f"{rule}, and each its best temperature. Fitted: on the rows it was tuned on. Nested:"
+        f"{uses[criteria.rule]}{tempered}. Fitted: on the rows it was tuned on. Nested:"
         " selected, fitted and tuned on the other folds.",
         *describe_verdict(report),
     ]
@@ -204,32 +241,29 @@ def _systems_table(report: BlendReport) -> Table:
 
 
 def _system_row(
-    name: str, fitted: tuple[float, float], nested: Assessment, gain: PairedScores
+    name: str, fitted: tuple[float, ...], nested: Assessment, gain: PairedScores
 ) -> dict[str, Any]:
-    """Build a row; ``fitted`` is (micro-F1, AUPRC)."""
-    fitted_f1, fitted_auprc = fitted
-    return {
-        "system": name,
-        "fitted_f1": fitted_f1,
-        "nested_f1": nested.f1.value,
-        "f1_interval": (nested.f1.low, nested.f1.high),
-        "f1_optimism": fitted_f1 - nested.f1.value,
-        "f1_gain": gain.f1.difference,
-        "f1_gain_interval": (gain.f1.low, gain.f1.high),
-        "fitted_auprc": fitted_auprc,
-        "nested_auprc": nested.auprc.value,
-        "auprc_optimism": fitted_auprc - nested.auprc.value,
-        "auprc_interval": (nested.auprc.low, nested.auprc.high),
-        "auprc_gain": gain.auprc.difference,
-        "auprc_gain_interval": (gain.auprc.low, gain.auprc.high),
-    }
+    """Build a row; ``fitted`` has a score of each metric."""
+    row: dict[str, Any] = {"system": name}
+    for value, each, paired in zip(fitted, nested.measured, gain.differences, strict=True):
+        kind, score = each.kind, each.score
+        row |= {
+            f"fitted_{kind.short}": kind.show(value),
+            f"nested_{kind.short}": kind.show(score.value),
+            f"{kind.short}_interval": kind.show_ends(score.low, score.high),
+            f"{kind.short}_optimism": kind.show(value - score.value),
+            f"{kind.short}_gain": kind.show(paired.difference),
+            f"{kind.short}_gain_interval": kind.show_ends(paired.low, paired.high),
+        }
+    return row
 
 
 def _front_table(report: BlendReport) -> Table:
-    """Show the Pareto front of micro-F1 and AUPRC, and the selected point."""
+    """Show the Pareto front of both metrics, and the selected point."""
+    first, second = report.inputs.criteria.kinds
     columns = [
-        Column("f1", "fitted F1", "score"),
-        Column("auprc", "fitted AUPRC", "score"),
+        first.column(first.short, f"fitted {first.head}"),
+        second.column(second.short, f"fitted {second.head}"),
         Column("kept", "kept"),
         Column("weights", "weights"),
     ]
@@ -239,16 +273,19 @@ def _front_table(report: BlendReport) -> Table:
     shown = [*others[:: max(1, len(others) // FRONT_SHOWN)], kept]
     rows = [
         {
-            "f1": point.f1,
-            "auprc": point.auprc,
+            first.short: first.show(point.primary),
+            second.short: second.show(point.secondary or 0.0),
             "kept": "kept" if point is kept else "",
             "weights": " ".join(f"{weight:.2f}" for weight in point.weights),
         }
-        for point in sorted(shown, key=lambda point: -point.f1)
+        for point in sorted(shown, key=lambda point: -point.primary)
     ]
+    best = "lowest" if second.is_loss else "highest"
+    temperature = f" {second.title} at temperature 1." if second.reads == "probabilities" else ""
     notes = [
-        f"Pareto front of {len(front)} points. Kept: of those whose micro-F1 reaches that of every"
-        " starting point, the one with the highest AUPRC, without members that do not help; the"
-        " last hundredths of micro-F1 are noise. AUPRC at temperature 1."
+        f"Pareto front of {len(front)} points. Kept: of those whose {first.title} reaches that of"
+        f" every starting point, the one with the {best} {second.title}, without members that do"
+        f" not help; the last hundredths of {first.title} are noise.{temperature}"
     ]
-    return Table("front", "Micro-F1 against AUPRC", columns, rows, notes)
+    title = f"{first.title[:1].upper()}{first.title[1:]} against {second.title}"
+    return Table("front", title, columns, rows, notes)

@@ -15,7 +15,10 @@ from competition.console import Column, Table
 from competition.files import sha256_of
 from competition.predictions.store import Store
 from competition.profile import Competition
+from competition.scoring.criteria import build_criteria
+from competition.scoring.metrics.metric import MetricKind
 from competition.submission.record import (
+    HalfNoiseRecord,
     ScoreEstimate,
     SubmissionRecord,
     SystemEstimate,
@@ -63,15 +66,17 @@ class BlendFile:
             return NO_ESTIMATE
         return self.record.nested.get(BEST_SINGLE, NO_ESTIMATE)
 
-    @property
-    def nested_f1(self) -> float | None:
-        """Return the nested micro-F1, or None if absent."""
-        return _value(self.nested.f1)
+    def get_nested(self, kind: MetricKind) -> float | None:
+        """Return the nested score by a metric, higher being better, or None if absent."""
+        return _value(self.nested.scores.get(kind.short), kind)
 
-    @property
-    def expected_f1(self) -> float | None:
-        """Return the micro-F1 expected on the test, None where the JSON does not say it."""
-        return None if self.nested.expected is None else self.nested.expected.f1.value
+    def get_nested_single(self, kind: MetricKind) -> float | None:
+        """Return the nested score of the best single variant, likewise."""
+        return _value(self.nested_single.scores.get(kind.short), kind)
+
+    def get_expected(self, kind: MetricKind) -> float | None:
+        """Return the score expected on the test, None where the JSON does not say it."""
+        return _value(self.nested.expect(kind.short), kind)
 
 
 Blends = Mapping[str, BlendFile]
@@ -108,24 +113,31 @@ def _read_blend(path: Path) -> BlendFile:
 
 def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) -> Table:
     """Build the table of blends with fitted, nested and expected scores."""
+    first, *others = kinds = build_criteria(competition.profile).kinds
     columns = [
         Column("name", "blend"),
         Column("members", "members", "count"),
-        Column("fitted_f1", "fitted F1", "score"),
-        Column("nested_f1", "nested F1", "score"),
-        Column("nested_f1_interval", "95%", "interval"),
-        Column("nested_single_f1", "best single", "score"),
-        Column("fitted_auprc", "fitted AUPRC", "score"),
-        Column("nested_auprc", "nested AUPRC", "score"),
-        Column("expected_f1", "expected F1", "score", begins_part=True),
-        Column("expected_f1_interval", "95%", "interval"),
-        Column("expected_auprc", "expected AUPRC", "score"),
+        first.column(f"fitted_{first.short}", f"fitted {first.head}"),
+        first.column(f"nested_{first.short}", f"nested {first.head}"),
+        first.column(f"nested_{first.short}_interval", "95%", "interval"),
+        first.column(f"nested_single_{first.short}", "best single"),
+    ]
+    for kind in others:
+        columns += [
+            kind.column(f"fitted_{kind.short}", f"fitted {kind.head}"),
+            kind.column(f"nested_{kind.short}", f"nested {kind.head}"),
+        ]
+    own = f"expected_{first.short}"
+    columns += [
+        first.column(own, f"expected {first.head}", begins_part=True),
+        first.column(f"{own}_interval", "95%", "interval"),
+        *(kind.column(f"expected_{kind.short}", f"expected {kind.head}") for kind in others),
     ]
     notes = [] if blends else [_advise_blending(competition)]
-    if any(blend.nested_single.f1 is not None for blend in blends):
-        has_threshold = competition.profile.negative_label is not None
+    if any(blend.get_nested_single(first) is not None for blend in blends):
+        has_threshold = build_criteria(competition.profile).rule == "threshold"
         tuned = " with its tuned threshold" if has_threshold else ""
-        notes.append(f"Best single: nested F1 of the best variant{tuned}.")
+        notes.append(f"Best single: nested {first.head} of the best variant{tuned}.")
     notes += [f"{blend.name}: {blend.fault}" for blend in blends if blend.fault is not None]
     notes += [
         f"{blend.name}, warning: {warning.text}"
@@ -133,28 +145,34 @@ def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) ->
         if blend.record is not None
         for warning in blend.record.alarms
     ]
-    return Table("blends", "Blends", columns, [_build_row(blend) for blend in blends], notes)
+    return Table("blends", "Blends", columns, [_build_row(blend, kinds) for blend in blends], notes)
 
 
-def _build_row(blend: BlendFile) -> dict[str, Any]:
+def _build_row(blend: BlendFile, kinds: Sequence[MetricKind]) -> dict[str, Any]:
     row: dict[str, Any] = {"name": blend.name, "state": blend.fault or ""}
-    record, expected = blend.record, blend.nested.expected
+    record = blend.record
     if record is None:
         return row
+    first = kinds[0]
+    row |= {"members": _count_members(record)}
+    for kind in kinds:
+        row |= {
+            f"fitted_{kind.short}": _show(blend.fitted.scores.get(kind.short)),
+            f"nested_{kind.short}": _show(blend.nested.scores.get(kind.short)),
+            f"expected_{kind.short}": _show(blend.nested.expect(kind.short)),
+        }
+    nested, expected = blend.nested.scores.get(first.short), blend.nested.expect(first.short)
     return row | {
-        "members": _count_members(record),
-        "fitted_f1": _value(blend.fitted.f1),
-        "nested_f1": blend.nested_f1,
-        "nested_f1_interval": None if blend.nested.f1 is None else blend.nested.f1.interval,
-        "expected_f1": blend.expected_f1,
-        "expected_f1_interval": None if expected is None else expected.f1.interval,
-        "expected_auprc": None if expected is None else expected.auprc,
-        "nested_single_f1": _value(blend.nested_single.f1),
-        "fitted_auprc": _value(blend.fitted.auprc),
-        "nested_auprc": _value(blend.nested.auprc),
-        "noise": [each.model_dump() for each in record.noise],
+        f"nested_{first.short}_interval": None if nested is None else nested.interval,
+        f"expected_{first.short}_interval": None if expected is None else expected.interval,
+        f"nested_single_{first.short}": _show(blend.nested_single.scores.get(first.short)),
+        "noise": [_lay_out_noise(each, first) for each in record.noise],
         "alarms": [warning.text for warning in record.alarms],
     }
+
+
+def _lay_out_noise(noise: HalfNoiseRecord, kind: MetricKind) -> dict[str, float | None]:
+    return {"agreement": noise.agreement, f"{kind.short}_sd": noise.sds.get(kind.short)}
 
 
 def _count_members(record: SubmissionRecord) -> int | None:
@@ -165,7 +183,13 @@ def _count_members(record: SubmissionRecord) -> int | None:
     return len(record.members) - weights.count(0)
 
 
-def _value(score: ScoreEstimate | None) -> float | None:
+def _value(score: ScoreEstimate | None, kind: MetricKind) -> float | None:
+    """Return a score, higher being better."""
+    return None if score is None else kind.show(score.value)
+
+
+def _show(score: ScoreEstimate | None) -> float | None:
+    """Return a score as the file has it, which is as people read it."""
     return None if score is None else score.value
 
 

@@ -23,7 +23,7 @@ from competition.board.blends import (
     index_blends,
     read_blends,
 )
-from competition.board.final_table import build_final_table, measure_half_variance
+from competition.board.final_table import build_final_table, get_public, measure_half_variance
 from competition.console import Column, Table
 from competition.errors import HarnessError
 from competition.folds.kfold import read_prepared
@@ -35,6 +35,8 @@ from competition.predictions.variant_scores import (
     score_variants,
 )
 from competition.profile import Competition
+from competition.scoring.criteria import build_criteria
+from competition.scoring.metrics.metric import MetricKind
 from competition.submission.ledger import Entry, open_ledger
 from competition.submission.ledger_damage import describe_damage
 from competition.upload.send import TARGETS, count_quota_left
@@ -48,32 +50,36 @@ TYPICAL_DISAGREEMENT = 0.1  # of two blends, over the test rows
 
 @dataclass(frozen=True)
 class SentSubmission:
-    """An entry of the ledger; ``blend`` is its file, None if that is absent or changed."""
+    """An entry of the ledger; scores are by the primary metric, higher being better.
+
+    ``blend`` is its file, None if that is absent or changed.
+    """
 
     entry: Entry
     blend: BlendFile | None
+    kind: MetricKind
 
     @property
-    def nested_f1(self) -> float | None:
-        """Return the blend's nested micro-F1."""
-        return None if self.blend is None else self.blend.nested_f1
+    def nested(self) -> float | None:
+        """Return the blend's nested score."""
+        return None if self.blend is None else self.blend.get_nested(self.kind)
 
     @property
-    def expected_f1(self) -> float | None:
-        """Return the micro-F1 that the blend is expected to have on the test."""
-        return None if self.blend is None else self.blend.expected_f1
+    def expected(self) -> float | None:
+        """Return the score that the blend is expected to have on the test."""
+        return None if self.blend is None else self.blend.get_expected(self.kind)
 
     @property
-    def public_f1(self) -> float | None:
-        """Return micro-F1 on the public leaderboard."""
-        return (self.entry.public or {}).get("micro_f1")
+    def public(self) -> float | None:
+        """Return the score on the public leaderboard."""
+        return get_public(self.entry, self.kind)
 
     @property
     def gap(self) -> float | None:
-        """Return public minus nested micro-F1, or None."""
-        if self.nested_f1 is None or self.public_f1 is None:
+        """Return public minus nested score, or None."""
+        if self.nested is None or self.public is None:
             return None
-        return self.public_f1 - self.nested_f1
+        return self.public - self.nested
 
 
 def build_board_tables(competition: Competition, *, now: datetime) -> list[Table]:
@@ -118,29 +124,29 @@ def build_submissions_table(competition: Competition, blends: Blends, *, now: da
         blends: the submissions by hash.
         now: determines which submissions are today's.
     """
+    first, *others = kinds = build_criteria(competition.profile).kinds
     columns = [
         Column("name", "submission"),
         Column("time", "time"),
         Column("target", "to"),
         Column("outcome", "outcome"),
-        Column("nested_f1", "nested F1", "score"),
-        Column("expected_f1", "expected F1", "score"),
-        Column("public_f1", "public F1", "score"),
-        Column("gap", "public minus nested", "difference"),
-        Column("public_auprc", "public AUPRC", "score"),
-        Column("private_f1", "private F1", "score"),
-        Column("private_auprc", "private AUPRC", "score"),
+        first.column(f"nested_{first.short}", f"nested {first.head}"),
+        first.column(f"expected_{first.short}", f"expected {first.head}"),
+        first.column(f"public_{first.short}", f"public {first.head}"),
+        first.column("gap", "public minus nested", "difference"),
+        *(kind.column(f"public_{kind.short}", f"public {kind.head}") for kind in others),
+        *(kind.column(f"private_{kind.short}", f"private {kind.head}") for kind in kinds),
     ]
     ledger = open_ledger(competition)
     rules = competition.profile.submission
     entries, torn = ledger.read(), ledger.read_torn()
     zone = ZoneInfo(rules.timezone)
-    sent = [SentSubmission(entry, blends.get(entry.sha256)) for entry in entries]
+    sent = [SentSubmission(entry, blends.get(entry.sha256), first) for entry in entries]
     notes = [] if sent else [_advise_sending(competition)]
     unsent = [entry for entry in entries if entry.outcome != "sent"]
     notes += [f"{e.name}, {e.outcome}: {e.message or 'there was no answer'}" for e in unsent]
-    notes += _describe_entered(entries)
-    notes += _describe_gaps(sent, measure_half_variance(blends))
+    notes += _describe_entered(entries, kinds)
+    notes += _describe_gaps(sent, measure_half_variance(blends, first), first)
     for name in dict.fromkeys((competition.profile.upload.default, *(e.target for e in entries))):
         if name in TARGETS:
             left = count_quota_left(competition, ledger, TARGETS[name](TargetOptions()), now)
@@ -150,7 +156,7 @@ def build_submissions_table(competition: Competition, blends: Blends, *, now: da
         notes.append("The ledger's last line is incomplete; the next submit moves it to a file.")
     if said := describe_damage(ledger.read_damaged(), str(ledger.path)):
         notes.append(f"Warning: {said}.")
-    rows = [_build_row(each, zone) for each in sent]
+    rows = [_build_row(each, zone, kinds) for each in sent]
     return Table("submissions", "Submissions", columns, rows, notes)
 
 
@@ -168,7 +174,7 @@ def _build_final_table(competition: Competition, blends: Blends) -> Table | None
     return build_final_table(competition, open_ledger(competition).read(), blends)
 
 
-def _describe_entered(entries: Sequence[Entry]) -> list[str]:
+def _describe_entered(entries: Sequence[Entry], kinds: Sequence[MetricKind]) -> list[str]:
     """Describe scores entered by hand, and how to enter those that only a web page shows."""
     entered = [entry.name for entry in entries if entry.is_entered]
     unread = [
@@ -176,60 +182,67 @@ def _describe_entered(entries: Sequence[Entry]) -> list[str]:
         for entry in entries
         if entry.outcome == "sent" and not entry.is_decided and entry.target in READ_ON_PAGES
     ]
+    form = "/".join(kind.head for kind in kinds)
     notes = [f"Entered by hand with --score: {', '.join(entered)}."] if entered else []
     if unread:
         notes.append(
             f"Not scored yet: {', '.join(unread)}. Read the score on the leaderboard's page and"
-            f" enter it: python run.py board --score {unread[-1]}=F1/AUPRC"
+            f" enter it: python run.py board --score {unread[-1]}={form}"
         )
     return notes
 
 
-def _describe_gaps(sent: Sequence[SentSubmission], half_variance: float) -> list[str]:
+def _describe_gaps(
+    sent: Sequence[SentSubmission], half_variance: float, kind: MetricKind
+) -> list[str]:
     """Describe the gap between public and nested scores, and its trend over time.
 
     Args:
         sent: the submissions in the order in which they were sent.
         half_variance: from ``measure_half_variance``.
+        kind: the primary metric.
     """
     gaps = [each.gap for each in sent if each.gap is not None]
     if not gaps:
         return []
+    nested = f"Nested {kind.head}"
     notes = [
-        "Nested F1 ranks blends but does not predict the board score; the gap should stay stable."
+        f"{nested} ranks blends but does not predict the board score; the gap should stay stable."
     ]
     if len(gaps) >= ENOUGH_FOR_TREND:
         half = len(gaps) // 2
         before, after = median(gaps[:half]), median(gaps[-half:])
         noise = max(TREND, 2 * sqrt(half_variance * TYPICAL_DISAGREEMENT))
+        moved = f"from {kind.write_difference(before)} to {kind.write_difference(after)}"
         if before - after > noise:
             notes.append(
-                f"Warning: the gap went from {100 * before:+.2f} to {100 * after:+.2f}: later"
-                " blends overfit the out-of-fold rows."
+                f"Warning: the gap went {moved}: later blends overfit the out-of-fold rows."
             )
         elif after - before > noise:
             notes.append(
-                f"Warning: the gap went from {100 * before:+.2f} to {100 * after:+.2f}: later"
+                f"Warning: the gap went {moved}: later"
                 " submissions may overfit the public leaderboard, without gain on the private one."
             )
     return notes
 
 
-def _build_row(sent: SentSubmission, zone: ZoneInfo) -> dict[str, Any]:
-    entry = sent.entry
+def _build_row(sent: SentSubmission, zone: ZoneInfo, kinds: Sequence[MetricKind]) -> dict[str, Any]:
+    entry, first = sent.entry, kinds[0]
     public, private = entry.public or {}, entry.private or {}
     return {
         "time": entry.time.astimezone(zone).strftime("%Y-%m-%d %H:%M"),
         "name": entry.name,
         "target": entry.target,
         "outcome": entry.outcome,
-        "nested_f1": sent.nested_f1,
-        "expected_f1": sent.expected_f1,
-        "public_f1": sent.public_f1,
-        "gap": sent.gap,
-        "public_auprc": public.get("auprc"),
-        "private_f1": private.get("micro_f1"),
-        "private_auprc": private.get("auprc"),
+        f"nested_{first.short}": _show(sent.nested, first),
+        f"expected_{first.short}": _show(sent.expected, first),
+        "gap": _show(sent.gap, first),
+        **{f"public_{kind.short}": public.get(kind.key) for kind in kinds},
+        **{f"private_{kind.short}": private.get(kind.key) for kind in kinds},
         "message": entry.message,
         "source": "entered" if entry.is_entered else "platform",
     }
+
+
+def _show(score: float | None, kind: MetricKind) -> float | None:
+    return None if score is None else kind.show(score)

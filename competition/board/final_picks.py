@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.arrays import Float64s
+from competition.scoring.metrics.metric import MetricKind
 
 # Variance of (public - private difference) per share of differing labels, if no blend has measured
 # it: for a test of 7,765 rows, 60% of them negative.
@@ -35,16 +36,16 @@ class Candidate:
     """A submission that can be selected.
 
     Attributes:
-        own_f1: the blend's own estimate, or None.
-        public_f1: the public score, None before it is scored.
+        own_score: the blend's own estimate, or None.
+        public_score: the public score, None before it is scored.
         labels: (T,) predicted labels in the order of the file; None if the file is missing. Files
             of different lengths cannot be compared.
-        own_name: what ``own_f1`` is: ``nested``, or ``expected`` on the test.
+        own_name: what ``own_score`` is: ``nested``, or ``expected`` on the test.
     """
 
     name: str
-    own_f1: float | None
-    public_f1: float | None
+    own_score: float | None
+    public_score: float | None
     labels: NDArray[np.object_] | None
     own_name: str = "nested"
 
@@ -54,7 +55,7 @@ class Pick:
     """A submission to select, with its reason."""
 
     name: str
-    expected_f1: float
+    expected_score: float
     reason: str
 
 
@@ -63,7 +64,7 @@ class Forecast:
     """Expected private scores of S submissions.
 
     Attributes:
-        expected: (S,) micro-F1.
+        expected: (S,) by the primary metric, higher being better.
         variance: (S,) of its error.
         disagreement: (S, S) share of differing labels; a default if not compared.
         compared: (S, S) bool, whether the two files could be compared.
@@ -84,20 +85,26 @@ class Forecast:
 
 
 def pick_final(
-    candidates: Sequence[Candidate], count: int, half_variance: float = DISAGREEMENT_VARIANCE
+    candidates: Sequence[Candidate],
+    count: int,
+    kind: MetricKind,
+    half_variance: float = DISAGREEMENT_VARIANCE,
 ) -> tuple[list[Pick], Forecast | None]:
     """Select the final submissions.
 
     Args:
         candidates: only those with a nested or a public score are considered.
         count: how many may be selected.
+        kind: the primary metric.
         half_variance: see ``Forecast``.
 
     Returns:
         The picks, best first, and the forecast for the candidates with a score.
     """
     candidates = _keep_comparable(candidates)
-    known = [each for each in candidates if each.own_f1 is not None or each.public_f1 is not None]
+    known = [
+        each for each in candidates if each.own_score is not None or each.public_score is not None
+    ]
     if not known:
         return [], None
     forecast = forecast_private(known, half_variance)
@@ -112,15 +119,17 @@ def pick_final(
         gains.append(float(gain[chosen[-1]]))
     picks = [
         Pick(known[place].name, float(forecast.expected[place]), reason)
-        for place, reason in zip(chosen, _explain(known, forecast, chosen, gains), strict=True)
+        for place, reason in zip(
+            chosen, _explain(known, forecast, chosen, gains, kind), strict=True
+        )
     ]
     return picks, forecast
 
 
 def _keep_comparable(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Drop candidates without a public score if the gap to nested scores is unknown."""
-    public = [each for each in candidates if each.public_f1 is not None]
-    has_gap = any(each.own_f1 is not None for each in public)
+    public = [each for each in candidates if each.public_score is not None]
+    has_gap = any(each.own_score is not None for each in public)
     return list(candidates) if has_gap or not public else public
 
 
@@ -131,8 +140,8 @@ def forecast_private(known: Sequence[Candidate], half_variance: float) -> Foreca
     test; that of the public score is the random choice of its half.
     """
     disagreement, compared = _measure_disagreement(known)
-    both = [e for e in known if e.own_f1 is not None and e.public_f1 is not None]
-    gaps = np.array([(e.public_f1 or 0.0) - (e.own_f1 or 0.0) for e in both])
+    both = [e for e in known if e.own_score is not None and e.public_score is not None]
+    gaps = np.array([(e.public_score or 0.0) - (e.own_score or 0.0) for e in both])
     gap = float(np.median(gaps)) if len(gaps) else None
     size = len(known)
     typical = disagreement.sum() / (size * (size - 1)) if size > 1 else 0.0
@@ -145,10 +154,10 @@ def forecast_private(known: Sequence[Candidate], half_variance: float) -> Foreca
     expected, variance = np.empty(size), np.empty(size)
     for place, each in enumerate(known):
         scores: list[tuple[float, float]] = []
-        if each.own_f1 is not None:
-            scores.append((each.own_f1 + (gap or 0.0), transfer_variance))
-        if each.public_f1 is not None:
-            scores.append((each.public_f1, public_variance))
+        if each.own_score is not None:
+            scores.append((each.own_score + (gap or 0.0), transfer_variance))
+        if each.public_score is not None:
+            scores.append((each.public_score, public_variance))
         weights = np.array([1.0 / error for _, error in scores])
         expected[place] = float(weights @ np.array([value for value, _ in scores]) / weights.sum())
         variance[place] = 1.0 / float(weights.sum())
@@ -198,17 +207,24 @@ def _draw(forecast: Forecast) -> Float64s:
 
 
 def _explain(
-    known: Sequence[Candidate], forecast: Forecast, chosen: Sequence[int], gains: Sequence[float]
+    known: Sequence[Candidate],
+    forecast: Forecast,
+    chosen: Sequence[int],
+    gains: Sequence[float],
+    kind: MetricKind,
 ) -> list[str]:
     first = chosen[0]
-    reasons = [f"highest expected private micro-F1 ({_describe(known[first], forecast)})"]
+    best = "lowest" if kind.is_loss else "highest"
+    reasons = [f"{best} expected private {kind.title} ({_describe(known[first], forecast, kind)})"]
     for place, gain in zip(chosen[1:], gains[1:], strict=True):
-        below = 100 * (forecast.expected[first] - forecast.expected[place])
-        reason = f"expected {below:.2f} below the first ({_describe(known[place], forecast)})"
+        behind = kind.write(abs(forecast.expected[first] - forecast.expected[place])).lstrip("-")
+        side = "above" if kind.is_loss else "below"
+        described = _describe(known[place], forecast, kind)
+        reason = f"expected {behind} {side} the first ({described})"
         if forecast.compared[first, place]:
             reason += (
                 f", but {forecast.disagreement[first, place]:.1%} of its labels differ: it raises"
-                f" the expected best score by {100 * gain:.2f}"
+                f" the expected best score by {kind.write(gain).lstrip('-')}"
             )
         else:
             reason += "; the files cannot be compared, so their difference is unknown"
@@ -216,12 +232,12 @@ def _explain(
     return reasons
 
 
-def _describe(candidate: Candidate, forecast: Forecast) -> str:
+def _describe(candidate: Candidate, forecast: Forecast, kind: MetricKind) -> str:
     parts = []
-    if candidate.own_f1 is not None:
-        parts.append(f"{candidate.own_name} {100 * candidate.own_f1:.2f}")
+    if candidate.own_score is not None:
+        parts.append(f"{candidate.own_name} {kind.write(candidate.own_score)}")
         if forecast.gap is not None:
-            parts[-1] += f", corrected by the common gap of {100 * forecast.gap:+.2f}"
-    if candidate.public_f1 is not None:
-        parts.append(f"public {100 * candidate.public_f1:.2f}")
+            parts[-1] += f", corrected by the common gap of {kind.write_difference(forecast.gap)}"
+    if candidate.public_score is not None:
+        parts.append(f"public {kind.write(candidate.public_score)}")
     return "; ".join(parts)

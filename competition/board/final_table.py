@@ -19,6 +19,8 @@ from competition.board.blends import Blends
 from competition.board.final_picks import DISAGREEMENT_VARIANCE, Candidate, Forecast, pick_final
 from competition.console import Column, Table
 from competition.profile import Competition
+from competition.scoring.criteria import build_criteria
+from competition.scoring.metrics.metric import MetricKind
 from competition.submission.ledger import Entry
 
 
@@ -26,13 +28,16 @@ def build_final_table(
     competition: Competition, entries: Sequence[Entry], blends: Blends
 ) -> Table | None:
     """Build the table of recommended submissions; None if nothing was sent."""
-    sent = _sent_to_one_place(entries)
+    kind = build_criteria(competition.profile).primary.kind
+    sent = _sent_to_one_place(entries, kind)
     if not sent:
         return None
     uses = Counter(entry.name for entry in sent)
     known = [blends[entry.sha256] for entry in sent if entry.sha256 in blends]
     by_expected = all(
-        blend.expected_f1 is not None for blend in known if blend.nested_f1 is not None
+        blend.get_expected(kind) is not None
+        for blend in known
+        if blend.get_nested(kind) is not None
     )
     candidates = []
     for entry in sent:
@@ -40,29 +45,29 @@ def build_final_table(
         candidate = _build_candidate(competition, name, entry, blends)
         blend = blends.get(entry.sha256)
         if by_expected and blend is not None:
-            candidate = replace(candidate, own_f1=blend.expected_f1, own_name="expected")
+            candidate = replace(candidate, own_score=blend.get_expected(kind), own_name="expected")
         candidates.append(candidate)
     count = competition.profile.submission.final_picks
-    picks, forecast = pick_final(candidates, count, measure_half_variance(blends))
+    picks, forecast = pick_final(candidates, count, kind, measure_half_variance(blends, kind))
     columns = [
         Column("pick", "pick", "count"),
         Column("name", "submission"),
-        Column("expected_f1", "expected private F1", "score"),
+        kind.column(f"expected_{kind.short}", f"expected private {kind.head}"),
         Column("reason", "reason"),
     ]
     rows = [
-        {"pick": place + 1, "name": each.name, "expected_f1": each.expected_f1}
-        | {"reason": each.reason}
+        {"pick": place + 1, "name": each.name}
+        | {f"expected_{kind.short}": kind.show(each.expected_score), "reason": each.reason}
         for place, each in enumerate(picks)
     ]
     title = f"To select at the end ({sent[0].target}, {count} may count)"
     if forecast is None:
         note = "No submission has a nested estimate or a public score."
         return Table("final", title, columns, [], [note])
-    return Table("final", title, columns, rows, _explain(candidates, picks[0].name, forecast))
+    return Table("final", title, columns, rows, _explain(candidates, picks[0].name, forecast, kind))
 
 
-def _sent_to_one_place(entries: Sequence[Entry]) -> list[Entry]:
+def _sent_to_one_place(entries: Sequence[Entry], kind: MetricKind) -> list[Entry]:
     """Return the distinct files sent to the destination with the most public scores."""
     places: dict[tuple[str, str], dict[str, Entry]] = {}
     for entry in entries:
@@ -70,15 +75,17 @@ def _sent_to_one_place(entries: Sequence[Entry]) -> list[Entry]:
             # the same file sent again: prefer an entry with a score
             known = places.setdefault((entry.target, entry.destination), {})
             known[entry.sha256] = (
-                known.get(entry.sha256, entry) if _public_f1(entry) is None else entry
+                known.get(entry.sha256, entry) if get_public(entry, kind) is None else entry
             )
     ranked = [list(place.values()) for place in places.values()]
-    ranked.sort(key=lambda place: (sum(_public_f1(e) is not None for e in place), len(place)))
+    ranked.sort(key=lambda place: (sum(get_public(e, kind) is not None for e in place), len(place)))
     return ranked[-1] if ranked else []
 
 
-def _public_f1(entry: Entry) -> float | None:
-    return (entry.public or {}).get("micro_f1")
+def get_public(entry: Entry, kind: MetricKind) -> float | None:
+    """Return the public score by a metric, higher being better, None if it is not known."""
+    found = (entry.public or {}).get(kind.key)
+    return None if found is None else kind.show(found)
 
 
 def _unique_name(entry: Entry) -> str:
@@ -91,10 +98,11 @@ def _build_candidate(
     competition: Competition, name: str, entry: Entry, blends: Blends
 ) -> Candidate:
     blend = blends.get(entry.sha256)
+    kind = build_criteria(competition.profile).primary.kind
     if blend is None:
-        return Candidate(name, None, _public_f1(entry), None)
+        return Candidate(name, None, get_public(entry, kind), None)
     labels = _read_labels(blend.path, competition)
-    return Candidate(name, blend.nested_f1, _public_f1(entry), labels)
+    return Candidate(name, blend.get_nested(kind), get_public(entry, kind), labels)
 
 
 def _read_labels(path: Path, competition: Competition) -> NDArray[np.object_] | None:
@@ -109,35 +117,42 @@ def _read_labels(path: Path, competition: Competition) -> NDArray[np.object_] | 
     return np.asarray(frame[column], dtype=object)
 
 
-def measure_half_variance(blends: Blends) -> float:
+def measure_half_variance(blends: Blends, kind: MetricKind) -> float:
     """Return the noise variance that blends measured, per share of differing labels."""
     found = []
     for record in (blend.record for blend in blends.values() if blend.record is not None):
         for noise in record.noise:
             disagreement = 1.0 - noise.agreement
-            if disagreement > 0 and noise.f1_sd > 0:
-                found.append(noise.f1_sd**2 / disagreement)
+            sd = noise.sds.get(kind.short, 0.0)
+            if disagreement > 0 and sd > 0:
+                found.append(sd**2 / disagreement)
     return float(np.median(found)) if found else DISAGREEMENT_VARIANCE
 
 
-def _explain(candidates: Sequence[Candidate], first: str, forecast: Forecast) -> list[str]:
+def _explain(
+    candidates: Sequence[Candidate], first: str, forecast: Forecast, kind: MetricKind
+) -> list[str]:
     notes = [
         "Expected: inverse-variance mean of the blend's own estimate and its public score. Select"
         " them on the leaderboard yourself; the board never contacts it."
     ]
-    scored = [each for each in candidates if each.public_f1 is not None]
+    scored = [each for each in candidates if each.public_score is not None]
     if len(scored) < 2 or len(forecast.expected) != len(candidates):
         return notes
-    best = max(scored, key=lambda each: each.public_f1 or 0.0)
+    best = max(scored, key=lambda each: _get_score(each.public_score))
     place = {each.name: i for i, each in enumerate(candidates)}
     chosen = next(each for each in candidates if each.name == first)
     is_compared = forecast.compared[place[first], place[best.name]]
-    if best.name != first and chosen.public_f1 is not None and is_compared:
-        lead = (best.public_f1 or 0.0) - chosen.public_f1
+    if best.name != first and chosen.public_score is not None and is_compared:
+        lead = _get_score(best.public_score) - chosen.public_score
         margin = forecast.margin(place[first], place[best.name])
         relation = "below" if lead < margin else "above"
         notes.append(
-            f"{best.name} leads on the public half by {100 * lead:.2f}, which is {relation} the"
-            f" noise margin of {100 * margin:.2f} (95%)."
+            f"{best.name} leads on the public half by {kind.write(lead).lstrip('-')}, which is"
+            f" {relation} the noise margin of {kind.write(margin).lstrip('-')} (95%)."
         )
     return notes
+
+
+def _get_score(score: float | None) -> float:
+    return -np.inf if score is None else score

@@ -25,25 +25,22 @@ from competition.predictions.store import Store
 from competition.scoring.assessment import build_assessor
 from competition.scoring.assessment import compare as pair_scores
 from competition.scoring.bootstrap import (
-    AUPRC_REPLICATES,
     BOOTSTRAP_SEED,
-    F1_REPLICATES,
     LEVEL,
+    SUM_REPLICATES,
     Paired,
     Resamples,
-    area_replicates,
     build_resamples,
+    compare_pair,
+    count_replicates,
     pair,
-    paired_auprc,
+    replicate_areas,
+    replicate_sums,
 )
-from competition.scoring.metrics import (
-    auprc,
-    auprc_by_class,
-    best_threshold,
-    count_hits,
-    decide,
-    f1_from_sums,
-)
+from competition.scoring.criteria import Criteria, build_criteria
+from competition.scoring.decisions import Rule, decide, fit_rule
+from competition.scoring.metrics.metric import Metric, MetricKind, Predicted, sum_counts
+from competition.scoring.metrics.micro_f1 import MICRO_F1, f1_from_sums, is_any_of
 
 MIN_GROUPS = 30  # groups with a gold row, for a slice to get an interval
 
@@ -54,7 +51,7 @@ class CompareOptions:
 
     Attributes:
         folds: only these; empty takes all that both have.
-        threshold: use thresholds tuned on the other folds instead of the most probable label.
+        threshold: use decision rules tuned on the other folds instead of the most probable label.
     """
 
     folds: tuple[int, ...] = ()
@@ -65,7 +62,8 @@ class CompareOptions:
 class Line:
     """One metric of both contenders on a slice; ``paired`` is None if it has too few groups.
 
-    ``n_rows`` counts the rows of the slice, or the gold rows of a label.
+    ``n_rows`` counts the rows of the slice, or the gold rows of a label. Scores are oriented so
+    that higher is better; ``kind`` says how people read them.
     """
 
     what: str
@@ -73,18 +71,21 @@ class Line:
     first: float
     second: float
     paired: Paired | None
+    kind: MetricKind = MICRO_F1
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Result of a comparison; ``tables`` prints it.
 
-    ``by_length`` and ``by_source`` hold micro-F1, then AUPRC, of each part; ``by_label`` the F1 of
-    each label, ``areas_by_label`` the area under its curve; ``only_right`` counts rows that only
-    one predicts correctly, ``differing`` rows with different predictions. ``thresholds`` maps a
-    variant to its threshold in each fold; empty without ``--threshold``.
+    ``by_length`` and ``by_source`` hold each metric of each part; ``by_label`` the F1 of each
+    label, ``areas_by_label`` the area under its curve, if a metric is made of these;
+    ``only_right`` counts rows that only one predicts correctly, ``differing`` rows with different
+    predictions. ``rules`` maps a variant to its decision rule in each fold; empty without
+    ``--threshold``.
     """
 
+    criteria: Criteria
     contenders: tuple[Contender, Contender]
     overall: tuple[Line, ...]
     by_length: tuple[Line, ...]
@@ -97,7 +98,7 @@ class Comparison:
     differing: int
     only_right: tuple[int, int]
     by_threshold: bool
-    thresholds: dict[str, tuple[float, ...]]
+    rules: dict[str, tuple[Rule, ...]]
     length_unit: str
 
 
@@ -135,6 +136,7 @@ def run_compare(
     lengths, unit = _length_thirds(prepared)
     sources = prepared.corpus.train.text("source")
     return Comparison(
+        criteria=rows.criteria,
         contenders=contenders,
         overall=tuple(_compare_overall(prepared, rows, preds, (first, second))),
         by_length=_compare_parts(rows, preds, (first, second), lengths[common]),
@@ -147,7 +149,7 @@ def run_compare(
         differing=int((preds[0] != preds[1]).sum()),
         only_right=(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())),
         by_threshold=options.threshold,
-        thresholds={
+        rules={
             each.name: found for each, (_, found) in zip(contenders, decided, strict=True) if found
         },
         length_unit=unit,
@@ -175,7 +177,7 @@ class _CommonRows:
 
     common: Bools
     gold: npt.NDArray[np.int64]
-    negative_id: int | None
+    criteria: Criteria
     fold_of: Ints
     groups: Ints
 
@@ -185,29 +187,34 @@ class _CommonRows:
 
 def _take_rows(prepared: Prepared, common: Bools) -> _CommonRows:
     gold = prepared.corpus.train.gold[common].astype(np.int64)
-    negative_id = prepared.competition.profile.negative_id
+    criteria = build_criteria(prepared.competition.profile)
     fold_of, groups = prepared.folds.fold_of[common], prepared.groups[common]
-    return _CommonRows(common, gold, negative_id, fold_of, groups)
+    return _CommonRows(common, gold, criteria, fold_of, groups)
 
 
 def _check_options(prepared: Prepared, options: CompareOptions) -> None:
     beyond = [fold for fold in options.folds if not 0 <= fold < prepared.folds.count]
     if beyond:
         raise UsageError(f"--folds {beyond[0]}: the folds are 0 to {prepared.folds.count - 1}")
-    if options.threshold and prepared.competition.profile.negative_id is None:
-        raise UsageError("--threshold: this competition has no negative label")
+    criteria = build_criteria(prepared.competition.profile)
+    if options.threshold and criteria.rule == "argmax":
+        why = "" if criteria.negative_ids else ": this competition has no negative label"
+        raise UsageError(
+            f"--threshold: the most probable label is the decision for"
+            f" {criteria.primary.kind.title}{why}"
+        )
 
 
 def _decide(
     contender: Contender, rows: _CommonRows, options: CompareOptions
-) -> tuple[npt.NDArray[np.int64], tuple[float, ...]]:
-    """Turn a contender's probabilities into labels; also return the threshold of each fold.
+) -> tuple[npt.NDArray[np.int64], tuple[Rule, ...]]:
+    """Turn a contender's probabilities into labels; also return the decision rule of each fold.
 
-    Each fold's threshold is tuned on the other folds, as in the nested labels of a blend.
+    Each fold's rule is tuned on the other folds, as in the nested labels of a blend.
     """
     probs = contender.probs[rows.common]
     if not options.threshold:
-        return decide(probs, rows.negative_id, None), ()
+        return decide(probs), ()
     folds = np.unique(rows.fold_of)
     if len(folds) < 2:
         raise UsageError(
@@ -217,21 +224,22 @@ def _decide(
     if contender.nested_pred is not None:
         return contender.nested_pred[rows.common], ()
     pred = np.empty(len(rows.gold), dtype=np.int64)
-    thresholds = []
+    criteria, rules = rows.criteria, []
+    assert criteria.decided is not None
     for fold in folds:
         held_out = rows.fold_of == fold
-        found, _ = best_threshold(probs[~held_out], rows.gold[~held_out], rows.negative_id)
-        assert found is not None
-        pred[held_out] = decide(probs[held_out], rows.negative_id, found)
-        thresholds.append(found)
-    return pred, tuple(thresholds)
+        known = probs[~held_out], rows.gold[~held_out]
+        rule, _ = fit_rule(criteria.rule, criteria.decided, known, criteria.negative_ids)
+        pred[held_out] = decide(probs[held_out], criteria.negative_ids, rule)
+        rules.append(rule)
+    return pred, tuple(rules)
 
 
 def _compare_overall(
     prepared: Prepared, rows: _CommonRows, preds: tuple[Ints, Ints], probs: tuple[Floats, Floats]
 ) -> Iterator[Line]:
-    """Yield micro-F1 and AUPRC, plain and on rows weighted to be mixed as the test's are."""
-    gold, negative_id = rows.gold, rows.negative_id
+    """Yield each metric, plain and on rows weighted to be mixed as the test's are."""
+    gold, criteria = rows.gold, rows.criteria
     weightings: list[tuple[str, npt.NDArray[np.float64] | None]] = [("", None)]
     store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
     forecast = forecast_test(prepared, store)
@@ -239,14 +247,15 @@ def _compare_overall(
         weightings.append((", expected on the test", forecast.weights[rows.common]))
     for suffix, row_weights in weightings:
         assessor = build_assessor(
-            gold, negative_id, rows.groups, seed=BOOTSTRAP_SEED, weights=row_weights
+            gold, criteria, rows.groups, seed=BOOTSTRAP_SEED, weights=row_weights
         )
         first, second = (assessor.assess(each) for each in zip(probs, preds, strict=True))
         paired = pair_scores(first, second)
-        scores = (first.f1.value, second.f1.value)
-        yield Line(f"micro-F1{suffix}", len(gold), *scores, paired.f1)
-        scores = (first.auprc.value, second.auprc.value)
-        yield Line(f"AUPRC{suffix}", len(gold), *scores, paired.auprc)
+        for a, b, difference in zip(
+            first.measured, second.measured, paired.differences, strict=True
+        ):
+            scores = (a.score.value, b.score.value)
+            yield Line(f"{a.kind.title}{suffix}", len(gold), *scores, difference, a.kind)
 
 
 def _length_thirds(prepared: Prepared) -> tuple[Objects, str]:
@@ -265,41 +274,73 @@ def _length_thirds(prepared: Prepared) -> tuple[Objects, str]:
 def _compare_parts(
     rows: _CommonRows, preds: tuple[Ints, Ints], probs: tuple[Floats, Floats], part_of: Objects
 ) -> tuple[Line, ...]:
-    """Compare micro-F1, then AUPRC, in each part; rows without a part are excluded."""
+    """Compare each metric in each part; rows without a part are excluded."""
     named = [part for part in part_of.tolist() if part is not None]
     parts = list(dict.fromkeys(sorted(named, key=_part_order)))
-    masks = [part_of == part for part in parts]
-    hits = [
-        np.stack([count_hits(rows.gold, pred, rows.negative_id) & mask[:, None] for mask in masks])
-        if masks
-        else np.empty((0, len(rows.gold), 3), dtype=bool)
-        for pred in preds
-    ]
-    n_rows = [int(mask.sum()) for mask in masks]
-    lines = _compare_slices(rows, parts, n_rows, (hits[0], hits[1]))
-    ranked = (_rank_part(rows, part, probs, mask) for part, mask in zip(parts, masks, strict=True))
-    return lines + tuple(ranked)
+    systems = ((probs[0], preds[0]), (probs[1], preds[1]))
+    lines = []
+    for place, metric in enumerate(rows.criteria.metrics):
+        for part in parts:
+            mask = np.asarray(part_of == part, dtype=bool)
+            what = part if place == 0 else f"{part}, {metric.kind.title}"
+            compare_ = _sum_part if place == 0 and metric.sums is not None else _compare_part
+            first, second, paired = compare_(rows, metric, systems, mask)
+            lines.append(Line(what, int(mask.sum()), first, second, paired, metric.kind))
+    return tuple(lines)
 
 
-def _rank_part(rows: _CommonRows, part: str, probs: tuple[Floats, Floats], mask: Bools) -> Line:
-    """Compare AUPRC in one part, averaged over the labels with a gold row in it."""
-    gold, groups, some = rows.gold[mask], rows.groups[mask], (probs[0][mask], probs[1][mask])
+def _sum_part(
+    rows: _CommonRows, metric: Metric, systems: tuple[Predicted, Predicted], mask: Bools
+) -> tuple[float, float, Paired | None]:
+    """Compare a metric of sums in one part, on draws of all groups."""
+    assert metric.sums is not None
+    kernel, resamples = metric.sums, rows.resample(count_replicates(metric))
+    values, drawn = [], []
+    for system in systems:
+        counts = kernel.count(rows.gold, system)
+        own = (
+            counts * mask[:, None]
+            if isinstance(counts, np.ndarray)
+            else counts.multiply(mask[:, None]).tocsr()
+        )
+        values.append(float(kernel.combine(sum_counts(own, None))))
+        drawn.append(replicate_sums(kernel, own, resamples))
+    counted = mask & ~is_any_of(rows.gold, rows.criteria.negative_ids)
+    paired = None
+    if len(np.unique(rows.groups[counted])) >= MIN_GROUPS:
+        paired = pair(values[0] - values[1], drawn[0] - drawn[1])
+    return values[0], values[1], paired
+
+
+def _compare_part(
+    rows: _CommonRows, metric: Metric, systems: tuple[Predicted, Predicted], mask: Bools
+) -> tuple[float, float, Paired | None]:
+    """Compare any metric in one part, on draws of its own groups."""
+    gold, groups = rows.gold[mask], rows.groups[mask]
+    first, second = ((probs[mask], pred[mask]) for probs, pred in systems)
     paired = None
     if len(np.unique(groups)) >= MIN_GROUPS:
-        resamples = build_resamples(groups, replicates=AUPRC_REPLICATES, seed=BOOTSTRAP_SEED)
-        paired = paired_auprc(gold, some, resamples)
-    return Line(f"{part}, AUPRC", len(gold), auprc(gold, some[0]), auprc(gold, some[1]), paired)
+        replicates = count_replicates(metric)
+        resamples = build_resamples(groups, replicates=replicates, seed=BOOTSTRAP_SEED)
+        paired = compare_pair(metric, gold, (first, second), resamples)
+    return metric.score(gold, first), metric.score(gold, second), paired
 
 
 def _compare_areas(
     rows: _CommonRows, probs: tuple[Floats, Floats], labels: Sequence[str]
 ) -> tuple[Line, ...]:
-    """Compare the area under each label's curve; labels without a gold row are excluded."""
+    """Compare the area under each label's curve; labels without a gold row are excluded.
+
+    Nothing, if no metric is a mean of such areas.
+    """
+    metric = next((each for each in rows.criteria.metrics if each.curve is not None), None)
+    if metric is None or metric.curve is None:
+        return ()
     counts = np.bincount(rows.gold, minlength=len(labels))
     present = np.flatnonzero(counts).tolist()
-    areas = [auprc_by_class(rows.gold, each) for each in probs]
-    resamples = rows.resample(AUPRC_REPLICATES)
-    drawn = [area_replicates(rows.gold, each, resamples) for each in probs]
+    areas = [metric.measure_areas(rows.gold, each) for each in probs]
+    resamples = rows.resample(count_replicates(metric))
+    drawn = [replicate_areas(metric.curve, rows.gold, each, resamples) for each in probs]
     lines = []
     for place, label_id in enumerate(present):
         a, b = (float(each[label_id]) for each in areas)
@@ -341,7 +382,7 @@ def _compare_slices(
     """Compare F1 in S slices on the same draws; ``hits`` holds (S, N, 3) of both."""
     if not names:
         return ()
-    resamples = rows.resample(F1_REPLICATES)
+    resamples = rows.resample(SUM_REPLICATES)
     values = [f1_from_sums(each.sum(axis=1).astype(np.float64)) for each in hits]
     first, second = (replicate_slices(each, resamples) for each in hits)
     bounds = np.quantile(first - second, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
@@ -364,7 +405,7 @@ def replicate_slices(hits: Bools, resamples: Resamples) -> npt.NDArray[np.float6
     Counts per slice are sparse over groups, so all slices take one sparse product per chunk.
 
     Args:
-        hits: (S, N, 3) as from ``metrics.count_hits``, False outside a slice.
+        hits: (S, N, 3) as from ``micro_f1.count_hits``, False outside a slice.
         resamples: over the same N rows.
 
     Returns:

@@ -36,7 +36,8 @@ from competition.predictions.members import (
 )
 from competition.predictions.store import Header, ResultKey, Store
 from competition.profile import flatten_settings
-from competition.scoring.metrics import decide
+from competition.scoring.criteria import build_criteria
+from competition.scoring.decisions import decide
 from competition.submission.record import BlendRecord, read_record
 
 NO_SETTINGS = ("name", "why", "seeds", "tune")  # metadata of a variant
@@ -146,10 +147,10 @@ def read_contender(prepared: Prepared, name: str) -> Contender:
     record = _read_record(side)
     members = _read_blend_members(store, name, record, prepared)
     corpus, profile = prepared.corpus, prepared.competition.profile
-    rows = build_pooled_rows(members, corpus.train.gold, profile.negative_id)
+    rows = build_pooled_rows(members, corpus.train.gold, build_criteria(profile))
     weights = np.array([member.weight for member in record.members])
     probs = pool(rows.logs, weights)
-    pred = decide(probs, profile.negative_id, record.threshold)
+    pred = decide(probs, profile.negative_ids, record.rule)
     if record.temperature != 1.0:
         probs = pool(rows.logs, weights, temperature=record.temperature)
     return Contender(name, probs, pred, temperatures=(record.temperature,))
@@ -329,13 +330,19 @@ def _read_blend(
             f"{path} was made with --shrink, which blend no longer has, so its nested predictions"
             f" cannot be recomputed; run: python run.py blend --name {name}"
         )
+    objectives = build_criteria(prepared.competition.profile).objectives
+    if record.objective not in objectives:
+        raise PredictionsError(
+            f"{path} was made for {record.objective}, and the profile's metrics are now"
+            f" {', '.join(objectives)}; run: python run.py blend --name {name}"
+        )
     members = _read_blend_members(store, name, record, prepared)
     corpus, profile = prepared.corpus, prepared.competition.profile
-    rows = build_pooled_rows(members, corpus.train.gold, profile.negative_id)
+    rows = build_pooled_rows(members, corpus.train.gold, build_criteria(profile))
     if record.reweight is not None:
         shift = read_or_fit_shift(prepared.competition, corpus)
         share = profile.metrics.shifted_negative_share
-        weightings = build_row_weights(rows.gold, rows.negative_id, share, shift)
+        weightings = build_row_weights(rows.gold, profile.negative_ids, share, shift)
         weights = choose_row_weights(weightings, record.reweight, explain_absence(shift, corpus))
         rows = replace(rows, weights=weights)
     done, total = 0, record.trials * prepared.folds.count

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from competition.compare.compare import MIN_GROUPS, Comparison, Line, judge
 from competition.compare.contenders import Contender, list_different_settings
-from competition.console import Column, Table
+from competition.console import Column, Table, format_value
 from competition.predictions.members import TUNED_ELSEWHERE
 from competition.scoring.bootstrap import Paired
+from competition.scoring.decisions import Rule
+from competition.scoring.metrics.metric import Figure
 
 SETTINGS_SHOWN = 10
+WRITTEN_AS: dict[str, Figure] = {
+    "first": "score",
+    "second": "score",
+    "difference": "difference",
+    "interval": "spread",
+}
 COLUMNS = (
     Column("n_rows", "rows", "count"),
     Column("first", "A", "score"),
@@ -30,10 +39,12 @@ def build_compare_tables(found: Comparison) -> list[Table]:
             "overall", ("measure", f"A = {first}, B = {second}"), found.overall, _build_notes(found)
         )
     ]
+    named = " and ".join(kind.title for kind in found.criteria.kinds)
+    metrics = f"{named[:1].upper()}{named[1:]}"
     length_note = f"Thirds of the train rows, {found.length_unit}."
     for name, title, lines, notes in (
-        ("length", "Micro-F1 and AUPRC by length", found.by_length, [length_note]),
-        ("source", "Micro-F1 and AUPRC by source", found.by_source, []),
+        ("length", f"{metrics} by length", found.by_length, [length_note]),
+        ("source", f"{metrics} by source", found.by_source, []),
         ("label", "F1 of each label", found.by_label, _describe_labels(found.by_label)),
         ("area", "Area under each label's curve", found.areas_by_label, []),
     ):
@@ -47,18 +58,35 @@ def _build_table(
     name: str, headings: tuple[str, str], lines: Sequence[Line], notes: Sequence[str]
 ) -> Table:
     header, title = headings
-    return Table(name, title, [Column("what", header), *COLUMNS], list(map(_row, lines)), notes)
+    columns = [Column("what", header), *COLUMNS]
+    if any(line.kind.is_loss for line in lines):  # each value is written by its own metric
+        columns = [
+            replace(c, key=f"{c.key}_shown", kind="text") if c.key in WRITTEN_AS else c
+            for c in columns
+        ]
+        return Table(name, title, columns, list(map(_write_row, lines)), notes)
+    return Table(name, title, columns, list(map(_row, lines)), notes)
+
+
+def _write_row(line: Line) -> dict[str, Any]:
+    """Lay out a line with its figures as text too, ×100 or as a loss."""
+    row, kind = _row(line), line.kind
+    written = {
+        f"{key}_shown": format_value(row[key], kind.column("", "", figure).kind)
+        for key, figure in WRITTEN_AS.items()
+    }
+    return {**row, **written}
 
 
 def _row(line: Line) -> dict[str, Any]:
-    paired = line.paired
+    paired, kind = line.paired, line.kind
     return {
         "what": line.what,
         "n_rows": line.n_rows,
-        "first": line.first,
-        "second": line.second,
-        "difference": line.first - line.second,
-        "interval": None if paired is None else (paired.low, paired.high),
+        "first": kind.show(line.first),
+        "second": kind.show(line.second),
+        "difference": kind.show(line.first - line.second),
+        "interval": None if paired is None else kind.show_ends(paired.low, paired.high),
         "no_better": None if paired is None else paired.p_worse,
         "better": _name_better(paired),
         "verdict": judge(paired),
@@ -100,15 +128,27 @@ def _build_notes(found: Comparison) -> list[str]:
 
 
 def _describe_rule(found: Comparison) -> str:
+    kind = found.criteria.rule
     if found.by_threshold:
         of_each = [
-            (letter, found.thresholds.get(each.name, ()))
+            (letter, [_get_value(rule) for rule in found.rules.get(each.name, ())])
             for letter, each in zip("AB", found.contenders, strict=True)
         ]
         shown = [f"{letter} {min(each):.3f}–{max(each):.3f}" for letter, each in of_each if each]
         values = f" ({', '.join(shown)})" if shown else ""
-        return f"Decision: thresholds, tuned for each fold on the other folds{values}."
-    return "Decision: the most probable label; --threshold tunes a threshold for each."
+        named = "thresholds" if kind == "threshold" else "powers of the label shares"
+        return f"Decision: {named}, tuned for each fold on the other folds{values}."
+    tuned = {
+        "threshold": "; --threshold tunes a threshold for each",
+        "prior": "; --threshold tunes a power of the label shares for each",
+        "argmax": "",
+    }
+    return f"Decision: the most probable label{tuned[kind]}."
+
+
+def _get_value(rule: Rule) -> float:
+    """Return what was tuned."""
+    return (rule.power or 0.0) if rule.threshold is None else rule.threshold
 
 
 def _describe_settings(first: Contender, second: Contender) -> list[str]:
@@ -138,11 +178,12 @@ def _describe_contender(letter: str, each: Contender, found: Comparison) -> list
         chosen = "weights and thresholds" if found.by_threshold else "weights"
         notes.append(f"{letter} is a blend: {chosen} are nested, tuned on the other folds.")
         distinct = sorted(set(each.temperatures))
-        if len(distinct) > 1:
+        ranked = found.criteria.ranked
+        if len(distinct) > 1 and ranked is not None:
             listed = " and ".join(f"{one:g}" for one in distinct)
             notes.append(
-                f"{letter}'s folds chose temperatures {listed}; ranking them together lowers AUPRC,"
-                " but the blend itself has a single temperature."
+                f"{letter}'s folds chose temperatures {listed}; ranking them together lowers"
+                f" {ranked.kind.title}, but the blend itself has a single temperature."
             )
     tuned = sorted(set(each.tuned_on) & set(found.folds))
     if each.is_tuned_elsewhere:

@@ -13,10 +13,11 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from competition.folds.kfold import Prepared
 from competition.folds.strata import Strata, build_strata
 from competition.predictions.members import Member, read_member
 from competition.predictions.store import Store
+from competition.scoring.criteria import FIRST, build_criteria
+from competition.scoring.decisions import decide
 from competition.scoring.expected import (
     Evidence,
     Expected,
@@ -35,7 +38,7 @@ from competition.scoring.expected import (
     TestMix,
     read_evidence,
 )
-from competition.scoring.metrics import decide
+from competition.scoring.metrics.metric import MetricKind
 
 VERSION = 1  # of the cache: raise it if the results of ``read_evidence`` change
 MIN_ROWS = 20  # of each side
@@ -117,8 +120,7 @@ class TestReader:
         profile = self.prepared.competition.profile
         return Ground(
             self.prepared.corpus.train.gold[rows].astype(np.int64),
-            profile.n_labels,
-            profile.negative_id,
+            build_criteria(profile),
             self.prepared.groups[rows],
             self.strata.train[:, rows],
             self.strata.test[:, test_rows],
@@ -127,25 +129,24 @@ class TestReader:
     def _read_or_measure(
         self, ground: Ground, member: Member, rows: Int64s, test_rows: Int64s
     ) -> Evidence:
-        negative_id = ground.negative_id
         probs, test_probs = member.oof[rows], member.test[:, test_rows]
-        test_pred = np.stack([decide(each, negative_id, None) for each in test_probs])
-        system = System(
-            probs, decide(probs, negative_id, None), test_probs, test_pred, member.test_is_average
-        )
-        path = self._path(system, rows, test_rows)
+        test_pred = np.stack([decide(each) for each in test_probs])
+        system = System(probs, decide(probs), test_probs, test_pred, member.test_is_average)
+        path = self._path(ground, system, rows, test_rows)
         kept = _read(path, len(rows))
         if kept is None:
             kept = read_evidence(ground, system)
             _write(path, kept)
         return kept
 
-    def _path(self, system: System, rows: Int64s, test_rows: Int64s) -> Path:
+    def _path(self, ground: Ground, system: System, rows: Int64s, test_rows: Int64s) -> Path:
         """Return the cache file of these predictions."""
         digest = hashlib.sha256()
         prepared = self.prepared
         about = [VERSION, prepared.corpus.hash, prepared.folds.hash, system.is_average]
         about.append(sorted(prepared.competition.profile.folds.group_by))
+        if ground.criteria.primary.kind.name != FIRST:
+            about.append(repr(ground.criteria.primary))  # what is kept was measured by it
         digest.update(json.dumps(about).encode())
         for array in (rows, test_rows, system.probs, system.test_probs):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -186,11 +187,11 @@ def _read_whole(prepared: Prepared, store: Store) -> Iterator[Member]:
             yield member
 
 
-def describe_forecast(forecast: Forecast, negative_label: str | None) -> list[str]:
+def describe_forecast(forecast: Forecast, negative_name: str | None) -> list[str]:
     """Return notes that explain expected scores and their limits."""
     share, count = forecast.mix.negative_share, forecast.n_members
     whose = f"{count} variants" if count > 1 else "one variant"
-    negative = "" if share is None else f"; about {share:.0%} of them {negative_label}"
+    negative = "" if share is None else f"; about {share:.0%} of them {negative_name}"
     notes = [
         "Expected: on the test set, from out-of-fold rows weighted to match its composition,"
         f" estimated from the predictions of {whose}{negative}. The interval covers the level,"
@@ -202,6 +203,19 @@ def describe_forecast(forecast: Forecast, negative_label: str | None) -> list[st
             " the train rows and no held-out row does, so the expected scores may be too low."
         )
     return notes
+
+
+def lay_out_expected(expected: Expected, kinds: Sequence[MetricKind]) -> dict[str, Any]:
+    """Lay out the scores expected on the test for a row of a table, as people read them."""
+    first, *second = kinds
+    own, score = f"expected_{first.short}", expected.primary
+    row: dict[str, Any] = {
+        own: first.show(score.value),
+        f"{own}_interval": first.show_ends(score.low, score.high),
+    }
+    if second and expected.secondary is not None:
+        row[f"expected_{second[0].short}"] = second[0].show(expected.secondary)
+    return row
 
 
 def _find_answers(member: Member) -> tuple[Bools, Bools]:

@@ -32,7 +32,8 @@ from competition.predictions.label_order import (
     read_label_order,
 )
 from competition.predictions.members import AVERAGE
-from competition.scoring.metrics import auprc, decide, micro_f1
+from competition.scoring.criteria import build_criteria
+from competition.scoring.decisions import decide
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +180,8 @@ def _remark_scores(table: ForeignTable, oof_row: Int64s, check: Check) -> None:
 
 
 def _describe_scores(gold: Int64s, probs: NDArray[np.float64], prepared: Prepared) -> str:
-    negative_id = prepared.competition.profile.negative_id
-    f1 = micro_f1(gold, decide(probs, negative_id, None), negative_id)
-    return f"micro-F1 {100 * f1:.2f}, AUPRC {100 * auprc(gold, probs):.2f}"
+    criteria = build_criteria(prepared.competition.profile)
+    return criteria.write(criteria.score(gold, (probs, decide(probs))))
 
 
 def _check_folds(

@@ -17,8 +17,9 @@ from competition.folds.kfold import Prepared
 from competition.predictions.alignment import find_misaligned
 from competition.predictions.members import Member, read_member
 from competition.predictions.store import Result, Store
+from competition.scoring.criteria import build_criteria
+from competition.scoring.decisions import decide
 from competition.scoring.degenerate import find_waste
-from competition.scoring.metrics import auprc, decide, micro_f1
 
 MAX_OTHERS = 8
 """An import is compared with this many members that are there at most."""
@@ -26,9 +27,12 @@ MAX_OTHERS = 8
 
 def score_results(
     results: Iterable[Result], prepared: Prepared
-) -> dict[tuple[str, int], tuple[float, float]]:
-    """Return micro-F1 by the most probable label and AUPRC, over the folds of each seed."""
-    profile, train = prepared.competition.profile, prepared.corpus.train
+) -> dict[tuple[str, int], dict[str, float]]:
+    """Return scores as people read them, by the key of each metric, over the folds of each seed.
+
+    Labels are the most probable ones.
+    """
+    criteria, train = build_criteria(prepared.competition.profile), prepared.corpus.train
     row_of = {row_id: row for row, row_id in enumerate(train.ids)}
     by_seed: dict[tuple[str, int], list[Result]] = {}
     for result in results:
@@ -38,8 +42,7 @@ def score_results(
         probs = np.concatenate([part.oof_probs for part in parts])
         ids = np.concatenate([part.oof_ids for part in parts])
         gold = train.gold[np.array([row_of[row_id] for row_id in ids], dtype=np.intp)]
-        f1 = micro_f1(gold, decide(probs, profile.negative_id, None), profile.negative_id)
-        scores[key] = (f1, auprc(gold, probs))
+        scores[key] = criteria.show(criteria.score(gold, (probs, decide(probs))))
     return scores
 
 

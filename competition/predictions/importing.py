@@ -42,6 +42,8 @@ from competition.predictions.store import (
     read_result,
 )
 from competition.profile import Competition
+from competition.scoring.criteria import build_criteria
+from competition.scoring.metrics.metric import MetricKind
 
 SEED = 0  # of a table, whose seeds are already averaged
 MIN_HASH_CHARS = 8
@@ -81,7 +83,8 @@ class ImportReport:
     """The report of an import; if there are offences, nothing was written.
 
     ``can_blend``: the imported results complete at least one member.
-    ``scores``: micro-F1 and AUPRC of the out-of-fold rows that came, for each variant and seed.
+    ``scores``: of the imported out-of-fold rows, by the key of each metric, for each variant and
+    seed; ``kinds``: the metrics.
     """
 
     path: Path
@@ -89,7 +92,8 @@ class ImportReport:
     offences: tuple[Offence, ...]
     notes: tuple[str, ...]
     can_blend: bool = False
-    scores: Mapping[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
+    kinds: tuple[MetricKind, ...] = ()
+    scores: Mapping[tuple[str, int], Mapping[str, float]] = field(default_factory=dict)
 
 
 def run_import(competition: Competition, path: Path, options: ImportOptions) -> ImportReport:
@@ -154,7 +158,8 @@ def _import_table(
     notes = [*reading.notices, *_tell_of_table(rows, name, len(stale))]
     notes += compare_with_members([name], store, prepared)
     scores = score_results(results, prepared)
-    return ImportReport(path, tuple(imported), (), tuple(notes), can_blend=True, scores=scores)
+    kinds = build_criteria(prepared.competition.profile).kinds
+    return ImportReport(path, tuple(imported), (), tuple(notes), True, kinds, scores)
 
 
 def _tell_of_table(rows: ForeignRows, name: str, n_stale: int) -> list[str]:
@@ -243,7 +248,8 @@ def _import_results(
     specialists = {result.key.variant for _, result in renamed if result.route is not None}
     can_blend = _makes_member(variants, specialists, store, prepared)
     scores = score_results([result for _, result in renamed], prepared)
-    return ImportReport(path, tuple(imported), (), tuple(notes), can_blend=can_blend, scores=scores)
+    kinds = build_criteria(prepared.competition.profile).kinds
+    return ImportReport(path, tuple(imported), (), tuple(notes), can_blend, kinds, scores)
 
 
 def _find_results(path: Path) -> list[Path]:
@@ -390,8 +396,10 @@ def build_import_tables(report: ImportReport) -> list[Table]:
         Column("seed", "seed", "count"),
         Column("folds", "imported folds"),
         Column("kept", "already there"),
-        Column("micro_f1", "OOF F1", "score"),
-        Column("auprc", "AUPRC", "score"),
+        *(
+            kind.column(kind.key, kind.head if place else f"OOF {kind.head}")
+            for place, kind in enumerate(report.kinds)
+        ),
     ]
     rows = []
     for name, seed in dict.fromkeys((e.key.variant, e.key.seed) for e in report.imported):
@@ -399,7 +407,7 @@ def build_import_tables(report: ImportReport) -> list[Table]:
         new, old = ([str(e.key.fold) for e in mine if e.is_new is want] for want in (True, False))
         row = {"variant": name, "seed": seed, "folds": " ".join(new), "kept": " ".join(old)}
         if (name, seed) in report.scores:
-            row |= dict(zip(("micro_f1", "auprc"), report.scores[name, seed], strict=True))
+            row |= report.scores[name, seed]
         rows.append(row)
     notes = [*report.notes, *(["Next: python run.py blend"] if report.can_blend else [])]
     return [Table("imported", f"From {report.path}", columns, rows, notes)]

@@ -21,6 +21,7 @@ from competition.predictions.expected_scores import (
     build_test_reader,
     describe_forecast,
     forecast_test,
+    lay_out_expected,
 )
 from competition.predictions.members import (
     TUNED_ELSEWHERE,
@@ -32,10 +33,12 @@ from competition.predictions.members import (
     read_members,
 )
 from competition.predictions.store import Store
-from competition.scoring.assessment import Assessment, build_assessor
+from competition.scoring.assessment import Assessment, Measured, build_assessor
 from competition.scoring.bootstrap import BOOTSTRAP_SEED, pair
+from competition.scoring.criteria import build_criteria
+from competition.scoring.decisions import decide
 from competition.scoring.expected import Expected
-from competition.scoring.metrics import decide
+from competition.scoring.metrics.metric import MetricKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +58,33 @@ class OnTest:
 
     @property
     def rank_score(self) -> float:
-        """Return the ranking criterion: the mean of expected micro-F1 and AUPRC."""
-        return (self.expected.f1.value + self.expected.auprc) / 2
+        """Return the ranking criterion: the mean of the expected scores.
+
+        The primary score alone if either is a loss, which has another scale.
+        """
+        primary, secondary = self.expected.primary.value, self.expected.secondary
+        if secondary is None or not _are_averaged(self.assessment.measured):
+            return primary
+        return (primary + secondary) / 2
 
     def replicates(self) -> Float64s:
         """Return (R,) bootstrap replicates of ``rank_score``."""
-        f1, auprc = self.assessment.f1_replicates, self.assessment.auprc_replicates
-        return (f1[: len(auprc)] + auprc) / 2  # both resample the same groups in the same order
+        drawn = [each.replicates for each in self.assessment.measured]
+        if not _are_averaged(self.assessment.measured):
+            return drawn[0]
+        size = min(map(len, drawn))  # all resample the same groups in the same order
+        return (drawn[0][:size] + drawn[1][:size]) / 2
+
+
+def _are_averaged(measured: Sequence[Measured]) -> bool:
+    return average_names([each.kind for each in measured]) is not None
+
+
+def average_names(kinds: Sequence[MetricKind]) -> str | None:
+    """Name the metrics whose mean ranks variants, None where the primary one does alone."""
+    if len(kinds) < 2 or any(kind.is_loss for kind in kinds):
+        return None
+    return f"{kinds[0].head} and {kinds[1].head}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,16 +164,16 @@ def score_variants(prepared: Prepared, names: Sequence[str]) -> list[VariantScor
 
 
 def rank_variants(scores: Sequence[VariantScore]) -> list[VariantScore]:
-    """Sort variants by the mean of expected micro-F1 and AUPRC, best first.
+    """Sort variants by the mean of the expected scores, best first.
 
-    Variants without an expected score follow by their micro-F1, those without any score last.
+    Variants without an expected score follow by their primary score, those without any score last.
     """
 
     def place(score: VariantScore) -> tuple[int, float]:
         if score.on_test is not None:
             return 0, -score.on_test.rank_score
         if score.assessment is not None:
-            return 1, -score.assessment.f1.value
+            return 1, -score.assessment.primary.value
         return 2, 0.0
 
     return sorted(scores, key=place)
@@ -180,30 +203,32 @@ def describe_ranking(ranked: Sequence[VariantScore], n_rows: int) -> list[str]:
         if alike
         else f"{best.name} is significantly better than the others (95%, cluster bootstrap)."
     )
-    return [f"Sorted by the mean of expected F1 and AUPRC; {noise}"]
+    kinds = [each.kind for each in best.on_test.assessment.measured]
+    averaged = average_names(kinds)
+    what = f"the mean of expected {averaged}" if averaged else f"expected {kinds[0].head}"
+    return [f"Sorted by {what}; {noise}"]
 
 
 def build_variants_table(prepared: Prepared, scores: Sequence[VariantScore]) -> Table:
     """Build the table of variants with scores and missing folds."""
     profile = prepared.competition.profile
+    criteria = build_criteria(profile)
     columns = [
         Column("variant", "variant"),
         Column("done", "folds"),
-        Column("micro_f1", "OOF F1", "score"),
-        Column("micro_f1_interval", "95%", "interval"),
-        Column("auprc", "AUPRC", "score"),
-        Column("auprc_interval", "95%", "interval"),
-        Column("expected_f1", "expected F1", "score", begins_part=True),
-        Column("expected_f1_interval", "95%", "interval"),
-        Column("expected_auprc", "expected AUPRC", "score"),
+        *_lay_out_columns(criteria.kinds),
         Column("rows_per_s", "rows/s", "count"),
     ]
-    tunes = "; blend tunes a threshold too" if profile.negative_label is not None else ""
-    notes = [f"Scored on out-of-fold rows by the most probable label{tunes}."]
+    tunes = {
+        "threshold": "; blend tunes a threshold too",
+        "prior": "; blend tunes a power of the label shares too",
+        "argmax": "",
+    }
+    notes = [f"Scored on out-of-fold rows by the most probable label{tunes[criteria.rule]}."]
     n_rows = len(prepared.corpus.train)
     whole = [each for each in scores if each.on_test is not None and each.n_rows == n_rows]
     if whole and whole[0].on_test is not None:
-        notes += describe_forecast(whole[0].on_test.forecast, profile.negative_label)
+        notes += describe_forecast(whole[0].on_test.forecast, profile.negative_name)
     parts = [each.name for each in scores if each.n_rows < n_rows]
     if parts:
         notes.append(f"On the rows of their route only: {', '.join(parts)}.")
@@ -216,6 +241,22 @@ def build_variants_table(prepared: Prepared, scores: Sequence[VariantScore]) -> 
             flattered = f"was tuned on folds {folds}, whose scores are too good."
             notes.append(f"{each.name} {TUNED_ELSEWHERE if each.is_tuned_elsewhere else flattered}")
     return Table("variants", "Variants", columns, [_build_row(each) for each in scores], notes)
+
+
+def _lay_out_columns(kinds: Sequence[MetricKind]) -> list[Column]:
+    """Lay out the columns of plain scores, then of those expected on the test."""
+    plain, expected = [], []
+    for place, kind in enumerate(kinds):
+        head = f"OOF {kind.head}" if place == 0 else kind.head
+        plain += [
+            kind.column(kind.key, head),
+            kind.column(f"{kind.key}_interval", "95%", "interval"),
+        ]
+        own = f"expected_{kind.short}"
+        expected.append(kind.column(own, f"expected {kind.head}", begins_part=place == 0))
+        if place == 0:
+            expected.append(kind.column(f"{own}_interval", "95%", "interval"))
+    return [*plain, *expected]
 
 
 def _list_seeds(score: VariantScore) -> str:
@@ -243,19 +284,15 @@ def _build_row(score: VariantScore) -> dict[str, Any]:
     if found is None:
         return row
     if score.on_test is not None:
-        expected = score.on_test.expected
+        row |= lay_out_expected(score.on_test.expected, [each.kind for each in found.measured])
+    row["rows"] = score.n_rows
+    for each in found.measured:
+        kind = each.kind
         row |= {
-            "expected_f1": expected.f1.value,
-            "expected_f1_interval": (expected.f1.low, expected.f1.high),
-            "expected_auprc": expected.auprc,
+            kind.key: kind.show(each.score.value),
+            f"{kind.key}_interval": kind.show_ends(each.score.low, each.score.high),
         }
-    return row | {
-        "rows": score.n_rows,
-        "micro_f1": found.f1.value,
-        "micro_f1_interval": (found.f1.low, found.f1.high),
-        "auprc": found.auprc.value,
-        "auprc_interval": (found.auprc.low, found.auprc.high),
-    }
+    return row
 
 
 @dataclass(frozen=True)
@@ -337,7 +374,7 @@ class _Scorer:
 
     def _expect(self, member: Member, forecast: Forecast) -> OnTest:
         probs = member.oof[~np.isnan(member.oof[:, 0])]
-        pred = decide(probs, self.prepared.competition.profile.negative_id, None)
+        pred = decide(probs)
         _, assessment = self._assess(member, forecast)
         return OnTest(forecast.expect(probs, pred), forecast, assessment)
 
@@ -346,17 +383,16 @@ class _Scorer:
 
         ``forecast`` weights the rows; None weights them equally.
         """
-        profile = self.prepared.competition.profile
         covered = ~np.isnan(member.oof[:, 0])
         gold, probs = self.prepared.corpus.train.gold[covered], member.oof[covered]
         assessor = build_assessor(
             gold,
-            profile.negative_id,
+            build_criteria(self.prepared.competition.profile),
             self.prepared.groups[covered],
             seed=BOOTSTRAP_SEED,
             weights=None if forecast is None else forecast.weights,
         )
-        found = assessor.assess((probs, decide(probs, profile.negative_id, None)))
+        found = assessor.assess((probs, decide(probs)))
         return len(gold), found
 
     def _read_own(self, name: str) -> Mapping[str, Any]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import auc, roc_curve
 
 from competition.arrays import Floats, Ints
-from competition.scoring.metrics import best_positive
+from competition.scoring.decisions import Negatives, best_positive
+from competition.scoring.metrics.micro_f1 import is_any_of
 
 BINS = 10
 CURVE_POINTS = 150
@@ -55,7 +56,7 @@ def measure_calibration_error(bins: Sequence[tuple[float, float, int]]) -> float
 
 
 def trace_precision_recall(
-    gold: Ints, probs: Floats, negative_id: int | None
+    gold: Ints, probs: Floats, negative_ids: Negatives
 ) -> tuple[Floats, Floats, Floats]:
     """Return micro precision and recall as the decision threshold falls, and the thresholds.
 
@@ -64,17 +65,17 @@ def trace_precision_recall(
     Args:
         gold: (N,) label ids.
         probs: (N, C).
-        negative_id: the label that micro-F1 does not count; None: all count.
+        negative_ids: the negative labels; without one, all count.
 
     Returns:
         (P,) recall, precision and threshold.
     """
-    if negative_id is None:
+    if not negative_ids:
         label, score = probs.argmax(axis=1), probs.max(axis=1)
         wanted = len(gold)
     else:
-        label, score = best_positive(probs, negative_id)
-        wanted = int(np.count_nonzero(gold != negative_id))
+        label, score = best_positive(probs, negative_ids)
+        wanted = int(np.count_nonzero(~is_any_of(gold, negative_ids)))
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum((label == gold)[order])
     places = np.unique(np.linspace(0, len(gold) - 1, CURVE_POINTS).astype(np.int64))

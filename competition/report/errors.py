@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from competition.data.rows import Entity, Row
 from competition.files import is_name, write_atomically
 from competition.folds.kfold import Prepared
 from competition.report.suspects import Suspects, find_suspects
-from competition.scoring.metrics import auprc_by_class
+from competition.scoring.criteria import build_criteria
+from competition.scoring.metrics.metric import Metric, MetricKind
 
 SHOWN = 20
 CORRECTION_COLUMNS = ("split", "id", "role", "type")
@@ -35,13 +37,16 @@ FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute 
 
 @dataclass(frozen=True, eq=False)
 class LabelScore:
-    """How one label fares; shares are None where nothing is counted."""
+    """How one label fares; shares are None where nothing is counted.
+
+    ``area``: under its curve, where a metric of the competition is the mean of these.
+    """
 
     label: str
     gold: int
     predicted: int
     hits: int
-    auprc: float | None
+    area: float | None
 
     @property
     def precision(self) -> float | None:
@@ -137,7 +142,7 @@ def score_labels(errors: Errors) -> list[LabelScore]:
     gold = np.bincount(errors.gold, minlength=n_labels)
     predicted = np.bincount(errors.pred, minlength=n_labels)
     hits = np.bincount(errors.gold[errors.gold == errors.pred], minlength=n_labels)
-    areas = auprc_by_class(errors.gold, errors.probs)
+    areas = _measure_areas(errors)
     scores = [
         LabelScore(
             label, int(gold[i]), int(predicted[i]), int(hits[i]),
@@ -146,6 +151,20 @@ def score_labels(errors: Errors) -> list[LabelScore]:
         for i, label in enumerate(errors.labels)
     ]  # fmt: skip
     return sorted(scores, key=lambda each: 2 * each.hits - each.gold - each.predicted)
+
+
+def _measure_areas(errors: Errors) -> NDArray[np.float64]:
+    """Return (C,) areas under the labels' curves, NaN where no metric is made of them."""
+    metric = find_curve_metric(errors)
+    if metric is None:
+        return np.full(len(errors.labels), np.nan)
+    return metric.measure_areas(errors.gold, errors.probs)
+
+
+def find_curve_metric(errors: Errors) -> Metric | None:
+    """Return the metric that is a mean over labels' curves, None if there is none."""
+    metrics = build_criteria(errors.prepared.competition.profile).metrics
+    return next((metric for metric in metrics if metric.curve is not None), None)
 
 
 def count_confusions(errors: Errors) -> list[Confusion]:
@@ -271,7 +290,9 @@ def build_errors_tables(errors: Errors, shown: int, path: Path) -> list[Table]:
 
 
 def build_labels_table(errors: Errors) -> Table:
-    """Show precision, recall, F1 and AUPRC of each label."""
+    """Show precision, recall, F1 and, where a metric has it, the area of each label."""
+    curve = find_curve_metric(errors)
+    kinds = [] if curve is None else [curve.kind]
     columns = [
         Column("label", "label"),
         Column("gold", "rows", "count"),
@@ -279,7 +300,7 @@ def build_labels_table(errors: Errors) -> Table:
         Column("precision", "precision", "score"),
         Column("recall", "recall", "score"),
         Column("f1", "F1", "score"),
-        Column("auprc", "AUPRC", "score"),
+        *(kind.column(kind.key, kind.head) for kind in kinds),
     ]
     rows = [
         {
@@ -289,7 +310,7 @@ def build_labels_table(errors: Errors) -> Table:
             "precision": each.precision,
             "recall": each.recall,
             "f1": each.f1,
-            "auprc": each.auprc,
+            **{kind.key: each.area for kind in kinds},
         }
         for each in score_labels(errors)
     ]
@@ -299,10 +320,18 @@ def build_labels_table(errors: Errors) -> Table:
         notes.append(f"On the {len(errors.rows):,} of {n_train:,} rows that it answers for.")
     if errors.is_blend:
         notes.append("The blend's weights and threshold were tuned on these rows.")
-    negative = errors.prepared.competition.profile.negative_label
-    if negative is not None:
-        notes.append(f"micro-F1 does not count {negative}; AUPRC does.")
+    notes += _describe_counted(errors, kinds)
     return Table("labels", f"Labels, {errors.name}", columns, rows, notes)
+
+
+def _describe_counted(errors: Errors, kinds: Sequence[MetricKind]) -> list[str]:
+    """Say that F1 does not count the negative labels."""
+    profile = errors.prepared.competition.profile
+    decided = build_criteria(profile).decided
+    if profile.negative_name is None or decided is None or "f1" not in decided.kind.key:
+        return []
+    does = f"; {kinds[0].title} does" if kinds else ""
+    return [f"{decided.kind.title} does not count {profile.negative_name}{does}."]
 
 
 def build_confusions_table(errors: Errors, shown: int) -> Table:

@@ -6,6 +6,7 @@ a blend is worth nested, what was sent.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from competition.board.board import SentSubmission
 from competition.predictions.rerun import find_command, write_command
 from competition.predictions.variant_scores import VariantScore
 from competition.profile import Competition
+from competition.scoring.criteria import build_criteria
+from competition.scoring.metrics.metric import MetricKind
 
 COMMANDS = 3
 
@@ -41,11 +44,16 @@ class Standing:
     n_suspects: int
 
     @property
+    def kind(self) -> MetricKind:
+        """Return the primary metric."""
+        return build_criteria(self.competition.profile).primary.kind
+
+    @property
     def complete(self) -> list[VariantScore]:
-        """Return the variants that are scored on every row, best micro-F1 first."""
+        """Return the variants that are scored on every row, best primary score first."""
         most = max((each.n_rows for each in self.variants), default=0)
         whole = [each for each in self.variants if each.assessment and each.n_rows == most]
-        return sorted(whole, key=get_f1, reverse=True)
+        return sorted(whole, key=get_primary, reverse=True)
 
     @property
     def is_sent(self) -> bool:
@@ -56,9 +64,9 @@ class Standing:
         )
 
 
-def get_f1(score: VariantScore) -> float:
-    """Return a variant's micro-F1, 0 where it has no score."""
-    return 0.0 if score.assessment is None else score.assessment.f1.value
+def get_primary(score: VariantScore) -> float:
+    """Return a variant's primary score, higher being better; the lowest where it has none."""
+    return -math.inf if score.assessment is None else score.assessment.primary.value
 
 
 def describe_standing(standing: Standing) -> list[str]:
@@ -72,11 +80,13 @@ def _tell_variants(standing: Standing) -> str:
         return "No variant has out-of-fold scores yet."
     best, found = complete[0], complete[0].assessment
     assert found is not None
+    first, *others = found.measured
+    ends = sorted((first.score.low, first.score.high), reverse=first.kind.is_loss)
+    more = [f" and {each.kind.title} {each.kind.write(each.score.value)}" for each in others]
     return (
         f"{len(complete)} of {len(standing.variants)} variants have out-of-fold scores; the best,"
-        f" {best.name}, has micro-F1 {100 * found.f1.value:.2f}"
-        f" (95% {100 * found.f1.low:.2f}–{100 * found.f1.high:.2f})"
-        f" and AUPRC {100 * found.auprc.value:.2f}."
+        f" {best.name}, has {first.kind.title} {first.kind.write(first.score.value)}"
+        f" (95% {'–'.join(map(first.kind.write, ends))}){''.join(more)}."
     )
 
 
@@ -84,26 +94,29 @@ def _tell_blend(standing: Standing) -> str:
     blend = standing.blend
     if blend is None:
         return "There is no blend yet."
-    nested, single = blend.nested_f1, blend.nested_single.f1
+    kind = standing.kind
+    nested, single = blend.get_nested(kind), blend.get_nested_single(kind)
     if nested is None:
         return f"The newest blend is {blend.name}; nothing says what it is worth."
-    said = f"The newest blend, {blend.name}, has nested micro-F1 {100 * nested:.2f}"
+    said = f"The newest blend, {blend.name}, has nested {kind.title} {kind.write(nested)}"
     if single is None:
         return f"{said}."
-    gain = 100 * (nested - single.value)
-    return f"{said}, {gain:+.2f} against the best single variant under the same rule."
+    gain = kind.write_difference(nested - single)
+    return f"{said}, {gain} against the best single variant under the same rule."
 
 
 def _tell_board(standing: Standing) -> str:
-    scored = [each for each in standing.sent if each.public_f1 is not None]
+    scored = [each for each in standing.sent if each.public is not None]
     if not standing.sent:
         return "Nothing has been sent."
     if not scored:
         return f"{len(standing.sent)} submissions are in the ledger, none with a public score."
-    best = max(scored, key=lambda each: each.public_f1 or 0.0)
+    best = max(scored, key=lambda each: -math.inf if each.public is None else each.public)
+    assert best.public is not None
+    kind = standing.kind
     return (
-        f"{len(standing.sent)} submissions are in the ledger; the best public micro-F1 is"
-        f" {100 * (best.public_f1 or 0.0):.2f}, of {best.entry.name}."
+        f"{len(standing.sent)} submissions are in the ledger; the best public {kind.title} is"
+        f" {kind.write(best.public)}, of {best.entry.name}."
     )
 
 
@@ -170,8 +183,9 @@ def _propose_looking(standing: Standing) -> list[Proposal]:
     found = []
     if len(complete) > 1:
         second = complete[1]
-        gap = 100 * (get_f1(best) - get_f1(second))
-        why = f"They are {gap:.2f} micro-F1 apart: is the difference real?"
+        kind = standing.kind
+        gap = kind.write(abs(get_primary(best) - get_primary(second))).lstrip("-")
+        why = f"They are {gap} {kind.title} apart: is the difference real?"
         names = f"{shlex.quote(best.name)} {shlex.quote(second.name)}"
         found.append((f"python run.py compare {names}", why))
     if standing.n_suspects:

@@ -56,11 +56,13 @@ from competition.report.errors import (
 from competition.report.next_steps import (
     Standing,
     describe_standing,
-    get_f1,
+    get_primary,
     propose_commands,
 )
 from competition.report.page import Page
 from competition.report.training import add_jobs, add_learning_curves, add_studies
+from competition.scoring.criteria import build_criteria
+from competition.scoring.metrics.metric import MetricKind
 from competition.submission.ledger import open_ledger
 from competition.submission.record import when_written
 
@@ -131,7 +133,8 @@ def _gather(prepared: Prepared) -> Material:
     newest = max(sound, key=lambda each: when_written(each.path), default=None)
     known = index_blends(blends)
     entries = open_ledger(competition).read()
-    sent = [SentSubmission(entry, known.get(entry.sha256)) for entry in entries]
+    kind = build_criteria(competition.profile).primary.kind
+    sent = [SentSubmission(entry, known.get(entry.sha256), kind) for entry in entries]
     scores = score_variants(prepared, store.variants())
     errors = _find_errors(prepared, scores, newest)
     n_suspects = 0 if errors is None else len(errors.suspects)
@@ -144,7 +147,7 @@ def _find_errors(
     prepared: Prepared, scores: Sequence[VariantScore], newest: BlendFile | None
 ) -> Errors | None:
     """Describe the newest blend's errors, else those of the best variant that answers all rows."""
-    scored = sorted((e for e in scores if e.assessment), key=get_f1, reverse=True)
+    scored = sorted((e for e in scores if e.assessment), key=get_primary, reverse=True)
     scored.sort(key=lambda each: -each.n_rows)
     names = [*([] if newest is None else [newest.name]), *(each.name for each in scored)]
     for name in names:
@@ -187,12 +190,12 @@ def _answered(prepared: Prepared, member: Member) -> tuple[np.ndarray, np.ndarra
 
 def _add_curves(page: Page, prepared: Prepared, members: Sequence[Member]) -> None:
     page.add_section("Curves")
-    negative_id = prepared.competition.profile.negative_id
+    negative_ids = prepared.competition.profile.negative_ids
     lines, points = {}, []
     reliability, bins = {}, []
     for member in members:
         gold, probs = _answered(prepared, member)
-        recall, precision, threshold = trace_precision_recall(gold, probs, negative_id)
+        recall, precision, threshold = trace_precision_recall(gold, probs, negative_ids)
         lines[member.name] = (np.round(recall, 4).tolist(), np.round(precision, 4).tolist())
         for place in range(0, len(recall), 10):
             points.append(
@@ -380,24 +383,30 @@ def _read_spread(member: Mapping[str, Any]) -> tuple[float | None, float | None]
 
 def _add_scores(page: Page, sent: Sequence[SentSubmission]) -> None:
     """Show nested and public scores in the order of submission."""
-    scored = [each for each in sent if each.public_f1 is not None]
+    scored = [each for each in sent if each.public is not None]
     if not scored:
         return
+    kind = scored[0].kind
     page.add_section("Scores over time")
     times = [each.entry.time.isoformat(timespec="minutes") for each in scored]
     lines = {
-        "nested F1": (times, [each.nested_f1 for each in scored]),
-        "public F1": (times, [each.public_f1 for each in scored]),
+        f"nested {kind.head}": (times, [_show(each.nested, kind) for each in scored]),
+        f"public {kind.head}": (times, [_show(each.public, kind) for each in scored]),
     }
     columns = [
         Column("time", "time"),
         Column("name", "submission"),
-        Column("nested", "nested F1", "score"),
-        Column("public", "public F1", "score"),
+        kind.column("nested", f"nested {kind.head}"),
+        kind.column("public", f"public {kind.head}"),
     ]
     rows = [
-        {"time": t, "name": e.entry.name, "nested": e.nested_f1, "public": e.public_f1}
+        {"time": t, "name": e.entry.name}
+        | {"nested": _show(e.nested, kind), "public": _show(e.public, kind)}
         for t, e in zip(times, scored, strict=True)
     ]
-    table = Table("scores", "Nested and public micro-F1", columns, rows)
-    page.add_figure(draw_lines(lines, ("", "micro-F1"), markers=True), table)
+    table = Table("scores", f"Nested and public {kind.title}", columns, rows)
+    page.add_figure(draw_lines(lines, ("", kind.title), markers=True), table)
+
+
+def _show(score: float | None, kind: MetricKind) -> float | None:
+    return None if score is None else kind.show(score)

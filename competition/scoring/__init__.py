@@ -1,6 +1,7 @@
 """Scores as the leaderboard computes them, with bootstrap intervals.
 
-Rooms in reading order: metrics, degenerate, bootstrap, assessment, label_shift, expected.
+Rooms in reading order: decisions, criteria, degenerate, bootstrap, assessment, label_shift,
+expected.
 
-Open: metrics, degenerate, bootstrap, assessment, expected.
+Open: decisions, criteria, degenerate, bootstrap, assessment, label_shift, expected.
 """

@@ -1,4 +1,4 @@
-"""Evaluate predictions: micro-F1 and AUPRC with bootstrap intervals, and paired comparisons.
+"""Evaluate predictions: each metric with a bootstrap interval, and paired comparisons.
 
 Used by ``fold``, ``board``, ``blend`` and ``compare``; rows may be weighted, as in the test
 (``expected``). All systems share the same bootstrap draws, so any two can be compared.
@@ -12,93 +12,130 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.arrays import Floats, Ints
+from competition.arrays import Ints
 from competition.scoring.bootstrap import (
-    AUPRC_REPLICATES,
-    F1_REPLICATES,
     Paired,
     Resamples,
-    auprc_replicates,
     bound,
     build_resamples,
-    f1_replicates,
+    count_replicates,
     pair,
+    replicate,
 )
-from competition.scoring.metrics import auprc, count_hits, micro_f1
+from competition.scoring.criteria import Criteria
+from competition.scoring.decisions import Negatives
+from competition.scoring.metrics.metric import MetricKind, Predicted
 
 MAX_WORKERS = 4  # each needs memory for several N × C arrays
-
-Predicted = tuple[Floats, Ints]
-"""(N, C) probabilities and (N,) label ids of one system."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A score with its 95% bootstrap interval; groups of rows are resampled."""
+    """A score with its 95% bootstrap interval; higher is better, groups of rows are resampled."""
 
     value: float
     low: float
     high: float
 
+    def describe(self, kind: MetricKind) -> dict[str, float]:
+        """Return the score as plain values for JSON, as people read it."""
+        low, high = kind.show_ends(self.low, self.high)
+        return {"value": kind.show(self.value), "low": low, "high": high}
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A score, and the (R,) bootstrap replicates behind its interval."""
+
+    kind: MetricKind
+    score: Score
+    replicates: NDArray[np.float64] = field(repr=False)
+
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """Micro-F1 and AUPRC of one system.
+    """The scores of one system by the metrics of a competition, the primary one first."""
 
-    ``f1_replicates`` and ``auprc_replicates`` (R,) are the bootstrap replicates behind the
-    intervals.
-    """
+    measured: tuple[Measured, ...]
 
-    f1: Score
-    auprc: Score
-    f1_replicates: NDArray[np.float64] = field(repr=False)
-    auprc_replicates: NDArray[np.float64] = field(repr=False)
+    @property
+    def primary(self) -> Score:
+        """Return the score by the primary metric."""
+        return self.measured[0].score
+
+    @property
+    def secondary(self) -> Score | None:
+        """Return the score by the secondary metric, None if there is none."""
+        return self.measured[1].score if len(self.measured) > 1 else None
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Return the scores by each metric."""
+        return tuple(each.score for each in self.measured)
 
     def describe(self) -> dict[str, object]:
         """Return the scores as plain values, for JSON."""
+        return {each.kind.short: each.score.describe(each.kind) for each in self.measured}
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """Differences of two systems in each metric, on the same bootstrap draws."""
+
+    kinds: tuple[MetricKind, ...]
+    differences: tuple[Paired, ...]
+
+    @property
+    def primary(self) -> Paired:
+        """Return the difference in the primary metric."""
+        return self.differences[0]
+
+    @property
+    def secondary(self) -> Paired | None:
+        """Return the difference in the secondary metric, None if there is none."""
+        return self.differences[1] if len(self.differences) > 1 else None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the differences as plain values for JSON, as people read them."""
         return {
-            key: {"value": each.value, "low": each.low, "high": each.high}
-            for key, each in (("f1", self.f1), ("auprc", self.auprc))
+            kind.short: describe_paired(paired, kind)
+            for kind, paired in zip(self.kinds, self.differences, strict=True)
         }
 
 
-@dataclass(frozen=True, slots=True)
-class PairedScores:
-    """Differences of two systems in micro-F1 and AUPRC, on the same bootstrap draws."""
-
-    f1: Paired
-    auprc: Paired
+def describe_paired(paired: Paired, kind: MetricKind) -> dict[str, float]:
+    """Return a difference as plain values for JSON, as people read it."""
+    low, high = kind.show_ends(paired.low, paired.high)
+    difference = kind.show(paired.difference)
+    return {"difference": difference, "low": low, "high": high, "p_worse": paired.p_worse}
 
 
 @dataclass(frozen=True, eq=False)
 class Assessor:
     """Scores predictions against the gold labels.
 
-    ``weights`` (N,) applies to every score and interval; None gives all rows the same weight.
+    ``resamples`` has the draws of each metric. ``weights`` (N,) applies to every score and
+    interval; None gives all rows the same weight.
     """
 
     gold: Ints
-    negative_id: int | None
-    for_f1: Resamples
-    for_auprc: Resamples
+    criteria: Criteria
+    resamples: tuple[Resamples, ...]
     weights: NDArray[np.float64] | None = None
 
     def assess(self, predicted: Predicted) -> Assessment:
-        """Score probabilities by AUPRC and labels by micro-F1, independently of each other."""
-        probs, pred = predicted
-        hits = count_hits(self.gold, pred, self.negative_id)
-        for_f1 = f1_replicates(hits, self.for_f1, self.weights)
-        for_auprc = auprc_replicates(self.gold, probs, self.for_auprc, self.weights)
-        return Assessment(
-            Score(micro_f1(self.gold, pred, self.negative_id, self.weights), *bound(for_f1)),
-            Score(auprc(self.gold, probs, self.weights), *bound(for_auprc)),
-            for_f1,
-            for_auprc,
-        )
+        """Score probabilities and labels, independently of each other."""
+        measured = []
+        for metric, resamples in zip(self.criteria.metrics, self.resamples, strict=True):
+            drawn = replicate(metric, self.gold, predicted, resamples, self.weights)
+            value = metric.score(self.gold, predicted, self.weights)
+            measured.append(Measured(metric.kind, Score(value, *bound(drawn)), drawn))
+        return Assessment(tuple(measured))
 
     def assess_all(self, systems: Mapping[str, Predicted]) -> dict[str, Assessment]:
         """Score several systems in parallel threads; results equal those of ``assess``."""
@@ -108,18 +145,16 @@ class Assessor:
 
 def compare(first: Assessment, second: Assessment) -> PairedScores:
     """Return first minus second, paired by bootstrap draw; both come from the same assessor."""
+    both = list(zip(first.measured, second.measured, strict=True))
     return PairedScores(
-        pair(first.f1.value - second.f1.value, first.f1_replicates - second.f1_replicates),
-        pair(
-            first.auprc.value - second.auprc.value,
-            first.auprc_replicates - second.auprc_replicates,
-        ),
+        tuple(a.kind for a, _ in both),
+        tuple(pair(a.score.value - b.score.value, a.replicates - b.replicates) for a, b in both),
     )
 
 
 def build_assessor(
     gold: Ints,
-    negative_id: int | None,
+    criteria: Criteria,
     groups: Ints,
     *,
     seed: int,
@@ -129,18 +164,16 @@ def build_assessor(
 
     Args:
         gold: (N,) label ids.
-        negative_id: the label that micro-F1 does not count, or None.
+        criteria: the metrics.
         groups: (N,) group of each row; the bootstrap resamples groups.
         seed: of the bootstrap draws.
         weights: (N,) for every score and interval; None gives all rows the same weight.
     """
-    return Assessor(
-        gold,
-        negative_id,
-        build_resamples(groups, replicates=F1_REPLICATES, seed=seed),
-        build_resamples(groups, replicates=AUPRC_REPLICATES, seed=seed),
-        weights,
+    resamples = tuple(
+        build_resamples(groups, replicates=count_replicates(metric), seed=seed)
+        for metric in criteria.metrics
     )
+    return Assessor(gold, criteria, resamples, weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +190,11 @@ class Side:
     n_rows: int
 
 
-def measure_side(predicted: Predicted, negative_id: int | None) -> Side:
+def measure_side(predicted: Predicted, negative_ids: Negatives) -> Side:
     """Summarise predictions on one side: label shares and mean confidence."""
     probs, pred = predicted
     shares = measure_shares(pred, probs.shape[1])
-    positive = 1.0 if negative_id is None else 1.0 - shares[negative_id]
+    positive = 1.0 - sum(shares[label_id] for label_id in negative_ids)
     confidence = float(probs.max(axis=1).mean(dtype=np.float64))
     return Side(positive, confidence, shares, len(pred))
 

@@ -11,23 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from competition.arrays import Floats, Ints
-from competition.scoring.metrics import (
-    auprc,
-    count_hits,
-    f1_from_sums,
-    micro_f1,
-    place_in_segments,
-    weighted_areas,
-)
+from competition.scoring.metrics.curve import place_in_segments
+from competition.scoring.metrics.metric import CurveKernel, Metric, Predicted, SumsKernel
 
 LEVEL = 0.95
-F1_REPLICATES = 1000
-AUPRC_REPLICATES = 200
+SUM_REPLICATES = 1000  # of a metric of sums
+CURVE_REPLICATES = 200  # of a metric of curves, which takes longer
 BOOTSTRAP_SEED = 0  # the default of `blend`, so that all commands show the same interval
 CHUNK_CELLS = 400_000  # R × G float64 group counts in memory at once: 3 MB, about a core's cache
 
@@ -82,61 +77,88 @@ class Paired:
     p_worse: float
 
 
-def f1_replicates(
-    hits: NDArray[np.bool_], resamples: Resamples, weights: Floats | None = None
+def count_replicates(metric: Metric) -> int:
+    """Return how many replicates a metric gets."""
+    return SUM_REPLICATES if metric.sums is not None else CURVE_REPLICATES
+
+
+def replicate(
+    metric: Metric,
+    gold: Ints,
+    predicted: Predicted,
+    resamples: Resamples,
+    weights: Floats | None = None,
 ) -> NDArray[np.float64]:
-    """Compute micro-F1 in each bootstrap replicate.
+    """Compute a metric exactly in each bootstrap replicate.
 
     Args:
-        hits: (N, 3) from ``count_hits``.
+        metric: of sums, or a mean over labels' curves; labels that were not drawn are left out of
+            that mean.
+        gold: (N,) label ids.
+        predicted: probabilities and label ids of the N rows.
         resamples: over the same N rows.
         weights: (N,) row weights, the same in every replicate.
 
     Returns:
         (R,) float64.
     """
-    columns = [
-        np.bincount(
-            resamples.group_of, column if weights is None else column * weights, resamples.n_groups
-        )
-        for column in hits.T
-    ]
-    per_group = np.stack(columns).astype(np.float64)
-    # einsum sums in the same order for any number of threads; a matrix product may not
-    sums = (np.einsum("rg,cg->rc", counts, per_group) for counts in resamples.chunks())
-    return np.concatenate([f1_from_sums(each) for each in sums])
-
-
-def paired_f1(
-    gold: Ints,
-    preds: tuple[Ints, Ints],
-    negative_id: int | None,
-    resamples: Resamples,
-    weights: Floats | None = None,
-) -> Paired:
-    """Compare the labels of systems A and B by micro-F1; ``preds`` is (A, B)."""
-    hits = [count_hits(gold, pred, negative_id) for pred in preds]
-    first, second = (f1_replicates(h, resamples, weights) for h in hits)
-    a, b = (micro_f1(gold, pred, negative_id, weights) for pred in preds)
-    return pair(a - b, first - second)
-
-
-def auprc_replicates(
-    gold: Ints, probs: Floats, resamples: Resamples, weights: Floats | None = None
-) -> NDArray[np.float64]:
-    """Compute the exact AUPRC in each bootstrap replicate; its mean skips labels not drawn.
-
-    Returns:
-        (R,) float64.
-    """
-    areas = area_replicates(gold, probs, resamples, weights)
+    if metric.sums is not None:
+        counts = metric.sums.count(gold, predicted)
+        return replicate_sums(metric.sums, counts, resamples, weights)
+    assert metric.curve is not None
+    areas = replicate_areas(metric.curve, gold, predicted[0], resamples, weights)
     known = ~np.isnan(areas)
     means: NDArray[np.float64] = np.where(known, areas, 0.0).sum(axis=0) / known.sum(axis=0)
     return means
 
 
-def area_replicates(
-    gold: Ints, probs: Floats, resamples: Resamples, weights: Floats | None = None
+def replicate_sums(
+    kernel: SumsKernel, counts: Any, resamples: Resamples, weights: Floats | None = None
+) -> NDArray[np.float64]:
+    """Compute a score of sums in each replicate, (R,) float64.
+
+    Args:
+        kernel: of the metric.
+        counts: (N, k) from its ``count``.
+        resamples: over the same N rows.
+        weights: (N,) row weights.
+    """
+    per_group = _sum_groups(counts, resamples, weights)
+    if isinstance(per_group, np.ndarray):
+        # einsum sums in the same order for any number of threads; a matrix product may not
+        sums = (np.einsum("rg,cg->rc", drawn, per_group) for drawn in resamples.chunks())
+    else:
+        sums = (
+            np.asarray(per_group @ np.ascontiguousarray(drawn.T)).T for drawn in resamples.chunks()
+        )
+    return np.concatenate([kernel.combine(each) for each in sums])
+
+
+def _sum_groups(counts: Any, resamples: Resamples, weights: Floats | None) -> Any:
+    """Return (k, G) sums of each group's rows: an array, or a CSR matrix where counts are."""
+    if not isinstance(counts, np.ndarray):
+        from scipy.sparse import csr_matrix
+
+        n_rows = counts.shape[0]
+        values = np.ones(n_rows) if weights is None else np.asarray(weights, dtype=np.float64)
+        shape = (resamples.n_groups, n_rows)
+        members = csr_matrix((values, (resamples.group_of, np.arange(n_rows))), shape)
+        return (members @ counts).T.tocsr()
+    columns = [
+        np.bincount(
+            resamples.group_of, column if weights is None else column * weights, resamples.n_groups
+        )
+        for column in counts.T
+    ]
+    return np.stack(columns).astype(np.float64)
+
+
+def replicate_areas(
+    kernel: CurveKernel,
+    gold: Ints,
+    probs: Floats,
+    resamples: Resamples,
+    weights: Floats | None = None,
 ) -> NDArray[np.float64]:
     """Compute the exact area under each label's curve in each bootstrap replicate.
 
@@ -165,19 +187,20 @@ def area_replicates(
     for counts in resamples.chunks():
         drawn = np.ascontiguousarray(counts.T)
         products = ((np.asarray(sums @ drawn), np.asarray(hits @ drawn)) for sums, hits in curves)
-        areas.append(np.stack([weighted_areas(sums, hits) for sums, hits in products]))
+        areas.append(np.stack([kernel.combine(sums, hits) for sums, hits in products]))
     return np.concatenate(areas, axis=1)
 
 
-def paired_auprc(
+def compare_pair(
+    metric: Metric,
     gold: Ints,
-    probs: tuple[Floats, Floats],
+    systems: tuple[Predicted, Predicted],
     resamples: Resamples,
     weights: Floats | None = None,
 ) -> Paired:
-    """Compare the probabilities of systems A and B by AUPRC; ``probs`` is (A, B)."""
-    first, second = (auprc_replicates(gold, p, resamples, weights) for p in probs)
-    a, b = (auprc(gold, p, weights) for p in probs)
+    """Compare systems A and B by a metric; ``systems`` is (A, B)."""
+    first, second = (replicate(metric, gold, each, resamples, weights) for each in systems)
+    a, b = (metric.score(gold, each, weights) for each in systems)
     return pair(a - b, first - second)
 
 

@@ -22,8 +22,11 @@ import numpy as np
 
 from competition.arrays import Float64s, Floats, Int64s, Ints
 from competition.scoring.assessment import Score
+from competition.scoring.criteria import Criteria
+from competition.scoring.decisions import Negatives
 from competition.scoring.label_shift import Answers, Cells, ShiftModel, build_cells
-from competition.scoring.metrics import auprc, count_hits, f1_from_sums, micro_f1
+from competition.scoring.metrics.metric import Predicted, Weigher
+from competition.scoring.metrics.micro_f1 import is_any_of
 
 DRAWS = 8  # of each view
 SEED = 0
@@ -67,19 +70,26 @@ class Ground:
 
     Attributes:
         gold: (N,) label ids of the held-out rows.
-        n_labels: C.
-        negative_id: the label micro-F1 does not count, or None.
+        criteria: the metrics, and which labels are negative.
         groups: (N,) rows that are drawn together.
         strata: (L, N) nested strata, from one of all rows to the finest.
         test_strata: (L, M) likewise of the test rows.
     """
 
     gold: Ints
-    n_labels: int
-    negative_id: int | None
+    criteria: Criteria
     groups: Ints
     strata: Int64s
     test_strata: Int64s
+
+    @property
+    def n_labels(self) -> int:
+        """Return C."""
+        return self.criteria.n_labels
+
+    def weigher(self, predicted: Predicted) -> Weigher:
+        """Return a system's score by the primary metric as a function of row weights."""
+        return self.criteria.primary.weigher(self.gold, predicted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +119,7 @@ class Evidence:
     Attributes:
         weights: (V, N) float32 of the held-out rows under each view, mean 1.
         shares: (V,) of the views in their mean.
-        variance: of the error of an estimate in micro-F1 where its view is right.
+        variance: of the error of an estimate of the primary score where its view is right.
         negative_share: of the test's rows, None without a negative label.
     """
 
@@ -124,12 +134,13 @@ class Expected:
     """What is expected of a system on the test.
 
     Attributes:
-        f1: micro-F1 with a 95% interval of what the estimate does not know.
-        auprc: of the weighted rows; NaN without a gold row.
+        primary: score by the primary metric, with a 95% interval of what the estimate does not
+            know.
+        secondary: by the secondary metric, of the weighted rows; None if there is none.
     """
 
-    f1: Score
-    auprc: float
+    primary: Score
+    secondary: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +179,12 @@ class TestMix:
         Source: the combination is ours; docs/experiments.md has the pseudo-tests and simulations
         that it was chosen on.
         """
-        hits = _count_hits(self.ground, pred)
-        weights = self.weights
-        value = _weighted_f1(hits, weights)
-        plain = micro_f1(self.ground.gold, pred, self.ground.negative_id)
+        weights, criteria = self.weights, self.ground.criteria
+        score_at = self.ground.weigher((probs, pred))
+        value = score_at(weights)
+        plain = criteria.primary.score(self.ground.gold, (probs, pred))
         apart = [
-            share * (_weighted_f1(hits, row.astype(np.float64)) - value) ** 2
+            share * (score_at(row.astype(np.float64)) - value) ** 2
             for each in self.evidence
             for share, row in zip(each.shares, each.weights, strict=True)
         ]
@@ -184,8 +195,11 @@ class TestMix:
             + (UNEXPLAINED_FRAC * (plain - value)) ** 2
         )
         reach = REACH * float(np.sqrt(variance))
-        score = Score(value, max(0.0, value - reach), min(1.0, value + reach))
-        return Expected(score, auprc(self.ground.gold, probs, weights))
+        lowest, highest = criteria.primary.kind.bounds
+        score = Score(value, max(lowest, value - reach), min(highest, value + reach))
+        if criteria.secondary is None:
+            return Expected(score, None)
+        return Expected(score, criteria.secondary.score(self.ground.gold, (probs, pred), weights))
 
 
 def read_evidence(ground: Ground, system: System, *, seed: int = SEED) -> Evidence:
@@ -238,16 +252,16 @@ def _build_model(
         steps -= 1
     if ground.n_labels**2 * steps * len(cells) > MAX_TABLE_CELLS:
         cells = build_cells(ground.strata[:1], ground.test_strata[:1])
-    seen, test_seen = grade(system, ground.negative_id, steps)
+    seen, test_seen = grade(system, ground.criteria.negative_ids, steps)
     gold, n_labels = ground.gold.astype(np.int64), ground.n_labels
     answers = Answers(gold, seen, test_seen, n_labels, n_labels * steps)
     return ShiftModel(answers, cells, strength)
 
 
-def grade(system: System, negative_id: int | None, steps: int) -> tuple[Int64s, Int64s]:
+def grade(system: System, negative_ids: Negatives, steps: int) -> tuple[Int64s, Int64s]:
     """Number answers by predicted label and step of confidence in it.
 
-    Steps hold equally many held-out rows, apart for the negative label and all others.
+    Steps hold equally many held-out rows, apart for the negative labels and all others.
 
     Returns:
         (N,) for the held-out rows and (K, M) for the test rows, in [0, C × steps).
@@ -259,7 +273,7 @@ def grade(system: System, negative_id: int | None, steps: int) -> tuple[Int64s, 
     test_sure = np.take_along_axis(system.test_probs, test_pred[..., None], axis=2)[..., 0]
     step, test_step = np.zeros_like(pred), np.zeros_like(test_pred)
     for is_negative in (False, True):
-        rows, test_rows = ((each == negative_id) == is_negative for each in (pred, test_pred))
+        rows, test_rows = (np.isin(each, negative_ids) == is_negative for each in (pred, test_pred))
         if rows.any():
             edges = np.quantile(sure[rows], np.linspace(0, 1, steps + 1)[1:-1])
             step[rows] = np.searchsorted(edges, sure[rows])
@@ -296,26 +310,19 @@ def _rehearse(ground: Ground, system: System, view: View, weights: Float64s, see
             test_strata=ground.strata[:, test],
         )
         answers = System(probs[held], pred[held], probs[test][None], pred[test][None])
-        score = _weighted_f1(_count_hits(part, answers.pred), weigh(part, answers, view))
-        errors.append(score - micro_f1(ground.gold[test], pred[test], ground.negative_id))
+        score = part.weigher((answers.probs, answers.pred))(weigh(part, answers, view))
+        known = ground.criteria.primary.score(ground.gold[test], (probs[test], pred[test]))
+        errors.append(score - known)
     return np.array(errors) if len(errors) > 1 else np.zeros(2)
-
-
-def _count_hits(ground: Ground, pred: Ints) -> Float64s:
-    return count_hits(ground.gold, pred, ground.negative_id).astype(np.float64)
-
-
-def _weighted_f1(hits: Float64s, weights: Float64s) -> float:
-    return float(f1_from_sums(weights @ hits))
 
 
 def _measure_negative_share(
     ground: Ground, views: Sequence[View], weights: Sequence[Float64s]
 ) -> float | None:
     """Return the mean over the views that read labels off predicted labels alone."""
-    if ground.negative_id is None:
+    if not ground.criteria.negative_ids:
         return None
-    is_negative = ground.gold == ground.negative_id
+    is_negative = is_any_of(ground.gold, ground.criteria.negative_ids)
     shares = [
         float(np.average(is_negative, weights=each))
         for view, each in zip(views, weights, strict=True)

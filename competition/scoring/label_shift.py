@@ -17,8 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from competition.arrays import Bools, Float64s, Int64s
+from competition.arrays import Bools, Float64s, Int64s, Ints
+from competition.errors import UsageError
+from competition.scoring.metrics.micro_f1 import is_any_of
 
 MIN_ROWS = 100  # held-out rows of a stratum; smaller ones are taken together
 LENT_ROWS = 20.0  # held-out rows that the answers in the surrounding stratum are worth, per label
@@ -287,3 +290,24 @@ def _fit_shares(chances: Float64s, told: Float64s, prior: Float64s, strength: fl
     out = np.zeros(len(prior))
     out[labels] = _to_shares(shares)
     return out
+
+
+def weights_for_negative_share(
+    gold: Ints, negative_ids: tuple[int, ...], share: float
+) -> NDArray[np.float64]:
+    """Return row weights under which the negative label has a given share (label shift).
+
+    Returns:
+        (N,) float64, mean 1.
+
+    Raises:
+        UsageError: there is no negative label, or all rows are negative, or none is.
+    """
+    is_negative = is_any_of(gold, negative_ids)
+    found = float(is_negative.mean())
+    if not 0.0 < found < 1.0:
+        raise UsageError(
+            f"scores cannot be reweighted to a negative-label share of {share}: the share in the "
+            f"data is {found}; remove metrics.shifted_negative_share from the profile"
+        )
+    return np.where(is_negative, share / found, (1.0 - share) / (1.0 - found))

@@ -22,8 +22,10 @@ from competition.data.tables import test_layout
 from competition.errors import Offence, SubmissionError
 from competition.files import sha256_of
 from competition.profile import Competition, Profile
+from competition.scoring.criteria import build_criteria
+from competition.scoring.decisions import Negatives, Rule, best_positive, unflatten
 from competition.scoring.degenerate import MIN_ROWS, find_waste
-from competition.scoring.metrics import best_positive, unflatten
+from competition.scoring.metrics.micro_f1 import is_any_of
 from competition.submission.answers import (
     Answers,
     check_ids,
@@ -195,13 +197,10 @@ def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report
         remedy = "allowed by the leaderboard; ours sum to 1"
         remark(Offence(path.name, line, column, row_id, found, remedy))
     best = probs.copy()
-    if profile.negative_id is not None:
-        best[:, profile.negative_id] = -1.0
+    best[:, list(profile.negative_ids)] = -1.0
     is_other = probs[np.arange(len(pred)), pred] < best.max(axis=1) - SUM_TOLERANCE**2
-    odd = np.flatnonzero(
-        is_other & (pred != (-1 if profile.negative_id is None else profile.negative_id))
-    )
-    if len(odd):
+    odd = np.flatnonzero(is_other & ~is_any_of(pred, profile.negative_ids))
+    if len(odd) and build_criteria(profile).rule != "prior":
         row = usable[odd[0]]
         line, row_id = answers.lines[row], show_id(answers.ids[row])
         label, better = profile.labels[answers.pred[row]], profile.labels[best[odd[0]].argmax()]
@@ -243,7 +242,9 @@ def _remark_labels(
     if not usable.any():
         return
     probs, pred = answers.probs[usable], answers.pred[usable]
-    odd = np.flatnonzero(usable)[~follows_rule(probs, pred, profile.negative_id, rule)]
+    odd = np.flatnonzero(usable)[
+        ~follows_rule(probs, pred, profile.negative_ids, (rule.rule, rule.temperature))
+    ]
     if len(odd):
         line, row_id = answers.lines[odd[0]], show_id(answers.ids[odd[0]])
         label = profile.labels[answers.pred[odd[0]]]
@@ -256,8 +257,8 @@ def _remark_labels(
 def follows_rule(
     probs: npt.NDArray[np.float64],
     pred: npt.NDArray[np.int64],
-    negative_id: int | None,
-    rule: BlendRule,
+    negative_ids: Negatives,
+    decided: tuple[Rule, float],
 ) -> npt.NDArray[np.bool_]:
     """Return whether each row's label is consistent with a blend's rule, up to rounding.
 
@@ -271,18 +272,23 @@ def follows_rule(
     Args:
         probs: (M, C) as in the file, flattened.
         pred: (M,) label ids.
-        negative_id: the label given below the threshold, or None.
-        rule: of the blend that wrote them.
+        negative_ids: below the threshold, the best of these is given.
+        decided: the rule of the blend that wrote them, and its temperature.
 
     Returns:
         (M,) bool.
     """
-    threshold, temperature = rule.threshold, rule.temperature
+    rule, temperature = decided
+    threshold = rule.threshold
     pooled = unflatten(probs, temperature)
     error = (2 * temperature + 1) * 2.0**-23
+    if rule.factors is not None:
+        pooled = pooled * np.array(rule.factors)
     given = pooled[np.arange(len(pred)), pred]
-    if negative_id is None or threshold is None:
+    if rule.factors is not None or not negative_ids or threshold is None:
         return np.asarray(given >= pooled.max(axis=1) * (1 - error))
-    best = best_positive(pooled, negative_id)[1]
+    best = best_positive(pooled, negative_ids)[1]
     is_positive = (given >= best * (1 - error)) & (best >= threshold * (1 - error))
-    return np.where(pred == negative_id, best < threshold * (1 + error), is_positive)
+    best_of_negative = pooled[:, list(negative_ids)].max(axis=1)
+    is_negative = (best < threshold * (1 + error)) & (given >= best_of_negative * (1 - error))
+    return np.where(is_any_of(pred, negative_ids), is_negative, is_positive)

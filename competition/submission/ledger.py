@@ -32,6 +32,7 @@ from competition.errors import UploadError
 from competition.files import append_lines_synced, is_name, write_atomically
 from competition.lease import hold, name_owner
 from competition.profile import Competition
+from competition.scoring.metrics.catalogue import METRICS
 from competition.submission.ledger_damage import MAX_ID, DamagedLine
 
 Outcome = Literal["sent", "refused", "failed", "unknown"]
@@ -58,7 +59,20 @@ def _check_file_name(name: str) -> str:
 
 Id = Annotated[int, Field(ge=1)]
 Time = Annotated[str, AfterValidator(_check_time)]
-Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Score = Annotated[float, Field(allow_inf_nan=False)]
+KINDS = {kind.key: kind for kind in METRICS.values()}
+
+
+def _check_scores(scores: dict[str, float | None]) -> dict[str, float | None]:
+    """Check that each score is one that its metric can have; of others, that it is in [0, 1]."""
+    for key, score in scores.items():
+        is_known = KINDS[key].accepts if key in KINDS else lambda value: 0 <= value <= 1
+        if score is not None and not is_known(score):
+            raise ValueError(f"{key} cannot be {score:g}")
+    return scores
+
+
+SideScores = Annotated[dict[str, Score | None], AfterValidator(_check_scores)]
 
 
 class _Line(BaseModel):
@@ -91,8 +105,8 @@ class _Score(_Line):
     kind: Literal["score"]
     intent: Id
     time: Time
-    public: dict[str, Score | None] | None
-    private: dict[str, Score | None] | None
+    public: SideScores | None
+    private: SideScores | None
     source: Literal["platform", "entered"] = "platform"
 
 
@@ -105,7 +119,8 @@ LINE: TypeAdapter[_Intent | _Receipt | _Score] = TypeAdapter(
 class Entry:
     """One attempt to upload a file; ``outcome`` is unknown until there is a receipt.
 
-    ``public`` and ``private`` map ``micro_f1`` and ``auprc`` to scores in [0, 1]. ``is_decided``:
+    ``public`` and ``private`` map the key of each metric to its score, as leaderboards show it
+    (most in [0, 1]). ``is_decided``:
     the platform has finished with it, with or without a score. ``is_entered``: the user entered
     all of its scores by hand.
     """

@@ -11,15 +11,17 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from competition.scoring.decisions import Rule
 
 KIND = "blend"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
-Objective = Literal["micro-f1", "auprc", "both"]
-"""The metric that a blend optimises."""
+Objective = str
+"""What a blend optimises: the name of one of the competition's metrics, or ``both``."""
 
 
 class _Record(BaseModel):
@@ -43,14 +45,23 @@ class BlendRule(_Record):
     """Decision rule of a blend and the temperature applied afterwards.
 
     Attributes:
-        threshold: of the best positive label; None if the most probable label is taken.
+        threshold: of the best positive label; None without one.
+        prior_power: of the label shares by which probabilities are divided; None without one.
+        label_factors: (C,) what probabilities are multiplied by before the highest is taken.
         temperature: a value above 1 flattens.
         csv_sha256: of the submission that it was written for; None if absent.
     """
 
     threshold: Finite | None
+    prior_power: Finite | None = None
+    label_factors: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     csv_sha256: str | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """Return how labels are decided."""
+        return Rule(self.threshold, self.prior_power, self.label_factors)
 
 
 class BlendRecord(BlendRule):
@@ -80,26 +91,46 @@ class ScoreEstimate(_Record):
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-class ExpectedScores(_Record):
-    """Scores expected on the test."""
-
-    f1: ScoreEstimate
-    auprc: Finite
-
-
 class SystemEstimate(_Record):
-    """Scores of a blend or comparator; ``expected`` is None in older files."""
+    """Scores of a blend or comparator, by the short key of each metric.
 
-    f1: ScoreEstimate | None = None
-    auprc: ScoreEstimate | None = None
-    expected: ExpectedScores | None = None
+    ``expected`` holds those expected on the test, some with an interval; empty in older files.
+    """
+
+    scores: Mapping[str, ScoreEstimate | None] = {}
+    expected: Mapping[str, ScoreEstimate | Finite] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _part(cls, found: Any) -> Any:
+        if not isinstance(found, Mapping):
+            return found
+        scores = {key: value for key, value in found.items() if key != "expected"}
+        return {"scores": scores, "expected": found.get("expected") or {}}
+
+    def expect(self, short: str) -> ScoreEstimate | None:
+        """Return the score expected on the test by a metric, None where the file has none."""
+        found = self.expected.get(short)
+        return ScoreEstimate(value=found) if isinstance(found, float | int) else found
 
 
 class HalfNoiseRecord(_Record):
-    """Simulated noise of the public leaderboard: see ``blend.public_noise``."""
+    """Simulated noise of the public leaderboard: see ``blend.public_noise``.
+
+    ``sds`` are standard deviations by the short key of each metric.
+    """
 
     agreement: Finite
-    f1_sd: Finite
+    sds: Mapping[str, Finite]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _part(cls, found: Any) -> Any:
+        if not isinstance(found, Mapping):
+            return found
+        ends = {key: value for key, value in found.items() if str(key).endswith("_sd")}
+        sds = {key.removesuffix("_sd"): value for key, value in ends.items()}
+        return {"agreement": found.get("agreement"), "sds": sds}
 
 
 class WarningRecord(_Record):
@@ -205,7 +236,7 @@ def _validate(kind: type[R], found: Mapping[str, Any]) -> R:
         return kind.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"] if part != "scores")  # our own field
         raise ValueError(f"{where}: {first['msg']}") from None
 
 

@@ -1,4 +1,4 @@
-"""Score a submission against a solution file: micro-F1, AUPRC, and scores per label.
+"""Score a submission against a solution file: the metrics, and scores per label.
 
 Used by ``run.py score`` and the local leaderboard, the only two that read a solution file. Rows are
 joined by id, never by position, and probabilities are scored as written.
@@ -9,6 +9,7 @@ Legend: M rows of the solution, C labels.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,28 +21,34 @@ from competition.data.causes import gather_causes
 from competition.data.csv_records import show, show_id
 from competition.errors import CorpusError, Offence, SubmissionError
 from competition.profile import Profile
-from competition.scoring.metrics import auprc_by_class, micro_f1
+from competition.scoring.criteria import Criteria, build_criteria
 from competition.submission.answers import Answers, check_ids, read_answers, read_table
 
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """Scores of one label; None for 0/0."""
+    """Scores of one label; None for 0/0.
+
+    ``area``: under its curve, where a metric of the competition is the mean of these.
+    """
 
     label: str
     gold: int
     predicted: int
     precision: float | None
     recall: float | None
-    auprc: float | None
+    area: float | None
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Leaderboard scores of a submission, and of each label; auprc is NaN without a gold row."""
+    """Leaderboard scores of a submission, and of each label.
 
-    micro_f1: float
-    auprc: float
+    ``values`` are by the key of each metric, as leaderboards show them; None if undefined.
+    """
+
+    criteria: Criteria
+    values: Mapping[str, float | None]
     n_rows: int
     labels: tuple[LabelScore, ...]
 
@@ -107,10 +114,13 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
 
 def score_rows(gold: npt.NDArray[np.int64], answers: Answers, profile: Profile) -> Scores:
     """Score predictions of M rows against gold label ids (M,) in the same order."""
+    criteria = build_criteria(profile)
+    curve = next((each for each in criteria.metrics if each.curve is not None), None)
     n_labels = profile.n_labels
     areas = np.full(n_labels, np.nan)
-    if answers.has_probs:
-        areas = auprc_by_class(gold, answers.probs)
+    has_areas = curve is not None and answers.has_probs
+    if curve is not None and has_areas:
+        areas = curve.measure_areas(gold, answers.probs)
     n_gold = np.bincount(gold, minlength=n_labels)
     n_pred = np.bincount(answers.pred, minlength=n_labels)
     n_hit = np.bincount(gold[gold == answers.pred], minlength=n_labels)
@@ -121,45 +131,48 @@ def score_rows(gold: npt.NDArray[np.int64], answers: Answers, profile: Profile) 
             predicted=int(n_pred[i]),
             precision=float(n_hit[i] / n_pred[i]) if n_pred[i] else None,
             recall=float(n_hit[i] / n_gold[i]) if n_gold[i] else None,
-            auprc=float(areas[i]) if n_gold[i] and answers.has_probs else None,
+            area=float(areas[i]) if n_gold[i] and has_areas else None,
         )
         for i, label in enumerate(profile.labels)
     )
-    f1 = micro_f1(gold, answers.pred, profile.negative_id)
-    present = areas[n_gold > 0]
-    mean_area = float(present.mean()) if len(present) else math.nan
-    return Scores(f1, mean_area, len(gold), labels)
+    predicted = (answers.probs, answers.pred)
+    values: dict[str, float | None] = {}
+    for metric in criteria.metrics:
+        is_known = answers.has_probs or metric.kind.reads == "labels"
+        score = metric.score(gold, predicted) if is_known else math.nan
+        values[metric.kind.key] = None if math.isnan(score) else metric.kind.show(score)
+    return Scores(criteria, values, len(gold), labels)
 
 
 def build_score_tables(scores: Scores) -> list[Table]:
     """Build the tables of the scores and of each label."""
-    total: dict[str, float | None] = {
-        "micro_f1": scores.micro_f1,
-        "auprc": scores.auprc,
-        "rows": scores.n_rows,
-    }
+    kinds = scores.criteria.kinds
+    total = {**scores.values, "rows": scores.n_rows}
     total_columns = [
-        Column("micro_f1", "micro-F1", "score"),
-        Column("auprc", "AUPRC", "score"),
+        *(kind.column(kind.key, kind.title) for kind in kinds),
         Column("rows", "rows", "count"),
     ]
+    curves = [each.kind for each in scores.criteria.metrics if each.curve is not None][:1]
     columns = [
         Column("label", "label"),
         Column("gold", "gold", "count"),
         Column("predicted", "predicted", "count"),
         Column("precision", "precision", "score"),
         Column("recall", "recall", "score"),
-        Column("auprc", "AUPRC", "score"),
     ]
     rows = [
-        {column.key: getattr(label, column.key) for column in columns} for label in scores.labels
+        {column.key: getattr(label, column.key) for column in columns}
+        | {kind.key: label.area for kind in curves}
+        for label in scores.labels
     ]
-    absent = [label.label for label in scores.labels if not label.gold]
-    notes = [f"Without gold rows, not part of AUPRC: {', '.join(absent)}"] if absent else []
-    lacking = []
-    if math.isnan(scores.auprc):
-        lacking = ["AUPRC is computed on probabilities, which no column of this file holds."]
-        total["auprc"] = None
+    columns += [kind.column(kind.key, kind.head) for kind in curves]
+    absent = ", ".join(label.label for label in scores.labels if not label.gold)
+    notes = [f"Without gold rows, not part of {kind.title}: {absent}" for kind in curves if absent]
+    lacking = [
+        f"{kind.title} is computed on probabilities, which no column of this file holds."
+        for kind in kinds
+        if kind.reads == "probabilities" and scores.values[kind.key] is None
+    ]
     return [
         Table("score", "Score", total_columns, [total], lacking),
         Table("labels", "By label", columns, rows, notes),

@@ -1,6 +1,7 @@
 """Scores read on a leaderboard's web page and entered by hand: ``board --score NAME=61.02/50.10``.
 
-For platforms without an API for scores, and for files uploaded by hand from a folder. The ledger
+The scores are those of the competition's metrics, the primary one first, as pages show them. For
+platforms without an API for scores, and for files uploaded by hand from a folder. The ledger
 records that a score was entered by hand; ``board`` and the final picks use it like any other.
 """
 
@@ -13,6 +14,8 @@ from datetime import datetime
 
 from competition.errors import UsageError
 from competition.profile import Competition
+from competition.scoring.criteria import build_criteria
+from competition.scoring.metrics.metric import MetricKind
 from competition.spelling import suggest
 from competition.submission.ledger import (
     Entry,
@@ -21,30 +24,50 @@ from competition.submission.ledger import (
     build_score,
     open_ledger,
 )
-from competition.upload.scores import METRICS, merge_scores
+from competition.upload.scores import merge_scores
 from competition.upload.target import ScoreMap
 
-EXAMPLE = "NAME=61.02/50.10"
-NUMBER = re.compile(r"\d{1,3}(\.\d+)?", re.ASCII)
+EXAMPLES = ("61.02", "50.10")  # of the primary and the secondary score
+NUMBER = re.compile(r"-?\d{1,3}(\.\d+)?", re.ASCII)
 BY_HAND = ("folder", "local")  # destinations that are no platform
 
 
 @dataclass(frozen=True)
 class EnteredScore:
-    """A score entered by hand; values in [0, 1]."""
+    """A score entered by hand; values as the ledger has them."""
 
     name: str
     public: ScoreMap
     private: ScoreMap | None
 
 
-def parse_score(text: str) -> EnteredScore:
+def name_form(kinds: Sequence[MetricKind]) -> str:
+    """Name what is entered: ``F1/AUPRC``."""
+    return "/".join(kind.head for kind in kinds)
+
+
+def write_example(kinds: Sequence[MetricKind]) -> str:
+    """Write an example of what is entered: ``61.02/50.10``, or ``0.6102`` for a loss."""
+    shown = [
+        f"{float(each) / 100:.4f}" if kind.is_loss else each
+        for kind, each in zip(kinds, EXAMPLES, strict=False)
+    ]
+    return "/".join(shown)
+
+
+def parse_score(text: str, kinds: Sequence[MetricKind]) -> EnteredScore:
     """Parse ``NAME=F1/AUPRC``, scores ×100; ``:F1/AUPRC`` appends the private scores.
 
-    >>> parse_score("b1=61.02/50.10").public
+    >>> from competition.scoring.metrics.catalogue import METRICS
+    >>> kinds = METRICS["micro-f1"], METRICS["auprc"]
+    >>> parse_score("b1=61.02/50.10", kinds).public
     {'micro_f1': 0.6102, 'auprc': 0.501}
-    >>> parse_score("b1=61:60.5/48").private
+    >>> parse_score("b1=61:60.5/48", kinds).private
     {'micro_f1': 0.605, 'auprc': 0.48}
+
+    Args:
+        text: what was typed.
+        kinds: the competition's metrics.
 
     Raises:
         UsageError: the text has another form, or a score is not between 0 and 100.
@@ -52,31 +75,52 @@ def parse_score(text: str) -> EnteredScore:
     name, equals, written = text.rpartition("=")
     sides = written.split(":")
     if not equals or not name or len(sides) > 2:
+        titles, example = "/".join(kind.title for kind in kinds), write_example(kinds)
         raise UsageError(
-            f"--score {text!r} is not of the form {EXAMPLE} (public micro-F1/AUPRC); append"
-            " :60.50/49.80 for the private scores"
+            f"--score {text!r} is not of the form NAME={example} (public {titles}); append"
+            f" :{_write_private_example(kinds)} for the private scores"
         )
-    public, *private = (_parse_side(side, text) for side in sides)
+    public, *private = (_parse_side(side, text, kinds) for side in sides)
     return EnteredScore(name, public, private[0] if private else None)
 
 
-def _parse_side(written: str, text: str) -> ScoreMap:
+def _write_private_example(kinds: Sequence[MetricKind]) -> str:
+    shown = ["0.6050" if kinds[0].is_loss else "60.50"]
+    if len(kinds) > 1:
+        shown.append("0.4980" if kinds[1].is_loss else "49.80")
+    return "/".join(shown)
+
+
+def _parse_side(written: str, text: str, kinds: Sequence[MetricKind]) -> ScoreMap:
     parts = written.split("/")
-    if len(parts) > len(METRICS) or not all(map(NUMBER.fullmatch, parts)):
+    if len(parts) > len(kinds) or not all(map(NUMBER.fullmatch, parts)):
+        titles = [kind.title for kind in kinds]
+        forms = " or ".join(dict.fromkeys((titles[0], "/".join(titles))))
         raise UsageError(
-            f"--score {text!r}: {written!r} is not micro-F1 or micro-F1/AUPRC, written with a"
-            f" decimal point, such as {EXAMPLE}"
+            f"--score {text!r}: {written!r} is not {forms}, written with a"
+            f" decimal point, such as NAME={write_example(kinds)}"
         )
-    values = [float(part) for part in parts]
-    for part, value in zip(parts, values, strict=True):
-        if value > 100:
-            raise UsageError(f"--score {text!r}: {part} is above 100, the maximum")
-        if 0 < value <= 1:
-            raise UsageError(
-                f"--score {text!r}: {part} looks like a fraction; write it ×100, such as"
-                f" {100 * value:.2f}"
-            )
-    return {key: round(value / 100, 10) for key, value in zip(METRICS, values, strict=False)}
+    return {
+        kind.key: _parse_number(part, text, kind) for part, kind in zip(parts, kinds, strict=False)
+    }
+
+
+def _parse_number(part: str, text: str, kind: MetricKind) -> float:
+    value = float(part)
+    if kind.is_loss:
+        if value < 0:
+            raise UsageError(f"--score {text!r}: {part} is below 0, the best {kind.title}")
+        return value
+    if value > 100:
+        raise UsageError(f"--score {text!r}: {part} is above 100, the maximum")
+    if value < 100 * kind.bounds[0]:
+        raise UsageError(f"--score {text!r}: {part} is below the lowest {kind.title}")
+    if 0 < value <= 1:
+        raise UsageError(
+            f"--score {text!r}: {part} looks like a fraction; write it ×100, such as"
+            f" {100 * value:.2f}"
+        )
+    return round(value / 100, 10)
 
 
 def enter_scores(competition: Competition, texts: Sequence[str], now: datetime) -> list[str]:
@@ -92,7 +136,8 @@ def enter_scores(competition: Competition, texts: Sequence[str], now: datetime) 
             another score.
         UploadError: the ledger is damaged, or another process holds it.
     """
-    entered = [parse_score(text) for text in texts]
+    kinds = build_criteria(competition.profile).kinds
+    entered = [parse_score(text, kinds) for text in texts]
     if len({each.name for each in entered}) < len(entered):
         raise UsageError("--score names the same submission twice; enter each once")
     ledger = open_ledger(competition)
@@ -105,8 +150,8 @@ def enter_scores(competition: Competition, texts: Sequence[str], now: datetime) 
         said = []
         for each in entered:
             entry = _find_entry(competition, each.name, entries)
-            records += _build_records(entry, each, now)
-            said.append(_describe(entry, each))
+            records += _build_records(entry, each, now, kinds)
+            said.append(_describe(entry, each, kinds))
         ledger.append(*records)
     return said
 
@@ -138,7 +183,9 @@ def _find_entry(competition: Competition, name: str, entries: Sequence[Entry]) -
     return entry
 
 
-def _build_records(entry: Entry, score: EnteredScore, now: datetime) -> list[Record]:
+def _build_records(
+    entry: Entry, score: EnteredScore, now: datetime, kinds: Sequence[MetricKind]
+) -> list[Record]:
     """Return the ledger records; a score shows that an attempt of unknown outcome arrived.
 
     Raises:
@@ -151,7 +198,7 @@ def _build_records(entry: Entry, score: EnteredScore, now: datetime) -> list[Rec
                 if value is not None and entered is not None and abs(entered - value) > 5e-5:
                     raise UsageError(
                         f"--score {score.name}: {entry.target} itself reported"
-                        f" {100 * value:.2f} for {key}, which is kept"
+                        f" {_write({key: value}, kinds)} for {key}, which is kept"
                     )
     records: list[Record] = []
     if entry.outcome == "unknown":
@@ -162,17 +209,22 @@ def _build_records(entry: Entry, score: EnteredScore, now: datetime) -> list[Rec
     return [*records, build_score(entry.id, now, public=public, private=private, is_entered=True)]
 
 
-def _describe(entry: Entry, score: EnteredScore) -> str:
+def _describe(entry: Entry, score: EnteredScore, kinds: Sequence[MetricKind]) -> str:
     where = f"{entry.target} ({entry.destination})"
     known = entry.public or {}
     changed = any(known.get(key) not in (None, value) for key, value in score.public.items())
-    before = f", {_write(known)} before" if changed else ""
-    after = "" if score.private is None else f", private {_write(score.private)}"
-    return f"entered for {entry.name}, {where}: public {_write(score.public)}{after}{before}"
+    before = f", {_write(known, kinds)} before" if changed else ""
+    after = "" if score.private is None else f", private {_write(score.private, kinds)}"
+    return f"entered for {entry.name}, {where}: public {_write(score.public, kinds)}{after}{before}"
 
 
-def _write(scores: ScoreMap) -> str:
-    return "/".join(f"{100 * value:.2f}" for value in scores.values() if value is not None)
+def _write(scores: ScoreMap, kinds: Sequence[MetricKind]) -> str:
+    is_loss = {kind.key: kind.is_loss for kind in kinds}
+    return "/".join(
+        f"{value:.4f}" if is_loss.get(key) else f"{100 * value:.2f}"
+        for key, value in scores.items()
+        if value is not None
+    )
 
 
 def _advise_sending(competition: Competition, name: str, known: set[str] | None = None) -> str:

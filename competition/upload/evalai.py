@@ -12,17 +12,17 @@ from typing import Any
 from competition.errors import UploadError
 from competition.profile import Competition
 from competition.upload.masking import read_secret
-from competition.upload.scores import dig, find_scores
+from competition.upload.scores import dig, find_scores, resolve_paths
 from competition.upload.target import (
     LostAnswerError,
     Receipt,
+    ScorePaths,
     Submission,
     TargetOptions,
     UnconfirmedUpload,
     Verdict,
 )
 from competition.upload.wire import Answer, Call, Wire, check_upload_url
-from competition.upload_rules import ScoreFields
 
 TOKEN_VARIABLE = "EVALAI_TOKEN"  # noqa: S105 - the variable's name
 MAX_PAGES = 50
@@ -94,9 +94,9 @@ class EvalAITarget:
         del competition
         return True
 
-    def score_fields(self, competition: Competition) -> ScoreFields:
+    def score_fields(self, competition: Competition) -> ScorePaths:
         """Return the paths of the scores in the result file."""
-        return competition.profile.upload.evalai.scores
+        return resolve_paths(competition.profile, competition.profile.upload.evalai.scores)
 
     def poll_url(self, competition: Competition) -> str:
         """Return the host's address."""

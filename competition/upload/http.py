@@ -12,17 +12,18 @@ from urllib.parse import quote
 from competition.errors import UploadError
 from competition.profile import Competition
 from competition.upload.masking import read_secret
-from competition.upload.scores import dig, find_scores
+from competition.upload.scores import dig, find_scores, resolve_paths
 from competition.upload.target import (
     LostAnswerError,
     Receipt,
     RejectedError,
+    ScorePaths,
     Submission,
     TargetOptions,
     Verdict,
 )
 from competition.upload.wire import Call, Wire
-from competition.upload_rules import HttpBoard, ScoreFields
+from competition.upload_rules import HttpBoard
 
 MAX_REF_CHARS = 200
 
@@ -62,7 +63,7 @@ class HttpTarget:
             raise RejectedError(said or f"{url} rejected the file", ref)
         if ref is None and rules.answer.id is not None:
             raise LostAnswerError(f"{url}: its answer has no {rules.answer.id} (answer.id)")
-        found = find_scores(body, rules.scores, self._options.mask)
+        found = find_scores(body, self.score_fields(competition), self._options.mask)
         message = f"uploaded as {ref}" if ref else "uploaded"
         remarks = f"{message}; {found.remark}" if found.remark else message
         return Receipt(ref=ref, message=remarks, public=found.public, private=found.private)
@@ -71,9 +72,9 @@ class HttpTarget:
         """Return whether the profile has a ``status_url``."""
         return competition.profile.upload.http.status_url is not None
 
-    def score_fields(self, competition: Competition) -> ScoreFields:
+    def score_fields(self, competition: Competition) -> ScorePaths:
         """Return the paths of the scores in an answer."""
-        return competition.profile.upload.http.scores
+        return resolve_paths(competition.profile, competition.profile.upload.http.scores)
 
     def poll_url(self, competition: Competition) -> str:
         """Return ``status_url``."""
@@ -100,7 +101,7 @@ class HttpTarget:
             return Verdict("rejected", said or status)
         if status not in rules.answer.done:
             return Verdict("pending", self._options.mask.quote(status))
-        found = find_scores(body, rules.scores, self._options.mask)
+        found = find_scores(body, self.score_fields(competition), self._options.mask)
         return Verdict("scored", found.remark, found.public, found.private)
 
     def _read_head(self, rules: HttpBoard) -> dict[str, str]:

@@ -29,17 +29,17 @@ from competition.upload.kaggle_client import (
     read_answer,
     suppress_output,
 )
-from competition.upload.scores import find_scores
+from competition.upload.scores import find_scores, resolve_paths
 from competition.upload.target import (
     LostAnswerError,
     Receipt,
+    ScorePaths,
     Submission,
     TargetOptions,
     UnconfirmedUpload,
     Verdict,
 )
 from competition.upload.wire import Call, Wire, check_upload_url
-from competition.upload_rules import ScoreFields
 
 SERVICE = f"https://{HOST}/v1/competitions.CompetitionApiService"
 TYPES = "kagglesdk.competitions.types.competition_api_service"
@@ -138,9 +138,10 @@ class KaggleTarget:
         del competition
         return True
 
-    def score_fields(self, competition: Competition) -> ScoreFields:
+    def score_fields(self, competition: Competition) -> ScorePaths:
         """Return the metric of Kaggle's score; the private score is reported after the end."""
-        return competition.profile.upload.kaggle.scores
+        fields = competition.profile.upload.kaggle.scores
+        return resolve_paths(competition.profile, fields, ("publicScore", "privateScore"))
 
     def poll_url(self, competition: Competition) -> str:
         """Return the address of the API."""

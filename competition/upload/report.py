@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from competition.console import Column, Table
+from competition.scoring.metrics.metric import MetricKind
 from competition.submission.ledger import Outcome
+from competition.upload.entered import name_form, write_example
 from competition.upload.target import ScoreMap
 
 
 @dataclass(frozen=True)
 class SubmitReport:
-    """What was done, or would be done if ``outcome`` is None; scores in [0, 1].
+    """What was done, or would be done if ``outcome`` is None; scores as the ledger has them.
 
-    ``is_pending``: the platform has the file and has not scored it yet. ``is_on_page``: the score
-    can only be read on the platform's web page. ``file``: the path that was given or found, None if
-    the file is gone.
+    ``kinds``: the competition's metrics. ``is_pending``: the platform has the file and has not
+    scored it yet. ``is_on_page``: the score can only be read on the platform's web page. ``file``:
+    the path that was given or found, None if the file is gone.
     """
 
     name: str
@@ -25,6 +27,7 @@ class SubmitReport:
     destination: str
     sha256: str
     plan: tuple[str, ...]
+    kinds: tuple[MetricKind, ...]
     outcome: Outcome | None = None
     ref: str | None = None
     message: str = ""
@@ -46,15 +49,14 @@ class SubmitReport:
 
 def build_submit_tables(report: SubmitReport) -> list[Table]:
     """Build the table and notes that ``submit`` prints."""
+    kinds = report.kinds
     public, private = report.public or {}, report.private or {}
     row = {
         "name": report.name,
         "target": report.target,
         "outcome": report.outcome or "not sent (dry run)",
-        "public_f1": public.get("micro_f1"),
-        "public_auprc": public.get("auprc"),
-        "private_f1": private.get("micro_f1"),
-        "private_auprc": private.get("auprc"),
+        **{f"public_{kind.short}": public.get(kind.key) for kind in kinds},
+        **{f"private_{kind.short}": private.get(kind.key) for kind in kinds},
         "quota_left": report.quota_left,
         "ref": report.ref,
         "sha256": report.sha256,
@@ -63,10 +65,8 @@ def build_submit_tables(report: SubmitReport) -> list[Table]:
         Column("name", "submission"),
         Column("target", "to"),
         Column("outcome", "outcome"),
-        Column("public_f1", "public F1", "score"),
-        Column("public_auprc", "public AUPRC", "score"),
-        Column("private_f1", "private F1", "score"),
-        Column("private_auprc", "private AUPRC", "score"),
+        *(kind.column(f"public_{kind.short}", f"public {kind.head}") for kind in kinds),
+        *(kind.column(f"private_{kind.short}", f"private {kind.head}") for kind in kinds),
         Column("quota_left", "left today", "count"),
     ]
     steps = [f"would {step}" for step in report.plan] if report.outcome is None else []
@@ -76,7 +76,7 @@ def build_submit_tables(report: SubmitReport) -> list[Table]:
     elif report.is_on_page:
         notes.append(
             "Next: when the leaderboard page shows the score, enter it: python run.py board --score"
-            f" {shlex.quote(report.name)}=F1/AUPRC, such as 61.02/50.10"
+            f" {shlex.quote(report.name)}={name_form(kinds)}, such as {write_example(kinds)}"
         )
     elif report.outcome == "sent" and (public or private):
         notes.append("Next: python run.py board")

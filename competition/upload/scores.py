@@ -9,11 +9,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from competition.errors import ProfileError
+from competition.profile import Profile
+from competition.scoring.criteria import build_criteria
+from competition.scoring.metrics.metric import MetricKind
 from competition.upload.masking import Mask
-from competition.upload.target import ScoreMap
+from competition.upload.target import ScoreMap, ScorePaths
 from competition.upload_rules import ScoreFields
-
-METRICS = {"micro_f1": "f1", "auprc": "auprc"}  # their names in the ledger and in a profile
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,38 @@ def dig(answer: Any, path: str | None) -> Any:
     return answer
 
 
-def find_scores(answer: Any, fields: ScoreFields, mask: Mask) -> FoundScores:
+def resolve_paths(
+    profile: Profile, fields: ScoreFields, first: tuple[str, str] | None = None
+) -> ScorePaths:
+    """Join what a profile says of an answer's scores with its metrics.
+
+    Args:
+        profile: whose metrics.
+        fields: of one target.
+        first: paths of the public and the private primary score, where nothing else is said.
+
+    Raises:
+        ProfileError: a path is given for a metric that the profile does not name.
+    """
+    kinds = build_criteria(profile).kinds
+    known = [f"{side}_{kind.short}" for side in ("public", "private") for kind in kinds]
+    for key in fields.paths:
+        if key not in known:
+            raise ProfileError(
+                f"upload scores: {key!r} is no score of this competition; its metrics give"
+                f" {', '.join(known)}"
+            )
+    sides = zip(("public", "private"), first or (), strict=False)
+    defaults = {f"{side}_{kinds[0].short}": path for side, path in sides}
+    return ScorePaths(kinds, {**defaults, **fields.paths}, fields.scale)
+
+
+def find_scores(answer: Any, fields: ScorePaths, mask: Mask) -> FoundScores:
     """Extract the scores of an answer; quotations in remarks are masked.
 
-    >>> from competition.upload_rules import ScoreFields
-    >>> found = find_scores({"f1": "71.5"}, ScoreFields(public_f1="f1", scale=100.0), Mask())
+    >>> from competition.scoring.metrics.catalogue import METRICS
+    >>> fields = ScorePaths((METRICS["micro-f1"],), {"public_f1": "f1"}, 100.0)
+    >>> found = find_scores({"f1": "71.5"}, fields, Mask())
     >>> found.public, found.private
     ({'micro_f1': 0.715}, None)
     """
@@ -55,39 +84,39 @@ def find_scores(answer: Any, fields: ScoreFields, mask: Mask) -> FoundScores:
     remarks: list[str] = []
     for side in ("public", "private"):
         scores: dict[str, float | None] = {}
-        for name, short in METRICS.items():
-            key = f"{side}_{short}"
-            value = dig(answer, getattr(fields, key))
+        for kind in fields.kinds:
+            key = f"{side}_{kind.short}"
+            value = dig(answer, fields.paths.get(key))
             if value is None or value == "":
                 continue
-            score = _read(value, fields.scale)
+            score = _read(value, fields.scale, kind)
             if score is None:
                 said = mask.quote(str(value))[:40]
                 remarks.append(
-                    f"{key} is {said!r}, not a score between 0 and {fields.scale:g}:"
+                    f"{key} is {said!r}, not a score {_name_range(kind, fields.scale)}:"
                     " correct scores in the profile"
                 )
             else:
-                scores[name] = score
+                scores[kind.key] = score
         sides.append(scores or None)
     return FoundScores(sides[0], sides[1], "; ".join(remarks))
 
 
 def list_missing(
-    public: ScoreMap | None, private: ScoreMap | None, fields: ScoreFields
+    public: ScoreMap | None, private: ScoreMap | None, fields: ScorePaths
 ) -> tuple[str, ...]:
     """Return the names of scores that the profile expects and that are not known yet.
 
-    >>> from competition.upload_rules import ScoreFields
-    >>> fields = ScoreFields(public_f1="a", private_f1="b")
+    >>> from competition.scoring.metrics.catalogue import METRICS
+    >>> fields = ScorePaths((METRICS["micro-f1"],), {"public_f1": "a", "private_f1": "b"})
     >>> list_missing({"micro_f1": 0.7}, None, fields)
     ('private_f1',)
     """
     return tuple(
-        f"{side}_{short}"
+        f"{side}_{kind.short}"
         for side, known in (("public", public), ("private", private))
-        for name, short in METRICS.items()
-        if getattr(fields, f"{side}_{short}") is not None and (known or {}).get(name) is None
+        for kind in fields.kinds
+        if f"{side}_{kind.short}" in fields.paths and (known or {}).get(kind.key) is None
     )
 
 
@@ -100,11 +129,24 @@ def merge_scores(known: ScoreMap | None, new: ScoreMap | None) -> ScoreMap | Non
     return {**(known or {}), **(new or {})} or None
 
 
-def _read(value: Any, scale: float) -> float | None:
+def _name_range(kind: MetricKind, scale: float) -> str:
+    """Say which values of a metric a platform of some scale can show.
+
+    >>> from competition.scoring.metrics.catalogue import METRICS
+    >>> _name_range(METRICS["accuracy"], 100.0), _name_range(METRICS["log-loss"], 1.0)
+    ('between 0 and 100', 'of at least 0')
+    """
+    if kind.is_loss:
+        return "of at least 0"
+    low, high = (scale * end for end in kind.bounds)
+    return f"between {low:g} and {high:g}"
+
+
+def _read(value: Any, scale: float, kind: MetricKind) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         score = float(value) / scale
     except (ValueError, OverflowError):
         return None
-    return score if math.isfinite(score) and 0 <= score <= 1 else None
+    return score if math.isfinite(score) and kind.accepts(score) else None

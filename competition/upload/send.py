@@ -22,6 +22,7 @@ from competition.errors import (
 )
 from competition.files import sha256_of
 from competition.profile import Competition
+from competition.scoring.criteria import build_criteria
 from competition.submission.ledger import Entry, Ledger, count_on_day, open_ledger
 from competition.upload.aistages import AIStagesTarget
 from competition.upload.attempts import Attempts, Clock
@@ -183,6 +184,7 @@ class _Job:
             destination=attempts.destination,
             sha256=submission.sha256,
             plan=(*plan, asked) if asked else tuple(plan),
+            kinds=build_criteria(attempts.competition.profile).kinds,
             quota_left=None if isinstance(target, QuotaReporting) else self._count_left(),
             notes=(*remarks, *self._warn(), *earlier),
             file=submission.path,
@@ -341,6 +343,7 @@ class _Job:
             destination=entry.destination,
             sha256=entry.sha256,
             plan=(),
+            kinds=build_criteria(competition.profile).kinds,
             outcome=entry.outcome,
             ref=entry.ref,
             message=entry.message,

@@ -15,8 +15,8 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from competition.errors import HarnessError, UploadError
 from competition.profile import Competition
+from competition.scoring.metrics.metric import MetricKind
 from competition.upload.masking import Mask
-from competition.upload_rules import ScoreFields
 
 ScoreMap = Mapping[str, float | None]
 _Reply = TypeVar("_Reply")
@@ -66,8 +66,23 @@ class UnconfirmedUpload:
 
 
 @dataclass(frozen=True)
+class ScorePaths:
+    """Where a platform's answer holds which score, as a dotted path by side and metric.
+
+    Attributes:
+        kinds: the competition's metrics.
+        paths: such as ``public_f1`` → ``scores.public.micro_f1``.
+        scale: what the platform calls a full score.
+    """
+
+    kinds: tuple[MetricKind, ...]
+    paths: Mapping[str, str]
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Receipt:
-    """A target's answer; scores map ``micro_f1`` and ``auprc`` to [0, 1].
+    """A target's answer; scores by the key of each metric, as the leaderboard shows them.
 
     ``outcome`` is ``sent``, ``refused`` if the platform rejected the file, or ``unknown`` if the
     answer was lost after the upload.
@@ -177,7 +192,7 @@ class Scoring(Protocol):
         """Return whether the profile configures how to request scores."""
         ...
 
-    def score_fields(self, competition: Competition) -> ScoreFields:
+    def score_fields(self, competition: Competition) -> ScorePaths:
         """Return the scores that it can report, by the profile."""
         ...
 

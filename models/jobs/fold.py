@@ -367,7 +367,7 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
         nonlocal done
         done += 1
         board.close(name_of(spec.key))
-        if outcome.micro_f1 is None:
+        if outcome.scores is None:
             remaining.drop(spec.key)
             board.say(f"[{done}/{len(jobs)}] {name_of(spec.key)}: done by another process")
             return
@@ -376,8 +376,8 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
         left = remaining.seconds()
         rest = f"; about {format_seconds(left)} for the rest" if left else ""
         board.say(
-            f"[{done}/{len(jobs)}] {name_of(spec.key)}: micro-F1 {100 * outcome.micro_f1:.2f}, "
-            f"AUPRC {100 * (outcome.auprc or 0):.2f}, {outcome.rows_per_s:.0f} rows/s, "
+            f"[{done}/{len(jobs)}] {name_of(spec.key)}: {spec.criteria.write(outcome.scores)}, "
+            f"{outcome.rows_per_s:.0f} rows/s, "
             f"{format_seconds(outcome.seconds)}{rest}"
         )
         for warning in outcome.warnings:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from competition.predictions.rerun import COMMAND
 from competition.predictions.store import Result, Store
 from competition.provenance import read_commit
-from competition.scoring.metrics import auprc, decide, micro_f1
+from competition.scoring.decisions import decide
 from models.jobs.linear_job import learn_linear
 from models.jobs.network_job import learn_network
 from models.jobs.spec import STATE_FILE, JobOutcome, JobSpec, Learned
@@ -58,8 +58,7 @@ def run_job(spec: JobSpec, watch: Watch) -> JobOutcome:
         **spec.rows.added,
         **spec.rows.made_of,
         **learned.facts,
-        "micro_f1": outcome.micro_f1,
-        "auprc": outcome.auprc,
+        **spec.criteria.show(outcome.scores or {}),
         "warnings": list(outcome.warnings),
     }
     Store(spec.store_dir, spec.labels).write(_build_result(spec, learned), run)
@@ -108,7 +107,7 @@ def _read_ids(spec: JobSpec, part: str) -> npt.NDArray[np.object_]:
 def _score(spec: JobSpec, learned: Learned) -> JobOutcome:
     """Score the held-out predictions; the only use of held-out labels."""
     gold = spec.heldout_label_ids
-    pred = decide(learned.oof_probs, spec.negative_id, None)
+    pred = decide(learned.oof_probs)
     warnings = list(learned.warnings)
     if len(np.unique(pred)) == 1 and len(np.unique(gold)) > 1:
         advice = COLLAPSE_ADVICE[spec.variant.learner]
@@ -119,8 +118,7 @@ def _score(spec: JobSpec, learned: Learned) -> JobOutcome:
     return JobOutcome(
         key=spec.key,
         finished=True,
-        micro_f1=micro_f1(gold, pred, spec.negative_id),
-        auprc=auprc(gold, learned.oof_probs),
+        scores=spec.criteria.score(gold, (learned.oof_probs, pred)),
         rows_per_s=learned.rows_per_s,
         seconds=learned.seconds,
         step=learned.steps,

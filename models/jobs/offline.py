@@ -147,8 +147,8 @@ def predict_bundle(
     blend = Blend(
         tuple(each.name for each in used),
         tuple(each.weight for each in used),
-        record.threshold,
-        bundle.profile.negative_id,
+        record.rule,
+        bundle.profile.negative_ids,
         record.temperature,
     )
     probs, pred = apply_blend(blend, members)

@@ -16,6 +16,7 @@ from competition.arrays import Say
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.store import Header, ResultKey
+from competition.scoring.criteria import build_criteria
 from models.data.pool import PredictedLabels, choose_fold_rows
 from models.jobs.request import PSEUDO, START, TEACHER, FoldRequest, name_bases, resolve_all
 from models.jobs.setup import VariantSetup, set_up_variant, tokenize_pool, write_pool_texts
@@ -159,6 +160,7 @@ def _build_specs(
                 variant=variant,
                 labels=profile.labels,
                 negative_id=profile.negative_id,
+                criteria=build_criteria(profile),
                 entity_types=tuple(profile.entity_types),
                 data_hash=prepared.corpus.hash,
                 folds_hash=prepared.folds.hash,

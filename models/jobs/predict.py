@@ -28,6 +28,7 @@ from competition.predictions.members import Member, average_in_log_space, read_m
 from competition.predictions.rerun import advise_training
 from competition.predictions.store import Header, ResultKey, Store
 from competition.profile import Competition
+from competition.scoring.metrics.micro_f1 import is_any_of
 from competition.submission.record import BlendMember, BlendRecord, list_blends, read_record
 from competition.submission.write import write_answers
 from models.data.route import count_tokens, name_unit
@@ -83,12 +84,12 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
         for notice in list_gpu_notices():
             say(notice)
     members = [_predict_member(prepared, each, rows, request.threads, say) for each in found]
-    negative_id = competition.profile.negative_id
+    negative_ids = competition.profile.negative_ids
     blend = Blend(
         tuple(each.name for each in used),
         tuple(each.weight for each in used),
-        record.threshold,
-        negative_id,
+        record.rule,
+        negative_ids,
         record.temperature,
     )
     probs, pred = apply_blend(blend, members)
@@ -98,7 +99,7 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
         Column("rows", "rows", "count"),
         Column("positive", "positive", "share"),
     )
-    positive = float(np.mean(pred != negative_id)) if len(pred) else 0.0
+    positive = float(np.mean(~is_any_of(pred, negative_ids))) if len(pred) else 0.0
     row = {"file": str(out), "rows": len(rows), "positive": positive}
     return Table("predicted", f"Predicted with {name}", columns, (row,))
 

@@ -11,6 +11,7 @@ from typing import Any
 from competition.arrays import Int64s, Probs
 from competition.predictions.store import ResultKey
 from competition.profile_language import Language, Relations
+from competition.scoring.criteria import Criteria
 from models.data.augmentation import Scheme
 from models.data.pool import FoldRows
 from models.network.encoder_source import EncoderSource
@@ -49,6 +50,7 @@ class JobSpec:
         texts: file of each split of the pool, without labels; empty if the job needs no text.
         command: the arguments of ``python run.py`` that requested it; only for provenance.
         track: names of experiment trackers.
+        criteria: what held-out rows are scored by.
         relations: which labels have an inverse, for swapped roles.
         language: in which formats write.
     """
@@ -61,6 +63,7 @@ class JobSpec:
     variant: Variant
     labels: tuple[str, ...]
     negative_id: int | None
+    criteria: Criteria
     entity_types: tuple[str, ...]
     data_hash: str
     folds_hash: str
@@ -106,12 +109,14 @@ class Learned:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """Outcome of a job: whether it finished, its scores, and messages for the user."""
+    """Outcome of a job: whether it finished, its scores, and messages for the user.
+
+    ``scores`` are by the key of each metric, higher being better; None if another process has them.
+    """
 
     key: ResultKey
     finished: bool
-    micro_f1: float | None = None
-    auprc: float | None = None
+    scores: Mapping[str, float] | None = None
     rows_per_s: float | None = None
     seconds: float = 0.0
     step: int = 0

@@ -153,8 +153,9 @@ class Recorder:
 
     def finish(self, outcome: JobOutcome | None) -> None:
         """End the runs, with the out-of-fold scores of a finished job."""
-        if outcome is not None and outcome.micro_f1 is not None and outcome.auprc is not None:
-            scores = {"oof_micro_f1": outcome.micro_f1, "oof_auprc": outcome.auprc}
+        if outcome is not None and outcome.scores is not None:
+            shown = self._spec.criteria.show(outcome.scores)
+            scores = {f"oof_{key}": score for key, score in shown.items()}
             self._trackers.log(scores, outcome.step)
         self._trackers.finish()
 

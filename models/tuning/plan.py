@@ -5,7 +5,7 @@ All checks of a request happen here, before anything is trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from competition.files import check_name
 from competition.folds.kfold import Prepared
 from competition.predictions.store import Store
 from competition.profile import STUDY_JOURNAL
+from competition.scoring.criteria import BOTH, Criteria, build_criteria
 from models.jobs.request import check_variant, resolve_requested
 from models.tuning.space import Dimension, Found, check_space, choose_space, place_variant
 from models.tuning.storage import parse_storage
@@ -24,29 +25,31 @@ from models.variant import Variant, fingerprint
 
 @dataclass(frozen=True)
 class TrialScores:
-    """Micro-F1 of the most probable labels, and AUPRC, on the held-out rows so far."""
+    """Scores of the most probable labels and of probabilities, on the held-out rows so far.
 
-    micro_f1: float
-    auprc: float
+    ``scores`` are by the key of each metric, higher being better.
+    """
 
+    criteria: Criteria
+    scores: Mapping[str, float]
 
-OBJECTIVES: dict[str, Callable[[TrialScores], float]] = {
-    "micro-f1": lambda scores: scores.micro_f1,
-    "auprc": lambda scores: scores.auprc,
-    "both": lambda scores: (scores.micro_f1 + scores.auprc) / 2,
-}
-"""The objective to maximise, by name."""
+    def value(self, objective: str) -> float:
+        """Return what is maximised: one metric's score, or the mean of both."""
+        wanted = [
+            self.scores[kind.key] for kind in self.criteria.kinds if objective in (kind.name, BOTH)
+        ]
+        return sum(wanted) / len(wanted)
 
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """Options of ``tune``."""
+    """Options of ``tune``; without an objective it is the primary metric."""
 
     variant: str
     search: tuple[str, ...] = ()
     folds: tuple[int, ...] = (0,)
     trials: int = 20
-    objective: str = "micro-f1"
+    objective: str | None = None
     encoder: str | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
@@ -70,6 +73,11 @@ class Search:
     plan: StudyPlan
     folder: Path
 
+    @property
+    def criteria(self) -> Criteria:
+        """Return the metrics."""
+        return build_criteria(self.prepared.competition.profile)
+
     def resolve(self, found: Found, name: str) -> Variant:
         """Resolve the variant with some hyperparameters."""
         return resolve_requested(
@@ -88,8 +96,10 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
         UsageError, VariantError: the request is invalid.
     """
     competition = prepared.competition
-    if request.objective not in OBJECTIVES:
-        raise UsageError(f"--objective {request.objective!r}: use {', '.join(OBJECTIVES)}")
+    criteria = build_criteria(competition.profile)
+    objective = request.objective or criteria.primary.kind.name
+    if objective not in criteria.objectives:
+        raise UsageError(f"--objective {objective!r}: use {', '.join(criteria.objectives)}")
     folds = tuple(sorted(set(request.folds)))
     beyond = [fold for fold in folds if not 0 <= fold < prepared.folds.count]
     if beyond or not folds:
@@ -110,7 +120,7 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
         "seeds": list(base.seeds),
         "search": [str(each) for each in space],
         "folds": list(folds),
-        "objective": request.objective,
+        "objective": objective,
         "seed": request.seed,
         "data": prepared.corpus.hash,
         "folds_hash": prepared.folds.hash,
@@ -130,6 +140,8 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
         trials=request.trials,
         dead_after_s=request.dead_after_s,
     )
-    search = Search(prepared, replace(request, folds=folds), base, space, plan, folder)
+    search = Search(
+        prepared, replace(request, folds=folds, objective=objective), base, space, plan, folder
+    )
     check_space(space, lambda found: search.resolve(found, "probe"))
     return search

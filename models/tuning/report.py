@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from competition.console import Column, Table
 from competition.errors import TrainingError, UsageError
 from competition.files import write_atomically
+from competition.scoring.metrics.metric import MetricKind
 from models.settings import TuneSettings
 from models.tuning.plan import Search
 from models.tuning.space import Dimension, describe_found, get_setting, place_variant, read_found
@@ -25,8 +26,7 @@ from models.tuning.study import PLACE, SharedStudy, find_given_up
 from models.variant import Variant
 
 MIN_TRIALS_FOR_IMPORTANCE = 10
-REASON, MICRO_F1, AUPRC, FOLDS_DONE = "reason", "micro_f1", "auprc", "folds_done"
-SCORES = {MICRO_F1: "micro-F1", AUPRC: "AUPRC"}
+REASON, FOLDS_DONE = "reason", "folds_done"
 
 
 def build_toml(variant: Variant) -> str:
@@ -83,22 +83,28 @@ def list_ended(trials: Sequence[FrozenTrial]) -> list[EndedTrial]:
 
 
 def build_trials_table(
-    ended: Sequence[EndedTrial], space: Sequence[Dimension], best: FrozenTrial | None
+    ended: Sequence[EndedTrial],
+    space: Sequence[Dimension],
+    best: FrozenTrial | None,
+    kinds: Sequence[MetricKind],
 ) -> Table:
-    """Build the table of trials, in order."""
+    """Build the table of trials, in order, with a column for each metric."""
     columns = [
         Column("trial", "trial", "count"),
         Column("state", "state"),
-        *(Column(key, header, "score") for key, header in SCORES.items()),
+        *(kind.column(kind.key, kind.title) for kind in kinds),
         Column("settings", "hyperparameters"),
     ]
-    rows = [_describe(each, space, best) for each in ended]
+    rows = [_describe(each, space, best, kinds) for each in ended]
     notes = [f"Trial {each.place}: {each.reason}" for each in ended if each.reason]
     return Table("trials", "Trials", columns, rows, notes)
 
 
 def _describe(
-    ended: EndedTrial, space: Sequence[Dimension], best: FrozenTrial | None
+    ended: EndedTrial,
+    space: Sequence[Dimension],
+    best: FrozenTrial | None,
+    kinds: Sequence[MetricKind],
 ) -> dict[str, Any]:
     trial = ended.trial
     state = "done" if trial.state == TrialState.COMPLETE else "pruned"
@@ -107,13 +113,17 @@ def _describe(
     return {
         "trial": ended.place,
         "state": "best" if best is not None and trial.number == best.number else state,
-        **{key: trial.user_attrs.get(key) for key in SCORES},
+        **{kind.key: _show(trial.user_attrs.get(kind.key), kind) for kind in kinds},
         "folds": trial.user_attrs.get(FOLDS_DONE),
         "value": trial.value,
         "settings": describe_found(space, trial.params),
         "parameters": dict(trial.params),
         "reason": ended.reason,
     }
+
+
+def _show(score: float | None, kind: MetricKind) -> float | None:
+    return None if score is None else kind.show(score)
 
 
 def build_found_table(
@@ -170,7 +180,7 @@ def summarise(search: Search, shared: SharedStudy, complete: bool) -> TuneSummar
     scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     best = max(scored, key=lambda trial: (trial.value, -trial.number), default=None)
     ended = list_ended(trials)
-    table = build_trials_table(ended, search.space, best)
+    table = build_trials_table(ended, search.space, best, search.criteria.kinds)
     if not complete:
         note = f"{len(ended)} of {shared.trials} trials are done; run the same command again."
         return TuneSummary((replace(table, notes=(*table.notes, note)),), False, None)

@@ -27,7 +27,8 @@ from competition.predictions.members import average_in_log_space
 from competition.predictions.store import Store
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
-from competition.scoring.metrics import auprc, decide, micro_f1
+from competition.scoring.criteria import build_criteria
+from competition.scoring.decisions import decide
 from models.jobs.engines.local import LocalEngine
 from models.jobs.plan import job_dir, plan_jobs
 from models.jobs.request import FoldRequest
@@ -39,8 +40,8 @@ from models.training.hardware import (
     threads_per_job,
 )
 from models.training.loop import DIVERGED
-from models.tuning.plan import OBJECTIVES, Search, TrialScores, TuneRequest, plan_search
-from models.tuning.report import AUPRC, FOLDS_DONE, MICRO_F1, REASON, SCORES, TuneSummary, summarise
+from models.tuning.plan import Search, TrialScores, TuneRequest, plan_search
+from models.tuning.report import FOLDS_DONE, REASON, TuneSummary, summarise
 from models.tuning.space import Found, describe_found, read_found
 from models.tuning.study import PLACE, RETRY_OF, SharedStudy, open_study, retry_trial
 from models.variant import LINEAR
@@ -84,7 +85,6 @@ def run_tune(competition: Competition, request: TuneRequest, board: ProgressBoar
 
 def score_jobs(specs: Sequence[JobSpec], prepared: Prepared) -> TrialScores:
     """Score finished jobs on their pooled held-out rows, averaging seeds in log space."""
-    profile = prepared.competition.profile
     row_of = {row_id: row for row, row_id in enumerate(prepared.corpus.train.ids)}
     probs, gold = [], []
     for fold in sorted({spec.key.fold for spec in specs}):
@@ -97,8 +97,8 @@ def score_jobs(specs: Sequence[JobSpec], prepared: Prepared) -> TrialScores:
         rows = [row_of[row_id] for row_id in results[0].oof_ids]
         gold.append(prepared.corpus.train.gold[rows].astype(np.int64))
     pooled, known = np.concatenate(probs), np.concatenate(gold)
-    pred = decide(pooled, profile.negative_id, None)
-    return TrialScores(micro_f1(known, pred, profile.negative_id), auprc(known, pooled))
+    criteria = build_criteria(prepared.competition.profile)
+    return TrialScores(criteria, criteria.score(known, (pooled, decide(pooled))))
 
 
 class _Tuner:
@@ -113,6 +113,11 @@ class _Tuner:
         self.deadline = deadline
         self.failures = 0
         self.has_planned = False
+
+    @property
+    def objective(self) -> str:
+        """Return what is maximised."""
+        return self.search.request.objective or self.search.criteria.primary.kind.name
 
     def run(self) -> bool:
         """Run trials until all are done (True) or this process is stopped (False)."""
@@ -191,10 +196,10 @@ class _Tuner:
             self._run_jobs(trial, place, [spec for spec in specs if spec.key.fold in batch])
             for fold in batch:
                 scores = score_jobs([s for s in specs if s.key.fold <= fold], self.search.prepared)
-                value = OBJECTIVES[self.search.request.objective](scores)
+                value = scores.value(self.objective)
                 trial.report(value, folds.index(fold))
-            trial.set_user_attr(MICRO_F1, scores.micro_f1)
-            trial.set_user_attr(AUPRC, scores.auprc)
+            for key, score in scores.scores.items():
+                trial.set_user_attr(key, score)
             trial.set_user_attr(FOLDS_DONE, [each for each in folds if each <= batch[-1]])
             if batch[-1] != folds[-1] and trial.should_prune():
                 _prune(trial, f"below the median after fold {batch[-1]}")
@@ -279,8 +284,9 @@ class _Tuner:
     def _report(self, trial: FrozenTrial) -> None:
         self.failures = 0
         facts = trial.user_attrs
+        kinds = self.search.criteria.kinds
         scores = [
-            f"{header} {100 * facts[key]:.2f}" for key, header in SCORES.items() if key in facts
+            f"{kind.title} {kind.write(facts[kind.key])}" for kind in kinds if kind.key in facts
         ]
         said = ", ".join([*scores, *([facts[REASON]] if REASON in facts else [])])
         spent = self.shared.count().spent

@@ -24,11 +24,12 @@ from competition.console import print_tables
 from competition.errors import BlendError, PredictionsError, UsageError
 from competition.folds.kfold import read_prepared
 from competition.predictions.store import Result, ResultKey, Store
-from competition.scoring import assessment
+from competition.scoring import bootstrap
 from competition.scoring.assessment import Side
-from competition.scoring.metrics import micro_f1, unflatten
+from competition.scoring.decisions import unflatten
 from competition.submission.answers import read_answers
 from competition.submission.check import check_submission
+from tests.competition.klue_scores import micro_f1
 from tests.competition.planted import softmax
 from tests.competition.predictions.test_members import fill
 
@@ -39,8 +40,8 @@ SIGHT = {"first": (3, 1, 0, 0), "second": (0, 1, 3, 3), "useless": (0, 0, 0, 0)}
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
     monkeypatch.setattr(public_noise, "REPLICATES", 5)
-    monkeypatch.setattr(assessment, "F1_REPLICATES", 50)
-    monkeypatch.setattr(assessment, "AUPRC_REPLICATES", 20)
+    monkeypatch.setattr(bootstrap, "SUM_REPLICATES", 50)
+    monkeypatch.setattr(bootstrap, "CURVE_REPLICATES", 20)
 
 
 def write_variant(prepared, name, n_folds=None, save_as=None, settings=None):
@@ -103,15 +104,15 @@ def test_the_json_says_what_determined_the_submission(prepared, report):
     assert spec["folds_hash"] == prepared.folds.hash
     assert spec["corpus_hash"] == prepared.corpus.hash
     assert (spec["trials"], spec["seed"]) == (10, 0)
-    assert spec["threshold"] == report.fit.blend.threshold
+    assert spec["threshold"] == report.fit.blend.rule.threshold
     assert spec["temperature"] == report.fit.blend.temperature
     assert set(spec["fitted"]) == set(spec["nested"]) == set(SYSTEMS)
     nested = spec["nested"][BLEND]
-    assert nested["f1"]["value"] == report.evaluation.nested[BLEND].f1.value
+    assert nested["f1"]["value"] == report.evaluation.nested[BLEND].primary.value
     assert nested["f1"]["low"] <= nested["f1"]["value"] <= nested["f1"]["high"]
     expected = report.evaluation.expected[BLEND]
-    assert nested["expected"]["f1"]["value"] == expected.f1.value
-    assert nested["expected"]["auprc"] == expected.auprc
+    assert nested["expected"]["f1"]["value"] == expected.primary.value
+    assert nested["expected"]["auprc"] == expected.secondary
     assert set(spec["singles"]) == set(spec["singles_fitted_f1"]) == {"first", "second", "useless"}
     assert spec["noise"][0]["pair"] == [BLEND, BEST_SINGLE]
     assert (spec["objective"], spec["reweight"]) == ("micro-f1", None)
@@ -140,9 +141,9 @@ def test_flattened_probabilities_are_ranked_and_labels_decided_before(
     specs = [json.loads(each.path.with_suffix(".json").read_text()) for each in (plain, flat)]
     assert [spec["temperature"] for spec in specs] == [1.0, 2.0]
     for name in SYSTEMS:
-        assert flat.evaluation.nested[name].f1 == plain.evaluation.nested[name].f1
-        assert flat.evaluation.expected[name].f1 == plain.evaluation.expected[name].f1
-        assert flat.evaluation.nested[name].auprc != plain.evaluation.nested[name].auprc
+        assert flat.evaluation.nested[name].primary == plain.evaluation.nested[name].primary
+        assert flat.evaluation.expected[name].primary == plain.evaluation.expected[name].primary
+        assert flat.evaluation.nested[name].secondary != plain.evaluation.nested[name].secondary
     answers = [
         read_answers(each.path, prepared.competition.profile, 20, print) for each in (plain, flat)
     ]
@@ -152,7 +153,7 @@ def test_flattened_probabilities_are_ranked_and_labels_decided_before(
     # confidence is what it was, so that its warning means what it meant
     assert flat.oof_side.confidence == pytest.approx(plain.oof_side.confidence, abs=1e-6)
     assert flat.test_side.confidence == pytest.approx(plain.test_side.confidence, abs=1e-6)
-    assert flat.evaluation.as_pooled == plain.evaluation.fitted[BLEND].auprc.value
+    assert flat.evaluation.as_pooled == plain.evaluation.fitted[BLEND].secondary.value
     assert check_submission(flat.path, prepared.competition).remarks == ()
 
 
@@ -194,11 +195,17 @@ def test_the_order_in_which_variants_are_named_means_nothing(prepared, report):
     assert first.fit.nested[BLEND].probs.tobytes() == second.fit.nested[BLEND].probs.tobytes()
 
 
+def put_difference(compared, place, paired):
+    differences = list(compared.differences)
+    differences[place] = paired
+    return replace(compared, differences=tuple(differences))
+
+
 def test_a_blend_that_loses_to_a_variant_proposes_that_variant(report):
     evaluation = report.evaluation
-    lost = replace(evaluation.compared[BEST_SINGLE].f1, low=-0.02, high=-0.01)
+    lost = replace(evaluation.compared[BEST_SINGLE].primary, low=-0.02, high=-0.01)
     compared = evaluation.compared | {
-        BEST_SINGLE: replace(evaluation.compared[BEST_SINGLE], f1=lost)
+        BEST_SINGLE: put_difference(evaluation.compared[BEST_SINGLE], 0, lost)
     }
     (*_, written) = build_blend_tables(
         replace(report, evaluation=replace(evaluation, compared=compared))
@@ -298,14 +305,19 @@ def test_rows_like_the_tests_are_shown_beside_and_fitted_to_when_asked(prepared,
     assert low < shown[BLEND]["expected_f1"] < high
     weights = report.inputs.forecast.weights
     nested = report.fit.nested[BLEND]
-    found = micro_f1(report.inputs.rows.gold, nested.pred, report.inputs.rows.negative_id, weights)
+    found = micro_f1(
+        report.inputs.rows.gold,
+        nested.pred,
+        report.inputs.prepared.competition.profile.negative_id,
+        weights,
+    )
     assert shown[BLEND]["expected_f1"] == pytest.approx(found)
     assert "the predictions of 3 variants show" in tables["expected"].notes[0]
     assert "Adversarial validation" in tables["expected"].notes[-1]
     assert {row["name"] for row in tables["outlook"].rows} == {"first", "second", "useless"}
     found = blend(prepared, reweight="share")
     assert found.path != report.path
-    assert found.fit.blend.threshold > report.fit.blend.threshold
+    assert found.fit.blend.rule.threshold > report.fit.blend.rule.threshold
     notes = {table.name: table for table in build_blend_tables(found)}["members"].notes
     assert any("experimental" in note for note in notes)
     assert blend(prepared, reweight="odds").path not in {found.path, report.path}
@@ -327,7 +339,7 @@ def test_both_scores_as_objective_show_the_front_and_what_was_kept(prepared, rep
     found = blend(prepared, objective="both")
     tables = {table.name: table for table in build_blend_tables(found)}
     (kept,) = [row for row in tables["front"].rows if row["kept"]]
-    assert kept["f1"] == found.fit.fit.points[BLEND].f1
+    assert kept["f1"] == found.fit.fit.points[BLEND].primary
     assert "reaches that of every start" in tables["front"].notes[0]
     assert "front" not in {table.name for table in build_blend_tables(report)}
     assert found.path != report.path
@@ -349,14 +361,14 @@ def test_tables_are_json_and_text(report, capsys):
     assert list(systems) == ["first", "second", "useless", *SYSTEMS]
     assert {row["side"] for row in shown["sides"]["rows"]} == {"out-of-fold", "test"}
     nested, fitted = report.evaluation.nested[BLEND], report.evaluation.fitted[BLEND]
-    assert systems[BLEND]["nested_f1"] == nested.f1.value
-    assert systems[BLEND]["f1_optimism"] == fitted.f1.value - nested.f1.value
-    assert systems[BLEND]["auprc_optimism"] == fitted.auprc.value - nested.auprc.value
+    assert systems[BLEND]["nested_f1"] == nested.primary.value
+    assert systems[BLEND]["f1_optimism"] == fitted.primary.value - nested.primary.value
+    assert systems[BLEND]["auprc_optimism"] == fitted.secondary.value - nested.secondary.value
     assert systems[BEST_SINGLE]["f1_gain"] == 0
     expected = report.evaluation.compared[BEST_SINGLE]
-    assert systems[BLEND]["f1_gain"] == expected.f1.difference
-    assert systems[BLEND]["f1_gain_interval"] == [expected.f1.low, expected.f1.high]
-    assert systems[BLEND]["auprc_gain"] == expected.auprc.difference
+    assert systems[BLEND]["f1_gain"] == expected.primary.difference
+    assert systems[BLEND]["f1_gain_interval"] == [expected.primary.low, expected.primary.high]
+    assert systems[BLEND]["auprc_gain"] == expected.secondary.difference
     print_tables(tables, as_json=False)
     assert "Members and ensembles" in capsys.readouterr().out
 
@@ -367,7 +379,7 @@ def test_tables_are_json_and_text(report, capsys):
 )
 def test_the_verdict_follows_the_interval(report, low, high, said):
     def put(comparison):
-        return replace(comparison, f1=replace(comparison.f1, low=low, high=high))
+        return put_difference(comparison, 0, replace(comparison.primary, low=low, high=high))
 
     compared = {key: put(each) for key, each in report.evaluation.compared.items()}
     lines = describe_verdict(
@@ -383,7 +395,7 @@ def test_the_verdict_follows_the_interval(report, low, high, said):
 @pytest.mark.parametrize(("high", "is_said"), [(-0.01, True), (0.01, False)])
 def test_a_worse_auprc_is_said_as_a_worse_f1_is(report, high, is_said):
     def put(comparison):
-        return replace(comparison, auprc=replace(comparison.auprc, low=-0.03, high=high))
+        return put_difference(comparison, 1, replace(comparison.secondary, low=-0.03, high=high))
 
     compared = {key: put(each) for key, each in report.evaluation.compared.items()}
     evaluation = replace(report.evaluation, compared=compared)
@@ -416,7 +428,7 @@ def test_another_mix_is_compared_to_the_share_that_the_profile_expects(report):
     (odd,) = warn_of_differences(oof, test, ExpectedShares(0.6, 0.65))
     assert "does not explain it" in odd
     gold, pred = report.inputs.rows.gold, report.fit.fitted[BLEND].pred
-    negative = report.inputs.rows.negative_id
+    negative = report.inputs.prepared.competition.profile.negative_id
     is_negative, weights = gold == negative, report.inputs.forecast.weights
     of_each = [
         float(np.average(pred[side] != negative, weights=weights[side]))
@@ -452,7 +464,8 @@ def test_the_command_passes_every_option_on(prepared, report, monkeypatch):
     assert {"members", "systems", "front", "expected", "noise"} <= set(json.loads(done.stdout))
     spec = json.loads((competition.submissions_dir / "asked.json").read_text())
     assert (spec["objective"], spec["reweight"]) == ("both", "odds")
-    assert CliRunner().invoke(app, ["blend", "--objective", "accuracy", *own]).exit_code == 2
+    refused = CliRunner().invoke(app, ["blend", "--objective", "accuracy", *own])
+    assert "choose micro-f1, auprc, both" in str(refused.exception)
 
 
 def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreign_competition):
@@ -461,7 +474,7 @@ def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreig
     fill(store, prepared, "a")
     fill(store, prepared, "b", seeds=(2,))
     found = blend(prepared, objective="both", trials=3)
-    assert found.fit.blend.threshold is None
+    assert found.fit.blend.rule.threshold is None
     assert check_submission(found.path, foreign_competition).is_ok
     tables = {table.name: table for table in build_blend_tables(found)}
     assert found.inputs.negative_share is None

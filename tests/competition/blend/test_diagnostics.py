@@ -10,7 +10,8 @@ import pytest
 
 from competition.blend.diagnostics import find_copy_warnings, find_leaks, find_member_warnings
 from competition.blend.pooling import build_pooled_rows
-from competition.scoring.metrics import weights_for_negative_share
+from competition.scoring.label_shift import weights_for_negative_share
+from tests.competition.klue_scores import criteria_of
 from tests.competition.planted import NEGATIVE_ID, plant_store
 
 SEEDS = range(20)
@@ -21,9 +22,9 @@ KINDS = {"copy": "copies", "leak": "leak", "misleads": "misleads"}
 @cache
 def look(seed, fault):
     store = plant_store(seed, fault, n_rows=N_ROWS)
-    rows = build_pooled_rows(store.members, store.gold, NEGATIVE_ID)
+    rows = build_pooled_rows(store.members, store.gold, criteria_of(NEGATIVE_ID))
     ways = {
-        "share": weights_for_negative_share(store.gold, NEGATIVE_ID, 0.6),
+        "share": weights_for_negative_share(store.gold, (NEGATIVE_ID,), 0.6),
         "odds": store.odds,
     }
     return store, find_member_warnings(store.members, rows, store.groups, ways)
@@ -58,7 +59,7 @@ def test_three_copies_are_one_alarm_and_do_not_hide_a_leak():
     store = plant_store(3, "leak", n_rows=2000)
     copies = [replace(store.members[0], name=name) for name in ("again", "once-more")]
     members = [*store.members, *copies]
-    rows = build_pooled_rows(members, store.gold, NEGATIVE_ID)
+    rows = build_pooled_rows(members, store.gold, criteria_of(NEGATIVE_ID))
     (copy,) = find_copy_warnings(members, rows)
     assert copy.members == ("m0", "again", "once-more")
     assert "keep only one of them" in copy.text
@@ -70,7 +71,12 @@ def test_alike_out_of_fold_but_not_on_the_test_is_no_copy():
     store = plant_store(0, n_rows=1500)
     changed = replace(store.members[0], name="other", test=store.members[1].test)
     members = [store.members[0], changed]
-    assert find_copy_warnings(members, build_pooled_rows(members, store.gold, NEGATIVE_ID)) == []
+    assert (
+        find_copy_warnings(
+            members, build_pooled_rows(members, store.gold, criteria_of(NEGATIVE_ID))
+        )
+        == []
+    )
 
 
 def test_one_average_is_flatter_and_no_leak():
@@ -104,12 +110,12 @@ def test_a_weak_member_is_not_said_to_mislead():
             store.members[-1], oof=(noisy / noisy.sum(axis=1, keepdims=True)).astype(np.float32)
         )
         members = [*store.members[:-1], weak]
-        rows = build_pooled_rows(members, store.gold, NEGATIVE_ID)
+        rows = build_pooled_rows(members, store.gold, criteria_of(NEGATIVE_ID))
         warnings = find_member_warnings(members, rows, store.groups, {"odds": store.odds})
         assert [each for each in warnings if each.kind == "misleads"] == []
 
 
 def test_one_member_raises_nothing():
     store = plant_store(0, n_rows=500)
-    rows = build_pooled_rows(store.members[:1], store.gold, NEGATIVE_ID)
+    rows = build_pooled_rows(store.members[:1], store.gold, criteria_of(NEGATIVE_ID))
     assert find_member_warnings(store.members[:1], rows, store.groups, {"odds": store.odds}) == []

@@ -21,10 +21,10 @@ from competition.blend.pooling import (
     measure_log_loss,
     pool,
     pool_test,
-    tune_threshold,
+    tune_rule,
 )
 from competition.errors import BlendError
-from competition.scoring.metrics import best_threshold, decide, micro_f1
+from tests.competition.klue_scores import best_threshold, criteria_of, decide, micro_f1
 from tests.competition.planted import NEGATIVE_ID, plant
 
 WEIGHTS = np.array([0.7, 0.5, 0.1])
@@ -33,7 +33,7 @@ WEIGHTS = np.array([0.7, 0.5, 0.1])
 @pytest.fixture
 def rows():
     members, gold, _ = plant(700)
-    return build_pooled_rows(members, gold, NEGATIVE_ID)
+    return build_pooled_rows(members, gold, criteria_of(NEGATIVE_ID))
 
 
 def test_floored_logs_by_hand():
@@ -57,7 +57,7 @@ def test_weights_of_nought_give_equal_probabilities(rows):
 
 def test_one_member_of_weight_one_is_itself():
     members, gold, _ = plant(50)
-    rows = build_pooled_rows(members, gold, NEGATIVE_ID)
+    rows = build_pooled_rows(members, gold, criteria_of(NEGATIVE_ID))
     np.testing.assert_allclose(
         pool(rows.logs, np.array([0.0, 1.0, 0.0])), members[1].oof, rtol=1e-4, atol=2 * FLOOR
     )
@@ -71,9 +71,10 @@ def test_the_size_of_blocks_changes_nothing(rows, monkeypatch):
 
 @pytest.mark.parametrize("negative_id", [NEGATIVE_ID, 3, None])
 def test_tuning_in_the_pool_equals_tuning_on_its_probabilities(rows, negative_id):
-    rows = replace(rows, negative_id=negative_id)
+    rows = replace(rows, criteria=criteria_of(negative_id))
     probs = pool(rows.logs, WEIGHTS)
-    threshold, score = tune_threshold(rows, WEIGHTS)
+    rule, score = tune_rule(rows, WEIGHTS)
+    threshold = rule.threshold
     assert (threshold, score) == best_threshold(probs, rows.gold, negative_id)
     pred = decide(probs, negative_id, threshold)
     assert score == pytest.approx(micro_f1(rows.gold, pred, negative_id), abs=1e-12)
@@ -112,8 +113,8 @@ def test_convex_weights_are_the_optimum_and_leave_out_the_useless(rows):
 def test_convex_weights_hold_a_temperature():
     members, gold, _ = plant(1500)
     cold = [replace(m, oof=np.exp(2 * floored_logs(m.oof))) for m in members]
-    weights = fit_convex(build_pooled_rows(members, gold, NEGATIVE_ID))
-    halved = fit_convex(build_pooled_rows(cold, gold, NEGATIVE_ID))
+    weights = fit_convex(build_pooled_rows(members, gold, criteria_of(NEGATIVE_ID)))
+    halved = fit_convex(build_pooled_rows(cold, gold, criteria_of(NEGATIVE_ID)))
     np.testing.assert_allclose(halved, weights / 2, atol=0.03)
 
 
@@ -144,10 +145,10 @@ def test_test_rows_are_averaged_over_folds_in_log_space_after_the_blend():
 def test_no_member_and_a_partial_member_are_refused():
     members, gold, _ = plant(50)
     with pytest.raises(BlendError, match="nothing to blend"):
-        build_pooled_rows([], gold, NEGATIVE_ID)
+        build_pooled_rows([], gold, criteria_of(NEGATIVE_ID))
     partial = replace(members[1], covers_all=False)
     with pytest.raises(BlendError, match=r"sees-3-4 .*every row"):
-        build_pooled_rows([members[0], partial], gold, NEGATIVE_ID)
+        build_pooled_rows([members[0], partial], gold, criteria_of(NEGATIVE_ID))
 
 
 def test_what_does_not_fit_in_memory_is_refused_with_figures(monkeypatch):
@@ -180,15 +181,16 @@ def test_a_weight_of_two_is_a_row_that_stands_twice(rows):
     repeated = replace(
         rows, logs=np.ascontiguousarray(rows.logs[:, :, twice]), gold=rows.gold[twice]
     )
-    threshold, score = tune_threshold(weighted, WEIGHTS)
-    assert (threshold, score) == pytest.approx(tune_threshold(repeated, WEIGHTS))
+    rule, score = tune_rule(weighted, WEIGHTS)
+    other, other_score = tune_rule(repeated, WEIGHTS)
+    assert (rule.threshold, score) == pytest.approx((other.threshold, other_score))
     loss, gradient = measure_log_loss(weighted, WEIGHTS)
     again = measure_log_loss(repeated, WEIGHTS)
     assert loss == pytest.approx(again[0], rel=1e-5)
     np.testing.assert_allclose(gradient, again[1], atol=1e-5)
-    without = tune_threshold(replace(weighted, negative_id=None), WEIGHTS)
+    without = tune_rule(replace(weighted, criteria=criteria_of(None)), WEIGHTS)
     assert without[1] == pytest.approx(
-        tune_threshold(replace(repeated, negative_id=None), WEIGHTS)[1]
+        tune_rule(replace(repeated, criteria=criteria_of(None)), WEIGHTS)[1]
     )
 
 

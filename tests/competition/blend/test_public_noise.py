@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from competition.blend.public_noise import BoardRows, simulate_halves
-from competition.scoring.metrics import decide
+from tests.competition.klue_scores import criteria_of, decide
 from tests.competition.planted import NEGATIVE_ID, plant
 
 
@@ -18,7 +18,7 @@ def planted():
 
 
 def rows_of(gold, n_test=1000, share=0.6):
-    return BoardRows(gold, NEGATIVE_ID, n_test, share)
+    return BoardRows(gold, criteria_of(NEGATIVE_ID), n_test, share)
 
 
 def test_a_drawn_test_has_the_share_and_the_size_and_no_row_twice(planted):
@@ -36,11 +36,11 @@ def test_a_system_does_not_part_from_itself_and_all_pairs_see_the_same_draws(pla
     answers, gold = planted
     pairs = [("sees-1-2", "sees-1-2"), ("sees-1-2", "useless"), ("useless", "sees-1-2")]
     same, there, back = simulate_halves(rows_of(gold), answers, pairs, seed=1)
-    assert (same.f1_sd, same.auprc_sd, same.agreement) == (0, 0, 1)
-    assert there.f1_sd == pytest.approx(back.f1_sd)
-    assert there.auprc_sd == pytest.approx(back.auprc_sd)
-    assert there.f1_margin == pytest.approx(1.96 * there.f1_sd)
-    assert there.auprc_margin == pytest.approx(1.96 * there.auprc_sd)
+    assert (*same.sds, same.agreement) == (0, 0, 1)
+    assert there.sds[0] == pytest.approx(back.sds[0])
+    assert there.sds[1] == pytest.approx(back.sds[1])
+    assert there.margins[0] == pytest.approx(1.96 * there.sds[0])
+    assert there.margins[1] == pytest.approx(1.96 * there.sds[1])
     again = simulate_halves(rows_of(gold), answers, pairs, seed=1)
     assert again[1] == there
 
@@ -53,11 +53,11 @@ def test_noise_is_what_chance_alone_makes():
     probs = rng.dirichlet(np.ones(2), len(gold))
     answers = {"right": (probs, right), "coin": (probs, coin)}
     (found,) = simulate_halves(
-        BoardRows(gold, None, 1000, None), answers, [("right", "coin")], seed=0
+        BoardRows(gold, criteria_of(None), 1000, None), answers, [("right", "coin")], seed=0
     )
     expected = np.sqrt(2 * 0.25 / 500)  # two halves of 500 rows, each right half of the time
-    assert found.f1_sd == pytest.approx(expected, rel=0.2)
-    assert found.auprc_sd == 0
+    assert found.sds[0] == pytest.approx(expected, rel=0.2)
+    assert found.sds[1] == 0
     assert found.agreement == pytest.approx(0.5, abs=0.02)
 
 
@@ -66,7 +66,7 @@ def test_agreement_is_of_the_rows_that_are_drawn():
     gold = np.repeat([NEGATIVE_ID, NEGATIVE_ID + 1], 2000)
     probs = np.full((len(gold), 3), 1 / 3)
     other = np.where(gold == NEGATIVE_ID, gold, NEGATIVE_ID)
-    rows = BoardRows(gold, NEGATIVE_ID, 1000, 0.9)
+    rows = BoardRows(gold, criteria_of(NEGATIVE_ID), 1000, 0.9)
     answers = {"one": (probs, gold), "other": (probs, other)}
     (found,) = simulate_halves(rows, answers, [("one", "other")], seed=0)
     assert found.agreement == pytest.approx(0.9)
@@ -79,6 +79,6 @@ def test_noise_falls_with_rows_and_with_agreement(planted):
     answers = {**answers, "near": (answers["sees-1-2"][0], near)}
     pairs = [("sees-1-2", "near"), ("sees-1-2", "sees-3-4")]
     close, far = simulate_halves(rows_of(gold), answers, pairs, seed=0)
-    assert close.f1_sd < 0.5 * far.f1_sd
+    assert close.sds[0] < 0.5 * far.sds[0]
     few = simulate_halves(rows_of(gold, n_test=250), answers, pairs, seed=0)
-    assert few[1].f1_sd > 1.5 * far.f1_sd
+    assert few[1].sds[0] > 1.5 * far.sds[0]

@@ -25,7 +25,8 @@ from competition.blend.search import (
     search_weights,
     select_greedily,
 )
-from competition.scoring.metrics import auprc, micro_f1
+from competition.scoring.metrics.auprc import auprc
+from tests.competition.klue_scores import criteria_of, micro_f1
 from tests.competition.planted import NEGATIVE_ID, plant
 
 PLAN = SearchPlan(trials=25, seed=0)
@@ -33,7 +34,7 @@ PLAN = SearchPlan(trials=25, seed=0)
 
 def make_rows(seed=0, names=("sees-1-2", "sees-3-4", "useless"), negative_id=NEGATIVE_ID):
     members, gold, _ = plant(1200, seed, names)
-    return build_pooled_rows(members, gold, negative_id)
+    return build_pooled_rows(members, gold, criteria_of(negative_id))
 
 
 def tune_singles(evaluator):
@@ -48,9 +49,9 @@ def everyone(rows):
 def test_the_planted_pair_beats_the_best_single_and_the_useless_member_weighs_little(seed):
     points = fit_points(make_rows(seed), PLAN).points
     blend = points[BLEND]
-    assert blend.f1 > points[BEST_SINGLE].f1 + 0.05
+    assert blend.primary > points[BEST_SINGLE].primary + 0.05
     assert blend.weights[2] < 0.12 * blend.weights.sum()
-    assert points[GREEDY].f1 >= points[BEST_SINGLE].f1
+    assert points[GREEDY].primary >= points[BEST_SINGLE].primary
 
 
 @pytest.mark.parametrize("negative_id", [NEGATIVE_ID, None])
@@ -59,11 +60,11 @@ def test_the_blend_is_never_below_a_comparator_on_what_it_optimises(negative_id,
     rows = make_rows(negative_id=negative_id)
     points = fit_points(rows, SearchPlan(trials, 1)).points
     assert set(points) == set(SYSTEMS)
-    assert points[BLEND].f1 >= points[CONVEX].f1
+    assert points[BLEND].primary >= points[CONVEX].primary
     total = points[CONVEX].weights.sum()
     for name in SYSTEMS:
-        assert points[BLEND].f1 >= scale_point(Evaluator(rows), points[name], total).f1
-        assert (points[name].threshold is None) == (negative_id is None)
+        assert points[BLEND].primary >= scale_point(Evaluator(rows), points[name], total).primary
+        assert (points[name].rule.threshold is None) == (negative_id is None)
 
 
 def warm(rows, power):
@@ -83,10 +84,10 @@ def test_the_blend_has_the_temperature_of_the_convex_fit_whatever_wins(power, ob
         assert abs(total - 1) > 0.3
         assert points[BLEND].weights.sum() == pytest.approx(total)
         again = Evaluator(rows, objective).measure(points[BLEND].weights)
-        assert (again.f1, again.threshold, again.auprc) == (
-            points[BLEND].f1,
-            points[BLEND].threshold,
-            points[BLEND].auprc,
+        assert (again.primary, again.rule.threshold, again.secondary) == (
+            points[BLEND].primary,
+            points[BLEND].rule.threshold,
+            points[BLEND].secondary,
         )
 
 
@@ -95,7 +96,7 @@ def test_a_sum_is_changed_with_all_that_follows_and_kept_above_nothing():
     point = evaluator.measure(np.array([0.4, 0.4, 0.2]))
     scaled = scale_point(evaluator, point, 2.0)
     np.testing.assert_allclose(scaled.weights, [0.8, 0.8, 0.4])
-    assert scaled.threshold > point.threshold
+    assert scaled.rule.threshold > point.rule.threshold
     assert scale_point(evaluator, point, 0.0).weights.sum() == pytest.approx(MIN_SUM)
     nothing = evaluator.measure(np.zeros(3))
     assert scale_point(evaluator, nothing, 2.0) is nothing
@@ -106,12 +107,14 @@ def test_comparators_are_what_they_say():
     fit = fit_points(rows, SearchPlan(0, 0))
     points = fit.points
     assert points[UNIFORM].weights.tolist() == pytest.approx([1 / 3] * 3)
-    assert points[BEST_SINGLE].f1 == max(point.f1 for point in fit.singles)
-    assert [single.f1 for single in fit.singles] == [p.f1 for p in tune_singles(Evaluator(rows))]
+    assert points[BEST_SINGLE].primary == max(point.primary for point in fit.singles)
+    assert [single.primary for single in fit.singles] == [
+        p.primary for p in tune_singles(Evaluator(rows))
+    ]
     assert sorted(points[BEST_SINGLE].weights) == [0, 0, 1]
     assert points[GREEDY].weights.sum() == pytest.approx(1)
     for point in points.values():
-        assert Evaluator(rows).measure(point.weights).f1 == point.f1
+        assert Evaluator(rows).measure(point.weights).primary == point.primary
 
 
 def test_one_member_is_tuned_alone_without_a_search():
@@ -127,11 +130,11 @@ def test_greedy_selection_starts_from_the_best_and_never_falls_below_it():
     evaluator = Evaluator(make_rows())
     singles = tune_singles(evaluator)
     found = select_greedily(evaluator, singles, np.arange(3))
-    assert found.f1 > max(point.f1 for point in singles)
+    assert found.primary > max(point.primary for point in singles)
     worst = Evaluator(make_rows(names=("useless", "useless")))
     singles = tune_singles(worst)
     both = np.arange(2)
-    assert select_greedily(worst, singles, both).f1 >= max(point.f1 for point in singles)
+    assert select_greedily(worst, singles, both).primary >= max(point.primary for point in singles)
     alone = select_greedily(evaluator, tune_singles(evaluator), both[:1])
     assert alone.weights.tolist() == [1.0, 0.0, 0.0]
 
@@ -183,7 +186,7 @@ def test_the_same_seed_finds_the_same_and_optuna_stays_silent(caplog, capfd):
         first, again = (search_weights(evaluator, singles, everyone(rows), PLAN) for _ in range(2))
     for one, other in zip(first, again, strict=True):
         assert one.weights.tobytes() == other.weights.tobytes()
-        assert one.threshold == other.threshold
+        assert one.rule.threshold == other.rule.threshold
     assert "".join(capfd.readouterr()) == ""
     assert not caplog.records
     assert optuna.logging.get_verbosity() == before
@@ -191,7 +194,7 @@ def test_the_same_seed_finds_the_same_and_optuna_stays_silent(caplog, capfd):
 
 def test_a_member_without_use_is_dropped_and_one_of_use_is_kept():
     rows = make_rows()
-    pair = build_pooled_rows(plant(1200)[0][:2], rows.gold, NEGATIVE_ID)
+    pair = build_pooled_rows(plant(1200)[0][:2], rows.gold, criteria_of(NEGATIVE_ID))
     good = Evaluator(pair).measure(np.array([1.0, 1.0]))
     assert (drop_members(Evaluator(pair), good).weights > 0).all()
     evaluator = Evaluator(rows)
@@ -199,7 +202,7 @@ def test_a_member_without_use_is_dropped_and_one_of_use_is_kept():
     lighter = drop_members(evaluator, burdened)
     assert lighter.weights[2] == 0
     assert lighter.weights.sum() == pytest.approx(burdened.weights.sum())
-    assert lighter.f1 >= burdened.f1
+    assert lighter.primary >= burdened.primary
     assert auprc(rows.gold, pool(rows.logs, lighter.weights)) >= auprc(
         rows.gold, pool(rows.logs, burdened.weights)
     )
@@ -214,28 +217,28 @@ def test_an_objective_is_best_at_what_it_aims_at():
     def area(point):
         return auprc(rows.gold, pool(rows.logs, point.weights))
 
-    for goal, key in (("auprc", "auprc"), ("both", "f1")):
+    for goal, key in (("auprc", "secondary"), ("both", "primary")):
         points = fits[goal].points
         total = points[CONVEX].weights.sum()
         for name in SYSTEMS:
             scaled = scale_point(Evaluator(rows, goal), points[name], total)
             assert getattr(points[BLEND], key) >= getattr(scaled, key)
-    assert fits["auprc"].points[BLEND].auprc == area(fits["auprc"].points[BLEND])
-    assert fits["auprc"].points[BLEND].auprc >= area(plain.points[BLEND])
-    assert plain.points[BLEND].auprc is None
+    assert fits["auprc"].points[BLEND].secondary == area(fits["auprc"].points[BLEND])
+    assert fits["auprc"].points[BLEND].secondary >= area(plain.points[BLEND])
+    assert plain.points[BLEND].secondary is None
 
 
 def test_the_front_holds_what_none_beats_and_the_kept_point_is_not_beaten():
     fit = fit_points(make_rows(), SearchPlan(25, 0, None, "both"))
     front = fit.front
-    assert [p.f1 for p in front] == sorted((p.f1 for p in front), reverse=True)
-    assert [p.auprc for p in front] == sorted(p.auprc for p in front)
+    assert [p.primary for p in front] == sorted((p.primary for p in front), reverse=True)
+    assert [p.secondary for p in front] == sorted(p.secondary for p in front)
     kept = fit.points[BLEND]
     total = fit.points[CONVEX].weights.sum()
     for name in (BEST_SINGLE, UNIFORM, CONVEX, GREEDY):
         other = scale_point(Evaluator(make_rows(), "both"), fit.points[name], total)
-        assert not (other.f1 > kept.f1)
-        assert not (other.f1 == kept.f1 and other.auprc > kept.auprc)
+        assert not (other.primary > kept.primary)
+        assert not (other.primary == kept.primary and other.secondary > kept.secondary)
 
 
 def test_weighed_rows_are_what_is_fitted_and_scored():
@@ -245,12 +248,17 @@ def test_weighed_rows_are_what_is_fitted_and_scored():
     fit = fit_points(weighted, PLAN)
     point = fit.points[BLEND]
     probs = pool(rows.logs, point.weights)
-    pred = np.where(probs[:, 1:].max(axis=1) >= point.threshold, probs[:, 1:].argmax(axis=1) + 1, 0)
-    assert point.f1 == pytest.approx(micro_f1(rows.gold, pred, NEGATIVE_ID, weighted.weights))
+    pred = np.where(
+        probs[:, 1:].max(axis=1) >= point.rule.threshold, probs[:, 1:].argmax(axis=1) + 1, 0
+    )
+    assert point.primary == pytest.approx(micro_f1(rows.gold, pred, NEGATIVE_ID, weighted.weights))
     even = np.array([1.0, 1.0, 0.0])
-    assert Evaluator(weighted).measure(even).threshold > Evaluator(rows).measure(even).threshold
+    assert (
+        Evaluator(weighted).measure(even).rule.threshold
+        > Evaluator(rows).measure(even).rule.threshold
+    )
     doubled = make_rows()
     twice = replace(doubled, weights=np.ones(len(doubled.gold)))
-    assert fit_points(twice, PLAN).points[BLEND].f1 == pytest.approx(
-        fit_points(doubled, PLAN).points[BLEND].f1
+    assert fit_points(twice, PLAN).points[BLEND].primary == pytest.approx(
+        fit_points(doubled, PLAN).points[BLEND].primary
     )

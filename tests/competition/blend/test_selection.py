@@ -9,12 +9,13 @@ import pytest
 
 from competition.blend.pooling import build_pooled_rows, fit_convex, floored_logs, measure_log_loss
 from competition.blend.selection import are_copies, find_copies, select_members
+from tests.competition.klue_scores import criteria_of
 from tests.competition.planted import NEGATIVE_ID, plant, plant_store, softmax
 
 
 def make_rows(seed=0, n_rows=1500):
     members, gold, folds = plant(n_rows, seed)
-    return replace(build_pooled_rows(members, gold, NEGATIVE_ID), folds=folds)
+    return replace(build_pooled_rows(members, gold, criteria_of(NEGATIVE_ID)), folds=folds)
 
 
 def cross_fitted_loss(rows, kept):
@@ -77,7 +78,7 @@ def test_a_copy_at_another_temperature_or_blurred_is_a_copy_and_a_sibling_is_non
 @pytest.mark.parametrize("seed", range(5))
 def test_members_of_similar_quality_are_no_copies(seed):
     store = plant_store(seed, n_rows=800)
-    assert find_copies(build_pooled_rows(store.members, store.gold, 0).logs) == []
+    assert find_copies(build_pooled_rows(store.members, store.gold, criteria_of(0)).logs) == []
 
 
 def test_without_folds_or_with_one_member_nothing_is_measured():

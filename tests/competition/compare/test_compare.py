@@ -33,19 +33,15 @@ from competition.predictions.members import average_in_log_space, read_member
 from competition.predictions.store import Result, ResultKey, Store
 from competition.predictions.variant_scores import build_variants_table, score_variants
 from competition.profile import Competition
-from competition.scoring.bootstrap import (
-    AUPRC_REPLICATES,
-    BOOTSTRAP_SEED,
-    build_resamples,
-    f1_replicates,
-    paired_auprc,
-    paired_f1,
-)
-from competition.scoring.metrics import (
-    auprc,
+from competition.scoring.bootstrap import BOOTSTRAP_SEED, CURVE_REPLICATES, build_resamples
+from competition.scoring.metrics.auprc import auprc
+from tests.competition.klue_scores import (
     best_threshold,
     count_hits,
     decide,
+    f1_replicates,
+    paired_auprc,
+    paired_f1,
 )
 from tests.competition.planted import softmax
 
@@ -208,7 +204,7 @@ def test_lengths_and_sources_part_the_rows(prepared: Prepared) -> None:
         some = sources == part
         assert (line.first, line.second) == tuple(auprc(gold[some], p[some]) for p in probs)
         resamples = build_resamples(
-            prepared.groups[some], replicates=AUPRC_REPLICATES, seed=BOOTSTRAP_SEED
+            prepared.groups[some], replicates=CURVE_REPLICATES, seed=BOOTSTRAP_SEED
         )
         assert line.paired == paired_auprc(gold[some], (probs[0][some], probs[1][some]), resamples)
     assert "by characters" in tables_of(found)["length"].notes[0]
@@ -407,7 +403,7 @@ def test_thresholds_are_tuned_on_the_other_folds(prepared: Prepared, store: Stor
     for fold in range(3):
         held = prepared.folds.fold_of == fold
         threshold, _ = best_threshold(probs[~held], gold[~held], NEGATIVE)
-        assert found.thresholds["a"][fold] == threshold
+        assert found.rules["a"][fold].threshold == threshold
         pred[held] = decide(probs[held], NEGATIVE, threshold)
     expected = f1_score(gold, pred, labels=[0, 2, 3], average="micro")
     assert found.overall[0].first == pytest.approx(expected)

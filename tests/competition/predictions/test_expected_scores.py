@@ -21,7 +21,7 @@ from competition.predictions.variant_scores import (
     score_variants,
 )
 from competition.profile import Competition
-from competition.scoring.metrics import micro_f1
+from tests.competition.klue_scores import micro_f1
 from tests.competition.predictions.test_members import fill
 
 
@@ -59,13 +59,13 @@ def test_every_complete_variant_is_evidence_and_all_are_scored_under_it(
     negative_id = prepared.competition.profile.negative_id
     expected = forecast.expect(member.oof, pred)
     gold = prepared.corpus.train.gold
-    assert expected.f1.value == pytest.approx(micro_f1(gold, pred, negative_id, weights))
+    assert expected.primary.value == pytest.approx(micro_f1(gold, pred, negative_id, weights))
     scores = {each.name: each for each in score_variants(prepared, store.variants())}
     assert scores["half"].on_test is None
     on_test = scores["a"].on_test
     assert on_test is not None
-    assert on_test.expected.f1 == expected.f1
-    assert on_test.assessment.f1.value == pytest.approx(expected.f1.value)
+    assert on_test.expected.primary == expected.primary
+    assert on_test.assessment.primary.value == pytest.approx(expected.primary.value)
 
 
 def test_evidence_is_kept_and_a_damaged_file_is_measured_again(
@@ -138,12 +138,12 @@ def test_differences_that_resampling_turns_are_called_noise(
     (score,) = score_variants(prepared, ["a"])
     on_test = score.on_test
     assert on_test is not None
+    f1, area = on_test.assessment.measured
+    lower = area.replicates - 0.2
     worse = replace(
         on_test,
-        expected=replace(on_test.expected, auprc=on_test.expected.auprc - 0.2),
-        assessment=replace(
-            on_test.assessment, auprc_replicates=on_test.assessment.auprc_replicates - 0.2
-        ),
+        expected=replace(on_test.expected, secondary=on_test.expected.secondary - 0.2),
+        assessment=replace(on_test.assessment, measured=(f1, replace(area, replicates=lower))),
     )
     twin, far = replace(score, name="twin"), replace(score, name="far", on_test=worse)
     (note,) = describe_ranking(rank_variants([far, score, twin]), n_rows)

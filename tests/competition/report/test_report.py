@@ -32,9 +32,9 @@ from competition.report.curves import (
 from competition.report.next_steps import Standing, describe_standing, propose_commands
 from competition.report.page import Page
 from competition.report.report import write_report
-from competition.scoring.metrics import decide
 from competition.upload.send import SubmitOptions, submit
 from tests.competition.blend.test_blend import RUN, few_draws, write_variant
+from tests.competition.klue_scores import decide
 from tests.conftest import make_rows
 
 __all__ = ["few_draws"]  # a fixture: few bootstrap draws
@@ -147,7 +147,7 @@ def test_an_empty_competition_says_what_to_run(tiny_competition: Competition) ->
 def test_a_point_of_the_curve_is_the_score_at_its_threshold() -> None:
     rng = np.random.default_rng(0)
     probs, gold = rng.dirichlet(np.ones(4), 300).astype(np.float32), rng.integers(0, 4, 300)
-    recall, precision, thresholds = trace_precision_recall(gold, probs, 1)
+    recall, precision, thresholds = trace_precision_recall(gold, probs, (1,))
     for place in (3, 70, 149):
         pred = decide(probs, 1, float(thresholds[place]))
         how = {"labels": [0, 2, 3], "average": "micro", "zero_division": 0}
@@ -193,8 +193,8 @@ def test_the_next_commands_follow_what_is_there(prepared: Prepared) -> None:
     assert propose(scores)[0] == "python run.py blend"
     member = {"parts": ["concat-cls"], "weight": 1.0}
     blend = SimpleNamespace(
-        name="b", path=Path("b.csv"), sha256="x", nested_f1=None,
-        nested_single=SimpleNamespace(f1=None), record=SimpleNamespace(members=[]),
+        name="b", path=Path("b.csv"), sha256="x", get_nested=lambda _kind: None,
+        get_nested_single=lambda _kind: None, record=SimpleNamespace(members=[]),
     )  # fmt: skip
     blend.record.members = [member]
     assert propose(scores, blend)[0] == "python run.py blend", "one is not in the blend"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from competition.scoring.assessment import build_assessor, compare, measure_shares, measure_side
-from competition.scoring.bootstrap import paired_auprc, paired_f1
-from competition.scoring.metrics import auprc, decide, micro_f1, weights_for_negative_share
+from competition.scoring.label_shift import weights_for_negative_share
+from competition.scoring.metrics.auprc import auprc
+from tests.competition.klue_scores import criteria_of, decide, micro_f1, paired_auprc, paired_f1
 from tests.competition.planted import NEGATIVE_ID, plant
 
 
@@ -19,22 +20,22 @@ def planted():
 
 
 def build(gold, groups, seed=0):
-    return build_assessor(gold, NEGATIVE_ID, groups, seed=seed)
+    return build_assessor(gold, criteria_of(NEGATIVE_ID), groups, seed=seed)
 
 
 def test_scores_are_the_metrics_and_lie_in_their_intervals(planted):
     answers, gold, groups = planted
     probs, pred = answers[0]
     found = build(gold, groups).assess(answers[0])
-    assert found.f1.value == micro_f1(gold, pred, NEGATIVE_ID)
-    assert found.auprc.value == auprc(gold, probs)
-    for score in (found.f1, found.auprc):
+    assert found.primary.value == micro_f1(gold, pred, NEGATIVE_ID)
+    assert found.secondary.value == auprc(gold, probs)
+    for score in (found.primary, found.secondary):
         assert score.low < score.value < score.high
 
     assert found.describe()["f1"] == {
-        "value": found.f1.value,
-        "low": found.f1.low,
-        "high": found.f1.high,
+        "value": found.primary.value,
+        "low": found.primary.low,
+        "high": found.primary.high,
     }
 
 
@@ -54,17 +55,17 @@ def test_comparing_takes_the_first_minus_the_second(planted):
     answers, gold, groups = planted
     assessor = build(gold, groups)
     found = compare(assessor.assess(answers[0]), assessor.assess(answers[2]))
-    assert 0 < found.f1.low < found.f1.difference < found.f1.high
-    assert found.auprc.p_worse == 0
+    assert 0 < found.primary.low < found.primary.difference < found.primary.high
+    assert found.secondary.p_worse == 0
 
 
 def test_sides_and_shares_by_hand():
     probs = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]])
-    side = measure_side((probs, np.array([0, 1])), 0)
+    side = measure_side((probs, np.array([0, 1])), (0,))
     assert (side.positive_share, side.n_rows) == (0.5, 2)
     assert side.confidence == pytest.approx(0.65)
     assert side.label_shares == measure_shares(np.array([0, 1]), 3) == (0.5, 0.5, 0.0)
-    assert measure_side((probs, np.array([0, 1])), None).positive_share == 1.0
+    assert measure_side((probs, np.array([0, 1])), ()).positive_share == 1.0
 
 
 def test_comparing_is_what_the_paired_bootstrap_says(planted):
@@ -72,18 +73,18 @@ def test_comparing_is_what_the_paired_bootstrap_says(planted):
     assessor = build(gold, groups)
     found = compare(assessor.assess(answers[0]), assessor.assess(answers[1]))
     preds, probs = (answers[0][1], answers[1][1]), (answers[0][0], answers[1][0])
-    assert found.f1 == paired_f1(gold, preds, NEGATIVE_ID, assessor.for_f1)
-    assert found.auprc == paired_auprc(gold, probs, assessor.for_auprc)
+    assert found.primary == paired_f1(gold, preds, NEGATIVE_ID, assessor.resamples[0])
+    assert found.secondary == paired_auprc(gold, probs, assessor.resamples[1])
 
 
 def test_weights_weigh_the_rows_of_scores_and_intervals(planted):
     answers, gold, groups = planted
-    weights = weights_for_negative_share(gold, NEGATIVE_ID, 0.7)
-    assessor = build_assessor(gold, NEGATIVE_ID, groups, seed=0, weights=weights)
+    weights = weights_for_negative_share(gold, (NEGATIVE_ID,), 0.7)
+    assessor = build_assessor(gold, criteria_of(NEGATIVE_ID), groups, seed=0, weights=weights)
     first, second = (assessor.assess(each) for each in answers[:2])
-    assert first.f1.value == micro_f1(gold, answers[0][1], NEGATIVE_ID, weights)
-    assert first.f1.low < first.f1.value < first.f1.high
+    assert first.primary.value == micro_f1(gold, answers[0][1], NEGATIVE_ID, weights)
+    assert first.primary.low < first.primary.value < first.primary.high
     preds, probs = (answers[0][1], answers[1][1]), (answers[0][0], answers[1][0])
     found = compare(first, second)
-    assert found.f1 == paired_f1(gold, preds, NEGATIVE_ID, assessor.for_f1, weights)
-    assert found.auprc == paired_auprc(gold, probs, assessor.for_auprc, weights)
+    assert found.primary == paired_f1(gold, preds, NEGATIVE_ID, assessor.resamples[0], weights)
+    assert found.secondary == paired_auprc(gold, probs, assessor.resamples[1], weights)

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from competition.scoring import bootstrap
-from competition.scoring.bootstrap import (
+from competition.scoring.bootstrap import bound, build_resamples
+from competition.scoring.metrics.auprc import auprc
+from tests.competition.klue_scores import (
     auprc_replicates,
-    bound,
-    build_resamples,
+    count_hits,
     f1_replicates,
+    micro_f1,
     paired_auprc,
     paired_f1,
 )
-from competition.scoring.metrics import auprc, count_hits, micro_f1
 
 
 @pytest.fixture

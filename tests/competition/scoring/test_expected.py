@@ -19,7 +19,8 @@ from competition.scoring.expected import (
     weigh,
 )
 from competition.scoring.label_shift import MIN_ROWS, build_cells, mix_by_cells
-from competition.scoring.metrics import auprc, micro_f1
+from competition.scoring.metrics.auprc import auprc
+from tests.competition.klue_scores import criteria_of, micro_f1
 
 N_LABELS = 4
 
@@ -44,8 +45,7 @@ def build_case(
     test_gold, test_probs = plant(test_shares, test_strata, rng)
     ground = Ground(
         gold,
-        N_LABELS,
-        0,
+        criteria_of(0, N_LABELS),
         np.arange(len(gold)),
         np.stack([np.zeros(len(strata), dtype=np.int64), strata]),
         np.stack([np.zeros(len(test_strata), dtype=np.int64), test_strata]),
@@ -73,8 +73,8 @@ def test_a_shift_of_labels_is_seen_in_predicted_labels() -> None:
     plain, truth = micro_f1(ground.gold, system.pred, 0), true_f1(system, test_gold)
     found = expect(ground, system)
     assert plain - truth > 0.05, "the plain score misleads"
-    assert found.f1.value == pytest.approx(truth, abs=0.04)
-    assert found.f1.low <= truth <= found.f1.high
+    assert found.primary.value == pytest.approx(truth, abs=0.04)
+    assert found.primary.low <= truth <= found.primary.high
     mix = TestMix(ground, [read_evidence(ground, system)])
     assert mix.negative_share == pytest.approx(0.7, abs=0.04)
     assert mix.weights.mean() == pytest.approx(1.0)
@@ -111,7 +111,9 @@ def test_harder_rows_are_seen_in_confidence() -> None:
     easy = rng.random(3000) < 0.5
     gold[~easy], probs[~easy] = plant(EVEN, zeros[~easy], rng, sharpness=0.5)
     test_gold, test_probs = plant(EVEN, zeros[:2000], rng, sharpness=0.5)
-    ground = Ground(gold, N_LABELS, 0, np.arange(3000), zeros[None], zeros[None, :2000])
+    ground = Ground(
+        gold, criteria_of(0, N_LABELS), np.arange(3000), zeros[None], zeros[None, :2000]
+    )
     system = System(probs, probs.argmax(1), test_probs[None], test_probs.argmax(1)[None])
     truth = true_f1(system, test_gold)
     plain = micro_f1(gold, system.pred, 0)
@@ -126,17 +128,20 @@ def test_without_a_shift_the_estimate_stays_near_the_plain_score() -> None:
     for seed in range(4):
         strata = np.random.default_rng(seed).integers(2, size=2000)
         ground, system, _ = build_case(EVEN, EVEN, strata, seed=seed)
-        errors.append(expect(ground, system).f1.value - micro_f1(ground.gold, system.pred, 0))
+        errors.append(expect(ground, system).primary.value - micro_f1(ground.gold, system.pred, 0))
     assert abs(np.mean(errors)) < 0.02
 
 
 def test_no_negative_label_and_a_single_level_are_enough() -> None:
     ground, system, test_gold = build_case(EVEN, MOSTLY_NEGATIVE, np.zeros(1000, dtype=np.int64))
     bare = replace(
-        ground, negative_id=None, strata=ground.strata[:1], test_strata=ground.test_strata[:1]
+        ground,
+        criteria=criteria_of(None, N_LABELS),
+        strata=ground.strata[:1],
+        test_strata=ground.test_strata[:1],
     )
     assert TestMix(bare, [read_evidence(bare, system)]).negative_share is None
-    assert expect(bare, system).f1.value == pytest.approx(
+    assert expect(bare, system).primary.value == pytest.approx(
         micro_f1(test_gold, system.test_pred[0], None), abs=0.06
     )
 
@@ -147,8 +152,8 @@ def test_an_average_is_compared_by_its_labels_alone() -> None:
     flat = system.test_probs**0.3
     flattened = replace(system, test_probs=flat / flat.sum(axis=2, keepdims=True), is_average=True)
     plain = micro_f1(ground.gold, system.pred, 0)
-    assert expect(ground, flattened).f1.value == pytest.approx(plain, abs=0.02)
-    assert abs(expect(ground, replace(flattened, is_average=False)).f1.value - plain) > 0.03
+    assert expect(ground, flattened).primary.value == pytest.approx(plain, abs=0.02)
+    assert abs(expect(ground, replace(flattened, is_average=False)).primary.value - plain) > 0.03
 
 
 def test_systems_are_scored_under_the_mean_of_what_all_of_them_show() -> None:
@@ -160,20 +165,22 @@ def test_systems_are_scored_under_the_mean_of_what_all_of_them_show() -> None:
     alone = [TestMix(ground, [each]).weights for each in evidence]
     assert both.weights == pytest.approx(np.mean(alone, axis=0))
     expected = both.expect(first.probs, first.pred)
-    assert expected.f1.value == pytest.approx(micro_f1(ground.gold, first.pred, 0, both.weights))
-    assert expected.auprc == pytest.approx(auprc(ground.gold, first.probs, both.weights))
+    assert expected.primary.value == pytest.approx(
+        micro_f1(ground.gold, first.pred, 0, both.weights)
+    )
+    assert expected.secondary == pytest.approx(auprc(ground.gold, first.probs, both.weights))
 
 
 def test_the_same_rows_give_the_same_estimate() -> None:
     ground, system, _ = build_case(EVEN, MOSTLY_NEGATIVE, np.zeros(500, dtype=np.int64))
     first, second = (expect(ground, system) for _ in range(2))
-    assert (first.f1, first.auprc) == (second.f1, second.auprc)
-    assert expect(ground, system, seed=1).f1.low != first.f1.low
+    assert (first.primary, first.secondary) == (second.primary, second.secondary)
+    assert expect(ground, system, seed=1).primary.low != first.primary.low
 
 
 def test_steps_of_confidence_hold_equally_many_held_out_rows() -> None:
     _ground, system, _ = build_case(EVEN, EVEN, np.zeros(500, dtype=np.int64))
-    seen, test_seen = grade(system, 0, 3)
+    seen, test_seen = grade(system, (0,), 3)
     assert (seen // 3 == system.pred).all()
     assert (test_seen // 3 == system.test_pred).all()
     sizes = np.bincount(seen[system.pred != 0] % 3)

@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, f1_score, precision_recall_curve
 
 from competition.errors import UsageError
-from competition.scoring.metrics import (
-    auprc,
-    auprc_by_class,
-    best_threshold,
-    decide,
-    micro_f1,
-    weights_for_negative_share,
-)
+from competition.scoring.label_shift import weights_for_negative_share
+from competition.scoring.metrics.auprc import auprc, auprc_by_class
+from tests.competition.klue_scores import best_threshold, decide, micro_f1
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -207,11 +202,13 @@ class TestBestThreshold:
 class TestWeightsForNegativeShare:
     def test_the_share_is_reached_and_the_mean_is_one(self):
         gold = np.array([0] * 3 + [1] * 7)
-        weights = weights_for_negative_share(gold, 0, 0.6)
+        weights = weights_for_negative_share(gold, (0,), 0.6)
         assert weights.mean() == pytest.approx(1.0)
         assert weights[gold == 0].sum() / weights.sum() == pytest.approx(0.6)
 
-    @pytest.mark.parametrize(("gold", "negative_id"), [([1, 1], 0), ([0, 0], 0), ([0, 1], None)])
-    def test_what_cannot_be_reweighted_is_refused(self, gold, negative_id):
+    @pytest.mark.parametrize(
+        ("gold", "negative_ids"), [([1, 1], (0,)), ([0, 0], (0,)), ([0, 1], ())]
+    )
+    def test_what_cannot_be_reweighted_is_refused(self, gold, negative_ids):
         with pytest.raises(UsageError, match="shifted_negative_share"):
-            weights_for_negative_share(np.array(gold), negative_id, 0.6)
+            weights_for_negative_share(np.array(gold), negative_ids, 0.6)

@@ -23,7 +23,7 @@ from competition.console import print_tables
 from competition.errors import CorpusError, SubmissionError, UsageError
 from competition.files import sha256_of
 from competition.profile import Competition, resolve_competition
-from competition.scoring.metrics import best_positive, decide
+from competition.scoring.decisions import ARGMAX, Rule, best_positive
 from competition.submission.answers import Answers, parse_probs, read_answers
 from competition.submission.check import (
     build_check_tables,
@@ -32,9 +32,9 @@ from competition.submission.check import (
     read_test_ids,
 )
 from competition.submission.ledger import Outcome, open_ledger
-from competition.submission.record import BlendRule
 from competition.submission.score import build_score_tables, score_submission
 from competition.submission.write import write_submission
+from tests.competition.klue_scores import decide
 
 Answered = tuple[list[str], npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
@@ -401,20 +401,20 @@ def test_only_rows_within_rounding_of_the_rule_are_let_pass(temperature: float) 
     flat = pooled.astype(np.float64) ** (1 / temperature)
     flat = (flat / flat.sum(axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
     flat = (flat / flat.sum(axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
-    _, best = best_positive(pooled, 0)
+    _, best = best_positive(pooled, (0,))
     for threshold in map(float, best[:40]):
-        rule = BlendRule(threshold=threshold, temperature=temperature)
+        rule = (Rule(threshold), temperature)
         pred = decide(pooled, 0, threshold)
-        assert follows_rule(flat, pred, 0, rule).all()
+        assert follows_rule(flat, pred, (0,), rule).all()
         near = np.abs(best / threshold - 1) < 2e-6
-        other = np.where(pred == 0, best_positive(pooled, 0)[0], 0)
-        assert not follows_rule(flat[~near], other[~near], 0, rule).any()
+        other = np.where(pred == 0, best_positive(pooled, (0,))[0], 0)
+        assert not follows_rule(flat[~near], other[~near], (0,), rule).any()
     second = np.argsort(pooled, axis=1)[:, -2]
     exact = np.sort(pooled, axis=1)
     apart = exact[:, -2] < exact[:, -1] * (1 - 2e-6)
-    rule = BlendRule(threshold=None, temperature=temperature)
-    assert follows_rule(flat, decide(pooled, None, None), None, rule).all()
-    assert not follows_rule(flat[apart], second[apart], None, rule).any()
+    rule = (ARGMAX, temperature)
+    assert follows_rule(flat, decide(pooled, None, None), (), rule).all()
+    assert not follows_rule(flat[apart], second[apart], (), rule).any()
 
 
 def test_terminals_are_safe_from_a_file(
@@ -507,16 +507,17 @@ def test_scores_are_the_leaderboards(tiny_competition: Competition) -> None:
         ]
     )
     positives = [i for i in range(4) if i != profile.negative_id]
-    assert scores.micro_f1 == pytest.approx(f1_score(gold, pred, labels=positives, average="micro"))
+    expected = f1_score(gold, pred, labels=positives, average="micro")
+    assert scores.values["micro_f1"] == pytest.approx(expected)
     areas = []
     for label in range(4):
         precision, recall, _ = precision_recall_curve(gold == label, probs[:, label])
         areas.append(auc(recall, precision))
-    assert scores.auprc == pytest.approx(np.mean(areas), abs=1e-6)
+    assert scores.values["auprc"] == pytest.approx(np.mean(areas), abs=1e-6)
     assert scores.n_rows == 20
     assert [label.label for label in scores.labels] == list(profile.labels)
     assert sum(label.gold for label in scores.labels) == 20
-    assert scores.labels[0].auprc == pytest.approx(areas[0], abs=1e-6)
+    assert scores.labels[0].area == pytest.approx(areas[0], abs=1e-6)
     assert len(build_score_tables(scores)) == 2
 
 
@@ -536,8 +537,8 @@ def test_probabilities_are_scored_as_written(tiny_competition: Competition) -> N
     for label, name in enumerate(tiny_competition.profile.labels):
         precision, recall, _ = precision_recall_curve(np.array(gold) == name, raw[:, label])
         areas.append(auc(recall, precision))
-    assert after.auprc == pytest.approx(np.mean(areas))
-    assert after.auprc != before.auprc
+    assert after.values["auprc"] == pytest.approx(np.mean(areas))
+    assert after.values["auprc"] != before.values["auprc"]
 
 
 def test_a_perfect_submission_scores_one(tiny_competition: Competition) -> None:
@@ -549,7 +550,7 @@ def test_a_perfect_submission_scores_one(tiny_competition: Competition) -> None:
     ids = read_test_ids(tiny_competition)
     path = write_submission(tiny_competition, "x", ids, np.eye(4)[pred], pred, {}, {})
     scores = score_submission(path, solution, profile)
-    assert (scores.micro_f1, scores.auprc) == (1, 1)
+    assert scores.values == {"micro_f1": 1, "auprc": 1}
 
 
 def _lines(change: Callable[[list[str]], list[str]]) -> Callable[[str], str]:
@@ -582,7 +583,7 @@ def test_labels_without_gold_rows_are_named(tiny_competition: Competition) -> No
     text = solution.read_text("utf-8").replace("per:sibling", "no_relation")
     solution.write_text(text, "utf-8")
     scores = score_submission(path, solution, tiny_competition.profile)
-    assert scores.labels[3].auprc is None
+    assert scores.labels[3].area is None
     assert "per:sibling" in build_score_tables(scores)[1].notes[0]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from competition.submission.record import (
+    ScoreEstimate,
     list_blends,
     read_record,
     read_rule,
@@ -57,7 +58,7 @@ def test_a_whole_one_is_read(tmp_path: Path) -> None:
         ("trials", "many", "trials"),
         ("temperature", 0, "temperature"),
         ("threshold", float("inf"), "threshold"),
-        ("objective", "loss", "objective"),
+        ("objective", 7, "objective"),
     ],
 )
 def test_what_is_damaged_is_refused_with_its_place(
@@ -88,15 +89,17 @@ def test_what_a_submission_scored_is_read_as_far_as_it_is_said(tmp_path: Path) -
     }
     record = read_submission(put(tmp_path, "full", said))
     blend, single = record.nested["blend"], record.nested["best single"]
-    assert blend.f1 is not None
-    assert single.f1 is not None
-    assert (blend.f1.interval, single.f1.interval) == ((0.6, 0.8), None)
-    assert blend.expected is not None
-    assert (blend.auprc, blend.expected.f1.value, single.expected) == (None, 0.5, None)
+    f1, single_f1, expected = blend.scores["f1"], single.scores["f1"], blend.expect("f1")
+    assert f1 is not None
+    assert single_f1 is not None
+    assert expected is not None
+    assert (f1.interval, single_f1.interval) == ((0.6, 0.8), None)
+    assert (blend.scores.get("auprc"), expected.value, single.expect("f1")) == (None, 0.5, None)
+    assert blend.expect("auprc") == ScoreEstimate(value=0.4)
     assert (record.noise[0].agreement, record.alarms[0].text) == (0.9, "a knows its rows")
     for key, value, where in (
         ("nested", {"blend": {"f1": 0.7}}, "nested.blend.f1"),
-        ("noise", [{"agreement": 0.9}], "noise.0.f1_sd"),
+        ("noise", [{"agreement": 0.9, "f1_sd": "much"}], "noise.0.sds.f1"),
         ("csv_sha256", None, "csv_sha256"),
     ):
         with pytest.raises(ValueError, match=f"^{where}: "):

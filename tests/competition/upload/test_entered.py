@@ -15,6 +15,7 @@ from competition.submission.ledger import open_ledger
 from competition.upload.entered import enter_scores, parse_score
 from competition.upload.report import build_submit_tables
 from competition.upload.send import SubmitOptions, submit
+from tests.competition.klue_scores import KINDS
 from tests.competition.upload.test_send import write
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -38,14 +39,14 @@ def send(competition: Competition, name: str = "b1", seed: int = 0) -> Path:
         ("b1=61,02/50,10", "decimal point"),
         ("b1=61/50/40", "decimal point"),
         ("b1=nan/50", "decimal point"),
-        ("b1=-3/50", "decimal point"),
+        ("b1=-3/50", "-3 is below the lowest micro-F1"),
         ("b1=101/50", "101 is above 100"),
         ("b1=0.6102/0.5", "write it ×100, such as 61.02"),
     ],
 )
 def test_what_is_no_score_is_refused(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        parse_score(text)
+        parse_score(text, KINDS)
 
 
 def test_an_entered_score_stands_in_ledger_board_and_final_picks(

@@ -36,13 +36,14 @@ from competition.upload.send import SubmitOptions, submit
 from competition.upload.target import (
     Findable,
     Receipt,
+    ScorePaths,
     Scoring,
     Submission,
     TargetOptions,
     UnconfirmedUpload,
     Verdict,
 )
-from competition.upload_rules import ScoreFields
+from tests.competition.klue_scores import KINDS
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LOCAL, FOLDER = SubmitOptions(target="local"), SubmitOptions(target="folder")
@@ -99,8 +100,8 @@ class AskableTarget(FakeTarget):
     def can_poll(self, competition: Competition) -> bool:
         return True
 
-    def score_fields(self, competition: Competition) -> ScoreFields:
-        return ScoreFields(public_f1="public", private_f1="private")
+    def score_fields(self, competition: Competition) -> ScorePaths:
+        return ScorePaths(KINDS, {"public_f1": "public", "private_f1": "private"})
 
     def poll_url(self, competition: Competition) -> str:
         return "https://fake/status"
@@ -148,7 +149,7 @@ def test_the_local_board_scores_both_parts(tiny_competition: Competition) -> Non
     assert solution is not None
     whole = score_submission(path, solution, tiny_competition.profile)
     parts = [report.public["micro_f1"] or 0.0, report.private["micro_f1"] or 0.0]
-    assert min(parts) <= whole.micro_f1 <= max(parts)
+    assert min(parts) <= whole.values["micro_f1"] <= max(parts)
     (entry,) = open_ledger(tiny_competition).read()
     assert (entry.public, entry.private) == (report.public, report.private)
     assert (entry.name, entry.time, entry.ref) == ("blend", NOON, report.sha256[:8])

@@ -16,7 +16,7 @@ from competition.errors import ProfileError, QuotaError, UploadError
 from competition.profile import read_profile
 from competition.upload.masking import MAX_CHARS, Mask, read_secret
 from competition.upload.scores import find_scores
-from competition.upload.target import LostAnswerError, RejectedError, TargetOptions
+from competition.upload.target import LostAnswerError, RejectedError, ScorePaths, TargetOptions
 from competition.upload.wire import (
     Answer,
     Call,
@@ -26,7 +26,7 @@ from competition.upload.wire import (
     raise_refusal,
     read_retry_after,
 )
-from competition.upload_rules import ScoreFields
+from tests.competition.klue_scores import KINDS
 from tests.competition.test_profile import write_profile
 from tests.competition.upload_servers import HttpServer, serve
 from tests.conftest import TINY_PROFILE
@@ -224,7 +224,7 @@ def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         read_secret("THE_KEY", mask)
 
 
-FIELDS = ScoreFields(public_f1="p", public_auprc="q.1", private_f1="r", scale=100.0)
+FIELDS = ScorePaths(KINDS, {"public_f1": "p", "public_auprc": "q.1", "private_f1": "r"}, 100.0)
 
 
 @pytest.mark.parametrize("value", ["n/a", True, float("nan"), 101, -1, "1e999", [1], {"a": 1}])

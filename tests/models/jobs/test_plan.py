@@ -253,7 +253,7 @@ def test_a_job_writes_exactly_its_files(make_specs: Specs, quiet_watch: Watch) -
     assert files_of(spec.store_dir / "tiny") == ["s42-f0.parquet", "s42-f0.run.json"]
     assert files_of(spec.job_dir) == ["model.safetensors"]
     run = json.loads((spec.store_dir / "tiny" / "s42-f0.run.json").read_text())
-    assert run["micro_f1"] == outcome.micro_f1
+    assert run["micro_f1"] == outcome.scores["micro_f1"]
     assert run["precision"] == "float32"
     assert run["threads"] == 1
     lean = make_specs(folds=(1,), keep_checkpoints=False)[0]
@@ -481,4 +481,4 @@ def test_a_job_running_in_another_process_is_waited_for(
     run, heard = run_all([busy, free], on_finished=release)
     assert [outcome.key.fold for outcome in run.finished] == [1, 0]
     assert heard.count("started 0") > 1
-    assert all(outcome.micro_f1 is not None for outcome in run.finished)
+    assert all(outcome.scores is not None for outcome in run.finished)

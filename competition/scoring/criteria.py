@@ -1,0 +1,147 @@
+"""What a competition is scored by: its metrics and the decision rule that follows from them.
+
+The one place that reads the profile's ``[metrics]``. Everything above asks ``Criteria`` for names
+and scores, and knows of no metric by name.
+
+Legend: C labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from competition.errors import ProfileError
+from competition.profile import Profile
+from competition.scoring.decisions import Negatives
+from competition.scoring.metrics.catalogue import METRICS, build_metric
+from competition.scoring.metrics.metric import Metric, MetricKind, RuleKind, Task
+
+FIRST, SECOND = "micro-f1", "auprc"
+"""The metrics of a profile that names none: those of KLUE-RE."""
+OF_CLASSES = ("macro-f1", "weighted-f1")  # metrics that can count some labels, or merged ones
+BOTH = "both"
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """The metrics of a competition.
+
+    Attributes:
+        primary: what ranks submissions.
+        secondary: what decides ties, or a second board; None if there is none.
+        n_labels: C.
+        negative_ids: the negative labels.
+    """
+
+    primary: Metric
+    secondary: Metric | None
+    n_labels: int
+    negative_ids: Negatives = ()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return the primary metric, and the secondary one if there is one."""
+        return (self.primary,) if self.secondary is None else (self.primary, self.secondary)
+
+    @property
+    def kinds(self) -> tuple[MetricKind, ...]:
+        """Return the metrics' names and bounds, the primary one first."""
+        return tuple(metric.kind for metric in self.metrics)
+
+    @property
+    def decided(self) -> Metric | None:
+        """Return the metric that labels are decided for, None if neither reads labels."""
+        return next((each for each in self.metrics if each.kind.reads == "labels"), None)
+
+    @property
+    def ranked(self) -> Metric | None:
+        """Return the metric that probabilities are tempered for, None if neither reads them."""
+        return next((each for each in self.metrics if each.kind.reads == "probabilities"), None)
+
+    @property
+    def rule(self) -> RuleKind:
+        """Return the kind of the decision rule; a threshold needs a negative label."""
+        kind: RuleKind = "argmax" if self.decided is None else self.decided.kind.rule
+        return "argmax" if kind == "threshold" and not self.negative_ids else kind
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Return what can be searched for: each metric, or both."""
+        names = tuple(kind.name for kind in self.kinds)
+        return (*names, BOTH) if len(names) > 1 else names
+
+    def score(self, gold: Any, predicted: Any) -> dict[str, float]:
+        """Return each metric's score, higher being better, by its key."""
+        return {each.kind.key: each.score(gold, predicted) for each in self.metrics}
+
+    def write(self, scores: Mapping[str, float | None]) -> str:
+        """Write scores of ``score`` for a person: ``micro-F1 71.53, AUPRC 60.20``."""
+        known = {key: score for key, score in scores.items() if score and not math.isnan(score)}
+        return ", ".join(f"{k.title} {k.write(known.get(k.key, 0.0))}" for k in self.kinds)
+
+    def show(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """Return scores of ``score`` as people and leaderboards write them."""
+        kinds = {kind.key: kind for kind in self.kinds}
+        return {key: kinds[key].show(score) for key, score in scores.items()}
+
+
+def build_criteria(profile: Profile) -> Criteria:
+    """Build the metrics that a profile names.
+
+    Raises:
+        ProfileError: a metric or label is unknown, or a key applies to no metric of the profile.
+    """
+    rules = profile.metrics
+    primary = rules.primary or FIRST
+    secondary = rules.secondary
+    if rules.primary is None and secondary is None:
+        secondary = SECOND
+    for key, name in (("primary", primary), ("secondary", secondary)):
+        if name is not None and name not in METRICS:
+            raise ProfileError(
+                f"metrics.{key}: there is no metric {name!r}; choose {', '.join(METRICS)}"
+            )
+    if primary == secondary:
+        raise ProfileError(f"metrics.secondary: {secondary!r} is the primary metric already")
+    _check_labels(profile, primary, secondary)
+    return _build(
+        primary,
+        secondary,
+        Task(
+            profile.n_labels,
+            profile.negative_ids,
+            None if rules.labels is None else _number(profile, rules.labels),
+            tuple(_number(profile, group) for group in rules.merged.values()),
+            rules.average_over,
+        ),
+    )
+
+
+def default_criteria(n_labels: int, negative_ids: Negatives = ()) -> Criteria:
+    """Return the metrics of a profile that names none: micro-F1, then AUPRC."""
+    return _build(FIRST, SECOND, Task(n_labels, negative_ids))
+
+
+@lru_cache(maxsize=64)
+def _build(primary: str, secondary: str | None, task: Task) -> Criteria:
+    second = None if secondary is None else build_metric(secondary, task)
+    return Criteria(build_metric(primary, task), second, task.n_labels, task.negative_ids)
+
+
+def _number(profile: Profile, labels: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(sorted(profile.label_ids[label] for label in labels))
+
+
+def _check_labels(profile: Profile, *names: str | None) -> None:
+    """Check the keys that only means over classes read."""
+    rules = profile.metrics
+    given = [key for key in ("labels", "merged", "average_over") if key in rules.model_fields_set]
+    if given and not set(names) & set(OF_CLASSES):
+        raise ProfileError(
+            f"metrics.{given[0]}: only {' and '.join(OF_CLASSES)} read it; leave it out, or set "
+            "negative_label to what the metric does not count"
+        )

@@ -1,0 +1,62 @@
+"""Counts by class, which the means of F1 over classes share: hits, predicted and gold rows.
+
+Legend: N rows, C labels, L classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from competition.arrays import Float64s, Int64s, Ints
+from competition.scoring.metrics.metric import (
+    DenseOrSparse,
+    Predicted,
+    Task,
+    divide,
+    spread_counts,
+)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes that labels belong to; ``class_of`` (C,) is -1 for a label that is not counted.
+
+    A tuple, so that two of them can be compared and sent to another process.
+    """
+
+    class_of: tuple[int, ...]
+    size: int
+
+    def count(self, gold: Ints, predicted: Predicted) -> DenseOrSparse:
+        """Return (N, 3L) counts: hits of each class, then predicted rows, then gold rows."""
+        class_of: Int64s = np.array(self.class_of, dtype=np.int64)
+        pred = predicted[1]
+        of_gold, of_pred = class_of[gold], class_of[pred]
+        hit = np.where(gold == pred, of_gold, -1)
+        after = [np.where(each < 0, -1, each + self.size) for each in (of_pred, of_gold)]
+        after[1] = np.where(after[1] < 0, -1, after[1] + self.size)
+        return spread_counts((hit, *after), 3 * self.size)
+
+    def split(self, sums: Float64s) -> tuple[Float64s, Float64s, Float64s]:
+        """Part (…, 3L) sums into (…, L) hits, predicted and gold rows."""
+        hits, pred, gold = np.split(sums, 3, axis=-1)
+        return hits, pred, gold
+
+
+def build_classes(task: Task) -> Classes:
+    """Number the classes: first the merged ones, then each other counted label."""
+    class_of = [-1] * task.n_labels
+    merged = {label_id for group in task.merged for label_id in group}
+    single = [(label_id,) for label_id in task.counted_ids if label_id not in merged]
+    groups = [*task.merged, *single]
+    for place, group in enumerate(groups):
+        for label_id in group:
+            class_of[label_id] = place
+    return Classes(tuple(class_of), len(groups))
+
+
+def f1_by_class(hits: Float64s, pred: Float64s, gold: Float64s) -> Float64s:
+    """Return (…, L) F1 of each class; 0/0 is 0."""
+    return divide(2.0 * hits, pred + gold)

@@ -1,0 +1,48 @@
+"""Weighted F1: the mean of the classes' F1, weighted by their gold rows.
+
+Source: ``sklearn.metrics.f1_score`` with ``average="weighted"``.
+
+Legend: N rows, L classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from competition.arrays import Float64s, Ints
+from competition.scoring.metrics.by_label import Classes, build_classes, f1_by_class
+from competition.scoring.metrics.metric import (
+    DenseOrSparse,
+    MetricKind,
+    Predicted,
+    Task,
+    divide,
+)
+
+
+@dataclass(frozen=True)
+class WeightedF1:
+    """F1 of classes, weighted by gold rows."""
+
+    classes: Classes
+
+    def count(self, gold: Ints, predicted: Predicted) -> DenseOrSparse:
+        """Return (N, 3L) counts by class."""
+        return self.classes.count(gold, predicted)
+
+    def combine(self, sums: Float64s) -> Float64s:
+        """Return (…) weighted means; 0 without a gold row."""
+        hits, pred, gold = self.classes.split(sums)
+        total = (gold * f1_by_class(hits, pred, gold)).sum(axis=-1)
+        return divide(total, gold.sum(axis=-1))
+
+
+def build(task: Task) -> WeightedF1:
+    """Build the kernel for a competition's labels."""
+    return WeightedF1(build_classes(task))
+
+
+WEIGHTED_F1 = MetricKind(
+    "weighted-f1", "weighted_f1", "weighted_f1", "weighted F1", "weighted F1", "labels", build,
+    rule="prior",
+)  # fmt: skip
