@@ -1,4 +1,4 @@
-"""Offences of a file → the same, each cause said once."""
+"""Merge offences that have the same cause."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from competition.errors import Offence
 
 _VALUE = re.compile(r"'[^']*'|[0-9]+")
 REPEATED = 10
-"""From so many offences of one wording on they are one, with their number."""
+"""Minimum number of offences with the same wording that are merged to one with a count."""
 ONE_CAUSE = 0.5
-"""Offences with one remedy that meet this share of the rows have one cause."""
+"""Minimum fraction of the rows for offences with the same remedy to be merged."""
 
 
 def gather_causes(offences: Sequence[Offence], n_rows: int) -> list[Offence]:
-    """Say once what has one cause: the same wording in many rows, or one remedy for most rows.
+    """Merge offences with the same wording in many rows, or the same remedy in most rows.
 
     Args:
-        offences: of one file, in its order.
-        n_rows: how many records it has.
+        offences: the offences of one file, in its order.
+        n_rows: its number of records.
 
     Returns:
-        The offences, each group of one cause as its first, with their number.
+        The offences; each merged group is represented by its first offence, with the count.
     """
     if len(offences) < REPEATED:
         return list(offences)
@@ -34,17 +34,17 @@ def gather_causes(offences: Sequence[Offence], n_rows: int) -> list[Offence]:
         by_wording[offence.column, offence.found, offence.remedy].append(place)
         by_remedy[offence.column, _VALUE.sub("…", offence.remedy)].append(place)
     dropped: set[int] = set()
-    told: dict[int, Offence] = {}
+    merged: dict[int, Offence] = {}
     for places in by_remedy.values():
         if len(places) >= max(REPEATED, ONE_CAUSE * n_rows):
             first = offences[places[0]]
-            found = f"{first.found}: this or the like in {len(places):,} of {n_rows:,} rows"
-            told[places[0]] = replace(first, found=found)
+            found = f"{first.found}; the same or similar in {len(places):,} of {n_rows:,} rows"
+            merged[places[0]] = replace(first, found=found)
             dropped.update(places[1:])
     for places in by_wording.values():
-        if len(places) >= REPEATED and places[0] not in dropped and places[0] not in told:
+        if len(places) >= REPEATED and places[0] not in dropped and places[0] not in merged:
             first = offences[places[0]]
-            found = f"{first.found} in {len(places):,} rows, this one first"
-            told[places[0]] = replace(first, found=found)
+            found = f"{first.found} in {len(places):,} rows, first in this one"
+            merged[places[0]] = replace(first, found=found)
             dropped.update(places[1:])
-    return [told.get(i, offence) for i, offence in enumerate(offences) if i not in dropped]
+    return [merged.get(i, offence) for i, offence in enumerate(offences) if i not in dropped]

@@ -1,8 +1,8 @@
-"""Files of rows → a checked corpus; a row that cannot be used is named, never dropped.
+"""Read the train and test files to a checked corpus; invalid rows are reported, never dropped.
 
-The start of the way of a row: ``tables`` splits the file, ``row_forms`` finds the entities,
-``row_checks`` holds every field against the profile, and ``Rows`` go on to folds and formats. What
-is odd but usable (a byte order mark, another encoding, decomposed Hangul) is accepted and noted.
+``tables`` splits a file into records, ``row_forms`` finds the entities, and ``row_checks`` checks
+every field against the profile. Irregularities that do no harm (a byte order mark, another
+encoding, decomposed Hangul) are accepted and noted.
 
 Legend: N train rows, M test rows.
 """
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from competition.console import write_count
 from competition.data.causes import gather_causes
 from competition.data.csv_records import show
 from competition.data.groups import GROUP_COLUMNS, build_groups, name_group_column, sample_rows
@@ -39,9 +40,9 @@ class Corpus:
 
     Attributes:
         train: N rows with labels.
-        test: M rows; their label column is never kept.
-        notices: oddities that were accepted.
-        hash: SHA-256 over every field that reaches a model or a score.
+        test: M rows; their label column is never read.
+        notices: irregularities that were accepted.
+        hash: SHA-256 of every field that a model or a score depends on.
     """
 
     train: Rows
@@ -52,7 +53,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Reading:
-    """One file as far as it could be read: its clean rows, its offences, what was accepted."""
+    """The result of reading one file: valid rows, offences, and accepted irregularities."""
 
     rows: Rows
     offences: tuple[Offence, ...]
@@ -60,32 +61,32 @@ class Reading:
 
 
 def read_corpus(competition: Competition) -> Corpus:
-    """Read and check both files; with a limit, a sample of each.
+    """Read and check both files; with a limit, sample rows of each.
 
     Raises:
-        CorpusError: with every offence of both files.
-        UsageError: the limit gives no fair sample.
+        CorpusError: carries every offence of both files.
+        UsageError: the limit is too small for a sample.
     """
     train = read_train(competition)
     test = read_rows(competition.test_path, competition.profile, is_train=False)
     offences = (*train.offences, *test.offences)
     if offences:
-        things = "one thing" if len(offences) == 1 else f"{len(offences):,} things"
+        count = write_count(len(offences), "offence")
         raise CorpusError(
-            f"{competition.data_dir}: {things} must be mended before training", offences
+            f"{competition.data_dir}: {count}, to be corrected before training", offences
         )
     return build_corpus(competition, train, test)
 
 
 def read_train(competition: Competition) -> Reading:
-    """Read the file of labelled rows, without those that the profile sets aside."""
+    """Read the train file, without the rows that the profile sets aside."""
     profile = competition.profile
     aside = profile.files.set_aside
     return read_rows(competition.train_path, profile, is_train=True, set_aside=aside)
 
 
 def build_corpus(competition: Competition, train: Reading, test: Reading) -> Corpus:
-    """Build the corpus from two readings without offences, limited as the competition says."""
+    """Build the corpus from two readings without offences, and apply the limit."""
     train_rows, test_rows = train.rows, test.rows
     rules, limit = competition.profile.folds, competition.limit
     if limit is not None:
@@ -100,7 +101,7 @@ def build_corpus(competition: Competition, train: Reading, test: Reading) -> Cor
 
 
 def _sample_test(count: int, limit: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Choose a quarter as many test rows as train rows, at least one, in file order."""
+    """Sample limit / 4 test rows, at least one, in the order of the file."""
     size = min(count, max(1, limit // 4))
     return np.sort(np.random.default_rng(seed).permutation(count)[:size])
 
@@ -108,13 +109,13 @@ def _sample_test(count: int, limit: int, seed: int) -> np.ndarray[Any, np.dtype[
 def read_rows(
     path: Path, profile: Profile, *, is_train: bool, set_aside: Collection[str] = ()
 ) -> Reading:
-    """Read one file and check every row; offences are returned, not raised.
+    """Read one file and check every row; return offences instead of raising them.
 
     Args:
         path: the file, in any form that ``tables`` reads.
-        profile: what it should hold.
-        is_train: labels must be there and known; otherwise the label column is not looked at.
-        set_aside: ids of rows that are passed over.
+        profile: the profile to check it against.
+        is_train: labels are required and checked; otherwise the label column is not read.
+        set_aside: ids of rows to skip.
     """
     form, columns = build_form(profile), profile.columns
     wanted: dict[str, str | None] = {"id": columns.id, "sentence": columns.sentence, **form.wanted}
@@ -140,13 +141,13 @@ def read_rows(
     offences.sort(key=lambda offence: offence.line or 0)
     notices = (*reader.notices(), *checker.notices())
     lost = sum(each.line is not None and each.column is None for each in offences)
-    told = gather_causes(offences, checker.count + lost)
+    reported = gather_causes(offences, checker.count + lost)
     rows = collector.build(is_train=is_train, more=more)
-    return Reading(rows, tuple(told), notices)
+    return Reading(rows, tuple(reported), notices)
 
 
 def list_group_columns(profile: Profile) -> tuple[str, ...]:
-    """Return the columns of the train file that are read for the sake of folds alone."""
+    """Return the columns of the train file that are only read for grouping folds."""
     known = (*GROUP_COLUMNS, "entity_pair")
     return tuple(name for name in profile.folds.group_by if name not in known)
 
@@ -154,7 +155,7 @@ def list_group_columns(profile: Profile) -> tuple[str, ...]:
 def _explain_columns(
     offences: list[Offence], names: Sequence[str], profile: Profile
 ) -> list[Offence]:
-    """Say once that entities stand in columns of their own where cells were looked for."""
+    """Replace offences about missing cells by one, if entities are in separate columns."""
     cells = {profile.columns.subject, profile.columns.object}
     missing = [each for each in offences if each.column in cells and "no such" in each.found]
     flat = [name for name in names if _OFFSET_COLUMN.search(name)]
@@ -164,24 +165,24 @@ def _explain_columns(
         ", ".join(names)
     )
     remedy = (
-        'entities seem to stand in columns of their own: set entity.given_as = "columns" and name '
+        'entities seem to be in separate columns: set entity.given_as = "columns" and name '
         "them in [entity.subject] and [entity.object] (python run.py init DIR writes one)"
     )
-    told = Offence(missing[0].file, missing[0].line, None, None, found, remedy)
-    return [told, *(each for each in offences if each not in missing)]
+    offence = Offence(missing[0].file, missing[0].line, None, None, found, remedy)
+    return [offence, *(each for each in offences if each not in missing)]
 
 
 @dataclass
 class _Collector:
-    """Rows on their way into columns, a chunk at a time so that millions fit in memory."""
+    """Collects rows to columns in chunks, so that millions fit in memory."""
 
     frames: list[pd.DataFrame] = field(default_factory=list)
     label_ids: array[int] = field(default_factory=lambda: array("h"))
     rows: list[tuple[Any, ...]] = field(default_factory=list)  # values in the order of COLUMNS
-    more: list[Sequence[Any]] = field(default_factory=list)  # of columns that folds go by
+    more: list[Sequence[Any]] = field(default_factory=list)  # of columns for grouping folds
 
     def add(self, row: Row, label_id: int) -> None:
-        """Take one checked row."""
+        """Add a checked row."""
         subject, object_ = row.subject, row.object
         self.rows.append(
             (
@@ -202,7 +203,7 @@ class _Collector:
         self.rows = []
 
     def build(self, *, is_train: bool, more: Sequence[str]) -> Rows:
-        """Return all rows taken, with columns that folds go by behind the usual ones."""
+        """Return all rows, with extra columns for grouping folds at the end."""
         if self.rows or not self.frames:
             self._flush()
         frame = self.frames[0] if len(self.frames) == 1 else pd.concat(self.frames)

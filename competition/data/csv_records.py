@@ -1,9 +1,8 @@
-"""CSV bytes → records with their true line numbers; what is no clean CSV is an offence.
+"""Read records of a CSV file with their line numbers; report everything that is not valid CSV.
 
-The first half of reading a corpus: quotes, NUL bytes, separator, header and number of fields;
-``file_kind`` sees to encodings. What the fields mean is ``corpus``'s business. A record that
-offends is listed, not returned, and the reading goes on, so that a person sees all offences at
-once.
+Checks quotes, NUL bytes, separator, header and number of fields; ``file_kind`` handles encodings
+and ``corpus`` the meaning of the fields. An invalid record is reported and skipped, so that all
+offences are reported in one run.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Report = Callable[[Offence], None]
 
 
 def show(value: object) -> str:
-    r"""Write a value found in a file on one line: quoted, escaped, shortened.
+    r"""Format a value from a file on one line: quoted, escaped and shortened.
 
     >>> show("a\nb\x1b[31m"), show("x" * 100)[-6:]
     ("'a\\nb\\x1b[31m'", 'xxxxx…')
@@ -45,7 +44,7 @@ def show(value: object) -> str:
 
 
 def show_id(row_id: str) -> str:
-    """Write an id for an offence: as it is when plain, else quoted, escaped and shortened."""
+    """Format an id for an offence: unchanged if printable, else quoted and shortened."""
     return row_id if row_id.isprintable() and 0 < len(row_id) <= ID_MAX_CHARS else show(row_id)
 
 
@@ -86,30 +85,30 @@ def match_ids(named: Sequence[str], known: Collection[str]) -> list[str]:
 
 @dataclass(slots=True)
 class Oddity:
-    """Something accepted in a file: how often it was met and where first."""
+    """An irregularity that was accepted in a file: its count and first line."""
 
     count: int = 0
     line: int | None = None
 
     def meet(self, line: int) -> None:
-        """Count it once more."""
+        """Count an occurrence."""
         self.count += 1
         self.line = line if self.line is None else self.line
 
 
 @dataclass
 class RecordReader:
-    """The records of one CSV file, or of one that separates its fields by another mark.
+    """Reads the records of a CSV file, or of one with another separator.
 
     Args:
         path: the file.
-        wanted: what is read (``sentence``) → the column it is read from, all of them required;
-            None instead of a column gives the row's number, counted from 0.
+        wanted: maps a field (``sentence``) to its column, which is required; None instead of a
+            column gives the number of the row, counted from 0.
         report: called with every offence.
-        separator: the mark between fields; None: seen from the first line.
-        header: names of the columns of a file that has no line for them.
-        quotes: whether fields may be quoted; None: as the first rows look. Only a file whose
-            separator is not the comma can do without.
+        separator: the field separator; None detects it from the first line.
+        header: the column names of a file without a header line.
+        quotes: whether fields may be quoted; None detects it from the first rows. Only files with
+            a separator other than the comma can be without quotes.
     """
 
     path: Path
@@ -118,8 +117,8 @@ class RecordReader:
     separator: str | None = ","
     header: Sequence[str] | None = None
     quotes: bool | None = None
-    names: list[str] = field(default_factory=list)  # of all columns, once the header is read
-    used_separator: str = ","  # once reading has begun
+    names: list[str] = field(default_factory=list)  # of all columns, after the header was read
+    used_separator: str = ","  # after reading has begun
     carriage_returns: Oddity = field(default_factory=Oddity)
     empty_lines: Oddity = field(default_factory=Oddity)
     kind: FileKind | None = None
@@ -127,13 +126,13 @@ class RecordReader:
     _bad_lines: set[int] = field(default_factory=set)
 
     def offend(self, line: int | None, column: str | None, found: str, remedy: str) -> None:
-        """Report an offence that concerns no particular id."""
+        """Report an offence without an id."""
         self.report(Offence(self.path.name, line, column, None, found, remedy))
 
     def read(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield (line, fields in the order of ``wanted``) of every clean record.
+        """Yield (line, fields in the order of ``wanted``) of every valid record.
 
-        The line is the one the record begins on, counted from 1.
+        The line is the first line of the record, counted from 1.
         """
         stream = self._open()
         if stream is None:
@@ -142,10 +141,7 @@ class RecordReader:
             yield from self._read_records(stream)
 
     def read_header(self) -> list[str] | None:
-        """Return the names of all columns, wanted or not; None where they cannot be told.
-
-        What is wrong is reported then.
-        """
+        """Return the names of all columns; None if there is an offence, which is reported."""
         stream = self._open()
         if stream is None:
             return None
@@ -155,7 +151,7 @@ class RecordReader:
             return header if is_usable else None
 
     def notices(self) -> list[Offence]:
-        """Return what was accepted although it is odd; complete once all records are read."""
+        """Return the accepted irregularities; complete after all records were read."""
         name = self.path.name
         oddities = () if self.kind is None else self.kind.oddities
         found = [Offence(name, 1, None, None, odd, done) for odd, done in oddities]
@@ -167,15 +163,15 @@ class RecordReader:
                 Offence(name, self.carriage_returns.line, None, None, many, "read as line ends")
             )
         if self.empty_lines.count:
-            many = f"{self.empty_lines.count:,} empty lines, this one first"
-            found.append(Offence(name, self.empty_lines.line, None, None, many, "they hold no row"))
+            many = f"{self.empty_lines.count:,} empty lines, the first is this one"
+            found.append(Offence(name, self.empty_lines.line, None, None, many, "skipped"))
         return found
 
     def _open(self) -> BinaryIO | None:
-        """Open the file as UTF-8; report what is no text, and an empty file."""
+        """Open the file as UTF-8; report files that are empty or not text."""
         try:
             if self.path.is_file() and not self.path.stat().st_size:
-                self.offend(None, None, "the file is empty", "put the competition's file there")
+                self.offend(None, None, "the file is empty", "use the competition's own file")
                 return None
             stream, self.kind = open_utf8(self.path, self.kind)
         except WrongFileError as wrong:
@@ -191,7 +187,7 @@ class RecordReader:
         return None
 
     def _decode_lines(self, stream: BinaryIO) -> Iterator[str]:
-        """Yield every physical line as text; what cannot be text is reported and noted as bad."""
+        """Yield every physical line as text; report and remember lines that cannot be decoded."""
         for number, line in enumerate(stream, start=1):
             if line.endswith(b"\r\n"):
                 self.carriage_returns.meet(number)
@@ -224,7 +220,7 @@ class RecordReader:
         if self.header is None:
             line, header = next(records, (1, list[str]()))
         if any(number <= line for number in self._bad_lines):
-            return  # the header itself is not readable: nothing below it can be named
+            return  # without a header no field can be identified
         places = self._find_columns(line, header)
         if places is None:
             return
@@ -239,10 +235,10 @@ class RecordReader:
                 record.append(str(count - 1))
             yield line, [record[place] for place in places]
         if not count and not self._bad_lines:
-            self.offend(None, None, "a header and no row", "put the competition's rows there")
+            self.offend(None, None, "a header but no rows", "use the competition's own file")
 
     def _parse(self, stream: BinaryIO) -> Iterator[tuple[int, list[str]]]:
-        """Yield (first line, fields) of every record whose lines are clean and quotes balanced."""
+        """Yield (first line, fields) of every record with valid lines and balanced quotes."""
         lines: Iterator[str] = self._decode_lines(stream)
         if self.kind is not None and self.kind.is_clean:
             lines = map(bytes.decode, stream)
@@ -275,7 +271,7 @@ class RecordReader:
             yield line, record
 
     def _guess_separator(self, line: str) -> str:
-        """Return the mark that gives most of the wanted columns, else the right number of them."""
+        """Return the separator that yields the most wanted columns, or the right number of them."""
         parts = {mark: split_line(line, mark) for mark in SEPARATORS}
         if self.header is None:
             wanted = {name.partition(".")[0] for name in self.wanted.values() if name}
@@ -288,11 +284,11 @@ class RecordReader:
         return best
 
     def _report_width(self, line: int, record: Sequence[str], width: int) -> None:
-        of = "the header has" if self.header is None else "the profile names"
+        of = "the header has" if self.header is None else "the profile lists"
         found = f"{len(record)} fields where {of} {width}"
-        remedy = "quote fields that hold a comma, and double the quotes inside them"
+        remedy = "quote fields that contain a comma, and double the quotes inside them"
         if self.header is not None:
-            remedy = "name every column of the file in the profile, in order"
+            remedy = "list every column of the file in the profile, in order"
         self.offend(line, None, f"{found}: {show(','.join(record))}", remedy)
 
     def _report_syntax(self, line: int, last: int, reason: str) -> None:
@@ -303,17 +299,17 @@ class RecordReader:
             self.offend(line, None, found, "close it, or double the quotes inside the field")
         elif "field larger than field limit" in reason:
             found = f"a field of more than {FIELD_MAX_CHARS:,} characters, up to line {last}"
-            self.offend(line, None, found, "close the quote that most likely stays open here")
+            self.offend(line, None, found, "close the quote that is probably left open here")
         elif "new-line character" in reason:
-            found = "a carriage return (CR) that no line feed follows, as lines of an old Mac end"
-            remedy = "save the file with Unix line ends (LF), or quote the field that holds it"
+            found = "a carriage return (CR) without a line feed, as in files of old Macs"
+            remedy = "save the file with Unix line ends (LF), or quote the field that contains it"
             self.offend(line, None, found, remedy)
         else:
             found = f"not a CSV record ({reason})"
             self.offend(line, None, found, "double the quotes inside a quoted field")
 
     def _find_columns(self, line: int, header: Sequence[str]) -> list[int] | None:
-        """Return each wanted column's place, or None when one is missing or stands twice."""
+        """Return the index of each wanted column; None if one is missing or repeated."""
         self.names = list(header)
         separators = [mark for mark in SEPARATORS[1:] if mark in "".join(header)]
         if len(header) == 1 and separators:
@@ -329,7 +325,7 @@ class RecordReader:
                 self._report_missing(line, column, header)
             elif header.count(column) > 1:
                 is_usable = False
-                self.offend(line, column, "the header names it twice", "take one of them out")
+                self.offend(line, column, "the header has it twice", "remove one of them")
         if not is_usable:
             return None
         columns = self.wanted.values()
@@ -340,7 +336,7 @@ class RecordReader:
 
 
 def split_line(line: str, separator: str) -> list[str]:
-    """Split one line as CSV; nothing where it is none."""
+    """Split one line as CSV; [] if it is not valid."""
     try:
         return next(csv.reader([line], delimiter=separator), [])
     except csv.Error:
@@ -348,30 +344,30 @@ def split_line(line: str, separator: str) -> list[str]:
 
 
 def describe_missing(column: str, header: Sequence[str]) -> tuple[str, str]:
-    """Say that a column is not there and what to do, as (found, remedy)."""
+    """Return (found, remedy) for a missing column."""
     near = difflib.get_close_matches(column, header, n=1)
     hint = f" (is it {show(near[0])}?)" if near else ""
     found = f"no such column{hint}; the header has {show(', '.join(header))}"
-    return found, "add it, or name this file's own column in the profile's [columns]"
+    return found, "add it, or set the name that this file uses in the profile's [columns]"
 
 
 def report_unopened(path: Path, error: OSError, report: Report) -> None:
-    """Report that the system refused to open a file."""
+    """Report that a file cannot be opened."""
     reason = error.strerror or str(error)
-    remedy = "check this path (--data names the folder of a competition's own files)"
+    remedy = "check this path (--data is the folder of a competition's own files)"
     found = f"cannot be opened ({reason}): {path}"
     report(Offence(path.name, None, None, None, found, remedy))
 
 
 def _looks_quoted(lines: Sequence[str], separator: str) -> bool:
-    """Say whether every field that begins with a quote is quoted as CSV asks."""
+    """Return whether every field that begins with a quote is a valid quoted CSV field."""
     fields = [part for line in lines for part in line.rstrip("\r\n").split(separator)]
     return all(_QUOTED.fullmatch(part) for part in fields if part.startswith('"'))
 
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Let fields be long while a file is read; csv's own limit of 128 KiB is for the process."""
+    """Raise csv's limit on the size of fields, which is global to the process, while reading."""
     before = csv.field_size_limit(FIELD_MAX_CHARS)
     try:
         yield

@@ -1,7 +1,7 @@
-"""An entity's cell → a checked ``Entity``: data only, offsets inside the sentence, text as told.
+"""Parse and check the cell of an entity: its word, type and offsets.
 
-Called by ``corpus`` for both entities of every row. A cell that offends raises WrongCellError
-with what was found and what to do; nothing is guessed.
+Called by ``corpus`` for both entities of every row. An invalid cell raises WrongCellError with what
+was found and what to do; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _JAMO_RUN = re.compile("[가-힣]?[\u1100-\u11ff]+")
 
 
 class WrongCellError(Exception):
-    """A cell that cannot be used; becomes an offence with its place."""
+    """An invalid cell; becomes an offence with its position."""
 
     def __init__(self, found: str, remedy: str) -> None:
-        """Take what was found and what to do."""
+        """Store what was found and what to do."""
         super().__init__(found)
         self.found = found
         self.remedy = remedy
@@ -34,7 +34,7 @@ class WrongCellError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What an entity's cell says, before it is held against the sentence; end is exclusive."""
+    """The content of an entity's cell before it is checked; end is exclusive."""
 
     word: str
     start: int
@@ -43,12 +43,12 @@ class Cell:
 
 
 def is_decomposed(text: str) -> bool:
-    """Say whether a text holds Hangul written as separate jamo (NFD, as macOS writes it)."""
+    """Return whether a text contains decomposed Hangul (separate jamo, NFD, as on macOS)."""
     return _JAMO.search(text) is not None
 
 
 def compose(text: str) -> str:
-    """Compose Hangul written as separate jamo; nothing else changes.
+    """Compose decomposed Hangul (NFC); nothing else changes.
 
     >>> compose("\u1107\u1175\u1110\u1173\u11af\u110c\u1173") + compose("e\u0301")
     '비틀즈e\u0301'
@@ -57,7 +57,7 @@ def compose(text: str) -> str:
 
 
 def compose_span(sentence: str, start: int, end: int) -> tuple[int, int] | None:
-    """Return the span in ``compose(sentence)``, or None when it cuts through a syllable.
+    """Return the span in ``compose(sentence)``; None if it splits a syllable.
 
     >>> compose_span("\u1102\u1161\u1102\u1173\u11ab 비틀즈", 6, 9)
     (3, 6)
@@ -69,10 +69,10 @@ def compose_span(sentence: str, start: int, end: int) -> tuple[int, int] | None:
 
 
 def build_cell_reader(profile: Profile) -> Callable[[Any], Cell]:
-    """Build the function that reads a cell: a pattern for the usual dict, else JSON or a literal.
+    """Build a function that parses a cell: by a pattern if possible, else as JSON or a literal.
 
-    In JSON and Parquet the cell may be the dict itself. Where the profile names no key for the
-    word, the cell's is empty. The function raises WrongCellError.
+    In JSON and Parquet the cell may be a dict. If the profile has no key for the word, the word is
+    empty. The function raises WrongCellError.
     """
     keys = profile.entity
     word = r"'([^'\\\r\n]+)'"
@@ -109,7 +109,9 @@ def _read_unusual(text: Any, profile: Profile) -> Cell:
         try:
             value = parse_value(text)
         except ValueError:
-            raise WrongCellError(f"neither JSON nor a literal: {show(text)}", remedy) from None
+            raise WrongCellError(
+                f"neither JSON nor a Python literal: {show(text)}", remedy
+            ) from None
     if not isinstance(value, dict):
         raise WrongCellError(f"a {type(value).__name__}, not a dict: {show(text)}", remedy)
     absent = [key for key in keys.keys if key not in value]
@@ -137,64 +139,66 @@ def _read_word(value: dict[str, Any], key: str) -> str:
 def check_cell(
     cell: Cell, sentence: str, profile: Profile, names: tuple[str, str] = ("start", "end")
 ) -> Entity:
-    """Hold a cell against its sentence as it stands in the file.
+    """Check a cell against its sentence as written in the file.
 
     Args:
-        cell: what the file says.
-        sentence: its row's.
+        cell: the parsed cell.
+        sentence: the sentence of the row.
         profile: the entity types, and whether the end is inclusive.
-        names: how the file calls start and end.
+        names: the names of start and end in the file.
 
     Raises:
-        WrongCellError: an empty word, an unknown type, or a span that is not the word.
+        WrongCellError: the word is empty, the type unknown, or the span does not match the word.
     """
     if not cell.word.strip() and (cell.word or profile.entity.word is not None):
-        raise WrongCellError(f"the entity's word is empty: {show(cell.word)}", "name the entity")
+        raise WrongCellError(
+            f"the entity's word is empty: {show(cell.word)}", "write the entity's word"
+        )
     if cell.type is not None and cell.type not in profile.entity_types:
         known = ", ".join(profile.entity_types)
         remedy = f"use one of {known}, or add it to the profile's entity_types"
         raise WrongCellError(f"unknown entity type {show(cell.type)}", remedy)
     if not 0 <= cell.start < cell.end <= len(sentence):
         remedy = f"correct the offsets{_hint(cell, sentence, profile)}"
-        found = f"{_name_span(cell, profile, names)} is no span of {len(sentence)} characters"
+        found = f"{_name_span(cell, profile, names)} is not a span of {len(sentence)} characters"
         raise WrongCellError(found, remedy)
     there = sentence[cell.start : cell.end]
     if there != cell.word and compose(there) != compose(cell.word):
         remedy = f"correct word or offsets{_hint(cell, sentence, profile)}"
         span = _name_span(cell, profile, names)
-        raise WrongCellError(f"at {span} stands {show(there)}, not {show(cell.word)}", remedy)
+        raise WrongCellError(f"the text at {span} is {show(there)}, not {show(cell.word)}", remedy)
     return Entity(cell.word, cell.start, cell.end, cell.type)
 
 
 def _name_span(cell: Cell, profile: Profile, names: tuple[str, str]) -> str:
-    """Write a span as its file does."""
+    """Format a span as in its file."""
     end = cell.end - 1 if profile.entity.end_inclusive else cell.end
     return f"{names[0]} {cell.start}, {names[1]} {end}"
 
 
 def _hint(cell: Cell, sentence: str, profile: Profile) -> str:
-    """Say where the word might be meant, when the row itself tells."""
+    """Return a hint where the word occurs, "" if there is none."""
     shift = -1 if profile.entity.end_inclusive else 1
     if cell.start >= 0 and sentence[cell.start : cell.end + shift] == cell.word:
         other = str(not profile.entity.end_inclusive).lower()
-        return f" (they fit if the profile says entity.end_inclusive = {other})"
+        return f" (they match if the profile sets entity.end_inclusive = {other})"
     composed = compose(sentence)
     if composed != sentence and composed[cell.start : cell.end] == compose(cell.word):
-        return " (they count composed syllables, the text is decomposed: save the file as NFC)"
+        return " (they count composed syllables, but the text is decomposed: save the file as NFC)"
     places = [match.start() for match in re.finditer(re.escape(cell.word), sentence)]
     if places:
-        return f" (the word stands at {', '.join(map(str, places[:3]))})"
+        return f" (the word occurs at {', '.join(map(str, places[:3]))})"
     return ""
 
 
 def compose_entity(entity: Entity, sentence: str) -> Entity:
-    """Return the entity of the composed sentence.
+    """Return the entity in the composed sentence.
 
     Raises:
-        WrongCellError: its span cuts through a syllable.
+        WrongCellError: its span splits a syllable.
     """
     span = compose_span(sentence, entity.start, entity.end)
     if span is None:
-        found = f"the span of {show(entity.word)} cuts through a syllable of decomposed Hangul"
-        raise WrongCellError(found, "save the file as NFC and count the offsets in it")
+        found = f"the span of {show(entity.word)} splits a syllable of decomposed Hangul"
+        raise WrongCellError(found, "save the file as NFC and count offsets in the result")
     return Entity(compose(entity.word), *span, entity.type)

@@ -1,8 +1,8 @@
-"""Which rows must stay on one side of a split, and how to sample without tearing them apart.
+"""Group rows that must stay in the same fold (group K-fold), and sample whole groups.
 
-Between corpus and folds. Rows that share a sentence, or an unordered pair of entity words, are
-linked; linked rows form groups (connected components). The test's pairs are new to a model, so a
-held-out fold's must be too (the competition's trap 1).
+Rows that share a sentence, or an unordered pair of entity words, are linked; the connected
+components are the groups. The entity pairs of the test set are new to a model, so those of a
+held-out fold must be new too, or labels leak.
 
 Legend: N rows, C labels, G groups, K folds.
 """
@@ -31,11 +31,11 @@ GROUP_COLUMNS = {
     "object": "object_word",
     "source": "source",
 }
-"""What rows can be grouped by without a column of their own, beside ``entity_pair``."""
+"""The built-in values of ``group_by``, except ``entity_pair``, with their columns."""
 
 
 def name_group_column(column: str) -> str:
-    """Return the column of ``Rows.frame`` that holds what rows are grouped by.
+    """Return the column of ``Rows.frame`` for a value of ``group_by``.
 
     >>> name_group_column("subject"), name_group_column("document")
     ('subject_word', 'by document')
@@ -44,15 +44,15 @@ def name_group_column(column: str) -> str:
 
 
 def build_keys(rows: Rows, column: str) -> Int64s:
-    """Number the distinct values of what rows are grouped by.
+    """Number the distinct values of a ``group_by`` column.
 
     Args:
         rows: N rows.
         column: ``sentence``, ``subject``, ``object``, ``source``, a column of the train file, or
-            ``entity_pair``: both words, in either order. A row without a value shares it with none.
+            ``entity_pair``: both words, in either order. Each missing value is distinct.
 
     Returns:
-        (N,) int64, equal where the rows share the value.
+        (N,) int64, equal for rows that share the value.
     """
     if column != "entity_pair":
         return _number_values(rows, name_group_column(column))
@@ -63,11 +63,11 @@ def build_keys(rows: Rows, column: str) -> Int64s:
 
 
 def _number_values(rows: Rows, name: str) -> Int64s:
-    if name not in rows.frame:  # of test rows, which need no column of the train file
+    if name not in rows.frame:  # test rows may lack a column of the train file
         return np.arange(len(rows), dtype=np.int64)
     codes = np.asarray(pd.factorize(rows.frame[name])[0], dtype=np.int64)
-    alone = codes < 0
-    codes[alone] = len(rows) + np.arange(int(alone.sum()))
+    is_missing = codes < 0
+    codes[is_missing] = len(rows) + np.arange(int(is_missing.sum()))
     return _number(codes)
 
 
@@ -79,8 +79,8 @@ def build_groups(rows: Rows, group_by: Sequence[str]) -> Int32s:
     """Number the connected components of rows that share a value of any ``group_by`` column.
 
     Returns:
-        (N,) int32 in [0, G), numbered by first appearance; each row alone when ``group_by`` is
-        empty.
+        (N,) int32 in [0, G), numbered by first appearance; if ``group_by`` is empty, each row is
+        a group of its own.
     """
     if not group_by or not len(rows):
         return np.arange(len(rows), dtype=np.int32)
@@ -115,17 +115,17 @@ def share_out(total: int, weights: npt.NDArray[Any]) -> Int64s:
 def sample_rows(
     label_ids: Int16s, groups: Int32s, size: int, *, seed: int, fold_count: int
 ) -> Int64s:
-    """Sample about ``size`` rows in whole groups, labels in proportion.
+    """Sample about ``size`` rows in whole groups, stratified by label.
 
-    A group of several rows that would exceed 1/(2K) of the sample is left out, as folds would
-    refuse it. The sample is never larger than ``size``.
+    A group larger than 1/(2K) of the sample is left out, since folds would reject it. The sample is
+    never larger than ``size``.
 
     Args:
-        label_ids: (N,) label of each row.
-        groups: (N,) group of each row.
-        size: how many rows to sample; all when N or more.
-        seed: of the choice.
-        fold_count: K, the folds that the sample must fill.
+        label_ids: (N,) the label of each row.
+        groups: (N,) the group of each row.
+        size: the number of rows; if N or more, all rows are returned.
+        seed: of the random choice.
+        fold_count: K; the sample must have at least as many groups.
 
     Returns:
         (about size,) row indices in ascending order.
@@ -137,7 +137,7 @@ def sample_rows(
         return np.arange(len(groups), dtype=np.int64)
     if size < fold_count:
         raise UsageError(
-            f"--limit {size} cannot fill {fold_count} folds; give at least {fold_count}"
+            f"--limit {size} is too small for {fold_count} folds; use at least {fold_count}"
         )
     order = np.random.default_rng(seed).permutation(len(groups))
     sizes = np.bincount(groups)
@@ -153,8 +153,8 @@ def sample_rows(
     chosen = np.concatenate([chosen, rest[: size - len(chosen)]])
     if len(np.unique(groups[chosen])) < fold_count:
         raise UsageError(
-            f"--limit {size} leaves fewer than {fold_count} groups of rows that may be parted; "
-            "give a larger limit"
+            f"--limit {size} leaves fewer than {fold_count} groups of rows for as many folds; "
+            "use a larger limit"
         )
     return np.sort(chosen)
 
@@ -162,7 +162,7 @@ def sample_rows(
 def _take_linked(
     label_ids: Int16s, groups: Int32s, order: Int64s, quota: Int64s, largest: int
 ) -> Int64s:
-    """Take groups of several rows, in random order, up to their share of each label's quota."""
+    """Choose groups of several rows in random order, up to their share of each label's quota."""
     sizes = np.bincount(groups)
     linked = order[(sizes[groups[order]] > 1) & (sizes[groups[order]] <= largest)]
     counts = np.bincount(label_ids, minlength=len(quota))

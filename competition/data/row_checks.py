@@ -1,7 +1,7 @@
-"""A record → a checked row; what cannot be used is an offence with its place.
+"""Check each record of a file and build its row; report everything that is invalid.
 
-Called by ``corpus`` for every record of a file. What only the whole file can tell (repeated ids,
-one cause that spoils every row) is said at its end.
+Called by ``corpus`` for every record. Offences that concern the whole file, such as repeated ids,
+are reported at its end.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Offend = Callable[[str, str, str], None]
 
 
 class RowChecker:
-    """Holds each record against the profile and remembers what only the whole file can tell.
+    """Checks each record against the profile, and keeps ids for checks of the whole file.
 
     Args:
-        profile: what a row should hold.
-        form: how it gives its entities.
-        file: the file's name.
-        fields: what the fields of a record are, in order.
+        profile: the profile.
+        form: the form in which rows give their entities.
+        file: the name of the file.
+        fields: the names of a record's fields, in order.
         report: called with every offence.
-        set_aside: ids of rows that are passed over.
+        set_aside: ids of rows to skip.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class RowChecker:
         self._passed_over: Counter[str] = Counter()
 
     def check(self, line: int, fields: Sequence[Any]) -> tuple[Row | None, int]:
-        """Return the row and its label's id (-1 in a test file), or None when it offends."""
+        """Return the row and its label id (-1 in a test file); the row is None if it is invalid."""
         named = dict(zip(self._fields, fields, strict=True))
         id_ = _text_of(named["id"])
         if id_ in self._set_aside:
@@ -95,14 +95,14 @@ class RowChecker:
         if not id_.strip():
             offend("id", "an empty id", "give every row an id of its own")
         elif not id_.isalnum() and all(is_hidden(char) or char.isspace() for char in id_):
-            offend("id", "an id that nobody can see", "give every row an id that shows")
+            offend("id", "an id of invisible characters", "give every row a visible id")
         label_id = self._check_label(named, offend)
         form, sentence, text = self._form, named["sentence"], None
         if form.open is not None or not isinstance(sentence, str):
             text = (form.open or open_tokens)(named)  # a list of words is joined
             sentence = text.sentence
         if not sentence.strip():
-            offend("sentence", "an empty sentence", "fill it, or take the row out")
+            offend("sentence", "an empty sentence", "fill it in, or remove the row")
             return None, label_id
         entities = []
         for role in ROLES:
@@ -129,10 +129,12 @@ class RowChecker:
         if isinstance(label, str) and label in self._label_ids:
             return self._label_ids[label]
         if self._numbered and str(label).removesuffix(".0") in self._label_ids:
-            return self._label_ids[str(label).removesuffix(".0")]  # of a table with gaps
+            return self._label_ids[str(label).removesuffix(".0")]  # written by pandas
         if label == self._profile.unknown_label:
             offend(
-                "label", f"{show(label)} says that the label is unknown", "a train row needs one"
+                "label",
+                f"{show(label)} means that the label is unknown",
+                "give the train row a label",
             )
         else:
             offend("label", f"unknown label {show(label)}", self._advise_label(label))
@@ -141,7 +143,7 @@ class RowChecker:
     def _advise_label(self, label: Any) -> str:
         labels = self._profile.labels
         if self._numbered:
-            return f"write the label's place in labels, 0 to {len(labels) - 1}"
+            return f"write the index of the label in labels, 0 to {len(labels) - 1}"
         place = str(label).removesuffix(".0")
         is_place = place.isascii() and place.isdecimal() and len(place) <= 5
         if not is_place or int(place) >= len(labels):
@@ -149,13 +151,13 @@ class RowChecker:
             meant = f" ({show(near[0])} is one)" if len(near) == 1 else ""
             return f"use one of the profile's labels{meant}"
         return (
-            f"these are numbers where names should be: write the names (0 = {labels[0]}, "
-            f'1 = {labels[1]}, …), or set columns.label_as = "number" in the profile when the '
-            "numbers are places in its labels"
+            f"these are numbers instead of names: write the names (0 = {labels[0]}, "
+            f'1 = {labels[1]}, …), or set columns.label_as = "number" in the profile if the '
+            "numbers are indices of its labels"
         )
 
     def _compose(self, row: Row, line: int, offend: Offend) -> Row:
-        """Return the row with its Hangul composed and its spans moved along."""
+        """Return the row with composed Hangul and adjusted spans."""
         spans = []
         for role, entity in (("subject", row.subject), ("object", row.object)):
             try:
@@ -169,11 +171,11 @@ class RowChecker:
 
     @property
     def count(self) -> int:
-        """Return how many records were checked."""
+        """Return the number of records that were checked."""
         return len(self._ids)
 
     def find_repeated_ids(self) -> list[Offence]:
-        """Return an offence for every row whose id stood before."""
+        """Return an offence for every row whose id occurred before."""
         ids = pd.Series(self._ids, dtype="str")
         again = np.flatnonzero(ids.duplicated().to_numpy())
         if not len(again):
@@ -190,7 +192,7 @@ class RowChecker:
                 self._lines[i],
                 column,
                 show_id(self._ids[i]),
-                f"the id also stands on line {first[self._ids[i]]}",
+                f"the id also occurs on line {first[self._ids[i]]}",
                 "give every row an id of its own",
             )
             for i in again
@@ -198,31 +200,31 @@ class RowChecker:
         ]
 
     def find_unknown_aside(self) -> list[Offence]:
-        """Return an offence for every id that is set aside and stands in no row."""
+        """Return an offence for every id in ``files.set_aside`` that no row has."""
         unknown = sorted(self._set_aside - self._passed_over.keys())
-        remedy = "take it out of files.set_aside, or correct it"
-        found = "files.set_aside names this id, and no row has it"
+        remedy = "remove it from files.set_aside, or correct it"
+        found = "files.set_aside lists this id, but no row has it"
         column = self._profile.columns.id
         return [Offence(self._file, None, column, show_id(id_), found, remedy) for id_ in unknown]
 
     def notices(self) -> list[Offence]:
-        """Return what was accepted in rows."""
+        """Return the irregularities that were accepted in rows."""
         found = []
         if self._passed_over:
             many = f"{self._passed_over.total():,} rows are set aside by the profile"
-            done = "they are not read (files.set_aside)"
+            done = "skipped (files.set_aside)"
             found.append(Offence(self._file, None, self._columns["id"], None, many, done))
         met = self._decomposed
         if met.count:
-            many = f"decomposed Hangul (NFD) in {met.count:,} rows, this one first"
-            done = "read as composed (NFC), offsets moved along"
+            many = f"decomposed Hangul (NFD) in {met.count:,} rows, first in this one"
+            done = "composed (NFC), offsets adjusted"
             column = self._profile.columns.sentence
             found.append(Offence(self._file, met.line, column, None, many, done))
         return found
 
 
 def _text_of(value: Any) -> str:
-    """Return a field as text; JSON may hold a list where a word should be."""
+    """Return a field as text; in JSON it may have another type."""
     return value if isinstance(value, str) else show(value)
 
 

@@ -1,8 +1,8 @@
-"""How a row gives its two entities: a dict in a cell, columns of their own, or tags in the text.
+"""The forms in which a row gives its two entities: a dict in a cell, columns, or tags in the text.
 
-Called by ``corpus`` for every record. ``build_form`` reads the profile once and returns what is
-read from the file and the functions that turn a record into a sentence and two cells; each cell is
-then held against the sentence by ``entities.check_cell``.
+Called by ``corpus`` for every record. ``build_form`` reads the profile once and returns the columns
+to read and the functions that turn a record into a sentence and two cells. ``entities.check_cell``
+then checks each cell against the sentence.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Named = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A sentence, with what its reading told of the entities.
+    """A sentence with entity information from its text.
 
-    ``spans`` are of its tokens, ``marked`` of subject and object where tags stood around them.
+    ``spans`` are the spans of its tokens; ``marked`` are the cells of tagged subject and object.
     """
 
     sentence: str
@@ -40,15 +40,15 @@ class Text:
 
 @dataclass(frozen=True)
 class RowForm:
-    """What is read of a row's entities, and how.
+    """How entities are read from a record.
 
     Attributes:
-        wanted: what is read → its column.
-        columns: role → the column that an offence names.
-        names: role → how the file calls start and end.
-        open: a record → its sentence; None where it is the field itself.
-        read: role, record and sentence → the entity's cell; raises WrongCellError.
-        read_cell: the same of an entity's field alone, where that tells all.
+        wanted: maps each field to its column.
+        columns: maps a role to the column to report in offences.
+        names: maps a role to the names of start and end in the file.
+        open: returns the sentence of a record; None if it is the field itself.
+        read: returns the cell of an entity by role, record and sentence; raises WrongCellError.
+        read_cell: does the same with the field of an entity, if nothing else is needed.
     """
 
     wanted: Mapping[str, str]
@@ -60,7 +60,7 @@ class RowForm:
 
 
 def build_form(profile: Profile) -> RowForm:
-    """Build the form in which a profile says that rows give their entities."""
+    """Build the form of entities that a profile describes."""
     match profile.entity.given_as:
         case "cell":
             return _build_cell_form(profile)
@@ -156,7 +156,7 @@ def _build_markup_form(profile: Profile) -> RowForm:
 
 
 def strip_tags(marked: str, pattern: re.Pattern[str]) -> tuple[str, dict[str, list[int]]]:
-    """Take tags out of a sentence; return it, and each tag's places in it.
+    """Remove tags from a sentence; return it with the positions of each tag.
 
     >>> strip_tags("the <a>flu</a>", re.compile("<a>|</a>"))
     ('the flu', {'<a>': [4], '</a>': [7]})
@@ -175,12 +175,12 @@ def strip_tags(marked: str, pattern: re.Pattern[str]) -> tuple[str, dict[str, li
 def _place_tags(
     place: EntityPlace, positions: Mapping[str, list[int]], sentence: str
 ) -> Cell | WrongCellError:
-    """Return the span between an entity's tags, without spaces at its ends."""
+    """Return the cell between an entity's tags, stripped of spaces."""
     opening, closing = str(place.open), str(place.close)
     starts, ends = positions.get(opening, []), positions.get(closing, [])
     if len(starts) != 1 or len(ends) != 1:
-        found = f"{opening} stands {len(starts)} times and {closing} {len(ends)} times"
-        return WrongCellError(found, "put each tag into the sentence once")
+        found = f"{opening} occurs {len(starts)} times and {closing} {len(ends)} times"
+        return WrongCellError(found, "write each tag once in the sentence")
     (start,), (end,) = starts, ends
     inside = sentence[start:end]
     if end <= start or not inside.strip():
@@ -195,7 +195,7 @@ def _choose_open(profile: Profile) -> Callable[[Named], Text] | None:
 
 
 def open_tokens(named: Named) -> Text:
-    """Read a sentence as its tokens: a list, the text of one, or a text split at spaces.
+    """Read a sentence as tokens: a list, a list written as text, or a text split at spaces.
 
     >>> open_tokens({"sentence": ["the", "flu"]})
     Text(sentence='the flu', spans=((0, 3), (4, 7)), marked=())
@@ -218,24 +218,24 @@ def open_tokens(named: Named) -> Text:
 
 
 def _to_characters(cell: Cell, text: Text, names: tuple[str, str]) -> Cell:
-    """Return a cell whose offsets count tokens with offsets in characters."""
+    """Convert a cell's offsets from tokens to characters."""
     count = len(text.spans)
     if not 0 <= cell.start < cell.end <= count:
-        found = f"{names[0]} {cell.start}, {names[1]} up to {cell.end - 1} is no span"
+        found = f"{names[0]} {cell.start}, {names[1]} {cell.end - 1} is not a span"
         raise WrongCellError(f"{found} of {count} tokens", "correct the offsets")
     start, end = text.spans[cell.start][0], text.spans[cell.end - 1][1]
     return Cell(cell.word or text.sentence[start:end], start, end, cell.type)
 
 
 def fill_word(cell: Cell, sentence: str) -> Cell:
-    """Return a cell without a word with what stands at its offsets."""
+    """Set the word of a cell to the text at its offsets."""
     return Cell(sentence[max(cell.start, 0) : max(cell.end, 0)], cell.start, cell.end, cell.type)
 
 
 def _read_offset(column: str, value: Any) -> int:
     text = str(value).strip()
     digits = text[1:] if text.startswith("-") else text
-    if digits.endswith(".0"):  # a column of a table with gaps holds 3.0
+    if digits.endswith(".0"):  # pandas writes 3.0 in columns with gaps
         digits, text = digits[:-2], text[:-2]
     if not digits.isascii() or not digits.isdigit() or len(digits) > 9:
         raise WrongCellError(f"{column} is {show(value)}, not a whole number", "write the offset")
@@ -243,17 +243,17 @@ def _read_offset(column: str, value: Any) -> int:
 
 
 def _find_word(role: str, word: str, type_: str | None, named: Named, text: Text) -> Cell:
-    """Return the word's first place in the sentence that the other entity does not need."""
+    """Find the word in the sentence, if possible outside the other entity."""
     if not word.strip():
-        raise WrongCellError(f"the entity's word is empty: {show(word)}", "name the entity")
+        raise WrongCellError(f"the entity's word is empty: {show(word)}", "write the entity's word")
     sentence = text.sentence
     start = sentence.find(word)
     if start < 0:
-        raise WrongCellError(f"{show(word)} does not stand in the sentence", "correct the word")
+        raise WrongCellError(f"{show(word)} does not occur in the sentence", "correct the word")
     other = named.get("object_word" if role == "subject" else "subject_word")
     if (isinstance(other, str) and len(other) > len(word)) or (other == word and role == "object"):
         taken = sentence.find(str(other))
-        if taken <= start < taken + len(str(other)):  # within the longer name
+        if taken <= start < taken + len(str(other)):  # inside the longer name
             elsewhere = sentence.find(word, taken + len(str(other)))
             start = elsewhere if elsewhere >= 0 else start
     return Cell(word, start, start + len(word), type_)

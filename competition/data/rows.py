@@ -1,7 +1,7 @@
-"""What a row is: a sentence and its two entities, held one by one and in columns.
+"""Rows: sentences with two entities, as single objects and as columns.
 
-First on the way of a row: ``corpus`` fills these from the CSV, every later room takes them. Offsets
-are half-open character spans here, whatever the file's own convention.
+``corpus`` builds them from files, and every later step uses them. Offsets are half-open character
+spans, whatever the convention of the file.
 
 Legend: N rows.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from competition.arrays import Int16s, Ints, Objects
 
 if TYPE_CHECKING:
-    import pandas as pd  # check starts without it, and without Parquet
+    import pandas as pd  # imported late, so that check starts without it
 
 TEXT_COLUMNS = (
     "id",
@@ -41,13 +41,13 @@ COLUMNS = (
     "source",
 )
 ROW_KEY = ("sentence", *OFFSET_COLUMNS)
-"""What makes two rows the same row: the sentence and both spans."""
+"""The columns that identify duplicate rows: the sentence and both spans."""
 _HASH_SLICE_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A word of the sentence, its half-open span in characters and its type, if there are types."""
+    """An entity: its word, half-open span in characters, and type if there are types."""
 
     word: str
     start: int
@@ -57,7 +57,7 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A sentence with its two entities; the relation goes from subject to object."""
+    """A sentence with two entities; the relation goes from subject to object."""
 
     id: str
     sentence: str
@@ -67,7 +67,7 @@ class Row:
 
 
 def build_frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
-    """Build the table of ``COLUMNS`` from one list each; None is an absent type or source."""
+    """Build a data frame of ``COLUMNS`` from lists; None is a missing type or source."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -83,8 +83,8 @@ class Rows:
     """Rows in the order of their file.
 
     Attributes:
-        frame: N rows of ``COLUMNS``; offsets int32, the rest text.
-        label_ids: (N,) int16 places in the profile's label order; None for test rows.
+        frame: N rows of ``COLUMNS``; offsets are int32, the others text.
+        label_ids: (N,) int16 indices of labels in the profile's order; None for test rows.
     """
 
     frame: pd.DataFrame
@@ -104,22 +104,22 @@ class Rows:
         """Return the (N,) label ids of train rows.
 
         Raises:
-            TypeError: these are test rows, whose labels are never kept; a defect of the caller.
+            TypeError: these are test rows, which have no labels.
         """
         if self.label_ids is None:
             raise TypeError("test rows have no labels")
         return self.label_ids
 
     def text(self, column: str) -> Objects:
-        """Return a column of text as (N,) str objects; None where a type or source is absent."""
+        """Return a text column as (N,) str objects; None for a missing type or source."""
         return _to_objects(self.frame[column])
 
     def row(self, i: int) -> Row:
-        """Return row ``i``; to go over all rows, iterate instead."""
+        """Return row ``i``; for all rows, iterate instead."""
         return next(iter(self.take(np.asarray([i]))))
 
     def __iter__(self) -> Iterator[Row]:
-        """Go over the rows in order."""
+        """Iterate over the rows in order."""
         texts = [self.text(name).tolist() for name in TEXT_COLUMNS]
         offsets = [self.frame[name].tolist() for name in OFFSET_COLUMNS]
         for values in zip(*texts, *offsets, strict=True):
@@ -134,10 +134,10 @@ class Rows:
 
 
 def hash_rows(*parts: Rows, labels: tuple[str, ...]) -> str:
-    """Return the SHA-256 of all that can reach a model or a score, as 64 hex digits.
+    """Return the SHA-256 of everything that a model or a score depends on, as 64 hex digits.
 
-    Labels enter by name and where there are any. Columns are joined by NUL, which no text of a
-    checked row holds.
+    Labels are hashed by name, if there are any. Values are joined by NUL, which no checked text
+    contains.
     """
     digest = hashlib.sha256()
     names = np.asarray(labels, dtype=object)
@@ -170,17 +170,17 @@ def _slices(series: pd.Series[Any]) -> Iterator[pd.Series[Any]]:
 
 
 def _join(values: Objects) -> bytes:
-    """Join texts by NUL; an absent one is a byte that UTF-8 never has."""
+    """Join texts by NUL; a missing one is a byte that does not occur in UTF-8."""
     return b"".join(
         b"\xff\0" if value is None else value.encode() + b"\0" for value in values.tolist()
     )
 
 
 def join_rows(*parts: Rows) -> Rows:
-    """Put rows one after another; labelled when every part is.
+    """Concatenate rows; the result has labels if every part has.
 
     Raises:
-        ValueError: only some parts are labelled; a defect of the caller.
+        ValueError: only some parts have labels.
     """
     labels = [part.label_ids for part in parts if part.label_ids is not None]
     if labels and len(labels) < len(parts):
@@ -192,7 +192,7 @@ def join_rows(*parts: Rows) -> Rows:
 
 
 def collect_rows(rows: Iterable[Row]) -> Rows:
-    """Return rows as columns, without labels."""
+    """Build ``Rows`` without labels from single rows."""
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for row in rows:
         columns["id"].append(row.id)

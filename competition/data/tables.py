@@ -1,9 +1,9 @@
-"""A file of rows, whatever its form → records: CSV and its kin, JSON, JSON Lines, Parquet.
+"""Read the records of a file of any form: CSV and similar, JSON, JSON Lines, Parquet.
 
-Between ``file_kind``, which says what a file is, and ``corpus``, which says what its fields mean.
-A field is text; in JSON and Parquet it may be a list or a dict as well. Numbers become text, a
-whole one without its point (``3.0`` as a table of ids holds it is ``3``), and null is empty.
-A column may be named by a path into such a value, such as ``h.pos.0``.
+``file_kind`` detects the form, and ``corpus`` interprets the fields. A field is text; in JSON and
+Parquet it may also be a list or a dict. Numbers become text, integers without a decimal point
+(``3.0`` becomes ``3``), and null becomes empty. A column may be given as a path into a nested
+value, such as ``h.pos.0``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from competition.file_kind import FileKind, WrongFileError, open_utf8, recognise
 from competition.profile import Profile
 
 PARQUET_BATCH_ROWS = 10_000
-HEADER_ROWS = 1_000  # of JSON, whose rows need not have the same keys
+HEADER_ROWS = 1_000  # of JSON, whose rows may have different keys
 
 Record = dict[str, Any]
 Wanted = Mapping[str, str | None]
@@ -37,7 +37,7 @@ Wanted = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class Layout:
-    """What a CSV does not say of itself; as in ``RecordReader``."""
+    """The layout of a CSV file, as in ``RecordReader``."""
 
     separator: str | None = None
     header: Sequence[str] | None = None
@@ -45,40 +45,40 @@ class Layout:
 
 
 def train_layout(profile: Profile) -> Layout:
-    """Return what a profile says of the layout of the train file."""
+    """Return the layout of the train file."""
     files = profile.files
     return Layout(files.separator, files.header, files.quotes)
 
 
 def test_layout(profile: Profile) -> Layout:
-    """Return what a profile says of the layout of the test file, and of files to predict."""
+    """Return the layout of the test file and of files to predict."""
     files = profile.files
     return Layout(files.separator, files.test_header or files.header, files.quotes)
 
 
 @dataclass
 class TableReader:
-    """The records of one file of whatever form.
+    """Reads the records of a file of any form.
 
     Args:
         path: the file.
-        wanted: what is read → the column it is read from, or a path into one; None gives the
-            row's number, counted from 0.
+        wanted: maps a field to its column, or to a path into one; None gives the number of the
+            row, counted from 0.
         report: called with every offence.
-        layout: of a CSV.
+        layout: the layout, if it is a CSV file.
     """
 
     path: Path
     wanted: Wanted
     report: Report
     layout: Layout = Layout()
-    names: list[str] = field(default_factory=list)  # of all columns, once reading has begun
+    names: list[str] = field(default_factory=list)  # of all columns, after reading has begun
     _notices: list[Offence] = field(default_factory=list)
 
     def read(self) -> Iterator[tuple[int, list[Any]]]:
-        """Yield (line, fields in the order of ``wanted``) of every clean record.
+        """Yield (line, fields in the order of ``wanted``) of every valid record.
 
-        The line is counted from 1; in JSON and Parquet it is the row's number, from 1.
+        Lines are counted from 1; in JSON and Parquet they are row numbers.
         """
         try:
             kind = recognise(self.path) if self.path.is_file() else None
@@ -98,17 +98,17 @@ class TableReader:
             report_unopened(self.path, error, self.report)
 
     def read_names(self) -> list[str]:
-        """Return the names of all columns of JSON or Parquet, wanted or not.
+        """Return the names of all columns of a JSON or Parquet file.
 
         Raises:
-            WrongFileError, OSError: it cannot be read.
+            WrongFileError, OSError: the file cannot be read.
         """
         first = list(islice(read_objects(self.path), HEADER_ROWS))
         self.names = list(dict.fromkeys(name for _, record in first for name in record))
         return self.names
 
     def notices(self) -> list[Offence]:
-        """Return what was accepted although it is odd; complete once all records are read."""
+        """Return the accepted irregularities; complete after all records were read."""
         return list(self._notices)
 
     def _read_csv(self, kind: FileKind | None) -> Iterator[tuple[int, list[Any]]]:
@@ -135,7 +135,7 @@ class TableReader:
         self._notices += reader.notices()
 
     def _find_roots(self) -> Wanted:
-        """Return ``wanted`` with the column in which a path begins where no column has its name."""
+        """Return ``wanted`` with paths replaced by the column in which they begin."""
         names = [name for name in self.wanted.values() if name is not None]
         roots = {name: name.partition(".")[0] for name in names}
         layout, header = self.layout, list(self.layout.header or ())
@@ -156,7 +156,7 @@ class TableReader:
         """Yield the wanted fields of records given as dicts."""
         first = list(islice(records, HEADER_ROWS))
         if not first:
-            found, remedy = "no row", "put the competition's rows there"
+            found, remedy = "no rows", "use the competition's own file"
             self.report(Offence(self.path.name, None, None, None, found, remedy))
             return
         self.names = list(dict.fromkeys(name for _, record in first for name in record))
@@ -171,7 +171,7 @@ class TableReader:
             ]
             wrong = [name for name, value in zip(columns, fields, strict=True) if _is_odd(value)]
             for name in wrong:
-                found = "a NUL character or half a pair of surrogates"
+                found = "a NUL character or half of a surrogate pair"
                 self.report(Offence(self.path.name, line, name, None, found, "remove it"))
             if not wrong:
                 yield line, fields
@@ -188,9 +188,9 @@ class TableReader:
 
 
 def dig(value: Any, path: Sequence[str]) -> Any:
-    """Follow a path into a value; None where it leads nowhere.
+    """Follow a path into a nested value; None if it does not exist.
 
-    A text on the way is read as JSON or a Python literal.
+    A text on the path is parsed as JSON or a Python literal.
 
     >>> dig({"pos": [3, 5]}, ("pos", "1")), dig("[3, 5]", ("0",)), dig({"pos": []}, ("pos", "0"))
     (5, 3, None)
@@ -211,12 +211,12 @@ def dig(value: Any, path: Sequence[str]) -> Any:
 
 
 def as_field(value: Any) -> Any:
-    """Write a value of JSON or Parquet as CSV would hold it; lists and dicts stay.
+    """Convert a value of JSON or Parquet to a CSV field; lists and dicts are unchanged.
 
     >>> as_field(3), as_field(3.0), as_field(None), as_field("3.0"), as_field([1])
     ('3', '3', '', '3.0', [1])
     """
-    if value is None or value != value:  # noqa: PLR0124 - NaN, which stands for null in tables
+    if value is None or value != value:  # noqa: PLR0124 - NaN, which means null in tables
         return ""
     if isinstance(value, str | list | dict):
         return value
@@ -226,7 +226,7 @@ def as_field(value: Any) -> Any:
 
 
 def _is_odd(value: Any) -> bool:
-    """Say whether a value holds what JSON can and UTF-8, or our hashes of rows, cannot."""
+    """Return whether a value contains a NUL or a lone surrogate, which rows cannot."""
     if isinstance(value, Mapping):
         return any(map(_is_odd, value.values()))
     if isinstance(value, list):
@@ -241,7 +241,7 @@ def _is_odd(value: Any) -> bool:
 
 
 def split_path(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return a column's name as a path, of one step where a column has just this name.
+    """Split a column's name to a path; an existing column name is a path of one step.
 
     >>> split_path("h.pos.0", ["h"]), split_path("h.pos.0", ["h.pos.0"])
     (('h', 'pos', '0'), ('h.pos.0',))
@@ -254,20 +254,20 @@ def _ignore(_offence: Offence) -> None:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, Record]]:
-    """Yield (line or number, record) of JSON, JSON Lines or Parquet, values as they are.
+    """Yield (line or number, record) of JSON, JSON Lines or Parquet, with unchanged values.
 
     Raises:
-        WrongFileError, OSError: it cannot be read.
+        WrongFileError, OSError: the file cannot be read.
     """
     is_parquet = recognise(path).form == "parquet"
     return _read_parquet(path, {}) if is_parquet else _read_json(path)
 
 
 def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
-    """Yield (number, record) of a Parquet file, a batch at a time.
+    """Yield (number, record) of a Parquet file, read in batches.
 
     Raises:
-        WrongFileError: it is damaged.
+        WrongFileError: the file is damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -279,7 +279,7 @@ def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
             number = 0
             known = [name for name in names if name in columns]
             if not columns or not columns <= set(names):
-                known = names  # what is missing is reported with all names there are
+                known = names  # for the message about missing columns
             for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=known):
                 for record in batch.to_pylist():
                     number += 1
@@ -294,7 +294,7 @@ def _read_json(path: Path, wanted: Wanted | None = None) -> Iterator[tuple[int, 
     """Yield (line or number, record) of JSON or JSON Lines.
 
     Raises:
-        WrongFileError: it is damaged, or no table of rows.
+        WrongFileError: the file is damaged, or not a table of rows.
     """
     stream, kind = open_utf8(path)
     with stream:
@@ -319,18 +319,18 @@ def _parse_object(text: bytes, where: str) -> Record:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise WrongFileError(f"{where} is no JSON: {error}", "write one object a line") from None
+        raise WrongFileError(f"{where} is not JSON: {error}", "write one object per line") from None
     if not isinstance(record, dict):
-        found = f"{where} holds {show(record)}, not an object with the columns as keys"
+        found = f"{where} is {show(record)}, not an object with the columns as keys"
         raise WrongFileError(found, "write each row as {…}")
     return record
 
 
 def _find_rows(value: Any, wanted: Wanted) -> Sequence[Any]:
-    """Return the rows of a JSON value: a list of them, or a table by column or by row.
+    """Return the rows of a JSON value: a list, or a table stored by column or by row.
 
     Raises:
-        WrongFileError: there are none.
+        WrongFileError: it has no rows.
     """
     if isinstance(value, list):
         return value
@@ -339,7 +339,7 @@ def _find_rows(value: Any, wanted: Wanted) -> Sequence[Any]:
         return lists[0]  # {"version": …, "data": [rows]}
     roots = {name.partition(".")[0] for name in wanted.values() if name is not None}
     is_by_column = bool(roots & value.keys())
-    if not roots:  # of a file of which nothing is known: the keys of a column number its rows
+    if not roots:  # without a profile: column-oriented if the inner keys are row numbers
         inner = [key for each in value.values() if isinstance(each, dict) for key in each]
         is_by_column = all(key.isdecimal() for key in inner)
     if is_by_column and value.values() and len(lists) == len(value):
@@ -351,5 +351,5 @@ def _find_rows(value: Any, wanted: Wanted) -> Sequence[Any]:
         return [{name: column.get(key) for name, column in value.items()} for key in keys]
     raise WrongFileError(
         f"JSON without rows; its keys are {show(', '.join(map(str, value)))}",
-        "write a list of objects, one for each row",
+        "write a list of objects, one per row",
     )

@@ -1,4 +1,4 @@
-"""A text that holds a value → the value: JSON or a Python literal, never evaluated."""
+"""Parse a text as JSON or as a Python literal, without evaluating it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
-_LITERAL_START = re.compile(r"\s*\{\s*'")  # of what is no JSON, as most cells are
+_LITERAL_START = re.compile(r"\s*\{\s*'")  # a Python dict, as most cells are
 
 
 def parse_value(text: str) -> Any:
-    r"""Read JSON, or else a Python literal, without evaluating anything.
+    r"""Parse JSON, or else a Python literal, without evaluating it.
 
-    What is both is read as JSON. The two differ in two escapes only: JSON's ``\/`` is a slash, and
-    its pair of surrogates is one character, as offsets count it. Python's own writer makes neither.
+    A text that is both is parsed as JSON. They differ in two escapes only: ``\/`` is a slash in
+    JSON, and a surrogate pair is one character. Python's ``repr`` writes neither.
 
     >>> parse_value(r'{"word": "\ud83d\ude00", "type": null}')["word"] == "😀"
     True
@@ -31,7 +31,7 @@ def parse_value(text: str) -> Any:
             return json.loads(text)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd escapes in the text are the file's own business
+            warnings.simplefilter("ignore")  # of invalid escapes in the text
             return ast.literal_eval(text)
     except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(str(error)) from None

@@ -179,7 +179,9 @@ def test_a_thousand_offences_make_a_short_table(tiny_competition: Competition) -
     path, first = tiny_competition.train_path, tiny_competition.train_path.read_text("utf-8")
     path.write_text(first + "x\n" * 1_000, encoding="utf-8")
     table = tables_of(run_audit(tiny_competition))["offences"]
-    assert table.rows[0]["found"].endswith("this or the like in 1,000 of 1,064 rows")  # one cause
+    assert table.rows[0]["found"].endswith(
+        "the same or similar in 1,000 of 1,064 rows"
+    )  # one cause
     lines = first.splitlines()
     for number in range(1, 26):
         lines[number] = lines[number].replace("'PER'", f"'P{number}'", 1)
@@ -235,7 +237,7 @@ def test_a_limit_that_is_too_small_is_told(tmp_path: Path) -> None:
     competition = resolve_competition(str(write_foreign(tmp_path)), None, 1, home=tmp_path)
     audit = run_audit(competition)
     assert not audit.ok
-    assert "--limit 1 cannot fill 2 folds" in tables_of(audit)["files"].notes[0]
+    assert "--limit 1 is too small for 2 folds" in tables_of(audit)["files"].notes[0]
 
 
 def test_the_real_audit(klue_re_dir: Path, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_byte_order_mark_and_windows_line_ends_change_nothing(
     assert told == [
         "begins with a byte order mark",
         "66 lines end in CR LF (Windows)",
-        "1 empty lines, this one first",
+        "1 empty lines, the first is this one",
     ]
 
 
@@ -242,21 +242,21 @@ S_WORD, S_START, S_LAST = SUBJECT[0], SUBJECT[1], SUBJECT[2] - 1
 
 BROKEN_FIELDS = [
     ("id", "", "an empty id"),
-    ("id", "\u200b\u3164", "an id that nobody can see"),
-    ("id", "1", "the id also stands on line"),
+    ("id", "\u200b\u3164", "an id of invisible characters"),
+    ("id", "1", "the id also occurs on line"),
     ("sentence", "", "an empty sentence"),
     ("sentence", " \t", "an empty sentence"),
     ("label", "per:unheard", "unknown label 'per:unheard'"),
     ("label", "", "unknown label ''"),
     ("label", " no_relation", "unknown label ' no_relation'"),
-    ("label", "100", "'100' says that the label is unknown"),
-    ("subject_entity", "", "neither JSON nor a literal: ''"),
-    ("subject_entity", "__import__('os').getcwd()", "neither JSON nor a literal"),
-    ("subject_entity", "(" * 5_000, "neither JSON nor a literal"),
+    ("label", "100", "'100' means that the label is unknown"),
+    ("subject_entity", "", "neither JSON nor a Python literal: ''"),
+    ("subject_entity", "__import__('os').getcwd()", "neither JSON nor a Python literal"),
+    ("subject_entity", "(" * 5_000, "neither JSON nor a Python literal"),
     ("subject_entity", "'" + "x" * 200_000 + "'", "an entity of 200,002 characters"),
     ("subject_entity", "['a']", "a list, not a dict"),
     ("subject_entity", "{'word': 'a'}", "no key 'start_idx', 'end_idx', 'type'"),
-    ("subject_entity", entity(S_WORD, S_START, S_LAST)[:-1], "neither JSON nor a literal"),
+    ("subject_entity", entity(S_WORD, S_START, S_LAST)[:-1], "neither JSON nor a Python literal"),
     ("subject_entity", entity(S_WORD, S_START, "3"), "end_idx is '3', not a whole number"),  # type: ignore[arg-type]
     ("subject_entity", entity(S_WORD, True, S_LAST), "start_idx is True, not a whole number"),
     ("subject_entity", entity(S_WORD, 0.0, S_LAST), "start_idx is 0.0, not a whole"),  # type: ignore[arg-type]
@@ -266,10 +266,10 @@ BROKEN_FIELDS = [
     ("subject_entity", entity("", 0, 0), "the entity's word is empty: ''"),
     ("subject_entity", entity(" ", 0, 0), "the entity's word is empty: ' '"),
     ("subject_entity", entity(S_WORD, -1, S_LAST), "start_idx -1, end_idx"),
-    ("subject_entity", entity(SENTENCE[-3:], -3, len(SENTENCE) - 1), "is no span of"),
-    ("subject_entity", entity(S_WORD, 3, 2), "start_idx 3, end_idx 2 is no span"),
-    ("subject_entity", entity(S_WORD, 0, 999), "end_idx 999 is no span of"),
-    ("subject_entity", entity(S_WORD, S_START + 1, S_LAST + 1), "stands"),
+    ("subject_entity", entity(SENTENCE[-3:], -3, len(SENTENCE) - 1), "is not a span of"),
+    ("subject_entity", entity(S_WORD, 3, 2), "start_idx 3, end_idx 2 is not a span"),
+    ("subject_entity", entity(S_WORD, 0, 999), "end_idx 999 is not a span of"),
+    ("subject_entity", entity(S_WORD, S_START + 1, S_LAST + 1), "the text at start_idx"),
     ("subject_entity", entity(S_WORD + "\u202e", S_START, S_LAST), "\\u202e"),
 ]
 
@@ -324,7 +324,7 @@ def test_a_row_with_two_faults_shows_both(tiny_competition: Competition) -> None
     ("cell", "hint"),
     [
         (entity(S_WORD, S_START, S_LAST + 1), "entity.end_inclusive = false"),
-        (entity(S_WORD, S_START + 4, S_LAST + 4), f"the word stands at {S_START}"),
+        (entity(S_WORD, S_START + 4, S_LAST + 4), f"the word occurs at {S_START}"),
     ],
 )
 def test_a_wrong_offset_comes_with_what_would_fit(
@@ -353,7 +353,7 @@ def test_inconsistent_decomposed_hangul_is_an_offence(tiny_competition: Competit
     path.write_bytes(original)
     change_row(path, FIRST, cut)
     (offence,) = catch(tiny_competition)
-    assert "cuts through a syllable" in offence.found
+    assert "splits a syllable" in offence.found
     assert offence.column == "subject_entity"
 
 
@@ -439,9 +439,7 @@ def test_line_ends_of_an_old_mac_are_said_in_plain_words(
     path.write_bytes(data[:begin] + data[begin:].replace(b"\n", b"\r"))
     offence = catch(tiny_competition)[0]
     assert offence.line == (1 if is_whole else 2)
-    assert offence.found == (
-        "a carriage return (CR) that no line feed follows, as lines of an old Mac end"
-    )
+    assert offence.found == ("a carriage return (CR) without a line feed, as in files of old Macs")
     assert "Unix line ends" in offence.remedy
 
 
@@ -462,7 +460,7 @@ def test_missing_and_doubled_columns(tiny_competition: Competition) -> None:
     path.write_bytes(original.replace(b"subject_entity,object_entity", b"subject_entty,id", 1))
     offences = catch(tiny_competition)
     assert [offence.column for offence in offences] == ["id", "subject_entity", "object_entity"]
-    assert "names it twice" in offences[0].found
+    assert "has it twice" in offences[0].found
     assert "is it 'subject_entty'?" in offences[1].found
 
 
@@ -484,7 +482,7 @@ def test_a_test_file_needs_no_label_column_but_the_others(tiny_competition: Comp
     [
         (b"", "the file is empty"),
         (b"\xef\xbb\xbf", "no such column"),
-        (b"id,sentence,subject_entity,object_entity,label,source\n", "a header and no row"),
+        (b"id,sentence,subject_entity,object_entity,label,source\n", "a header but no rows"),
         ("id,sentence\n".encode("utf-16"), "no such column; the header has 'id, sentence'"),
         ("가,b\n1,2\n".encode("cp949"), "no such column; the header has '가, b'"),
         (b"\xffid,b\n1,2\n", "byte 0xff at byte 1"),
@@ -515,7 +513,7 @@ def test_all_offences_are_kept_and_the_message_stays_short(tiny_competition: Com
         read_corpus(tiny_competition)
     assert len(caught.value.offences) == 25
     message = str(caught.value)
-    assert message.startswith(f"{tiny_competition.data_dir}: 25 things must be mended")
+    assert message.startswith(f"{tiny_competition.data_dir}: 25 offences, to be corrected")
     assert "… and 5 more" in message
     assert "\x1b" not in message
 
@@ -575,7 +573,7 @@ def test_a_limit_above_the_data_is_all_rows(tmp_path: Path) -> None:
 
 
 def test_a_limit_below_the_folds_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--limit 2 cannot fill 3 folds"):
+    with pytest.raises(UsageError, match="--limit 2 is too small for 3 folds"):
         read_corpus(limited(tmp_path, 2))
 
 

@@ -53,7 +53,7 @@ def test_a_pair_of_surrogates_is_one_character_of_the_sentence(
     cell = build_cell_reader(profile)(text)
     assert check_cell(cell, sentence, profile) == Entity("😀하나😀", 6, 10, "PER")
     half = build_cell_reader(profile)(json.dumps(dump("\ud83d", 0, 0)))
-    with pytest.raises(WrongCellError, match="stands '😀', not"):
+    with pytest.raises(WrongCellError, match="is '😀', not"):
         check_cell(half, sentence, profile)
 
 
@@ -77,7 +77,7 @@ def test_what_is_both_means_the_same(text: str) -> None:
     "text", ["", "{'a': null}", '{"a": None, "b": null}', "[" * 90_000, "{" * 90_000, "9" * 5_000]
 )
 def test_what_is_neither_is_refused(tiny_competition: Competition, text: str) -> None:
-    with pytest.raises(WrongCellError, match="neither JSON nor a literal"):
+    with pytest.raises(WrongCellError, match="neither JSON nor a Python literal"):
         build_cell_reader(tiny_competition.profile)(text)
 
 

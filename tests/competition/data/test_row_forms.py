@@ -272,8 +272,8 @@ def test_tags_may_nest_and_hold_spaces(
 @pytest.mark.parametrize(
     ("sentence", "told"),
     [
-        ("<e1>가</e1>와 나", "<e2> stands 0 times and </e2> 0 times"),
-        ("<e1>가</e1>와 <e1>나</e1> <e2>다</e2>", "<e1> stands 2 times and </e1> 2 times"),
+        ("<e1>가</e1>와 나", "<e2> occurs 0 times and </e2> 0 times"),
+        ("<e1>가</e1>와 <e1>나</e1> <e2>다</e2>", "<e1> occurs 2 times and </e1> 2 times"),
         ("<e1> </e1>와 <e2>다</e2>", "no word between <e1> and </e1>"),
         ("</e1>가<e1>와 <e2>다</e2>", "no word between <e1> and </e1>"),
     ],
@@ -297,7 +297,7 @@ def test_words_without_offsets_are_found(tmp_path: Path) -> None:
     (row,) = read_one(tmp_path, WORDS_ENTITY, record).rows
     assert (row.subject.start, row.object.start) == (7, 0)  # not inside the longer name
     (offence,) = read_one(tmp_path, WORDS_ENTITY, {**record, "s_word": "부산"}).offences
-    assert "'부산' does not stand in the sentence" in offence.found
+    assert "'부산' does not occur in the sentence" in offence.found
 
 
 @pytest.mark.parametrize(
@@ -305,8 +305,8 @@ def test_words_without_offsets_are_found(tmp_path: Path) -> None:
     [
         ({"s_start": "3a"}, "s_start is '3a', not a whole number"),
         ({"s_start": None}, "s_start is '', not a whole number"),
-        ({"s_end": 9}, "s_start 0, s_end up to 9 is no span of 3 tokens"),
-        ({"o_start": 3, "o_end": 1}, "is no span of 3 tokens"),
+        ({"s_end": 9}, "s_start 0, s_end 9 is not a span of 3 tokens"),
+        ({"o_start": 3, "o_end": 1}, "is not a span of 3 tokens"),
     ],
 )
 def test_wrong_token_offsets_are_offences(tmp_path: Path, change: Record, told: str) -> None:
@@ -333,8 +333,8 @@ def test_what_json_can_hold_and_no_file_of_ours_is_an_offence(tmp_path: Path, te
     [
         (b'[{"id": 1}, 2]', "row 2 is 2, not an object"),
         (b'[{"id": 1}', "damaged JSON"),
-        (b'{"id": 1}\n{"id": 2', "line 2 is no JSON"),
-        (b'{"id": 1}\n{"id": 2}\n[3]\n', "line 3 holds [3]"),
+        (b'{"id": 1}\n{"id": 2', "line 2 is not JSON"),
+        (b'{"id": 1}\n{"id": 2}\n[3]\n', "line 3 is [3]"),
         (b'{"id": 1, "label": "x"}', "JSON without rows"),
         (b"PAR1 and nothing more", "a Parquet file that cannot be read"),
     ],
@@ -441,7 +441,7 @@ def test_rows_that_the_profile_sets_aside_are_not_read(tiny_competition: Competi
     (offence,) = read_rows(
         unknown.train_path, unknown.profile, is_train=True, set_aside=("x",)
     ).offences
-    assert "files.set_aside names this id" in offence.found
+    assert "files.set_aside lists this id" in offence.found
 
 
 @pytest.mark.parametrize(

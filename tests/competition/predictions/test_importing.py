@@ -267,10 +267,10 @@ def test_a_label_may_hold_a_comma_a_quote_and_a_new_line(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"id;split;fold", "a header and no row"),
+        (b"id;split;fold", "a header but no rows"),
         (b"<html><title>Sign in</title>", "a web page (HTML)"),
         (b'"id,split\na,b\n', "a quote opened on this line is not closed"),
-        (b"id,split\ra,b\r", "lines of an old Mac"),
+        (b"id,split\ra,b\r", "files of old Macs"),
         (b"\n\n", "no header"),
         (b"", "the file is empty"),
     ],

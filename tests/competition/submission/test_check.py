@@ -220,7 +220,7 @@ def test_every_offence_is_listed(tiny_competition: Competition) -> None:
     path.write_text("\n".join(["id,pred_label,probs", *rows, ""]), "utf-8")
     report = check_submission(path, tiny_competition)
     found = [offence.found for offence in report.offences]
-    assert sum("is no label: this or the like in 20 of 20 rows" in each for each in found) == 1
+    assert sum("is no label; the same or similar in 20 of 20 rows" in each for each in found) == 1
     assert sum("numbers where" in each for each in found) == 1
     assert sum("20 of 20 rows have ids" in each for each in found) == 1
     tables = build_check_tables(report)
