@@ -9,7 +9,8 @@ import pytest
 from sklearn import metrics as sk
 
 from competition.errors import ProfileError
-from competition.profile import MetricRules, read_bundled
+from competition.profile import read_bundled
+from competition.profile_scoring import MetricRules
 from competition.scoring.bootstrap import build_resamples, compare_pair, replicate
 from competition.scoring.criteria import build_criteria
 from competition.scoring.decisions import ARGMAX, Rule, decide, fit_rule
