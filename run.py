@@ -6,6 +6,7 @@ Heavy libraries are imported inside the commands that need them, so that help is
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -43,6 +44,7 @@ except ModuleNotFoundError as absent:
 if TYPE_CHECKING:
     from competition.console import Table
     from competition.profile import Competition
+    from models.jobs.engines.launch import Launch
 
 
 class WholeSummaries(TyperGroup):
@@ -76,6 +78,7 @@ FIXABLE_PATHS = {  # what Python says of an invalid path, and what to do
     "determine home directory": "a path begins with ~ but this user has no home; write it in full",
 }
 _context: list[str] = []  # the competition options of this command line
+_launches: list[Launch] = []  # the launch that this process is the main one of, if any
 
 CompetitionOption = Annotated[
     str | None,
@@ -114,6 +117,7 @@ def _say_version(is_asked: bool) -> None:
 
 @app.callback()
 def describe(
+    context: typer.Context,
     _version: Annotated[
         bool,
         typer.Option(
@@ -125,6 +129,11 @@ def describe(
 
     The usual evening: data, fold, blend, check, submit, board.
     """
+    if _launches and context.invoked_subcommand != "fold":
+        raise UsageError(
+            f"{context.invoked_subcommand} runs in one process, and a launcher started "
+            f"{_launches[0].size}; run it without the launcher: only fold shares its jobs"
+        )
 
 
 @app.command()
@@ -298,7 +307,7 @@ def fold(
         command=shlex.join(sys.argv[1:]),
     )
     with ProgressBoard() as board:
-        summary = run_fold(resolved, request, board)
+        summary = run_fold(resolved, request, board, next(iter(_launches), None))
     _print(summary.tables, as_json)
     if not summary.complete:
         raise typer.Exit(INCOMPLETE_EXIT)
@@ -924,11 +933,33 @@ def _duration(text: str | None, option: str = "--stop-after") -> float | None:
 
 
 def main() -> None:
+    """Run a command, in the main process of a launch if there are several."""
+    make_streams_safe()
+    if "LOCAL_RANK" not in os.environ:  # no launcher
+        _run_command()
+        return
+    from models.jobs.engines.launch import enter_launch, is_launched
+
+    if not is_launched():
+        _run_command()
+        return
+    try:
+        launch = enter_launch()
+    except HarnessError as error:
+        _fail(str(error), error)
+    if launch is not None:
+        _launches.append(launch)
+        try:
+            _run_command()
+        finally:
+            launch.close()
+
+
+def _run_command() -> None:
     """Run a command; errors that the user can fix are printed without a traceback.
 
     With ``--json`` an error is also printed as a JSON object on stdout.
     """
-    make_streams_safe()
     as_json = "--json" in sys.argv[1:]
     # the base of what typer raises for a wrong command line, in every version
     usage_error = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])

@@ -21,6 +21,7 @@ from competition.predictions.variant_scores import (
 )
 from competition.profile import Competition, Profile
 from competition.progress import ProgressBoard, RemainingTime, format_seconds
+from models.jobs.engines.launch import Launch, LaunchEngine
 from models.jobs.engines.local import LocalEngine
 from models.jobs.estimate import (
     BUNDLED,
@@ -52,6 +53,7 @@ from models.training.hardware import (
     report_gpu_errors,
     threads_per_job,
 )
+from models.training.sharding import check_shardable
 from models.variant import LINEAR, Variant
 
 MAX_NAMED = 4
@@ -68,8 +70,19 @@ class FoldSummary:
 
 
 @report_gpu_errors()
-def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoard) -> FoldSummary:
+def run_fold(
+    competition: Competition,
+    request: FoldRequest,
+    board: ProgressBoard,
+    launch: Launch | None = None,
+) -> FoldSummary:
     """Run the missing jobs of the requested variants and summarise their out-of-fold scores.
+
+    Args:
+        competition: the data.
+        request: the options.
+        board: shows progress.
+        launch: the processes that share each job, if a launcher started several.
 
     Raises:
         TrainingError: a job failed; the others were still run.
@@ -82,12 +95,14 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
     prepared = read_prepared(competition)
     for notice in (*prepared.corpus.notices, *prepared.folds.notices):
         board.say(f"notice: {notice}")
-    threads = threads_per_job(request.threads, request.workers)
+    request = _suit_launch(request, launch)
+    threads = threads_per_job(request.threads, request.workers if launch is None else launch.local)
     for name in request.variants:
         check_variant(_open_store(prepared), name)
     variants = include_bases(
         prepared, request, resolve_all(competition.profile, request), board.say
     )
+    _check_sharding(variants, launch)
     _say_plan(prepared, request, variants, board.say)
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
     run = FoldRun((), (), ())
@@ -104,13 +119,15 @@ def run_fold(competition: Competition, request: FoldRequest, board: ProgressBoar
             later = [variant.name for wave in waves[place + 1 :] for variant in wave]
             what = ", ".join(later) if len(later) <= MAX_NAMED else f"{len(later)} more variants"
             then = f"; then {what}" if later else ""
+            shared = "" if launch is None else f" in {launch.size} processes together"
             say(
                 f"{write_count(len(plan.jobs), 'job')} to train, {len(plan.done)} done before; "
-                f"{request.workers} at a time, {write_count(threads, 'thread')} each{then}"
+                f"{request.workers} at a time{shared}, {write_count(threads, 'thread')} each{then}"
             )
-            for line in describe_hardware(plan.jobs, request.workers):
+            workers = request.workers if launch is None else launch.local
+            for line in describe_hardware(plan.jobs, workers):
                 say(line)
-        with closing(LocalEngine(request.workers)) as engine:
+        with closing(_open_engine(request, launch)) as engine:
             hooks = _hooks(board, plan.jobs)
             run = run_jobs(plan.jobs, engine=engine, deadline=deadline, hooks=hooks)
         failed += run.failed
@@ -136,6 +153,39 @@ def _track_scores(
     competition = prepared.competition
     folder, project = competition.checkpoints_dir, competition.oof_dir.name
     track_summary(request.track, values, folder=folder, project=project, say=say)
+
+
+def _suit_launch(request: FoldRequest, launch: Launch | None) -> FoldRequest:
+    """Return the request as a launch runs it.
+
+    Raises:
+        UsageError: it has several workers.
+    """
+    if launch is None:
+        return request
+    if request.workers > 1:
+        raise UsageError(
+            f"--workers {request.workers}: the {launch.size} processes of a launch train one job "
+            "at a time, together; leave out --workers, or start run.py without a launcher"
+        )
+    sharding = (("run.shard", True),) if launch.shards else ()
+    return replace(request, overrides=(*request.overrides, *sharding))
+
+
+def _check_sharding(variants: Sequence[Variant], launch: Launch | None) -> None:
+    """Refuse to shard what cannot be sharded, before anything is downloaded.
+
+    Raises:
+        VariantError: there is one process, or a base is quantised.
+    """
+    size = 1 if launch is None else launch.size
+    for variant in variants:
+        if variant.run.shard and variant.learner != LINEAR:
+            check_shardable(variant.adapt, size)
+
+
+def _open_engine(request: FoldRequest, launch: Launch | None) -> LocalEngine | LaunchEngine:
+    return LocalEngine(request.workers) if launch is None else LaunchEngine(launch)
 
 
 def _say_plan(

@@ -34,14 +34,19 @@ COLLAPSE_ADVICE = {
 }
 
 
-def run_job(spec: JobSpec, watch: Watch) -> JobOutcome:
+def run_job(spec: JobSpec, watch: Watch, learn: Learner | None = None) -> JobOutcome:
     """Fit one fold, predict its held-out rows and the test rows, and store the result.
+
+    Args:
+        spec: the job.
+        watch: receives progress, and may stop it.
+        learn: None for the one of the variant.
 
     Raises:
         TrainingError, EncoderError: as raised by the modules it calls.
     """
     started = datetime.datetime.now(datetime.UTC)
-    learned = LEARNERS[spec.variant.learner](spec, watch)
+    learned = (learn or LEARNERS[spec.variant.learner])(spec, watch)
     if isinstance(learned, int):
         return JobOutcome(spec.key, finished=False, step=learned)
     outcome = _score(spec, learned)

@@ -29,28 +29,38 @@ from models.training.control import Watch, step_seed
 from models.training.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
 from models.training.linear import LinearTask, measure_difficulty
 from models.training.loop import FitTask, fit_fold
-from models.training.memory import estimate_need, measure_free, plan_memory
+from models.training.memory import divide_need, estimate_need, measure_free, plan_memory
 from models.training.predictor import Predictor
+from models.training.ranks import ALONE, Ranks
+from models.training.sharding import check_shardable
 from models.variant import Variant, fingerprint
 
 INITIAL_STEP = 2**32 - 1  # seeds the random initialisation, before step 0
 
 
-def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
+def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned | int:
     """Fit a network on the training rows of a fold, and predict with its weights as saved.
+
+    Args:
+        spec: the job.
+        watch: receives progress, and may stop the fit.
+        ranks: the processes that share the job. Only the main one writes; all get the predictions.
 
     Returns:
         The predictions, or the step at which the fit was stopped.
 
     Raises:
         TrainingError, EncoderError: as raised by the modules it calls.
+        VariantError: the variant cannot be sharded.
     """
     network = spec.network
     assert network is not None
+    if spec.variant.run.shard:
+        check_shardable(spec.variant.adapt, ranks.size)
     torch.set_num_threads(spec.threads)
     fix_randomness_of_kernels()
-    precision = choose_precision(spec.variant.run.precision)
-    accelerator = build_accelerator(precision)
+    precision = ranks.share(choose_precision(spec.variant.run.precision))
+    accelerator = build_accelerator(precision, ranks)
     tokenizer = load_tokenizer(network.source, network.new_tokens)
     torch.manual_seed(step_seed(spec.key.seed, spec.key.fold, INITIAL_STEP))
     model = build_model(
@@ -65,16 +75,16 @@ def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
         path, wanted = network.start
         base = None if spec.variant.adapt is None else network.source.identity
         read_start(path, model, wanted, base=base)
-    inputs = open_inputs(spec, tokenizer)
-    task = FitTask(spec.key.seed, spec.key.fold, spec.fingerprint, spec.job_dir / STATE_FILE)
-    variant = _lay_out(model, spec.variant, inputs, precision, accelerator.device, watch)
+    inputs = _open_in_turn(spec, tokenizer, ranks)
+    task = FitTask(spec.key.seed, spec.key.fold, spec.fingerprint, spec.job_dir / STATE_FILE, ranks)
+    variant = _lay_out(model, spec.variant, inputs, accelerator, ranks, watch)
     fit = fit_fold(model, variant, inputs, task=task, accelerator=accelerator, watch=watch)
     if not fit.finished:
         return fit.steps
-    weights = round_weights(model)
-    predictor = Predictor(model, accelerator, inputs.pad_id, spec.variant.run.micro_tokens)
+    weights = round_weights(model, is_main=ranks.is_main)
+    predictor = Predictor(model, accelerator, inputs.pad_id, spec.variant.run.micro_tokens, ranks)
     oof_probs, test_probs = _predict(predictor, inputs)
-    if spec.keep_checkpoint:
+    if spec.keep_checkpoint and ranks.is_main:
         saved = {
             **describe_model(spec),
             "encoder": {"name": network.source.name, "identity": network.source.identity},
@@ -91,6 +101,7 @@ def learn_network(spec: JobSpec, watch: Watch) -> Learned | int:
         "steps": fit.steps,
         "rows_cut": {name: part.cut for name, part in open_parts(network).items()},
         "loss": fit.loss,
+        **({"processes": ranks.size} if ranks.size > 1 else {}),
     }
     notes: tuple[str, ...] = ()
     if inputs.pairs is not None:
@@ -109,8 +120,8 @@ def _lay_out(
     model: RelationModel,
     variant: Variant,
     inputs: FoldInputs,
-    precision: str,
-    device: torch.device,
+    accelerator: Any,
+    ranks: Ranks,
     watch: Watch,
 ) -> Variant:
     """Return the variant as it fits the device's memory; only its ``run`` section may differ.
@@ -121,11 +132,15 @@ def _lay_out(
     longest = int(inputs.plain.lengths.max(initial=1))
     averages = variant.regularise.ema_decay > 0
     config = model.encoder.config
+    precision = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     need = estimate_need(model, config, precision=precision, longest=longest, averages=averages)
     run = variant.run
+    if run.shard:
+        need = divide_need(need, model, ranks.size)
+    free = [each for each in ranks.gather(measure_free(accelerator.device)) if each is not None]
     plan = plan_memory(
         need,
-        free=measure_free(device),
+        free=min(free, default=None),
         micro_tokens=run.micro_tokens,
         longest=longest,
         checkpointing=run.gradient_checkpointing,
@@ -159,6 +174,13 @@ def _measure_restriction(spec: JobSpec, inputs: FoldInputs, pairs: Pairs) -> dic
         "train": measure_coverage(pairs.table, train, inputs.train_label_ids),
         "heldout": measure_coverage(pairs.table, heldout, spec.heldout_label_ids),
     }
+
+
+def _open_in_turn(spec: JobSpec, tokenizer: Any, ranks: Ranks) -> FoldInputs:
+    """Open the training inputs, on the main rank first: what it caches, the others read."""
+    inputs = open_inputs(spec, tokenizer) if ranks.is_main else None
+    ranks.share(None)
+    return inputs or open_inputs(spec, tokenizer)
 
 
 def open_inputs(spec: JobSpec, tokenizer: Any) -> FoldInputs:
@@ -238,9 +260,10 @@ def _read_difficulty(spec: JobSpec) -> Float64s | None:
     )
     path = spec.cache_dir / f"difficulty-{made_from[:16]}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with hold(path.with_suffix("")):
-        if not path.is_file():
-            _write_array(path, _measure(spec))
+    if not path.is_file():
+        with hold(path.with_suffix("")):
+            if not path.is_file():
+                _write_array(path, _measure(spec))
     values: Float64s = np.load(path, allow_pickle=False)
     return values
 

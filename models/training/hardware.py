@@ -9,17 +9,20 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 
 from competition.errors import DeviceError, VariantError
+from models.training.ranks import ALONE, Ranks
 
 Precision = Literal["float32", "bf16", "fp16"]
 MEMORY_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 NO_KERNELS = "no kernel image is available"
+LAUNCH_VARIABLES = ("LOCAL_RANK", "RANK", "WORLD_SIZE")
+"""By which accelerate knows that a launcher started this process."""
 
 
 def find_device() -> Literal["cuda", "mps", "cpu"]:
@@ -92,13 +95,35 @@ def choose_precision(wanted: str, *, is_firm: bool = True) -> Precision:
     return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
-def build_accelerator(precision: Precision) -> Any:
-    """Build the accelerator of one job, replacing any earlier one of this process."""
+def build_accelerator(precision: Precision, ranks: Ranks = ALONE) -> Any:
+    """Build the accelerator of one job, replacing any earlier one of this process.
+
+    A process alone has one of its own even under a launcher. What ``accelerate launch`` sets for
+    scripts of another kind, such as gradient accumulation by a constant, has no effect.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(mixed_precision="no" if precision == "float32" else precision)
+    exchange = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    with _hidden(() if ranks.size > 1 else LAUNCH_VARIABLES):
+        return Accelerator(
+            mixed_precision="no" if precision == "float32" else precision,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            kwargs_handlers=[exchange],
+            cpu=ranks.size > 1 and find_device() == "cpu",
+        )
+
+
+@contextmanager
+def _hidden(names: Sequence[str]) -> Iterator[None]:
+    """Hide some environment variables."""
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def fix_randomness_of_kernels() -> None:

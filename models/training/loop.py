@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -25,7 +26,7 @@ from models.data.batches import collate
 from models.data.fold_inputs import EpochRows, FoldInputs
 from models.data.sampling import PlanFacts, build_planner
 from models.network.network import RelationModel, parameter_depth
-from models.parts.losses import build_objective
+from models.parts.losses import Objective, build_objective
 from models.settings import TrainSettings
 from models.training.checkpoints import read_state, write_state
 from models.training.control import Pace, Progress, Watch
@@ -39,6 +40,7 @@ from models.training.step import (
     StepPart,
     StepSettings,
     count_passes,
+    has_unused,
     take_step,
 )
 from models.variant import Variant
@@ -109,14 +111,21 @@ def fit_fold(
     steps_per_epoch = math.ceil(n_rows / settings.batch_rows)
     total_steps = max(1, round(settings.epochs * steps_per_epoch))
     ranks = task.ranks
-    prepared, optimizer, weights = _place(model, variant, settings, accelerator)
     stepping = StepSettings(
         objective=build_objective(variant, inputs.train_label_ids, model.labels),
         clip_norm=settings.clip_norm,
         regularise=variant.regularise,
     )
-    plan_steps = _build_planner(variant, inputs, task, total_steps)
     table = _training_table(variant, inputs)
+    prepared, optimizer, weights = _place(
+        model,
+        variant,
+        inputs,
+        settings=settings,
+        objective=stepping.objective,
+        accelerator=accelerator,
+    )
+    plan_steps = _build_planner(variant, inputs, task, total_steps)
     budget = TokenBudget(variant.run.micro_tokens // count_passes(variant.regularise))
     step = _resume(task, weights.state, optimizer, accelerator, watch)
     pace = Pace(variant.run.state_every_s)
@@ -197,16 +206,28 @@ class _Weights:
 
 
 def _place(
-    model: RelationModel, variant: Variant, settings: TrainSettings, accelerator: Any
+    model: RelationModel,
+    variant: Variant,
+    inputs: FoldInputs,
+    *,
+    settings: TrainSettings,
+    objective: Objective,
+    accelerator: Any,
 ) -> tuple[Any, Any, _Weights]:
     """Move a network to its device, or spread it over those of all ranks, with its optimiser."""
     decay = variant.regularise.ema_decay
     if accelerator.num_processes > 1 and variant.run.shard:
         weights = _Weights.of(model, decay)  # before: a sharded network cannot be copied
         prepared = accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
-        for whole in (model, *([] if weights.average is None else [weights.average.module])):
-            shard(whole, accelerator.device, accelerator.num_processes)
+        shard(model, accelerator)
+        if weights.average is not None:
+            shard(weights.average.module, accelerator)
         return prepared, accelerator.prepare(build_optimizer(model, settings)), weights
+    if accelerator.num_processes > 1:
+        table = _training_table(variant, inputs)
+        (part,) = _build_parts(inputs.plain, [Hand(np.arange(1))], inputs.pad_id, table)
+        unused = has_unused(model, part, objective, accelerator)
+        accelerator.ddp_handler.find_unused_parameters = unused
     optimizer = build_optimizer(model, settings)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     return prepared, optimizer, _Weights.of(accelerator.unwrap_model(prepared), decay)

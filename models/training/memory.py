@@ -8,13 +8,14 @@ Legend: T tokens of a row, H hidden size, F feed-forward size, A attention heads
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from competition.errors import DeviceError
+from models.training.sharding import count_gathered
 from models.training.step import MemoryFullError, StepPart
 
 SAFE_FRAC = 0.9
@@ -60,6 +61,20 @@ class MemoryNeed:
             f"activations of {tokens} tokens": self.per_token * tokens,
         }
         return ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items()) + " GiB"
+
+
+def divide_need(need: MemoryNeed, model: nn.Module, ranks: int) -> MemoryNeed:
+    """Return what each of several ranks needs for a sharded network.
+
+    That is its part, and what is gathered for the moment, with its gradients (``copies``).
+    """
+    return replace(
+        need,
+        weights=need.weights // ranks,
+        gradients=need.gradients // ranks,
+        optimizer=need.optimizer // ranks,
+        copies=2 * GRADIENT_BYTES * count_gathered(model),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +151,8 @@ def plan_memory(
     raise DeviceError(
         f"the fit needs more than the {free / GIB:.1f} GiB that are free: about "
         f"{need.describe(longest)}; choose a smaller encoder, or train adapters beside it: --set "
-        "adapt.rank=16, and --set adapt.quantise=nf4 for a base in 4 bits"
+        "adapt.rank=16, and --set adapt.quantise=nf4 for a base in 4 bits; or split its weights "
+        "among several GPUs: torchrun --nproc-per-node 2 run.py fold … --set run.shard=true"
     )
 
 

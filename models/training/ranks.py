@@ -7,29 +7,34 @@ Legend: n rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from competition.arrays import Int64s
+from competition.errors import TrainingError
 from models.data.batches import split_by_tokens
 from models.training.control import step_seed
 
 Value = TypeVar("Value")
+WAIT = datetime.timedelta(hours=1)
+"""How long a rank waits for the others, which may be writing to a slow disk."""
+LOST = "another process of the launch ended"
+"""How the message begins if this process failed only because another did."""
+LOST_SIGNS = ("closed by peer", "reset by peer", "Broken pipe", "gloo", "NCCL")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of the processes that share a fit, and how many they are.
-
-    ``control`` is torch's process group for decisions and short messages between them, on the CPU;
-    None for a process on its own.
-    """
+    """One of the processes that share a fit, and how many they are."""
 
     rank: int = 0
     size: int = 1
-    control: Any = field(default=None, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -43,7 +48,7 @@ class Ranks:
         import torch.distributed as dist
 
         held = [value]
-        dist.broadcast_object_list(held, src=0, group=self.control)
+        dist.broadcast_object_list(held, src=0)
         return held[0]
 
     def gather(self, value: Value) -> list[Value]:
@@ -53,12 +58,52 @@ class Ranks:
         import torch.distributed as dist
 
         held: list[Any] = [None] * self.size
-        dist.all_gather_object(held, value, group=self.control)
+        dist.all_gather_object(held, value)
         return held
 
 
 ALONE = Ranks()
 """A process that shares its fit with no other."""
+
+
+@contextmanager
+def joined(name: str) -> Iterator[Ranks]:
+    """Join the other processes of a launch; they must give the same name, new each time.
+
+    The launcher's environment variables say where they meet. Short messages go over the CPU,
+    gradients and weights over what connects the devices.
+
+    Raises:
+        TrainingError: the others ended, so that this process cannot go on.
+    """
+    import torch
+    import torch.distributed as dist
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        store = PrefixStore(name, TCPStore(host, port, wait_for_workers=False))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=WAIT,
+        )
+        yield Ranks(rank, size)
+        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        raise TrainingError(f"{LOST}; run the same command again to resume") from error
+
+
+def is_lost(error: RuntimeError) -> bool:
+    """Return whether an error means that another rank ended."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in LOST_SIGNS)
 
 
 @dataclass(frozen=True, slots=True)

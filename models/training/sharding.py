@@ -8,8 +8,7 @@ CPUs, where tests can run it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,16 +17,22 @@ from torch import Tensor, nn
 from competition.errors import VariantError
 from models.settings import AdaptSettings
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 BLOCK = re.compile(r"encoder\.(?:.*\.)?(?:layer|layers|h|block)\.\d+")
 """The name of a block of the encoder; those inside another block have longer names."""
 
 
-def check_shardable(adapt: AdaptSettings | None) -> None:
+def check_shardable(adapt: AdaptSettings | None, ranks: int) -> None:
     """Refuse what cannot be sharded.
 
     Raises:
-        VariantError: the base is quantised to 4 bits.
+        VariantError: there is only one process, or the base is quantised to 4 bits.
     """
+    if ranks == 1:
+        raise VariantError(
+            "run.shard splits weights among several processes, and there is one; start them with "
+            "torchrun --nproc-per-node 2 run.py fold …, or leave out run.shard"
+        )
     if adapt is not None and adapt.quantise != "none":
         raise VariantError(
             f"run.shard: a base in {adapt.quantise} cannot be sharded; use --set "
@@ -35,21 +40,40 @@ def check_shardable(adapt: AdaptSettings | None) -> None:
         )
 
 
-def shard(model: nn.Module, device: torch.device, ranks: int) -> None:
-    """Shard a network among all ranks, block by block, in place; then it is on the device.
+def shard(model: nn.Module, accelerator: Any) -> None:
+    """Shard a network among all ranks, block by block, in place; then it is on their devices.
+
+    Under mixed precision the weights of a block are gathered in 16 bits, and none is kept whole
+    for the backward pass. Gradients are added in float32.
 
     Args:
         model: a network with an ``encoder``, with the same weights on every rank.
-        device: of this rank.
-        ranks: their number.
+        accelerator: of this rank.
+
+    Source: Zhao et al. 2023, arXiv 2304.11277, section 3, as torch's ``fully_shard``.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    mesh = init_device_mesh(device.type, (ranks,))
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    policy = MixedPrecisionPolicy(
+        param_dtype=HALVES.get(accelerator.mixed_precision),
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,  # the accelerator's autocast does
+    )
     for name in find_blocks(model):
-        fully_shard(model.get_submodule(name), mesh=mesh)
+        fully_shard(model.get_submodule(name), mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh)
+
+
+def count_gathered(model: nn.Module) -> int:
+    """Return how many weights a sharded network has whole at a time: two blocks and the rest."""
+    total = sum(each.numel() for each in model.parameters())
+    blocks = [
+        sum(each.numel() for each in model.get_submodule(name).parameters())
+        for name in find_blocks(model)
+    ]
+    return total - sum(blocks) + 2 * max(blocks, default=0)
 
 
 def find_blocks(model: nn.Module) -> list[str]:
@@ -62,18 +86,15 @@ def find_blocks(model: nn.Module) -> list[str]:
     return found
 
 
-@contextmanager
-def no_sync(model: Any, accelerator: Any) -> Iterator[None]:
-    """Add up gradients on each rank, without exchanging them, until a backward pass outside."""
-    if not hasattr(model, "set_requires_gradient_sync"):
-        with accelerator.no_sync(model):
-            yield
-        return
-    model.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        model.set_requires_gradient_sync(True)
+def no_sync(model: Any, accelerator: Any) -> AbstractContextManager[None]:
+    """Add up gradients on each rank, without exchanging them, until a backward pass outside.
+
+    Those of a sharded network are exchanged after each micro-batch: no rank has room for all.
+    """
+    if any(is_sharded(each) for each in model.parameters()):
+        return nullcontext()
+    alone: AbstractContextManager[None] = accelerator.no_sync(model)
+    return alone
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -97,6 +97,9 @@ class MemoryFullError(Exception):
         self.cause = cause
 
 
+LAYER_DROPS = ("layerdrop", "encoder_layerdrop")
+"""Names of the rate at which configurations let a layer be skipped in training."""
+
 Target = tuple[nn.Parameter, Tensor | float]
 """A weight and the L2 norm of the perturbation to apply to it."""
 
@@ -152,6 +155,29 @@ def _add_all_gradients(
                     optimizer.zero_grad()
                 _add_gradients(model, step, settings, accelerator)
     return total
+
+
+def has_unused(model: Any, part: StepPart, objective: Objective, accelerator: Any) -> bool:
+    """Return whether some trained weight may get no gradient, such as that of a pooling layer.
+
+    Processes that exchange gradients must know. Moves the network to the device.
+
+    Args:
+        model: the network.
+        part: any row.
+        objective: of the fit.
+        accelerator: mixed precision.
+    """
+    model.to(accelerator.device)
+    part = part.to(accelerator.device)
+    with accelerator.autocast():
+        batch = part.batch
+        logits = model(batch.input_ids, batch.attention_mask, batch.positions)
+    torch.autograd.backward(objective.sum(logits, part.label_ids, part.allowed, part.soft_labels))
+    lacks = any(each.requires_grad and each.grad is None for each in model.parameters())
+    model.zero_grad()
+    config = getattr(model.encoder, "config", None)
+    return lacks or any(getattr(config, name, 0) > 0 for name in LAYER_DROPS)
 
 
 def count_passes(regularise: RegulariseSettings) -> int:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import util
@@ -46,20 +47,32 @@ class _Running:
     is_stopping: bool = False
 
 
+Entry = Callable[[JobSpec, int, Connection], None]
+"""What the process of a job runs, given its slot and a link to this process."""
+
+
 class LocalEngine:
     """Runs jobs in processes of this machine; the job in slot i uses GPU i."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, entry: Entry = work) -> None:
         self.slots = workers
+        self._entry = entry
         self._running: dict[int, _Running] = {}
         self._started: list[Message] = []
+
+    @property
+    def links(self) -> list[Connection]:
+        """Return the links to the processes that run."""
+        return [job.link for job in self._running.values()]
 
     def start(self, spec: JobSpec) -> None:
         """Start the process of a job."""
         slot = next(i for i in range(self.slots) if i not in self._running)
         context = process_context()
         ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(spec, slot, theirs), name=spec.job_dir.name)
+        process = context.Process(
+            target=self._entry, args=(spec, slot, theirs), name=spec.job_dir.name
+        )
         process.start()
         theirs.close()
         self._running[slot] = _Running(spec, slot, process, ours)
@@ -69,7 +82,7 @@ class LocalEngine:
         """Return what processes sent, one message of each at most."""
         messages, self._started = self._started, []
         by_link = {id(job.link): job for job in self._running.values()}
-        links = [job.link for job in by_link.values()]
+        links = self.links
         for link in wait(links, timeout=0 if messages else timeout_s) if links else []:
             messages.append(self._receive_one(by_link[id(link)]))
         return messages

@@ -28,9 +28,19 @@ from models.jobs.tracking import Recorder
 from models.training.control import Progress, Watch
 from models.training.hardware import report_gpu_errors
 
+Run = Callable[[JobSpec, Watch], JobOutcome]
+"""Runs a job, and stores its result."""
 
-def work(spec: JobSpec, slot: int, link: Connection) -> None:
-    """Run one job in this process and send its outcome over ``link``; entry point of a worker."""
+
+def work(spec: JobSpec, slot: int, link: Connection, run: Run | None = None) -> None:
+    """Run one job in this process and send its outcome over ``link``; entry point of a worker.
+
+    Args:
+        spec: the job.
+        slot: uses GPU ``slot``.
+        link: to the process that started it.
+        run: None for ``run_job``.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     make_streams_safe()
     stop = threading.Event()
@@ -39,21 +49,26 @@ def work(spec: JobSpec, slot: int, link: Connection) -> None:
     def log(text: str) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         _append_to_log(spec, f"{now} pid {os.getpid()} {text}\n")
-        _send(link, ("said", text))
+        send(link, ("said", text))
 
     try:
         spec.job_dir.mkdir(parents=True, exist_ok=True)
         with report_gpu_errors():
-            _choose_gpu(slot)
-            answer = _work_leased(spec, stop, link, log)
-    except HarnessError as error:
-        answer = ("failed", str(error))
+            choose_gpu(slot)
+            answer = _work_leased(spec, stop, link, log, run or run_job)
     except BaseException as error:
-        known = explain_os_error(error) if isinstance(error, OSError) else None
-        answer = ("failed", known or "a bug in this program:\n" + traceback.format_exc())
+        answer = ("failed", explain_failure(error))
     _append_to_log(spec, _write_answer(answer))
-    _send(link, answer)
+    send(link, answer)
     link.close()
+
+
+def explain_failure(error: BaseException) -> str:
+    """Return what to say of an error that ended a job; call it where the error is caught."""
+    if isinstance(error, HarnessError):
+        return str(error)
+    known = explain_os_error(error) if isinstance(error, OSError) else None
+    return known or "a bug in this program:\n" + traceback.format_exc()
 
 
 def _append_to_log(spec: JobSpec, text: str) -> None:
@@ -75,7 +90,7 @@ def _write_answer(answer: tuple[str, Any]) -> str:
 
 
 def _work_leased(
-    spec: JobSpec, stop: threading.Event, link: Connection, log: Callable[[str], None]
+    spec: JobSpec, stop: threading.Event, link: Connection, log: Callable[[str], None], run: Run
 ) -> tuple[str, Any]:
     """Run a job, unless another process is running it or has finished it since it was planned."""
     with Leases() as leases:
@@ -88,7 +103,7 @@ def _work_leased(
 
         def report(progress: Progress) -> None:
             nonlocal last_logged
-            _send(link, ("progress", progress))
+            send(link, ("progress", progress))
             recorder.report(progress, time.monotonic())
             if time.monotonic() - last_logged > 15:
                 last_logged = time.monotonic()
@@ -100,7 +115,7 @@ def _work_leased(
             return stop.is_set() or claimed.is_lost
 
         try:
-            outcome = run_job(spec, Watch(report=report, should_stop=should_stop, log=log))
+            outcome = run(spec, Watch(report=report, should_stop=should_stop, log=log))
         except BaseException:
             recorder.finish(None)
             raise
@@ -153,12 +168,14 @@ def _listen(link: Connection, stop: threading.Event) -> None:
         stop.set()
 
 
-def _send(link: Connection, message: tuple[str, Any]) -> None:
+def send(link: Connection, message: tuple[str, Any]) -> None:
+    """Send a message to the process that started this one, if that is still there."""
     with suppress(OSError):  # the parent has exited; `_listen` stops the job
         link.send(message)
 
 
-def _choose_gpu(slot: int) -> None:
+def choose_gpu(slot: int) -> None:
+    """Use one of the GPUs of this machine, if there are any."""
     import torch
 
     if torch.cuda.is_available():

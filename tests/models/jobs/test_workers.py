@@ -68,7 +68,7 @@ def test_an_unavailable_gpu_fails_only_the_job(
 ) -> None:
     (spec,) = make_specs(folds=(0,))
     busy = RuntimeError("CUDA error: out of memory")
-    monkeypatch.setattr("models.jobs.engines.worker._choose_gpu", refuse(busy))
+    monkeypatch.setattr("models.jobs.engines.worker.choose_gpu", refuse(busy))
     kind, reason = answer_of(spec, monkeypatch)
     assert (kind, reason[:24]) == ("failed", "the GPU is out of memory")
 
