@@ -50,11 +50,13 @@ class Launch:
         others: links to the other processes; that of rank r comes at place r - 1.
         local: number of processes on this machine.
         shards: whether the launcher was told to use FSDP.
+        is_lost: set when a process is gone, and all that is left is to say so.
     """
 
     others: Sequence[Connection]
     local: int
     shards: bool
+    is_lost: threading.Event = field(default_factory=threading.Event)
 
     @property
     def size(self) -> int:
@@ -106,7 +108,15 @@ def enter_launch() -> Launch | None:
     if rank:
         _follow(_call(store, rank))
         return None
-    return Launch(_listen(store, size, is_local=local == size), local, shards)
+    launch = Launch(_listen(store, size, is_local=local == size), local, shards)
+
+    def on_terminate(number: int, frame: Any) -> None:
+        del frame
+        if not launch.is_lost.is_set():  # else the launcher ends all, and there is something to say
+            raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, on_terminate)
+    return launch
 
 
 def _listen(store: Any, size: int, *, is_local: bool) -> list[Connection]:
@@ -211,6 +221,7 @@ class LaunchEngine:
         for rank, link in enumerate(self._launch.others, 1):
             self._hear(rank, link)
         if os.getppid() != self._launcher:
+            self._launch.is_lost.set()
             raise TrainingError(f"the launcher of these processes is gone; {AGAIN}")
         end = self._settle()
         return messages if end is None else [*messages, end]
@@ -246,6 +257,7 @@ class LaunchEngine:
             try:
                 name, failure = link.recv()
             except (EOFError, OSError):
+                self._launch.is_lost.set()
                 what = "" if self._job is None else f", and with it {self._job.spec.job_dir.name}"
                 raise TrainingError(
                     f"process {rank} of {self._launch.size} of this launch has died{what}; was it "
