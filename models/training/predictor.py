@@ -66,7 +66,7 @@ class Predictor:
         places, probs = (np.concatenate(parts) for parts in zip(*own, strict=True))
         if self.ranks.size > 1 and len(indices):
             places, probs = self._gather(places, probs)
-        return _put_in_order(places, probs, len(indices))
+        return put_in_order(places, probs, len(indices))
 
     def _predict_part(
         self,
@@ -94,7 +94,7 @@ class Predictor:
         return found[0], found[1]
 
 
-def _put_in_order(places: Int64s, probs: Probs, rows: int) -> Probs:
+def put_in_order(places: Int64s, probs: Probs, rows: int) -> Probs:
     """Put each prediction at its place, (n, C); fillers are dropped.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from competition.errors import DeviceError
 from competition.predictions.store import Store
@@ -16,7 +17,14 @@ from models.jobs.job import run_job
 from models.jobs.spec import JobSpec
 from models.network.network import RelationModel
 from models.training.control import Watch
-from models.training.memory import GIB, MemoryNeed, MemoryPlan, estimate_need, plan_memory
+from models.training.memory import (
+    GIB,
+    MemoryNeed,
+    MemoryPlan,
+    divide_need,
+    estimate_need,
+    plan_memory,
+)
 
 NEED = MemoryNeed(
     weights=GIB,
@@ -136,3 +144,15 @@ def test_what_a_gpu_has_free_decides_before_the_first_step(
     (other,) = make_specs("typed-punct", folds=(1,))
     with pytest.raises(DeviceError, match=r"needs more than the 0\.0 GiB"):
         fit(other, [])
+
+
+def test_sharding_divides_all_but_what_is_gathered() -> None:
+    encoder = nn.Module()
+    encoder.layer = nn.ModuleList([nn.Linear(9, 10) for _ in range(3)])
+    encoder.words = nn.Embedding(7, 10)
+    model = nn.Module()
+    model.encoder = encoder
+    need = divide_need(NEED, model, 4)
+    assert (need.weights, need.gradients, need.optimizer) == (GIB / 4, GIB / 4, GIB / 2)
+    assert need.copies == 8 * (70 + 2 * 100)  # weights and gradients of the words and two blocks
+    assert need.per_token == NEED.per_token

@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from competition.errors import TrainingError, VariantError
+from models.settings import AdaptSettings
 from models.training.control import step_seed
+from models.training.predictor import FILLER, put_in_order
 from models.training.ranks import Ranks, deal, rank_seed
-from models.training.sharding import find_blocks
+from models.training.sharding import check_shardable, find_blocks
 from models.training.step import StepPart
 from tests.models.training.test_step import CUTS, gradients_of, make_model, make_parts, settings_of
 
@@ -62,3 +65,18 @@ def test_only_whole_blocks_of_the_encoder_are_sharded_on_their_own() -> None:
     blocks = nn.ModuleList([modules(layer=inner), modules(layer=inner)])
     model = modules(encoder=modules(block=blocks, norm=nn.LayerNorm(1)), head=modules(layers=inner))
     assert find_blocks(model) == ["encoder.block.0", "encoder.block.1"]
+
+
+def test_what_cannot_be_sharded_is_refused() -> None:
+    with pytest.raises(VariantError, match="there is one; start them with torchrun"):
+        check_shardable(None, 1)
+    with pytest.raises(VariantError, match="a base in nf4 cannot be sharded"):
+        check_shardable(AdaptSettings(quantise="nf4"), 2)
+    check_shardable(AdaptSettings(), 2)
+
+
+def test_predictions_of_ranks_cover_every_row_once() -> None:
+    probs = np.arange(8, dtype=np.float32).reshape(4, 2)
+    assert put_in_order(np.array([2, FILLER, 0, 1]), probs, 3).tolist() == [[4, 5], [6, 7], [0, 1]]
+    with pytest.raises(TrainingError, match="1 of 3 rows have no prediction, 1 have several"):
+        put_in_order(np.array([2, FILLER, 0, 0]), probs, 3)
