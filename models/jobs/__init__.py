@@ -5,5 +5,5 @@ job, tracking, engines, engine, worker, local, launch, workers, estimate, fold, 
 saved, predict, offline, bundle_notebook, bundle, doctor.
 
 Open: bundle, doctor, fold, offline, show, variants, predict, plan, request, spec, suitability,
-local, workers.
+launch, local, workers.
 """

@@ -20,6 +20,7 @@ from competition.predictions.learning_curves import CurvePoint, append_point
 from competition.spelling import suggest
 from models.jobs.spec import JobOutcome, JobSpec
 from models.training.control import Progress
+from models.training.hardware import without_launch
 
 TRACKERS: dict[str, tuple[str, ...]] = {
     "tensorboard": ("tensorboard", "tensorboardX"),
@@ -111,7 +112,8 @@ def _start(name: str, options: Mapping[str, Any]) -> Any:
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # trackers ask it whether this is the main process
+    with without_launch():  # only the main process of a launch tracks
+        PartialState()  # trackers ask it whether this is the main process
     tracker = LOGGER_TYPE_TO_CLASS[name](**options)
     tracker.start()
     return tracker

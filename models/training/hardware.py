@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -107,7 +107,7 @@ def build_accelerator(precision: Precision, ranks: Ranks = ALONE) -> Any:
 
     AcceleratorState._reset_state(reset_partial_state=True)
     exchange = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
-    with _hidden(() if ranks.size > 1 else LAUNCH_VARIABLES):
+    with nullcontext() if ranks.size > 1 else without_launch():
         return Accelerator(
             mixed_precision="no" if precision == "float32" else precision,
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
@@ -117,9 +117,9 @@ def build_accelerator(precision: Precision, ranks: Ranks = ALONE) -> Any:
 
 
 @contextmanager
-def _hidden(names: Sequence[str]) -> Iterator[None]:
-    """Hide some environment variables."""
-    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+def without_launch() -> Iterator[None]:
+    """Hide from accelerate that a launcher started this process: it would wait for the others."""
+    hidden = {name: os.environ.pop(name) for name in LAUNCH_VARIABLES if name in os.environ}
     try:
         yield
     finally:

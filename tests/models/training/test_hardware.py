@@ -166,6 +166,18 @@ def test_the_accelerator_uses_the_device_that_was_found() -> None:
     assert build_accelerator("float32").device.type == find_device() == "cpu"
 
 
+def test_a_process_alone_waits_for_no_other_under_a_launcher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    accelerator = build_accelerator("float32")
+    assert accelerator.num_processes == 1
+    assert accelerator.gradient_accumulation_steps == 1  # else each loss would be divided by it
+    assert os.environ["WORLD_SIZE"] == "2"
+
+
 def test_only_a_cpu_is_restricted_to_deterministic_kernels(devices: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     devices.setattr(torch, "use_deterministic_algorithms", asked.append)
