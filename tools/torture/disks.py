@@ -57,11 +57,17 @@ def mount(path: Path) -> Iterator[Disk]:
 
 
 def torture(
-    name: str, count: int, folder: Path, *, seed: int = 0, say: Callable[[str], None] = print
+    name: str,
+    count: int,
+    folder: Path,
+    *,
+    seed: int = 0,
+    n_rows: int | None = None,
+    say: Callable[[str], None] = print,
 ) -> tuple[int, list[str]]:
     """Disturb one command in each way ``count`` times; return how often, and the faults."""
     trial, rng, faults, n_tried = DISK_TRIALS[name], random.Random(f"{name} {seed}"), [], 0
-    base = _prepare(trial, folder / name)
+    base = _prepare(trial, folder / name, n_rows)
     whole = base.copy(folder / name / "whole")
     began = time.monotonic()
     code, said = whole.run(_place(trial, whole))
@@ -82,8 +88,8 @@ def torture(
     return n_tried, faults
 
 
-def _prepare(trial: Trial, folder: Path) -> Home:
-    base = Home(folder / "base").make()
+def _prepare(trial: Trial, folder: Path, n_rows: int | None) -> Home:
+    base = Home(folder / "base", n_rows=n_rows).make()
     for command in trial.first:
         code, said = base.run(command)
         if code:
@@ -179,6 +185,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="COMMAND", help=", ".join(NAMES))
     parser.add_argument("--count", type=int, default=10, help="full disks and lost folders each")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, help="train rows of the demo; default: all")
     asked = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("mounting small disks needs root")
@@ -186,7 +193,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         Path(folder).chmod(0o755)
         for name in asked.names or NAMES:
-            tried, faults = torture(name, asked.count, Path(folder), seed=asked.seed)
+            tried, faults = torture(
+                name, asked.count, Path(folder), seed=asked.seed, n_rows=asked.rows
+            )
             n_tried, n_faults = n_tried + tried, n_faults + len(faults)
     print(f"{n_tried} faults of disks, {n_faults} faults of ours")
     sys.exit(1 if n_faults else 0)

@@ -26,10 +26,15 @@ TIMES = ("time", "finished", "started")
 
 @dataclass(frozen=True)
 class Home:
-    """A folder with a profile ``torture``; ``url`` is where ``submit --to http`` goes."""
+    """A folder with a profile ``torture``; ``url`` is where ``submit --to http`` goes.
+
+    ``n_rows`` is how many of the demo's train rows it has, with a quarter as many test rows; None:
+    all. What is tortured is the writing of files, which takes few rows.
+    """
 
     path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    n_rows: int | None = None
 
     @property
     def profile(self) -> Path:
@@ -41,7 +46,7 @@ class Home:
         self.path.mkdir(parents=True, exist_ok=True)
         text = PROFILE.read_text("utf-8").replace('name = "demo"', 'name = "torture"', 1)
         text = text.replace("bundled = true", "bundled = false", 1)
-        text = text.replace('directory = "demo/data"', f'directory = "{DEMO}"', 1)
+        text = text.replace('directory = "demo/data"', f'directory = "{self._make_data()}"', 1)
         text += (
             f'\n[upload.http]\nurl = "{url}/submissions"\nkey_variable = "TORTURE_KEY"\n'
             f'status_url = "{url}/submissions/{{id}}"\n'
@@ -50,11 +55,23 @@ class Home:
         self.profile.write_text(text, "utf-8")
         return self
 
+    def _make_data(self) -> Path:
+        """Return the folder of the demo's files, or of the first rows of each."""
+        if self.n_rows is None:
+            return DEMO
+        folder = self.path / "data"
+        folder.mkdir(exist_ok=True)
+        for name in ("train.csv", "test_data.csv", "solution.csv"):
+            count = self.n_rows if name == "train.csv" else self.n_rows // 4
+            lines = (DEMO / name).read_text("utf-8").splitlines(keepends=True)
+            (folder / name).write_text("".join(lines[: count + 1]), "utf-8")
+        return folder
+
     def copy(self, path: Path) -> Home:
         """Return a copy of it; an old one there is removed."""
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(self.path, path)
-        return Home(path, self.environment)
+        return Home(path, self.environment, self.n_rows)
 
     def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a command in a process group of its own; output goes to ``out.log`` beside it."""

@@ -75,12 +75,18 @@ class Tally:
 
 
 def torture(
-    name: str, moments: int, folder: Path, *, seed: int = 0, say: Callable[[str], None] = print
+    name: str,
+    moments: int,
+    folder: Path,
+    *,
+    seed: int = 0,
+    n_rows: int | None = None,
+    say: Callable[[str], None] = print,
 ) -> Tally:
     """Kill one command so often; return what was found."""
     trial, rng, tally = TRIALS[name], random.Random(f"{name} {seed}"), Tally(name)
     with serve() as server:
-        base = _prepare(trial, folder / name, server)
+        base = _prepare(trial, folder / name, server, n_rows)
         whole = base.copy(folder / name / "whole")
         command = _place(trial.command, whole)
         began = time.monotonic()
@@ -107,9 +113,9 @@ def torture(
     return tally
 
 
-def _prepare(trial: Trial, folder: Path, server: CountingServer) -> Home:
+def _prepare(trial: Trial, folder: Path, server: CountingServer, n_rows: int | None) -> Home:
     shutil.rmtree(folder, ignore_errors=True)
-    base = Home(folder / "base", {"TORTURE_KEY": "a-key-of-torture"}).make(server.url)
+    base = Home(folder / "base", {"TORTURE_KEY": "a-key-of-torture"}, n_rows).make(server.url)
     for command in trial.first:
         code, said = base.run(command)
         if code:
@@ -185,10 +191,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="COMMAND", help=", ".join(TRIALS))
     parser.add_argument("--moments", type=int, default=50, help="kills of each command")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--rows", type=int, help="train rows of the demo; default: all")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         tallies = [
-            torture(name, asked.moments, Path(folder), seed=asked.seed)
+            torture(name, asked.moments, Path(folder), seed=asked.seed, n_rows=asked.rows)
             for name in asked.names or TRIALS
         ]
     n_faults = sum(len(tally.faults) for tally in tallies)
