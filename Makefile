@@ -19,7 +19,7 @@ PYTEST := $(VENV)/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist wor
 
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-all test-lowest torture check-code format install clean-demo
+.PHONY: demo test test-all all-tests test-lowest torture check-code format install clean-demo
 
 demo: $(VENV)/.installed
 	$(RUN) fold --competition demo --workers $(WORKERS)
@@ -31,7 +31,9 @@ demo: $(VENV)/.installed
 test: check-code
 	$(PYTEST) -m "not slow"
 
-test-all: check-code
+test-all: check-code all-tests
+
+all-tests: $(VENV)/.installed-dev
 	$(PYTEST)
 
 # the same code on the lowest versions that pyproject.toml names, in an environment of its own;

@@ -14,6 +14,12 @@ from tools.torture.mutants import Kind, build_kinds, try_kind
 MUTANTS = 12
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which trials share the store and the blend that they begin with."""
+    return tmp_path_factory.mktemp("torture")
+
+
 def test_no_mutant_ends_in_a_traceback_or_is_taken_wrongly(tmp_path: Path) -> None:
     for name, kind in build_kinds(tmp_path / "home").items():
         kind.read(kind.data)  # as it is, it is taken
@@ -32,13 +38,13 @@ def test_a_reader_that_fails_is_found() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["submit", "http", "import", "blend"])
-def test_a_command_that_is_killed_ends_in_the_same_bytes(name: str, tmp_path: Path) -> None:
-    tally = kills.torture(name, 2, tmp_path, say=lambda _: None)
+def test_a_command_that_is_killed_ends_in_the_same_bytes(name: str, shared: Path) -> None:
+    tally = kills.torture(name, 2, shared, say=lambda _: None)
     assert (tally.kills, tally.faults) == (2, [])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting small disks needs root")
-def test_a_disk_that_fails_is_said_and_the_command_goes_on(tmp_path: Path) -> None:
-    n_tried, faults = disks.torture("submit", 1, tmp_path, say=lambda _: None)
+def test_a_disk_that_fails_is_said_and_the_command_goes_on(shared: Path) -> None:
+    n_tried, faults = disks.torture("submit", 1, shared, say=lambda _: None)
     assert (n_tried, faults) == (4, [])

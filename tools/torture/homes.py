@@ -22,6 +22,7 @@ PROFILE = ROOT / "competition" / "profiles" / "demo.toml"
 OUTSIDE = (".run.json", ".lock", ".lease", ".log", "RUN.md")
 """Ends of names of files that tell when, where and how fast, or hold nothing."""
 TIMES = ("time", "finished", "started")
+NOWHERE = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Home:
         """Return its profile."""
         return self.path / "torture.toml"
 
-    def make(self, url: str = "http://127.0.0.1:9") -> Home:
+    def make(self, url: str = NOWHERE) -> Home:
         """Write the profile."""
         self.path.mkdir(parents=True, exist_ok=True)
         text = PROFILE.read_text("utf-8").replace('name = "demo"', 'name = "torture"', 1)
@@ -72,6 +73,23 @@ class Home:
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(self.path, path)
         return Home(path, self.environment, self.n_rows)
+
+    def run_once(self, commands: Sequence[Sequence[str]]) -> Home:
+        """Return a home beside it in which commands were run; it is made once and kept.
+
+        Raises:
+            SystemExit: a command failed.
+        """
+        if not commands:
+            return self
+        path = self.path.with_name("-".join([self.path.name, *(each[0] for each in commands)]))
+        if not path.exists():
+            home = self.run_once(commands[:-1]).copy(path.with_name(f"{path.name}.part"))
+            code, said = home.run(commands[-1])
+            if code:
+                raise SystemExit(f"{' '.join(commands[-1])}: {said}")
+            home.path.rename(path)
+        return Home(path, self.environment)
 
     def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a command in a process group of its own; output goes to ``out.log`` beside it."""

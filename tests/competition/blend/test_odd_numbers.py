@@ -15,7 +15,7 @@ from competition.blend.blend import run_blend
 from competition.blend.tables import build_blend_tables
 from competition.board.board import build_board_tables
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import ResultKey, Store
+from competition.predictions.store import ResultKey, Store
 from competition.profile import Competition, resolve_competition
 from competition.submission.check import check_submission
 from tests.competition.predictions.test_members import make_result

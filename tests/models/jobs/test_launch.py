@@ -20,7 +20,7 @@ import pytest
 
 from competition.errors import TrainingError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import ResultKey, Store
+from competition.predictions.store import ResultKey, Store
 from competition.profile import resolve_competition
 from models.jobs.engines import launch
 from models.jobs.engines.engine import Message
