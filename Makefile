@@ -52,6 +52,7 @@ torture: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m tools.torture.kills --moments 50
 	$(VENV)/bin/python -m tools.torture.disks --count 20
 	$(VENV)/bin/python -m tools.torture.twice
+	$(VENV)/bin/python -m tools.torture.nodes --folds 0,1,2 --epochs 60 --limit 2000
 
 install: $(VENV)/.installed-dev
 
@@ -71,7 +72,7 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	touch $@
 
 # these requirements include the others: one call of pip installs all
-$(VENV)/.installed-dev: requirements-dev.txt requirements-kaggle.txt requirements.txt | $(VENV)/bin/python
+$(VENV)/.installed-dev: requirements-dev.txt requirements-kaggle.txt requirements-ray.txt requirements.txt | $(VENV)/bin/python
 	$(PIP) -r requirements-dev.txt
 	touch $(VENV)/.installed $@
 

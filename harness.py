@@ -59,8 +59,11 @@ def fold(
     save_as: str | None = None,
     overwrite: bool = False,
     keep_checkpoints: bool = True,
-    workers: int = 1,
+    workers: int | None = None,
     threads: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    gpus_per_job: float | None = None,
     stop_after_s: float | None = None,
     yes: bool = False,
     competition: str | None = None,
@@ -78,8 +81,11 @@ def fold(
         save_as: name of the variant that ``settings`` or ``encoder`` make.
         overwrite: replace results of another recipe.
         keep_checkpoints: keep the trained weights.
-        workers: jobs at a time.
+        workers: jobs at a time; None: one, on Ray no limit.
         threads: of each job; None: cores divided by workers.
+        engine: ``local``, or ``ray`` for a Ray cluster.
+        address: of the cluster, ``HOST:PORT``; None: the one of this machine.
+        gpus_per_job: on Ray; None: 1 if there are any.
         stop_after_s: stop cleanly after so many seconds; the next call goes on.
         yes: train, even if it is estimated to take days.
         competition: a profile's name, or the path of its TOML file.
@@ -90,6 +96,7 @@ def fold(
         ``variants``: a row for each, with ``micro_f1``, ``auprc`` and their intervals.
     """
     from competition.progress import ProgressBoard
+    from models.jobs.engines.engine import EngineChoice
     from models.jobs.fold import run_fold
     from models.jobs.request import FoldRequest
 
@@ -102,7 +109,8 @@ def fold(
         save_as=save_as,
         overwrite=overwrite,
         keep_checkpoints=keep_checkpoints,
-        workers=workers,
+        workers=workers or 1,
+        engine=EngineChoice(engine, address, workers, threads, gpus_per_job),
         threads=threads,
         stop_after_s=stop_after_s,
         yes=yes,

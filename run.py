@@ -102,6 +102,21 @@ VariantArgument = Annotated[
         help="Name of a variant, or path of its TOML file.", autocompletion=_complete_variant
     ),
 ]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="Where jobs run: local, or ray for a Ray cluster.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help="Of the Ray cluster; default: this one's."),
+]
+GpusOption = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus-per-job",
+        min=0.0,
+        help="GPUs of a job on Ray, e.g. 0.5; default 1 if it has any.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")]
 
 
@@ -245,11 +260,17 @@ def fold(
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="Hub name, folder, 'ko-mini' or 'scratch'.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Parallel jobs.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Parallel jobs; default 1, on Ray no limit."),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option("--threads", min=1, help="Threads per job; default cores/workers."),
     ] = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    gpus_per_job: GpusOption = None,
     stop_after: Annotated[
         str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
     ] = None,
@@ -287,6 +308,7 @@ def fold(
     resolved = _resolve(competition, data, limit)
     _check_files(resolved, variants or (), overrides)
     from competition.progress import ProgressBoard
+    from models.jobs.engines.engine import EngineChoice
     from models.jobs.fold import run_fold
     from models.jobs.request import FoldRequest
 
@@ -299,7 +321,8 @@ def fold(
         save_as=save_as,
         overwrite=overwrite,
         keep_checkpoints=not no_checkpoints,
-        workers=workers,
+        workers=workers or 1,
+        engine=EngineChoice(engine, address, workers, threads, gpus_per_job),
         threads=threads,
         stop_after_s=_duration(stop_after),
         track=tuple(track or ()),
@@ -577,11 +600,17 @@ def tune(
     write: Annotated[
         Path | None, typer.Option("--write", help="File for the best variant.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Parallel jobs of a trial.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Parallel jobs of a trial; on Ray, parallel trials."),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option("--threads", min=1, help="Threads per job; default cores/workers."),
     ] = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    gpus_per_job: GpusOption = None,
     stop_after: Annotated[
         str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
     ] = None,
@@ -594,6 +623,7 @@ def tune(
     resolved = _resolve(competition, data, limit)
     _check_files(resolved, (variant,), overrides)
     from competition.progress import ProgressBoard
+    from models.jobs.engines.engine import EngineChoice
     from models.tuning.plan import TuneRequest
     from models.tuning.tune import run_tune
 
@@ -610,7 +640,8 @@ def tune(
         study=study,
         dead_after_s=_duration(dead_after, "--dead-after") or 0.0,
         write=write,
-        workers=workers,
+        workers=(workers or 1) if engine == "local" else 1,  # on Ray, trials are parallel
+        engine=EngineChoice(engine, address, workers, threads, gpus_per_job),
         threads=threads,
         stop_after_s=_duration(stop_after),
     )

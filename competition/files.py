@@ -132,7 +132,7 @@ def _name_in_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
+def write_atomically(path: Path, data: bytes | memoryview | str) -> None:
     """Write ``data`` (text as UTF-8, newlines unchanged) to ``path``, all of it or nothing.
 
     It writes to a hidden file in the same directory, syncs and renames it. Parent folders are

@@ -142,6 +142,7 @@ def hold(
     *,
     should_give_up: Callable[[], bool] = lambda: False,
     on_wait: Callable[[str], None] | None = None,
+    poll_s: float = POLL_S,
 ) -> Iterator[Lease]:
     """Hold the lease of a path in the block; wait while another process holds it.
 
@@ -149,6 +150,7 @@ def hold(
         path: of what is leased.
         should_give_up: asked while waiting.
         on_wait: called once with the owner's name, if there is a wait.
+        poll_s: how often to try again.
 
     Raises:
         TimeoutError: it was given up.
@@ -160,7 +162,7 @@ def hold(
         while lease is None:
             if should_give_up():
                 raise TimeoutError(f"gave up waiting for {path}")
-            time.sleep(POLL_S)
+            time.sleep(poll_s)
             lease = leases.acquire(path)
         yield lease
 

@@ -19,10 +19,11 @@ from competition.predictions.variant_scores import (
     build_variants_table,
     score_variants,
 )
-from competition.profile import Competition, Profile
+from competition.profile import Competition
 from competition.progress import ProgressBoard, RemainingTime, format_seconds
+from models.jobs.engines.choice import open_engine
+from models.jobs.engines.engine import LOCAL, Engine
 from models.jobs.engines.launch import Launch, LaunchEngine
-from models.jobs.engines.local import LocalEngine
 from models.jobs.estimate import (
     BUNDLED,
     check_feasible,
@@ -30,35 +31,27 @@ from models.jobs.estimate import (
     estimate_run,
     is_hopeless,
 )
+from models.jobs.order import estimate_work, order_longest_first
 from models.jobs.plan import plan_jobs
 from models.jobs.request import (
     FoldRequest,
     check_variant,
-    name_bases,
     resolve_all,
-    resolve_bases,
 )
 from models.jobs.spec import JobOutcome, JobSpec
 from models.jobs.suitability import check_files
 from models.jobs.tracking import check_trackers, flatten, track_summary
+from models.jobs.waves import include_bases, order_in_waves, without_broken
 from models.jobs.workers import FoldHooks, FoldRun, raise_failures, run_jobs
-from models.network.backbone import choose_attention
 from models.pretraining.exposure import read_exposure
 from models.training.control import Progress
 from models.training.hardware import (
-    choose_precision,
-    describe_device,
-    find_device,
-    list_gpu_notices,
     report_gpu_errors,
-    threads_per_job,
 )
 from models.training.sharding import check_shardable
 from models.variant import LINEAR, Variant
 
 MAX_NAMED = 4
-LINEAR_EPOCHS = 0.1
-"""Cost of a linear model's job, in epochs of a small network over the same rows."""
 
 
 @dataclass(frozen=True)
@@ -96,49 +89,82 @@ def run_fold(
     for notice in (*prepared.corpus.notices, *prepared.folds.notices):
         board.say(f"notice: {notice}")
     request = _suit_launch(request, launch)
-    threads = threads_per_job(request.threads, request.workers if launch is None else launch.local)
     for name in request.variants:
         check_variant(_open_store(prepared), name)
     variants = include_bases(
         prepared, request, resolve_all(competition.profile, request), board.say
     )
     _check_sharding(variants, launch)
-    _say_plan(prepared, request, variants, board.say)
+    if request.engine_choice.name == LOCAL:
+        _say_plan(prepared, request, variants, board.say)
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
-    run = FoldRun((), (), ())
-    failed: list[tuple[ResultKey, str]] = []
-    broken: set[str] = set()
-    say = _say_once(board.say)
-    waves = order_in_waves(competition.profile, request, variants)
-    for place, wave in enumerate(waves):
-        sound = _without_broken(competition.profile, request, wave, broken, say)
-        plan = plan_jobs(prepared, request, say, threads=threads, variants=sound, deadline=deadline)
-        for key in plan.done:
-            say(f"{name_of(key)}: done before, kept")
-        if plan.jobs:
-            later = [variant.name for wave in waves[place + 1 :] for variant in wave]
-            what = ", ".join(later) if len(later) <= MAX_NAMED else f"{len(later)} more variants"
-            then = f"; then {what}" if later else ""
-            shared = "" if launch is None else f" in {launch.size} processes together"
-            say(
-                f"{write_count(len(plan.jobs), 'job')} to train, {len(plan.done)} done before; "
-                f"{request.workers} at a time{shared}, {write_count(threads, 'thread')} each{then}"
-            )
-            workers = request.workers if launch is None else launch.local
-            for line in describe_hardware(plan.jobs, workers):
-                say(line)
-        with closing(_open_engine(request, launch)) as engine:
-            hooks = _hooks(board, plan.jobs)
-            run = run_jobs(plan.jobs, engine=engine, deadline=deadline, hooks=hooks)
-        failed += run.failed
-        broken |= {key.variant for key, _ in run.failed}
-        if run.stopped:
-            break
-    raise_failures(failed)
+    with closing(_open_engine(request, launch)) as engine:
+        fold = _Fold(prepared, request, engine, deadline, board)
+        run = fold.run(order_in_waves(competition.profile, request, variants))
+    raise_failures(fold.failed)
     table = build_summary(prepared, request, variants, run)
     if request.track:
         _track_scores(prepared, request, variants, board.say)
     return FoldSummary((table,), complete=not run.stopped)
+
+
+class _Fold:
+    """Runs the jobs of waves of variants, each after those it builds on."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        request: FoldRequest,
+        engine: Engine,
+        deadline: float | None,
+        board: ProgressBoard,
+    ) -> None:
+        self.prepared, self.request, self.engine = prepared, request, engine
+        self.deadline, self.board = deadline, board
+        self.shared = ""
+        if isinstance(engine, LaunchEngine):
+            self.shared = f" in {engine.size} processes together"
+        self.say = _say_once(board.say)
+        self.failed: list[tuple[ResultKey, str]] = []
+        self.broken: set[str] = set()
+
+    def run(self, waves: Sequence[Sequence[Variant]]) -> FoldRun:
+        """Run all waves, or those before a stop; return the outcome of the last."""
+        run = FoldRun((), (), ())
+        for place, wave in enumerate(waves):
+            later = [variant.name for each in waves[place + 1 :] for variant in each]
+            run = self._run_wave(wave, later)
+            self.failed += run.failed
+            self.broken |= {key.variant for key, _ in run.failed}
+            if run.stopped:
+                break
+        return run
+
+    def _run_wave(self, wave: Sequence[Variant], later: Sequence[str]) -> FoldRun:
+        engine, profile = self.engine, self.prepared.competition.profile
+        plan = plan_jobs(
+            self.prepared,
+            self.request,
+            self.say,
+            threads=engine.threads,
+            variants=without_broken(profile, self.request, wave, self.broken, self.say),
+            deadline=self.deadline,
+        )
+        for key in plan.done:
+            self.say(f"{name_of(key)}: done before, kept")
+        jobs = order_longest_first(plan.jobs) if engine.slots > 1 else plan.jobs
+        if jobs:
+            what = ", ".join(later) if len(later) <= MAX_NAMED else f"{len(later)} more variants"
+            then = f"; then {what}" if later else ""
+            self.say(
+                f"{write_count(len(jobs), 'job')} to train, {len(plan.done)} done before; "
+                f"{engine.room} at a time{self.shared}, "
+                f"{write_count(engine.threads, 'thread')} each{then}"
+            )
+            for line in engine.describe(jobs):
+                self.say(line)
+        hooks = _hooks(self.board, jobs)
+        return run_jobs(jobs, engine=engine, deadline=self.deadline, hooks=hooks)
 
 
 def _track_scores(
@@ -163,6 +189,11 @@ def _suit_launch(request: FoldRequest, launch: Launch | None) -> FoldRequest:
     """
     if launch is None:
         return request
+    if request.engine_choice.name != LOCAL:
+        raise UsageError(
+            f"--engine {request.engine_choice.name}: a launcher starts processes of its own; start "
+            "run.py without it"
+        )
     if request.workers > 1:
         raise UsageError(
             f"--workers {request.workers}: the {launch.size} processes of a launch train one job "
@@ -184,8 +215,10 @@ def _check_sharding(variants: Sequence[Variant], launch: Launch | None) -> None:
             check_shardable(variant.adapt, size)
 
 
-def _open_engine(request: FoldRequest, launch: Launch | None) -> LocalEngine | LaunchEngine:
-    return LocalEngine(request.workers) if launch is None else LaunchEngine(launch)
+def _open_engine(request: FoldRequest, launch: Launch | None) -> Engine:
+    if launch is None:
+        return open_engine(request.engine_choice)
+    return LaunchEngine(launch, request.threads)
 
 
 def _say_plan(
@@ -206,88 +239,6 @@ def _say_plan(
         with suppress(HarnessError):  # some variant may not go with it
             smaller = estimate_run(prepared, light, resolve_all(competition.profile, light))
     check_feasible(estimate, request, smaller)
-
-
-def describe_hardware(jobs: Sequence[JobSpec], workers: int) -> list[str]:
-    """Return lines that describe the device, precision and attention of the networks in jobs.
-
-    Raises:
-        VariantError: the device does not support the requested precision.
-    """
-    device = find_device()
-    lines = {
-        f"on {describe_device()}, {choose_precision(spec.variant.run.precision)}, "
-        f"{choose_attention(spec.variant, device)} attention"
-        for spec in jobs
-        if spec.variant.learner != LINEAR
-    }
-    return [*sorted(lines), *(list_gpu_notices(workers) if lines else ())]
-
-
-def include_bases(
-    prepared: Prepared,
-    request: FoldRequest,
-    variants: Sequence[Variant],
-    say: Say,
-) -> tuple[Variant, ...]:
-    """Add the variants that others build on, if results of theirs are missing."""
-    competition, store = prepared.competition, _open_store(prepared)
-    folds = set(request.folds or range(prepared.folds.count))
-    found = {variant.name: variant for variant in variants}
-    waiting = list(variants)
-    while waiting:
-        variant = waiting.pop(0)
-        for base in resolve_bases(competition.profile, request, variant):
-            if base.name in found or folds <= {key.fold for key in store.keys(base.name)}:
-                continue
-            say(f"{variant.name} builds on {base.name}, which is trained first")
-            found[base.name] = base
-            waiting.append(base)
-    return tuple(found.values())
-
-
-def order_in_waves(
-    profile: Profile, request: FoldRequest, variants: Sequence[Variant]
-) -> list[list[Variant]]:
-    """Order variants so that each comes after those it builds on (a topological sort, in waves).
-
-    Variants that no other builds on are in the last wave.
-
-    Raises:
-        UsageError: some variants build on each other.
-    """
-    waiting = {variant.name: variant for variant in variants}
-    needs = {
-        variant.name: set(name_bases(profile, request, variant).values()) for variant in variants
-    }
-    waves: list[list[Variant]] = []
-    while waiting:
-        needed = set().union(*(needs[name] for name in waiting))
-        last = [variant for name, variant in waiting.items() if name not in needed]
-        if not last:
-            raise UsageError(f"these variants build on each other: {', '.join(waiting)}")
-        waves.insert(0, last)
-        waiting = {name: v for name, v in waiting.items() if name in needed}
-    return waves
-
-
-def _without_broken(
-    profile: Profile,
-    request: FoldRequest,
-    wave: Sequence[Variant],
-    broken: set[str],
-    say: Say,
-) -> list[Variant]:
-    """Leave out variants that build on a failed one, and add them to ``broken``."""
-    kept = []
-    for variant in wave:
-        lost = broken & set(name_bases(profile, request, variant).values())
-        if lost:
-            say(f"{variant.name}: skipped, because it builds on {min(lost)}, which failed")
-            broken.add(variant.name)
-        else:
-            kept.append(variant)
-    return kept
 
 
 def name_of(key: ResultKey) -> str:
@@ -388,15 +339,9 @@ def _say_once(say: Say) -> Say:
     return say_new
 
 
-def _work_in(spec: JobSpec) -> float:
-    """Return the cost of a job relative to others: rows times epochs, less if linear."""
-    epochs = LINEAR_EPOCHS if spec.variant.learner == LINEAR else spec.variant.train.epochs
-    return len(spec.rows.train_rows) * epochs
-
-
 def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
     done = 0
-    remaining = RemainingTime({spec.key: _work_in(spec) for spec in jobs})
+    remaining = RemainingTime({spec.key: estimate_work(spec) for spec in jobs})
 
     def started(spec: JobSpec) -> None:
         board.update(name_of(spec.key), 0.0, "starting")
@@ -410,7 +355,7 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
 
     def said(spec: JobSpec, text: str) -> None:
         # the other lines are in the log of the job
-        if text.startswith(("resumed", "training continues without")):
+        if text.startswith(("resumed", "training continues without", "lost with its node")):
             say(f"{name_of(spec.key)}: {text}")
 
     def finished(spec: JobSpec, outcome: JobOutcome) -> None:

@@ -6,6 +6,7 @@ machine.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,12 @@ class FoldRun:
 
 
 def run_jobs(
-    specs: Sequence[JobSpec], *, engine: Engine, deadline: float | None, hooks: FoldHooks
+    specs: Sequence[JobSpec],
+    *,
+    engine: Engine,
+    deadline: float | None,
+    hooks: FoldHooks,
+    stop: threading.Event | None = None,
 ) -> FoldRun:
     """Run jobs until all are done or stopped by the deadline or Ctrl-C.
 
@@ -52,6 +58,7 @@ def run_jobs(
         deadline: on the clock of ``time.monotonic``; running jobs then write their training state
             and exit.
         hooks: callbacks.
+        stop: stops jobs too when it is set; signals reach the main thread only.
     """
     waiting = list(specs)
     running = 0
@@ -59,7 +66,8 @@ def run_jobs(
     retry_at: dict[ResultKey, float] = {}  # jobs that another process is running
     with stop_requests(STOPPING, deadline=deadline) as should_stop:
         while waiting or running:
-            stopping, now = should_stop(), time.monotonic()
+            stopping = should_stop() or (stop is not None and stop.is_set())
+            now = time.monotonic()
             ready = [spec for spec in waiting if retry_at.get(spec.key, 0.0) <= now]
             chosen = ready[: 0 if stopping else engine.slots - running]
             waiting = [spec for spec in waiting if not any(spec is one for one in chosen)]

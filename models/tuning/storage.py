@@ -1,7 +1,7 @@
 """Storage of trials: a journal file, or a PostgreSQL database.
 
-A journal is for the processes of one machine, which detect dead processes by file locks; a database
-is for several machines, which detect them by heartbeats.
+A journal is for processes that share a folder, which detect dead ones by their leases; a database
+is for machines that do not, which detect them by heartbeats.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -25,8 +24,10 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from competition.errors import UsageError
+from competition.lease import Leases, hold, is_stale, list_leases
 
 POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+LOCK_POLL_S = 0.01
 MAX_TABLE_ATTEMPTS = 10  # to create the tables of a new database while other processes do so too
 JOURNAL_START = b'{"op_code"'
 
@@ -64,56 +65,49 @@ def name_process() -> str:
     return f"{platform.node()}-{os.getpid()}"
 
 
-class KernelLock:
-    """The lock of a journal, released by the operating system if its process dies."""
+class JournalLock:
+    """The lock of a journal: a lease, which is taken over if its process dies."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = FileLock(path)
+        self._path = path
+        self._held = ExitStack()
 
     def acquire(self) -> bool:
         """Acquire the lock, waiting if necessary."""
-        self._lock.acquire()
+        self._held.enter_context(hold(self._path, poll_s=LOCK_POLL_S))
         return True
 
     def release(self) -> None:
         """Release the lock."""
-        self._lock.release()
+        self._held.close()
 
 
 class Processes:
-    """The processes that work on a journal; each holds a file lock while it is alive."""
+    """The processes that work on a journal; each holds a lease while it is alive."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.name = f"{name_process()}-{uuid.uuid4().hex[:8]}"
-        self._lock = FileLock(self._path(self.name))
+        self._leases = Leases()
 
     def __enter__(self) -> Processes:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
+        self._leases.acquire(self._folder / self.name)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
-        self._path(self.name).unlink(missing_ok=True)
+        self._leases.close()
 
     def is_alive(self, name: str) -> bool:
         """Return whether the process of that name is alive."""
         if name == self.name:
             return True
-        path = self._path(name)
-        if not path.exists():
+        held = list_leases(self._folder / name)
+        if not held:
             return False
-        try:
-            with FileLock(path, timeout=0):
-                pass
-        except Timeout:
+        if not is_stale(held[-1]):
             return True
-        path.unlink(missing_ok=True)
+        held[-1].unlink(missing_ok=True)
         return False
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.lock"
 
 
 def open_journal(path: Path, say: Callable[[str], None]) -> JournalStorage:
@@ -123,7 +117,7 @@ def open_journal(path: Path, say: Callable[[str], None]) -> JournalStorage:
         UsageError: the file is not a journal, or is damaged before its last line.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = KernelLock(path.with_name(f"{path.name}.lock"))
+    lock = JournalLock(path)
     lock.acquire()
     try:
         torn = _cut_torn_line(path)

@@ -9,10 +9,13 @@ Legend: n held-out rows of the folds so far, C labels.
 
 from __future__ import annotations
 
+import copy
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NoReturn
 
 import numpy as np
@@ -29,7 +32,8 @@ from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
 from competition.scoring.criteria import build_criteria
 from competition.scoring.decisions import decide
-from models.jobs.engines.local import LocalEngine
+from models.jobs.engines.choice import open_engine
+from models.jobs.engines.engine import LOCAL, Engine, EngineChoice
 from models.jobs.plan import job_dir, plan_jobs
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
@@ -37,9 +41,9 @@ from models.jobs.workers import FoldHooks, run_jobs
 from models.training.hardware import (
     list_gpu_notices,
     report_gpu_errors,
-    threads_per_job,
 )
 from models.training.loop import DIVERGED
+from models.tuning.parallel import run_beside
 from models.tuning.plan import Search, TrialScores, TuneRequest, plan_search
 from models.tuning.report import FOLDS_DONE, REASON, TuneSummary, summarise
 from models.tuning.space import Found, describe_found, read_found
@@ -77,9 +81,18 @@ def run_tune(competition: Competition, request: TuneRequest, board: ProgressBoar
     deadline = None
     if request.stop_after_s is not None:
         deadline = time.monotonic() + request.stop_after_s
-    with open_study(search.plan, board.say) as shared:
-        tuner = _Tuner(search, shared, board, deadline)
-        complete = tuner.run()
+    run = _Run(search, board, deadline)
+    with (
+        open_study(search.plan, board.say) as shared,
+        closing(open_engine(run.choice)) as engine,
+    ):
+        at_once = 1 if run.choice.name == LOCAL else min(engine.room, request.trials)
+        if at_once == 1:
+            complete = _Tuner(run, shared, engine).run()
+        else:
+            board.say(f"up to {at_once} trials at a time")
+            loops = [partial(_tune_beside, run, place) for place in range(at_once)]
+            complete = run_beside(loops, run.stop, deadline)
         return summarise(search, shared, complete)
 
 
@@ -101,16 +114,58 @@ def score_jobs(specs: Sequence[JobSpec], prepared: Prepared) -> TrialScores:
     return TrialScores(criteria, criteria.score(known, (pooled, decide(pooled))))
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What all trials of this process share; with an engine of many machines, several at a time.
+
+    Attributes:
+        stop: set when they should stop.
+        planning: held while the jobs of a trial are planned.
+    """
+
+    search: Search
+    board: ProgressBoard
+    deadline: float | None
+    stop: threading.Event = field(default_factory=threading.Event)
+    planning: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def choice(self) -> EngineChoice:
+        """Return where the jobs of trials run."""
+        request = self.search.request
+        chosen = request.engine or EngineChoice(jobs=request.workers, threads=request.threads)
+        is_linear = self.search.base.learner == LINEAR and chosen.name != LOCAL
+        return replace(chosen, gpus_per_job=0.0) if is_linear else chosen
+
+
+def _tune_beside(run: _Run, place: int) -> bool:
+    """Run trials in one of several threads, with a study, a sampler and an engine of its own."""
+    plan = replace(run.search.plan, sampler=copy.deepcopy(run.search.plan.sampler))
+    with (
+        open_study(plan, run.board.say) as shared,
+        closing(open_engine(run.choice)) as engine,
+    ):
+        return _Tuner(run, shared, engine, waits=place == 0).run()
+
+
 class _Tuner:
-    """Runs trials of one study in this process."""
+    """Runs trials of one study, one after the other.
+
+    Args:
+        run: what it shares with other tuners of this process.
+        shared: the study.
+        engine: where jobs run.
+        waits: for trials of others at the end, in case one has to be retried.
+    """
 
     def __init__(
-        self, search: Search, shared: SharedStudy, board: ProgressBoard, deadline: float | None
+        self, run: _Run, shared: SharedStudy, engine: Engine, *, waits: bool = True
     ) -> None:
-        self.search = search
+        self.common = run
+        self.search, self.board, self.deadline = run.search, run.board, run.deadline
         self.shared = shared
-        self.board = board
-        self.deadline = deadline
+        self.engine = engine
+        self.waits = waits
         self.failures = 0
         self.has_planned = False
 
@@ -129,9 +184,13 @@ class _Tuner:
             wanted = self.shared.trials
             if counts.spent >= wanted:
                 return True
+            if self.common.stop.is_set():
+                return False
             if self.deadline is not None and time.monotonic() > self.deadline:
                 return False
             if not counts.waiting and counts.spent + counts.running >= wanted:
+                if not self.waits:
+                    return True
                 if not has_notified:
                     self.board.say(f"waiting for {counts.running} trials of other processes")
                 has_notified = True
@@ -225,9 +284,10 @@ class _Tuner:
             search.resolve(found, name)
         except VariantError as error:
             _prune(trial, f"incompatible hyperparameters: {error}")
-        threads = threads_per_job(request.threads, request.workers)
+        threads = self.engine.threads
         say = _say_nothing if self.has_planned else self.board.say
-        plan = plan_jobs(search.prepared, request, say, threads=threads, deadline=self.deadline)
+        with self.common.planning:
+            plan = plan_jobs(search.prepared, request, say, threads=threads, deadline=self.deadline)
         self.has_planned = True
         if plan.done:
             raise UsageError(
@@ -244,9 +304,13 @@ class _Tuner:
         ]
 
     def _run_jobs(self, trial: optuna.Trial, place: int, specs: Sequence[JobSpec]) -> None:
-        with closing(LocalEngine(self.search.request.workers)) as engine:
-            hooks = _hooks(self.board, place)
-            run = run_jobs(specs, engine=engine, deadline=self.deadline, hooks=hooks)
+        run = run_jobs(
+            specs,
+            engine=self.engine,
+            deadline=self.deadline,
+            hooks=_hooks(self.board, place),
+            stop=self.common.stop,
+        )
         if run.failed:
             reason = run.failed[0][1]
             if DIVERGED in reason:

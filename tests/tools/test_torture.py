@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tools.torture import disks, kills
+from run import main
+from tools.torture import disks, kills, nodes
+from tools.torture.homes import Home
 from tools.torture.mutants import Kind, build_kinds, try_kind
 
 MUTANTS = 12
@@ -48,3 +53,24 @@ def test_a_command_that_is_killed_ends_in_the_same_bytes(name: str, shared: Path
 def test_a_disk_that_fails_is_said_and_the_command_goes_on(shared: Path) -> None:
     n_tried, faults = disks.torture("submit", 1, shared, say=lambda _: None)
     assert (n_tried, faults) == (4, [])
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_has_its_jobs_run_again_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("ray")
+    command = ["fold", "concat-cls", "--folds", "0,1", "--threads", "1", "--limit", "400"]
+    command += [*nodes.TINY, "--set", "train.epochs=15"]
+    folder = Path(tempfile.mkdtemp(prefix="rn-"))  # short: it takes the paths of sockets
+    try:
+        local = Home(folder / "local").make()
+        monkeypatch.setenv("COMPETITION_HOME", str(local.path))
+        words = ["run.py", *command, "--competition", str(local.profile)]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        faults = nodes.torture(folder, command, reference=local, say=lambda _: None)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert faults == []

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "competition" / "demo" / "data"
 PROFILE = ROOT / "competition" / "profiles" / "demo.toml"
-OUTSIDE = (".run.json", ".lock", ".lease", ".log", "RUN.md")
+OUTSIDE = (".run.json", ".lease", ".log", "metrics.jsonl", "RUN.md")
 """Ends of names of files that tell when, where and how fast, or hold nothing."""
 TIMES = ("time", "finished", "started")
 NOWHERE = "http://127.0.0.1:9"

@@ -7,11 +7,13 @@ and can ask them to stop. Another engine is one more file here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from models.jobs.spec import JobSpec
 
+LOCAL = "local"
 Kind = Literal["started", "progress", "said", "busy", "failed", "done"]
 ENDS: frozenset[Kind] = frozenset({"busy", "failed", "done"})
 """The last message of a job: another process runs it, it failed, or it was done or stopped."""
@@ -32,12 +34,39 @@ class Message:
     payload: Any = None
 
 
-class Engine(Protocol):
-    """Runs jobs. Closed by its owner, after which none of its jobs runs any more."""
+@dataclass(frozen=True)
+class EngineChoice:
+    """Which engine, and what is asked of it; see ``models.jobs.engines.choice``.
 
-    @property
-    def slots(self) -> int:
-        """Return the largest number of jobs that may be started and not yet ended."""
+    Attributes:
+        address: of a Ray cluster; None for the one of this machine.
+        jobs: the largest number of jobs at a time; None for the engine's own.
+        threads: of each job; None for the engine's own.
+        gpus_per_job: of each job of a network; None for the engine's own.
+    """
+
+    name: str = LOCAL
+    address: str | None = None
+    jobs: int | None = None
+    threads: int | None = None
+    gpus_per_job: float | None = None
+
+
+class Engine(Protocol):
+    """Runs jobs. Closed by its owner, after which none of its jobs runs any more.
+
+    Attributes:
+        slots: the largest number of jobs that may be started and not yet ended.
+        room: of these, about how many run at the same time.
+        threads: of each job, which its results depend on in the last bits.
+    """
+
+    slots: int
+    room: int
+    threads: int
+
+    def describe(self, jobs: Sequence[JobSpec]) -> list[str]:
+        """Return lines that say where jobs will run."""
 
     def start(self, spec: JobSpec) -> None:
         """Start a job, or queue it where it will run."""

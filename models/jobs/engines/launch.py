@@ -23,13 +23,13 @@ from typing import Any
 
 from competition.errors import TrainingError, UsageError
 from models.jobs.engines.engine import ENDS, Message
-from models.jobs.engines.local import LocalEngine
+from models.jobs.engines.local import LocalEngine, describe_hardware
 from models.jobs.engines.worker import choose_gpu, explain_failure, send, work
 from models.jobs.job import run_job
 from models.jobs.network_job import learn_network
 from models.jobs.spec import JobSpec
 from models.training.control import Watch
-from models.training.hardware import report_gpu_errors
+from models.training.hardware import report_gpu_errors, threads_per_job
 from models.training.ranks import LOST, joined
 from models.variant import LINEAR
 
@@ -190,13 +190,19 @@ class _Job:
 class LaunchEngine:
     """Runs one job at a time, in all processes of a launch."""
 
-    slots = 1
+    slots = room = 1
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, threads: int | None = None) -> None:
+        self.threads = threads_per_job(threads, launch.local)
+        self.size = launch.size
         self._launch = launch
         self._local = LocalEngine(1, work_first)
         self._job: _Job | None = None
         self._launcher = os.getppid()
+
+    def describe(self, jobs: Sequence[JobSpec]) -> list[str]:
+        """Return lines that describe the device of the networks among jobs."""
+        return describe_hardware(jobs, self._launch.local)
 
     def start(self, spec: JobSpec) -> None:
         """Start a job in the main process."""

@@ -7,35 +7,25 @@ job does not affect others.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from models.jobs.engines.engine import ENDS, Message
+from models.jobs.engines.processes import explain_death, process_context
 from models.jobs.engines.worker import work
 from models.jobs.spec import JobSpec
-
-PRELOAD = (
-    "models.jobs.engines.worker",
-    "transformers.modeling_utils",
-    "accelerate",
-    "safetensors.torch",
-    "torch._inductor.config",
+from models.network.backbone import choose_attention
+from models.training.hardware import (
+    choose_precision,
+    describe_device,
+    find_device,
+    list_gpu_notices,
+    threads_per_job,
 )
-"""Modules that take a job two seconds to import; torch imports the last one when it is restricted
-to deterministic kernels."""
-SOCKET_FOLDER_MAX_BYTES = (
-    104 - 1 - len("/pymp-12345678/listener-12345678")
-)  # the least of any system
-SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - mkdtemp makes one of our own
+from models.variant import LINEAR
 
 
 @dataclass
@@ -54,8 +44,9 @@ Entry = Callable[[JobSpec, int, Connection], None]
 class LocalEngine:
     """Runs jobs in processes of this machine; the job in slot i uses GPU i."""
 
-    def __init__(self, workers: int, entry: Entry = work) -> None:
-        self.slots = workers
+    def __init__(self, workers: int, entry: Entry = work, *, threads: int | None = None) -> None:
+        self.slots = self.room = workers
+        self.threads = threads_per_job(threads, workers)
         self._entry = entry
         self._running: dict[int, _Running] = {}
         self._started: list[Message] = []
@@ -64,6 +55,10 @@ class LocalEngine:
     def links(self) -> list[Connection]:
         """Return the links to the processes that run."""
         return [job.link for job in self._running.values()]
+
+    def describe(self, jobs: Sequence[JobSpec]) -> list[str]:
+        """Return lines that describe the device of the networks among jobs."""
+        return describe_hardware(jobs, self.slots)
 
     def start(self, spec: JobSpec) -> None:
         """Start the process of a job."""
@@ -116,44 +111,17 @@ class LocalEngine:
         return Message(job.spec, kind, payload)
 
 
-def process_context() -> Any:
-    """Return how processes are started: by a fork server with the libraries loaded, if supported.
+def describe_hardware(jobs: Sequence[JobSpec], workers: int) -> list[str]:
+    """Return lines that describe the device, precision and attention of the networks in jobs.
 
-    Not on macOS, whose system libraries are not safe to use after a fork.
+    Raises:
+        VariantError: the device does not support the requested precision.
     """
-    methods = multiprocessing.get_all_start_methods()
-    if sys.platform == "darwin" or "forkserver" not in methods:
-        return multiprocessing.get_context("spawn")
-    if not _has_short_socket_folder():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOAD))
-    return context
-
-
-def _has_short_socket_folder() -> bool:
-    """Choose a folder for the fork server's socket; return False if there is none.
-
-    The socket is in the folder for temporary files, and the system limits its path to about a
-    hundred bytes. If TMPDIR is longer, multiprocessing creates its folder elsewhere.
-    """
-    before = tempfile.gettempdir()
-    for folder in (before, *SHORT_FOLDERS):
-        is_short = len(os.fsencode(folder)) <= SOCKET_FOLDER_MAX_BYTES
-        if is_short and os.access(folder, os.W_OK | os.X_OK):
-            tempfile.tempdir = folder
-            try:
-                made = util.get_temp_dir()  # kept for as long as this process lives
-            finally:
-                tempfile.tempdir = before
-            return len(os.fsencode(made)) <= SOCKET_FOLDER_MAX_BYTES + len("/pymp-12345678")
-    return False
-
-
-def explain_death(exitcode: int | None) -> str:
-    """Return why a process ended without a result, from its exit code."""
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        hint = "; out of memory?" if -exitcode == signal.SIGKILL else ""
-        return f"its process was killed by {name}{hint}; run the same command again to resume"
-    return f"its process exited without a result (exit code {exitcode})"
+    device = find_device()
+    lines = {
+        f"on {describe_device()}, {choose_precision(spec.variant.run.precision)}, "
+        f"{choose_attention(spec.variant, device)} attention"
+        for spec in jobs
+        if spec.variant.learner != LINEAR
+    }
+    return [*sorted(lines), *(list_gpu_notices(workers) if lines else ())]

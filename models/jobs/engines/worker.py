@@ -48,7 +48,7 @@ def work(spec: JobSpec, slot: int, link: Connection, run: Run | None = None) -> 
 
     def log(text: str) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        _append_to_log(spec, f"{now} pid {os.getpid()} {text}\n")
+        append_to_log(spec, f"{now} pid {os.getpid()} {text}\n")
         send(link, ("said", text))
 
     try:
@@ -58,7 +58,7 @@ def work(spec: JobSpec, slot: int, link: Connection, run: Run | None = None) -> 
             answer = _work_leased(spec, stop, link, log, run or run_job)
     except BaseException as error:
         answer = ("failed", explain_failure(error))
-    _append_to_log(spec, _write_answer(answer))
+    append_to_log(spec, write_answer(answer))
     send(link, answer)
     link.close()
 
@@ -71,13 +71,13 @@ def explain_failure(error: BaseException) -> str:
     return known or "a bug in this program:\n" + traceback.format_exc()
 
 
-def _append_to_log(spec: JobSpec, text: str) -> None:
+def append_to_log(spec: JobSpec, text: str) -> None:
     """Append to the log of a job; the job continues if it cannot be written (a full disk)."""
     with suppress(OSError), (spec.job_dir / LOG_FILE).open("ab", buffering=0) as stream:
         stream.write(text.encode("utf-8", errors="replace"))
 
 
-def _write_answer(answer: tuple[str, Any]) -> str:
+def write_answer(answer: tuple[str, Any]) -> str:
     """Format the outcome of a job as the last line of its log."""
     kind, payload = answer
     if kind == "busy":

@@ -16,12 +16,13 @@ from competition.folds.kfold import Prepared
 from competition.predictions.members import AVERAGE
 from competition.predictions.store import ResultKey, Store
 from competition.progress import ProgressBoard
-from models.jobs.fold import include_bases, order_in_waves, run_fold
+from models.jobs.fold import run_fold
 from models.jobs.job import run_job
 from models.jobs.plan import plan_jobs
 from models.jobs.predict import PredictRequest, run_predict
 from models.jobs.request import FoldRequest, resolve_all
 from models.jobs.spec import FACTS_FILE, WEIGHTS_FILE
+from models.jobs.waves import include_bases, order_in_waves
 from models.training.checkpoints import read_weight_facts
 from models.training.control import Watch
 from tests.models.conftest import read_home, request_for

@@ -18,10 +18,10 @@ import torch
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.store import Result, ResultKey, Store
 from competition.profile import resolve_competition
-from models.jobs.fold import include_bases, order_in_waves
 from models.jobs.job import run_job
 from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest, resolve_all
+from models.jobs.waves import include_bases, order_in_waves
 from models.training.control import Watch
 from models.training.hardware import fix_randomness_of_kernels
 from models.variant import LINEAR, list_variants, own_encoder, resolve_variant

@@ -15,7 +15,7 @@ from competition.lease import Lease, Leases
 from competition.predictions.store import Result, Store
 from models.jobs import workers
 from models.jobs.engines.engine import Message
-from models.jobs.engines.local import process_context
+from models.jobs.engines.processes import process_context
 from models.jobs.engines.worker import claim
 from models.jobs.spec import JobOutcome, JobSpec
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from competition.errors import TrainingError
-from models.jobs.engines import local
+from models.jobs.engines import processes
 from models.jobs.engines.worker import work
 from models.jobs.spec import LOG_FILE, JobSpec
 
@@ -86,7 +86,7 @@ def test_the_start_method_depends_on_the_platform(
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: methods)
-    assert local.process_context().get_start_method() == method
+    assert processes.process_context().get_start_method() == method
 
 
 @pytest.mark.parametrize("has_short_folder", [True, False])
@@ -98,10 +98,10 @@ def test_a_long_folder_for_temporary_files_keeps_no_job_from_starting(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
     if not has_short_folder:
-        monkeypatch.setattr(local, "SHORT_FOLDERS", ())
-        assert local.process_context().get_start_method() == "spawn"
+        monkeypatch.setattr(processes, "SHORT_FOLDERS", ())
+        assert processes.process_context().get_start_method() == "spawn"
         return
-    assert local.process_context().get_start_method() == "forkserver"
+    assert processes.process_context().get_start_method() == "forkserver"
     assert tempfile.gettempdir() == str(folder)
     address = arbitrary_address("AF_UNIX")  # as the server of the processes names its own
     with socket.socket(socket.AF_UNIX) as listener:

@@ -196,7 +196,7 @@ def test_only_a_cpu_is_restricted_to_deterministic_kernels(devices: pytest.Monke
 def test_fold_describes_its_hardware(devices: pytest.MonkeyPatch) -> None:
     from dataclasses import dataclass
 
-    from models.jobs.fold import describe_hardware
+    from models.jobs.engines.local import describe_hardware
 
     @dataclass
     class Spec:

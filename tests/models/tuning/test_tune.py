@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,12 +22,13 @@ from competition.folds.kfold import Prepared
 from competition.predictions.store import Result, Store
 from competition.progress import ProgressBoard
 from competition.scoring.metrics.auprc import auprc
-from models.jobs.engines.engine import Engine
+from models.jobs.engines.engine import Engine, EngineChoice
 from models.jobs.request import resolve_requested
 from models.jobs.spec import JobOutcome, JobSpec
 from models.jobs.workers import FoldHooks, FoldRun
 from models.training.loop import check_loss
 from models.tuning import tune as room
+from models.tuning.parallel import run_beside
 from models.tuning.plan import TuneRequest, plan_search
 from models.tuning.report import TuneSummary, build_toml
 from models.tuning.study import MAX_ATTEMPTS, open_study
@@ -60,7 +62,7 @@ class FakeJobs:
     stop: Callable[[JobSpec], bool] = lambda spec: False
 
     def run(
-        self, specs: Sequence[JobSpec], *, engine: Engine, deadline: float | None, hooks: FoldHooks
+        self, specs: Sequence[JobSpec], *, engine: Engine, hooks: FoldHooks, **how: Any
     ) -> FoldRun:
         finished, stopped, failed = [], [], []
         for spec in specs:
@@ -496,3 +498,55 @@ def test_strings_and_sections_survive_being_written(tmp_path: Path) -> None:
 def test_tables_are_plain_json(prepared: Prepared, jobs: FakeJobs) -> None:
     for table in tune(prepared, trials=2).tables:
         assert json.loads(json.dumps([dict(row) for row in table.rows])) == list(table.rows)
+
+
+def test_on_an_engine_with_room_several_trials_run_beside_each_other(
+    prepared: Prepared, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(3)
+    threads: set[int] = set()
+    opened: list[FakeRoom] = []
+
+    def run(specs: Sequence[JobSpec], **how: Any) -> FoldRun:
+        if len(threads) < 3:
+            threads.add(threading.get_ident())
+            together.wait(60)  # three trials are in it at the same time
+        return jobs.run(specs, **how)
+
+    def open_room(choice: EngineChoice) -> FakeRoom:
+        opened.append(FakeRoom())
+        return opened[-1]
+
+    monkeypatch.setattr(room, "run_jobs", run)
+    monkeypatch.setattr(room, "open_engine", open_room)
+    rows = trials_in(tune(prepared, trials=7, engine=EngineChoice("ray")))
+    assert [row["trial"] for row in rows] == list(range(7))
+    assert len(jobs.started) == 7
+    assert len(threads) == 3
+    assert [each.is_closed for each in opened] == [True] * 4  # one asked how much room there is
+
+
+@dataclass
+class FakeRoom:
+    """An engine with room for three jobs; its jobs are fakes."""
+
+    room: int = 3
+    slots: int = 3
+    threads: int = 1
+    is_closed: bool = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_of_loops_beside_each_other_one_that_fails_stops_the_others() -> None:
+    stop = threading.Event()
+
+    def fail() -> bool:
+        raise UsageError("the storage is gone")
+
+    with pytest.raises(UsageError, match="the storage is gone"):
+        run_beside([fail, lambda: stop.wait(60)], stop, None)
+    assert stop.is_set()
+    assert run_beside([lambda: True, lambda: True], threading.Event(), None)
+    assert not run_beside([lambda: True, lambda: False], threading.Event(), None)

@@ -1,0 +1,373 @@
+"""Run jobs on a Ray cluster: each is a task that asks for CPUs and GPUs, and runs on some node.
+
+The only modules that need Ray are this one and ``ray_node``. The driver is the process of the
+command: it alone holds leases, writes the store, and keeps the training states that nodes send. A
+job whose node is lost starts again elsewhere from the last of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, TaskCancelledError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from competition.console import write_count
+from competition.errors import HarnessError, UsageError, explain_os_error
+from competition.files import write_atomically
+from competition.lease import Lease, Leases
+from competition.predictions.learning_curves import CURVE_FILE
+from competition.predictions.store import Store
+from competition.provenance import read_commit
+from models.jobs.engines.engine import ENDS, EngineChoice, Message
+from models.jobs.engines.parcel import CHECKPOINTS, Input, find_inputs, name_folders, split_rows
+from models.jobs.engines.processes import explain_death
+from models.jobs.engines.ray_node import Delivery, Mailbox, Shipment, clean, read_bytes, run_there
+from models.jobs.engines.worker import append_to_log, claim, write_answer
+from models.jobs.spec import STATE_FILE, JobOutcome, JobSpec
+from models.jobs.tracking import Recorder
+from models.variant import LINEAR
+
+MAX_ATTEMPTS = 4  # of a job whose nodes or tasks are lost; then it counts as failed
+MAX_THREADS = 8  # of a job on a GPU, if the command does not say
+POLL_S = 0.25
+CONNECT_S = 10.0
+CLEAN_S = 10.0
+ROOT = Path(__file__).resolve().parents[3]
+NAMESPACE = "relation-extraction-harness"
+ANY_NUMBER = 1_000_000
+
+
+@dataclass
+class _Task:
+    """A job that was sent to the cluster.
+
+    Attributes:
+        job: names this attempt.
+        lease: of the job, held until it ends.
+        curve: records its learning curve here; trackers run where the job does.
+        last: the message that ended its process, if it came.
+    """
+
+    spec: JobSpec
+    job: str
+    ref: Any
+    lease: Lease
+    attempt: int
+    curve: Recorder
+    has_begun: bool = False
+    last: tuple[Any, Any] = ("", None)
+
+
+class RayEngine:
+    """Runs jobs on a Ray cluster. Several may be open in one process; they share the connection."""
+
+    def __init__(self, choice: EngineChoice) -> None:
+        self._is_owner = not ray.is_initialized()
+        if self._is_owner:
+            connect(choice.address)
+        resources = ray.cluster_resources()
+        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        self.gpus = choice.gpus_per_job if choice.gpus_per_job is not None else float(gpus > 0)
+        self.threads = choice.threads or _share_cpus(cpus, gpus, self.gpus)
+        self.slots = choice.jobs or ANY_NUMBER
+        room = int(min(cpus / self.threads, gpus / self.gpus if self.gpus else ANY_NUMBER))
+        self.room = choice.jobs or max(1, room)
+        self._is_stopping = False
+        self._home = secrets.token_hex(4)
+        self._leases = Leases()
+        self._shipped: dict[str, Any] = {}
+        self._tasks: dict[str, _Task] = {}
+        self._messages: list[Message] = []
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+
+    def describe(self, jobs: Sequence[JobSpec]) -> list[str]:
+        """Return lines that say where jobs run, and what each takes."""
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        resources = ray.cluster_resources()
+        cpus, gpus = (f"{resources.get(kind, 0.0):g}" for kind in ("CPU", "GPU"))
+        takes = write_count(self.threads, "CPU")
+        is_network = any(spec.variant.learner != LINEAR for spec in jobs)
+        asked = self.gpus if is_network else 0.0
+        takes += f" and {asked:g} GPU" if asked else ""
+        lines = [
+            f"on Ray, {write_count(len(nodes), 'node')} with {cpus} CPUs and {gpus} GPUs; each job"
+            f" takes {takes}"
+        ]
+        fits = any(
+            node["Resources"].get("CPU", 0.0) >= self.threads
+            and node["Resources"].get("GPU", 0.0) >= asked
+            for node in nodes
+        )
+        if not fits:
+            lines.append(f"notice: no node has {takes}; jobs wait until such a node joins")
+        return lines
+
+    def start(self, spec: JobSpec) -> None:
+        """Send a job to the cluster, where it waits for room; its lease is taken now."""
+        claimed: Any
+        try:
+            claimed = claim(spec, self._leases, lambda text: append_to_log(spec, f"{text}\n"))
+        except (HarnessError, OSError) as error:
+            claimed = "failed", _explain(error)
+        if isinstance(claimed, Lease):
+            self._send(spec, claimed, attempt=1)
+        else:
+            self._messages.append(Message(spec, *claimed))
+
+    def receive(self, timeout_s: float) -> list[Message]:
+        """Return what jobs said, and the outcomes of those that ended; write their results."""
+        end = time.monotonic() + timeout_s
+        while not self._messages and self._tasks:
+            self._wait(min(POLL_S, max(0.0, end - time.monotonic())))
+            if time.monotonic() >= end:
+                break
+        messages, self._messages = self._messages, []
+        return messages
+
+    def request_stop(self) -> None:
+        """Let running jobs write a checkpoint, which comes back, and take waiting ones back."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        self._mailbox.stop.remote()
+        for task in self._tasks.values():
+            if not task.has_begun:
+                ray.cancel(task.ref)
+
+    def close(self) -> None:
+        """Cancel what is left, remove what lies on the nodes, and disconnect."""
+        with suppress(RayError):
+            for task in self._tasks.values():
+                ray.cancel(task.ref, force=True)
+            self._clean_nodes()
+            ray.kill(self._mailbox)
+        self._leases.close()
+        if self._is_owner:
+            ray.shutdown()
+
+    def _wait(self, timeout_s: float) -> None:
+        by_ref = {task.ref: task for task in self._tasks.values()}
+        ready, _ = ray.wait(list(by_ref), num_returns=1, timeout=timeout_s)
+        try:
+            mail = ray.get(self._mailbox.collect.remote())
+        except RayError as error:
+            raise UsageError(
+                f"the connection to the Ray cluster was lost ({type(error).__name__}); run the "
+                "same command again to continue"
+            ) from None
+        for job, node, raw, state in mail:
+            if job in self._tasks:  # else it was given up
+                self._hear(self._tasks[job], node, raw, state)
+        for ref in ready:
+            self._end(by_ref[ref])
+
+    def _hear(self, task: _Task, node: str, raw: Sequence[bytes], state: Any) -> None:
+        if not task.has_begun:
+            task.has_begun = True
+            name = name_node(node)
+            append_to_log(task.spec, f"{_now()} begins on node {name}, attempt {task.attempt}\n")
+            self._messages.append(Message(task.spec, "started"))
+        for each in raw:
+            kind, payload = pickle.loads(each)  # noqa: S301 - of our own task
+            if kind == "said":
+                append_to_log(task.spec, f"{_now()} {payload}\n")
+            if kind == "progress":
+                task.curve.report(payload, time.monotonic())
+            if kind in ENDS:
+                task.last = (kind, payload)
+            else:
+                self._messages.append(Message(task.spec, kind, payload))
+        if state is not None:
+            with suppress(RayError, OSError):  # its node is gone, or the disk is full
+                _write_array(task.spec.job_dir / STATE_FILE, ray.get(state))
+
+    def _end(self, task: _Task) -> None:
+        """Take the outcome of a task, or send its job again if its node was lost."""
+        del self._tasks[task.job]
+        try:
+            delivery: Delivery = ray.get(task.ref)
+        except TaskCancelledError:
+            self._finish(task, "done", JobOutcome(task.spec.key, finished=False))
+        except RayError as error:
+            self._send_again(task, error)
+        else:
+            self._hear(task, delivery.node, delivery.raw, None)
+            if task.last[0] not in ENDS:
+                task.last = ("failed", explain_death(delivery.exitcode))
+            elif task.last[0] == "done":
+                try:
+                    self._take_files(task.spec, delivery)
+                except OSError as error:
+                    task.last = ("failed", _explain(error))
+            self._finish(task, *task.last)
+
+    def _finish(self, task: _Task, kind: Any, payload: Any) -> None:
+        append_to_log(task.spec, write_answer((kind, payload)))
+        self._leases.release(task.lease)
+        self._messages.append(Message(task.spec, kind, payload))
+
+    def _send_again(self, task: _Task, error: RayError) -> None:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if task.attempt == MAX_ATTEMPTS:
+            text = f"it was lost on {MAX_ATTEMPTS} nodes, last because: {reason}"
+            self._finish(task, "failed", text)
+            return
+        append_to_log(task.spec, f"{_now()} lost: {type(error).__name__}: {reason}\n")
+        said = f"lost with its node ({type(error).__name__}); it runs again elsewhere"
+        self._messages.append(Message(task.spec, "said", said))
+        self._send(task.spec, task.lease, attempt=task.attempt + 1)
+
+    def _send(self, spec: JobSpec, lease: Lease, *, attempt: int) -> None:
+        state = spec.job_dir / STATE_FILE
+        key = spec.key
+        job = f"{key.variant}-s{key.seed}-f{key.fold}.{attempt}"
+        bare, rows = split_rows(spec)
+        shipment = Shipment(
+            job=job,
+            home=self._home,
+            spec=pickle.dumps(bare),
+            rows=self._put(pickle.dumps(rows)),
+            inputs={str(each.path): self._ship(each) for each in find_inputs(spec)},
+            state_file=f"{name_folders(spec)[1]}/{STATE_FILE}",
+            state=ray.put(read_bytes(state)) if state.is_file() else None,
+        )
+        task = ray.remote(max_calls=0)(run_there).options(
+            name=job,
+            num_cpus=spec.threads,
+            num_gpus=0 if spec.variant.learner == LINEAR else self.gpus,
+            max_retries=0,
+        )
+        ref = task.remote(shipment, self._mailbox)
+        curve = Recorder(replace(spec, track=()), lambda text: append_to_log(spec, f"{text}\n"))
+        self._tasks[job] = _Task(spec, job, ref, lease, attempt, curve)
+
+    def _ship(self, given: Input) -> tuple[str, dict[str, Any]]:
+        """Put the files of an input into the object store, once."""
+        name = f"{given.name}{'' if given.path.is_dir() else '-file'}"
+        if name not in self._shipped:
+            read = {relative: read_bytes(path) for relative, path in given.files.items()}
+            self._shipped[name] = {relative: ray.put(each) for relative, each in read.items()}
+        return name, self._shipped[name]
+
+    def _put(self, data: bytes) -> Any:
+        """Put bytes into the object store, once."""
+        digest = hashlib.sha256(data).hexdigest()
+        if digest not in self._shipped:
+            self._shipped[digest] = ray.put(data)
+        return self._shipped[digest]
+
+    def _take_files(self, spec: JobSpec, delivery: Delivery) -> None:
+        """Write what a job left: weights and state first, its result last."""
+        store = Store(spec.store_dir, spec.labels)
+        files = dict(delivery.files)
+        there = f"{name_folders(spec)[0]}/{spec.key.variant}"
+        result = files.pop(f"{there}/{store.path(spec.key).name}", None)
+        run = files.pop(f"{there}/{store.run_path(spec.key).name}", None)
+        for name, content in files.items():
+            folder, _, rest = name.partition("/")
+            if folder == CHECKPOINTS and not rest.endswith(f"/{CURVE_FILE}"):
+                _write_array(spec.job_dir.parent.parent / rest, content)
+        if result is not None and run is not None:
+            facts = {**json.loads(bytes(run)), "commit": read_commit()}
+            store.adopt(spec.key, bytes(result), facts)
+            (spec.job_dir / STATE_FILE).unlink(missing_ok=True)
+
+    def _clean_nodes(self) -> None:
+        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        task = ray.remote(clean)
+        refs = [
+            task.options(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+            ).remote(self._home)
+            for node in alive
+        ]
+        ray.wait(refs, num_returns=len(refs), timeout=CLEAN_S)
+
+
+def name_node(identifier: str) -> str:
+    """Return the name that a node was started with, else its host and part of its identifier."""
+    known: dict[str, dict[str, Any]] = {each["NodeID"]: each for each in ray.nodes()}
+    node = known.get(identifier, {})
+    name: str = node.get("NodeName", "")
+    if name and name != node.get("NodeManagerAddress"):
+        return name
+    return f"{node.get('NodeManagerHostname', 'unknown')} ({identifier[:6]})"
+
+
+def connect(address: str | None) -> None:
+    """Connect this process to a Ray cluster, or start one of this machine if there is none.
+
+    Raises:
+        UsageError: no cluster answers, or it runs another Python or Ray.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is not None:
+        check_reachable(address)
+    code = [str(ROOT / name) for name in ("competition", "models")]
+    excludes = ["**/encoders/*/", "**/demo/data/", "**/__pycache__/"]
+    try:
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            runtime_env={"py_modules": code, "excludes": excludes},
+            log_to_driver=False,
+            logging_level="ERROR",
+            include_dashboard=False,
+        )
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"cannot use the Ray cluster {address or ''}: {reason}") from None
+
+
+def check_reachable(address: str) -> None:
+    """Raise if nothing listens at an address of the form HOST:PORT.
+
+    Raises:
+        UsageError: says how a cluster is started.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_S):
+            pass
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--address {address}: no Ray cluster answers there ({error}); start one with "
+            "`ray start --head` and give the address that it prints, HOST:PORT"
+        ) from None
+
+
+def _share_cpus(cpus: float, gpus: float, gpus_per_job: float) -> int:
+    """Return the threads of a job: its share of a cluster's CPUs by its GPUs; without GPUs one."""
+    if not gpus_per_job or not gpus:
+        return 1
+    return int(min(MAX_THREADS, max(1.0, cpus * gpus_per_job // gpus)))
+
+
+def _explain(error: Exception) -> str:
+    known = explain_os_error(error) if isinstance(error, OSError) else None
+    return known or str(error)
+
+
+def _write_array(path: Path, content: Any) -> None:
+    write_atomically(path, memoryview(content))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
