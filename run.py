@@ -679,9 +679,11 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Score a CSV against a solution file as the leaderboard does."""
+    from competition.submission.form import read_lines
     from competition.submission.score import build_score_tables, score_submission
 
-    scores = score_submission(file, solution, _resolve(competition, data, limit).profile)
+    resolved = _resolve(competition, data, limit)
+    scores = score_submission(file, solution, resolved.profile, read_lines(resolved))
     _print(build_score_tables(scores), as_json)
 
 

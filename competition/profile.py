@@ -212,6 +212,12 @@ class Profile(Section):
         if self.metrics.shifted_negative_share is not None and not self.negative_labels:
             raise ValueError("metrics.shifted_negative_share needs a negative_label")
         self._check_counted()
+        columns_of_labels = self.submission.probs_columns
+        if isinstance(columns_of_labels, tuple) and len(columns_of_labels) != self.n_labels:
+            raise ValueError(
+                f"submission.probs_columns names {len(columns_of_labels)} columns for"
+                f" {self.n_labels} labels"
+            )
         return self
 
     def _check_counted(self) -> None:
@@ -288,6 +294,12 @@ class Competition:
         """Return the file of the test rows' labels, if the profile names one."""
         solution = self.profile.files.solution
         return None if solution is None else self.data_dir / solution
+
+    @property
+    def sample_path(self) -> Path | None:
+        """Return the leaderboard's own sample file, if the profile names one."""
+        sample = self.profile.files.sample_submission
+        return None if sample is None else self.data_dir / sample
 
     @property
     def headline(self) -> str:

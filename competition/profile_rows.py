@@ -38,13 +38,16 @@ class Files(Section):
     """Where the rows lie; ``directory`` is relative to home (to this package when ``bundled``).
 
     ``separator``, ``header`` and ``quotes`` describe a CSV where it does not describe itself;
-    ``set_aside`` names train rows that are not read.
+    ``set_aside`` names train rows that are not read. ``sample_submission`` is the leaderboard's own
+    sample file: the authority on a submission's columns, order and ids.
     """
 
     directory: Text
     train: Text
     test: Text
     solution: Text | None = None
+    solution_header: Texts | None = None
+    sample_submission: Text | None = None
     separator: Literal[",", "\t", ";", "|"] | None = None
     quotes: bool | None = None
     header: Texts | None = None

@@ -6,7 +6,8 @@ Part of ``profile``, which puts all sections together; ``competition.scoring.cri
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, model_validator
@@ -29,7 +30,7 @@ class MetricRules(Section):
     """What submissions are scored by; ``competition.scoring.criteria`` reads it.
 
     ``primary`` and ``secondary`` are names of ``competition.scoring.metrics.catalogue``; without
-    both they are micro-F1 and AUPRC. The next three are for means
+    both they are micro-F1 and, if probabilities are submitted, AUPRC. The next three are for means
     over classes. ``shifted_negative_share`` is the share of the negative label in the test.
     """
 
@@ -41,24 +42,62 @@ class MetricRules(Section):
     shifted_negative_share: Share | None = None
 
 
+SUBMITTED = ("label_column", "probs_column", "probs_columns")
+
+
 class SubmissionRules(Section):
     """The leaderboard's file and its daily quota, counted in the days of ``timezone``.
 
-    ``final_picks`` is how many submissions may be selected to count at the end. ``joined_by`` is
-    how the platform finds the row that an answer is for: one that joins by ``id`` takes rows in any
-    order, CR LF line ends, a byte order mark and empty lines, as what reads with pandas does.
-    Unset, Kaggle, the local leaderboard and a folder do, and others go by ``position``.
+    Once a section names a column, what it does not name is not in the file. ``probs_columns``: one
+    column per label, by a template with ``{label}`` or by names in label order. ``final_picks`` is
+    how many submissions may be selected to count at the end. ``joined_by`` is how the platform
+    finds the row that an answer is for: one that joins by ``id`` takes rows in any order, CR LF
+    line ends, a byte order mark and empty lines, as what reads with pandas does. Unset, Kaggle, the
+    local leaderboard and a folder do, and others go by ``position``.
     """
 
     id_column: Text = "id"
-    label_column: Text = "pred_label"
-    probs_column: Text = "probs"
+    label_column: Text | None = "pred_label"
+    probs_column: Text | None = "probs"
+    probs_columns: Text | Texts | None = None
+    separator: Literal[",", "\t", ";", "|"] | None = None
+    header: bool = True
     per_day: Positive | None = None
     final_picks: Positive = 2
     joined_by: Literal["id", "position"] | None = None
     timezone: Annotated[Text, AfterValidator(_check_timezone)] = "UTC"
 
+    @property
+    def has_probs(self) -> bool:
+        """Say whether probabilities are submitted."""
+        return self.probs_column is not None or self.probs_columns is not None
+
+    def name_probs_columns(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Return the column of each label's probability, none without ``probs_columns``."""
+        named = self.probs_columns
+        if isinstance(named, str):
+            return tuple(named.replace("{label}", label) for label in labels)
+        return named or ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, found: Any) -> Any:
+        """Set the columns that are not named to None, once one is named."""
+        if isinstance(found, Mapping) and any(key in found for key in ("id_column", *SUBMITTED)):
+            return {**dict.fromkeys(SUBMITTED), **found}
+        return found
+
     @model_validator(mode="after")
     def _differ(self) -> SubmissionRules:
-        check_unique((self.id_column, self.label_column, self.probs_column))
+        named = (self.id_column, self.label_column, self.probs_column)
+        check_unique(tuple(name for name in named if name is not None))
+        if self.label_column is None and not self.has_probs:
+            raise ValueError(
+                "name label_column, or probs_column for lists of probabilities, or probs_columns"
+                " for one column per label"
+            )
+        if self.probs_column is not None and self.probs_columns is not None:
+            raise ValueError("set probs_column or probs_columns, not both")
+        if isinstance(self.probs_columns, str) and "{label}" not in self.probs_columns:
+            raise ValueError('probs_columns must contain {label}, such as "p_{label}"')
         return self

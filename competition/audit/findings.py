@@ -41,7 +41,7 @@ class Findings:
     negative: str | None = None
     unknown: str | None = None
     is_korean: bool = False
-    submission: dict[str, str] = field(default_factory=dict)
+    submission: dict[str, Any] = field(default_factory=dict)
 
     def add(self, what: str, value: Any, sure: Sure, why: str) -> None:
         """Keep a guess."""

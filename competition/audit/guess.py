@@ -175,14 +175,44 @@ def _guess_language(found: Findings, train: Peek) -> None:
 
 
 def _guess_submission(found: Findings, sample: Peek, test: Peek) -> None:
+    """Guess what stands in which column of the sample file, and how the file is laid out."""
     ids = {str(value) for value in test.columns.get(found.columns.get("id", ""), ())}
-    for name, values in sample.columns.items():
+    has_header = sample.has_header and not ids & set(sample.columns)
+    columns: dict[str, Values] = dict(sample.columns)
+    if sample.has_header and not has_header:  # its first line is a row
+        columns = {
+            f"c{i}": [name, *values] for i, (name, values) in enumerate(sample.columns.items())
+        }
+    for name, values in columns.items():
         texts = [str(value) for value in values[:SAMPLE]]
-        if "id_column" not in found.submission and ids and set(texts) <= ids:
+        is_id = set(texts) <= ids if ids else len(set(map(str, values))) == len(test)
+        if "id_column" not in found.submission and is_id:
             found.submission["id_column"] = name
         elif texts and all(re.match(r"\s*\[", text) for text in texts):
             found.submission["probs_column"] = name
         elif texts and set(texts) <= set(found.labels):
             found.submission["label_column"] = name
+    template = _find_template(list(columns), found.labels)
+    if template is not None:
+        found.submission["probs_columns"] = template
     for key, name in found.submission.items():
         found.add(f"submission.{key}", name, "sure", f"by the values in {sample.path.name}")
+    if sample.separator is not None:
+        found.submission["separator"] = sample.separator
+    if not has_header:
+        found.submission["header"] = False
+
+
+def _find_template(columns: Sequence[str], labels: Sequence[str]) -> str | None:
+    """Return how columns are named after labels, None where not every label has a column.
+
+    >>> _find_template(["id", "p_a", "p_b"], ["a", "b"]), _find_template(["id", "a"], ["a", "b"])
+    ('p_{label}', None)
+    """
+    if not labels:
+        return None
+    for name in columns:
+        before, named, after = name.partition(labels[0])
+        if named and {f"{before}{label}{after}" for label in labels} <= set(columns):
+            return f"{before}{{label}}{after}"
+    return None

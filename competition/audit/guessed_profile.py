@@ -174,7 +174,12 @@ def write_profile(name: str, files: Found, peeked: tuple[Peek, Peek], found: Fin
 def _write_files(files: Found, peeked: tuple[Peek, Peek]) -> list[str]:
     folder = files.train.absolute().parent
     lines = [f"directory = {_quote(str(folder))}"]
-    for key, path in (("train", files.train), ("test", files.test), ("solution", files.solution)):
+    for key, path in (
+        ("train", files.train),
+        ("test", files.test),
+        ("solution", files.solution),
+        ("sample_submission", files.sample),
+    ):
         if path is not None:
             within = path.absolute()
             near = within.relative_to(folder) if within.is_relative_to(folder) else within
@@ -183,7 +188,7 @@ def _write_files(files: Found, peeked: tuple[Peek, Peek]) -> list[str]:
     if train.separator is not None:
         lines.append(f"separator = {_quote(train.separator)}")
     for key, peek_ in (("header", train), ("test_header", test)):
-        if not peek_.has_header:
+        if not peek_.has_header and peek_.columns:
             names = [name for name in peek_.columns if re.fullmatch(r"c\d+", name)]
             lines.append(f"{key} = {_quote(names)} # no line names the columns")
     return lines
@@ -205,7 +210,16 @@ def _write_rest(found: Findings) -> list[str]:
     lines = ["[folds]", "count = 5"]
     if found.submission:
         lines += ["", "[submission]"]
-        lines += [f"{key} = {_quote(name)}" for key, name in found.submission.items()]
+        lines += [f"{key} = {_quote(value)}" for key, value in found.submission.items()]
+    has_probs = not found.submission or any("probs" in key for key in found.submission)
+    primary = "micro-f1" if found.negative is not None else "accuracy"
+    lines += [
+        "",
+        "[metrics] # look up what the leaderboard computes; docs/profiles.md has them all",
+    ]
+    lines.append(f"primary = {_quote(primary)} # a guess")
+    if has_probs:
+        lines.append('secondary = "auprc" # leave out if there is no second score')
     encoder = "ko-mini" if found.is_korean else "scratch"
     larger = "klue/roberta-large" if found.is_korean else "FacebookAI/roberta-large"
     return [

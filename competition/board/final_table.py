@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from competition.board.blends import Blends
 from competition.board.final_picks import DISAGREEMENT_VARIANCE, Candidate, Forecast, pick_final
 from competition.console import Column, Table
+from competition.data.csv_records import RecordReader
+from competition.errors import HarnessError, Offence
 from competition.profile import Competition
 from competition.scoring.criteria import build_criteria
 from competition.scoring.metrics.metric import MetricKind
+from competition.submission.form import read_form
 from competition.submission.ledger import Entry
 
 
@@ -106,15 +109,18 @@ def _build_candidate(
 
 
 def _read_labels(path: Path, competition: Competition) -> NDArray[np.object_] | None:
-    """Read a submission's labels in the order of the file, which is the test file's."""
-    import pandas as pd
-
-    column = competition.profile.submission.label_column
+    """Read a submission's labels in the order of the file; None where it has none."""
     try:
-        frame = pd.read_csv(path, usecols=[column], dtype=str, keep_default_na=False)
-    except (OSError, ValueError):
+        form = read_form(competition)
+    except HarnessError:
         return None
-    return np.asarray(frame[column], dtype=object)
+    if form.label_column is None:
+        return None
+    offences: list[Offence] = []
+    wanted = {"label": form.label_column}
+    reader = RecordReader(path, wanted, offences.append, form.separator, form.header)
+    labels = [label for _, (label,) in reader.read()]
+    return None if offences else np.array(labels, dtype=object)
 
 
 def measure_half_variance(blends: Blends, kind: MetricKind) -> float:

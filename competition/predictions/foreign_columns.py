@@ -86,7 +86,7 @@ def find_columns(table: CellTable, profile: Profile) -> ColumnMap:
     if lists is not None:
         cell = _first_cell(table.columns[lists])
         is_named = isinstance(_parse(cell), dict)
-        if _plain(lists) not in ("probs", _plain(profile.submission.probs_column)):
+        if _plain(lists) not in ("probs", _plain(profile.submission.probs_column or "probs")):
             notices.append(f"column {show(lists)} is read as the probabilities")
     unused = [name for name in left if name not in (*labels, lists, *INDEX_NAMES)]
     unused = [name for name in unused if name != profile.submission.label_column]
@@ -174,7 +174,7 @@ def _find_numbered(
 
 def _find_lists(table: CellTable, names: Sequence[str], profile: Profile) -> str | None:
     """Return the column whose first cell holds C numbers, the best named first."""
-    order = [_plain(profile.submission.probs_column), *LIST_NAMES]
+    order = [_plain(profile.submission.probs_column or "probs"), *LIST_NAMES]
 
     def rank(name: str) -> int:
         plain = _plain(name)
@@ -243,6 +243,6 @@ def _explain(
         found = f"labels without probabilities; the header has {show(', '.join(table.columns))}"
     remedy = (
         "write one column for each label, named after it, or one column"
-        f" {profile.submission.probs_column!r} with a list of {len(labels)} numbers"
+        f" {profile.submission.probs_column or 'probs'!r} with a list of {len(labels)} numbers"
     )
     return [(None, found, remedy)]

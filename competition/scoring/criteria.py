@@ -35,12 +35,15 @@ class Criteria:
         secondary: what decides ties, or a second board; None if there is none.
         n_labels: C.
         negative_ids: the negative labels.
+        writes_labels: whether submissions have a column of labels; without one, the leaderboard
+            takes the most probable label.
     """
 
     primary: Metric
     secondary: Metric | None
     n_labels: int
     negative_ids: Negatives = ()
+    writes_labels: bool = True
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -66,7 +69,8 @@ class Criteria:
     def rule(self) -> RuleKind:
         """Return the kind of the decision rule; a threshold needs a negative label."""
         kind: RuleKind = "argmax" if self.decided is None else self.decided.kind.rule
-        return "argmax" if kind == "threshold" and not self.negative_ids else kind
+        is_free = self.writes_labels and (kind != "threshold" or self.negative_ids)
+        return kind if is_free else "argmax"
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -95,15 +99,20 @@ def build_criteria(profile: Profile) -> Criteria:
     Raises:
         ProfileError: a metric or label is unknown, or a key applies to no metric of the profile.
     """
-    rules = profile.metrics
+    rules, has_probs = profile.metrics, profile.submission.has_probs
     primary = rules.primary or FIRST
     secondary = rules.secondary
-    if rules.primary is None and secondary is None:
+    if rules.primary is None and secondary is None and has_probs:
         secondary = SECOND
     for key, name in (("primary", primary), ("secondary", secondary)):
         if name is not None and name not in METRICS:
             raise ProfileError(
                 f"metrics.{key}: there is no metric {name!r}; choose {', '.join(METRICS)}"
+            )
+        if name is not None and METRICS[name].reads == "probabilities" and not has_probs:
+            raise ProfileError(
+                f"metrics.{key}: {name} is computed on probabilities, and [submission] names no"
+                " column of them; set probs_column or probs_columns"
             )
     if primary == secondary:
         raise ProfileError(f"metrics.secondary: {secondary!r} is the primary metric already")
@@ -118,6 +127,7 @@ def build_criteria(profile: Profile) -> Criteria:
             tuple(_number(profile, group) for group in rules.merged.values()),
             rules.average_over,
         ),
+        writes_labels=profile.submission.label_column is not None,
     )
 
 
@@ -127,9 +137,12 @@ def default_criteria(n_labels: int, negative_ids: Negatives = ()) -> Criteria:
 
 
 @lru_cache(maxsize=64)
-def _build(primary: str, secondary: str | None, task: Task) -> Criteria:
+def _build(
+    primary: str, secondary: str | None, task: Task, *, writes_labels: bool = True
+) -> Criteria:
     second = None if secondary is None else build_metric(secondary, task)
-    return Criteria(build_metric(primary, task), second, task.n_labels, task.negative_ids)
+    first = build_metric(primary, task)
+    return Criteria(first, second, task.n_labels, task.negative_ids, writes_labels)
 
 
 def _number(profile: Profile, labels: tuple[str, ...]) -> tuple[int, ...]:

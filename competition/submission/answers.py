@@ -23,6 +23,7 @@ from competition.data.csv_records import RecordReader, Report, plain_id, show, s
 from competition.data.tables import Layout, TableReader
 from competition.errors import CorpusError, Offence
 from competition.profile import Profile
+from competition.submission.form import Form, build_form
 
 LAYOUT = Layout()
 HEADER_MAX_BYTES = 65_536
@@ -83,39 +84,46 @@ def parse_probs(text: str) -> list[float] | None:
 
 
 def read_answers(
-    path: Path, profile: Profile, n_rows: int, report: Report, *, is_strict: bool = True
+    path: Path,
+    profile: Profile,
+    n_rows: int,
+    report: Report,
+    *,
+    form: Form | None = None,
+    is_strict: bool = True,
 ) -> Answers:
     """Read a submission whole, reporting every offence in a single row.
 
     Args:
         n_rows: how many rows are expected; what is far too large for them is not read.
         report: called with every offence.
+        form: of the competition's submissions; None: as the profile alone says.
         is_strict: as platforms do, insist on these columns, in this order; else further ones are
             passed over, and the probabilities may be missing.
     """
-    rules, most = profile.submission, OFFENCES_PER_ROW * (n_rows + SPARE_ROWS)
+    form, most = form or build_form(profile), OFFENCES_PER_ROW * (n_rows + SPARE_ROWS)
     counter = _Counter(path, report, most)
-    columns = (rules.id_column, rules.label_column, rules.probs_column)
     ids: list[str] = []
     lines: list[int] = []
     labels: list[str] = []
-    texts: list[str] = []
+    texts: list[list[str]] = []
     notices: list[Offence] = []
-    has_probs = True
+    has_probs = form.probs_column is not None or bool(form.probs_columns)
     if _check_size(path, profile.n_labels, n_rows, report):
-        wanted = {"id": columns[0], "label": columns[1], "probs": columns[2]}
+        wanted = {name: name for name in form.own}
         if is_strict:
-            _check_header(path, columns, report)
-        elif _lacks_only(path, columns, columns[2]):
+            _check_header(path, form, report)
+        elif form.probs_column is not None and _lacks_only(path, form):
             has_probs = False
-            del wanted["probs"]
-        reader = _choose_reader(path, wanted, counter, is_strict=is_strict)
+            del wanted[form.probs_column]
+        reader = _choose_reader(path, (wanted, form), counter, is_strict=is_strict)
+        has_label = form.label_column is not None
         try:
-            for line, (row_id, label, *text) in reader.read():
+            for line, (row_id, *answer) in reader.read():
                 ids.append(row_id)
                 lines.append(line)
-                labels.append(label)
-                texts += map(str, text)
+                labels += answer[:1] if has_label else []
+                texts.append([str(text) for text in answer[has_label:]])
         except _EnoughError:
             found = f"more than {most:,} offences"
             report(Offence(path.name, None, None, None, found, "this is no submission; see above"))
@@ -127,28 +135,35 @@ def read_answers(
             else:
                 notices.append(told)
     rows = _Rows(path.name, ids, lines, report)
-    pred = _read_labels(rows, labels, profile)
     probs = np.full((len(ids), profile.n_labels), np.nan)
-    if has_probs:
-        probs = _read_probs(rows, texts, profile)
+    if has_probs and form.probs_columns:
+        probs = _read_columns(rows, texts, form, profile)
+    elif has_probs:
+        probs = _read_probs(rows, [text for (text,) in texts], form, profile)
+    if form.label_column is not None:
+        pred = _read_labels(rows, labels, form.label_column, profile)
+    else:  # the leaderboard takes the most probable label
+        is_usable = np.isfinite(probs).all(axis=1)
+        pred = np.where(is_usable, np.where(np.isnan(probs), 0.0, probs).argmax(axis=1), -1)
     return Answers(ids, lines, pred, probs, has_probs, tuple(notices))
 
 
 def _choose_reader(
-    path: Path, wanted: Mapping[str, str], counter: _Counter, *, is_strict: bool
+    path: Path, sought: tuple[Mapping[str, str], Form], counter: _Counter, *, is_strict: bool
 ) -> RecordReader | TableReader:
     """Return the reader of the one form that platforms take, or one of any form."""
-    if is_strict:
-        return RecordReader(path, wanted, counter.report_reworded)
+    wanted, form = sought
+    if is_strict or not form.has_header:
+        return RecordReader(path, wanted, counter.report_reworded, form.separator, form.header)
     return TableReader(path, wanted, counter.report_reworded)
 
 
-def _lacks_only(path: Path, columns: Sequence[str], column: str) -> bool:
-    """Say whether a file has all columns but this one."""
-    wanted = {name: name for name in columns}
+def _lacks_only(path: Path, form: Form) -> bool:
+    """Say whether a file has all columns but that of the probabilities."""
+    wanted = {name: name for name in form.own}
     reader = TableReader(path, wanted, _ignore)
     next(reader.read(), None)
-    return set(columns) - set(reader.names) == {column}
+    return form.has_header and set(form.own) - set(reader.names) == {form.probs_column}
 
 
 def _ignore(_offence: Offence) -> None:
@@ -305,23 +320,26 @@ def _check_size(path: Path, n_labels: int, n_rows: int, report: Report) -> bool:
     return False
 
 
-def _check_header(path: Path, columns: tuple[str, ...], report: Report) -> None:
+def _check_header(path: Path, form: Form, report: Report) -> None:
     """Report columns too many or in another order (a missing one is reported by the reader)."""
-    if not path.is_file():
+    columns, separator = form.columns, form.separator
+    if not path.is_file() or not form.has_header:
         return
     with path.open("rb") as stream:
         line = stream.readline(HEADER_MAX_BYTES).decode("utf-8-sig", errors="replace")
     try:
-        header = next(csv.reader([line]), [])
+        header = next(csv.reader([line], delimiter=separator), [])
     except csv.Error:
         return
     if set(columns) <= set(header) and tuple(header) != columns:
-        found = f"the header is {show(','.join(header))}"
-        report(Offence(path.name, 1, None, None, found, f"it must be {','.join(columns)}"))
+        found = f"the header is {show(separator.join(header))}"
+        report(Offence(path.name, 1, None, None, found, f"it must be {separator.join(columns)}"))
 
 
-def _read_labels(rows: _Rows, labels: list[str], profile: Profile) -> npt.NDArray[np.int64]:
-    known, column = profile.label_ids, profile.submission.label_column
+def _read_labels(
+    rows: _Rows, labels: list[str], column: str, profile: Profile
+) -> npt.NDArray[np.int64]:
+    known = profile.label_ids
     pred = np.fromiter((known.get(label, -1) for label in labels), np.int64, count=len(labels))
     numbers = [_as_place(labels[row], profile.n_labels) for row in np.flatnonzero(pred < 0)]
     if len(numbers) > MAX_UNKNOWN * len(labels) and None not in numbers:
@@ -348,8 +366,11 @@ def _as_place(text: str, n_labels: int) -> int | None:
     return int(found) if found.isdecimal() and len(found) < 6 and int(found) < n_labels else None
 
 
-def _read_probs(rows: _Rows, texts: list[str], profile: Profile) -> npt.NDArray[np.float64]:
-    n_labels, column = profile.n_labels, profile.submission.probs_column
+def _read_probs(
+    rows: _Rows, texts: list[str], form: Form, profile: Profile
+) -> npt.NDArray[np.float64]:
+    """Read the text of a list of probabilities in each row, (n, C)."""
+    n_labels, column = profile.n_labels, form.probs_column or ""
     probs = np.full((len(texts), n_labels), np.nan)
     most_chars = (n_labels + 1) * NUMBER_MAX_CHARS
     is_list = np.zeros(len(texts), dtype=bool)
@@ -365,11 +386,45 @@ def _read_probs(rows: _Rows, texts: list[str], profile: Profile) -> npt.NDArray[
         else:
             probs[row] = numbers
             is_list[row] = True
+    names = [f"number {i + 1} ({label})" for i, label in enumerate(profile.labels)]
+    return _check_range(rows, probs, is_list, [(column, name) for name in names])
+
+
+def _read_columns(
+    rows: _Rows, texts: list[list[str]], form: Form, profile: Profile
+) -> npt.NDArray[np.float64]:
+    """Read a number in the column of each label, (n, C)."""
+    probs = np.full((len(texts), profile.n_labels), np.nan)
+    is_read = np.zeros(len(texts), dtype=bool)
+    for row, fields in enumerate(texts):
+        numbers = [parse_probs(f"[{text}]") for text in fields]
+        bad = next((at for at, found in enumerate(numbers) if not found or len(found) != 1), None)
+        if bad is not None:
+            found = f"{show(fields[bad])} is not a number"
+            rows.offend(row, form.probs_columns[bad], found, "write the label's probability")
+            continue
+        probs[row] = [found[0] for found in numbers if found]
+        is_read[row] = True
+    return _check_range(rows, probs, is_read, [(name, "it") for name in form.probs_columns])
+
+
+def _check_range(
+    rows: _Rows,
+    probs: npt.NDArray[np.float64],
+    is_read: npt.NDArray[np.bool_],
+    places: Sequence[tuple[str, str]],
+) -> npt.NDArray[np.float64]:
+    """Report rows with a number outside [0, 1], and set them to NaN.
+
+    Args:
+        places: column and name of each number, to name it.
+    """
     with np.errstate(invalid="ignore"):
         wrong = ~((probs >= 0) & (probs <= 1 + ROUNDING))
-    for row in np.flatnonzero(wrong.any(axis=1) & is_list).tolist():
+    for row in np.flatnonzero(wrong.any(axis=1) & is_read).tolist():
         place = int(wrong[row].argmax())
-        found = f"number {place + 1} ({profile.labels[place]}) is {probs[row, place]:g}"
+        column, name = places[place]
+        found = f"{name} is {probs[row, place]:g}"
         rows.offend(row, column, found, "probabilities lie between 0 and 1")
         probs[row] = np.nan
     return probs

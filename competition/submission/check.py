@@ -18,7 +18,6 @@ import numpy.typing as npt
 from competition.console import Column, Table, write_count
 from competition.data.causes import gather_causes
 from competition.data.csv_records import Report, show_id
-from competition.data.tables import test_layout
 from competition.errors import Offence, SubmissionError
 from competition.files import sha256_of
 from competition.profile import Competition, Profile
@@ -32,8 +31,8 @@ from competition.submission.answers import (
     check_order,
     max_bytes,
     read_answers,
-    read_table,
 )
+from competition.submission.form import read_answer_rows, read_form
 from competition.submission.record import BlendRule, read_rule
 
 SUM_TOLERANCE = 1e-3
@@ -68,20 +67,6 @@ class CheckReport:
             )
 
 
-def read_test_ids(competition: Competition) -> list[str]:
-    """Return the ids that a submission must contain, in order; with ``--limit``, of the sample.
-
-    Raises:
-        CorpusError: the test file cannot be read (see ``read_corpus`` for the full check).
-    """
-    if competition.limit is not None:
-        from competition.data.corpus import read_corpus
-
-        return [str(row_id) for row_id in read_corpus(competition).test.ids]
-    column, layout = competition.profile.columns.id, test_layout(competition.profile)
-    return [row_id for _, (row_id,) in read_table(competition.test_path, (column,), layout)]
-
-
 def check_submission(
     path: Path,
     competition: Competition,
@@ -92,17 +77,18 @@ def check_submission(
     """Check a submission against the leaderboard's rules and its labels against its blend.
 
     Args:
-        test_ids: the ids in the order of the test file; None reads them.
+        test_ids: the ids that it must hold, in order; None reads them.
         target: where it is to go, None the profile's own: one that joins rows by id takes what
             others may not.
 
     Raises:
         SubmissionError: the file changed while it was read.
     """
-    expected = read_test_ids(competition) if test_ids is None else test_ids
+    expected = read_answer_rows(competition).written if test_ids is None else test_ids
+    form = read_form(competition)
     digest = _hash_readable(path, len(expected), competition.profile.n_labels)
     offences: list[Offence] = []
-    answers = read_answers(path, competition.profile, len(expected), offences.append)
+    answers = read_answers(path, competition.profile, len(expected), offences.append, form=form)
     remarks: list[Offence] = []
     takes_oddities = competition.profile.joins_by_id(target)
     (remarks if takes_oddities else offences).extend(answers.notices)
@@ -172,8 +158,8 @@ def _hash_readable(path: Path, n_rows: int, n_labels: int) -> str:
 def _remark_waste(path: Path, answers: Answers, profile: Profile, remark: Report) -> None:
     """Report what keeps the rules and throws points away: votes, softmax twice, one label."""
     usable = np.isfinite(answers.probs).all(axis=1)
-    waste = find_waste(answers.probs[usable])
-    if waste is not None:
+    waste = find_waste(answers.probs[usable]) if usable.any() else None
+    if waste is not None and answers.has_probs:
         column = profile.submission.probs_column
         remark(Offence(path.name, None, column, None, waste.found, waste.remedy))
     given = answers.pred[answers.pred >= 0]

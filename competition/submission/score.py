@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,12 @@ import numpy.typing as npt
 from competition.console import Column, Table
 from competition.data.causes import gather_causes
 from competition.data.csv_records import show, show_id
+from competition.data.tables import Layout
 from competition.errors import CorpusError, Offence, SubmissionError
 from competition.profile import Profile
 from competition.scoring.criteria import Criteria, build_criteria
 from competition.submission.answers import Answers, check_ids, read_answers, read_table
+from competition.submission.form import AnswerLines, AnswerRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +55,26 @@ class Scores:
     labels: tuple[LabelScore, ...]
 
 
-def score_submission(path: Path, solution_path: Path, profile: Profile) -> Scores:
+def score_submission(
+    path: Path, solution_path: Path, profile: Profile, lines: AnswerLines | None = None
+) -> Scores:
     """Score a submission as the leaderboard does.
+
+    Args:
+        path: the submission.
+        solution_path: the labels of the test rows.
+        profile: of the competition.
+        lines: form and rows of its submissions; None: the profile's form, and the solution's ids.
 
     Raises:
         SubmissionError: the submission breaks a rule, or its rows are not those of the solution.
         CorpusError: the solution cannot be read.
     """
-    return score_rows(*join_solution(path, solution_path, profile)[1:], profile)
+    return score_rows(*join_solution(path, solution_path, profile, lines)[1:], profile)
 
 
 def join_solution(
-    path: Path, solution_path: Path, profile: Profile
+    path: Path, solution_path: Path, profile: Profile, lines: AnswerLines | None = None
 ) -> tuple[list[str], npt.NDArray[np.int64], Answers]:
     """Return the solution's ids, their gold label ids (M,), and the predictions in that order.
 
@@ -72,8 +82,14 @@ def join_solution(
         SubmissionError, CorpusError: as ``score_submission``.
     """
     gold = read_solution(solution_path, profile)
+    if lines is not None:
+        _check_covered(solution_path, gold, lines[1], profile)
     offences: list[Offence] = []
-    answers = read_answers(path, profile, len(gold), offences.append, is_strict=False)
+    form = None if lines is None else lines[0]
+    answers = read_answers(path, profile, len(gold), offences.append, form=form, is_strict=False)
+    if lines is not None:
+        test_id_of = dict(zip(lines[1].written, lines[1].test_ids, strict=True))
+        answers = replace(answers, ids=[test_id_of.get(each, each) for each in answers.ids])
     if answers.ids:
         check_ids(path, answers, list(gold), profile.submission.id_column, offences.append)
     if offences:
@@ -81,10 +97,23 @@ def join_solution(
         raise SubmissionError(f"{path} cannot be scored against {solution_path}", told)
     row_of = {row_id: row for row, row_id in enumerate(answers.ids)}
     rows = np.array([row_of[row_id] for row_id in gold], dtype=np.intp)
-    lines = [answers.lines[row] for row in rows]
+    found = [answers.lines[row] for row in rows]
     ids = list(gold)
-    joined = Answers(ids, lines, answers.pred[rows], answers.probs[rows], answers.has_probs)
+    joined = Answers(ids, found, answers.pred[rows], answers.probs[rows], answers.has_probs)
     return ids, np.fromiter(gold.values(), np.int64, count=len(ids)), joined
+
+
+def _check_covered(path: Path, gold: Mapping[str, int], rows: AnswerRows, profile: Profile) -> None:
+    """Raise if a solution lacks test rows: then the submission is not at fault."""
+    missing = [row_id for row_id in rows.test_ids if row_id not in gold]
+    if missing and len(missing) < len(rows.test_ids):
+        column = profile.columns.id
+        found = (
+            f"no label for {len(missing):,} of the {len(rows.test_ids):,} test rows (first here)"
+        )
+        remedy = "add them, or take the whole solution file"
+        offence = Offence(path.name, None, column, show_id(missing[0]), found, remedy)
+        raise CorpusError(f"{path} is not the solution of the whole test file", [offence])
 
 
 def read_solution(path: Path, profile: Profile) -> dict[str, int]:
@@ -98,7 +127,9 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
     label_ids = {str(i) if is_number else label: i for label, i in profile.label_ids.items()}
     gold: dict[str, int] = {}
     offences: list[Offence] = []
-    for line, (row_id, text) in read_table(path, (columns.id, columns.label)):
+    files = profile.files
+    layout = Layout(files.separator, files.solution_header, files.quotes)
+    for line, (row_id, text) in read_table(path, (columns.id, columns.label), layout):
         label = text.removesuffix(".0") if is_number else text
         found = "is there twice" if row_id in gold else ""
         if label not in label_ids:

@@ -21,7 +21,13 @@ import numpy.typing as npt
 from competition.errors import Offence, SubmissionError, UsageError
 from competition.files import check_name, dump_json, sha256_of, write_atomically
 from competition.profile import Competition, Profile
-from competition.submission.check import read_test_ids
+from competition.submission.form import (
+    AnswerRows,
+    Form,
+    build_form,
+    read_answer_rows,
+    read_form,
+)
 from competition.submission.ledger import open_ledger
 
 LOCAL = "local"  # this target has no quota
@@ -53,7 +59,8 @@ def write_submission(  # noqa: PLR0913, PLR0917 - the parts of one submission
     if check_name(name).endswith(".run"):
         raise UsageError(f"{name!r} cannot be a submission's name: .run.json files hold provenance")
     path = competition.submissions_dir / f"{name}.csv"
-    expected = read_test_ids(competition)
+    answered = read_answer_rows(competition)
+    expected = answered.test_ids
     exact = np.asarray(probs, dtype=np.float64)
     found = _find_fault(competition.profile, expected, ids, exact, pred)
     if found:
@@ -61,7 +68,9 @@ def write_submission(  # noqa: PLR0913, PLR0917 - the parts of one submission
         raise SubmissionError(f"{path} was not written", [offence])
     row_of = {row_id: row for row, row_id in enumerate(ids)}
     rows = np.array([row_of[row_id] for row_id in expected], dtype=np.intp)
-    data = _encode(competition.profile, expected, exact[rows], pred[rows]).encode("utf-8")
+    form = read_form(competition)
+    text = _encode(competition.profile, form, answered, exact[rows], pred[rows])
+    data = text.encode("utf-8")
     digest = hashlib.sha256(data).hexdigest()
     check_not_sent(competition, name, digest)
     write_atomically(path.with_name(f"{name}.json"), dump_json({**spec, "csv_sha256": digest}))
@@ -114,7 +123,8 @@ def write_answers(
         pred: (M,) label ids.
     """
     exact = np.asarray(probs, dtype=np.float64)
-    write_atomically(path, _encode(profile, ids, exact, pred))
+    answered = AnswerRows(tuple(ids), tuple(ids))
+    write_atomically(path, _encode(profile, build_form(profile), answered, exact, pred))
 
 
 def _find_fault(
@@ -139,17 +149,25 @@ def _find_fault(
 
 def _encode(
     profile: Profile,
-    ids: Sequence[str],
+    form: Form,
+    answered: AnswerRows,
     probs: npt.NDArray[np.float64],
     pred: npt.NDArray[np.integer[Any]],
 ) -> str:
-    """Format the CSV, with probabilities as float32 in nine digits, which round-trip exactly."""
-    rules = profile.submission
+    """Format the file, with probabilities as float32 in nine digits, which round-trip exactly."""
     rounded = (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow((rules.id_column, rules.label_column, rules.probs_column))
-    for row_id, label_id, row in zip(ids, pred.tolist(), rounded.tolist(), strict=True):
-        text = ", ".join([format(value, ".9g") for value in row])
-        writer.writerow((row_id, profile.labels[label_id], f"[{text}]"))
+    writer = csv.writer(buffer, delimiter=form.separator, lineterminator="\n")
+    if form.has_header:
+        writer.writerow(form.columns)
+    rows = zip(answered.written, pred.tolist(), rounded.tolist(), strict=True)
+    for place, (row_id, label_id, row) in enumerate(rows):
+        numbers = [format(value, ".9g") for value in row]
+        fields = {name: answered.copied[name][place] for name in form.copied}
+        fields |= {form.id_column: row_id} | dict(zip(form.probs_columns, numbers, strict=False))
+        if form.label_column is not None:
+            fields[form.label_column] = profile.labels[label_id]
+        if form.probs_column is not None:
+            fields[form.probs_column] = f"[{', '.join(numbers)}]"
+        writer.writerow([fields[name] for name in form.columns])
     return buffer.getvalue()

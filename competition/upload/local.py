@@ -16,6 +16,7 @@ import numpy.typing as npt
 from competition.errors import UploadError
 from competition.profile import Competition
 from competition.submission.answers import Answers
+from competition.submission.form import read_lines
 from competition.submission.score import join_solution, score_rows
 from competition.upload.target import (
     Receipt,
@@ -69,12 +70,14 @@ class LocalTarget:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / submission.file_name
             path.write_bytes(submission.data)
-            ids, gold, answers = join_solution(path, solution, profile)
+            lines = read_lines(competition)
+            ids, gold, answers = join_solution(path, solution, profile, lines)
         public = split_public(ids, frac=rules.public_frac, seed=rules.seed)
 
         def score(rows: npt.NDArray[np.bool_]) -> ScoreMap:
             pred, probs = answers.pred[rows], answers.probs[rows]
-            return score_rows(gold[rows], Answers([], [], pred, probs), profile).values
+            part = Answers([], [], pred, probs, answers.has_probs)
+            return score_rows(gold[rows], part, profile).values
 
         n_public, n_private = int(public.sum()), int((~public).sum())
         return Receipt(

@@ -106,7 +106,7 @@ WRONG = [
     ("[metrics]", "[metrics", "not a TOML file that can be read"),
     ('name = "tiny"', 'name = "Tiny One"', "name: write lower-case letters, digits, . _ -"),
     ("per_day = 3", 'label_column = "id"', "submission: named twice: 'id'"),
-    ("per_day = 3", 'probs_column = "pred_label"', "submission: named twice: 'pred_label'"),
+    ("per_day = 3", 'probs_column = "id"', "submission: named twice: 'id'"),
     ('default = "local"', 'default = "kagle"', "upload.default: it should be 'folder', 'local'"),
 ]
 

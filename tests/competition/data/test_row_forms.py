@@ -16,7 +16,7 @@ from competition.data.corpus import Reading, read_corpus, read_rows
 from competition.data.rows import Rows
 from competition.errors import CorpusError, ProfileError
 from competition.profile import Competition, read_profile, resolve_competition
-from competition.submission.check import read_test_ids
+from competition.submission.form import read_test_ids
 from competition.submission.score import read_solution
 from tests.conftest import N_TEST, N_TRAIN, TINY_PROFILE, Made, make_rows
 

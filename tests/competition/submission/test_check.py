@@ -25,12 +25,8 @@ from competition.files import sha256_of
 from competition.profile import Competition, resolve_competition
 from competition.scoring.decisions import ARGMAX, Rule, best_positive
 from competition.submission.answers import Answers, parse_probs, read_answers
-from competition.submission.check import (
-    build_check_tables,
-    check_submission,
-    follows_rule,
-    read_test_ids,
-)
+from competition.submission.check import build_check_tables, check_submission, follows_rule
+from competition.submission.form import read_test_ids
 from competition.submission.ledger import Outcome, open_ledger
 from competition.submission.score import build_score_tables, score_submission
 from competition.submission.write import write_submission
@@ -628,8 +624,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_vouched_for(
 ) -> None:
     path = write(tiny_competition)
 
-    def read_then_change(*given: Any) -> Answers:
-        answers = read_answers(*given)
+    def read_then_change(*given: Any, **how: Any) -> Answers:
+        answers = read_answers(*given, **how)
         path.write_bytes(path.read_bytes().replace(b"1000,", b"9999,"))
         return answers
 

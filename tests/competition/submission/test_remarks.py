@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from competition.profile import Competition
-from competition.submission.check import check_submission, read_test_ids
+from competition.submission.check import check_submission
+from competition.submission.form import read_test_ids
 from competition.submission.score import build_score_tables, score_submission
 from tests.competition.planted import softmax
 from tests.competition.submission.test_check import _edit_row, _swap, write

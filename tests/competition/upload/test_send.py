@@ -24,7 +24,7 @@ from competition.errors import (
 )
 from competition.files import append_lines_synced, sha256_of
 from competition.profile import Competition, resolve_competition
-from competition.submission.check import read_test_ids
+from competition.submission.form import read_test_ids
 from competition.submission.ledger import open_ledger
 from competition.submission.score import score_submission
 from competition.submission.write import write_submission

@@ -1,0 +1,194 @@
+"""From a folder of files to a score: each form of submission and metric, by profile alone."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from competition.audit.guessed_profile import run_init
+from competition.blend.blend import run_blend
+from competition.board.board import build_board_tables
+from competition.errors import CorpusError, SubmissionError
+from competition.folds.kfold import read_prepared
+from competition.predictions.store import Store
+from competition.profile import Competition, resolve_competition
+from competition.scoring import bootstrap
+from competition.scoring.criteria import build_criteria
+from competition.submission.check import check_submission
+from competition.submission.form import read_lines
+from competition.submission.score import score_submission
+from competition.upload.send import SubmitOptions, submit
+from tests.competition.predictions.test_members import fill
+
+LABELS = ("Other", "cause(e1,e2)", "cause(e2,e1)", "part(e1,e2)")
+THINGS = ("fire", "spark", "wheel", "car", "rain", "flood")
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+N_TRAIN, N_TEST = 60, 24
+
+
+def make_rows(first: int, count: int) -> list[tuple[str, str, str]]:
+    """Make ids, English sentences with tags around two nouns, and labels."""
+    return [
+        (
+            f"r{first + i}",
+            f"The <e1>{THINGS[i % 6]}</e1> of day {first + i} met a <e2>{THINGS[(i * 5 + 1) % 6]}"
+            f" {first + i}</e2>.",
+            LABELS[i % len(LABELS)],
+        )
+        for i in range(count)
+    ]
+
+
+def write_table(path: Path, rows: Sequence[Sequence[str]], separator: str = ",") -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, delimiter=separator, lineterminator="\n").writerows(rows)
+
+
+def make_folder(folder: Path, *, has_test_ids: bool = True) -> list[tuple[str, str, str]]:
+    """Write train, test and solution; return the test rows."""
+    folder.mkdir()
+    train, test = make_rows(0, N_TRAIN), make_rows(500, N_TEST)
+    head = ("id", "sentence", "relation")
+    if has_test_ids:
+        write_table(folder / "train.csv", [head, *train])
+        write_table(folder / "test.csv", [head[:2], *(row[:2] for row in test)])
+        write_table(folder / "solution.csv", [head, *test])
+    else:
+        write_table(folder / "train.csv", [head[1:], *(row[1:] for row in train)])
+        write_table(folder / "test.csv", [head[1:2], *(row[1:2] for row in test)])
+        write_table(folder / "solution.csv", [head[1:], *(row[1:] for row in test)])
+    return test
+
+
+def guess(tmp_path: Path, metrics: str) -> Competition:
+    """Run init on the folder, choose the metrics, and leave results of two variants."""
+    path = tmp_path / "made.toml"
+    run_init([tmp_path / "made"], path)
+    text = path.read_text("utf-8")
+    start = text.index("[metrics]")
+    end = text.index("[defaults]")
+    path.write_text(f"{text[:start]}[metrics]\n{metrics}\n\n{text[end:]}", "utf-8")
+    competition = resolve_competition(str(path), None, None, home=tmp_path)
+    prepared = read_prepared(competition)
+    store = Store(competition.oof_dir, competition.profile.labels)
+    fill(store, prepared, "a")
+    fill(store, prepared, "b", seeds=(2,))
+    return competition
+
+
+def send_blend(competition: Competition) -> list[list[str]]:
+    """Blend, check, send to the local board and show it; return the fields of the file."""
+    report = run_blend(competition, (), trials=1, seed=0, name="b1", run={"time": NOW.isoformat()})
+    checked = check_submission(report.path, competition)
+    assert checked.offences == ()
+    sent = submit(competition, report.path, SubmitOptions("local"), clock=lambda: NOW)
+    kinds = build_criteria(competition.profile).kinds
+    assert sent.public is not None
+    assert list(sent.public) == [kind.key for kind in kinds]
+    assert all(score is not None for score in sent.public.values())
+    (table,) = [t for t in build_board_tables(competition, now=NOW) if t.name == "submissions"]
+    assert f"public_{kinds[0].short}" in table.rows[0]
+    sample = competition.profile.submission.separator or ","
+    with report.path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream, delimiter=sample))
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "SUM_REPLICATES", 30)
+    monkeypatch.setattr(bootstrap, "CURVE_REPLICATES", 10)
+
+
+def test_label_alone_and_macro_f1_of_merged_labels(tmp_path: Path) -> None:
+    test = make_folder(tmp_path / "made")
+    sample = [("id", "relation"), *((row[0], "Other") for row in test)]
+    write_table(tmp_path / "made" / "sample_submission.csv", sample)
+    merged = '\n[metrics.merged]\ncause = ["cause(e1,e2)", "cause(e2,e1)"]'
+    competition = guess(tmp_path, f'primary = "macro-f1"\naverage_over = "gold"{merged}')
+    assert competition.profile.negative_label == "Other"
+    rows = send_blend(competition)
+    assert rows[0] == ["id", "relation"]
+    assert [row[0] for row in rows[1:]] == [row[0] for row in test]
+
+
+def test_label_alone_and_accuracy(tmp_path: Path) -> None:
+    test = make_folder(tmp_path / "made")
+    sample = [("id", "relation"), *((row[0], "Other") for row in test)]
+    write_table(tmp_path / "made" / "sample_submission.csv", sample)
+    competition = guess(tmp_path, 'primary = "accuracy"')
+    assert {len(row) for row in send_blend(competition)} == {2}
+    path = competition.submissions_dir / "b1.csv"
+    path.write_text(path.read_text("utf-8").replace("Other", "other"), "utf-8")
+    found = check_submission(path, competition).offences
+    assert any("did you mean 'Other'?" in each.remedy for each in found)
+
+
+def test_one_column_per_label_and_log_loss(tmp_path: Path) -> None:
+    test = make_folder(tmp_path / "made")
+    sample = [("id", *(f"p_{label}" for label in LABELS)), *((row[0], *"1000") for row in test)]
+    write_table(tmp_path / "made" / "sample_submission.csv", sample)
+    competition = guess(tmp_path, 'primary = "log-loss"')
+    rows = send_blend(competition)
+    assert rows[0] == ["id", *(f"p_{label}" for label in LABELS)]
+    assert all(sum(map(float, row[1:])) == pytest.approx(1, abs=1e-6) for row in rows[1:])
+    path = competition.submissions_dir / "b1.csv"
+    rows[3][2] = "1.5"
+    write_table(path, rows)
+    (found,) = check_submission(path, competition).offences
+    assert (found.column, found.found) == (f"p_{LABELS[1]}", "it is 1.5")
+
+
+def test_a_file_without_a_header_separated_by_tabs(tmp_path: Path) -> None:
+    test = make_folder(tmp_path / "made")
+    sample = [(row[0], "Other") for row in test]
+    write_table(tmp_path / "made" / "sample_submission.tsv", sample, "\t")
+    competition = guess(tmp_path, 'primary = "mcc"\nsecondary = "kappa"')
+    assert not competition.profile.submission.header
+    rows = send_blend(competition)
+    assert (len(rows), {len(row) for row in rows}) == (N_TEST, {2})
+    assert {row[1] for row in rows} <= set(LABELS)
+
+
+def test_the_sample_file_is_the_authority_on_order_ids_and_columns(tmp_path: Path) -> None:
+    test = make_folder(tmp_path / "made")
+    order = test[::-1]
+    sample = [("note", "relation", "id"), *((f"n {row[0]}", "Other", row[0]) for row in order)]
+    write_table(tmp_path / "made" / "sample_submission.csv", sample)
+    competition = guess(tmp_path, 'primary = "micro-f1"')
+    rows = send_blend(competition)
+    assert rows[0] == ["note", "relation", "id"]
+    assert [(row[0], row[2]) for row in rows[1:]] == [(f"n {row[0]}", row[0]) for row in order]
+    plain = {row[2]: row[1] for row in rows[1:]}
+    write_table(tmp_path / "made" / "sample_submission.csv", sample[:-1])
+    with pytest.raises(SubmissionError, match=f"it lacks id {order[-1][0]}"):
+        check_submission(competition.submissions_dir / "b1.csv", competition)
+    assert set(plain) == {row[0] for row in test}
+
+
+def test_rows_without_ids_take_those_of_the_sample_file(tmp_path: Path) -> None:
+    make_folder(tmp_path / "made", has_test_ids=False)
+    sample = [("row", "relation"), *((f"TEST_{i}", "Other") for i in range(N_TEST))]
+    write_table(tmp_path / "made" / "sample_submission.csv", sample)
+    competition = guess(tmp_path, 'primary = "weighted-f1"')
+    assert competition.profile.columns.id is None
+    rows = send_blend(competition)
+    assert [row[0] for row in rows[1:]] == [f"TEST_{i}" for i in range(N_TEST)]
+
+
+def test_an_incomplete_solution_is_named_and_not_the_submission(tmp_path: Path) -> None:
+    test = make_folder(tmp_path / "made")
+    competition = guess(tmp_path, 'primary = "accuracy"')
+    send_blend(competition)
+    solution = competition.solution_path
+    assert solution is not None
+    lines = solution.read_text("utf-8").splitlines()
+    solution.write_text("\n".join([*lines[:-2], ""]), "utf-8")
+    path, profile = competition.submissions_dir / "b1.csv", competition.profile
+    with pytest.raises(CorpusError, match="not the solution of the whole test file") as raised:
+        score_submission(path, solution, profile, read_lines(competition))
+    assert "no label for 2 of the 24 test rows" in str(raised.value)
+    assert test[-2][0] in str(raised.value)
