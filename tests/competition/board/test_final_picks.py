@@ -13,8 +13,9 @@ from competition.board.final_picks import (
     forecast_private,
     pick_final,
 )
+from tests.competition.klue_scores import KINDS
 
-T = 1000
+T, KIND = 1000, KINDS[0]
 
 
 def labels(differs: float, start: int = 0) -> np.ndarray:
@@ -35,13 +36,13 @@ def candidate(
 
 
 def test_nothing_to_judge_by() -> None:
-    assert pick_final([], 2) == ([], None)
-    assert pick_final([candidate("a", None, None)], 2) == ([], None)
+    assert pick_final([], 2, KIND) == ([], None)
+    assert pick_final([candidate("a", None, None)], 2, KIND) == ([], None)
 
 
 def test_by_nested_alone_before_anything_is_scored() -> None:
     known = [candidate("a", 0.70, None), candidate("b", 0.72, None, 0.1)]
-    picks, forecast = pick_final(known, 2)
+    picks, forecast = pick_final(known, 2, KIND)
     assert [each.name for each in picks] == ["b", "a"]
     assert forecast is not None
     assert forecast.gap is None
@@ -89,11 +90,11 @@ def test_a_lucky_public_score_is_discounted() -> None:
         candidate("third", 0.71, 0.610, 0.3, 400),
         candidate("lucky", 0.69, 0.625, 0.3, 700),
     ]
-    picks, forecast = pick_final(known, 2, half_variance=4e-3)
+    picks, forecast = pick_final(known, 2, KIND, half_variance=4e-3)
     assert picks[0].name == "best"
     assert forecast is not None
     assert forecast.margin(0, 3) > 0.005
-    assert pick_final(known, 1, half_variance=1e-6)[0][0].name == "lucky"
+    assert pick_final(known, 1, KIND, half_variance=1e-6)[0][0].name == "lucky"
 
 
 def test_of_equals_the_one_that_differs_is_the_second() -> None:
@@ -102,7 +103,7 @@ def test_of_equals_the_one_that_differs_is_the_second() -> None:
         candidate("twin", 0.719, 0.619, 0.01),
         candidate("other", 0.719, 0.619, 0.3, 500),
     ]
-    picks, _ = pick_final(known, 2)
+    picks, _ = pick_final(known, 2, KIND)
     assert [each.name for each in picks] == ["first", "other"]
     assert "30.0% of its labels differ" in picks[1].reason
 
@@ -113,13 +114,13 @@ def test_what_differs_but_is_far_worse_is_not_taken() -> None:
         candidate("near", 0.719, 0.619, 0.05),
         candidate("bad", 0.50, 0.40, 0.5, 300),
     ]
-    assert [each.name for each in pick_final(known, 2)[0]] == ["first", "near"]
-    assert [each.name for each in pick_final(known, 5)[0]] == ["first", "near", "bad"]
+    assert [each.name for each in pick_final(known, 2, KIND)[0]] == ["first", "near"]
+    assert [each.name for each in pick_final(known, 5, KIND)[0]] == ["first", "near", "bad"]
 
 
 def test_nested_scores_without_a_gap_are_not_laid_beside_public_ones() -> None:
     known = [candidate("only-nested", 0.72, None), candidate("only-public", None, 0.62, 0.1)]
-    assert [each.name for each in pick_final(known, 2)[0]] == ["only-public"]
+    assert [each.name for each in pick_final(known, 2, KIND)[0]] == ["only-public"]
 
 
 def test_the_transfer_error_is_measured_once_enough_is_scored() -> None:
@@ -153,7 +154,7 @@ def test_files_that_cannot_be_compared_are_not_said_to_differ() -> None:
     short = Candidate("short", 0.71, 0.61, labels(0.1)[:-5])
     gone = Candidate("gone", 0.70, 0.60, None)
     known = [candidate("first", 0.72, 0.62), short, gone]
-    picks, forecast = pick_final(known, 3)
+    picks, forecast = pick_final(known, 3, KIND)
     assert forecast is not None
     assert forecast.compared.sum() == 3  # each with itself
     for pick in picks[1:]:

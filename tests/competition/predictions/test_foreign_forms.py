@@ -98,7 +98,8 @@ def test_a_usual_form_is_taken(
     oof, test = draw(prepared)
     np.testing.assert_allclose(member.oof, oof, atol=2e-3)
     np.testing.assert_allclose(member.test[1], test.mean(axis=0), atol=2e-3)
-    ((f1, area),) = report.scores.values()
+    (scored,) = report.scores.values()
+    f1, area = scored.values()
     assert 0.6 < f1 < 1
     assert 0.6 < area < 1
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -623,8 +624,8 @@ def test_a_file_that_changes_meanwhile_is_not_sent(
     path = write(tiny_competition)
     check = choice.check_submission
 
-    def check_then_change(file: Path, competition: Competition) -> object:
-        report = check(file, competition)
+    def check_then_change(file: Path, competition: Competition, **how: Any) -> object:
+        report = check(file, competition, **how)
         file.write_text("changed", "utf-8")
         return report
 
