@@ -135,6 +135,7 @@ def _lay_out(
     precision = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     need = estimate_need(model, config, precision=precision, longest=longest, averages=averages)
     run = variant.run
+    rounds_shards = run.shard and precision != "float32"
     if run.shard:
         need = divide_need(need, model, ranks.size)
     free = [each for each in ranks.gather(measure_free(accelerator.device)) if each is not None]
@@ -143,12 +144,13 @@ def _lay_out(
         free=min(free, default=None),
         micro_tokens=run.micro_tokens,
         longest=longest,
-        checkpointing=run.gradient_checkpointing,
+        checkpointing=run.gradient_checkpointing or rounds_shards,
     )
     watch.log(f"memory: about {need.describe(plan.micro_tokens)}")
     if plan.checkpointing and not run.gradient_checkpointing:
         enable_gradient_checkpointing(model.encoder)
-        watch.log("memory: layers are computed twice (gradient checkpointing), else nothing fits")
+        why = "so that no rank keeps all weights rounded" if rounds_shards else "else nothing fits"
+        watch.log(f"memory: layers are computed twice (gradient checkpointing), {why}")
     if plan.micro_tokens != run.micro_tokens:
         watch.log(f"memory: micro-batches of at most {plan.micro_tokens} tokens")
     laid_out = run.model_copy(

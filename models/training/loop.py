@@ -217,7 +217,10 @@ def _place(
     """Move a network to its device, or spread it over those of all ranks, with its optimiser."""
     decay = variant.regularise.ema_decay
     if accelerator.num_processes > 1 and variant.run.shard:
+        from accelerate.utils import AutocastKwargs
+
         weights = _Weights.of(model, decay)  # before: a sharded network cannot be copied
+        accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
         prepared = accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
         shard(model, accelerator)
         if weights.average is not None:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from competition.errors import VariantError
 from models.settings import AdaptSettings
 
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 BLOCK = re.compile(r"encoder\.(?:.*\.)?(?:layer|layers|h|block)\.\d+")
 """The name of a block of the encoder; those inside another block have longer names."""
 
@@ -43,8 +42,8 @@ def check_shardable(adapt: AdaptSettings | None, ranks: int) -> None:
 def shard(model: nn.Module, accelerator: Any) -> None:
     """Shard a network among all ranks, block by block, in place; then it is on their devices.
 
-    Under mixed precision the weights of a block are gathered in 16 bits, and none is kept whole
-    for the backward pass. Gradients are added in float32.
+    Weights are gathered in their own precision, and autocast rounds them as without sharding. It
+    must not keep what it rounded: switch off its cache, and compute blocks twice (checkpointing).
 
     Args:
         model: a network with an ``encoder``, with the same weights on every rank.
@@ -53,16 +52,11 @@ def shard(model: nn.Module, accelerator: Any) -> None:
     Source: Zhao et al. 2023, arXiv 2304.11277, section 3, as torch's ``fully_shard``.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    policy = MixedPrecisionPolicy(
-        param_dtype=HALVES.get(accelerator.mixed_precision),
-        reduce_dtype=torch.float32,
-        cast_forward_inputs=False,  # the accelerator's autocast does
-    )
     for name in find_blocks(model):
-        fully_shard(model.get_submodule(name), mesh=mesh, mp_policy=policy)
+        fully_shard(model.get_submodule(name), mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
