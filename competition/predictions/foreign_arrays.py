@@ -8,6 +8,7 @@ Legend: N train rows, M test rows, C labels, K folds.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from competition.folds.kfold import Prepared
 from competition.predictions.foreign_cells import Report
 from competition.predictions.foreign_rows import NO_FOLD, OOF, TEST, ForeignTable, read_split
 
+SPARE_BYTES, SPARE_TIMES = 1 << 20, 4
 ORDER = "the rows of {file} are taken in the order of {data}, its columns in that of the labels"
 
 
@@ -35,8 +37,9 @@ def read_arrays(
         None where an array does not fit, which was reported.
     """
     try:
+        _check_size(path, prepared)
         arrays = _load(path)
-    except (ValueError, OSError, EOFError, KeyError) as error:
+    except Exception as error:  # NumPy and what unpacks its archives raise many kinds
         is_pickle = "pickle" in str(error).lower()
         found = "an array of Python objects" if is_pickle else f"damaged: {str(error)[:120]}"
         remedy = "save numbers: np.save(FILE, probs.astype(np.float32))"
@@ -50,6 +53,23 @@ def read_arrays(
             return None
         parts.append(part)
     return ForeignTable.join(parts)
+
+
+def _check_size(path: Path, prepared: Prepared) -> None:
+    """Refuse what would take far more memory than all predictions do.
+
+    Raises:
+        ValueError: the arrays, unpacked, are larger.
+    """
+    corpus, n_labels = prepared.corpus, prepared.competition.profile.n_labels
+    n_rows = len(corpus.train) + prepared.folds.count * len(corpus.test)
+    most = SPARE_BYTES + 8 * SPARE_TIMES * n_rows * n_labels
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+    if size > most:
+        raise ValueError(f"it holds {size:,} bytes, and all predictions need {most:,} at most")
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:

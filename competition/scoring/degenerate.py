@@ -49,6 +49,9 @@ def find_waste(probs: Floats) -> Waste | None:
     if votes is not None:
         remedy = "AUPRC falls: write the mean of the models' probabilities, not of their labels"
         return Waste(votes, remedy)
+    if np.abs(values - values.round(2)).max() < CLOSE:
+        found = "all probabilities have two digits at most: many rows are tied"
+        return Waste(found, "AUPRC falls with ties: write all digits that the model gives")
     if _is_softmax_twice(values):
         most = np.e / (np.e + probs.shape[1] - 1)
         found = f"no probability is above {most:.3f}: softmax was applied twice"

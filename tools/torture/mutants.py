@@ -135,7 +135,7 @@ def build_kinds(folder: Path) -> dict[str, Kind]:
     return {
         **_kinds_of_data(competition, prepared),
         **_kinds_of_settings(home, folder),
-        **_kinds_of_results(competition, prepared, store),
+        **_kinds_of_results(prepared, store),
         **_kinds_of_submissions(competition, folder),
     }
 
@@ -247,9 +247,7 @@ def _kinds_of_settings(home: Home, folder: Path) -> dict[str, Kind]:
     }
 
 
-def _kinds_of_results(
-    competition: Competition, prepared: Prepared, store: Store
-) -> dict[str, Kind]:
+def _kinds_of_results(prepared: Prepared, store: Store) -> dict[str, Kind]:
     key = ResultKey("planted", 42, 0)
     path, run_path = store.path(key), store.run_path(key)
     good, good_run = path.read_bytes(), run_path.read_bytes()
@@ -287,30 +285,53 @@ def _kinds_of_results(
         finally:
             run_path.write_bytes(good_run)
 
-    labels = competition.profile.labels
+    return {
+        "result": Kind(good, read_result),
+        "header": Kind(header, read_header, is_json_lines=True),
+        "run.json": Kind(good_run, read_run, is_json_lines=True),
+        "import": _kind_of_import(_write_table(store, prepared), "theirs.csv", prepared),
+        "import.npz": _kind_of_import(_write_arrays(store, prepared), "theirs.npz", prepared),
+    }
+
+
+def _kind_of_import(good: bytes, name: str, prepared: Prepared) -> Kind:
+    path = prepared.competition.home / name
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        reading = read_foreign_rows(ForeignFiles(path), prepared, needs_folds=name.endswith("csv"))
+        if reading.offences:
+            raise CorpusError("refused", reading.offences)
+
+    return Kind(good, read)
+
+
+def _write_table(store: Store, prepared: Prepared) -> bytes:
+    """Return the planted member's predictions as a table of all folds."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("id", "split", "fold", *labels))
+    writer.writerow(("id", "split", "fold", *prepared.competition.profile.labels))
     for fold in range(prepared.folds.count):
         result = store.read(ResultKey("planted", 42, fold))
         for row_id, probs in zip(result.oof_ids, result.oof_probs.tolist(), strict=True):
             writer.writerow((row_id, "oof", fold, *probs))
         for row_id, probs in zip(result.test_ids, result.test_probs.tolist(), strict=True):
             writer.writerow((row_id, "test", fold, *probs))
-    table_path = competition.home / "theirs.csv"
+    return stream.getvalue().encode()
 
-    def read_import(data: bytes) -> None:
-        table_path.write_bytes(data)
-        reading = read_foreign_rows(ForeignFiles(table_path), prepared)
-        if reading.offences:
-            raise CorpusError("refused", reading.offences)
 
-    return {
-        "result": Kind(good, read_result),
-        "header": Kind(header, read_header, is_json_lines=True),
-        "run.json": Kind(good_run, read_run, is_json_lines=True),
-        "import": Kind(stream.getvalue().encode(), read_import),
-    }
+def _write_arrays(store: Store, prepared: Prepared) -> bytes:
+    """Return an archive of the planted member's predictions in file order."""
+    n_labels, folds = prepared.competition.profile.n_labels, prepared.folds
+    oof = np.zeros((len(prepared.corpus.train), n_labels), dtype=np.float32)
+    test = []
+    for fold in range(folds.count):
+        result = store.read(ResultKey("planted", 42, fold))
+        oof[folds.fold_of == fold] = result.oof_probs
+        test.append(result.test_probs)
+    stream = io.BytesIO()
+    np.savez(stream, oof=oof, test=np.stack(test))
+    return stream.getvalue()
 
 
 def _kinds_of_submissions(competition: Competition, folder: Path) -> dict[str, Kind]:

@@ -34,5 +34,12 @@ def test_averages_of_hard_votes_are_votes() -> None:
     assert "votes, not probabilities" in found.found
 
 
+def test_few_digits_are_ties() -> None:
+    probs = soften(np.random.default_rng(0).normal(0, 2, (100, 5))).round(2)
+    found = find_waste(probs)
+    assert found is not None
+    assert "two digits at most" in found.found
+
+
 def test_few_rows_tell_nothing() -> None:
     assert find_waste(np.eye(3)) is None
