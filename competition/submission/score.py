@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from competition.console import Column, Table
 from competition.data.causes import gather_causes
-from competition.data.csv_records import show, show_id
+from competition.data.csv_records import match_ids, show, show_id
 from competition.data.tables import Layout
 from competition.errors import CorpusError, Offence, SubmissionError
 from competition.profile import Profile
@@ -90,6 +90,7 @@ def join_solution(
     if lines is not None:
         test_id_of = dict(zip(lines[1].written, lines[1].test_ids, strict=True))
         answers = replace(answers, ids=[test_id_of.get(each, each) for each in answers.ids])
+    answers = replace(answers, ids=match_ids(answers.ids, gold))
     if answers.ids:
         check_ids(path, answers, list(gold), profile.submission.id_column, offences.append)
     if offences:
@@ -132,14 +133,18 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
     for line, (row_id, text) in read_table(path, (columns.id, columns.label), layout):
         label = text.removesuffix(".0") if is_number else text
         found = "is there twice" if row_id in gold else ""
+        remedy = "correct the solution"
         if label not in label_ids:
             found = f"{show(label)} is not a label"
+            is_place = label.isdecimal() and len(label) < 6 and int(label) < profile.n_labels
+            if is_place and not is_number:
+                remedy = f"write names (as places in labels, 0 is {profile.labels[0]})"
         if found:
-            offence = Offence(path.name, line, None, show_id(row_id), found, "correct the solution")
-            offences.append(offence)
+            offences.append(Offence(path.name, line, None, show_id(row_id), found, remedy))
         gold[row_id] = label_ids.get(label, -1)
     if offences:
-        raise CorpusError(f"{path} cannot be used as a solution", offences)
+        told = gather_causes(offences, len(gold))
+        raise CorpusError(f"{path} cannot be used as a solution", told)
     return gold
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from competition.errors import CorpusError
 from competition.profile import Competition
 from competition.submission.check import check_submission
 from competition.submission.form import read_test_ids
@@ -140,3 +141,20 @@ def test_labels_alone_are_scored_by_what_needs_no_probabilities(
     other = path.with_suffix(".parquet")
     frame.assign(probs=frame["probs"].map(json.loads)).to_parquet(other)
     assert score_submission(other, solution, tiny_competition.profile) == whole
+
+
+def test_a_solution_of_a_data_frame_is_one_too(tiny_competition: Competition) -> None:
+    path, solution = write(tiny_competition), tiny_competition.solution_path
+    assert solution is not None
+    whole = score_submission(path, solution, tiny_competition.profile)
+    frame = pd.read_csv(solution)
+    other = solution.with_name("other.csv")
+    frame.assign(id=frame["id"].astype(float)).to_csv(other, index=False)
+    assert score_submission(path, other, tiny_competition.profile) == whole
+    places = tiny_competition.profile.label_ids
+    frame.assign(label=frame["label"].map(places)).to_csv(other, index=False)
+    with pytest.raises(CorpusError, match="cannot be used as a solution") as caught:
+        score_submission(path, other, tiny_competition.profile)
+    (offence,) = caught.value.offences
+    assert "0 is per:birthplace" in offence.remedy
+    assert "20 of 20 rows" in offence.found
