@@ -8,6 +8,7 @@ column names and keys, untyped, without source, ends exclusive, no negative labe
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -30,6 +31,13 @@ os.environ.pop("COLUMNS", None)  # the width of a terminal, which tests are not 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave imported modules out of garbage collection, which every training job asks for."""
+    gc.collect()
+    gc.freeze()
+
 
 LABELS = ("per:birthplace", "no_relation", "per:employer", "per:sibling")
 N_TRAIN, N_TEST = 64, 20

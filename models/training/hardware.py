@@ -135,7 +135,7 @@ def fix_randomness_of_kernels() -> None:
     if find_device() != "cpu":
         torch.backends.cudnn.allow_tf32 = False
         return
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # the same, without importing the compiler
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

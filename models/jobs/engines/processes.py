@@ -15,10 +15,8 @@ PRELOAD = (
     "transformers.modeling_utils",
     "accelerate",
     "safetensors.torch",
-    "torch._inductor.config",
 )
-"""Modules that take a job two seconds to import; torch imports the last one when it is restricted
-to deterministic kernels."""
+"""Modules that take a job two seconds to import."""
 SOCKET_FOLDER_MAX_BYTES = (
     104 - 1 - len("/pymp-12345678/listener-12345678")
 )  # the least of any system

@@ -179,17 +179,17 @@ def test_a_process_alone_waits_for_no_other_under_a_launcher(
 
 
 def test_only_a_cpu_is_restricted_to_deterministic_kernels(devices: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
-    devices.setattr(torch, "use_deterministic_algorithms", asked.append)
+    asked: list[str] = []
+    devices.setattr(torch, "set_deterministic_debug_mode", asked.append)
     devices.setattr(torch.backends.cudnn, "allow_tf32", True)
     fix_randomness_of_kernels()
-    assert asked == [True]
+    assert asked == ["error"]
     assert torch.backends.cudnn.allow_tf32
     devices.setattr(torch.backends.mps, "is_available", lambda: True)
     fix_randomness_of_kernels()
     have_gpus(devices, 1)
     fix_randomness_of_kernels()
-    assert asked == [True]
+    assert asked == ["error"]
     assert not torch.backends.cudnn.allow_tf32  # recurrent layers in float32, as they are asked to
 
 
