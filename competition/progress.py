@@ -33,7 +33,8 @@ class RemainingTime:
     >>> now = iter([0.0, 60.0])
     >>> remaining = RemainingTime({"a": 100.0, "b": 300.0, "c": 900.0}, clock=lambda: next(now))
     >>> remaining.drop("c")
-    >>> remaining.update("a", 0.5)  # resumed: earlier work does not count as speed
+    >>> remaining.update("a", 0.0)
+    >>> remaining.resume("a", 0.5)  # earlier work does not count as speed
     >>> remaining.update("a", 1.0)
     >>> remaining.seconds()
     360.0
@@ -50,6 +51,10 @@ class RemainingTime:
         """Record that a fraction ``frac`` (0 to 1) of a task is done."""
         self._first.setdefault(task, frac)
         self._latest[task] = frac
+
+    def resume(self, task: Hashable, frac: float) -> None:
+        """Record that a task goes on from a fraction that was done earlier."""
+        self._first[task] = self._latest[task] = frac
 
     def drop(self, task: Hashable) -> None:
         """Remove a task that failed or was done elsewhere."""

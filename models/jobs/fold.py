@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -52,6 +53,7 @@ from models.training.sharding import check_shardable
 from models.variant import LINEAR, Variant
 
 MAX_NAMED = 4
+RESUMED = re.compile(r"resumed at step (\d+) of (\d+)")
 
 
 @dataclass(frozen=True)
@@ -344,6 +346,7 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
     remaining = RemainingTime({spec.key: estimate_work(spec) for spec in jobs})
 
     def started(spec: JobSpec) -> None:
+        remaining.update(spec.key, 0.0)
         board.update(name_of(spec.key), 0.0, "starting")
 
     def progress(spec: JobSpec, at: Progress) -> None:
@@ -354,6 +357,8 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
     say = _say_once(board.say)
 
     def said(spec: JobSpec, text: str) -> None:
+        if (resumed := RESUMED.match(text)) is not None:
+            remaining.resume(spec.key, int(resumed[1]) / int(resumed[2]))
         # the other lines are in the log of the job
         if text.startswith(("resumed", "training continues without", "lost with its node")):
             say(f"{name_of(spec.key)}: {text}")
@@ -366,7 +371,6 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
             remaining.drop(spec.key)
             board.say(f"[{done}/{len(jobs)}] {name_of(spec.key)}: done by another process")
             return
-        remaining.update(spec.key, 0.0)
         remaining.update(spec.key, 1.0)
         left = remaining.seconds()
         rest = f"; about {format_seconds(left)} for the rest" if left else ""

@@ -15,8 +15,8 @@ from models.training.control import Watch
 from models.training.linear import LinearModel, LinearTask, fit_linear
 
 UNCALIBRATED = (
-    "not calibrated: some label occurs in too few groups of training rows; probabilities are "
-    "unreliable, which may lower AUPRC and the blend's score"
+    "not calibrated: there are too few groups of training rows, or too few labels in all of them; "
+    "probabilities are unreliable, which may lower the scores that read them and the blend's"
 )
 
 
@@ -46,5 +46,11 @@ def learn_linear(spec: JobSpec, watch: Watch) -> Learned | int:
 def refit_linear(spec: JobSpec, say: Callable[[str], None] | None = None) -> LinearModel:
     """Fit the model of a job. It is deterministic, so it is fitted again rather than stored."""
     rows = spec.rows
-    task = LinearTask(spec.variant.linear, len(spec.labels), spec.key.seed, rows.train_groups)
+    task = LinearTask(
+        spec.variant.linear,
+        len(spec.labels),
+        spec.key.seed,
+        rows.train_groups,
+        has_rare_labels=spec.has_rare_labels,
+    )
     return fit_linear(read_texts(spec.texts, rows.train_rows), rows.train_label_ids, task, say)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from models.data.pool import PredictedLabels, choose_fold_rows
 from models.jobs.request import PSEUDO, START, TEACHER, FoldRequest, name_bases, resolve_all
 from models.jobs.setup import VariantSetup, set_up_variant, tokenize_pool, write_pool_texts
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, NetworkSpec, read_kept
-from models.variant import Variant, fingerprint
+from models.training.linear import RARE_LABELS_VERSION, find_rare_labels
+from models.variant import LINEAR, Variant, fingerprint
 
 
 @dataclass(frozen=True)
@@ -108,20 +110,44 @@ class _Wanted:
     fingerprint: str
     bases: Mapping[str, Header]  # by role
     stored: Header | None
+    has_rare_labels: bool = False
 
 
 def _plan_results(setup: VariantSetup, folds: Sequence[int]) -> list[_Wanted]:
     """List the results of a variant; a fingerprint includes those of results it builds on."""
     wanted = []
+    rare = _find_rare_folds(setup, folds)
     for seed in setup.variant.seeds:
         for fold in folds:
             key = ResultKey(setup.variant.name, seed, fold)
             bases = setup.find_bases(key)
             ids = {role: header.fingerprint for role, header in bases.items()}
-            extra = {"builds_on": ids} if ids else {}
+            extra: dict[str, Any] = {"builds_on": ids} if ids else {}
+            is_rare = fold in rare
+            if is_rare:  # else results are those of versions that knew no such case
+                extra["rare_labels"] = RARE_LABELS_VERSION
             print_ = fingerprint({**setup.parts, "seed": seed, "fold": fold, **extra})
-            wanted.append(_Wanted(key, print_, bases, setup.store.read_header(key)))
+            wanted.append(_Wanted(key, print_, bases, setup.store.read_header(key), is_rare))
     return wanted
+
+
+def _find_rare_folds(setup: VariantSetup, folds: Sequence[int]) -> set[int]:
+    """Return the folds whose training rows lack a label, or have too few rows of one to calibrate.
+
+    That is a matter of linear models, and of the rows that are there before others predict.
+    """
+    if setup.variant.learner != LINEAR:
+        return set()
+    found = set()
+    for fold in folds:
+        rows = choose_fold_rows(
+            setup.prepared, setup.pool, setup.variant, route=setup.route, fold=fold
+        )
+        n_labels = setup.prepared.competition.profile.n_labels
+        inner = setup.variant.linear.inner_folds
+        if len(find_rare_labels(rows.train_label_ids, rows.train_groups, inner, n_labels)):
+            found.add(fold)
+    return found
 
 
 def _build_specs(
@@ -161,6 +187,7 @@ def _build_specs(
                 labels=profile.labels,
                 negative_id=profile.negative_id,
                 criteria=build_criteria(profile),
+                has_rare_labels=wanted.has_rare_labels,
                 entity_types=tuple(profile.entity_types),
                 data_hash=prepared.corpus.hash,
                 folds_hash=prepared.folds.hash,

@@ -51,6 +51,7 @@ class JobSpec:
         command: the arguments of ``python run.py`` that requested it; only for provenance.
         track: names of experiment trackers.
         criteria: what held-out rows are scored by.
+        has_rare_labels: see ``linear.find_rare_labels``; part of the fingerprint.
         relations: which labels have an inverse, for swapped roles.
         language: in which formats write.
     """
@@ -64,6 +65,7 @@ class JobSpec:
     labels: tuple[str, ...]
     negative_id: int | None
     criteria: Criteria
+    has_rare_labels: bool
     entity_types: tuple[str, ...]
     data_hash: str
     folds_hash: str

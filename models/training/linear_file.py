@@ -21,7 +21,14 @@ from competition.arrays import Float64s
 from competition.errors import TrainingError
 from competition.files import write_atomically
 from models.settings import LinearSettings
-from models.training.linear import FeatureReader, LinearModel, Matrix, softmax, two_sided
+from models.training.linear import (
+    FeatureReader,
+    LinearModel,
+    Matrix,
+    ScaledClassifier,
+    softmax,
+    two_sided,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,9 @@ def write_linear(path: Path, model: LinearModel, facts: dict[str, Any]) -> None:
     scale = None
     if len(model.present) > 1:
         fitted = model.classifier
-        if model.is_calibrated:
+        if isinstance(fitted, ScaledClassifier):
+            fitted, scale = fitted.estimator, fitted.scale
+        elif model.is_calibrated:
             (calibrated,) = fitted.calibrated_classifiers_
             fitted, scale = calibrated.estimator, float(calibrated.calibrators[0].beta_)
         arrays |= {"weights": fitted.coef_, "intercepts": fitted.intercept_}
@@ -67,6 +76,7 @@ def write_linear(path: Path, model: LinearModel, facts: dict[str, Any]) -> None:
         "settings": reader.settings.model_dump(mode="json"),
         "n_labels": model.n_labels,
         "scale": scale,
+        **({"absent_share": model.absent_share} if model.absent_share else {}),
         **facts,
     }
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -99,4 +109,5 @@ def read_linear(path: Path) -> LinearModel:
         arrays["present"],
         header["n_labels"],
         is_calibrated=header["scale"] is not None,
+        absent_share=header.get("absent_share", 0.0),
     )

@@ -127,7 +127,7 @@ def fit_fold(
     )
     plan_steps = _build_planner(variant, inputs, task, total_steps)
     budget = TokenBudget(variant.run.micro_tokens // count_passes(variant.regularise))
-    step = _resume(task, weights.state, optimizer, accelerator, watch)
+    step = _resume(task, weights.state, optimizer, accelerator, watch, total_steps)
     pace = Pace(variant.run.state_every_s)
     meter = _Meter(step, total_steps, settings.batch_rows, pace)
     epoch_number = -1
@@ -396,7 +396,14 @@ def _build_parts(
     return parts
 
 
-def _resume(task: FitTask, model: nn.Module, optimizer: Any, accelerator: Any, watch: Watch) -> int:
+def _resume(
+    task: FitTask,
+    model: nn.Module,
+    optimizer: Any,
+    accelerator: Any,
+    watch: Watch,
+    total_steps: int,
+) -> int:
     """Load the training state of this task if there is one; return the step to resume at.
 
     Raises:
@@ -415,7 +422,7 @@ def _resume(task: FitTask, model: nn.Module, optimizer: Any, accelerator: Any, w
         return 0
     if facts["scaler"] and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(facts["scaler"])
-    watch.log(f"resumed at step {facts['step']}")
+    watch.log(f"resumed at step {facts['step']} of {total_steps}")
     return int(facts["step"])
 
 

@@ -15,6 +15,8 @@ from models.training.linear import (
     BLOCKS,
     FeatureReader,
     LinearTask,
+    ScaledClassifier,
+    find_rare_labels,
     fit_linear,
     measure_difficulty,
     read_blocks,
@@ -141,3 +143,40 @@ def test_features_of_a_single_row_are_dropped(prepared: Prepared) -> None:
     features = reader.fit(prepared.corpus.train)
     assert (features.getnnz(axis=0) >= 2).all()
     assert reader.read(prepared.corpus.test).shape[1] == features.shape[1]
+
+
+def test_rare_labels_are_those_that_some_part_lacks(prepared: Prepared) -> None:
+    label_ids = np.array([0, 0, 1, 1, 2, 0, 1, 2])
+    groups = np.array([0, 1, 0, 1, 0, 2, 2, 0])  # label 2 stands in one group alone
+    assert find_rare_labels(label_ids, groups, 3, 5).tolist() == [2, 3, 4]
+    assert find_rare_labels(label_ids, groups, 4, 3).tolist() == [0, 1, 2]  # too few groups
+    train = prepared.corpus.train
+    fours = np.arange(len(train)) // 4  # each has all labels
+    assert find_rare_labels(gold(train), fours, SETTINGS.inner_folds, 4).tolist() == []
+
+
+def test_a_rare_label_does_not_switch_the_calibration_of_others_off() -> None:
+    """Two labels by the toss of a coin, a third in one row, and a fourth that is nowhere."""
+    rng = np.random.default_rng(0)
+    rows = collect_rows(coin_row(i) for i in range(400))
+    label_ids = rng.integers(0, 2, 400)
+    label_ids[7] = 2
+    first, rest = np.arange(200), np.arange(200, 400)
+    task = LinearTask(SETTINGS, 4, 1, has_rare_labels=True)
+    model = fit_linear(rows.take(first), label_ids[first], task)
+    assert model.is_calibrated
+    probs = model.predict(rows.take(rest))
+    right = (probs.argmax(axis=1) == label_ids[rest]).mean()
+    assert abs(probs.max(axis=1).mean() - right) < 0.12
+    assert (probs[:, 3] == np.float32(1 / 204)).all()
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
+
+
+def test_one_scale_for_all_is_the_scale_of_the_usual_calibration(prepared: Prepared) -> None:
+    train = prepared.corpus.train
+    fours = np.arange(len(train)) // 4
+    plain = fit_linear(train, gold(train), LinearTask(SETTINGS, 4, 1, fours))
+    scaled = fit_linear(train, gold(train), LinearTask(SETTINGS, 4, 1, fours, True))
+    assert isinstance(scaled.classifier, ScaledClassifier)
+    (calibrated,) = plain.classifier.calibrated_classifiers_
+    assert scaled.classifier.scale == pytest.approx(calibrated.calibrators[0].beta_, rel=1e-3)
