@@ -42,7 +42,7 @@ class Tables(dict[str, pd.DataFrame]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what stands below the tables."""
+        """Return the notes below the tables."""
         return tuple(note for table in self.sources for note in table.notes)
 
     def _repr_html_(self) -> str:

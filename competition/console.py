@@ -94,7 +94,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A titled table; ``rows`` map column keys to plain JSON values, ``notes`` stand below it."""
+    """A titled table; ``rows`` map column keys to JSON values, ``notes`` are printed below."""
 
     name: str
     title: str
@@ -117,7 +117,7 @@ def escape(text: str) -> str:
 
 
 def is_hidden(character: str) -> bool:
-    """Say whether a character steers a terminal or shows nothing; newlines and tabs do not."""
+    """Return whether a character is invisible or controls a terminal, except newline and tab."""
     if character in "\n\t" or (character.isprintable() and character not in FILLERS):
         return False
     return character in FILLERS or unicodedata.category(character) in UNSAFE
@@ -147,7 +147,7 @@ def _escape_for_json(character: str) -> str:
 
 
 def make_streams_safe() -> None:
-    """Let the standard streams of this process take every character, whatever their encoding.
+    """Make the standard streams accept every character, whatever their encoding.
 
     Under CP949, ASCII and the like, signs of ours become plain ones and others their escapes.
     """
@@ -165,7 +165,7 @@ def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
 
 
 def say(text: str, *, file: TextIO | None = None) -> None:
-    """Print text for a person; ``file`` None: the standard output."""
+    """Print text; ``file`` None is the standard output."""
     print(escape(text), file=file, flush=True)
 
 
@@ -310,7 +310,7 @@ def _head(column: Column) -> str:
 
 
 def _sum_widths(widths: Sequence[int], gap: int) -> int:
-    """Return the width of a grid: its columns, what parts them, and a space on both sides."""
+    """Return the width of a grid: columns, separators, and a space on both sides."""
     return sum(widths) + gap * (len(widths) - 1) + 2
 
 

@@ -38,10 +38,10 @@ Compression = Literal["gzip", "bzip2", "xz", "zstd"]
 
 
 class WrongFileError(Exception):
-    """A file is not what was expected of it; becomes an error of the reader that met it."""
+    """A file of an unexpected kind; the reader turns it into its own error."""
 
     def __init__(self, found: str, remedy: str) -> None:
-        """Take what was found and what to do."""
+        """Store what was found and what to do."""
         super().__init__(f"{found}; {remedy}")
         self.found = found
         self.remedy = remedy
@@ -62,7 +62,7 @@ class FileKind:
 
     @property
     def oddities(self) -> tuple[tuple[str, str], ...]:
-        """Return (what was found, what was done) for everything that ``open_utf8`` undid."""
+        """Return (found, done) for every irregularity that ``open_utf8`` handles."""
         odd = []
         if self.compression is not None:
             odd.append((f"is compressed ({self.compression})", "it was unpacked while reading"))
@@ -126,7 +126,7 @@ def find_array_form(path: Path) -> Literal["npy", "npz"] | None:
 
 
 def recognise(path: Path) -> FileKind:
-    """Say what a file is.
+    """Detect the kind of a file.
 
     Raises:
         WrongFileError: it is nothing that any reader takes: an archive, a web page, a Git LFS
@@ -329,7 +329,7 @@ def _is_cp949(opener: Callable[[], BinaryIO]) -> bool:
 
 
 def _has_hangul(opener: Callable[[], BinaryIO]) -> bool:
-    """Say whether most of what is not ASCII is Hangul or Han; other encodings give a jumble."""
+    """Return whether most non-ASCII characters are Hangul or Han, as in a correct decoding."""
     with opener() as stream:
         text = stream.read(_CHUNK_BYTES).decode("cp949", "replace")
     beyond = [char for char in text if not char.isascii()]

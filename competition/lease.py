@@ -1,4 +1,4 @@
-"""Leases: which process works on something, kept in files that hold on network file systems too.
+"""Leases: files that record which process works on something, safe on network file systems.
 
 The kernel's file locks end with their process, but on many network file systems they are not
 shared between machines, or not supported. A lease is a small file instead, which names its owner

@@ -1,4 +1,4 @@
-"""Which competition is meant, and what it is: the first thing every command asks.
+"""Profiles: the description of a competition, resolved by every command first.
 
 A profile is a TOML file checked key by key: files, columns, labels, folds, metrics, rules of the
 leaderboard. ``resolve_competition`` turns what was typed into one ``Competition``, a profile with
@@ -64,7 +64,7 @@ def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str,
 
 
 def _flatten_overrides(found: Any) -> Any:
-    """Accept what TOML reads from an unquoted key: ``train.epochs`` as a table ``train``."""
+    """Flatten tables of unquoted dotted keys, such as ``train.epochs``."""
     return flatten_settings(found) if isinstance(found, Mapping) else found
 
 
@@ -158,7 +158,7 @@ class Profile(Section):
 
     @property
     def negative_name(self) -> str | None:
-        """Return the negative labels as a person reads them, None if there is none."""
+        """Return the negative labels as text, None if there are none."""
         return ", ".join(self.negative_labels) or None
 
     @property

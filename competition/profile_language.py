@@ -1,4 +1,4 @@
-"""The sections of a profile that hold facts of a language and of labels: prompts, swap rules.
+"""The sections of a profile on language and labels: prompts and rules for swapped entities.
 
 Part of ``profile``. ``language`` says how formats write prompts and types, ``relations`` which
 label holds once subject and object are exchanged. Ready languages lie in ``languages/``.
@@ -64,7 +64,7 @@ MaskPrompt = Annotated[Text, AfterValidator(_check_mask_prompt)]
 
 
 class Language(Section):
-    """How formats write prompts and types; what is not set is that of the language ``name``."""
+    """How formats write prompts and types; unset fields are those of the language ``name``."""
 
     name: Text = FIRST_LANGUAGE
     query: Prompt
@@ -88,19 +88,19 @@ class Language(Section):
         return {**tomllib.loads(path.read_text(encoding="utf-8")), **values}
 
     def word_of(self, kind: str | None) -> str:
-        """Return an entity type as a word; one without a word stands for itself."""
+        """Return the word of an entity type, by default the type itself."""
         return self.untyped if kind is None else self.type_words.get(kind, kind)
 
 
 class Relations(Section):
-    """Which label holds once subject and object are exchanged; the others allow no exchange."""
+    """Maps each label to its label after swapping subject and object; others cannot be swapped."""
 
     symmetric: Texts = ()
     inverse: dict[str, Text] = Field(default_factory=dict)
 
     @property
     def exchanged(self) -> dict[str, str]:
-        """Return label → label of the same fact told from the object."""
+        """Return the mapping of labels for swapped subject and object."""
         return {**self.inverse, **{label: label for label in self.symmetric}}
 
 

@@ -13,7 +13,7 @@ _Item = TypeVar("_Item")
 
 
 def check_unique(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
-    """Return the items, each of which must stand once.
+    """Return the items; each must occur once.
 
     Raises:
         ValueError: one stands twice.
@@ -79,7 +79,7 @@ class Columns(Section):
 
 
 class EntityPlace(Section):
-    """Where one of the two entities stands: columns for its parts, or tags around it."""
+    """How one of the two entities is given: columns for its parts, or tags around it."""
 
     word: Text | None = None
     start: Text | None = None
@@ -114,12 +114,12 @@ class EntityRules(Section):
 
     @property
     def places(self) -> tuple[EntityPlace, EntityPlace]:
-        """Return where subject and object stand, in the forms that are no cell."""
+        """Return the places of subject and object, for forms other than cells."""
         return self.subject or EntityPlace(), self.object or EntityPlace()
 
     @property
     def is_typed(self) -> bool:
-        """Say whether entities have types."""
+        """Return whether entities have types."""
         return self.type is not None or self.places[0].type is not None
 
     @model_validator(mode="after")

@@ -69,7 +69,7 @@ class SubmissionRules(Section):
 
     @property
     def has_probs(self) -> bool:
-        """Say whether probabilities are submitted."""
+        """Return whether probabilities are submitted."""
         return self.probs_column is not None or self.probs_columns is not None
 
     def name_probs_columns(self, labels: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ MAX_SUGGESTIONS = 3
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """Ask for the choices that are spelled like a name; empty where none is.
+    """Return a question with the choices spelled like a name, "" if there are none.
 
     Args:
         name: as it was typed.

@@ -1,4 +1,4 @@
-"""Columns and values → what a profile would say of them, each with how sure it is.
+"""Guess the settings of a profile from columns and values, each with a confidence.
 
 Second step of ``init``, after ``peek``; ``guessed_profile`` writes what is found here. A guess goes
 by names first and is held against the values.
@@ -30,7 +30,7 @@ MAX_LABELS = 500
 
 
 def guess_all(train: Peek, test: Peek, sample: Peek | None) -> Findings:
-    """Guess what the files of a competition hold."""
+    """Guess the content of a competition's files."""
     found = Findings()
     _guess_id(found, train, test)
     _guess_sentence(found, train)
@@ -175,7 +175,7 @@ def _guess_language(found: Findings, train: Peek) -> None:
 
 
 def _guess_submission(found: Findings, sample: Peek, test: Peek) -> None:
-    """Guess what stands in which column of the sample file, and how the file is laid out."""
+    """Guess the columns and the layout of the sample submission."""
     ids = {str(value) for value in test.columns.get(found.columns.get("id", ""), ())}
     has_header = sample.has_header and not ids & set(sample.columns)
     columns: dict[str, Values] = dict(sample.columns)

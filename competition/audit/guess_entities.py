@@ -1,4 +1,4 @@
-"""How rows give their entities, seen from columns and values: tags, cells or columns, which unit.
+"""Guess how rows give their entities: tags, cells or columns, and the unit of offsets.
 
 Part of ``guess``. An offset column is one only where the words fit.
 """
@@ -26,7 +26,7 @@ FEW = 0.98
 
 
 def guess_entities(found: Findings, train: Peek) -> None:
-    """Guess how subject and object are given, once the sentence is known."""
+    """Guess how subject and object are given, after the sentence was found."""
     if "sentence" not in found.columns:
         return
     sentences = _texts(found, train)[: SAMPLE * 5]
@@ -39,7 +39,7 @@ def _texts(found: Findings, train: Peek) -> Values:
 
 
 def _guess_markup(found: Findings, train: Peek, sentences: Values) -> bool:
-    """Find two pairs of tags that nearly every sentence holds once."""
+    """Find two pairs of tags that occur once in nearly every sentence."""
     texts = [text for text in sentences if isinstance(text, str)]
     opened: Counter[str] = Counter()
     for text in texts:
@@ -74,7 +74,7 @@ def _find_part(train: Peek, role: str, part: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Place:
-    """Columns that may hold an entity's parts."""
+    """Columns that may contain the parts of an entity."""
 
     start: str | None = None
     end: str | None = None
@@ -109,7 +109,7 @@ def _guess_offsets(found: Findings, train: Peek, sentences: Values) -> None:
 
 
 def _find_place(train: Peek, role: str, taken: set[str | None], sentences: Values) -> _Place:
-    """Find an entity's columns by role and part in their names and by what they hold."""
+    """Find the columns of an entity by their names and values."""
     names = [name for name in train.columns if name not in taken and ROLE_NAMES[role].search(name)]
     numbers = [name for name in names if _is_whole(train.columns[name])]
     ends = [n for n in numbers if PART_NAMES["end"].search(n.split(".")[-1].split("_")[-1])]
@@ -147,7 +147,7 @@ def _share_within(values: Values, sentences: Values) -> float:
 def _fit_offsets(
     train: Peek, places: Mapping[str, _Place], sentences: Values
 ) -> tuple[str, bool, float]:
-    """Return the unit and kind of end under which most words fit, and their share."""
+    """Return the unit and kind of end for which most words match, and their fraction."""
     units = ["tokens"] if any(isinstance(text, list) for text in sentences[:SAMPLE]) else []
     units = units or ["characters", "tokens"]
     place = places["subject"]
@@ -180,7 +180,7 @@ def _cut(text: Any, start: int, end: int, unit: str) -> str:
 
 
 def _keep_places(found: Findings, train: Peek, places: Mapping[str, _Place]) -> None:
-    """Write places as cells where both are of dicts with the same keys, else as columns."""
+    """Return places as cells if both are dicts with the same keys, else as columns."""
     roots, keys = [], []
     for place in places.values():
         names = [n for n in (place.word, place.start, place.end, place.type) if n is not None]
@@ -210,7 +210,7 @@ def _keep_places(found: Findings, train: Peek, places: Mapping[str, _Place]) -> 
 
 
 def list_entity_columns(found: Findings) -> set[str]:
-    """Return the columns that hold parts of entities."""
+    """Return the columns that contain parts of entities."""
     used = set()
     for role in ROLE_NAMES:
         place = found.entity.get(role, {})

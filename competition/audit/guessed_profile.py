@@ -1,4 +1,4 @@
-"""``run.py init``: from the files that a person has to a commented profile, and how sure it is.
+"""``run.py init``: guess a commented profile from the files of a competition.
 
 Last step after ``peek`` and ``guess``. What is written is read back and the rows are read by it, so
 that a person sees how many of them the guess fits.
@@ -35,7 +35,7 @@ PARTS = ("word", "start", "end", "type", "open", "close")
 
 @dataclass(frozen=True)
 class Found:
-    """The files of a competition, by what each is."""
+    """The files of a competition by their role."""
 
     train: Path
     test: Path
@@ -45,7 +45,7 @@ class Found:
 
 
 def run_init(paths: Sequence[Path], out: Path | None, *, overwrite: bool = False) -> list[Table]:
-    """Guess a profile, write it, and say what was guessed.
+    """Guess a profile, write it, and report the guesses.
 
     Args:
         paths: a folder, or the files themselves.
@@ -70,7 +70,7 @@ def run_init(paths: Sequence[Path], out: Path | None, *, overwrite: bool = False
 
 
 def find_files(paths: Sequence[Path]) -> Found:
-    """Tell which of some files is what, by their names.
+    """Assign roles to files by their names.
 
     Raises:
         UsageError: no train or test file can be told.
@@ -138,7 +138,7 @@ def _quote(value: Any) -> str:
 
 
 def write_profile(name: str, files: Found, peeked: tuple[Peek, Peek], found: Findings) -> str:
-    """Write what was found as a profile with comments that say how sure each guess is."""
+    """Write the profile with comments on the confidence of each guess."""
     notes = {guess.what: f" # {guess.sure}: {guess.why}" for guess in found.guesses}
     lines = [
         f"# Guessed by `python run.py init` from {files.train.name} and {files.test.name}; look at",
@@ -232,7 +232,7 @@ def _write_rest(found: Findings) -> list[str]:
 
 
 def build_init_tables(target: Path, files: Found, found: Findings) -> list[Table]:
-    """Build the tables of what was guessed and of how many rows it fits."""
+    """Build the tables of guesses and of the number of rows that match."""
     profile = read_profile(target)
     columns = (
         Column("what", "What"),

@@ -1,4 +1,4 @@
-"""``data --mend DIR``: copies of the files in which offsets point at their words again.
+"""``data --mend DIR``: write copies of the files with repaired offsets.
 
 Beside ``audit``. A row whose word does not stand at its offsets is repaired where the word stands
 in the sentence: at its one place, or at the one nearest to what the offsets say. Everything else in
@@ -42,7 +42,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Change:
-    """One entity whose offsets were repaired; spans are half-open characters."""
+    """An entity with repaired offsets; spans are half-open, in characters."""
 
     file: str
     line: int
@@ -56,7 +56,7 @@ class Change:
 
 @dataclass
 class Mended:
-    """What became of one file."""
+    """The result of repairing one file."""
 
     path: Path
     changes: list[Change] = field(default_factory=list)
@@ -117,7 +117,7 @@ def _mend_file(path: Path, folder: Path, profile: Profile, layout: Layout) -> Me
 def _read_csv(
     path: Path, form: RowForm, profile: Profile, layout: Layout
 ) -> tuple[list[tuple[int, Record]], list[str], str]:
-    """Read every column of a CSV; what is no clean record is refused, as it would be lost."""
+    """Read every column of a CSV; reject invalid records, which would be lost."""
     wanted = {name: name for name in (profile.columns.sentence, *form.wanted.values())}
     offences: list[Offence] = []
     first = RecordReader(path, wanted, offences.append, layout.separator, layout.header)
@@ -197,7 +197,7 @@ def _get(record: Record, name: str) -> Any:
 
 
 def _set_span(record: Record, role: str, cell: Cell, start: int, profile: Profile) -> bool:
-    """Write a span into a record; False where it is held in a way that cannot be written."""
+    """Write a span into a record; return False if its form cannot be written."""
     rules = profile.entity
     end = start + len(cell.word) - (1 if rules.end_inclusive else 0)
     if rules.given_as == "cell":

@@ -1,4 +1,4 @@
-"""Files of a person, before any profile describes them: their columns and values.
+"""Read the columns and values of files without a profile.
 
 First step of ``init``; ``guess`` then tells what each column is. A value of JSON or Parquet that
 holds others is spread over columns named by the path to each, as a profile names them.
@@ -30,7 +30,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 
 @dataclass(frozen=True)
 class Peek:
-    """What a file holds.
+    """The columns and values of a file.
 
     Attributes:
         columns: name → its value in each row; all as long as the file, or ``MAX_ROWS``.
@@ -44,7 +44,7 @@ class Peek:
     has_header: bool = True
 
     def __len__(self) -> int:
-        """Return how many rows were read."""
+        """Return the number of rows that were read."""
         return len(next(iter(self.columns.values()), ()))
 
 
@@ -89,7 +89,7 @@ def _peek_csv(path: Path) -> Peek:
 
 
 def _measure_separator(lines: Sequence[str], mark: str) -> tuple[float, int]:
-    """Return the share of lines with as many fields as the first, and how many these are."""
+    """Return the fraction of lines with as many fields as the first, and that number."""
     counts = [len(split_line(line, mark)) for line in lines]
     if counts[0] < 2:
         return (0.0, 0)
@@ -97,7 +97,7 @@ def _measure_separator(lines: Sequence[str], mark: str) -> tuple[float, int]:
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    """Say whether a first line names columns: short words, none of them a number or data."""
+    """Return whether a first line is a header: short words, no numbers or data."""
     return all(
         len(cell) <= LONG_CELL
         and not re.fullmatch(r"[\d.]+", cell)
@@ -107,7 +107,7 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 
 def _spread(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Peek:
-    """Return columns, those that hold dicts or short lists spread over paths."""
+    """Return columns; expand those with dicts or short lists to paths."""
     columns: dict[str, Sequence[Any]] = {}
     for at, name in enumerate(names):
         values = [row[at] for row in rows]
@@ -117,7 +117,7 @@ def _spread(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 
 def _spread_column(name: str, values: Sequence[Any]) -> dict[str, Sequence[Any]]:
-    """Return path → values of a column of dicts, or of lists of two numbers."""
+    """Return the values of each path in a column of dicts or of pairs of numbers."""
     sample = [open_value(value) for value in values[:SAMPLE]]
     if not sample:
         return {}
@@ -139,7 +139,7 @@ def _spread_column(name: str, values: Sequence[Any]) -> dict[str, Sequence[Any]]
 
 
 def open_value(value: Any) -> Any:
-    """Return a value, or what a text that looks like a dict or list says."""
+    """Return a value; parse a text that looks like a dict or list."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return parse_value(value)

@@ -1,4 +1,4 @@
-"""Figures of the report: what is measured on out-of-fold rows, and plotly's description of it.
+"""Figures of the report: measured on out-of-fold rows and described for plotly.
 
 ``report`` takes each figure with the table of the same numbers.
 

@@ -256,7 +256,7 @@ def list_suspects(errors: Errors, count: int) -> list[dict[str, Any]]:
 
 
 def list_hardest(errors: Errors, count: int) -> list[dict[str, Any]]:
-    """Lay out the rows whose published label is least probable, one dict each."""
+    """Return the rows whose published label is least probable, as dicts."""
     places = rank_hardest(errors)[:count]
     return [
         {
@@ -325,7 +325,7 @@ def build_labels_table(errors: Errors) -> Table:
 
 
 def _describe_counted(errors: Errors, kinds: Sequence[MetricKind]) -> list[str]:
-    """Say that F1 does not count the negative labels."""
+    """Return a note that F1 does not count the negative labels."""
     profile = errors.prepared.competition.profile
     decided = build_criteria(profile).decided
     if profile.negative_name is None or decided is None or "f1" not in decided.kind.key:
@@ -354,7 +354,7 @@ def build_confusions_table(errors: Errors, shown: int) -> Table:
 
 
 def build_hardest_table(errors: Errors, shown: int) -> Table:
-    """Show the rows whose published label is least probable."""
+    """Build the table of rows whose published label is least probable."""
     columns = [
         Column("id", "id"),
         Column("published", "published"),
@@ -393,6 +393,6 @@ def build_suspects_table(errors: Errors, shown: int, path: Path | None) -> Table
 
 
 def run_errors(prepared: Prepared, name: str, shown: int = SHOWN) -> list[Table]:
-    """Do what the command does: find errors, write the suspects, lay out the tables."""
+    """Run the command: find errors, write the suspects and build the tables."""
     errors = find_errors(prepared, name)
     return build_errors_tables(errors, shown, write_suspects(errors))

@@ -1,4 +1,4 @@
-"""Where a competition stands in three sentences, and the commands worth running next.
+"""The state of a competition in three sentences, and the recommended next commands.
 
 ``report`` shows it first. The reasons are those of the rooms that judge: what a variant lacks, what
 a blend is worth nested, what was sent.
@@ -57,7 +57,7 @@ class Standing:
 
     @property
     def is_sent(self) -> bool:
-        """Say whether the newest blend reached a leaderboard."""
+        """Return whether the newest blend was sent to a leaderboard."""
         blend = self.blend
         return blend is not None and any(
             each.entry.outcome == "sent" and each.entry.sha256 == blend.sha256 for each in self.sent
@@ -65,7 +65,7 @@ class Standing:
 
 
 def get_primary(score: VariantScore) -> float:
-    """Return a variant's primary score, higher being better; the lowest where it has none."""
+    """Return a variant's primary score (higher is better), -inf if it has none."""
     return -math.inf if score.assessment is None else score.assessment.primary.value
 
 
@@ -121,7 +121,7 @@ def _tell_board(standing: Standing) -> str:
 
 
 def propose_commands(standing: Standing) -> list[Proposal]:
-    """Return up to ``COMMANDS`` commands worth running next, the most useful first."""
+    """Return up to ``COMMANDS`` recommended commands, most useful first."""
     proposals = [*_propose_training(standing), *_propose_blend(standing)]
     return [*proposals, *_propose_looking(standing)][:COMMANDS]
 

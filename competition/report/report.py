@@ -1,4 +1,4 @@
-"""``report``: one HTML page of where a competition stands, and what to do next.
+"""``report``: one HTML page on the state of a competition and the next steps.
 
 The room of the command. It reads the store, the submissions and the ledger, takes every judgement
 from the rooms that make it, and fills a ``Page``.
@@ -72,7 +72,7 @@ LABELS_SHOWN = 40
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What the report is made of; ``errors`` are of the newest blend, else of the best member.
+    """The data of the report; ``errors`` are of the newest blend, else of the best member.
 
     ``keys`` are of every result in the store.
     """

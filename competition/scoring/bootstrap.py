@@ -135,7 +135,7 @@ def replicate_sums(
 
 
 def _sum_groups(counts: Any, resamples: Resamples, weights: Floats | None) -> Any:
-    """Return (k, G) sums of each group's rows: an array, or a CSR matrix where counts are."""
+    """Return (k, G) sums of each group's rows: an array, or a CSR matrix of counts."""
     if not isinstance(counts, np.ndarray):
         from scipy.sparse import csr_matrix
 

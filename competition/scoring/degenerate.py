@@ -1,4 +1,4 @@
-"""Probabilities that are valid and throw points away: hard votes, softmax twice, rows all alike.
+"""Detect valid probabilities that lose score: hard votes, softmax applied twice, constant rows.
 
 ``check`` remarks on a submission's, ``import`` on those of a table. AUPRC is computed on them, so
 it falls where they only repeat the label, and blending weighs them as if they were probabilities.
@@ -26,14 +26,14 @@ NEARLY_ALL = 0.99  # of the rows: a sure model has some rows with a 1 of its own
 
 @dataclass(frozen=True, slots=True)
 class Waste:
-    """Why probabilities are worth less than they could be, and what to do."""
+    """Why probabilities score less than they could, and what to do."""
 
     found: str
     remedy: str
 
 
 def find_waste(probs: Floats) -> Waste | None:
-    """Return what throws points away in (N, C) finite probabilities, None where nothing does.
+    """Return the defect of (N, C) finite probabilities, None if there is none.
 
     >>> import numpy as np
     >>> find_waste(np.eye(3)[[0, 1, 2] * 3]).found
@@ -61,7 +61,7 @@ def find_waste(probs: Floats) -> Waste | None:
 
 
 def _find_votes(values: NDArray[np.float64]) -> str | None:
-    """Recognise one-hot rows, smoothed or not, and shares of votes."""
+    """Detect one-hot rows, smoothed or not, and fractions of votes."""
     levels = np.unique(values.round(6))
     is_one = (values >= 1 - CLOSE).any(axis=1)
     if is_one.mean() >= NEARLY_ALL:
@@ -72,7 +72,7 @@ def _find_votes(values: NDArray[np.float64]) -> str | None:
 
 
 def _is_softmax_twice(values: NDArray[np.float64]) -> bool:
-    """Say whether all rows are the softmax of probabilities.
+    """Return whether all rows are the softmax of probabilities.
 
     Then q = softmax(p) with p a distribution, so that log q − mean(log q) + 1/C gives back p: no
     value of it is below 0. An average of such rows is nearly one, hence the slack.

@@ -1,4 +1,4 @@
-"""Expected test score: out-of-fold rows weighted to be mixed as the test's rows are, and scored.
+"""Expected test score: the score of out-of-fold rows, importance-weighted to match the test set.
 
 Above ``label_shift`` and ``metrics``. What a system predicts for the test rows, and how confident
 it is, shows how these differ from held-out rows. Label shift and covariate shift explain it in
@@ -39,7 +39,7 @@ UNEXPLAINED_FRAC = 0.15  # standard error of a correction, as a share of it
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An assumption about the shift, and how closely predictions are looked at under it.
+    """An assumption about the shift (label or covariate), and the granularity of its estimate.
 
     Attributes:
         assumption: label shift; covariate shift; or covariate shift for what label shift leaves
@@ -66,7 +66,7 @@ VIEWS_OF_LABELS = (View("label", 1, 0.5), View("covariate", 1, 0.5))
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """What the estimates of all systems share: both sides' rows, and what can be seen of them.
+    """The data that the estimates of all systems share: the rows of both sides and their strata.
 
     Attributes:
         gold: (N,) label ids of the held-out rows.
@@ -94,7 +94,7 @@ class Ground:
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """What a member or a blend predicts on both sides.
+    """The predictions of a member or a blend on both sides.
 
     Attributes:
         probs: (N, C) of the held-out rows, by models that did not see them.
@@ -114,7 +114,7 @@ class System:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What one system shows of the test.
+    """The estimate of the test set's composition from one system.
 
     Attributes:
         weights: (V, N) float32 of the held-out rows under each view, mean 1.
@@ -131,7 +131,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is expected of a system on the test.
+    """The expected test scores of a system.
 
     Attributes:
         primary: score by the primary metric, with a 95% interval of what the estimate does not
@@ -145,7 +145,7 @@ class Expected:
 
 @dataclass(frozen=True, eq=False)
 class TestMix:
-    """How the test is mixed, by all that is known of it.
+    """The composition of the test set, estimated from all systems.
 
     Attributes:
         ground: the rows.
@@ -159,13 +159,13 @@ class TestMix:
 
     @property
     def weights(self) -> Float64s:
-        """Return (N,) weights of the held-out rows, mean 1: the mean over systems and views."""
+        """Return (N,) importance weights, mean 1: the mean over systems and views."""
         means = [each.shares @ each.weights.astype(np.float64) for each in self.evidence]
         return np.asarray(np.mean(means, axis=0))
 
     @property
     def negative_share(self) -> float | None:
-        """Return the share of the negative label in the test, None without one."""
+        """Return the fraction of the negative label in the test set, None without one."""
         found = [e.negative_share for e in self.evidence if e.negative_share is not None]
         return float(np.mean(found)) if found else None
 
@@ -203,7 +203,7 @@ class TestMix:
 
 
 def read_evidence(ground: Ground, system: System, *, seed: int = SEED) -> Evidence:
-    """Estimate from one system's predictions how the test is mixed.
+    """Estimate the test set's composition from one system's predictions.
 
     Args:
         ground: the rows; at least one on the test's side.
@@ -227,7 +227,7 @@ def read_evidence(ground: Ground, system: System, *, seed: int = SEED) -> Eviden
 
 
 def weigh(ground: Ground, system: System, view: View, cells: Cells | None = None) -> Float64s:
-    """Return (N,) weights of the held-out rows, mean 1, under one view.
+    """Return (N,) importance weights of the held-out rows, mean 1, under one view.
 
     ``cells`` are those of the strata, where they are built already.
     """
@@ -247,7 +247,7 @@ def weigh(ground: Ground, system: System, view: View, cells: Cells | None = None
 def _build_model(
     ground: Ground, system: System, steps: int, cells: Cells, strength: float
 ) -> ShiftModel:
-    """Turn predictions into answers, as fine as asked and as the size of the tables allows."""
+    """Discretise predictions, as finely as the view asks and the size of the tables allows."""
     while steps > 1 and ground.n_labels**2 * steps * len(cells) > MAX_TABLE_CELLS:
         steps -= 1
     if ground.n_labels**2 * steps * len(cells) > MAX_TABLE_CELLS:
@@ -259,7 +259,7 @@ def _build_model(
 
 
 def grade(system: System, negative_ids: Negatives, steps: int) -> tuple[Int64s, Int64s]:
-    """Number answers by predicted label and step of confidence in it.
+    """Number answers by predicted label and confidence bin.
 
     Steps hold equally many held-out rows, apart for the negative labels and all others.
 
@@ -282,7 +282,7 @@ def grade(system: System, negative_ids: Negatives, steps: int) -> tuple[Int64s, 
 
 
 def _rehearse(ground: Ground, system: System, view: View, weights: Float64s, seed: int) -> Float64s:
-    """Estimate scores that are known: (R,) errors of a view where it is right.
+    """Estimate known scores in simulations: (R,) errors of a view if its assumption holds.
 
     Held-out rows play both parts: some groups are drawn as held-out rows, and from the others a
     test is drawn by the weights that the view gave to the rows.
@@ -319,7 +319,7 @@ def _rehearse(ground: Ground, system: System, view: View, weights: Float64s, see
 def _measure_negative_share(
     ground: Ground, views: Sequence[View], weights: Sequence[Float64s]
 ) -> float | None:
-    """Return the mean over the views that read labels off predicted labels alone."""
+    """Return the mean over the views that use predicted labels only."""
     if not ground.criteria.negative_ids:
         return None
     is_negative = is_any_of(ground.gold, ground.criteria.negative_ids)

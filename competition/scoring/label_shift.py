@@ -1,4 +1,4 @@
-"""How test rows differ from held-out rows, read from what a system answers for them.
+"""Label shift and covariate shift between held-out and test rows, estimated from predictions.
 
 Beside ``metrics``: ``expected`` weights held-out rows by what is found here. Two assumptions are
 on offer. *Label shift*: rows of one label are answered alike on both sides, so in each stratum the
@@ -31,7 +31,7 @@ TINY = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What one system answers, and for which rows.
+    """The answers of one system and their rows.
 
     Attributes:
         gold: (N,) label ids of the held-out rows.
@@ -50,7 +50,7 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A stratum of one level that has rows on both sides.
+    """A stratum of one level with rows on both sides.
 
     Attributes:
         rows: of the held-out rows, (n,).
@@ -70,7 +70,7 @@ Cells = tuple[Cell, ...]
 
 @dataclass(frozen=True, eq=False)
 class Shift:
-    """How much more often something stands in the test than among the held-out rows.
+    """The ratio of frequencies in the test set and among held-out rows.
 
     Attributes:
         ratios: by cell, of each label (C,) or of each answer (O,): its share in the test over its
@@ -84,7 +84,7 @@ class Shift:
 
 @dataclass(frozen=True, eq=False)
 class ShiftModel:
-    """Estimates the shift of one system's rows in each cell.
+    """Estimates the shift in each cell for one system.
 
     ``strength`` says how many test rows the shares in the surrounding cell are worth.
     """
@@ -94,7 +94,7 @@ class ShiftModel:
     strength: float
 
     def fit_labels(self) -> Shift:
-        """Estimate how often each label stands in each cell, under label shift.
+        """Estimate the label frequencies in each cell under label shift.
 
         Source: Saerens, Latinne & Decaestecker 2002 (EM for new priors), on the confusion matrix
         instead of probabilities, which need not be calibrated then (Lipton, Wang & Smola 2018,
@@ -121,7 +121,7 @@ class ShiftModel:
         return Shift(tuple(ratios), by_label=True)
 
     def fit_answers(self, weights: Float64s) -> Shift:
-        """Estimate how often each answer is given in each cell, for weights under covariate shift.
+        """Estimate the frequency of each answer in each cell, for weights under covariate shift.
 
         Args:
             weights: (N,) that the held-out rows have already.
@@ -140,13 +140,13 @@ class ShiftModel:
         return Shift(tuple(ratios), by_label=False)
 
     def _count_test(self, cell: Cell) -> Float64s:
-        """Return (O,) how many of a cell's test rows get each answer, the models' mean."""
+        """Return (O,) the number of a cell's test rows with each answer, averaged over models."""
         told = self.answers.test_seen[:, cell.test_rows]
         counted = np.bincount(told.ravel(), minlength=self.answers.n_seen)
         return np.asarray(counted / len(told), dtype=np.float64)
 
     def weigh(self, shift: Shift, weights: Float64s | None = None) -> Float64s:
-        """Return (N,) weights of the held-out rows, mean 1, under which they are mixed as the test.
+        """Return (N,) importance weights of the held-out rows, mean 1, that match the test set.
 
         Args:
             shift: of ``fit_labels`` or ``fit_answers``.
@@ -158,12 +158,12 @@ class ShiftModel:
 
 
 def mix_by_cells(cells: Cells, n_rows: int) -> Float64s:
-    """Return (N,) weights, mean 1, under which strata are mixed as in the test, and no more."""
+    """Return (N,) weights, mean 1, that match only the frequencies of strata to the test set."""
     return _spread(cells, [np.ones(len(cell.rows)) for cell in cells], np.ones(n_rows))
 
 
 def _spread(cells: Cells, ratios: Sequence[Float64s], weights: Float64s) -> Float64s:
-    """Give each cell's rows the weight of its own test rows, in proportion to weight × ratio."""
+    """Scale the weights of each cell's rows to the number of its test rows."""
     spread = np.zeros(len(weights))
     for cell, ratio in zip(cells, ratios, strict=True):
         spread[cell.rows] += cell.own.sum() * _to_shares(weights[cell.rows] * ratio)
@@ -172,7 +172,7 @@ def _spread(cells: Cells, ratios: Sequence[Float64s], weights: Float64s) -> Floa
 
 
 def _to_shares(counts: Float64s | Int64s) -> Float64s:
-    """Scale counts to sum to 1; all 0 stay so."""
+    """Normalise counts to sum to 1; zeros stay zeros."""
     return np.asarray(counts / max(float(counts.sum()), TINY), dtype=np.float64)
 
 
@@ -192,7 +192,7 @@ def _tilt(chances: Float64s, there: Float64s, here: Float64s) -> Float64s:
 
 
 def _exchange(told: Float64s, prior: Float64s) -> Float64s:
-    """Let answers that stand on the held-out side alone stand for those on the test side alone.
+    """Match answers that occur only among held-out rows to those that occur only in the test set.
 
     Rare answers are mostly errors, and few are given on both sides; without this they would lose
     their weight, and every score would rise.
@@ -207,7 +207,7 @@ def _exchange(told: Float64s, prior: Float64s) -> Float64s:
 
 
 def build_cells(strata: Int64s, test_strata: Int64s) -> Cells:
-    """Find the cells of nested strata, a cell before those within it.
+    """Find the cells of nested strata, outer cells first.
 
     Args:
         strata: (L, N) of the held-out rows, from one of all rows to the finest.
@@ -237,7 +237,7 @@ def build_cells(strata: Int64s, test_strata: Int64s) -> Cells:
 
 
 def _merge_small(strata: Int64s, test_strata: Int64s) -> tuple[Int64s, Int64s]:
-    """Put strata with too few held-out rows together, those within one stratum of the level above.
+    """Merge strata with too few held-out rows within the same stratum of the level above.
 
     Else their test rows would be answered for by all rows of the stratum above, most of which are
     of its larger parts.
@@ -262,7 +262,7 @@ def _list_rows(strata: Int64s) -> dict[int, Int64s]:
 def _find_parent(
     strata: Int64s, at_home: Bools, place_of: Mapping[tuple[int, int], int]
 ) -> int | None:
-    """Return the place of the nearest cell around; ``strata`` are those above, (levels,)."""
+    """Return the index of the innermost enclosing cell; ``strata`` (levels,) are those above."""
     for level in range(len(strata) - 1, -1, -1):
         if at_home[level]:
             return place_of[level, int(strata[level])]
@@ -270,7 +270,7 @@ def _find_parent(
 
 
 def _fit_shares(chances: Float64s, told: Float64s, prior: Float64s, strength: float) -> Float64s:
-    """Return the (C,) shares that are most likely, given answers and a Dirichlet prior.
+    """Return the maximum a posteriori shares (C,), given answers and a Dirichlet prior.
 
     Args:
         chances: (C, O) how likely each answer is for a row of each label.

@@ -1,4 +1,4 @@
-"""A submission file → answers: labels and probabilities by row id, with every offence found.
+"""Read a submission file: labels and probabilities by row id, with every offence.
 
 Stands behind ``check``, ``score`` and ``submit``, which read a file as a leaderboard would, whoever
 wrote it. Text is matched, never evaluated.
@@ -159,7 +159,7 @@ def _choose_reader(
 
 
 def _lacks_only(path: Path, form: Form) -> bool:
-    """Say whether a file has all columns but that of the probabilities."""
+    """Return whether a file lacks only the column of probabilities."""
     wanted = {name: name for name in form.own}
     reader = TableReader(path, wanted, _ignore)
     next(reader.read(), None)
@@ -176,7 +176,7 @@ class _EnoughError(Exception):
 
 @dataclass
 class _Counter:
-    """Passes offences on until there are too many to be worth listing."""
+    """Passes offences on, up to a maximum number."""
 
     path: Path
     report: Report
@@ -224,7 +224,7 @@ def check_ids(
 def _explain_ids(
     path: Path, unknown: tuple[int, str, int, int], expected: Sequence[str], column: str
 ) -> Offence:
-    """Say once that most ids are others than the test file's, and how they differ if it shows.
+    """Report once that most ids are not those of the test file, and how they differ.
 
     Args:
         unknown: line and id of the first, how many there are, and of how many rows.
@@ -245,7 +245,7 @@ def _explain_ids(
 def check_order(
     path: Path, answers: Answers, expected: Sequence[str], column: str, report: Report
 ) -> None:
-    """Report the first known id that stands elsewhere than in the test file."""
+    """Report the first known id whose position differs from the test file."""
     place = {row_id: row for row, row_id in enumerate(expected)}
     last, last_id = -1, ""
     for row_id, line in zip(answers.ids, answers.lines, strict=True):
@@ -285,7 +285,7 @@ def read_table(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where the rows stand, to report one of them."""
+    """The positions of rows, for reports."""
 
     file: str
     ids: list[str]
@@ -298,7 +298,7 @@ class _Rows:
 
 
 def _reword(offence: Offence) -> Offence:
-    """Say what to do about a submission where the reader speaks of a competition's data."""
+    """Reword a remedy about a competition's data for a submission."""
     if "no such column" in offence.found:
         return replace(offence, remedy="add it; the leaderboard fixes a submission's columns")
     if "cannot be opened" in offence.found:
@@ -361,7 +361,7 @@ def _read_labels(
 
 
 def _as_place(text: str, n_labels: int) -> int | None:
-    """Return a label that is written as its place in the label order, None if it is none."""
+    """Return the label with a given index in the label order, None if there is none."""
     found = plain_id(text)
     return int(found) if found.isdecimal() and len(found) < 6 and int(found) < n_labels else None
 

@@ -112,7 +112,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class DemoRow:
-    """One row before it has its id; `stated` is what its sentence says, `label` may be wrong."""
+    """A row without an id; `stated` is the fact in its sentence, `label` may be wrong."""
 
     sentence: str
     subject: Mark

@@ -1,4 +1,4 @@
-"""A leaderboard on this machine that counts what it was sent."""
+"""A local leaderboard that counts the files it receives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CountingServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that were killed."""
+        """Ignore errors of clients that were killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Run commands on disks that fill, may only be read, refuse, or lose a folder; then once more.
+"""Run commands on disks that are full, read-only, refuse access, or lose a folder; then again.
 
 ``python -m tools.torture.disks --count 10`` needs root, to mount small disks of memory. Each
 command must end with an error that says what to do and no traceback, leave what was finished as it
@@ -35,12 +35,12 @@ class Disk:
     path: Path
 
     def remount(self, options: str) -> None:
-        """Change its size, or let it only be read."""
+        """Change the size of the disk or make it read-only."""
         subprocess.run(["mount", "-o", f"remount,{options}", str(self.path)], check=True)
 
     @property
     def used(self) -> int:
-        """Return how many bytes lie on it."""
+        """Return the number of used bytes."""
         found = os.statvfs(self.path)
         return (found.f_blocks - found.f_bfree) * found.f_frsize
 
@@ -65,7 +65,7 @@ def torture(
     n_rows: int | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[int, list[str]]:
-    """Disturb one command in each way ``count`` times; return how often, and the faults."""
+    """Disturb one command in each way ``count`` times; return the number of trials, and faults."""
     trial, rng, faults, n_tried = DISK_TRIALS[name], random.Random(f"{name} {seed}"), [], 0
     base = _prepare(trial, folder / name, n_rows)
     whole = base.copy(folder / name / "whole")
@@ -104,7 +104,7 @@ def _place(trial: Trial, home: Home) -> list[str]:
 
 
 def _fill(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float) -> str:
-    """Let the disk have room for a part of what the command writes."""
+    """Leave space for only a part of what the command writes."""
     del lasts_s
     disk.remount(f"size={disk.used + rng.randint(0, 600) * 1024}")
     said = _run(home, trial)
@@ -115,7 +115,7 @@ def _fill(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: flo
 def _forbid_writing(
     disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float
 ) -> str:
-    """Let the disk only be read."""
+    """Make the disk read-only."""
     del rng, lasts_s
     disk.remount("ro")
     said = _run(home, trial)
@@ -136,7 +136,7 @@ def _forbid_entry(disk: Disk, home: Home, trial: Trial, rng: random.Random, last
 
 
 def _lose(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float) -> str:
-    """Take a folder away while the command runs."""
+    """Delete a folder while the command runs."""
     del disk
     name = rng.choice(["oof", "submissions", "checkpoints"])
     process = home.start(_place(trial, home))
@@ -147,7 +147,7 @@ def _lose(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: flo
 
 
 def _run(home: Home, trial: Trial, before: Sequence[str] = ()) -> str:
-    """Run the command, its output on another disk; return what it printed."""
+    """Run the command with its output on another disk; return the output."""
     competition = ("--competition", str(home.profile))
     with tempfile.TemporaryFile() as log:
         subprocess.run(

@@ -106,7 +106,7 @@ class Home:
             )
 
     def run(self, command: Sequence[str], timeout_s: float = 1800.0) -> tuple[int, str]:
-        """Run a command to its end; return its exit code and what it printed."""
+        """Run a command to its end; return its exit code and output."""
         path = self.path.with_name(f"{self.path.name}.log")
         path.unlink(missing_ok=True)
         code = self.start(command).wait(timeout_s)
@@ -141,7 +141,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def list_members(group: int) -> list[int]:
-    """Return the processes of a group that still live."""
+    """Return the processes of a group that are still running."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""Kill commands at random moments and begin them again; the end must be as if nothing happened.
+"""Kill commands at random moments and rerun them; the result must be that of an undisturbed run.
 
 ``python -m tools.torture.kills --moments 50 fold blend`` kills each command 50 times, -9: its whole
 process group, or one process of it. After the same command has run to its end, every file of
@@ -33,7 +33,7 @@ ORPHANS_S = 60.0  # a job whose parent is gone writes its state first
 
 @dataclass(frozen=True)
 class Trial:
-    """A command to kill; ``first`` is what its home needs, run once.
+    """A command to kill; ``first`` are the commands that prepare its home.
 
     ``may_refuse``: after a kill the command may refuse to go on (exit code 2), as ``submit`` does
     where nobody can be asked whether a file arrived.
@@ -66,7 +66,7 @@ TRIALS = {
 
 @dataclass
 class Tally:
-    """What came of the kills of one command."""
+    """The results of killing one command."""
 
     name: str
     kills: int = 0
@@ -83,7 +83,7 @@ def torture(
     n_rows: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Tally:
-    """Kill one command so often; return what was found."""
+    """Kill one command ``moments`` times; return the tally."""
     trial, rng, tally = TRIALS[name], random.Random(f"{name} {seed}"), Tally(name)
     with serve() as server:
         base = _prepare(trial, folder / name, server, n_rows)
@@ -126,7 +126,7 @@ def _prepare(trial: Trial, folder: Path, server: CountingServer, n_rows: int | N
 
 
 def _place(command: Sequence[str], home: Home) -> list[str]:
-    """Let names of files in a command lie in the home."""
+    """Replace names of files in a command by paths in the home."""
     return [str(home.path / word) if word in ("theirs", "study.log") else word for word in command]
 
 
@@ -168,7 +168,7 @@ def _wait(is_done: Callable[[], bool], limit_s: float) -> None:
 
 
 def _go_on(home: Home, trial: Trial, wanted: dict[str, bytes]) -> list[str]:
-    """Run the command to its end, and once more; return what is not as it should be."""
+    """Run the command to its end and compare the files; return the faults."""
     faults = []
     command = _place(trial.command, home)
     code, said = home.run(command)

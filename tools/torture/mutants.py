@@ -1,4 +1,4 @@
-"""Change valid files a little, thousands of times: each is read, or refused by name.
+"""Change valid files slightly, thousands of times: each must be read, or rejected by name.
 
 ``python -m tools.torture.mutants --count 1000`` tries so many mutants of each kind of file. What is
 raised must be an error that a person can mend. Where a mutant is taken, nothing may have been lost
