@@ -17,7 +17,27 @@ TEST_WORKERS ?= $(shell if [ $(CORES) -gt 8 ]; then echo 8; elif [ $(CORES) -gt 
 # neighbouring tests share a process, so that their fixtures are made once
 PYTEST := $(VENV)/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+# On a terminal the installer shows its progress, elsewhere it is quiet. `uv` is used where it is
+# there: it knows torch's builds by name and takes that for CPUs where there is no GPU; without its
+# index it takes the standard build. For pip, TORCH_INDEX=ADDRESS names the index of another build
+# (pytorch.org/get-started).
+UV := $(shell command -v uv 2>/dev/null)
+TORCH_BACKEND ?= $(if $(filter-out 0,$(GPUS)),auto,cpu)
+TORCH_INDEX ?=
+QUIET := $(if $(MAKE_TERMOUT),,--quiet)
+PIP = $(VENV)/bin/python -m pip install $(QUIET) --disable-pip-version-check --no-compile
+ifneq ($(UV),)
+UV_INSTALL = $(UV) pip install --python $(VENV)/bin/python $(QUIET)
+install = $(UV_INSTALL) --torch-backend $(TORCH_BACKEND) -r $(1) \
+	|| { echo "torch's own index cannot be used: its standard build is taken"; $(UV_INSTALL) -r $(1); }
+else
+install = $(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(1)
+endif
+define announce
+@echo "Installing the libraries of $(1) into $(VENV), with $(if $(UV),uv,pip):"
+@echo "  about 0.5 GB to download and 2 GB on disk with torch for CPUs; torch for GPUs adds several GB of CUDA"
+@$(if $(UV)$(TORCH_INDEX)$(filter-out 0,$(GPUS)),true,echo "  no GPU here: to avoid CUDA where pip's standard torch brings it, install uv or add TORCH_INDEX=ADDRESS (pytorch.org/get-started)")
+endef
 
 .PHONY: demo test test-all all-tests test-lowest torture check-code format install clean-demo
 
@@ -68,12 +88,14 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
-	$(PIP) -r requirements.txt
+	$(call announce,requirements.txt)
+	$(call install,requirements.txt)
 	touch $@
 
 # these requirements include the others: one call of pip installs all
 $(VENV)/.installed-dev: requirements-dev.txt requirements-kaggle.txt requirements-ray.txt requirements.txt | $(VENV)/bin/python
-	$(PIP) -r requirements-dev.txt
+	$(call announce,requirements-dev.txt)
+	$(call install,requirements-dev.txt)
 	touch $(VENV)/.installed $@
 
 $(LOWEST)/.installed: requirements-lowest.txt

@@ -179,16 +179,32 @@ def data(
         Path | None,
         typer.Option("--mend", metavar="DIR", help="Write copies with repaired offsets there."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="hf:OWNER/NAME",
+            help="Fetch the rows from the Hugging Face hub first.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Audit the data: errors, duplicates, conflicts, unusual types, train-test shift."""
+    if source is not None:
+        from competition.profile import DEFAULT_PROFILE
+        from models.data.hub_rows import fetch_rows
+
+        competition = competition or DEFAULT_PROFILE  # never the demo in its place
+        fetch_rows(
+            _resolve(competition, data, limit), source, lambda text: say(text, file=sys.stderr)
+        )
     resolved = _resolve(competition, data, limit)
     if mend is not None:
         from competition.audit.mend import run_mend
 
         _print(run_mend(resolved, mend, is_whole=as_json), as_json)
         return
-    from competition.audit.audit import build_audit_tables, run_audit
+    from competition.audit.audit import FOLLOWING, build_audit_tables, run_audit
     from competition.audit.shift import build_shift_tables, read_or_fit_shift
     from competition.progress import ProgressBoard
 
@@ -200,7 +216,13 @@ def data(
                 resolved, audit.corpus, lambda frac, text: board.update("shift", frac, text)
             )
         beyond = build_shift_tables(shift, audit.corpus)
-    _print(build_audit_tables(audit, beyond, is_whole=as_json), as_json)
+    following = FOLLOWING
+    if audit.ok and audit.corpus is not None:
+        from models.jobs.proposal import propose_runs
+
+        following = tuple(propose_runs(resolved, audit.corpus))
+    tables = build_audit_tables(audit, beyond, is_whole=as_json, following=following)
+    _print(tables, as_json)
     if not audit.ok:
         raise typer.Exit(HarnessError.exit_code)
 

@@ -11,11 +11,15 @@ import io
 import json
 import math
 import os
+import stat
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from competition.closing import CLOSING, find_kind, split_closing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -206,9 +210,33 @@ def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
 
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = WIDTH_OF_FILES
-    for table in tables:
-        _print_table(console, table)
+        console.width = _find_width_behind() or WIDTH_OF_FILES
+    kept, closing = split_closing([table.notes for table in tables])
+    for table, notes in zip(tables, kept, strict=True):
+        if table.rows or notes or not table.notes:
+            _print_table(console, replace(table, notes=notes))
+    for note in closing:
+        _print_note(console, note, CLOSING[find_kind(note) or ""])
+
+
+def _find_width_behind() -> int | None:
+    """Return the width of the terminal behind a pipe, as to a pager; None if there is none."""
+    try:
+        if not stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode):
+            return None
+    except (OSError, ValueError):  # a notebook's output is no file
+        return None
+    for stream in (sys.stderr, sys.stdin):
+        with suppress(OSError, ValueError, AttributeError):
+            return os.get_terminal_size(stream.fileno()).columns
+    return None
+
+
+def _print_note(console: Console, note: str, style: str = "") -> None:
+    from rich.text import Text
+
+    for line in _wrap(escape(note), console.width):
+        console.print(Text(line, style=style), soft_wrap=True)
 
 
 def print_json(payload: object) -> None:
@@ -239,8 +267,7 @@ def _print_table(console: Console, table: Table) -> None:
             widths = [measured[column.key] for column in columns]
             console.print(_build_grid(table, columns, widths, console.width), crop=False)
     for note in table.notes:
-        for line in _wrap(escape(note), console.width):
-            console.print(Text(line), soft_wrap=True)
+        _print_note(console, note)
 
 
 def _wrap(note: str, width: int) -> list[str]:

@@ -11,7 +11,7 @@ import difflib
 import os
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ from competition.file_kind import WrongFileError, read_toml_text
 from competition.files import parse_toml
 from competition.profile_language import Language, Relations, read_first_relations, read_language
 from competition.profile_rows import (
+    Benchmark,
     Columns,
     EntityRules,
     Files,
@@ -35,6 +36,7 @@ from competition.profile_rows import (
     Text,
     Texts,
     check_unique,
+    substitute_files,
 )
 from competition.profile_scoring import MetricRules, SubmissionRules
 from competition.upload_rules import SLUG, UploadRules
@@ -131,6 +133,7 @@ class Profile(Section):
     files: Files
     columns: Columns
     entity: EntityRules
+    benchmark: Benchmark | None = None
     language: Language = Field(default_factory=read_language)
     relations: Relations | None = None
     folds: FoldRules = FoldRules()
@@ -207,6 +210,8 @@ class Profile(Section):
                 'columns.subject and columns.object need entity.given_as = "cell"; with '
                 f"{self.entity.given_as!r} [entity.subject] and [entity.object] say where they are"
             )
+        if self.benchmark is not None and {*self.benchmark.labels} != {*self.labels}:
+            raise ValueError("benchmark.labels are not the labels, in another order")
         if "source" in self.folds.group_by and self.columns.source is None:
             raise ValueError("folds.group_by names source, and columns.source is not set")
         if self.metrics.shifted_negative_share is not None and not self.negative_labels:
@@ -239,7 +244,8 @@ class Profile(Section):
 class Competition:
     """A profile with the folders of its data and its artefacts.
 
-    ``expected_dir`` is where the default competition's data was looked for in vain.
+    ``expected_dir`` is where the default competition's data was looked for in vain;
+    ``substitutes`` says which files are read in place of those that the profile names.
     """
 
     profile: Profile
@@ -248,6 +254,7 @@ class Competition:
     limit: int | None = None
     is_demo_fallback: bool = False
     expected_dir: Path | None = None
+    substitutes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -311,7 +318,7 @@ class Competition:
             line += f". This is the bundled demo, as the data of {DEFAULT_PROFILE} is not there"
             if self.expected_dir is not None:
                 line += f": it is looked for in {self.expected_dir}"
-        return line
+        return "; ".join([line, *self.substitutes])
 
 
 def _describe(error: Mapping[str, Any]) -> str:
@@ -382,6 +389,14 @@ def _default_data_dir(profile: Profile, home: Path) -> Path:
     return base / Path(profile.files.directory).expanduser()
 
 
+def _substitute(competition: Competition) -> Competition:
+    """Return a competition with the files that are there, where those of its profile are not."""
+    profile = competition.profile
+    files, said = substitute_files(profile.files, profile.benchmark, competition.data_dir)
+    profile = profile.model_copy(update={"files": files})
+    return replace(competition, profile=profile, substitutes=said) if said else competition
+
+
 def resolve_competition(
     competition: str | None, data: Path | None, limit: int | None, *, home: Path | None = None
 ) -> Competition:
@@ -410,8 +425,8 @@ def resolve_competition(
         data_dir = data.expanduser().absolute()
         if not data_dir.is_dir():
             raise UsageError(f"--data {data}: no such folder")
-        return Competition(profile, home, data_dir, limit)
-    resolved = Competition(profile, home, _default_data_dir(profile, home), limit)
+        return _substitute(Competition(profile, home, data_dir, limit))
+    resolved = _substitute(Competition(profile, home, _default_data_dir(profile, home), limit))
     is_absent = not (resolved.train_path.exists() or resolved.test_path.exists())
     if competition is None and is_absent:
         demo = read_profile(_find_profile(DEMO_PROFILE))

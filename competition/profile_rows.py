@@ -5,11 +5,13 @@ Part of ``profile``, which puts all sections together; ``competition.data`` read
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 _Item = TypeVar("_Item")
+ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
 
 def check_unique(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
@@ -76,6 +78,40 @@ class Columns(Section):
         names = (self.id, self.sentence, self.subject, self.object, self.label, self.source)
         check_unique(tuple(name for name in names if name is not None))
         return self
+
+
+class Benchmark(Section):
+    """The public benchmark's own files, JSON or Parquet, which are read as they are.
+
+    ``id`` is the column of their ids, and ``labels`` the order of the numbers that may stand for
+    labels there. ``train`` and ``test`` are file names, tried where the competition's are missing.
+    """
+
+    id: Text
+    labels: Texts
+    train: Texts = ()
+    test: Texts = ()
+
+
+def substitute_files(
+    files: Files, benchmark: Benchmark | None, folder: Path
+) -> tuple[Files, tuple[str, ...]]:
+    """Name the files that are there, where those of a profile are not, and say so.
+
+    Tried are the same names with other endings, ``test`` for ``test_data``, and the benchmark's.
+    """
+    found, said = {}, []
+    for which in ("train", "test"):
+        named: str = getattr(files, which)
+        stem = Path(named).stem
+        also = () if benchmark is None else getattr(benchmark, which)
+        stems = (stem, which) if which in stem.lower() else (stem,)
+        names = [f"{each}{ending}" for each in stems for ending in ENDINGS] + list(also)
+        there = [name for name in names if (folder / name).is_file()]
+        if there and not (folder / named).exists():
+            found[which] = there[0]
+            said.append(f"{there[0]} is read, as there is no {named}")
+    return files.model_copy(update=found), tuple(said)
 
 
 class EntityPlace(Section):

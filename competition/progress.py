@@ -30,6 +30,8 @@ def format_seconds(seconds: float) -> str:
 class RemainingTime:
     """Estimate the remaining time of tasks of known sizes from the speed so far.
 
+    The clock starts with the first task, not while rows are read and jobs are planned.
+
     >>> now = iter([0.0, 60.0])
     >>> remaining = RemainingTime({"a": 100.0, "b": 300.0, "c": 900.0}, clock=lambda: next(now))
     >>> remaining.drop("c")
@@ -43,12 +45,15 @@ class RemainingTime:
     def __init__(
         self, sizes: Mapping[Hashable, float], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._sizes, self._clock, self._began = dict(sizes), clock, clock()
+        self._sizes, self._clock = dict(sizes), clock
+        self._began: float | None = None
         self._first: dict[Hashable, float] = {}
         self._latest: dict[Hashable, float] = {}
 
     def update(self, task: Hashable, frac: float) -> None:
         """Record that a fraction ``frac`` (0 to 1) of a task is done."""
+        if self._began is None:
+            self._began = self._clock()
         self._first.setdefault(task, frac)
         self._latest[task] = frac
 
@@ -67,7 +72,9 @@ class RemainingTime:
             self._sizes[task] * (self._latest[task] - frac) for task, frac in self._first.items()
         )
         left = sum(size * (1 - self._latest.get(task, 0.0)) for task, size in self._sizes.items())
-        return left * (self._clock() - self._began) / done if done > 0 else None
+        if self._began is None or done <= 0:
+            return None
+        return left * (self._clock() - self._began) / done
 
 
 class ProgressBoard:

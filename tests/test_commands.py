@@ -264,10 +264,10 @@ def test_without_data_the_demo_is_meant_and_said(run_command: RunCommand) -> Non
         ["check", "x.csv"],
         ["score", "x.csv", "--solution", "y"],
         ["blend"],
-        ["data"],
+        ["compare", "a", "b"],
     ],
 )
-def test_no_command_but_fold_and_show_imports_torch(
+def test_only_commands_that_train_or_estimate_import_torch(
     arguments: list[str], tmp_path: Path, tiny: list[str]
 ) -> None:
     code = (

@@ -37,6 +37,7 @@ from competition.profile_language import FIRST_LANGUAGE
 KEY_NAMES = {"sentence": "sentence", "entity_pair": "pair of entities"}
 MOSTLY = 0.5
 LANGUAGE_ROWS = 1_000
+FOLLOWING: tuple[str, ...] = ("Next: python run.py fold",)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,11 @@ def _find_fold_problem(competition: Competition, corpus: Corpus, groups: Int32s)
 
 
 def build_audit_tables(
-    audit: Audit, beyond: Sequence[Table] = (), *, is_whole: bool = False
+    audit: Audit,
+    beyond: Sequence[Table] = (),
+    *,
+    is_whole: bool = False,
+    following: Sequence[str] = FOLLOWING,
 ) -> list[Table]:
     """Build the tables to print: what is wrong first, then what to know, and what comes next.
 
@@ -105,6 +110,7 @@ def build_audit_tables(
         audit: what was found.
         beyond: tables of what else is known of the data, shown before the next step.
         is_whole: list every offence, not the first of each file.
+        following: what to do next, where the data can be trained on.
     """
     tables = [_build_files(audit)]
     if audit.offences:
@@ -131,7 +137,7 @@ def build_audit_tables(
     shift = measure_shift(corpus, profile)
     tables += [*([shift] if shift.rows else []), *beyond]
     if audit.ok:
-        tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, "Next: python run.py fold"))
+        tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *following))
     return tables
 
 
@@ -166,11 +172,11 @@ def _build_files(audit: Audit) -> Table:
         for path, reading in zip(paths, (audit.train, audit.test), strict=True)
     ]
     if audit.ok:
-        verdict = "These files can be trained on."
+        verdict = "Verdict: these files can be trained on."
     elif audit.offences:
-        verdict = "Training is not possible before every offence is corrected."
+        verdict = "Verdict: training is not possible before every offence is corrected."
     else:
-        verdict = f"Training is not possible: {audit.problem}"
+        verdict = f"Verdict: training is not possible: {audit.problem}"
     notes = [verdict]
     if audit.corpus is not None and audit.competition.limit is not None:
         chosen, test = len(audit.corpus.train), len(audit.corpus.test)

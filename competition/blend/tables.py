@@ -73,8 +73,8 @@ def describe_verdict(report: BlendReport) -> list[str]:
         other = evaluation.compared[key].secondary
         if other is not None and other.high < 0:
             lines.append(
-                f"{UNSEEN}, its {second[0].title} is worse than that of the {name}:"
-                f" {_write_paired(other, second[0])}."
+                f"Warning: {UNSEEN.lower()}, its {second[0].title} is worse than that of the"
+                f" {name}: {_write_paired(other, second[0])}."
             )
     convex = evaluation.compared[CONVEX].primary
     if convex.difference < 0:
@@ -92,6 +92,26 @@ def describe_verdict(report: BlendReport) -> list[str]:
         " biased by this much because they were tuned on the same rows."
     )
     return lines
+
+
+def close_blend(report: BlendReport) -> str:
+    """Return the closing line: against the best single variant, and what the test should give."""
+    evaluation, first = report.evaluation, report.inputs.criteria.kinds[0]
+    expected = ""
+    if report.inputs.forecast is not None:
+        value = first.write(evaluation.expected[BLEND].primary.value)
+        expected = f"; expected on the test: {first.head} {value}"
+    nested = f"nested {first.head} {first.write(evaluation.nested[BLEND].primary.value)}"
+    if len(report.inputs.names) == 1:
+        return f"Verdict: {report.inputs.names[0]} alone, {nested}{expected}."
+    paired = evaluation.compared[BEST_SINGLE].primary
+    if paired.low > 0:
+        said = "Better: the blend beats the best single variant on held-out folds"
+    elif paired.high < 0:
+        said = "Worse: the blend loses to the best single variant on held-out folds"
+    else:
+        said = "Verdict: no significant difference from the best single variant"
+    return f"{said}: {_write_paired(paired, first)}; {nested}{expected}."
 
 
 def _name_tuned(criteria: Criteria) -> str:
@@ -236,6 +256,7 @@ def _systems_table(report: BlendReport) -> Table:
         f"{uses[criteria.rule]}{tempered}. Fitted: on the rows it was tuned on. Nested:"
         " selected, fitted and tuned on the other folds.",
         *describe_verdict(report),
+        close_blend(report),
     ]
     return Table("systems", "Members and ensembles", columns, rows, notes)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,14 @@ def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) ->
         if blend.record is not None
         for warning in blend.record.alarms
     ]
-    return Table("blends", "Blends", columns, [_build_row(blend, kinds) for blend in blends], notes)
+    ranked = sorted(blends, key=lambda blend: _rank(blend, first), reverse=True)
+    return Table("blends", "Blends", columns, [_build_row(blend, kinds) for blend in ranked], notes)
+
+
+def _rank(blend: BlendFile, kind: MetricKind) -> tuple[float, float]:
+    """Return what blends are sorted by, best first: the expected, then the nested score."""
+    expected, nested = blend.get_expected(kind), blend.get_nested(kind)
+    return (-inf if expected is None else expected, -inf if nested is None else nested)
 
 
 def _build_row(blend: BlendFile, kinds: Sequence[MetricKind]) -> dict[str, Any]:

@@ -84,7 +84,27 @@ class SentSubmission:
 
 def build_board_tables(competition: Competition, *, now: datetime) -> list[Table]:
     """Build all tables; ``now`` determines which submissions are today's."""
-    return [_show_variants(competition), *build_sent_tables(competition, now=now)]
+    tables = [_show_variants(competition), *build_sent_tables(competition, now=now)]
+    first = build_criteria(competition.profile).kinds[0]
+    tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *_close_board(tables, first)))
+    return tables
+
+
+def _close_board(tables: Sequence[Table], kind: MetricKind) -> list[str]:
+    """Return the closing line: what is expected to score best on the test by a metric."""
+    expected = {
+        str(row[key]): kind.show(row[f"expected_{kind.short}"])
+        for table in tables
+        for name, key in (("variants", "variant"), ("blends", "name"))
+        if table.name == name
+        for row in table.rows
+        if row.get(f"expected_{kind.short}") is not None
+    }
+    if not expected:
+        return []
+    best = max(expected, key=lambda each: expected[each])
+    figure = kind.write(expected[best])
+    return [f"Verdict: best expected {kind.head} on the test: {best}, {figure}."]
 
 
 def build_sent_tables(competition: Competition, *, now: datetime) -> list[Table]:
@@ -166,7 +186,7 @@ def _advise_sending(competition: Competition) -> str:
         return "Nothing was sent; blends of a sample cannot be submitted."
     folder = competition.submissions_dir
     if folder.is_dir() and any(folder.glob("*.csv")):
-        return "Nothing was sent yet; run: python run.py submit"
+        return "Next: nothing was sent yet; run: python run.py submit"
     return "Nothing was sent yet; run blend first."
 
 

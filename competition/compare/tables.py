@@ -51,7 +51,28 @@ def build_compare_tables(found: Comparison) -> list[Table]:
         if lines:
             header = "label" if name == "area" else name
             tables.append(_build_table(name, (header, title), lines, notes))
+    tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, close_comparison(found)))
     return tables
+
+
+def close_comparison(found: Comparison) -> str:
+    """Return the closing line: which is better by the first measure, and by how much."""
+    first, second = (each.name for each in found.contenders)
+    figures = "; ".join(map(_write_line, found.overall))
+    better = _name_better(found.overall[0].paired)
+    if better is None:
+        return f"Verdict: no significant difference between {first} and {second}: {figures}."
+    best, other = (first, second) if better == "A" else (second, first)
+    return f"Verdict: {best} is better than {other}; A minus B: {figures}."
+
+
+def _write_line(line: Line) -> str:
+    kind, difference = line.kind, line.first - line.second
+    figures = f"{line.what} {kind.write_difference(difference)}"
+    if line.paired is None:
+        return figures
+    low, high = sorted((line.paired.low, line.paired.high), reverse=kind.is_loss)
+    return f"{figures} (95% {kind.write_difference(low)} to {kind.write_difference(high)})"
 
 
 def _build_table(
@@ -115,7 +136,7 @@ def _build_notes(found: Comparison) -> list[str]:
         f"Different labels for {found.differing:,} rows: only A is right in {first_only:,}, only B"
         f" in {second_only:,}.",
         _describe_rule(found),
-        "Better: the interval excludes 0; – if there is no significant difference.",
+        "In the column better, – if the interval includes 0: no significant difference.",
     ]
     seeds = [each.seeds for each in found.contenders if each.seeds]
     if seeds and len(seeds[0]) > 1:

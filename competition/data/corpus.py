@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from competition.console import write_count
+from competition.data.benchmark import read_own_columns
 from competition.data.causes import gather_causes
 from competition.data.csv_records import show
 from competition.data.groups import GROUP_COLUMNS, build_groups, name_group_column, sample_rows
@@ -118,17 +119,19 @@ def read_rows(
         set_aside: ids of rows to skip.
     """
     form, columns = build_form(profile), profile.columns
-    wanted: dict[str, str | None] = {"id": columns.id, "sentence": columns.sentence, **form.wanted}
+    own = read_own_columns(path, profile)
+    wanted: dict[str, str | None] = {"id": own.id, "sentence": columns.sentence, **form.wanted}
     if is_train:
         wanted["label"] = columns.label
-    if columns.source is not None:
-        wanted["source"] = columns.source
+    if own.source is not None:
+        wanted["source"] = own.source
     more = list_group_columns(profile) if is_train else ()
     wanted |= {name: name for name in more}
     offences: list[Offence] = []
     layout = train_layout(profile) if is_train else test_layout(profile)
     reader = TableReader(path, wanted, offences.append, layout)
     checker = RowChecker(profile, form, path.name, tuple(wanted), offences.append, set_aside)
+    checker.number_labels(own.numbers)
     collector = _Collector()
     for line, fields in reader.read():
         row, label_id = checker.check(line, fields)
@@ -139,7 +142,7 @@ def read_rows(
     offences = _explain_columns(offences, reader.names, profile)
     offences += [*checker.find_repeated_ids(), *checker.find_unknown_aside()]
     offences.sort(key=lambda offence: offence.line or 0)
-    notices = (*reader.notices(), *checker.notices())
+    notices = (*reader.notices(), *own.notices, *checker.notices())
     lost = sum(each.line is not None and each.column is None for each in offences)
     reported = gather_causes(offences, checker.count + lost)
     rows = collector.build(is_train=is_train, more=more)

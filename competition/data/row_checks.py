@@ -75,6 +75,11 @@ class RowChecker:
         self._decomposed = Oddity()
         self._passed_over: Counter[str] = Counter()
 
+    def number_labels(self, labels: Sequence[str]) -> None:
+        """Read numbers as labels too, in this order."""
+        known = self._profile.label_ids
+        self._label_ids |= {str(i): known[label] for i, label in enumerate(labels)}
+
     def check(self, line: int, fields: Sequence[Any]) -> tuple[Row | None, int]:
         """Return the row and its label id (-1 in a test file); the row is None if it is invalid."""
         named = dict(zip(self._fields, fields, strict=True))

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from competition.data.benchmark import read_own_columns
 from competition.data.csv_records import RecordReader, match_ids, show_id
 from competition.data.tables import TableReader, test_layout
 from competition.errors import CorpusError, Offence, SubmissionError
@@ -139,7 +140,8 @@ def read_test_ids(competition: Competition) -> list[str]:
 
 
 def _read_all_test_ids(competition: Competition) -> list[str]:
-    column, layout = competition.profile.columns.id, test_layout(competition.profile)
+    column = read_own_columns(competition.test_path, competition.profile).id
+    layout = test_layout(competition.profile)
     offences: list[Offence] = []
     reader = TableReader(competition.test_path, {"id": column}, offences.append, layout)
     ids = [row_id for _, (row_id,) in reader.read()]

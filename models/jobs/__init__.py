@@ -2,9 +2,9 @@
 
 Rooms in reading order: request, suitability, setup, recipe, plan, spec, network_job, linear_job,
 job, tracking, engines, engine, processes, worker, local, launch, parcel, ray_node, ray_engine,
-choice, estimate, order, waves, workers, fold, show, variants, saved, predict, offline,
+choice, estimate, proposal, order, waves, workers, fold, show, variants, saved, predict, offline,
 bundle_notebook, bundle, doctor.
 
-Open: bundle, doctor, fold, offline, show, variants, predict, plan, request, spec, suitability,
-launch, choice, engine, workers.
+Open: bundle, doctor, fold, offline, show, variants, predict, plan, proposal, request, spec,
+suitability, launch, local, choice, engine, workers.
 """

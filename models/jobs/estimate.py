@@ -1,8 +1,8 @@
 """What a run of ``fold`` will take, before anything is downloaded or trained: time, disk, memory.
 
 The time is that of the matrix products of every job at the rate that this machine shows in a short
-trial, divided by what training reaches of it. The estimate is rough, and several times too long on
-a busy machine: it distinguishes an evening from a month.
+trial, divided by what training reaches of it. The estimate is rough: it distinguishes an evening
+from a month. It is that of an idle machine: beside other work, training takes longer.
 
 Legend: N train rows, K folds, T tokens of a row.
 """
@@ -40,7 +40,7 @@ KEPT_BYTES = 2  # of a weight that is kept
 LIBRARIES_BYTES = 1 << 30  # of a job's process, before it has a model
 MAX_HOURS = 240.0  # that fold begins without --yes: an estimate may be several times too long
 SMALL_WORK = 1e12  # operations: minutes on any machine, not worth a trial
-REACHED = 0.45  # share of the matrix products' rate that a step reaches; docs/experiments.md
+REACHED = 0.4  # share of the matrix products' rate that a step reaches; docs/experiments.md
 BY_NAME = (("large", 337e6, 1024), ("small", 68e6, 768), ("base", 111e6, 768))  # of BERT's kin
 SUPPOSED = BY_NAME[-1]
 EMBEDDING = re.compile(r"embed|decoder|lm_head|^cls\.", re.IGNORECASE)  # not multiplied, or unused
@@ -51,6 +51,7 @@ ROUTE_SHARE = 1 / 3  # of the rows, in one of three parts
 LINEAR_S_PER_ROW = 1 / 800  # N rows of one job
 JOB_S = 3.0  # of a job beside its steps
 TRIAL_S, TRIAL_ROWS = 0.2, 1024
+THREADS_GAIN = 0.8  # n threads multiply n ** THREADS_GAIN times as fast as one
 
 MeasureRate = Callable[[int, int], float]
 """From the hidden size and the threads of a job to operations a second."""
@@ -122,27 +123,30 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 def measure_rate(hidden: int, threads: int) -> float:
     """Multiply matrices of an encoder's size for a moment; return operations a second.
 
-    On the device and in the number format that jobs take.
+    On the device and in the number format that jobs take. On a CPU one thread is measured, by its
+    own time on the processor: the rate of an idle machine, whatever else runs.
     """
     import torch
 
     device, precision = find_device(), choose_precision("auto")
     dtype = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    clock = time.perf_counter if device == "cuda" else time.process_time
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     try:
         left = torch.ones(TRIAL_ROWS, hidden, dtype=dtype, device=device)
         right = torch.ones(hidden, 4 * hidden, dtype=dtype, device=device)
         for _ in range(2):  # the first product of a shape is slower
             (left @ right)[0, 0].item()
-        began, best = time.perf_counter(), math.inf
-        while time.perf_counter() - began < TRIAL_S:
-            before_one = time.perf_counter()
+        began, best = clock(), math.inf
+        while clock() - began < TRIAL_S:
+            before_one = clock()
             (left @ right)[0, 0].item()
-            best = min(best, time.perf_counter() - before_one)  # others may use the machine too
+            best = min(best, clock() - before_one)
     finally:
         torch.set_num_threads(before)
-    return 2.0 * TRIAL_ROWS * hidden * 4 * hidden / best
+    gain = 1.0 if device == "cuda" else threads**THREADS_GAIN
+    return gain * 2.0 * TRIAL_ROWS * hidden * 4 * hidden / max(best, 1e-9)
 
 
 def estimate_tokens(sentences: Sequence[str]) -> float:
@@ -307,13 +311,15 @@ def check_feasible(estimate: Estimate, request: FoldRequest, smaller: Estimate |
 def write_duration(seconds: float) -> str:
     """Write a rough duration.
 
-    >>> write_duration(5), write_duration(5400), write_duration(864000)
-    ('a minute', '1 h 30 min', '10 days')
+    >>> write_duration(5), write_duration(200), write_duration(5400), write_duration(864000)
+    ('a minute', '3 min', '1 h 30 min', '10 days')
     """
     if seconds < 90:
         return "a minute"
-    days = seconds / 86_400
-    return format_seconds(60 * round(seconds / 60)) if days < 3 else f"{days:,.0f} days"
+    minutes, days = round(seconds / 60), seconds / 86_400
+    if minutes < 60:
+        return f"{minutes} min"
+    return format_seconds(60 * minutes) if days < 3 else f"{days:,.0f} days"
 
 
 def find_free_memory() -> int | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from competition.arrays import Say
@@ -22,6 +23,8 @@ from competition.predictions.variant_scores import (
 )
 from competition.profile import Competition
 from competition.progress import ProgressBoard, RemainingTime, format_seconds
+from competition.scoring.criteria import build_criteria
+from competition.scoring.metrics.metric import MetricKind
 from models.jobs.engines.choice import open_engine
 from models.jobs.engines.engine import LOCAL, Engine
 from models.jobs.engines.launch import Launch, LaunchEngine
@@ -266,7 +269,32 @@ def build_summary(
         notes = _advise(prepared, request, variants, lacking)
     else:
         notes = ["Next: python run.py blend"]
-    return replace(table, notes=(*table.notes, *notes))
+    kind = build_criteria(prepared.competition.profile).kinds[0]
+    return replace(table, notes=(*table.notes, *_close(table, run, kind), *notes))
+
+
+def _close(table: Table, run: FoldRun, kind: MetricKind) -> list[str]:
+    """Return the closing lines: the best of these variants, and what its jobs warned of."""
+    own, expected = kind.key, f"expected_{kind.short}"
+    scored = [row for row in table.rows if row.get(own) is not None]
+    by = expected if any(row.get(expected) is not None for row in scored) else own
+    lines = []
+    if scored:
+        # show is its own inverse: a loss that people read is a score again, higher being better
+        best = max(scored, key=lambda row: kind.show(row[by]) if by in row else -inf)
+        which = "best of these" if len(scored) > 1 else "done"
+        figure = f"out-of-fold {kind.head} {kind.write(kind.show(best[own]))}"
+        if by == expected:
+            figure += f", expected on the test {kind.write(kind.show(best[by]))}"
+        lines.append(f"Verdict: {which}: {best['variant']}, {figure}.")
+    warned: dict[str, list[str]] = {}
+    for outcome in run.finished:
+        for text in outcome.warnings:
+            warned.setdefault(text, []).append(name_of(outcome.key))
+    for text, names in warned.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"Warning: {names[0]}{more}: {text}.")
+    return lines
 
 
 def _advise(

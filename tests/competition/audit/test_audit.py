@@ -37,7 +37,7 @@ def test_clean_files_can_be_trained_on(tiny_competition: Competition) -> None:
     audit = run_audit(tiny_competition)
     tables = tables_of(audit)
     assert audit.ok
-    assert tables["files"].notes == ["These files can be trained on."]
+    assert tables["files"].notes == ["Verdict: these files can be trained on."]
     assert list(tables.values())[-1].notes[-1] == "Next: python run.py fold"
     assert [row["rows"] for row in tables["files"].rows] == [N_TRAIN, N_TEST]
     assert [row["rows"] for row in tables["labels"].rows] == [16, 16, 16, 16]

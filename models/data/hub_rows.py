@@ -1,0 +1,157 @@
+"""Fetch a competition's rows from a data set on the Hugging Face hub, for ``data --from``.
+
+The train rows and the rows to answer become two Parquet files in the competition's folder. Labels
+of the rows to answer are not kept, and numbered labels become the names that the data set gives.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from competition.arrays import Say
+from competition.errors import UsageError
+from competition.files import write_atomically
+from competition.profile import Competition
+
+PREFIX = "hf:"
+SPLITS = {"train": ("train",), "test": ("test", "validation")}  # of the hub's, by what they become
+ADDRESS = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<folder>[\w.-]+))?")
+
+
+class Hub(Protocol):
+    """What is asked of a hub: the names of a data set's files, and a local copy of one."""
+
+    def list_files(self, name: str) -> Sequence[str]:
+        """Return the paths of all files of a data set."""
+
+    def fetch(self, name: str, path: str) -> Path:
+        """Return a local copy of one file."""
+
+
+@dataclass(frozen=True)
+class HuggingFace:
+    """The Hugging Face hub, by its own client."""
+
+    def list_files(self, name: str) -> Sequence[str]:
+        """Return the paths of all files of a data set."""
+        from huggingface_hub import HfApi
+
+        paths: list[str] = HfApi().list_repo_files(name, repo_type="dataset")
+        return paths
+
+    def fetch(self, name: str, path: str) -> Path:
+        """Return a local copy of one file."""
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(name, path, repo_type="dataset"))
+
+
+def fetch_rows(competition: Competition, address: str, say: Say, hub: Hub | None = None) -> None:
+    """Fetch train and test rows into a competition's folder.
+
+    Args:
+        competition: whose files are not there yet.
+        address: ``hf:OWNER/NAME`` or ``hf:OWNER/NAME/FOLDER``, such as ``hf:klue/klue/re``; without
+            a folder it is the one that ends the competition's name, if the data set has folders.
+        say: called with progress messages.
+        hub: None for the Hugging Face hub.
+
+    Raises:
+        UsageError: the address is wrong, the hub cannot be reached, or files are there already.
+    """
+    found = ADDRESS.fullmatch(address)
+    if found is None:
+        raise UsageError(f"--from {address}: write hf:OWNER/NAME, such as hf:klue/klue")
+    for path in (competition.train_path, competition.test_path):
+        if path.exists():
+            raise UsageError(f"--from {address}: {path} is there already; move it away first")
+    hub, name = hub or HuggingFace(), found["name"]
+    paths = _ask(address, partial(hub.list_files, name))
+    folder = found["folder"] or _choose_folder(paths, competition.profile.name)
+    for which, splits in SPLITS.items():
+        chosen = _choose_split(paths, folder, splits)
+        if not chosen:
+            inside = f" in its folder {folder}" if folder else ""
+            raise UsageError(f"--from {address}: no Parquet file of {splits[0]} rows{inside}")
+        say(f"fetching {', '.join(chosen)} of {name}")
+        tables = [pq.read_table(_ask(address, partial(hub.fetch, name, each))) for each in chosen]
+        label = competition.profile.columns.label
+        table = pa.concat_tables(tables)
+        if which == "train":
+            table = _name_labels(table, label)
+        elif label in table.column_names:
+            table = table.drop_columns([label])
+        stem = Path(getattr(competition.profile.files, which)).stem
+        target = competition.data_dir / f"{stem}.parquet"
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        write_atomically(target, buffer.getvalue())
+        say(f"written: {target}, {table.num_rows:,} rows")
+
+
+def _ask(address: str, question: Callable[[], Any]) -> Any:
+    """Ask a hub, whose client raises many kinds of errors.
+
+    Raises:
+        UsageError: it does not answer, or has no such data set.
+    """
+    try:
+        return question()
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise UsageError(
+            f"--from {address}: the hub cannot be reached or has no such data set"
+            f" ({type(error).__name__}: {reason}); download its files on another machine and name"
+            " their folder with --data"
+        ) from None
+
+
+def _choose_folder(paths: Sequence[str], competition: str) -> str | None:
+    """Return the folder of a data set that a competition is about; None if it has none.
+
+    >>> _choose_folder(["re/train-0.parquet", "nli/train-0.parquet"], "klue-re")
+    're'
+    """
+    folders = {path.partition("/")[0] for path in paths if path.count("/") == 1}
+    return next((each for each in sorted(folders) if competition.endswith(f"-{each}")), None)
+
+
+def _choose_split(paths: Sequence[str], folder: str | None, splits: Sequence[str]) -> list[str]:
+    """Return the Parquet files of the first split that a data set has.
+
+    >>> _choose_split(["re/train-0.parquet", "re/dev-0.parquet"], "re", ("test", "dev"))
+    ['re/dev-0.parquet']
+    """
+    inside = [
+        path
+        for path in sorted(paths)
+        if path.endswith(".parquet") and (folder is None or path.startswith(f"{folder}/"))
+    ]
+    for split in splits:
+        chosen = [path for path in inside if Path(path).name.startswith(f"{split}-")]
+        if chosen:
+            return chosen
+    return []
+
+
+def _name_labels(table: pa.Table, label: str) -> pa.Table:
+    """Replace numbered labels by the names that the data set gives, if it gives any."""
+    place = table.schema.get_field_index(label)
+    if place < 0 or not pa.types.is_integer(table.schema.field(place).type):
+        return table
+    told = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    names = told.get("info", {}).get("features", {}).get(label, {}).get("names")
+    if not names:
+        return table
+    named = pa.array([names[number] for number in table.column(place).to_pylist()])
+    return table.set_column(place, label, named)
