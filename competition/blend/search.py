@@ -77,8 +77,9 @@ def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:
 
     Returns:
         The fit. Its blend is the best point of selected members, all with the sum of the convex
-        weights. On the objective it is never below the convex weights, nor below the uniform mean,
-        greedy selection or single members of the selection after scaling to that sum.
+        weights; a lone member is taken as it is. On the objective it is never below the convex
+        weights, nor below the uniform mean, greedy selection or single members of the selection
+        after scaling to that sum.
     """
     evaluator = Evaluator(rows, plan.objective)
     n_members = len(rows.logs)
@@ -104,6 +105,8 @@ def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:
     is_choice = len(kept) > 1  # the direction of a single weight is fixed
     tried = search_weights(evaluator, starts, kept, plan) if is_choice else []
     blend = drop_members(evaluator, evaluator.choose(starts, tried))
+    if n_members == 1:  # nothing to weigh: it is the member itself
+        blend = singles[0]
     front = evaluator.find_front([*starts, *tried])
     return Fit(points | {BLEND: blend}, tuple(singles), selection, front)
 

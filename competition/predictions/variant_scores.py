@@ -23,6 +23,7 @@ from competition.predictions.expected_scores import (
     forecast_test,
     lay_out_expected,
 )
+from competition.predictions.fold_scales import warn_of_scales
 from competition.predictions.members import (
     TUNED_ELSEWHERE,
     Member,
@@ -102,6 +103,7 @@ class VariantScore:
         tuned_on: the folds on which its hyperparameters were chosen.
         is_tuned_elsewhere: those folds belong to another split.
         rows_per_s: the mean speed of its jobs, None if no job recorded it.
+        warning: that its folds stand on different scales, "" where nothing shows it.
         assessment: scores by the most probable label, None without a complete seed or with a fault.
         on_test: expected test scores, None as above or if they cannot be estimated.
     """
@@ -116,6 +118,7 @@ class VariantScore:
     tuned_on: tuple[int, ...] = ()
     is_tuned_elsewhere: bool = False
     rows_per_s: int | None = None
+    warning: str = ""
     assessment: Assessment | None = None
     on_test: OnTest | None = None
 
@@ -234,6 +237,7 @@ def build_variants_table(prepared: Prepared, scores: Sequence[VariantScore]) -> 
         notes.append(f"On the rows of their route only: {', '.join(parts)}.")
     notes += [f"{e.name}: seeds {_list_seeds(e)}" for e in scores if len(e.missing) > 1]
     notes += [f"{each.name} lacks {each.lacks}" for each in scores if each.lacks]
+    notes += [f"Warning: {each.name}: {each.warning}" for each in scores if each.warning]
     notes += [f"{each.name}: {each.why}" for each in scores if each.why]
     for each in scores:
         if each.tuned_on:
@@ -323,7 +327,20 @@ class _Scorer:
         except HarnessError as error:
             return replace(score, fault=str(error))
         n_rows, assessment = self._assess(member)
-        return replace(score, route=member.route, n_rows=n_rows, assessment=assessment)
+        warning = self._warn_of_scales(member)
+        return replace(
+            score, route=member.route, n_rows=n_rows, warning=warning, assessment=assessment
+        )
+
+    def _warn_of_scales(self, member: Member) -> str:
+        """Return a warning if pooled rows are ranked worse than those of every fold."""
+        covered = ~np.isnan(member.oof[:, 0])
+        gold, fold_of = (
+            self.prepared.corpus.train.gold[covered],
+            self.prepared.folds.fold_of[covered],
+        )
+        criteria = build_criteria(self.prepared.competition.profile)
+        return warn_of_scales(criteria, gold.astype(np.int64), member.oof[covered], fold_of)
 
     def score_routes(self, route_of: Mapping[str, str]) -> list[VariantScore]:
         """Score each set of specialists that together predict every row.

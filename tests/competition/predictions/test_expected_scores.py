@@ -12,6 +12,7 @@ from competition.board.board import build_board_tables
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions import expected_scores
 from competition.predictions.expected_scores import build_test_reader, forecast_test
+from competition.predictions.fold_scales import warn_of_scales
 from competition.predictions.members import read_member
 from competition.predictions.store import Store
 from competition.predictions.variant_scores import (
@@ -21,7 +22,7 @@ from competition.predictions.variant_scores import (
     score_variants,
 )
 from competition.profile import Competition
-from tests.competition.klue_scores import micro_f1
+from tests.competition.klue_scores import criteria_of, micro_f1
 from tests.competition.predictions.test_members import fill
 
 
@@ -156,3 +157,21 @@ def test_differences_that_resampling_turns_are_called_noise(
 def test_what_has_no_expected_score_stands_below() -> None:
     bare = [VariantScore("x", 5), VariantScore("y", 5)]
     assert [each.name for each in rank_variants(bare)] == ["x", "y"]
+
+
+def test_folds_on_different_scales_are_warned_of() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 4, 1200)
+    fold_of = np.arange(1200) % 3
+    logits = rng.normal(0, 1, (1200, 4))
+    logits[np.arange(1200), gold] += 1.0
+
+    def share(factor: np.ndarray) -> np.ndarray:
+        raised = np.exp(logits * factor[:, None])
+        return raised / raised.sum(axis=1, keepdims=True)
+
+    criteria = criteria_of(None, 4)
+    assert warn_of_scales(criteria, gold, share(np.ones(1200)), fold_of) == ""
+    mixed = share(np.array([0.05, 1.0, 20.0])[fold_of])
+    assert "below that of every fold" in warn_of_scales(criteria, gold, mixed, fold_of)
+    assert warn_of_scales(criteria, gold, mixed, np.zeros(1200, int)) == ""
