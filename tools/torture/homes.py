@@ -113,11 +113,14 @@ class Home:
         return code, path.read_text("utf-8", errors="replace")
 
     def read(self) -> dict[str, bytes]:
-        """Return every file that must be the same whatever happened on the way."""
+        """Return every file that must be the same whatever happened on the way.
+
+        The home's own path, which cards of encoders quote in their command, is left out.
+        """
         folders = [self.path / name for name in ("oof", "submissions", "checkpoints")]
         paths = [path for folder in folders for path in sorted(folder.rglob("*"))]
         return {
-            str(path.relative_to(self.path)): _read(path)
+            str(path.relative_to(self.path)): _read(path).replace(str(self.path).encode(), b"HOME")
             for path in paths
             if path.is_file() and not path.name.endswith(OUTSIDE)
         }
