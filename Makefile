@@ -71,6 +71,7 @@ torture: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m tools.torture.mutants --count 1000
 	$(VENV)/bin/python -m tools.torture.kills --moments 50
 	$(VENV)/bin/python -m tools.torture.disks --count 20
+	$(VENV)/bin/python -m tools.torture.memory
 	$(VENV)/bin/python -m tools.torture.twice
 	$(VENV)/bin/python -m tools.torture.nodes --folds 0,1,2 --epochs 60 --limit 2000
 
