@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ from tools.torture.homes import Home
 KEPT, KILLED = "kept", "killed"
 PATIENCE_S = 600.0
 START_ATTEMPTS = 3
+PORTS = (20_000, 30_000)
 STARTED = "Ray runtime started"
 OBJECT_STORE_BYTES = 100_000_000
 TINY = (
@@ -95,13 +97,10 @@ def torture(
         if code:
             raise SystemExit(said)
     home = Home(folder / "cluster").make()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    nodes = [start_node(KEPT, folder, address, is_head=True)]
+    address = f"127.0.0.1:{find_port()}"
+    nodes = [start_started(KEPT, folder, address, is_head=True)]
     try:
-        _wait(lambda: _listens(address), nodes[0].process)
-        nodes.append(_join(folder, address))
+        nodes.append(start_started(KILLED, folder, address, is_head=False))
         process = home.start([*command, "--engine", "ray", "--address", address])
         jobs = home.path / "checkpoints"
         has_states = "tfidf-linear" not in command
@@ -125,17 +124,32 @@ def torture(
     return faults
 
 
-def _join(folder: Path, address: str) -> Node:
-    """Start the second node; on a busy machine its daemons may need several attempts."""
-    log = folder / f"{KILLED}.log"
+def start_started(name: str, folder: Path, address: str, *, is_head: bool) -> Node:
+    """Start a node and wait for it; on a busy machine its daemons may need several attempts.
+
+    Raises:
+        TimeoutError: with the end of its log.
+    """
+    log = folder / f"{name}.log"
     for _ in range(START_ATTEMPTS):
-        shutil.rmtree(folder / KILLED, ignore_errors=True)
-        node = start_node(KILLED, folder, address, is_head=False)
-        while node.process.poll() is None:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        node = start_node(name, folder, address, is_head=is_head)
+        end = time.monotonic() + PATIENCE_S
+        while node.process.poll() is None and time.monotonic() < end:
             if STARTED in log.read_text("utf-8", errors="replace"):
                 return node
             time.sleep(0.1)
+        node.kill()
     raise TimeoutError(log.read_text("utf-8", errors="replace")[-2000:])
+
+
+def find_port() -> int:
+    """Return a free port below those that the system, and so Ray's daemons, take for themselves."""
+    while True:
+        port = secrets.choice(range(*PORTS))
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def list_tree(root: int) -> list[int]:
@@ -159,15 +173,6 @@ def _has_come(jobs: Path, *, has_states: bool) -> bool:
         if f"begins on node {KILLED}" in lines and "started, fingerprint" in lines:
             return not has_states or (log.parent / "state.safetensors").is_file()
     return False
-
-
-def _listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=1):
-            return True
-    except OSError:
-        return False
 
 
 def _wait(is_done: Callable[[], bool], *needed: subprocess.Popen[bytes]) -> None:
