@@ -27,6 +27,7 @@ from tools.torture.homes import Home
 
 KEPT, KILLED = "kept", "killed"
 PATIENCE_S = 600.0
+OPEN = {"RAY_AUTH_MODE": "disabled"}  # else a token in the home of a user would be asked for
 START_ATTEMPTS = 3
 PORTS = (20_000, 30_000)
 STARTED = "Ray runtime started"
@@ -70,7 +71,7 @@ def start_node(name: str, folder: Path, address: str, *, is_head: bool) -> Node:
             words,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(temporary), "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, **OPEN, "TMPDIR": str(temporary), "RAY_USAGE_STATS_ENABLED": "0"},
             start_new_session=True,
         )
     return Node(name, process)
@@ -96,7 +97,7 @@ def torture(
         code, said = reference.run(command)
         if code:
             raise SystemExit(said)
-    home = Home(folder / "cluster").make()
+    home = Home(folder / "cluster", OPEN).make()
     address = f"127.0.0.1:{find_port()}"
     nodes = [start_started(KEPT, folder, address, is_head=True)]
     try:

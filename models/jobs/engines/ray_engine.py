@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, TaskCancelledError
+from ray.exceptions import AuthenticationError, RayError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from competition.console import write_count
@@ -329,6 +329,11 @@ def connect(address: str | None) -> None:
             logging_level="ERROR",
             include_dashboard=False,
         )
+    except AuthenticationError:
+        raise UsageError(
+            f"the Ray cluster {address or ''} asks for a token: set RAY_AUTH_MODE=token, here and on "
+            "every node, with ~/.ray/auth_token of its head on all of them"
+        ) from None
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"cannot use the Ray cluster {address or ''}: {reason}") from None
