@@ -331,8 +331,8 @@ def connect(address: str | None) -> None:
         )
     except AuthenticationError:
         raise UsageError(
-            f"the Ray cluster {address or ''} asks for a token: set RAY_AUTH_MODE=token, here and on "
-            "every node, with ~/.ray/auth_token of its head on all of them"
+            f"the Ray cluster {address or ''} asks for a token: set RAY_AUTH_MODE=token, here and "
+            "on every node, with ~/.ray/auth_token of its head on all of them"
         ) from None
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
