@@ -34,6 +34,7 @@ from competition.predictions.variant_scores import rank_variants, score_variants
 from competition.profile import resolve_competition
 from competition.scoring.assessment import build_assessor, compare
 from competition.scoring.bootstrap import Paired
+from competition.scoring.criteria import build_criteria
 from competition.scoring.decisions import decide
 
 PROFILE = Path(__file__).resolve().parent.parent / "docs" / "experiments" / "klue-re-8000.toml"
@@ -73,17 +74,17 @@ def reference_of(members: list[Member]) -> Member:
 
 def print_table(prepared: Prepared) -> None:
     profile = prepared.competition.profile
-    gold, negative = prepared.corpus.train.gold.astype(np.int64), profile.negative_id
+    gold, criteria = prepared.corpus.train.gold.astype(np.int64), build_criteria(profile)
     members = read_all(prepared)
     store = Store(prepared.competition.oof_dir, profile.labels)
     forecast = forecast_test(prepared, store)
     assert forecast is not None
     assessors = [
-        build_assessor(gold, negative, prepared.groups, seed=0, weights=weights)
+        build_assessor(gold, criteria, prepared.groups, seed=0, weights=weights)
         for weights in (None, forecast.weights)
     ]
     base = reference_of(members)
-    predicted = {each.name: (each.oof, decide(each.oof, negative, None)) for each in members}
+    predicted = {each.name: (each.oof, decide(each.oof)) for each in members}
     plain, expected = (assessor.assess_all(predicted) for assessor in assessors)
     print(
         "| variant | F1 | difference | AUPRC | difference | expected F1 | difference | "
@@ -93,7 +94,7 @@ def print_table(prepared: Prepared) -> None:
         cells = [member.name]
         for scores in (plain, expected):
             score, apart = scores[member.name], compare(scores[member.name], scores[base.name])
-            for value, paired in ((score.f1, apart.f1), (score.auprc, apart.auprc)):
+            for value, paired in zip(score.scores, apart.differences, strict=True):
                 cells.append(f"{100 * value.value:.2f}")
                 cells.append(_difference(paired) if member is not base else "")
         print("| " + " | ".join([*cells, _speed(store, member)]) + " |")
@@ -109,12 +110,12 @@ def write_expected(prepared: Prepared, path: Path) -> None:
             continue
         expected = score.on_test.expected
         figures = {
-            "oof_f1": score.assessment.f1.value,
-            "oof_auprc": score.assessment.auprc.value,
-            "expected_f1": expected.f1.value,
-            "expected_f1_low": expected.f1.low,
-            "expected_f1_high": expected.f1.high,
-            "expected_auprc": expected.auprc,
+            "oof_f1": score.assessment.primary.value,
+            "oof_auprc": score.assessment.secondary.value,
+            "expected_f1": expected.primary.value,
+            "expected_f1_low": expected.primary.low,
+            "expected_f1_high": expected.primary.high,
+            "expected_auprc": expected.secondary,
         }
         rows.append(
             {"variant": score.name, "rows": score.n_rows}
@@ -142,7 +143,7 @@ def write_labels(prepared: Prepared, path: Path) -> None:
     columns = {"id": prepared.corpus.test.ids}
     for member in sorted(read_all(prepared), key=lambda m: m.name):
         probs = average_in_log_space(list(member.test))
-        columns[member.name] = names[decide(probs, profile.negative_id, None)]
+        columns[member.name] = names[decide(probs)]
     pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
     print(f"{path}: {len(columns) - 1} variants, {len(prepared.corpus.test):,} test rows")
 

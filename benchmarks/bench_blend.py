@@ -26,10 +26,12 @@ from competition.blend.fit import fit_blend
 from competition.blend.objective import Evaluator
 from competition.blend.pooling import PooledRows, build_pooled_rows, floored_logs
 from competition.blend.search import SearchPlan, fit_points
+from competition.scoring.criteria import default_criteria
 from competition.scoring.label_shift import weights_for_negative_share
 from tests.competition.planted import NEGATIVE_ID, plant_store
 
 FOLDS = 5
+CRITERIA = default_criteria(30, (NEGATIVE_ID,))
 SKLEARN_TRIALS = 20
 FAULTS = {"copy": "copies", "leak": "leak", "misleads": "misleads"}
 
@@ -51,7 +53,7 @@ def make_rows(n_members: int, n_rows: int, n_labels: int) -> PooledRows:
         probs = np.exp(rng.uniform(0.9, 1.2) * logits)
         probs /= probs.sum(axis=1, keepdims=True)
         member[:] = floored_logs(probs.astype(np.float32)).T
-    return PooledRows(logs, gold.astype(np.int64), 0, None, rng.integers(0, FOLDS, n_rows))
+    return PooledRows(logs, gold.astype(np.int64), CRITERIA, None, rng.integers(0, FOLDS, n_rows))
 
 
 def time_calls(call: Callable[[], object], repeats: int) -> tuple[float, float]:
@@ -126,9 +128,9 @@ def bench_alarms(seeds: int) -> None:
         for seed in range(seeds):
             store = plant_store(seed, fault, n_rows=6000)
             rows = replace(
-                build_pooled_rows(store.members, store.gold, NEGATIVE_ID), folds=store.folds
+                build_pooled_rows(store.members, store.gold, CRITERIA), folds=store.folds
             )
-            share = weights_for_negative_share(store.gold, NEGATIVE_ID, 0.6)
+            share = weights_for_negative_share(store.gold, (NEGATIVE_ID,), 0.6)
             ways = {"share": share, "odds": store.odds}
             warnings = find_member_warnings(store.members, rows, store.groups, ways)
             right = [a for a in warnings if a.kind == kind and store.faulty <= set(a.members)]

@@ -43,7 +43,7 @@ def main() -> None:
         sys.exit(f"{asked.variant} does not answer for every test row")
     probs = average_in_log_space([each.test_probs for each in results])
     path = competition.submissions_dir / f"{asked.name}.csv"
-    pred = decide(probs, profile.negative_id, None)
+    pred = decide(probs)
     write_answers(path, profile, test_ids.tolist(), probs, pred)
     print(f"{path}: {len(pred):,} rows, {np.mean(pred != profile.negative_id):.1%} positive")
 

@@ -37,6 +37,7 @@ from competition.folds.strata import build_strata
 from competition.predictions.members import average_in_log_space, read_member
 from competition.predictions.store import Store
 from competition.profile import resolve_competition
+from competition.scoring.criteria import build_criteria, default_criteria
 from competition.scoring.decisions import decide
 from competition.scoring.expected import (
     Evidence,
@@ -84,14 +85,16 @@ def read_cases(folder: Path, prepared: Prepared, split: str) -> list[Case]:
     negative = prepared.competition.profile.negative_id
     gold, test_gold = part["gold"].astype(np.int64), part["test_gold"].astype(np.int64)
     n_labels = part["oof"].shape[2]
-    ground = Ground(gold, n_labels, negative, part["groups"], strata.train, strata.test)
+    ground = Ground(
+        gold, default_criteria(n_labels, (negative,)), part["groups"], strata.train, strata.test
+    )
     odds = _read_or_fit_odds(folder, prepared, split, train, test)
     cases = []
     for learner, oof, answers in zip(LEARNERS, part["oof"], part["test"], strict=True):
         system = System(oof, oof.argmax(1), answers, answers.argmax(2))
         mean = average_in_log_space(list(answers))
-        pred = decide(mean, negative, None)
-        truth = (micro_f1(test_gold, pred, negative), auprc(test_gold, mean))
+        pred = decide(mean)
+        truth = (micro_f1(test_gold, pred, (negative,)), auprc(test_gold, mean))
         share = float((test_gold == negative).mean())
         cases.append(Case(split, learner, ground, system, test_gold, truth, odds, share))
     return cases
@@ -128,7 +131,7 @@ def weigh_rows(case: Case) -> dict[str, Floats]:
     weights = {
         "plain": np.ones(len(ground.gold)),
         "known share of the negative label": weights_for_negative_share(
-            ground.gold, ground.negative_id, case.negative_share
+            ground.gold, ground.criteria.negative_ids, case.negative_share
         ),
         "type pairs": mixed[2],
         "type pairs, known entities": mixed[levels],
@@ -223,9 +226,9 @@ def _atc(case: Case) -> float:
     sure = system.probs.max(1)
     test_sure = system.test_probs.max(2)
     positive, test_positive = (
-        each != ground.negative_id for each in (system.pred, system.test_pred)
+        each != ground.criteria.negative_ids[0] for each in (system.pred, system.test_pred)
     )
-    is_gold = ground.gold != ground.negative_id
+    is_gold = ground.gold != ground.criteria.negative_ids[0]
 
     def above(rows: Any, test_rows: Any, share: float) -> float:
         if not rows.any() or not test_rows.any():
@@ -241,15 +244,15 @@ def _atc(case: Case) -> float:
 
 def _disagreement(cases: Sequence[Case], place: int) -> float:
     """Scale micro-F1 as the agreement with the other learners changes (arXiv 2106.13799)."""
-    own, negative = cases[place], cases[place].ground.negative_id
+    own, negative = cases[place], cases[place].ground.criteria.negative_ids[0]
     before, after = [], []
     for other in cases:
         if other is own:
             continue
-        before.append(micro_f1(other.system.pred, own.system.pred, negative))
+        before.append(micro_f1(other.system.pred, own.system.pred, (negative,)))
         pairs = zip(other.system.test_pred, own.system.test_pred, strict=True)
-        after += [micro_f1(first, second, negative) for first, second in pairs]
-    plain = micro_f1(own.ground.gold, own.system.pred, negative)
+        after += [micro_f1(first, second, (negative,)) for first, second in pairs]
+    plain = micro_f1(own.ground.gold, own.system.pred, (negative,))
     return float(plain * np.mean(after) / np.mean(before))
 
 
@@ -266,13 +269,17 @@ def judge_estimates(folder: Path) -> pd.DataFrame:
                 "learner": case.learner,
                 "true F1": case.truth[0],
                 "true AUPRC": case.truth[1],
-                "true share": float((case.test_gold == case.ground.negative_id).mean()),
+                "true share": float(
+                    (case.test_gold == case.ground.criteria.negative_ids[0]).mean()
+                ),
                 "alone": _score_models(case),
             }
             gold, system = case.ground.gold, case.system
             for name, weights in weigh_rows(case).items():
-                f1 = micro_f1(gold, system.pred, case.ground.negative_id, weights)
-                share = float(weights[gold == case.ground.negative_id].sum() / weights.sum())
+                f1 = micro_f1(gold, system.pred, case.ground.criteria.negative_ids, weights)
+                share = float(
+                    weights[gold == case.ground.criteria.negative_ids[0]].sum() / weights.sum()
+                )
                 area = auprc(gold, system.probs, weights)
                 found.append({**about, "estimate": name, "F1": f1, "AUPRC": area, "share": share})
             for name, f1 in estimate_directly(cases, place).items():
@@ -286,11 +293,11 @@ def judge_estimates(folder: Path) -> pd.DataFrame:
                     {
                         **about,
                         "estimate": name,
-                        "F1": expected.f1.value,
-                        "AUPRC": expected.auprc,
+                        "F1": expected.primary.value,
+                        "AUPRC": expected.secondary,
                         "share": mix.negative_share,
-                        "low": expected.f1.low,
-                        "high": expected.f1.high,
+                        "low": expected.primary.low,
+                        "high": expected.primary.high,
                     }
                 )
         print(split, file=sys.stderr, flush=True)
@@ -300,9 +307,9 @@ def judge_estimates(folder: Path) -> pd.DataFrame:
 
 
 def _score_models(case: Case) -> float:
-    negative = case.ground.negative_id
+    negative = case.ground.criteria.negative_ids[0]
     return float(
-        np.mean([micro_f1(case.test_gold, pred, negative) for pred in case.system.test_pred])
+        np.mean([micro_f1(case.test_gold, pred, (negative,)) for pred in case.system.test_pred])
     )
 
 
@@ -373,18 +380,18 @@ def simulate(folder: Path) -> pd.DataFrame:
         answers = System(probs[held], pred[held], probs[drawn][None], pred[drawn][None])
         mix = TestMix(part, [read_evidence(part, answers)])
         expected = mix.expect(probs[held], pred[held])
-        truth = micro_f1(ground.gold[drawn], pred[drawn], ground.negative_id)
+        truth = micro_f1(ground.gold[drawn], pred[drawn], ground.criteria.negative_ids)
         found.append(
             {
                 "shift": shift,
                 "learner": case.learner,
                 "true F1": truth,
-                "plain": micro_f1(part.gold, pred[held], ground.negative_id),
-                "F1": expected.f1.value,
-                "low": expected.f1.low,
-                "high": expected.f1.high,
+                "plain": micro_f1(part.gold, pred[held], ground.criteria.negative_ids),
+                "F1": expected.primary.value,
+                "low": expected.primary.low,
+                "high": expected.primary.high,
                 "true AUPRC": auprc(ground.gold[drawn], probs[drawn]),
-                "AUPRC": expected.auprc,
+                "AUPRC": expected.secondary,
             }
         )
     table = pd.DataFrame(found)
@@ -400,7 +407,7 @@ def _draw_shift(case: Case, shift: str, rng: np.random.Generator) -> tuple[Ints,
     odds = np.ones(len(ground.gold))
     if shift in ("labels", "all"):
         share = rng.uniform(0.1, 0.75)
-        negative = ground.gold == ground.negative_id
+        negative = ground.gold == ground.criteria.negative_ids[0]
         odds *= np.where(negative, share / negative.mean(), (1 - share) / (1 - negative.mean()))
         odds *= np.exp(rng.normal(0, 0.5, ground.n_labels))[ground.gold]
     if shift in ("types", "all"):
@@ -475,7 +482,7 @@ def _score_all(case: Case, place: int, evidence: Sequence[Evidence]) -> dict[str
         (", common weights", TestMix(ground, evidence).weights),
     ):
         scores |= {
-            f"F1{kind}": micro_f1(ground.gold, system.pred, ground.negative_id, weights),
+            f"F1{kind}": micro_f1(ground.gold, system.pred, ground.criteria.negative_ids, weights),
             f"AUPRC{kind}": auprc(ground.gold, system.probs, weights),
             f"log-loss{kind}": float(np.average(losses, weights=weights)),
         }
@@ -500,7 +507,7 @@ def read_store(name: str) -> list[Case]:
     strata = build_strata(corpus.train, corpus.test, prepared.folds.fold_of)
     gold = corpus.train.gold.astype(np.int64)
     negative, groups = profile.negative_id, prepared.groups
-    ground = Ground(gold, profile.n_labels, negative, groups, strata.train, strata.test)
+    ground = Ground(gold, build_criteria(profile), groups, strata.train, strata.test)
     shift = fit_shift(corpus, profile.folds.group_by, lambda _frac, _text: None)
     odds = np.ones(len(gold)) if shift is None else shift.odds
     share = profile.metrics.shifted_negative_share or float((gold == negative).mean())
@@ -526,14 +533,16 @@ def print_members(name: str) -> None:
     for place, case in enumerate(cases):
         column = columns.setdefault(case.learner, {})
         for estimate, weights in weigh_rows(case).items():
-            f1 = micro_f1(ground.gold, case.system.pred, ground.negative_id, weights)
-            negative = float(weights[ground.gold == ground.negative_id].sum() / weights.sum())
+            f1 = micro_f1(ground.gold, case.system.pred, ground.criteria.negative_ids, weights)
+            negative = float(
+                weights[ground.gold == ground.criteria.negative_ids[0]].sum() / weights.sum()
+            )
             column[estimate] = f"{100 * f1:.1f} ({negative:.0%})"
         for estimate, f1 in estimate_directly(cases, place).items():
             column[estimate] = f"{100 * f1:.1f}"
         for estimate, known in ((ALONE, [evidence[place]]), (ALL, evidence)):
             mix = TestMix(ground, known)
-            found = mix.expect(case.system.probs, case.system.pred).f1
+            found = mix.expect(case.system.probs, case.system.pred).primary
             interval = f"{100 * found.low:.1f}–{100 * found.high:.1f}"
             column[estimate] = f"{100 * found.value:.1f}, {interval} ({mix.negative_share:.0%})"
     print(f"| estimate | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
