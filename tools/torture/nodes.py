@@ -1,8 +1,9 @@
 """Kill a node of a Ray cluster while ``fold`` runs; the end must be as if nothing had happened.
 
-``python -m tools.torture.nodes`` starts two nodes here, each with its own session folder,
-runs ``fold --engine ray`` on them, kills one node with all its processes once a training state
-of a job there has come back, and compares every file with those of a local run.
+``python -m tools.torture.nodes`` starts a head and a node here, each with its own session
+folder, runs ``fold --engine ray`` on them, kills the node with all its processes once a training
+state of a job there has come back, starts another node, and compares every file with those of a
+local run.
 ``--epochs 40 --folds 0,1,2`` makes it longer; ``--variant tfidf-linear`` has no states.
 """
 
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from tools.torture.homes import Home
 
-KEPT, KILLED = "kept", "killed"
+HEAD, KILLED, KEPT = "head", "killed", "kept"
 PATIENCE_S = 600.0
 OPEN = {"RAY_AUTH_MODE": "disabled"}  # else a token in the home of a user would be asked for
 START_ATTEMPTS = 3
@@ -55,15 +56,22 @@ class Node:
         self.process.wait()
 
 
-def start_node(name: str, folder: Path, address: str, *, is_head: bool) -> Node:
-    """Start a node with one CPU; ``address`` is the head's."""
+def start_node(name: str, folder: Path, address: str, *, cpus: int) -> Node:
+    """Start a node; ``address`` is the head's."""
     port = address.rpartition(":")[2]
     how = ["--head", "--port", port, "--include-dashboard", "false"]
-    how = how if is_head else ["--address", address]
+    how = how if name == HEAD else ["--address", address]
     temporary = folder / name / "tmp"
     temporary.mkdir(parents=True)
     words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *how]
-    words += ["--num-cpus", "1", "--node-name", name, "--temp-dir", str(folder / name / "ray")]
+    words += [
+        "--num-cpus",
+        str(cpus),
+        "--node-name",
+        name,
+        "--temp-dir",
+        str(folder / name / "ray"),
+    ]
     words += ["--object-store-memory", str(OBJECT_STORE_BYTES)]
     words += ["--min-worker-port", "0", "--max-worker-port", "0"]
     with (folder / f"{name}.log").open("wb") as log:
@@ -99,20 +107,23 @@ def torture(
             raise SystemExit(said)
     home = Home(folder / "cluster", OPEN).make()
     address = f"127.0.0.1:{find_port()}"
-    nodes = [start_started(KEPT, folder, address, is_head=True)]
+    jobs, log = home.path / "checkpoints", folder / "cluster.log"
+    has_states = "tfidf-linear" not in command
+    # the head runs no jobs; as the only node it is the one that the command belongs to
+    nodes = [start_started(HEAD, folder, address, cpus=0)]
     try:
-        nodes.append(start_started(KILLED, folder, address, is_head=False))
         process = home.start([*command, "--engine", "ray", "--address", address])
-        jobs = home.path / "checkpoints"
-        has_states = "tfidf-linear" not in command
+        _wait(lambda: "on Ray, " in log.read_text("utf-8"), process)
+        nodes.append(start_started(KILLED, folder, address, cpus=1))
         _wait(lambda: _has_come(jobs, has_states=has_states), process, nodes[1].process)
         nodes[1].kill()
         say(f"killed node {KILLED}")
+        nodes.append(start_started(KEPT, folder, address, cpus=1))
         code = process.wait(PATIENCE_S)
     finally:
         for node in nodes:
             node.kill()
-    said = (folder / "cluster.log").read_text("utf-8")
+    said = log.read_text("utf-8")
     logs = "\n".join(path.read_text("utf-8") for path in jobs.rglob("job.log"))
     faults = [f"exit code {code}: {said[-2000:]}"] if code else []
     faults += [] if "lost with its node" in said else [f"no job was lost: {said[-2000:]}"]
@@ -125,7 +136,7 @@ def torture(
     return faults
 
 
-def start_started(name: str, folder: Path, address: str, *, is_head: bool) -> Node:
+def start_started(name: str, folder: Path, address: str, *, cpus: int) -> Node:
     """Start a node and wait for it; on a busy machine its daemons may need several attempts.
 
     Raises:
@@ -134,7 +145,7 @@ def start_started(name: str, folder: Path, address: str, *, is_head: bool) -> No
     log = folder / f"{name}.log"
     for _ in range(START_ATTEMPTS):
         shutil.rmtree(folder / name, ignore_errors=True)
-        node = start_node(name, folder, address, is_head=is_head)
+        node = start_node(name, folder, address, cpus=cpus)
         end = time.monotonic() + PATIENCE_S
         while node.process.poll() is None and time.monotonic() < end:
             if STARTED in log.read_text("utf-8", errors="replace"):
