@@ -312,7 +312,7 @@ def test_rows_like_the_tests_are_shown_beside_and_fitted_to_when_asked(prepared,
         weights,
     )
     assert shown[BLEND]["expected_f1"] == pytest.approx(found)
-    assert "the predictions of 3 variants show" in tables["expected"].notes[0]
+    assert "the predictions of 3 variants" in tables["expected"].notes[0]
     assert "Adversarial validation" in tables["expected"].notes[-1]
     assert {row["name"] for row in tables["outlook"].rows} == {"first", "second", "useless"}
     found = blend(prepared, reweight="share")
