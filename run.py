@@ -160,7 +160,7 @@ def init(
         Path | None, typer.Option("--out", help="The profile; unset: <folder's name>.toml here.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a profile that stands there.")
+        bool, typer.Option("--overwrite", help="Replace an existing profile.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -178,7 +178,7 @@ def open_utf8(path: Path, kind: FileKind | None = None) -> tuple[BinaryIO, FileK
         name = _ENCODING_NAMES[kind.encoding]
         raise WrongFileError(
             f"the file begins as {name} and is damaged at byte {error.start + 1:,}",
-            "save it anew as UTF-8",
+            "save it again as UTF-8",
         ) from None
     return io.BytesIO(text.removeprefix("\ufeff").encode("utf-8", "surrogatepass")), kind
 

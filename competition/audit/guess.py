@@ -112,7 +112,7 @@ def _guess_label(found: Findings, train: Peek, test: Peek) -> None:
     in_test = {str(value) for value in test.columns.get(chosen, ())}
     if len(in_test) == 1 and not in_test & set(found.labels):
         found.unknown = in_test.pop()
-        found.add("unknown_label", found.unknown, "sure", "it stands in every row of the test file")
+        found.add("unknown_label", found.unknown, "sure", "it occurs in every row of the test file")
 
 
 def _guess_labels(found: Findings, counts: Counter[str]) -> None:
@@ -152,7 +152,7 @@ def _guess_types(found: Findings, train: Peek, test: Peek) -> None:
     if not found.types and found.entity:
         found.add("entity_types", None, "sure", "no types were found; formats leave them out")
     elif found.types:
-        found.add("entity_types", ", ".join(found.types), "sure", "all that stand in both files")
+        found.add("entity_types", ", ".join(found.types), "sure", "all that occur in both files")
 
 
 def _type_column(found: Findings, role: str) -> str | None:

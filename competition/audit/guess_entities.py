@@ -95,7 +95,7 @@ def _guess_offsets(found: Findings, train: Peek, sentences: Values) -> None:
         why = "words without offsets; the first place of each in the sentence is taken"
     elif has_word:
         fits = "sure" if share >= FEW else "a guess"
-        why = f"the words stand there in {share:.1%} of the rows looked at"
+        why = f"the words occur there in {share:.1%} of the rows looked at"
     else:
         fits, why = "likely", "no word to hold them against; by their least length"
     if has_word and share < MOSTLY and places["subject"].start is not None:

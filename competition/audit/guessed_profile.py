@@ -50,7 +50,7 @@ def run_init(paths: Sequence[Path], out: Path | None, *, overwrite: bool = False
     Args:
         paths: a folder, or the files themselves.
         out: where the profile goes; None: ``<folder>.toml`` where the command runs.
-        overwrite: replace a profile that stands there.
+        overwrite: replace an existing profile.
 
     Raises:
         UsageError: there are no such files, or what they hold is not recognised.
@@ -127,7 +127,7 @@ def _check_whole(found: Findings, train: Peek) -> None:
     missing += [] if found.entity else ["subject and object"]
     if missing:
         raise UsageError(
-            f"{train.path.name}: {' and '.join(missing)} cannot be told from its columns "
+            f"{train.path.name}: {' and '.join(missing)} cannot be guessed from its columns "
             f"({', '.join(train.columns)}). Copy competition/profiles/klue-re.toml, which explains "
             "every key, and say there what each column is"
         )

@@ -77,7 +77,9 @@ def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) 
     """
     profile, folder = competition.profile, folder.expanduser().absolute()
     if folder.exists() and folder.samefile(competition.data_dir):
-        raise UsageError(f"--mend {folder}: that is the data itself; name a folder for the copies")
+        raise UsageError(
+            f"--mend {folder}: that is the data itself; give another folder for the copies"
+        )
     if profile.entity.given_as == "markup" or profile.entity.counted_in == "tokens":
         raise UsageError("--mend repairs offsets in characters; these rows have none")
     mended = [
@@ -129,7 +131,7 @@ def _read_csv(
     )
     records = [(line, dict(zip(every, fields, strict=True))) for line, fields in reader.read()]
     if offences:
-        raise CorpusError(f"{path} is no clean table; mend these by hand first", offences)
+        raise CorpusError(f"{path} is not a valid table; correct these by hand first", offences)
     return records, first.names, first.used_separator
 
 
@@ -240,7 +242,7 @@ def _set(record: Record, name: str, value: int) -> bool:
 def _build_tables(mended: list[Mended], folder: Path, most: int | None) -> list[Table]:
     columns = (
         Column("file", "File"),
-        Column("mended", "entities mended", "count"),
+        Column("mended", "entities repaired", "count"),
         Column("left", "left as they are", "count"),
     )
     rows = [

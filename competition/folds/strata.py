@@ -109,7 +109,7 @@ def _mark_known(keys: Int64s, n_train: int, fold_of: Ints) -> Bools:
 
 
 def _find_folds(keys: Int64s, fold_of: Ints, n_keys: int) -> tuple[Int64s, Int64s]:
-    """Return the lowest and the highest fold that each key stands in; -1 where none."""
+    """Return the lowest and the highest fold of each key; -1 if it has none."""
     first, last = np.full(n_keys, np.iinfo(np.int64).max), np.full(n_keys, -1, dtype=np.int64)
     np.minimum.at(first, keys, fold_of.astype(np.int64))
     np.maximum.at(last, keys, fold_of.astype(np.int64))
@@ -124,7 +124,7 @@ def _is_elsewhere(
     first: Int64s,
     last: Int64s,
 ) -> Bools:
-    """Mark rows (N + M,) whose key stands in a fold other than the row's own."""
+    """Return a mask (N + M,) of rows whose key occurs in another fold."""
     own = np.full(len(keys), -1, dtype=np.int64)
     own[:n_train] = fold_of
     seen: Bools = last[keys] >= 0

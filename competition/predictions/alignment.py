@@ -56,7 +56,7 @@ class Misalignment:
     def text(self) -> str:
         """Say what was found and what to do."""
         rows = "test" if self.side == "test" else "out-of-fold"
-        reason = self.reason or f"its {rows} predictions stand in another order than their ids"
+        reason = self.reason or f"its {rows} predictions are in another order than their ids"
         return (
             f"{self.found}: {reason}. Write each prediction beside the id of the very row it was"
             " made from, and import it again; do not blend it as it is"
@@ -195,7 +195,7 @@ def _judge_folds(own: _Answers) -> Misalignment | None:
                 f" folds on {100 * share:.0f}% of the rows, the others with one another on"
                 f" {100 * usual:.0f}%"
             )
-            reason = f"those of fold {fold} stand in another order"
+            reason = f"those of fold {fold} are in another order"
             return Misalignment(own.name, "test", found, reason)
     return None
 

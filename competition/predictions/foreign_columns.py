@@ -2,7 +2,7 @@
 
 Between ``foreign_cells`` and ``foreign_table``. Columns are found by their names and the names'
 usual synonyms, probabilities as one column for each label (with a prefix, or by number) or as one
-column of lists. What was understood otherwise than written is said, once.
+column of lists. Deviations from the documented form are reported once.
 
 Legend: C labels.
 """
@@ -44,7 +44,7 @@ class ColumnMap:
         labels: the column of each label in the profile's order, or empty where ``lists`` is set.
         lists: the column whose cells hold all C numbers of a row.
         is_named: the columns name their labels; else the order of the profile is assumed.
-        notices: what was understood otherwise than it is written, and what is not used.
+        notices: deviations from the documented form, and unused columns.
     """
 
     id: str | None

@@ -152,12 +152,12 @@ def _check_label_order(table: ForeignTable, oof_row: Int64s, check: Check) -> Fo
         for probs in (table.probs[usable], table.probs[usable][:, found.places])
     )
     if found.name is not None and not table.is_named:
-        said = f"columns stand in another order of the labels ({found.name}): read so"
+        said = f"columns are in another order of the labels ({found.name}): read so"
         check.notices.append(f"{said}; in the profile's order they give {before}")
         return replace(table, probs=table.probs[:, found.places])
     what = "the columns hold other labels than their names say"
     if not table.is_named:
-        what = "the columns stand in another order than the profile's labels"
+        what = "the columns are in another order than the profile's labels"
     found_ = (
         f"{what}: {describe_order(found.places, labels)}; as they stand {before}, permuted {after}"
     )
@@ -267,11 +267,11 @@ def _report_absent(table: ForeignTable, places: tuple[Int64s, Int64s], check: Ch
     """Say that a whole split is missing, without which a member cannot be blended."""
     n_test = len(check.prepared.corpus.test)
     if not (places[1] != -1).any() and not table.count(TEST):
-        found = f"no test rows: only out-of-fold rows stand there ({n_test:,} test rows are asked)"
+        found = f"no test rows: only out-of-fold rows ({n_test:,} test rows are expected)"
         remedy = "give them too, in this file or as --test FILE: the blend answers the test rows"
         check.report(Offence(table.files[0], None, SPLIT, None, found, remedy))
     elif not (places[0] != -1).any() and not table.count(OOF):
-        found = "no out-of-fold rows: only test rows stand there"
+        found = "no out-of-fold rows: only test rows"
         remedy = (
             "give the out-of-fold rows as FILE and these as --test: weights are fitted to them; a"
             " finished submission needs no import (run.py check, run.py submit)"

@@ -236,7 +236,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
 
 
 def _refuse_other_file(path: Path) -> None:
-    """Say what stands in the place of a result, such as a Git LFS pointer, and what to do."""
+    """Describe a file in place of a result, such as a Git LFS pointer, and what to do."""
     try:
         recognise(path)
     except WrongFileError as wrong:

@@ -67,7 +67,7 @@ def _find_votes(values: NDArray[np.float64]) -> str | None:
     if is_one.mean() >= NEARLY_ALL:
         return "every row holds one 1 and otherwise 0: labels, not probabilities"
     if len(levels) <= MAX_LEVELS and len(values) > 4 * len(levels):
-        return f"only {len(levels)} different values stand in all rows: votes, not probabilities"
+        return f"only {len(levels)} different values in all rows: votes, not probabilities"
     return None
 
 

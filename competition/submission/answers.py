@@ -149,10 +149,10 @@ def read_answers(
 
 
 def _choose_reader(
-    path: Path, sought: tuple[Mapping[str, str], Form], counter: _Counter, *, is_strict: bool
+    path: Path, expected: tuple[Mapping[str, str], Form], counter: _Counter, *, is_strict: bool
 ) -> RecordReader | TableReader:
     """Return the reader of the one form that platforms take, or one of any form."""
-    wanted, form = sought
+    wanted, form = expected
     if is_strict or not form.has_header:
         return RecordReader(path, wanted, counter.report_reworded, form.separator, form.header)
     return TableReader(path, wanted, counter.report_reworded)
@@ -204,7 +204,7 @@ def check_ids(
     for row_id, line in zip(answers.ids, answers.lines, strict=True):
         shown = show_id(row_id)
         if row_id in first_line:
-            found = f"the id also stands on line {first_line[row_id]}"
+            found = f"the id also occurs on line {first_line[row_id]}"
             report(Offence(path.name, line, column, shown, found, "answer each row once"))
         elif row_id not in known:
             found = "no such row in the test file"

@@ -22,7 +22,7 @@ from competition.profile import Competition, Profile
 
 @dataclass(frozen=True)
 class Form:
-    """What stands in which column of a submission.
+    """The columns of a submission.
 
     Attributes:
         columns: all of them, in order.

@@ -3,7 +3,7 @@
 The teachers are the ensemble's models of the same fold, so that no label of a held-out row reaches
 the student. The student trains on its fold's labelled rows and on the test rows, and on the
 held-out rows of the fold as well, whose soft labels come from models that never saw their labels.
-Held-out and test rows are thus treated alike, and the out-of-fold score includes the gain.
+Held-out and test rows are treated alike, and the out-of-fold score includes the gain.
 
 Legend: k unlabelled rows, C labels.
 """

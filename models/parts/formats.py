@@ -59,7 +59,7 @@ class Format:
     """A format: how its body is written, the tokens this needs registered, and its prompt.
 
     ``prompt`` is handed the row itself, so subject and object have their roles there whatever the
-    order of the markers. ``words`` are those that tell rows apart and stand in no sentence;
+    order of the markers. ``words`` are those that distinguish rows and occur in no sentence;
     ``says_types`` adds the language's words for types, which the body is given in place of types.
     ``prompt_says_types`` does so for a prompt. A format that ``needs_types`` is refused where there
     are none. ``spoken`` is klue-re's language where none is named.

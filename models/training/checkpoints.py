@@ -100,7 +100,7 @@ def read_state(
 def kept_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the tensors that training may change: all, or adapters and head beside a frozen base.
 
-    A base is named by the hash of its content and loaded anew, so its weights are never kept.
+    A base is named by the hash of its content and loaded again, so its weights are never kept.
     """
     name_frozen: Callable[[], set[str]] = getattr(model, "frozen_names", set)
     frozen = name_frozen()

@@ -225,7 +225,7 @@ class _Tuner:
             if not started:
                 raise
             if not self._is_taken_over(started[-1]):
-                # an error that a user can fix may be due to this trial: it must not recur for ever
+                # an error that a user can fix may be due to this trial: it must not recur forever
                 self._requeue(started[-1], failed=isinstance(error, HarnessError))
                 raise
             place = self._read(started[-1]).user_attrs[PLACE]

@@ -1,7 +1,7 @@
 """Change valid files slightly, thousands of times: each must be read, or rejected by name.
 
 ``python -m tools.torture.mutants --count 1000`` tries so many mutants of each kind of file. What is
-raised must be an error that a person can mend. Where a mutant is taken, nothing may have been lost
+raised must be an error that a user can correct. Where a mutant is taken, nothing may have been lost
 or let in: a corpus has every row, a submission is what a plain parser of literals reads.
 """
 

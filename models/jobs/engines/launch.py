@@ -359,7 +359,7 @@ def work_beside(name: str, spec: JobSpec, slot: int, link: Connection) -> None:
 
 
 def _end_as_orphan(parent: int) -> None:
-    """End this process some time after what started it, so that it cannot wait for others for ever.
+    """End this process some time after what started it, so that it cannot wait for others forever.
 
     Until then it may write a checkpoint.
     """

@@ -158,7 +158,7 @@ def test_files_may_be_named_in_order_and_missing_ones_are_said(tmp_path: Path) -
         find_files([folder / "nowhere"])
     (folder / "train.csv").write_text("id,text\n1,a\n2,b\n")
     (folder / "test.csv").write_text("id,text\n1,a\n")
-    with pytest.raises(UsageError, match="cannot be told from its columns"):
+    with pytest.raises(UsageError, match="cannot be guessed from its columns"):
         guess(tmp_path, folder / "train.csv", folder / "test.csv")
 
 

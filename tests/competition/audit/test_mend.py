@@ -111,7 +111,7 @@ def test_the_data_itself_is_never_written_over(tiny_competition: Competition) ->
         run_mend(tiny_competition, tiny_competition.data_dir)
     text = tiny_competition.train_path.read_text("utf-8")
     tiny_competition.train_path.write_text(text + "x\n", encoding="utf-8")
-    with pytest.raises(CorpusError, match="no clean table"):
+    with pytest.raises(CorpusError, match="not a valid table"):
         run_mend(tiny_competition, tiny_competition.home / "copies")
 
 

@@ -214,7 +214,7 @@ def test_columns_without_names_may_stand_in_alphabetical_order(
     odd = [2, 0, 3, 1]
     np.savez(tmp_path / "odd.npz", oof=oof[:, odd], test=test[:, :, odd])
     (offence,) = take(prepared, tmp_path / "odd.npz", folds_hash=shown).offences
-    assert "the columns stand in another order than the profile's labels" in offence.found
+    assert "the columns are in another order than the profile's labels" in offence.found
     order = tmp_path / "order.json"
     for content in (
         json.dumps([labels[i] for i in odd]),

@@ -159,7 +159,7 @@ RULES: dict[str, tuple[Callable[[str], str], int | None, str]] = {
     "row missing": (_drop(4), None, "no answer for this row"),
     "row count": (_drop(4), None, "19 rows where the test file has 20"),
     "row unknown": (lambda t: t.replace("\n1002,", "\n77,"), 4, "no such row"),
-    "row repeated": (lambda t: t.replace("\n1002,", "\n1001,"), 4, "also stands on line 3"),
+    "row repeated": (lambda t: t.replace("\n1002,", "\n1001,"), 4, "also occurs on line 3"),
     "label unknown": (_with_label("per:birthplaces"), 4, "did you mean 'per:birthplace'"),
     "label as a number": (_with_label("1"), 4, "is no label"),
     "label empty": (_with_label(""), 4, "is no label"),

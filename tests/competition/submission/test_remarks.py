@@ -97,7 +97,7 @@ def test_one_cause_is_one_offence(
     ("make", "message"),
     [
         (lambda n: np.eye(4)[np.arange(n) % 4], "every row holds one 1"),
-        (lambda n: 0.9 * np.eye(4)[np.arange(n) % 4] + 0.025, "different values stand in all rows"),
+        (lambda n: 0.9 * np.eye(4)[np.arange(n) % 4] + 0.025, "different values in all rows"),
         (lambda n: softmax(smooth(n)), "softmax was applied twice"),
         (lambda n: np.full((n, 4), 0.1), "all rows hold the same probabilities"),
     ],

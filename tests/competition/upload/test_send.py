@@ -218,7 +218,7 @@ def test_no_file_means_the_newest(tiny_competition: Competition) -> None:
 def test_a_bad_file_goes_nowhere(tiny_competition: Competition, fake: AskableTarget) -> None:
     path = write(tiny_competition)
     path.write_text(path.read_text("utf-8").replace("\n1002,", "\n1001,"), "utf-8")
-    with pytest.raises(SubmissionError, match="also stands on line"):
+    with pytest.raises(SubmissionError, match="also occurs on line"):
         submit(tiny_competition, path, FAKE, clock=clock)
     assert fake.arrived == []
     assert outcomes(tiny_competition) == []
