@@ -71,6 +71,8 @@ def test_a_node_that_dies_has_its_jobs_run_again_elsewhere(
         with pytest.raises(SystemExit, match="0"):
             main()
         faults = nodes.torture(folder, command, reference=local, say=lambda _: None)
+    except nodes.NodeStartError as error:
+        pytest.skip(f"Ray's daemons do not start here: {str(error).splitlines()[-1]}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     assert faults == []

@@ -40,6 +40,10 @@ TINY = (
 )
 
 
+class NodeStartError(Exception):
+    """Ray's daemons did not start in time, as on a machine with too much other work."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A node of a Ray cluster on this machine: a command that starts its daemons and stays."""
@@ -140,7 +144,7 @@ def start_started(name: str, folder: Path, address: str, *, cpus: int) -> Node:
     """Start a node and wait for it; on a busy machine its daemons may need several attempts.
 
     Raises:
-        TimeoutError: with the end of its log.
+        NodeStartError: with the end of its log.
     """
     log = folder / f"{name}.log"
     for _ in range(START_ATTEMPTS):
@@ -152,7 +156,7 @@ def start_started(name: str, folder: Path, address: str, *, cpus: int) -> Node:
                 return node
             time.sleep(0.1)
         node.kill()
-    raise TimeoutError(log.read_text("utf-8", errors="replace")[-2000:])
+    raise NodeStartError(log.read_text("utf-8", errors="replace")[-2000:])
 
 
 def find_port() -> int:
