@@ -403,7 +403,7 @@ def test_jobs_in_worker_processes_give_the_same_result(
     assert [store.path(spec.key).read_bytes() for spec in reversed(specs)] == alone
     assert heard.count("finished 1") == 1
     for spec in specs:
-        assert files_of(spec.job_dir) == ["job.log", "model.safetensors"]
+        assert files_of(spec.job_dir) == ["job.log", "metrics.jsonl", "model.safetensors"]
 
 
 def test_a_failed_job_does_not_stop_the_others(make_specs: Specs) -> None:
