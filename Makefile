@@ -54,7 +54,7 @@ test: check-code
 test-all: check-code all-tests
 
 all-tests: $(VENV)/.installed-dev
-	$(PYTEST)
+	$(PYTEST) $(SELECT)
 
 # the same code on the lowest versions that pyproject.toml names, in an environment of its own;
 # older libraries warn of other things and round otherwise, so warnings and golden figures are left out

@@ -188,6 +188,7 @@ def wait_until_gone(pid: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_writes_states_and_the_next_fold_goes_on(tmp_path: Path, tiny: list[str]) -> None:
     command = ["fold", "typed-punct", *TINY, "--as", "t", "--folds", "0", *tiny]
     command += ["--set", "train.epochs=300"]

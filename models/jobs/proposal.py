@@ -25,13 +25,17 @@ def propose_runs(competition: Competition, corpus: Corpus) -> list[str]:
     """Return the commands to go on with, each with the time that it takes on this machine.
 
     Args:
-        competition: whose default list of variants is estimated.
+        competition: whose default list of variants is estimated; without one, the linear model.
         corpus: its rows; folds are not built for it.
     """
     profile = competition.profile
     groups = np.arange(len(corpus.train), dtype=np.int32)
     folds = Folds(np.zeros(len(corpus.train), np.int8), profile.folds.count, "")
     prepared = Prepared(competition, corpus, groups, folds)
+    if not profile.defaults.variants:
+        first = FoldRequest((FIRST,))
+        took = write_duration(estimate_run(prepared, first, resolve_all(profile, first)).seconds)
+        return [f"Next: python run.py fold {FIRST}   # about {took}; the profile lists no variants"]
     networks = [
         variant.name
         for variant in resolve_all(profile, FoldRequest())

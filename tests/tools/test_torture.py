@@ -42,7 +42,10 @@ def test_a_reader_that_fails_is_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["submit", "http", "import", "blend"])
+@pytest.mark.parametrize(
+    "name",
+    ["submit", *(pytest.param(n, marks=pytest.mark.long) for n in ("http", "import", "blend"))],
+)
 def test_a_command_that_is_killed_ends_in_the_same_bytes(name: str, shared: Path) -> None:
     tally = kills.torture(name, 2, shared, say=lambda _: None)
     assert (tally.kills, tally.faults) == (2, [])
@@ -56,6 +59,7 @@ def test_a_disk_that_fails_is_said_and_the_command_goes_on(shared: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_node_that_dies_has_its_jobs_run_again_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -137,6 +137,7 @@ def find_free_port() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_share_a_study_and_one_may_be_killed(tmp_path: Path, postgres: str) -> None:
     """No finished trial is lost, the total is reached, and none is counted twice."""
     command = ["--competition", str(write_tiny(tmp_path)), "--trials", "6"]
