@@ -29,6 +29,7 @@ from competition.errors import HarnessError
 from competition.folds.kfold import read_prepared
 from competition.predictions.store import Store
 from competition.predictions.variant_scores import (
+    VariantScore,
     build_variants_table,
     describe_ranking,
     rank_variants,
@@ -84,22 +85,28 @@ class SentSubmission:
 
 def build_board_tables(competition: Competition, *, now: datetime) -> list[Table]:
     """Build all tables; ``now`` determines which submissions are today's."""
-    tables = [_show_variants(competition), *build_sent_tables(competition, now=now)]
+    variants, scores = _show_variants(competition)
+    files = read_blends(competition.submissions_dir)
+    tables = [variants, *build_sent_tables(competition, now=now, files=files)]
     first = build_criteria(competition.profile).kinds[0]
-    tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *_close_board(tables, first)))
+    closing = _close_board(scores, files, first)
+    tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *closing))
     return tables
 
 
-def _close_board(tables: Sequence[Table], kind: MetricKind) -> list[str]:
+def _close_board(
+    scores: Sequence[VariantScore], files: Sequence[BlendFile], kind: MetricKind
+) -> list[str]:
     """Return the closing line: what is expected to score best on the test by a metric."""
     expected = {
-        str(row[key]): kind.show(row[f"expected_{kind.short}"])
-        for table in tables
-        for name, key in (("variants", "variant"), ("blends", "name"))
-        if table.name == name
-        for row in table.rows
-        if row.get(f"expected_{kind.short}") is not None
+        each.name: each.on_test.expected.primary.value
+        for each in scores
+        if each.on_test is not None
     }
+    for blend in files:
+        value = blend.get_expected(kind)
+        if value is not None and blend.fault is None:
+            expected[blend.name] = value
     if not expected:
         return []
     best = max(expected, key=lambda each: expected[each])
@@ -107,9 +114,16 @@ def _close_board(tables: Sequence[Table], kind: MetricKind) -> list[str]:
     return [f"Verdict: best expected {kind.head} on the test: {best}, {figure}."]
 
 
-def build_sent_tables(competition: Competition, *, now: datetime) -> list[Table]:
-    """Build the tables of blends, submissions and, if any were sent, the final selection."""
-    files = read_blends(competition.submissions_dir)
+def build_sent_tables(
+    competition: Competition, *, now: datetime, files: Sequence[BlendFile]
+) -> list[Table]:
+    """Build the tables of blends, submissions and, if any were sent, the final selection.
+
+    Args:
+        competition: whose ledger.
+        now: determines which submissions are today's.
+        files: its blends.
+    """
     blends = index_blends(files)
     tables = [
         build_blends_table(competition, files),
@@ -119,21 +133,22 @@ def build_sent_tables(competition: Competition, *, now: datetime) -> list[Table]
     return tables if final is None else [*tables, final]
 
 
-def _show_variants(competition: Competition) -> Table:
-    """Build the table of variants with their out-of-fold scores."""
+def _show_variants(competition: Competition) -> tuple[Table, Sequence[VariantScore]]:
+    """Build the table of variants with their out-of-fold scores, and return the scores too."""
     names = Store(competition.oof_dir, competition.profile.labels).variants()
     if not names:
         note = "There is no trained variant yet; run: python run.py fold"
-        return Table("variants", "Variants", (), [], [note])
+        return Table("variants", "Variants", (), [], [note]), ()
     try:
         prepared = read_prepared(competition)
     except HarnessError as error:
         rows, columns = [{"variant": name} for name in names], [Column("variant", "variant")]
-        return Table("variants", "Variants", columns, rows, [f"Variants cannot be scored: {error}"])
+        note = f"Variants cannot be scored: {error}"
+        return Table("variants", "Variants", columns, rows, [note]), ()
     ranked = rank_variants(score_variants(prepared, names))
     table = build_variants_table(prepared, ranked)
     notes = describe_ranking(ranked, len(prepared.corpus.train))
-    return replace(table, notes=(*notes, *table.notes))
+    return replace(table, notes=(*notes, *table.notes)), ranked
 
 
 def build_submissions_table(competition: Competition, blends: Blends, *, now: datetime) -> Table:

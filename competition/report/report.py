@@ -24,7 +24,7 @@ from competition.errors import HarnessError
 from competition.files import write_atomically
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.members import Member, read_members
-from competition.predictions.store import ResultKey, Store
+from competition.predictions.store import Store
 from competition.predictions.variant_scores import (
     VariantScore,
     build_variants_table,
@@ -74,13 +74,14 @@ LABELS_SHOWN = 40
 class Material:
     """The data of the report; ``errors`` are of the newest blend, else of the best member.
 
-    ``keys`` are of every result in the store.
+    ``store`` and ``blends`` are all that is there, whole or not.
     """
 
     standing: Standing
     members: Sequence[Member]
     errors: Errors | None
-    keys: Sequence[ResultKey]
+    store: Store
+    blends: Sequence[BlendFile]
 
 
 def write_report(
@@ -104,7 +105,7 @@ def write_report(
     _add_now(page, material)
     page.add_section("Board")
     variants = build_variants_table(prepared, material.standing.variants)
-    for table in (variants, *build_sent_tables(competition, now=now)):
+    for table in (variants, *build_sent_tables(competition, now=now, files=material.blends)):
         page.add_table(table)
     if material.errors is not None:
         _add_errors(page, material.errors)
@@ -113,9 +114,9 @@ def write_report(
         _add_test(page, prepared, material.members)
     if len(material.members) > 1:
         _add_disagreement(page, prepared, material.members)
-    store = Store(competition.oof_dir, competition.profile.labels)
-    add_jobs(page, store, material.keys)
-    add_learning_curves(page, competition, material.keys)
+    keys = [key for name in material.store.variants() for key in material.store.keys(name)]
+    add_jobs(page, material.store, keys)
+    add_learning_curves(page, competition, keys)
     add_studies(page, competition)
     _add_blend(page, material.standing.blend)
     _add_scores(page, material.standing.sent)
@@ -139,8 +140,7 @@ def _gather(prepared: Prepared) -> Material:
     errors = _find_errors(prepared, scores, newest)
     n_suspects = 0 if errors is None else len(errors.suspects)
     standing = Standing(competition, scores, newest, sent, n_suspects)
-    keys = [key for name in store.variants() for key in store.keys(name)]
-    return Material(standing, members, errors, keys)
+    return Material(standing, members, errors, store, blends)
 
 
 def _find_errors(

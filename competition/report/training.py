@@ -130,10 +130,11 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 def add_learning_curves(page: Page, competition: Competition, keys: Sequence[ResultKey]) -> None:
     """Draw the loss of every job that left a curve, by optimiser step."""
-    curves = {}
+    curves: dict[str, list[CurvePoint]] = {}
+    damaged: list[str] = []
     for key in keys:
         folder = competition.checkpoints_dir / key.variant / f"s{key.seed}-f{key.fold}"
-        points = read_curve(folder)
+        points = read_curve(folder, damaged.append)
         if len(points) > 1:
             curves[f"{key.variant} s{key.seed} f{key.fold}"] = thin(points)
     if not curves:
@@ -164,7 +165,7 @@ def add_learning_curves(page: Page, competition: Competition, keys: Sequence[Res
     note = "Training loss, a mean over the steps since the point before. It is no score."
     if len(shown) < len(curves):
         note += f" The first {len(shown)} of {len(curves)} jobs are drawn."
-    table = Table("curves", "Training loss", columns, rows, [note])
+    table = Table("curves", "Training loss", columns, rows, [note, *damaged])
     page.add_figure(draw_lines(lines, ("optimiser step", "loss")), table)
 
 

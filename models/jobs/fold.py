@@ -107,9 +107,10 @@ def run_fold(
         fold = _Fold(prepared, request, engine, deadline, board)
         run = fold.run(order_in_waves(competition.profile, request, variants))
     raise_failures(fold.failed)
-    table = build_summary(prepared, request, variants, run)
+    scores = score_variants(prepared, [variant.name for variant in variants])
+    table = build_summary(prepared, request, variants, run, scores)
     if request.track:
-        _track_scores(prepared, request, variants, board.say)
+        _track_scores(competition, request, scores, board.say)
     return FoldSummary((table,), complete=not run.stopped)
 
 
@@ -173,15 +174,14 @@ class _Fold:
 
 
 def _track_scores(
-    prepared: Prepared, request: FoldRequest, variants: Sequence[Variant], say: Say
+    competition: Competition, request: FoldRequest, scores: Sequence[VariantScore], say: Say
 ) -> None:
     """Log the out-of-fold scores of the complete variants as one run of each tracker."""
     values: dict[str, float] = {}
-    for score in score_variants(prepared, [variant.name for variant in variants]):
+    for score in scores:
         if score.assessment is not None:
             found = dict(flatten(score.assessment.describe()))
             values |= {f"{score.name}.oof_{key}": float(each) for key, each in found.items()}
-    competition = prepared.competition
     folder, project = competition.checkpoints_dir, competition.oof_dir.name
     track_summary(request.track, values, folder=folder, project=project, say=say)
 
@@ -256,10 +256,13 @@ def name_of(key: ResultKey) -> str:
 
 
 def build_summary(
-    prepared: Prepared, request: FoldRequest, variants: Sequence[Variant], run: FoldRun
+    prepared: Prepared,
+    request: FoldRequest,
+    variants: Sequence[Variant],
+    run: FoldRun,
+    scores: Sequence[VariantScore],
 ) -> Table:
     """Build the table of out-of-fold scores, with notes on what to do next."""
-    scores = score_variants(prepared, [variant.name for variant in variants])
     table = build_variants_table(prepared, scores)
     lacking = [each for each in scores if each.lacks]
     if run.stopped:
@@ -270,23 +273,27 @@ def build_summary(
     else:
         notes = ["Next: python run.py blend"]
     kind = build_criteria(prepared.competition.profile).kinds[0]
-    return replace(table, notes=(*table.notes, *_close(table, run, kind), *notes))
+    return replace(table, notes=(*table.notes, *_close(scores, run, kind), *notes))
 
 
-def _close(table: Table, run: FoldRun, kind: MetricKind) -> list[str]:
+def _close(scores: Sequence[VariantScore], run: FoldRun, kind: MetricKind) -> list[str]:
     """Return the closing lines: the best of these variants, and what its jobs warned of."""
-    own, expected = kind.key, f"expected_{kind.short}"
-    scored = [row for row in table.rows if row.get(own) is not None]
-    by = expected if any(row.get(expected) is not None for row in scored) else own
     lines = []
+    scored = [each for each in scores if each.assessment is not None]
+    expected = {each.name: each.on_test.expected.primary.value for each in scored if each.on_test}
+
+    def rank(score: VariantScore) -> float:
+        assert score.assessment is not None
+        return expected.get(score.name, -inf) if expected else score.assessment.primary.value
+
     if scored:
-        # show is its own inverse: a loss that people read is a score again, higher being better
-        best = max(scored, key=lambda row: kind.show(row[by]) if by in row else -inf)
+        best = max(scored, key=rank)
+        assert best.assessment is not None
         which = "best of these" if len(scored) > 1 else "done"
-        figure = f"out-of-fold {kind.head} {kind.write(kind.show(best[own]))}"
-        if by == expected:
-            figure += f", expected on the test {kind.write(kind.show(best[by]))}"
-        lines.append(f"Verdict: {which}: {best['variant']}, {figure}.")
+        figure = f"out-of-fold {kind.head} {kind.write(best.assessment.primary.value)}"
+        if expected:
+            figure += f", expected on the test {kind.write(rank(best))}"
+        lines.append(f"Verdict: {which}: {best.name}, {figure}.")
     warned: dict[str, list[str]] = {}
     for outcome in run.finished:
         for text in outcome.warnings:

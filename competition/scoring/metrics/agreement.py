@@ -5,17 +5,25 @@ Legend: N rows, C labels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from competition.arrays import Float64s, Ints
 from competition.scoring.metrics.metric import DenseOrSparse, Predicted, spread_counts
 
 
-def count_agreement(gold: Ints, predicted: Predicted, n_labels: int) -> DenseOrSparse:
-    """Return (N, 1 + 2C) counts: right rows, predicted rows of each label, gold rows of each."""
-    pred = predicted[1]
-    hit = np.where(gold == pred, 0, -1)
-    return spread_counts((hit, pred + 1, gold + 1 + n_labels), 1 + 2 * n_labels)
+@dataclass(frozen=True)
+class AgreementMetric:
+    """A metric of right rows and of the label shares of both sides; it defines ``combine``."""
+
+    n_labels: int
+
+    def count(self, gold: Ints, predicted: Predicted) -> DenseOrSparse:
+        """Return (N, 1 + 2C) counts: right rows, then predicted and gold rows of each label."""
+        pred, n_labels = predicted[1], self.n_labels
+        hit = np.where(gold == pred, 0, -1)
+        return spread_counts((hit, pred + 1, gold + 1 + n_labels), 1 + 2 * n_labels)
 
 
 def split_agreement(sums: Float64s) -> tuple[Float64s, Float64s, Float64s, Float64s]:

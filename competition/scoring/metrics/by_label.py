@@ -45,6 +45,17 @@ class Classes:
         return hits, pred, gold
 
 
+@dataclass(frozen=True)
+class ClassMetric:
+    """A mean of F1 over classes; it defines ``combine``."""
+
+    classes: Classes
+
+    def count(self, gold: Ints, predicted: Predicted) -> DenseOrSparse:
+        """Return (N, 3L) counts by class."""
+        return self.classes.count(gold, predicted)
+
+
 def build_classes(task: Task) -> Classes:
     """Number the classes: first the merged ones, then each other counted label."""
     class_of = [-1] * task.n_labels

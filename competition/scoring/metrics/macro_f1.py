@@ -18,27 +18,16 @@ from typing import Literal
 
 import numpy as np
 
-from competition.arrays import Float64s, Ints
-from competition.scoring.metrics.by_label import Classes, build_classes, f1_by_class
-from competition.scoring.metrics.metric import (
-    DenseOrSparse,
-    MetricKind,
-    Predicted,
-    Task,
-    divide,
-)
+from competition.arrays import Float64s
+from competition.scoring.metrics.by_label import ClassMetric, build_classes, f1_by_class
+from competition.scoring.metrics.metric import MetricKind, Task, divide
 
 
 @dataclass(frozen=True)
-class MacroF1:
+class MacroF1(ClassMetric):
     """The mean F1 of classes; ``averaged`` as in ``Task``."""
 
-    classes: Classes
     averaged: Literal["gold", "seen", "all"]
-
-    def count(self, gold: Ints, predicted: Predicted) -> DenseOrSparse:
-        """Return (N, 3L) counts by class."""
-        return self.classes.count(gold, predicted)
 
     def combine(self, sums: Float64s) -> Float64s:
         """Return (…) means over the averaged classes; 0 where there is none."""

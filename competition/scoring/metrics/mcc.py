@@ -8,30 +8,15 @@ Legend: N rows, C labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from competition.arrays import Float64s, Ints
-from competition.scoring.metrics.agreement import count_agreement, split_agreement
-from competition.scoring.metrics.metric import (
-    DenseOrSparse,
-    MetricKind,
-    Predicted,
-    Task,
-    divide,
-)
+from competition.arrays import Float64s
+from competition.scoring.metrics.agreement import AgreementMetric, split_agreement
+from competition.scoring.metrics.metric import MetricKind, Task, divide
 
 
-@dataclass(frozen=True)
-class Mcc:
+class Mcc(AgreementMetric):
     """Covariance of gold and prediction over the root of both variances; 0 where one is 0."""
-
-    n_labels: int
-
-    def count(self, gold: Ints, predicted: Predicted) -> DenseOrSparse:
-        """Return (N, 1 + 2C) counts."""
-        return count_agreement(gold, predicted, self.n_labels)
 
     def combine(self, sums: Float64s) -> Float64s:
         """Return (…) coefficients."""

@@ -7,28 +7,13 @@ Legend: N rows, L classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from competition.arrays import Float64s, Ints
-from competition.scoring.metrics.by_label import Classes, build_classes, f1_by_class
-from competition.scoring.metrics.metric import (
-    DenseOrSparse,
-    MetricKind,
-    Predicted,
-    Task,
-    divide,
-)
+from competition.arrays import Float64s
+from competition.scoring.metrics.by_label import ClassMetric, build_classes, f1_by_class
+from competition.scoring.metrics.metric import MetricKind, Task, divide
 
 
-@dataclass(frozen=True)
-class WeightedF1:
+class WeightedF1(ClassMetric):
     """F1 of classes, weighted by gold rows."""
-
-    classes: Classes
-
-    def count(self, gold: Ints, predicted: Predicted) -> DenseOrSparse:
-        """Return (N, 3L) counts by class."""
-        return self.classes.count(gold, predicted)
 
     def combine(self, sums: Float64s) -> Float64s:
         """Return (…) weighted means; 0 without a gold row."""

@@ -12,6 +12,7 @@ from competition.errors import VariantError
 from competition.files import dump_json
 from competition.folds.kfold import Prepared
 from competition.predictions.store import ResultKey, Store
+from competition.predictions.variant_scores import score_variants
 from competition.progress import ProgressBoard
 from models.jobs.fold import build_summary, run_fold
 from models.jobs.request import FoldRequest, resolve_all
@@ -37,7 +38,9 @@ def notes_of(prepared: Prepared, names: tuple[str, ...], **asked: Any) -> list[s
     """Return the notes that follow those on missing results, after a run without jobs."""
     request = FoldRequest(variants=names, **asked)
     variants = resolve_all(prepared.competition.profile, request)
-    notes = build_summary(prepared, request, variants, FoldRun((), (), ())).notes
+    scores = score_variants(prepared, [variant.name for variant in variants])
+    run = FoldRun((), (), ())
+    notes = build_summary(prepared, request, variants, run, scores).notes
     return [note for note in notes if note.startswith(("blend", "Next", "The encoder"))]
 
 
