@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
-LOWEST_TESTS := tests/competition/blend tests/competition/data tests/competition/predictions tests/models/network \
+LOWEST_TESTS := tests/competition/blend tests/competition/data tests/competition/predictions \
+	tests/competition/importing tests/models/network \
 	tests/models/jobs/test_plan.py tests/models/training/test_linear.py tests/test_harness.py
 RUN := $(VENV)/bin/python run.py
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)

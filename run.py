@@ -484,7 +484,7 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Import predictions from another tool or machine, checked row by row."""
-    from competition.predictions.importing import ImportOptions, build_import_tables, run_import
+    from competition.importing.importing import ImportOptions, build_import_tables, run_import
     from competition.provenance import describe_run
 
     options = ImportOptions(save_as, folds_hash, describe_run(_now()), test, label_order)

@@ -1,7 +1,7 @@
 """The ground floor: what a competition is. It imports no learning library.
 
 Packages in the order in which they may import, each only from those before it: data, scoring,
-folds, audit, predictions, submission, blend, compare, upload, board, report. All may import the
-rooms that lie here: arrays, errors, spelling, files, lease, file_kind, console, progress,
-provenance, upload_rules, profile_rows, profile_scoring, profile_language, profile.
+folds, audit, predictions, importing, submission, blend, compare, upload, board, report. All may
+import the rooms that lie here: arrays, errors, spelling, files, lease, file_kind, console,
+progress, provenance, upload_rules, profile_rows, profile_scoring, profile_language, profile.
 """

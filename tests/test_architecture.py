@@ -26,6 +26,7 @@ ORDER = (
     "competition.folds",
     "competition.audit",
     "competition.predictions",
+    "competition.importing",
     "competition.submission",
     "competition.blend",
     "competition.compare",

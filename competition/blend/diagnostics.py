@@ -18,7 +18,7 @@ from competition.arrays import Floats, Ints, Probs
 from competition.blend.pooling import PooledRows, Weights, fit_convex, floored_logs, pool
 from competition.blend.selection import SAMPLED_ROWS, are_copies
 from competition.folds.kfold import Prepared
-from competition.predictions.alignment import find_misaligned
+from competition.importing.alignment import find_misaligned
 from competition.predictions.members import Member
 
 SIGNIFICANT = 3.0  # standard errors: one false warning in about 700 checks of a sound member

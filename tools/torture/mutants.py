@@ -30,7 +30,7 @@ from competition.data.corpus import read_rows
 from competition.errors import CorpusError, HarnessError, UsageError
 from competition.folds.kfold import Prepared, read_fold_file, read_prepared
 from competition.folds.length_routes import read_or_make_length_routes
-from competition.predictions.foreign_table import ForeignFiles, read_foreign_rows
+from competition.importing.rows import ForeignFiles, read_foreign_rows
 from competition.predictions.store import Result, ResultKey, Store
 from competition.profile import Competition, read_profile, resolve_competition
 from competition.submission.check import check_submission

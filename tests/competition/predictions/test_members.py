@@ -21,7 +21,7 @@ import pytest
 from competition.errors import FoldsError, HarnessError, PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.folds.length_routes import Routes, read_or_make_length_routes
-from competition.predictions.importing import ImportOptions, run_import
+from competition.importing.importing import ImportOptions, run_import
 from competition.predictions.members import (
     Member,
     average_in_log_space,

@@ -15,7 +15,7 @@ from competition.blend.blend import run_blend
 from competition.errors import PredictionsError, UsageError
 from competition.files import dump_json, write_atomically
 from competition.folds.kfold import Prepared
-from competition.predictions.importing import ImportOptions, run_import
+from competition.importing.importing import ImportOptions, run_import
 from competition.predictions.store import ResultKey, Store
 from competition.profile import Competition
 from models.jobs import predict as room

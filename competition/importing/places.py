@@ -1,6 +1,6 @@
 """Rows of predictions from elsewhere → the rows of the corpus that they answer for.
 
-Between ``foreign_rows`` and ``foreign_table``: which split a row is of and which id it has, where
+Between ``table`` and ``rows``: which split a row is of and which id it has, where
 the table does not say so in plain words: by the ids, by their number, by the order of the files.
 
 Legend: n rows of the table.
@@ -20,9 +20,9 @@ from competition.data.csv_records import plain_id, show_id
 from competition.errors import Offence
 from competition.file_kind import find_array_form
 from competition.folds.kfold import Prepared
-from competition.predictions.foreign_arrays import read_arrays
-from competition.predictions.foreign_columns import ID, SPLIT
-from competition.predictions.foreign_rows import OOF, TEST, ForeignTable, read_rows_of_table
+from competition.importing.columns import ID, SPLIT
+from competition.importing.numpy_files import read_arrays
+from competition.importing.table import OOF, TEST, ForeignTable, read_rows_of_table
 
 MAX_UNKNOWN = 0.5  # of the ids: then they are other ids, not ids of other rows
 OTHER_ID = -2  # the place of a row whose split has other ids altogether

@@ -1,6 +1,6 @@
 """The columns of a table from elsewhere → what each of them is: id, split, fold, probabilities.
 
-Between ``foreign_cells`` and ``foreign_table``. Columns are found by their names and the names'
+Between ``cells`` and ``rows``. Columns are found by their names and the names'
 usual synonyms, probabilities as one column for each label (with a prefix, or by number) or as one
 column of lists. Deviations from the documented form are reported once.
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from competition.data.csv_records import describe_missing, show
 from competition.data.values import parse_value
-from competition.predictions.foreign_cells import Cells, CellTable
+from competition.importing.cells import Cells, CellTable
 from competition.profile import Profile
 
 ID, SPLIT, FOLD = "id", "split", "fold"

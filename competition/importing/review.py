@@ -14,7 +14,7 @@ import numpy as np
 
 from competition.errors import HarnessError
 from competition.folds.kfold import Prepared
-from competition.predictions.alignment import find_misaligned
+from competition.importing.alignment import find_misaligned
 from competition.predictions.members import Member, read_member
 from competition.predictions.store import Result, Store
 from competition.scoring.criteria import build_criteria

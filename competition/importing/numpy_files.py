@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from competition.errors import Offence
 from competition.folds.kfold import Prepared
-from competition.predictions.foreign_cells import Report
-from competition.predictions.foreign_rows import NO_FOLD, OOF, TEST, ForeignTable, read_split
+from competition.importing.cells import Report
+from competition.importing.table import NO_FOLD, OOF, TEST, ForeignTable, read_split
 
 SPARE_BYTES, SPARE_TIMES = 1 << 20, 4
 ORDER = "the rows of {file} are taken in the order of {data}, its columns in that of the labels"

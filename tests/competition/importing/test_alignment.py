@@ -10,7 +10,7 @@ import pytest
 
 from competition.data.rows import Rows, build_frame
 from competition.folds.kfold import Prepared
-from competition.predictions.alignment import find_misaligned
+from competition.importing.alignment import find_misaligned
 from competition.predictions.members import Member
 from tests.competition.planted import softmax
 

@@ -1,6 +1,6 @@
 """Rows of predictions from elsewhere: each with the split, id and fold that it says it has.
 
-Between ``foreign_columns`` and ``foreign_table``, which holds the rows against the corpus.
+Between ``columns`` and ``rows``, which holds the rows against the corpus.
 
 Legend: n rows, C labels.
 """
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from competition.arrays import Int64s, Objects
 from competition.data.csv_records import show
 from competition.errors import Offence
-from competition.predictions.foreign_cells import CellTable, Report, as_text, read_cells
-from competition.predictions.foreign_columns import (
+from competition.importing.cells import CellTable, Report, as_text, read_cells
+from competition.importing.columns import (
     FOLD,
     SPLIT,
     ColumnError,

@@ -1,6 +1,6 @@
 """Predictions that another tool made, held against this competition's rows.
 
-Before the store on the way of a row: what ``foreign_rows`` or ``foreign_arrays`` read becomes
+Before the store on the way of a row: what ``table`` or ``numpy_files`` read becomes
 arrays in the order of the corpus, or a list of everything that is wrong with it, each cause once.
 Columns are found by name, rows by id; nothing depends on the order of either, where there are ids.
 
@@ -21,16 +21,16 @@ from competition.arrays import Int64s, Objects, Probs
 from competition.data.causes import gather_causes
 from competition.errors import Offence
 from competition.folds.kfold import Prepared
-from competition.predictions.foreign_columns import FOLD, ID, SPLIT
-from competition.predictions.foreign_places import OTHER_ID, Check, place_rows, read_part
-from competition.predictions.foreign_probs import make_probs
-from competition.predictions.foreign_rows import NO_FOLD, OOF, TEST, ForeignTable
-from competition.predictions.label_order import (
+from competition.importing.columns import FOLD, ID, SPLIT
+from competition.importing.label_order import (
     Places,
     describe_order,
     find_order,
     read_label_order,
 )
+from competition.importing.places import OTHER_ID, Check, place_rows, read_part
+from competition.importing.probs import make_probs
+from competition.importing.table import NO_FOLD, OOF, TEST, ForeignTable
 from competition.predictions.members import AVERAGE
 from competition.scoring.criteria import build_criteria
 from competition.scoring.decisions import decide

@@ -1,7 +1,7 @@
 """``run.py import``: results from elsewhere become members of the store like any other.
 
 Before ``predictions`` on the way of a row. Result files of this harness, from another machine, are
-checked and copied byte for byte; a table or arrays that another tool made (``foreign_table``)
+checked and copied byte for byte; a table or arrays that another tool made (``rows``)
 become one result file per fold. Nothing is written when there is an offence. What was taken is
 scored on its out-of-fold rows and compared with the members that are there.
 
@@ -23,14 +23,14 @@ from competition.console import Column, Table, write_count
 from competition.errors import Offence, PredictionsError, UsageError
 from competition.files import check_name, sha256_of
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.belonging import check_belongs, is_of_these_rows, place_rows
-from competition.predictions.foreign_table import (
+from competition.importing.review import compare_with_members, score_results
+from competition.importing.rows import (
     ForeignFiles,
     ForeignRows,
     describe_rows,
     read_foreign_rows,
 )
-from competition.predictions.import_review import compare_with_members, score_results
+from competition.predictions.belonging import check_belongs, is_of_these_rows, place_rows
 from competition.predictions.members import find_missing_folds, read_members
 from competition.predictions.store import (
     FILE_PATTERN,

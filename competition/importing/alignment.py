@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from competition.arrays import Bools, Int64s, Ints
 from competition.data.rows import Rows
 from competition.folds.kfold import Prepared
-from competition.predictions.label_order import find_order
+from competition.importing.label_order import find_order
 from competition.predictions.members import Member
 
 MIN_KAPPA = 0.2

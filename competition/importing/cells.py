@@ -2,7 +2,7 @@
 
 The first step of ``import``: ``file_kind`` says what the file is, and whatever holds a table (CSV
 with any separator, JSON, JSON Lines, Parquet) becomes named columns. What the columns mean is
-``foreign_columns``'s business.
+``columns``'s business.
 
 Legend: n rows of the table.
 """

@@ -19,7 +19,7 @@ from competition.data.rows import Rows
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.folds.length_routes import read_or_make_length_routes
-from competition.predictions.importing import (
+from competition.importing.importing import (
     ImportOptions,
     ImportReport,
     build_import_tables,

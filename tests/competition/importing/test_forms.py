@@ -12,7 +12,7 @@ import pytest
 
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
-from competition.predictions.importing import ImportOptions, ImportReport, run_import
+from competition.importing.importing import ImportOptions, ImportReport, run_import
 from competition.predictions.members import read_member
 from competition.predictions.store import Store
 
