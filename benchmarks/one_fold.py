@@ -21,6 +21,7 @@ from competition.predictions.members import average_in_log_space
 from competition.predictions.store import Store
 from competition.profile import resolve_competition
 from competition.scoring.decisions import decide
+from competition.scoring.metrics.micro_f1 import is_any_of
 from competition.submission.write import write_answers
 
 
@@ -45,7 +46,8 @@ def main() -> None:
     path = competition.submissions_dir / f"{asked.name}.csv"
     pred = decide(probs)
     write_answers(path, profile, test_ids.tolist(), probs, pred)
-    print(f"{path}: {len(pred):,} rows, {np.mean(pred != profile.negative_id):.1%} positive")
+    share = np.mean(~is_any_of(pred, profile.negative_ids))
+    print(f"{path}: {len(pred):,} rows, {share:.1%} positive")
 
 
 if __name__ == "__main__":

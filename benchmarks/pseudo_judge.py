@@ -82,7 +82,7 @@ def read_cases(folder: Path, prepared: Prepared, split: str) -> list[Case]:
     rows = prepared.corpus.train
     train, test = rows.take(part["train_rows"]), rows.take(part["test_rows"])
     strata = build_strata(train, test, part["fold_of"])
-    negative = prepared.competition.profile.negative_id
+    (negative,) = prepared.competition.profile.negative_ids
     gold, test_gold = part["gold"].astype(np.int64), part["test_gold"].astype(np.int64)
     n_labels = part["oof"].shape[2]
     ground = Ground(
@@ -506,7 +506,7 @@ def read_store(name: str) -> list[Case]:
     corpus, profile = prepared.corpus, prepared.competition.profile
     strata = build_strata(corpus.train, corpus.test, prepared.folds.fold_of)
     gold = corpus.train.gold.astype(np.int64)
-    negative, groups = profile.negative_id, prepared.groups
+    (negative,), groups = profile.negative_ids, prepared.groups
     ground = Ground(gold, build_criteria(profile), groups, strata.train, strata.test)
     shift = fit_shift(corpus, profile.folds.group_by, lambda _frac, _text: None)
     odds = np.ones(len(gold)) if shift is None else shift.odds

@@ -179,11 +179,11 @@ def _draw_test(
     if recipe.labels:
         shares = shares * np.exp(rng.normal(0, recipe.labels, shares.shape))
     if recipe.negative is not None:
-        assert profile.negative_id is not None
-        found = gold[pool] == profile.negative_id
+        (negative,) = profile.negative_ids
+        found = gold[pool] == negative
         odds = (recipe.negative / (1 - recipe.negative)) * ((~found).sum() / found.sum())
         factors = odds * np.exp(rng.normal(0, 0.3, n_pairs))
-        shares[:, profile.negative_id] *= factors
+        shares[:, negative] *= factors
     shares /= np.maximum(shares.sum(1, keepdims=True), 1e-12)
     of_types = table.sum(1) / table.sum()
     if recipe.types == "test":

@@ -169,11 +169,6 @@ class Profile(Section):
         """Return the places of the negative labels, ascending."""
         return tuple(sorted(map(self.labels.index, self.negative_labels)))
 
-    @property
-    def negative_id(self) -> int | None:
-        """Return the first negative label's place, or None when there is no such label."""
-        return next(iter(self.negative_ids), None)
-
     def joins_by_id(self, target: str | None = None) -> bool:
         """Return whether a target, by default the profile's own, joins rows by id."""
         if self.submission.joined_by is not None:

@@ -47,7 +47,7 @@ class Scheme:
     """
 
     labels: tuple[str, ...]
-    negative_id: int | None
+    negative_ids: tuple[int, ...]
     entity_types: tuple[str, ...]
     relations: Relations | None = None
     language: Language | None = None
@@ -56,20 +56,19 @@ class Scheme:
     def inverse(self) -> dict[int, int]:
         """Label id → label id after swapping subject and object, for labels that allow it.
 
-        >>> Scheme(("none", "per:parents", "per:children", "per:title"), 0, ()).inverse
+        >>> Scheme(("none", "per:parents", "per:children", "per:title"), (0,), ()).inverse
         {0: 0, 1: 2, 2: 1}
         """
         ids = {label: i for i, label in enumerate(self.labels)}
         rules = (self.relations or read_first_relations()).exchanged
-        if self.negative_id is not None:
-            rules[self.labels[self.negative_id]] = self.labels[self.negative_id]
+        rules |= {self.labels[negative]: self.labels[negative] for negative in self.negative_ids}
         return {ids[label]: ids[rules[label]] for label in self.labels if rules.get(label) in ids}
 
     @cached_property
     def subject_types(self) -> frozenset[str]:
         """The entity types that some label's prefix names as its subject type.
 
-        >>> sorted(Scheme(("none", "per:title", "org:members"), 0, ("PER", "DAT")).subject_types)
+        >>> sorted(Scheme(("none", "per:title", "org:members"), (0,), ("PER", "DAT")).subject_types)
         ['PER']
         """
         return frozenset(map(_type_named, self.labels)) & frozenset(self.entity_types)

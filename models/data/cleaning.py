@@ -14,6 +14,8 @@ import pandas as pd
 from competition.arrays import Bools, Ints
 from competition.data.rows import ROW_KEY, Rows
 from competition.errors import VariantError
+from competition.scoring.decisions import Negatives
+from competition.scoring.metrics.micro_f1 import is_any_of
 from models.settings import CleanSettings
 
 RESULT_VERSION = 1
@@ -21,7 +23,7 @@ VERSION_NAME = "models.cleaning"
 
 
 def clean_rows(
-    rows: Rows, train_rows: Ints, negative_id: int | None, settings: CleanSettings
+    rows: Rows, train_rows: Ints, negative_ids: Negatives, settings: CleanSettings
 ) -> Ints:
     """Remove duplicate and conflicting training rows.
 
@@ -31,7 +33,7 @@ def clean_rows(
     Args:
         rows: N rows; only those at ``train_rows`` are used.
         train_rows: (n,) row numbers of the training rows of a fold.
-        negative_id: id of the negative label, if the competition has one.
+        negative_ids: ids of the negative labels, if the competition has any.
         settings: what to do with duplicates and conflicts.
 
     Returns:
@@ -40,7 +42,7 @@ def clean_rows(
     Raises:
         VariantError: conflicts = "drop-negative", but there is no negative label.
     """
-    if settings.conflicts == "drop-negative" and negative_id is None:
+    if settings.conflicts == "drop-negative" and not negative_ids:
         raise VariantError(
             'clean.conflicts = "drop-negative" needs a negative label and the competition has '
             'none; use "drop-all" or "keep"'
@@ -49,7 +51,7 @@ def clean_rows(
     label_ids = rows.gold[train_rows]
     keep = np.ones(len(train_rows), bool)
     if settings.conflicts != "keep":
-        keep &= ~_find_conflicts(keys, label_ids, negative_id, settings)
+        keep &= ~_find_conflicts(keys, label_ids, negative_ids, settings)
     if settings.duplicates == "drop":
         labelled = pd.DataFrame({"key": keys, "label": label_ids})
         keep &= ~labelled.duplicated().to_numpy()
@@ -57,9 +59,18 @@ def clean_rows(
 
 
 def _find_conflicts(
-    keys: Ints, label_ids: Ints, negative_id: int | None, settings: CleanSettings
+    keys: Ints, label_ids: Ints, negative_ids: Negatives, settings: CleanSettings
 ) -> Bools:
-    """Return a mask (n,) of rows to drop: all rows of a conflict, or only the negative ones."""
-    labelled = pd.DataFrame({"key": keys, "label": label_ids})
-    conflicts: Bools = labelled.groupby("key")["label"].transform("nunique").to_numpy() > 1
-    return conflicts if settings.conflicts == "drop-all" else conflicts & (label_ids == negative_id)
+    """Return a mask (n,) of rows to drop: all rows of a conflict, or only the negative ones.
+
+    Negative rows are dropped only beside a positive one: several negative labels of one key have no
+    winner.
+    """
+    is_negative = is_any_of(label_ids, negative_ids)
+    frame = pd.DataFrame({"key": keys, "label": label_ids, "positive": ~is_negative})
+    by_key = frame.groupby("key")
+    if settings.conflicts == "drop-all":
+        conflicts: Bools = by_key["label"].transform("nunique").to_numpy() > 1
+    else:
+        conflicts = is_negative & by_key["positive"].transform("any").to_numpy(bool)
+    return conflicts

@@ -181,9 +181,9 @@ def choose_fold_rows(
     in_route = route.train if route else np.ones(len(pool.train), bool)
     test_in_route = route.test if route else np.ones(len(pool.test), bool)
     heldout = prepared.folds.fold_of == fold
-    negative = prepared.competition.profile.negative_id
+    negative_ids = prepared.competition.profile.negative_ids
     own = np.flatnonzero(in_route & ~heldout)
-    kept = clean_rows(pool.train, own, negative, variant.clean)
+    kept = clean_rows(pool.train, own, negative_ids, variant.clean)
     pieces: list[tuple[Any, ...]] = [(kept, pool.train.gold[kept], prepared.folds.fold_of[kept])]
     added = {"cleaned_out": len(own) - len(kept)}
     if pool.extra is not None:

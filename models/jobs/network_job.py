@@ -238,7 +238,7 @@ def _read_pairs(spec: JobSpec) -> Pairs | None:
         len(spec.entity_types) ** 2,
         len(spec.labels),
         min_count=restrict.min_count,
-        negative_id=spec.negative_id,
+        negative_ids=spec.negative_ids,
     )
     return Pairs(pool, parts["test"], table)
 

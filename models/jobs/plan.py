@@ -185,7 +185,7 @@ def _build_specs(
                 recipe=recipe,
                 variant=variant,
                 labels=profile.labels,
-                negative_id=profile.negative_id,
+                negative_ids=profile.negative_ids,
                 criteria=build_criteria(profile),
                 has_rare_labels=wanted.has_rare_labels,
                 entity_types=tuple(profile.entity_types),

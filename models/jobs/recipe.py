@@ -72,6 +72,7 @@ def recipe_parts(
         "variant": settings,
         **describe_wording(variant, profile),
         **describe_exchange(variant, profile),
+        **describe_negatives(variant, profile),
         "encoder": None if source is None else source.identity,
         "data": prepared.corpus.hash,
         "folds": prepared.folds.hash,
@@ -112,6 +113,20 @@ def describe_exchange(variant: Variant, profile: Profile) -> dict[str, Any]:
         return {}
     rules = profile.exchange_rules.exchanged
     return {} if fingerprint(rules) == FIRST_EXCHANGE else {"relations": rules}
+
+
+def describe_negatives(variant: Variant, profile: Profile) -> dict[str, Any]:
+    """Return the negative labels if there are several and the variant treats them differently.
+
+    A single one stays out of the recipe, so that earlier results remain valid.
+    """
+    reads = (
+        variant.restrict is not None
+        or variant.clean.conflicts == "drop-negative"
+        or (variant.augment is not None and "swap" in variant.augment.ways)
+    )
+    several = len(profile.negative_labels) > 1
+    return {"negatives": sorted(profile.negative_labels)} if several and reads else {}
 
 
 def _head_version(variant: Variant) -> dict[str, int]:

@@ -63,7 +63,7 @@ class JobSpec:
     bases: Mapping[str, str]
     variant: Variant
     labels: tuple[str, ...]
-    negative_id: int | None
+    negative_ids: tuple[int, ...]
     criteria: Criteria
     has_rare_labels: bool
     entity_types: tuple[str, ...]
@@ -88,7 +88,7 @@ class JobSpec:
     def scheme(self) -> Scheme:
         """The labels and entity types of the competition."""
         return Scheme(
-            self.labels, self.negative_id, self.entity_types, self.relations, self.language
+            self.labels, self.negative_ids, self.entity_types, self.relations, self.language
         )
 
 

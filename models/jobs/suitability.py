@@ -97,5 +97,5 @@ def _check(needs: _Needs, profile: Profile) -> None:
             "none"
         )
     if needs.augment is not None:
-        scheme = Scheme(profile.labels, profile.negative_id, tuple(types), profile.exchange_rules)
+        scheme = Scheme(profile.labels, profile.negative_ids, tuple(types), profile.exchange_rules)
         check_augment(needs.augment, scheme)

@@ -57,15 +57,15 @@ def build_table(
     n_labels: int,
     *,
     min_count: int,
-    negative_id: int | None,
+    negative_ids: Sequence[int],
 ) -> Table:
     """Return the labels allowed per pair: those with at least ``min_count`` training rows.
 
-    The negative label is always allowed. A pair for which no label occurs that often allows every
+    The negative labels are always allowed. A pair for which no label occurs that often allows every
     label.
 
     >>> pairs, labels = np.array([0, 0, 0, 0, 1]), np.array([1, 1, 2, 0, 2])
-    >>> build_table(pairs, labels, 3, 3, min_count=2, negative_id=0).astype(int).tolist()
+    >>> build_table(pairs, labels, 3, 3, min_count=2, negative_ids=(0,)).astype(int).tolist()
     [[1, 1, 0], [1, 1, 1], [1, 1, 1]]
 
     Args:
@@ -74,7 +74,7 @@ def build_table(
         n_pairs: P.
         n_labels: C.
         min_count: minimum number of training rows to allow a label.
-        negative_id: the negative label, if there is one.
+        negative_ids: the negative labels, if there are any.
 
     Returns:
         (P, C) bool; every row allows at least one label.
@@ -85,8 +85,7 @@ def build_table(
     counts = np.bincount(pair_ids * n_labels + label_ids, minlength=n_pairs * n_labels)
     table: Table = counts.reshape(n_pairs, n_labels) >= min_count
     table[~table.any(axis=1)] = True
-    if negative_id is not None:
-        table[:, negative_id] = True
+    table[:, list(negative_ids)] = True
     return table
 
 

@@ -49,7 +49,7 @@ def test_labels_stand_in_the_order_of_the_leaderboard(name: str) -> None:
     profile = read_profile(PROFILES / f"{name}.toml")
     assert ", ".join(profile.labels) == LEADERBOARD_LABELS
     assert profile.n_labels == 30
-    assert profile.negative_id == 0
+    assert profile.negative_ids == (0,)
     assert profile.label_ids["per:religion"] == 29
 
 
@@ -71,8 +71,8 @@ def test_demo_is_scored_by_the_local_leaderboard(tmp_path: Path) -> None:
 def test_negative_label_need_not_be_first_nor_exist(
     tiny_competition: Competition, foreign_competition: Competition
 ) -> None:
-    assert tiny_competition.profile.negative_id == 1
-    assert foreign_competition.profile.negative_id is None
+    assert tiny_competition.profile.negative_ids == (1,)
+    assert foreign_competition.profile.negative_ids == ()
 
 
 WRONG = [

@@ -308,7 +308,7 @@ def test_rows_like_the_tests_are_shown_beside_and_fitted_to_when_asked(prepared,
     found = micro_f1(
         report.inputs.rows.gold,
         nested.pred,
-        report.inputs.prepared.competition.profile.negative_id,
+        report.inputs.prepared.competition.profile.negative_ids[0],
         weights,
     )
     assert shown[BLEND]["expected_f1"] == pytest.approx(found)
@@ -428,7 +428,7 @@ def test_another_mix_is_compared_to_the_share_that_the_profile_expects(report):
     (odd,) = warn_of_differences(oof, test, ExpectedShares(0.6, 0.65))
     assert "does not explain it" in odd
     gold, pred = report.inputs.rows.gold, report.fit.fitted[BLEND].pred
-    negative = report.inputs.prepared.competition.profile.negative_id
+    negative = report.inputs.prepared.competition.profile.negative_ids[0]
     is_negative, weights = gold == negative, report.inputs.forecast.weights
     of_each = [
         float(np.average(pred[side] != negative, weights=weights[side]))

@@ -57,7 +57,7 @@ def test_every_complete_variant_is_evidence_and_all_are_scored_under_it(
     assert weights.mean() == pytest.approx(1.0)
     member = read_member(store, "a", prepared)
     pred = member.oof.argmax(axis=1)
-    negative_id = prepared.competition.profile.negative_id
+    negative_id = prepared.competition.profile.negative_ids[0]
     expected = forecast.expect(member.oof, pred)
     gold = prepared.corpus.train.gold
     assert expected.primary.value == pytest.approx(micro_f1(gold, pred, negative_id, weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -129,6 +130,51 @@ def test_semeval_2010_task_8_by_hand():
     halved = build_criteria(profile).primary.score(both[0], (np.zeros((24, 19)), both[1]))
     again = [Fraction(2 * 6, 8 + 8), Fraction(2 * 4, 6 + 6), Fraction(1), Fraction(2, 3)]
     assert halved == pytest.approx(float(sum(again) / 4))
+
+
+# Figures that the task's official scorer (version 1.2) printed for the answers of
+# ``answer_semeval`` by kind, number and rows; in "skipped", some of those that are Other were left
+# out of the file
+OFFICIAL = {
+    ("random", 1, 300): "2.79",
+    ("mixed", 2, 300): "49.84",
+    ("mixed", 3, 40): "28.96",
+    ("turned", 4, 300): "0.00",
+    ("skipped", 5, 300): "33.82",
+    ("no Other in the key", 6, 120): "46.27",
+    ("few relations in the key", 7, 60): "53.08",
+    ("all Other", 8, 40): "0.00",
+    ("right", 9, 40): "100.00",
+}
+
+
+def answer_semeval(kind, number, n_rows):
+    """Make up a key and answers, (N,) label ids each; a skipped row counts as Other."""
+    other = 18
+
+    def draw(what, below):
+        return [crc32(f"{number} {what} {row}".encode()) % below for row in range(n_rows)]
+
+    gold, wild, luck = (
+        np.array(draw(*each)) for each in (("gold", 19), ("wild", 19), ("luck", 10))
+    )
+    if kind == "no Other in the key":
+        gold %= 18
+    if kind == "few relations in the key":
+        gold = np.where(gold % 3, other, gold % 6)
+    turned = np.where(gold == other, other, gold ^ 1)
+    pred = {"random": wild, "turned": turned, "right": gold, "all Other": np.full(n_rows, other)}
+    mixed = np.where(luck < 5, gold, np.where(luck < 7, turned, wild))
+    if kind == "skipped":
+        mixed = np.where(luck % 3, mixed, other)
+    return gold, pred.get(kind, mixed)
+
+
+@pytest.mark.parametrize(("answers", "official"), OFFICIAL.items())
+def test_semeval_2010_task_8_as_its_official_scorer(answers, official):
+    gold, pred = answer_semeval(*answers)
+    primary = build_criteria(read_bundled("semeval-2010-8")).primary
+    assert primary.kind.write(primary.score(gold, (np.zeros((len(gold), 19)), pred))) == official
 
 
 def test_labels_and_the_classes_averaged_are_chosen(rows):

@@ -300,7 +300,7 @@ def write_flattened(
 ) -> tuple[Path, npt.NDArray[np.int64]]:
     """Decide labels in a pool, flatten it, and write both; return the labels too."""
     ids, pooled, _ = make_answers(competition)
-    negative_id = competition.profile.negative_id
+    negative_id = competition.profile.negative_ids[0]
     pred = decide(pooled, negative_id, threshold)
     flat = pooled.astype(np.float64) ** (1 / temperature)
     flat /= flat.sum(axis=1, keepdims=True)
@@ -316,7 +316,7 @@ def test_labels_are_held_against_the_blends_rule_before_flattening(
     tiny_competition: Competition, temperature: float
 ) -> None:
     path, pred = write_flattened(tiny_competition, temperature)
-    negative_id = tiny_competition.profile.negative_id
+    negative_id = tiny_competition.profile.negative_ids[0]
     assert check_submission(path, tiny_competition).remarks == ()
     if temperature == 2.0:  # in what is written, the threshold would give other labels
         offences: list[Any] = []
@@ -325,7 +325,7 @@ def test_labels_are_held_against_the_blends_rule_before_flattening(
     row = int(np.flatnonzero(pred != negative_id)[3])
     lines = path.read_text("utf-8").splitlines(keepends=True)
     labels = tiny_competition.profile.labels
-    lines[row + 1] = lines[row + 1].replace(labels[pred[row]], labels[negative_id or 0], 1)
+    lines[row + 1] = lines[row + 1].replace(labels[pred[row]], labels[negative_id], 1)
     path.write_text("".join(lines), "utf-8")
     report = check_submission(path, tiny_competition)
     assert report.is_ok
@@ -502,7 +502,7 @@ def test_scores_are_the_leaderboards(tiny_competition: Competition) -> None:
             for row in solution.read_text("utf-8").splitlines()[1:]
         ]
     )
-    positives = [i for i in range(4) if i != profile.negative_id]
+    positives = [i for i in range(4) if i != profile.negative_ids[0]]
     expected = f1_score(gold, pred, labels=positives, average="micro")
     assert scores.values["micro_f1"] == pytest.approx(expected)
     areas = []

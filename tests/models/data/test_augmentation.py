@@ -31,7 +31,7 @@ from models.variant import list_variants, resolve_variant
 from tests.models.made_rows import mark
 
 KLUE = resolve_competition("klue-re", None, None).profile
-SCHEME = Scheme(KLUE.labels, KLUE.negative_id, KLUE.entity_types)
+SCHEME = Scheme(KLUE.labels, KLUE.negative_ids, KLUE.entity_types)
 NAMES = {name: i for i, name in enumerate(KLUE.labels)}
 WAYS = ("entity-mask", "aeda", "swap", "delete")
 NONE, TITLE, SPOUSE = NAMES["no_relation"], NAMES["per:title"], NAMES["per:spouse"]
@@ -228,9 +228,10 @@ def test_roles_are_swapped_only_if_the_object_can_be_a_subject() -> None:
 
 
 def test_roles_are_swapped_by_label_name_not_by_label_order() -> None:
-    scheme = Scheme(("per:sibling", "org:alternate_names", "org:members", "nothing"), 3, ())
+    scheme = Scheme(("per:sibling", "org:alternate_names", "org:members", "nothing"), (3,), ())
     assert scheme.inverse == {1: 1, 3: 3}
-    assert replace(scheme, negative_id=None).inverse == {1: 1}
+    assert replace(scheme, negative_ids=()).inverse == {1: 1}
+    assert replace(scheme, negative_ids=(0, 3)).inverse == {0: 0, 1: 1, 3: 3}
     row = mark("x", "<가>와 {나}", types=(None, None))
     swap = AugmentSettings(ways=("swap",), share=1.0)
     made = augment([row] * 4, np.arange(4), swap, scheme=scheme, key=(0, 0, 0))
@@ -320,9 +321,9 @@ def test_a_known_seed_gives_known_rows() -> None:
     ("options", "scheme", "said"),
     [
         ({"ways": ("aeda",), "labels": ("per:tite",)}, SCHEME, "'per:tite'.*choose from no_rel"),
-        ({"ways": ("entity-mask",)}, Scheme(("a", "b"), 0, ()), "no entity types; use aeda"),
+        ({"ways": ("entity-mask",)}, Scheme(("a", "b"), (0,), ()), "no entity types; use aeda"),
         ({"ways": ("swap",), "labels": ("per:title",)}, SCHEME, "swapped roles of per:title"),
-        ({"ways": ("aeda", "swap")}, Scheme(("a", "b"), None, ()), "swapped roles of a, b"),
+        ({"ways": ("aeda", "swap")}, Scheme(("a", "b"), (), ()), "swapped roles of a, b"),
     ],
 )
 def test_settings_that_do_not_fit_the_competition_are_refused(

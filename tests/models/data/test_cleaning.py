@@ -35,7 +35,7 @@ ALL = np.arange(len(ROWS))
 
 
 def clean(train_rows: Any = ALL, *, rows: Rows = ROWS, **settings: Any) -> list[int]:
-    return clean_rows(rows, train_rows, NEGATIVE, CleanSettings(**settings)).tolist()
+    return clean_rows(rows, train_rows, (NEGATIVE,), CleanSettings(**settings)).tolist()
 
 
 def test_nothing_is_dropped_unless_asked() -> None:
@@ -49,6 +49,14 @@ def test_of_equal_rows_the_first_is_kept() -> None:
 
 def test_drop_negative_removes_the_negative_row_of_a_conflict() -> None:
     assert clean(conflicts="drop-negative") == [0, 1, 3, 4, 5, 6, 8, 9]
+
+
+def test_several_negative_labels_give_way_to_a_positive_one_and_not_to_each_other() -> None:
+    drop = CleanSettings(conflicts="drop-negative")
+    kept = clean_rows(ROWS, ALL, (NEGATIVE, TITLE), drop)
+    assert kept.tolist() == [0, 1, 3, 4, 6, 9]  # SPOUSE alone is positive
+    kept = clean_rows(ROWS, ALL[7:9], (NEGATIVE, TITLE), drop)
+    assert kept.tolist() == [7, 8]
 
 
 def test_drop_all_removes_every_row_of_a_conflict() -> None:
@@ -79,5 +87,5 @@ def test_held_out_labels_are_not_used(is_heldout: list[bool], labels: list[int])
 
 def test_drop_negative_needs_a_negative_label() -> None:
     with pytest.raises(VariantError, match="drop-all"):
-        clean_rows(ROWS, ALL, None, CleanSettings(conflicts="drop-negative"))
-    assert len(clean_rows(ROWS, ALL, None, CleanSettings(conflicts="drop-all"))) == 2
+        clean_rows(ROWS, ALL, (), CleanSettings(conflicts="drop-negative"))
+    assert len(clean_rows(ROWS, ALL, (), CleanSettings(conflicts="drop-all"))) == 2

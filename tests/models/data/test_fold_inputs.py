@@ -72,7 +72,7 @@ class Opened:
             list(train.take(self.spec.rows.train_rows)),
             train.gold[self.spec.rows.train_rows].astype(np.int64),
             settings,
-            scheme=Scheme(profile.labels, profile.negative_id, tuple(profile.entity_types)),
+            scheme=Scheme(profile.labels, profile.negative_ids, tuple(profile.entity_types)),
             key=(self.spec.key.seed, FOLD, epoch),
         )
 

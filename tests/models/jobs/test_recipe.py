@@ -6,7 +6,7 @@ import pytest
 
 from competition.profile import Competition, Profile, read_bundled
 from competition.profile_language import Relations, read_language
-from models.jobs.recipe import describe_exchange, describe_wording
+from models.jobs.recipe import describe_exchange, describe_negatives, describe_wording
 from models.variant import Variant, list_variants, resolve_variant
 
 INSTRUCTED = ("qwen3-lora", "gemma-lora", "exaone-lora")
@@ -57,3 +57,13 @@ def test_other_rules_of_exchange_are_another_recipe(tiny_competition: Competitio
     assert swapped == {"relations": {"per:sibling": "per:sibling"}}
     assert describe_exchange(variant_of("typed-punct"), profile) == {}
     assert describe_exchange(variant_of("augment-swap"), tiny_competition.profile) == {}
+
+
+def test_several_negative_labels_enter_the_recipes_that_read_them(tiny_competition):
+    one = tiny_competition.profile
+    several = one.model_copy(update={"negative_label": (*one.negative_labels, one.labels[0])})
+    named = {"negatives": sorted(several.negative_labels)}
+    for name in ("type-restricted", "augment-swap", "dedup"):
+        assert describe_negatives(variant_of(name), one) == {}
+        assert describe_negatives(variant_of(name), several) == named
+    assert describe_negatives(variant_of("typed-punct"), several) == {}

@@ -25,7 +25,7 @@ known_rows = st.lists(
 
 def table_of(rows: list[tuple[int, int]], **options: Any) -> Any:
     pairs, labels = np.array(rows).T
-    settings = {"min_count": 2, "negative_id": NEGATIVE} | options
+    settings = {"min_count": 2, "negative_ids": (NEGATIVE,)} | options
     return build_table(pairs, labels, PAIRS, LABELS, **settings)
 
 
@@ -61,8 +61,13 @@ def test_a_table_allows_labels_that_occur_often_enough(
 
 @given(known_rows)
 def test_without_a_negative_label_every_pair_still_allows_one(rows: list[tuple[int, int]]) -> None:
-    table = table_of(rows, min_count=3, negative_id=None)
+    table = table_of(rows, min_count=3, negative_ids=())
     assert table.any(axis=1).all()
+
+
+def test_every_negative_label_is_allowed() -> None:
+    table = table_of([(0, 2), (0, 2)], min_count=2, negative_ids=(0, 1))
+    assert table[0].tolist() == [True, True, True, *[False] * (LABELS - 3)]
 
 
 @given(known_rows)
@@ -106,9 +111,9 @@ def forbidden_gold(prepared: Prepared) -> list[float]:
             len(profile.entity_types) ** 2,
             len(profile.labels),
             min_count=2,
-            negative_id=profile.negative_id,
+            negative_ids=profile.negative_ids,
         )
-        judged = held & (gold != profile.negative_id)
+        judged = held & (gold != profile.negative_ids[0])
         shares.append(1 - measure_coverage(table, pairs[judged], gold[judged]))
     return shares
 
