@@ -1038,11 +1038,7 @@ def _run_command() -> None:
 
 
 def _fail(message: str | None, error: Exception) -> NoReturn:
-    """Print an error that the user can fix and exit; without a message, re-raise it as a bug.
-
-    Raises:
-        SystemExit: with the error's exit code.
-    """
+    """Print an error that the user can fix and exit; without a message, re-raise it as a bug."""
     if message is None:
         raise error
     say(f"error: {message}", file=sys.stderr)

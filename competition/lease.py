@@ -147,10 +147,8 @@ def hold(
     """Hold the lease of a path in the block; wait while another process holds it.
 
     Args:
-        path: of what is leased.
         should_give_up: asked while waiting.
         on_wait: called once with the owner's name, if there is a wait.
-        poll_s: how often to try again.
 
     Raises:
         TimeoutError: it was given up.

@@ -107,7 +107,6 @@ def build_audit_tables(
     """Build the tables to print: what is wrong first, then what to know, and what comes next.
 
     Args:
-        audit: what was found.
         beyond: tables of what else is known of the data, shown before the next step.
         is_whole: list every offence, not the first of each file.
         following: what to do next, where the data can be trained on.

@@ -50,7 +50,6 @@ def run_init(paths: Sequence[Path], out: Path | None, *, overwrite: bool = False
     Args:
         paths: a folder, or the files themselves.
         out: where the profile goes; None: ``<folder>.toml`` where the command runs.
-        overwrite: replace an existing profile.
 
     Raises:
         UsageError: there are no such files, or what they hold is not recognised.

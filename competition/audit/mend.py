@@ -66,11 +66,6 @@ class Mended:
 def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) -> list[Table]:
     """Write repaired copies of the train and the test file into a folder.
 
-    Args:
-        competition: whose files.
-        folder: where the copies go.
-        is_whole: list every change, not the first ones.
-
     Raises:
         UsageError: the folder is the data's own, or nothing could be repaired in this form.
         CorpusError: a file is no clean table, so a copy would lose rows.

@@ -136,8 +136,6 @@ def read_or_fit_shift(
     Args:
         competition: its ``checkpoints/<competition>/cache`` holds the cache, keyed by the data's
             hash and by ``folds.group_by``.
-        corpus: the rows.
-        on_step: called with the share that is done and the next step.
 
     Returns:
         None if it cannot be measured; ``explain_absence`` returns the reason.
@@ -189,8 +187,6 @@ def fit_shift(corpus: Corpus, group_by: tuple[str, ...], on_step: OnStep) -> Shi
 
     Args:
         corpus: at least ``MIN_SIDE_ROWS`` rows on each side.
-        group_by: what rows of one group share, as for the folds.
-        on_step: called with the share that is done and the next step.
 
     Returns:
         None if some training part would hold rows of one side only.

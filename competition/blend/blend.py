@@ -80,10 +80,8 @@ def run_blend(  # noqa: PLR0913 - the options of one command
         seed: of the searches, the intervals and the simulated boards.
         name: of the submission; None takes ``name_blend``, which overwrites no other blend.
         run: provenance to store beside the submission, including the time.
-        on_progress: called with the number of finished trials and of all trials.
         objective: of the search: a metric of the competition, or both; None: the primary one.
         reweight: fit to rows reweighted to resemble the test.
-        on_step: called while the shift is measured, with the share done and the next step.
 
     Raises:
         BlendError: nothing can be blended, or the blend would not fit in memory.

@@ -51,7 +51,6 @@ def find_member_warnings(
 
     Args:
         members: M of them, in the order of the rows' logs.
-        rows: their out-of-fold rows.
         groups: (N,) group of each row, for standard errors.
         row_weights: weightings under which rows resemble the test, (N,) each, by name.
     """

@@ -92,7 +92,6 @@ def fit_blend(names: Sequence[str], rows: PooledRows, plan: SearchPlan) -> Blend
 
     Args:
         names: of the members; with a single member only decision rule and temperature are tuned.
-        rows: of the members, from ``build_pooled_rows``, with folds.
         plan: of each search; the nested estimate runs as many trials in each fold as the fit.
 
     Raises:
@@ -171,8 +170,6 @@ def estimate_single(rows: PooledRows, member: int, fits: Mapping[int | None, Fit
     """Predict with a single member, with threshold and temperature from the given fits.
 
     Args:
-        rows: all rows, with folds.
-        member: its index.
         fits: by the fold whose rows they predict; the fit under None predicts all rows.
     """
     # pooling only its own logs gives the same result in a fraction 1/M of the time

@@ -103,9 +103,6 @@ def build_pooled_rows(members: Sequence[Member], gold: Ints, criteria: Criteria)
 def floored_logs(probs: Floats) -> NDArray[np.float32]:
     """Clip probabilities to at least ``FLOOR``, renormalise, and take logs.
 
-    Args:
-        probs: (…, C).
-
     Returns:
         (…, C) float32.
     """
@@ -117,11 +114,6 @@ def floored_logs(probs: Floats) -> NDArray[np.float32]:
 
 def pool(logs: Logs, weights: Weights, *, temperature: float = 1.0) -> NDArray[np.float32]:
     """Return the pooled probabilities.
-
-    Args:
-        logs: (M, C, N) float32.
-        weights: (M,) non-negative.
-        temperature: a value above 1 flattens.
 
     Returns:
         (N, C) float32, rows sum to 1.
@@ -139,11 +131,6 @@ def pool_test(
 
     The pool's normaliser is one number per row and fold, so it cancels when the average is
     renormalised: averaging Σ w_m · log p_m over folds gives the same result.
-
-    Args:
-        members: with their test predictions.
-        weights: (M,) non-negative.
-        temperature: a value above 1 flattens.
 
     Returns:
         (T, C) float32, rows sum to 1.
@@ -168,10 +155,6 @@ def choose_temperature(rows: PooledRows, weights: Weights) -> float:
     An overconfident pool saturates near 0 and 1 and so ranks rows poorly; flattening separates
     rows of middling probability again. The search goes outwards from 1 while each next temperature
     improves, and returns 1 if the total gain is below ``MIN_GAIN``.
-
-    Args:
-        rows: the rows that the weights were fitted to, with their row weights.
-        weights: (M,) non-negative.
 
     Returns:
         1, or one of ``FLATTER`` or ``SHARPER``.
@@ -245,9 +228,6 @@ def decide_pool(
 def fit_convex(rows: PooledRows) -> Weights:
     """Fit non-negative weights by log-loss: a convex problem, so the result needs no seed.
 
-    Returns:
-        (M,) float64.
-
     Source: Genest & Zidek 1986 (logarithmic opinion pool); Byrd et al. 1995 (L-BFGS-B). Weights
     are not forced to sum to 1.
     """
@@ -314,11 +294,6 @@ def check_memory(
     n_members: int, oof_shape: tuple[int, int], test_shape: tuple[int, int, int]
 ) -> None:
     """Raise if a blend would not fit in memory, before anything is read.
-
-    Args:
-        n_members: M.
-        oof_shape: (N, C).
-        test_shape: (K, T, C).
 
     Raises:
         BlendError: with the memory needed and available.

@@ -82,10 +82,7 @@ def simulate_halves(
     """Measure how much differences between systems vary from one random half to the other.
 
     Args:
-        rows: to draw simulated test sets from.
         predictions: of each system, (N, C) probabilities and (N,) label ids.
-        pairs: which differences to measure.
-        seed: of the draws, which all pairs share.
     """
     rng = np.random.default_rng(seed)
     names = sorted({name for pair in pairs for name in pair})

@@ -59,10 +59,7 @@ def build_row_weights(
     """Return (N,) float64 weights of mean 1 for each available row weighting.
 
     Args:
-        gold: (N,) label ids.
-        negative_ids: the negative labels.
         share: of the negative label in the test, from the profile, or None.
-        shift: the measured shift, or None.
 
     Raises:
         UsageError: the rows cannot be reweighted to that share.
@@ -79,11 +76,6 @@ def choose_row_weights(
     row_weights: Mapping[str, Weights], reweight: str | None, obstacle: str | None
 ) -> Weights | None:
     """Return the (N,) weights to fit with, or None for equal weights.
-
-    Args:
-        row_weights: from ``build_row_weights``.
-        reweight: which of them.
-        obstacle: why there are no odds, if there are none.
 
     Raises:
         UsageError: these weights are not available.

@@ -52,8 +52,6 @@ def warn_of_differences(
     """Return warnings if predictions differ between test and out-of-fold rows.
 
     Args:
-        oof: summary of the out-of-fold predictions.
-        test: summary of the test predictions.
         expected: None if the test's share of the negative label is not known.
         single: the command that writes the best single variant's submission, or None.
     """

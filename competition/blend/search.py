@@ -72,7 +72,6 @@ def fit_points(rows: PooledRows, plan: SearchPlan) -> Fit:
     that could start from it had 0.4 micro-F1 and 2.6 AUPRC less, nested.
 
     Args:
-        rows: to fit to.
         plan: of the search; without trials the blend is the best simple ensemble.
 
     Returns:
@@ -119,8 +118,6 @@ def select_greedily(
     Members are picked with replacement.
 
     Args:
-        evaluator: scores weights on the rows.
-        singles: each member's own point, in order.
         among: (S,) indices of the members that may be picked.
 
     Returns:
@@ -173,11 +170,9 @@ def search_weights(
     same sum in every fold; the temperature for ranking is chosen afterwards.
 
     Args:
-        evaluator: scores weights on the rows; for both scores the study has two objectives.
         starts: with equal sums and weights on kept members only; enqueued first. The penalty pulls
             towards the first of them.
         kept: (S,) indices of the members to search over.
-        plan: number of trials, starts included, and the sampler's seed.
 
     Returns:
         All points tried.

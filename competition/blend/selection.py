@@ -115,11 +115,7 @@ def select_members(rows: PooledRows) -> Selection:
 
 
 def find_copies(logs: Logs) -> list[Dropped]:
-    """Return members whose predictions are the same as an earlier member's, up to noise.
-
-    Args:
-        logs: (M, C, N) of floored probabilities.
-    """
+    """Return members whose predictions are the same as an earlier member's, up to noise."""
     step = max(1, logs.shape[2] // SAMPLED_ROWS)
     sample = np.ascontiguousarray(logs[:, :, ::step])
     found: list[Dropped] = []

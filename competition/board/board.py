@@ -117,13 +117,7 @@ def _close_board(
 def build_sent_tables(
     competition: Competition, *, now: datetime, files: Sequence[BlendFile]
 ) -> list[Table]:
-    """Build the tables of blends, submissions and, if any were sent, the final selection.
-
-    Args:
-        competition: whose ledger.
-        now: determines which submissions are today's.
-        files: its blends.
-    """
+    """Build the tables of blends, submissions and, if any were sent, the final selection."""
     blends = index_blends(files)
     tables = [
         build_blends_table(competition, files),
@@ -152,13 +146,7 @@ def _show_variants(competition: Competition) -> tuple[Table, Sequence[VariantSco
 
 
 def build_submissions_table(competition: Competition, blends: Blends, *, now: datetime) -> Table:
-    """Build the table of uploads with their scores, in the leaderboard's time zone.
-
-    Args:
-        competition: with its ledger.
-        blends: the submissions by hash.
-        now: determines which submissions are today's.
-    """
+    """Build the table of uploads with their scores, in the leaderboard's time zone."""
     first, *others = kinds = build_criteria(competition.profile).kinds
     columns = [
         Column("name", "submission"),
@@ -230,13 +218,7 @@ def _describe_entered(entries: Sequence[Entry], kinds: Sequence[MetricKind]) -> 
 def _describe_gaps(
     sent: Sequence[SentSubmission], half_variance: float, kind: MetricKind
 ) -> list[str]:
-    """Describe the gap between public and nested scores, and its trend over time.
-
-    Args:
-        sent: the submissions in the order in which they were sent.
-        half_variance: from ``measure_half_variance``.
-        kind: the primary metric.
-    """
+    """Describe the gap between public and nested scores, and its trend over time."""
     gaps = [each.gap for each in sent if each.gap is not None]
     if not gaps:
         return []

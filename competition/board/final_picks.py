@@ -94,9 +94,6 @@ def pick_final(
 
     Args:
         candidates: only those with a nested or a public score are considered.
-        count: how many may be selected.
-        kind: the primary metric.
-        half_variance: see ``Forecast``.
 
     Returns:
         The picks, best first, and the forecast for the candidates with a score.

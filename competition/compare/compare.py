@@ -111,10 +111,7 @@ def run_compare(
     """Compare two contenders of the store on the rows that both predict.
 
     Args:
-        prepared: with the rows.
         names: as for ``contenders.read_contenders``.
-        options: rows and decision rule.
-        on_progress: called with finished and total trials if a blend is recomputed.
 
     Raises:
         PredictionsError: they have nothing in common, or do not belong to these rows.
@@ -406,7 +403,6 @@ def replicate_slices(hits: Bools, resamples: Resamples) -> npt.NDArray[np.float6
 
     Args:
         hits: (S, N, 3) as from ``micro_f1.count_hits``, False outside a slice.
-        resamples: over the same N rows.
 
     Returns:
         (S, R) float64 micro-F1, 0/0 being 0.

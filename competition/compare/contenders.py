@@ -97,11 +97,9 @@ def read_contenders(
     An imported table has no seed: its folds are compared to all seeds of the other.
 
     Args:
-        prepared: with rows and folds.
         names: each a variant, specialists joined by commas, ``route:length``, or a blend that
             ``blend`` wrote. A blend is represented by its recomputed nested predictions.
         folds: only these; empty takes every fold that both have.
-        on_progress: called with finished and total trials of a blend's search.
 
     Raises:
         PredictionsError: nothing in common, or results of other data, folds or settings.
@@ -126,10 +124,6 @@ def read_contender(prepared: Prepared, name: str) -> Contender:
 
     A blend's fitted predictions come from weights and a threshold tuned on the same rows; they show
     where it errs, not how well it scores.
-
-    Args:
-        prepared: with rows and folds.
-        name: as in ``read_contenders``.
 
     Raises:
         PredictionsError: results of other data, folds or settings, or none in common.
@@ -283,9 +277,6 @@ def _read_variant(
 
     Returns:
         The header; (N, C) float32, averaged over the seeds of each fold, NaN for other rows.
-
-    Raises:
-        PredictionsError: a result does not belong here, or does not cover its rows.
     """
     found = []
     for seed, fold in jobs:
@@ -376,11 +367,7 @@ def _read_record(path: Path) -> BlendRecord:
 def _read_blend_members(
     store: Store, name: str, record: BlendRecord, prepared: Prepared
 ) -> list[Member]:
-    """Read a blend's members in its order.
-
-    Raises:
-        PredictionsError: a member, the data or the folds have changed since.
-    """
+    """Read a blend's members in its order."""
     members = []
     for member in record.members:
         found, _ = read_members(store, member.parts, prepared)

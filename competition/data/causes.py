@@ -19,10 +19,6 @@ ONE_CAUSE = 0.5
 def gather_causes(offences: Sequence[Offence], n_rows: int) -> list[Offence]:
     """Merge offences with the same wording in many rows, or the same remedy in most rows.
 
-    Args:
-        offences: the offences of one file, in its order.
-        n_rows: its number of records.
-
     Returns:
         The offences; each merged group is represented by its first offence, with the count.
     """

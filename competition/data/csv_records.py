@@ -101,10 +101,8 @@ class RecordReader:
     """Reads the records of a CSV file, or of one with another separator.
 
     Args:
-        path: the file.
         wanted: maps a field (``sentence``) to its column, which is required; None instead of a
             column gives the number of the row, counted from 0.
-        report: called with every offence.
         separator: the field separator; None detects it from the first line.
         header: the column names of a file without a header line.
         quotes: whether fields may be quoted; None detects it from the first rows. Only files with

@@ -141,12 +141,6 @@ def check_cell(
 ) -> Entity:
     """Check a cell against its sentence as written in the file.
 
-    Args:
-        cell: the parsed cell.
-        sentence: the sentence of the row.
-        profile: the entity types, and whether the end is inclusive.
-        names: the names of start and end in the file.
-
     Raises:
         WrongCellError: the word is empty, the type unknown, or the span does not match the word.
     """

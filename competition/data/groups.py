@@ -47,7 +47,6 @@ def build_keys(rows: Rows, column: str) -> Int64s:
     """Number the distinct values of a ``group_by`` column.
 
     Args:
-        rows: N rows.
         column: ``sentence``, ``subject``, ``object``, ``source``, a column of the train file, or
             ``entity_pair``: both words, in either order. Each missing value is distinct.
 
@@ -121,10 +120,7 @@ def sample_rows(
     never larger than ``size``.
 
     Args:
-        label_ids: (N,) the label of each row.
-        groups: (N,) the group of each row.
         size: the number of rows; if N or more, all rows are returned.
-        seed: of the random choice.
         fold_count: K; the sample must have at least as many groups.
 
     Returns:

@@ -33,16 +33,7 @@ Offend = Callable[[str, str, str], None]
 
 
 class RowChecker:
-    """Checks each record against the profile, and keeps ids for checks of the whole file.
-
-    Args:
-        profile: the profile.
-        form: the form in which rows give their entities.
-        file: the name of the file.
-        fields: the names of a record's fields, in order.
-        report: called with every offence.
-        set_aside: ids of rows to skip.
-    """
+    """Checks each record against the profile, and keeps ids for checks of the whole file."""
 
     def __init__(
         self,

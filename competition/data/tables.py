@@ -61,11 +61,8 @@ class TableReader:
     """Reads the records of a file of any form.
 
     Args:
-        path: the file.
         wanted: maps a field to its column, or to a path into one; None gives the number of the
             row, counted from 0.
-        report: called with every offence.
-        layout: the layout, if it is a CSV file.
     """
 
     path: Path
@@ -264,11 +261,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, Record]]:
 
 
 def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
-    """Yield (number, record) of a Parquet file, read in batches.
-
-    Raises:
-        WrongFileError: the file is damaged.
-    """
+    """Yield (number, record) of a Parquet file, read in batches."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -291,11 +284,7 @@ def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
 
 
 def _read_json(path: Path, wanted: Wanted | None = None) -> Iterator[tuple[int, Record]]:
-    """Yield (line or number, record) of JSON or JSON Lines.
-
-    Raises:
-        WrongFileError: the file is damaged, or not a table of rows.
-    """
+    """Yield (line or number, record) of JSON or JSON Lines."""
     stream, kind = open_utf8(path)
     with stream:
         if kind.form == "json-lines":
@@ -327,11 +316,7 @@ def _parse_object(text: bytes, where: str) -> Record:
 
 
 def _find_rows(value: Any, wanted: Wanted) -> Sequence[Any]:
-    """Return the rows of a JSON value: a list, or a table stored by column or by row.
-
-    Raises:
-        WrongFileError: it has no rows.
-    """
+    """Return the rows of a JSON value: a list, or a table stored by column or by row."""
     if isinstance(value, list):
         return value
     lists = [each for each in value.values() if isinstance(each, list)]

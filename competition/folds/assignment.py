@@ -27,12 +27,6 @@ def build_folds(label_ids: Int16s, groups: Int32s, *, count: int, seed: int) -> 
     one group to each of the K folds; scikit-learn's StratifiedGroupKFold assigns the rest. Alone,
     its Python loop over groups takes minutes on millions of rows.
 
-    Args:
-        label_ids: (N,) label of each row.
-        groups: (N,) group of each row, in [0, G).
-        count: K.
-        seed: of the shuffling.
-
     Returns:
         (N,) int8 fold of each row.
 

@@ -115,11 +115,6 @@ class FrozenTable:
 
         Args:
             records: the table's lines; all fields but the last identify a row.
-            origin: content of the JSON.
-            rows: the identifying fields of the current rows.
-            header: the table's columns.
-            what: which rows, such as ``train rows``.
-            files: where they come from.
 
         Raises:
             FoldsError: with the number of differing rows and what to do.

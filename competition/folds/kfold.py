@@ -89,8 +89,6 @@ def read_or_make_folds(competition: Competition, corpus: Corpus, groups: Int32s)
 
     Args:
         competition: with its folders and profile.
-        corpus: with N train rows.
-        groups: (N,) from ``build_groups``.
 
     Raises:
         FoldsError: folds cannot be built, were changed, or do not belong to these rows.
@@ -219,8 +217,6 @@ def read_fold_file(path: Path, ids: Objects, *, may_have_more: bool = False) -> 
     """Read a CSV with ``id,fold`` for exactly these rows, in any order.
 
     Args:
-        path: the file.
-        ids: (N,) ids of the train rows.
         may_have_more: ignore rows with other ids, for a sample of the train rows.
 
     Returns:

@@ -68,11 +68,6 @@ def find_remedies(rows: Rows, groups: Int32s, rules: FoldRules) -> Iterator[Reme
     """Yield similar rules under which folds can be built.
 
     These are fewer folds with all columns, or as many folds with each subset of the columns.
-
-    Args:
-        rows: N train rows.
-        groups: (N,) by all columns of the rules.
-        rules: under which folds cannot be built.
     """
     largest = int(np.bincount(groups).max())
     for count in range(rules.count - 1, 1, -1):

@@ -62,7 +62,6 @@ def read_or_make_length_routes(prepared: Prepared, measure: Measure | None, unit
     """Read the frozen length routes of these rows, or build and freeze them.
 
     Args:
-        prepared: with rows and folds.
         measure: rows → (n,) non-negative lengths; None if lengths cannot be measured here.
         unit: of the lengths, such as ``tokens of klue/roberta-large``.
 
@@ -193,11 +192,7 @@ def _build_text(prepared: Prepared, train: Objects, test: Objects) -> str:
 
 
 def _check_filled(path: Path, routes: Routes, prepared: Prepared) -> None:
-    """Raise if a route has no row in some fold: its specialist could not be scored there.
-
-    Raises:
-        FoldsError: with the routes and folds.
-    """
+    """Raise if a route has no row in some fold: its specialist could not be scored there."""
     fold_of, count = prepared.folds.fold_of, prepared.folds.count
     empty = []
     for name in routes.names:
@@ -222,9 +217,6 @@ def _place_routes(
 
     Returns:
         (N,) and (M,) route names of train and test rows.
-
-    Raises:
-        FoldsError: with every invalid line.
     """
     parts = {"train": prepared.corpus.train.ids, "test": prepared.corpus.test.ids}
     places = {split: {id_: i for i, id_ in enumerate(ids)} for split, ids in parts.items()}

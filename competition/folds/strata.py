@@ -47,8 +47,6 @@ def build_strata(train: Rows, test: Rows, fold_of: Ints) -> Strata:
     were trained on: for a train row the rows of the other folds, for a test row all train rows.
 
     Args:
-        train: N rows.
-        test: M rows.
         fold_of: (N,) which fold holds each train row out.
 
     Returns:

@@ -266,11 +266,7 @@ def _find_results(path: Path) -> list[Path]:
 
 
 def _check_result(result: Result, prepared: Prepared, path: Path) -> None:
-    """Check that a result has the current labels, data, folds and routes, and all rows.
-
-    Raises:
-        PredictionsError: something differs or is missing.
-    """
+    """Check that a result has the current labels, data, folds and routes, and all rows."""
     answered = check_belongs([(path, result)], prepared, remedy=REMEDY)
     corpus, in_fold = prepared.corpus, prepared.folds.fold_of == result.key.fold
     parts = (
@@ -307,11 +303,7 @@ def _find_stale(name: str, prepared: Prepared, store: Store) -> frozenset[Result
 def _check_room(
     results: Sequence[Result], store: Store, replaced: frozenset[ResultKey] = frozenset()
 ) -> None:
-    """Check that no results of another recipe exist under the same name.
-
-    Raises:
-        PredictionsError: there are some, which will not be replaced.
-    """
+    """Check that no results of another recipe exist under the same name."""
     by_name: dict[str, Header] = {}
     for result in results:
         name = result.key.variant

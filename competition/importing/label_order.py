@@ -51,7 +51,6 @@ def find_order(gold: Ints, answers: Ints, labels: Sequence[str]) -> FoundOrder |
     Args:
         gold: (N,) label ids of the reference: gold labels, or what other members answer.
         answers: (N,) label ids as the columns stand.
-        labels: of the profile.
 
     Returns:
         None where the columns fit as they stand, or no permutation fits.

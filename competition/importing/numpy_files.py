@@ -56,11 +56,7 @@ def read_arrays(
 
 
 def _check_size(path: Path, prepared: Prepared) -> None:
-    """Refuse what would take far more memory than all predictions do.
-
-    Raises:
-        ValueError: the arrays, unpacked, are larger.
-    """
+    """Refuse what would take far more memory than all predictions do."""
     corpus, n_labels = prepared.corpus, prepared.competition.profile.n_labels
     n_rows = len(corpus.train) + prepared.folds.count * len(corpus.test)
     most = SPARE_BYTES + 8 * SPARE_TIMES * n_rows * n_labels

@@ -31,8 +31,6 @@ def make_probs(values: Float64s, unread: set[int], offend: Offend) -> tuple[Floa
 
     Args:
         values: (n, C) as written.
-        unread: rows of which an offence has been reported.
-        offend: called with every row that cannot be used.
 
     Returns:
         (n, C) probabilities; rows that offend are as they were. And what was done.

@@ -80,8 +80,6 @@ def read_foreign_rows(
     """Read predictions and check every row of them.
 
     Args:
-        files: where they are.
-        prepared: whose rows, labels and folds.
         needs_folds: whether each out-of-fold row must say its fold.
 
     Raises:

@@ -38,7 +38,6 @@ def check_belongs(
 
     Args:
         found: the files of one variant with their headers, at least one.
-        prepared: the current rows and folds.
         remedy: advice for a file that does not match; None explains how to train it again.
 
     Returns:
@@ -109,10 +108,7 @@ def place_rows(
     """Return the corpus row of each id; the rows must be exactly the expected ones.
 
     Args:
-        ids: (n,) the ids of one file.
-        row_of: maps each id of the corpus to its row.
         expected: (N,) or (M,), the rows that the file must contain.
-        where: the file and its part, for error messages.
 
     Raises:
         PredictionsError: an id is unexpected or missing.

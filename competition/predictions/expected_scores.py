@@ -79,12 +79,7 @@ class Forecast:
 
 @dataclass(frozen=True, eq=False)
 class TestReader:
-    """Estimates the test set's composition from members; estimates are cached on disk.
-
-    Attributes:
-        prepared: the rows and folds.
-        strata: the strata of these rows.
-    """
+    """Estimates the test set's composition from members; estimates are cached on disk."""
 
     __test__ = False  # not a test class for pytest
 
@@ -166,7 +161,6 @@ def forecast_test(
     """Estimate the test set's composition from every complete variant in a store.
 
     Args:
-        prepared: the rows and folds.
         store: the store; specialists and variants that cannot be members are left out.
         members: used if the store has no usable variant, such as joined specialists.
 

@@ -24,9 +24,6 @@ def warn_of_scales(criteria: Criteria, gold: Ints, probs: Floats, fold_of: Ints)
 
     Args:
         criteria: the metrics; one of them is a mean of labels' curves, or there is no warning.
-        gold: (N,) label ids.
-        probs: (N, C) out-of-fold probabilities.
-        fold_of: (N,) the fold of each row.
     """
     metric = next((each for each in criteria.metrics if each.curve is not None), None)
     folds = np.unique(fold_of)

@@ -27,11 +27,7 @@ class CurvePoint:
 
 
 def append_point(folder: Path, point: CurvePoint) -> None:
-    """Append a point to the curve of a job.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Append a point to the curve of a job."""
     with (folder / CURVE_FILE).open("ab", buffering=0) as stream:
         stream.write(json.dumps(asdict(point)).encode() + b"\n")
 
@@ -40,7 +36,6 @@ def read_curve(folder: Path, say: Say | None = None) -> list[CurvePoint]:
     """Read the curve of a job, by ascending step; empty if it has none.
 
     Args:
-        folder: of the job.
         say: called with a line about each damaged line, which is left out.
     """
     try:

@@ -248,11 +248,7 @@ def find_specialists(store: Store, name: str) -> tuple[str, ...]:
 
 
 def _read_headers(store: Store, variant: str) -> list[tuple[Path, Header]]:
-    """Return each file of a variant with its header.
-
-    Raises:
-        PredictionsError: there is no file, or one disappeared.
-    """
+    """Return each file of a variant with its header."""
     found = []
     for key in store.keys(variant):
         path, header = store.path(key), store.read_header(key)

@@ -19,9 +19,6 @@ CONTEXT_OPTIONS = ("--competition", "--data", "--limit")
 def find_command(folder: Path) -> str | None:
     """Return the command of a variant's newest result that records one.
 
-    Args:
-        folder: the folder of the variant, which may be missing.
-
     Returns:
         The words after ``python run.py``, as typed; None if no result records a command.
     """
@@ -59,10 +56,6 @@ def advise_training(folder: Path, *options: str) -> str:
 
     A name with ``@`` or ``+``, or one given by ``--as``, depends on options, so the advice is the
     whole stored command. Any other name is that of a variant file, which ``fold`` accepts.
-
-    Args:
-        folder: the folder of the variant in the store, which may be missing.
-        options: options to add, such as ``--overwrite``.
 
     >>> advise_training(Path("rbert"), "--overwrite")
     'run: python run.py fold rbert --overwrite'

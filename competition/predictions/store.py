@@ -246,11 +246,7 @@ def _refuse_other_file(path: Path) -> None:
 
 
 def _read_header(path: Path) -> Header:
-    """Read the header of a file.
-
-    Raises:
-        PredictionsError: the file is damaged or not a result file.
-    """
+    """Read the header of a file."""
     with _damage_reported(path):
         footer = pq.read_metadata(path)
     return _decode_header(footer, path)

@@ -186,7 +186,6 @@ def describe_ranking(ranked: Sequence[VariantScore], n_rows: int) -> list[str]:
     """Describe the ranking criterion, and which differences from the best are not significant.
 
     Args:
-        ranked: the result of ``rank_variants``.
         n_rows: the number of train rows; variants with fewer rows are not compared.
     """
     whole = [each for each in ranked if each.on_test is not None and each.n_rows == n_rows]
@@ -343,11 +342,7 @@ class _Scorer:
         return warn_of_scales(criteria, gold.astype(np.int64), member.oof[covered], fold_of)
 
     def score_routes(self, route_of: Mapping[str, str]) -> list[VariantScore]:
-        """Score each set of specialists that together predict every row.
-
-        Args:
-            route_of: the route and part of each specialist, such as ``length:short``.
-        """
+        """Score each set of specialists that together predict every row."""
         scores = []
         for name, parts in group_specialists(route_of).items():
             try:
@@ -364,12 +359,7 @@ class _Scorer:
     def estimate_test(
         self, scores: Sequence[VariantScore], routes: Mapping[str, Sequence[str]]
     ) -> list[VariantScore]:
-        """Add the expected test scores.
-
-        Args:
-            scores: the scores of variants and routes.
-            routes: the specialists of each route.
-        """
+        """Add the expected test scores."""
         n_rows = len(self.prepared.corpus.train)
         scored = [each for each in scores if each.assessment is not None]
         whole = {each.name for each in scored if each.n_rows == n_rows}

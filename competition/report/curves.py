@@ -29,10 +29,6 @@ Figure = dict[str, Any]
 def measure_calibration(gold: Ints, probs: Floats) -> list[tuple[float, float, int]]:
     """Group rows by confidence, in ``BINS`` bins of equal width.
 
-    Args:
-        gold: (N,) label ids.
-        probs: (N, C).
-
     Returns:
         For each bin with rows: mean confidence, share that is right, number of rows.
 
@@ -63,8 +59,6 @@ def trace_precision_recall(
     Each row is answered with its best positive label where that reaches the threshold.
 
     Args:
-        gold: (N,) label ids.
-        probs: (N, C).
         negative_ids: the negative labels; without one, all count.
 
     Returns:
@@ -84,10 +78,6 @@ def trace_precision_recall(
 
 def trace_roc(gold: Ints, probs: Floats) -> tuple[Floats, Floats, float]:
     """Return the ROC curve of all labels together: one against the rest, micro-averaged.
-
-    Args:
-        gold: (N,) label ids.
-        probs: (N, C).
 
     Returns:
         At most ``CURVE_POINTS`` false and true positive rates, and the area under the whole curve.

@@ -90,8 +90,6 @@ def write_report(
     """Write the page and return its path, ``reports/<competition>/report.html``.
 
     Args:
-        competition: whose store, submissions and ledger.
-        now: decides which submissions are today's.
         in_context: adds to a proposed command what says which competition is meant.
 
     Raises:

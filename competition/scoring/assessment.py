@@ -163,10 +163,7 @@ def build_assessor(
     """Build an assessor that scores any number of systems on the same rows.
 
     Args:
-        gold: (N,) label ids.
-        criteria: the metrics.
         groups: (N,) group of each row; the bootstrap resamples groups.
-        seed: of the bootstrap draws.
         weights: (N,) for every score and interval; None gives all rows the same weight.
     """
     resamples = tuple(

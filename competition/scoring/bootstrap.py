@@ -57,8 +57,6 @@ def build_resamples(groups: Ints, *, replicates: int, seed: int) -> Resamples:
 
     Args:
         groups: (N,) any integer per row; rows with the same one are drawn together.
-        replicates: R, how many draws.
-        seed: of the draws.
     """
     names, group_of = np.unique(groups, return_inverse=True)
     return Resamples(group_of.astype(np.int64), len(names), replicates, seed)
@@ -94,9 +92,6 @@ def replicate(
     Args:
         metric: of sums, or a mean over labels' curves; labels that were not drawn are left out of
             that mean.
-        gold: (N,) label ids.
-        predicted: probabilities and label ids of the N rows.
-        resamples: over the same N rows.
         weights: (N,) row weights, the same in every replicate.
 
     Returns:
@@ -118,10 +113,7 @@ def replicate_sums(
     """Compute a score of sums in each replicate, (R,) float64.
 
     Args:
-        kernel: of the metric.
         counts: (N, k) from its ``count``.
-        resamples: over the same N rows.
-        weights: (N,) row weights.
     """
     per_group = _sum_groups(counts, resamples, weights)
     if isinstance(per_group, np.ndarray):

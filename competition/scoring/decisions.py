@@ -51,7 +51,6 @@ def decide(probs: Floats, negative_ids: Negatives = (), rule: Rule = ARGMAX) -> 
     """Turn probabilities into labels by a rule.
 
     Args:
-        probs: (N, C) floats.
         negative_ids: below a threshold, the best of these is given.
         rule: the decision rule; it has a threshold only if there is a negative label.
 
@@ -96,7 +95,6 @@ def fit_rule(
     """Return the rule of a kind with the best score, and that score.
 
     Args:
-        kind: of the rule.
         metric: what labels are scored by; with ``threshold`` it is micro-F1.
         known: (N, C) probabilities and (N,) gold label ids.
         negative_ids: the negative labels; with ``threshold`` there is one.

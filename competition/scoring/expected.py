@@ -145,12 +145,7 @@ class Expected:
 
 @dataclass(frozen=True, eq=False)
 class TestMix:
-    """The composition of the test set, estimated from all systems.
-
-    Attributes:
-        ground: the rows.
-        evidence: of one system or more, on the same rows.
-    """
+    """The composition of the test set, estimated from all systems."""
 
     __test__ = False  # no test of pytest's
 
@@ -171,10 +166,6 @@ class TestMix:
 
     def expect(self, probs: Floats, pred: Ints) -> Expected:
         """Estimate the test score of any system on the same held-out rows.
-
-        Args:
-            probs: (N, C) out-of-fold probabilities.
-            pred: (N,) label ids.
 
         Source: the combination is ours; docs/experiments.md has the pseudo-tests and simulations
         that it was chosen on.
@@ -207,8 +198,6 @@ def read_evidence(ground: Ground, system: System, *, seed: int = SEED) -> Eviden
 
     Args:
         ground: the rows; at least one on the test's side.
-        system: what it predicts.
-        seed: of the draws behind the interval.
     """
     views = VIEWS_OF_LABELS if system.is_average else VIEWS
     cells = build_cells(ground.strata, ground.test_strata)

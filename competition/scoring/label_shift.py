@@ -149,7 +149,6 @@ class ShiftModel:
         """Return (N,) importance weights of the held-out rows, mean 1, that match the test set.
 
         Args:
-            shift: of ``fit_labels`` or ``fit_answers``.
             weights: (N,) that the rows have already; None: all alike.
         """
         key = self.answers.gold if shift.by_label else self.answers.seen
@@ -181,11 +180,6 @@ def _tilt(chances: Float64s, there: Float64s, here: Float64s) -> Float64s:
 
     As they stand in the cell around, they would claim answers that this cell hardly ever gets, and
     the confusions of its rare labels would be told as correct answers.
-
-    Args:
-        chances: in the cell around.
-        there: (O,) shares of the answers there.
-        here: (O,) and here.
     """
     lent = chances * np.divide(here, there, out=np.zeros(len(here)), where=there > 0)
     return np.asarray(lent / np.maximum(lent.sum(axis=1, keepdims=True), TINY))

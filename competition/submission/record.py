@@ -220,11 +220,7 @@ def _read(path: Path) -> Mapping[str, Any] | None:
 
 
 def _load(path: Path) -> Any:
-    """Read JSON that may come from another tool.
-
-    Raises:
-        ValueError: it is not JSON, or nested too deeply.
-    """
+    """Read JSON that may come from another tool."""
     try:
         return json.loads(path.read_text("utf-8"))
     except RecursionError as error:

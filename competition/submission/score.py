@@ -61,9 +61,6 @@ def score_submission(
     """Score a submission as the leaderboard does.
 
     Args:
-        path: the submission.
-        solution_path: the labels of the test rows.
-        profile: of the competition.
         lines: form and rows of its submissions; None: the profile's form, and the solution's ids.
 
     Raises:

@@ -65,10 +65,6 @@ def parse_score(text: str, kinds: Sequence[MetricKind]) -> EnteredScore:
     >>> parse_score("b1=61:60.5/48", kinds).private
     {'micro_f1': 0.605, 'auprc': 0.48}
 
-    Args:
-        text: what was typed.
-        kinds: the competition's metrics.
-
     Raises:
         UsageError: the text has another form, or a score is not between 0 and 100.
     """
@@ -126,11 +122,6 @@ def _parse_number(part: str, text: str, kind: MetricKind) -> float:
 def enter_scores(competition: Competition, texts: Sequence[str], now: datetime) -> list[str]:
     """Append scores to the ledger, all of them or none; return a message for each.
 
-    Args:
-        competition: whose ledger to write.
-        texts: in the form that ``parse_score`` reads.
-        now: the time of entry.
-
     Raises:
         UsageError: a score is not valid, no file of that name was sent, or its platform reported
             another score.
@@ -186,11 +177,7 @@ def _find_entry(competition: Competition, name: str, entries: Sequence[Entry]) -
 def _build_records(
     entry: Entry, score: EnteredScore, now: datetime, kinds: Sequence[MetricKind]
 ) -> list[Record]:
-    """Return the ledger records; a score shows that an attempt of unknown outcome arrived.
-
-    Raises:
-        UsageError: the platform itself reported other scores.
-    """
+    """Return the ledger records; a score shows that an attempt of unknown outcome arrived."""
     if not entry.is_entered:
         for side, known in ((score.public, entry.public), (score.private, entry.private)):
             for key, value in (known or {}).items():

@@ -33,7 +33,6 @@ def within_limit(exchange: Callable[[], _Result], n_bytes: int = 0) -> _Result:
     by its own limits, or with the process.
 
     Args:
-        exchange: sends one request and reads its answer.
         n_bytes: the size of what it sends; large files get more time.
 
     Raises:

@@ -98,8 +98,6 @@ def follow(
         attempts: at the destination of the attempt, whose target reports scores.
         report: of the attempt; if it ``is_pending``, the platform is polled.
         entry: the attempt, which has a ref.
-        sleep: pauses for a number of seconds.
-        on_wait: as in ``wait_for_verdict``; the status is masked.
     """
     target, mask = attempts.target, attempts.mask
     assert isinstance(target, Scoring)
@@ -175,11 +173,7 @@ def _ask_once(attempts: Attempts, entry: Entry) -> tuple[Verdict, str]:
 
 
 def _record(attempts: Attempts, answers: Sequence[tuple[Entry, Verdict]]) -> tuple[str, ...]:
-    """Record decisions under the ledger's lock; first repair what another process left incomplete.
-
-    Raises:
-        UploadError, OSError: the ledger is locked, damaged, or cannot be written.
-    """
+    """Record decisions under the ledger's lock; repair first what another process left broken."""
     decided = [(entry, verdict) for entry, verdict in answers if verdict.state != "pending"]
     if not decided:
         return ()

@@ -137,8 +137,6 @@ def augment(
     """Augment a random share of training rows, each in one applicable way.
 
     Args:
-        rows: n training rows of a fold.
-        label_ids: (n,) their labels.
         settings: ways, share and labels, checked by ``check_augment``.
         scheme: labels and entity types of the competition.
         key: seed, fold and epoch.

@@ -201,10 +201,6 @@ def role_ids(positions: Positions, width: int) -> torch.Tensor:
 
     A token that belongs to both entities, as adjacent ones may share, counts as the subject's.
 
-    Args:
-        positions: of B rows.
-        width: T, tokens of the padded batch.
-
     Returns:
         (B, T) int64: 0 outside, 1 subject, 2 object.
     """
@@ -248,12 +244,6 @@ def plan_epoch(
     Rows are shuffled, pooled by ``bucket_steps`` steps, sorted by length within a pool and split;
     then the steps are shuffled (length grouping). The last step may be smaller. With one step per
     pool, the rows of a step are a plain random sample.
-
-    Args:
-        lengths: (N,) tokens of each row.
-        batch_rows: rows per step.
-        bucket_steps: steps per pool.
-        generator: random numbers of the epoch.
 
     Returns:
         Arrays of row indices that partition ``range(N)``.

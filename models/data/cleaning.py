@@ -31,10 +31,7 @@ def clean_rows(
     Conflicts are resolved first, then the first of each set of duplicates is kept.
 
     Args:
-        rows: N rows; only those at ``train_rows`` are used.
         train_rows: (n,) row numbers of the training rows of a fold.
-        negative_ids: ids of the negative labels, if the competition has any.
-        settings: what to do with duplicates and conflicts.
 
     Returns:
         (at most n,) row numbers, the kept ones of ``train_rows``, in their order.

@@ -80,10 +80,6 @@ def read_corrections(
     Args:
         path: a CSV with the columns ``split`` (train or test), ``id``, ``role`` (subject, object
             or label) and ``type``; further columns are ignored.
-        train: rows with the ids of split ``train``.
-        test: rows with the ids of split ``test``.
-        entity_types: the entity types of the competition.
-        labels: the labels of the competition.
         may_have_more: skip lines with unknown ids, because the rows are a sample.
 
     Raises:
@@ -169,13 +165,7 @@ def _check_choices(
 def apply_corrections(
     rows: Rows, corrections: Sequence[Correction], labels: Sequence[str] = ()
 ) -> Rows:
-    """Return the rows with corrected entity types and labels; nothing else changes.
-
-    Args:
-        rows: N rows of one split; not modified.
-        corrections: of that split, checked by ``read_corrections``.
-        labels: of the competition, in label order.
-    """
+    """Return the rows with corrected entity types and labels; nothing else changes."""
     frame = rows.frame.copy()
     index = pd.Index(frame["id"])
     label_ids = rows.label_ids

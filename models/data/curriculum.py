@@ -95,13 +95,6 @@ def plan_curriculum_epoch(
     sorting the pool by length and shuffling its steps uses no row too early. Rows used least often
     in the epoch are drawn first, so that easy rows do not crowd out hard ones.
 
-    Args:
-        order: (n,) indices from easy to hard.
-        lengths: (n,) tokens of each row.
-        pace: how fast competence grows.
-        epoch: counted from 0.
-        generator: random numbers of the epoch.
-
     Returns:
         S arrays of indices, as many as in a plain epoch and of the same size, but for the last.
 

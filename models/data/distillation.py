@@ -39,8 +39,6 @@ def build_soft_labels(
 
     Args:
         teachers: one for each of ``settings.members``, in that order.
-        ids: (k,) ids of the rows.
-        settings: shares of the members, and the temperature.
 
     Returns:
         (k, C) float32 probabilities; rows sum to 1.

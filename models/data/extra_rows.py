@@ -32,11 +32,6 @@ def read_extra_rows(
 ) -> Rows:
     """Read a CSV with the columns of the train file, with the same checks.
 
-    Args:
-        path: the CSV.
-        profile: columns, labels and entity types.
-        say: called with warnings about rows that are accepted.
-
     Raises:
         UsageError: the file does not exist.
         CorpusError: lists every error in the file.

@@ -60,10 +60,8 @@ def fetch_rows(competition: Competition, address: str, say: Say, hub: Hub | None
     """Fetch train and test rows into a competition's folder.
 
     Args:
-        competition: whose files are not there yet.
         address: ``hf:OWNER/NAME`` or ``hf:OWNER/NAME/FOLDER``, such as ``hf:klue/klue/re``; without
             a folder it is the one that ends the competition's name, if the data set has folders.
-        say: called with progress messages.
         hub: None for the Hugging Face hub.
 
     Raises:
@@ -100,11 +98,7 @@ def fetch_rows(competition: Competition, address: str, say: Say, hub: Hub | None
 
 
 def _ask(address: str, question: Callable[[], Any]) -> Any:
-    """Ask a hub, whose client raises many kinds of errors.
-
-    Raises:
-        UsageError: it does not answer, or has no such data set.
-    """
+    """Ask a hub, whose client raises many kinds of errors."""
     try:
         return question()
     except Exception as error:

@@ -112,11 +112,6 @@ def build_pool(prepared: Prepared, variant: Variant, say: Say | None = None) -> 
 
     File names in the variant are relative to the competition's directory, like its data.
 
-    Args:
-        prepared: the rows of the competition.
-        variant: names the files.
-        say: called with warnings about rows that are accepted.
-
     Raises:
         CorpusError: the file of corrections or of extra rows is invalid.
     """
@@ -168,11 +163,7 @@ def choose_fold_rows(
     """Choose the rows of a fold without using held-out labels.
 
     Args:
-        prepared: the rows and folds of the competition.
-        pool: the rows of the variant.
-        variant: cleaning, extra rows and pseudo-labelling.
         route: of a specialist, which trains on and predicts only the rows of its route.
-        fold: the held-out fold.
         predicted: the results whose predictions become labels, of the same fold.
 
     Raises:

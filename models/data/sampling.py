@@ -115,12 +115,6 @@ def plan_weighted_epoch(
 ) -> list[Int64s]:
     """Sample n rows with replacement by weight, and split them into steps like a plain epoch.
 
-    Args:
-        weights: (n,) summing to 1.
-        lengths: (n,) tokens of each row.
-        train: ``batch_rows`` and ``bucket_steps``.
-        generator: random numbers of the epoch.
-
     Returns:
         Arrays of indices; an index may occur several times, also within a step.
     """

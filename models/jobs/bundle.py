@@ -66,11 +66,6 @@ class BundleRequest:
 def run_bundle(competition: Competition, request: BundleRequest, say: Say) -> Table:
     """Write a blend with all that predicting takes into one folder.
 
-    Args:
-        competition: whose blend it is.
-        request: which blend, and where to.
-        say: called with progress messages.
-
     Raises:
         PredictionsError: weights of members are not kept; names the commands that make them.
         UsageError: there is no such blend, or the folder is something else.
@@ -107,11 +102,7 @@ def _has_adapters(found: Sequence[FoundMember]) -> bool:
 
 
 def _check_replaceable(out: Path, *, overwrite: bool) -> None:
-    """Check that a folder is free, or a bundle that may be replaced.
-
-    Raises:
-        UsageError: it holds something else, or --overwrite is not given.
-    """
+    """Check that a folder is free, or a bundle that may be replaced."""
     if not out.exists() or not any(out.iterdir()):
         return
     if not (out / "wheels.txt").is_file():
@@ -123,11 +114,7 @@ def _check_replaceable(out: Path, *, overwrite: bool) -> None:
 
 
 def _find_members(prepared: Prepared, record: BlendRecord, say: Say) -> list[FoundMember]:
-    """Find every member with a weight, and the weights of its models.
-
-    Raises:
-        PredictionsError: names every member that lacks them.
-    """
+    """Find every member with a weight, and the weights of its models."""
     found, missing = [], []
     for member in record.members:
         if member.weight > 0:

@@ -57,12 +57,7 @@ predict_bundle(BUNDLE, TEST_FILE, OUT, limit_s=3600 * LIMIT_H, threads=THREADS)"
 
 
 def build_notebook(name: str, test: str) -> str:
-    """Return the notebook's JSON.
-
-    Args:
-        name: of the blend.
-        test: name of the competition's test file.
-    """
+    """Return the notebook's JSON."""
     cells = [
         _write_cell("markdown", INTRODUCTION.format(name=name)),
         *(

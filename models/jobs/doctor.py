@@ -163,12 +163,7 @@ def _resolve_variants(competition: Competition) -> tuple[tuple[Variant, ...], li
 def check_encoders(
     variants: tuple[Variant, ...], ask: Callable[[str], bool] = is_on_hub
 ) -> Iterator[Finding]:
-    """Say whether each encoder is here, and if not, whether the hub can be reached.
-
-    Args:
-        variants: of the default run.
-        ask: whether the hub has an encoder and answers.
-    """
+    """Say whether each encoder is here, and if not, whether the hub can be reached."""
     names = {variant.encoder for variant in variants if variant.learner != LINEAR}
     for name in sorted(names):
         what = f"encoder {name}"

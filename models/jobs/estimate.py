@@ -173,9 +173,6 @@ def estimate_run(
     """Estimate what the missing results of resolved variants will take.
 
     Args:
-        prepared: rows and folds.
-        request: its folds, workers, threads and whether weights are kept.
-        variants: resolved, those that others build on among them.
         measure: see ``measure_rate``.
     """
     competition = prepared.competition
@@ -279,11 +276,6 @@ def is_hopeless(estimate: Estimate, request: FoldRequest) -> bool:
 
 def check_feasible(estimate: Estimate, request: FoldRequest, smaller: Estimate | None) -> None:
     """Refuse a run that would take longer than anyone means, unless the request insists.
-
-    Args:
-        estimate: of the run.
-        request: ``yes`` insists.
-        smaller: of the same run with ``ko-mini``, where that is another.
 
     Raises:
         UsageError: says what to type instead.

@@ -77,9 +77,6 @@ def run_fold(
     """Run the missing jobs of the requested variants and summarise their out-of-fold scores.
 
     Args:
-        competition: the data.
-        request: the options.
-        board: shows progress.
         launch: the processes that share each job, if a launcher started several.
 
     Raises:
@@ -187,11 +184,7 @@ def _track_scores(
 
 
 def _suit_launch(request: FoldRequest, launch: Launch | None) -> FoldRequest:
-    """Return the request as a launch runs it.
-
-    Raises:
-        UsageError: it has several workers.
-    """
+    """Return the request as a launch runs it."""
     if launch is None:
         return request
     if request.engine_choice.name != LOCAL:
@@ -209,11 +202,7 @@ def _suit_launch(request: FoldRequest, launch: Launch | None) -> FoldRequest:
 
 
 def _check_sharding(variants: Sequence[Variant], launch: Launch | None) -> None:
-    """Refuse to shard what cannot be sharded, before anything is downloaded.
-
-    Raises:
-        VariantError: there is one process, or a base is quantised.
-    """
+    """Refuse to shard what cannot be sharded, before anything is downloaded."""
     size = 1 if launch is None else launch.size
     for variant in variants:
         if variant.run.shard and variant.learner != LINEAR:
@@ -229,11 +218,7 @@ def _open_engine(request: FoldRequest, launch: Launch | None) -> Engine:
 def _say_plan(
     prepared: Prepared, request: FoldRequest, variants: Sequence[Variant], say: Say
 ) -> None:
-    """Say what a run will take, before anything is downloaded.
-
-    Raises:
-        UsageError: it would take longer than anyone means.
-    """
+    """Say what a run will take, before anything is downloaded."""
     competition = prepared.competition
     estimate = estimate_run(prepared, request, variants)
     for line in describe_estimate(estimate, competition.home):

@@ -38,8 +38,6 @@ def run_job(spec: JobSpec, watch: Watch, learn: Learner | None = None) -> JobOut
     """Fit one fold, predict its held-out rows and the test rows, and store the result.
 
     Args:
-        spec: the job.
-        watch: receives progress, and may stop it.
         learn: None for the one of the variant.
 
     Raises:

@@ -42,8 +42,6 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
     """Fit a network on the training rows of a fold, and predict with its weights as saved.
 
     Args:
-        spec: the job.
-        watch: receives progress, and may stop the fit.
         ranks: the processes that share the job. Only the main one writes; all get the predictions.
 
     Returns:
@@ -124,11 +122,7 @@ def _lay_out(
     ranks: Ranks,
     watch: Watch,
 ) -> Variant:
-    """Return the variant as it fits the device's memory; only its ``run`` section may differ.
-
-    Raises:
-        DeviceError: it does not fit at all.
-    """
+    """Return the variant as it fits the device's memory; only its ``run`` section may differ."""
     longest = int(inputs.plain.lengths.max(initial=1))
     averages = variant.regularise.ema_decay > 0
     config = model.encoder.config

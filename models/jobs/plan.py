@@ -230,11 +230,7 @@ def _build_network(
 
 
 def _is_done(setup: VariantSetup, wanted: _Wanted, request: FoldRequest) -> bool:
-    """Return whether a result is in the store; with ``--overwrite``, its weights must exist too.
-
-    Raises:
-        PredictionsError: the stored result has another recipe and may not be overwritten.
-    """
+    """Return whether a result is in the store; with ``--overwrite``, its weights must exist too."""
     if wanted.stored is None:
         return False
     if wanted.stored.fingerprint == wanted.fingerprint:

@@ -55,11 +55,6 @@ class PredictRequest:
 def run_predict(competition: Competition, request: PredictRequest, say: Say) -> Table:
     """Predict the rows of a file with a blend, and write them like a submission.
 
-    Args:
-        competition: its profile describes the file; the blend is one of its submissions.
-        request: the file, the blend and the output file.
-        say: called with progress messages.
-
     Raises:
         CorpusError: rows of the file are invalid.
         UsageError: the file or the blend does not exist, or the output cannot be written.
@@ -105,11 +100,7 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
 
 
 def _check_out(out: Path, file: Path, competition: Competition) -> None:
-    """Check that the output file can be written and replaces no data.
-
-    Raises:
-        UsageError: names the problem.
-    """
+    """Check that the output file can be written and replaces no data."""
     check_writable(out, "--out")
     kept = (file, competition.train_path, competition.test_path, competition.solution_path)
     for path in kept:
@@ -220,11 +211,7 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
 
 
 def _check_trained_here(store: Store, header: Header, folder: Path) -> None:
-    """Check that a result without weights was trained here, not imported.
-
-    Raises:
-        PredictionsError: it was imported; says what to do instead of training.
-    """
+    """Check that a result without weights was trained here, not imported."""
     is_table = bool(header.variant.get("imported"))
     if not is_table and "imported_from" not in store.read_run(header.key):
         return
@@ -295,8 +282,6 @@ def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
     A linear model is not stored but fitted again, which takes seconds and gives the same model.
 
     Args:
-        spec: the finished job.
-        rows: R rows.
         threads: as in training, for identical bytes.
 
     Returns:

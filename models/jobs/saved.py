@@ -56,8 +56,6 @@ def predict_saved(network: SavedNetwork, rows: Rows, threads: int) -> Probs:
     """Predict rows with a trained network.
 
     Args:
-        network: with its weights as saved.
-        rows: R rows.
         threads: as in training, for identical bytes on the same CPU.
 
     Returns:

@@ -97,10 +97,6 @@ def set_up_variant(
     """Set up all that the jobs of a resolved variant share.
 
     Args:
-        variant: resolved.
-        prepared: rows and folds.
-        bases: by role, the stored variants that it builds on.
-        say: called with progress messages.
         threads: for task-adaptive pretraining (TAPT); None for all cores.
         deadline: of TAPT, on the clock of ``time.monotonic``.
 
@@ -160,13 +156,6 @@ def load_checked(
     variant: Variant, source: EncoderSource, profile: Profile, corpus: Corpus, say: Say
 ) -> Any:
     """Load a variant's tokenizer with its format's tokens, after a look at what it can read.
-
-    Args:
-        variant: resolved.
-        source: its settled encoder.
-        profile: names the entity types.
-        corpus: whose training sentences are tried.
-        say: hears of what is read poorly.
 
     Raises:
         EncoderError, VariantError: tokenizer, weights, settings and sentences do not go together.

@@ -173,10 +173,8 @@ def track_summary(
     """Log the scores of every variant as one run.
 
     Args:
-        names: of the trackers.
         scores: by dotted name, such as ``typed-punct.oof_micro_f1``.
         folder, project: as in ``Trackers.start``.
-        say: called with what fails.
     """
     trackers = Trackers(say)
     trackers.start(names, folder=folder, project=project, run=SUMMARY, run_id=SUMMARY)

@@ -53,11 +53,9 @@ def run_jobs(
     """Run jobs until all are done or stopped by the deadline or Ctrl-C.
 
     Args:
-        specs: the jobs, in the order to start them.
         engine: where they run; it must have no other jobs.
         deadline: on the clock of ``time.monotonic``; running jobs then write their training state
             and exit.
-        hooks: callbacks.
         stop: stops jobs too when it is set; signals reach the main thread only.
     """
     waiting = list(specs)

@@ -27,7 +27,6 @@ def add_adapters(backbone: Any, settings: AdaptSettings) -> None:
     generator), the other is zero. They are float32, also on a 16-bit base.
 
     Args:
-        backbone: the network, its weights loaded.
         settings: rank, scale, dropout and which layers; none named: ``EVERY_LAYER``.
 
     Raises:

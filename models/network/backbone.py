@@ -159,9 +159,6 @@ def _quantise(
 
     Source: Dettmers et al. 2023, arXiv 2305.14314 (QLoRA), section 3: NormalFloat 4 with its scales
     quantised too.
-
-    Raises:
-        EncoderError: bitsandbytes or a GPU is not there.
     """
     if variant.adapt is None or variant.adapt.quantise == "none":
         return {}

@@ -229,11 +229,7 @@ def _resolve_hub(variant: Variant) -> EncoderSource:
 
 
 def _download(encoder: str, patterns: Sequence[str]) -> Path:
-    """Download an encoder from the hub, ``NAME`` or ``NAME@REVISION``; return its folder.
-
-    Raises:
-        EncoderError: it does not exist, or the download failed.
-    """
+    """Download an encoder from the hub, ``NAME`` or ``NAME@REVISION``; return its folder."""
     from huggingface_hub import snapshot_download
 
     name, at, revision = encoder.partition("@")

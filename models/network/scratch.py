@@ -39,8 +39,6 @@ def make_scratch(
     """Create tokenizer and configuration from sentences, once; return their folder and identity.
 
     Args:
-        settings: the architecture.
-        sentences: training text of the tokenizer.
         cache_dir: parent of the folder, which is named by the hash of its inputs.
         reserved: words kept whole, such as entity types.
     """

@@ -140,8 +140,6 @@ def check_reading(
 
     Args:
         source: where the tokenizer comes from; one made from these very sentences is not tried.
-        tokenizer: as loaded.
-        sentences: of the competition; a sample of them is read.
         markers: what a format puts around a subject and around an object, by entity type.
 
     Returns:

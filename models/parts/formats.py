@@ -334,12 +334,6 @@ def check_format(
 ) -> None:
     """Check that a competition has all that a format and its options use.
 
-    Args:
-        name: a key of ``FORMATS``.
-        settings: the options.
-        entity_types: of the competition; empty if it has none.
-        has_source: whether its files have a source column.
-
     Raises:
         FormatError: names what is missing and what to use instead.
     """

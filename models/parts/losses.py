@@ -198,13 +198,7 @@ class LossChoice(Protocol):
 
 
 def build_objective(choice: LossChoice, label_ids: AnyInts, n_labels: int) -> Objective:
-    """Build the objective of a fit.
-
-    Args:
-        choice: the variant.
-        label_ids: (n,) labels of the training rows of the fold, to count class weights.
-        n_labels: C.
-    """
+    """Build the objective of a fit."""
     options = choice.loss_options
     return Objective(
         loss=choice.loss,

@@ -54,13 +54,6 @@ def attach(word: str, particle: Particle) -> str:
     ('장항(長降)과', '《야매요리》를', '(주)는')
     >>> attach("金九", "은/는"), attach("…", "와/과")
     ('金九은(는)', '…와(과)')
-
-    Args:
-        word: any text, in any Unicode normalisation.
-        particle: both forms, in the usual notation.
-
-    Returns:
-        The unchanged word, followed by a form of the particle.
     """
     heard = find_last_sound(word)
     if heard is None:

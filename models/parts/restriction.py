@@ -29,7 +29,6 @@ def number_pairs(rows: Rows, entity_types: Sequence[str]) -> Int64s:
     """Return the number of each row's pair of entity types.
 
     Args:
-        rows: N rows.
         entity_types: the profile's types; T of them make T × T pairs.
 
     Returns:
@@ -99,10 +98,6 @@ def mask_logits(logits: Tensor, allowed: Tensor) -> Tensor:
 
     Uses the lowest finite number instead of -inf, with which a difference of two log-probabilities
     would be NaN.
-
-    Args:
-        logits: (B, C) raw, of any float type.
-        allowed: (B, C) bool.
 
     Returns:
         (B, C) logits of the same type; masked ones get no gradient.

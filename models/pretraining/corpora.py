@@ -161,14 +161,7 @@ def sample_lines(texts: Sequence[Text], most_chars: int) -> Iterator[str]:
 
 
 def read_or_pack(folder: Path, text: Text, tokenizer: Any, tokenizer_hash: str) -> PackedText:
-    """Read a packed text from the cache in ``folder``, or tokenise it and write it there.
-
-    Args:
-        folder: the cache; entries are named by the hash of tokenizer and text.
-        text: the lines.
-        tokenizer: a fast tokenizer.
-        tokenizer_hash: identifies the tokenizer.
-    """
+    """Read a packed text from the cache in ``folder``, or tokenise it and write it there."""
     made_from = {"text": text.hash, "tokenizer": tokenizer_hash, "v": RESULT_VERSION}
     own = folder / f"text-{fingerprint(made_from)[:16]}"
     if not (own / "text.json").is_file():

@@ -67,13 +67,6 @@ def export_encoder(
     ``pretraining.json`` is written last, so a folder with it is complete; weights are written just
     before, so a folder without them can be reused by the same command.
 
-    Args:
-        model: the whole masked-language model.
-        tokenizer: its tokenizer.
-        out: the folder.
-        facts: inputs of the run, and its history.
-        run: times, machine, command and licence, for the model card.
-
     Raises:
         TrainingError: a weight exceeds the range of float16 (training diverged).
     """

@@ -90,13 +90,6 @@ def pretrain(
 ) -> PretrainReport:
     """Train a masked-language model, resuming from a checkpoint if one matches.
 
-    Args:
-        model: float32 weights; changed in place.
-        settings: hyperparameters.
-        task: texts, schedule, and the folder of checkpoints.
-        accelerator: moves the model to its device; mixed precision, loss scaling and clipping.
-        watch: receives progress, and may stop the run after a step, which writes a checkpoint.
-
     Raises:
         PretrainingError: the loss is not finite, or the hardware does not support the settings.
         TrainingError: the run is being stopped and its checkpoint cannot be written.

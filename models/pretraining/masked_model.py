@@ -50,11 +50,7 @@ class MaskedModel(nn.Module):
 
 
 def _name_heads(config: Any) -> tuple[str, ...]:
-    """Return the layers of the masked-language head, by the kind of encoder.
-
-    Raises:
-        EncoderError: the kind is not supported.
-    """
+    """Return the layers of the masked-language head, by the kind of encoder."""
     if config.model_type not in HEAD_NAMES:
         raise EncoderError(
             f"pretraining does not support encoders of kind {config.model_type!r}, whose "
@@ -75,10 +71,6 @@ def build_masked_model(
     """Load or create the network in float32; random weights use torch's global generator.
 
     Args:
-        source: a resolved encoder, with weights or without.
-        settings: sequence length and hardware settings.
-        vocabulary: size of the tokenizer.
-        attention: the attention implementation.
         say: called with the layers for which the source has no weights.
 
     Raises:

@@ -152,9 +152,7 @@ def make_adapted_encoder(
         source: a resolved encoder; one without weights is initialised randomly.
         competition: supplies the training sentences.
         run: hardware settings.
-        say: called with progress messages.
         deadline: on the clock of ``time.monotonic``; the run then writes a checkpoint and stops.
-        threads: of the run; None for all cores.
 
     Raises:
         StoppedError: stopped by the deadline or a signal; the same call resumes.
@@ -198,8 +196,6 @@ def run_pretraining(
     """Run a job under the lease of its folder, and export the encoder when it is finished.
 
     Args:
-        job: the run.
-        hooks: callbacks.
         wait: wait for another process that uses the folder instead of raising.
 
     Returns:

@@ -133,7 +133,6 @@ def step_seed(seed: int, stream: int, step: int) -> int:
     """Return the random seed of a step, the same whether or not the fit was interrupted before.
 
     Args:
-        seed: of the run.
         stream: the fold, or one of pretraining's random streams.
         step: counted from 0; a number beyond the last step for draws before the first.
     """

@@ -112,12 +112,6 @@ def fit_linear(
 ) -> LinearModel:
     """Fit the linear model on training rows.
 
-    Args:
-        train: n rows; their own labels are ignored.
-        train_label_ids: (n,) their labels.
-        task: settings, number of labels, seed and groups.
-        say: called with progress messages.
-
     Source: temperature scaling of cross-validated decision values, after Guo et al. 2017, arXiv
     1706.04599; the final classifier is fitted to all rows.
     """
@@ -150,10 +144,7 @@ def find_rare_labels(
     cross-validation lacks. With too few groups for its parts, all labels are returned.
 
     Args:
-        label_ids: (n,) of the training rows.
         groups: (n,) rows that are left out together.
-        inner_folds: parts of the cross-validation.
-        n_labels: C.
     """
     every = np.arange(n_labels)
     if len(np.unique(groups)) < inner_folds:
@@ -237,8 +228,6 @@ def measure_difficulty(
     Only rows of the training folds are used, so held-out labels have no influence.
 
     Args:
-        train: n rows.
-        train_label_ids: (n,) their labels.
         fold_of_rows: (n,) rows with the same number are left out together.
         task: as for `fit_linear`; its groups are not used, since folds keep groups whole.
 

@@ -91,9 +91,7 @@ def fit_fold(
     """Fit a model on the training rows of a fold, resuming from its training state if it has one.
 
     Args:
-        model: float32 weights; changed in place.
         variant: all hyperparameters; only those under ``run`` leave the results unchanged.
-        inputs: the rows of the fold.
         task: the identity of the fit and the path of its training states.
         accelerator: moves the model to its device; mixed precision, loss scaling and clipping.
         watch: receives progress, and may stop the fit after a step, which writes a training state;
@@ -292,9 +290,6 @@ def _keep_state(
     Returns:
         A warning if the state could not be written, else None. The main rank writes it; the others
         contribute what they hold.
-
-    Raises:
-        TrainingError: the state cannot be written although the fit is about to stop.
     """
     assert task.state_path is not None
     facts = {"fingerprint": task.fingerprint, "step": step, "scaler": _scaler_state(accelerator)}
@@ -404,11 +399,7 @@ def _resume(
     watch: Watch,
     total_steps: int,
 ) -> int:
-    """Load the training state of this task if there is one; return the step to resume at.
-
-    Raises:
-        TrainingError: the ranks read different states.
-    """
+    """Load the training state of this task if there is one; return the step to resume at."""
     if task.state_path is None:
         return 0
     facts = read_state(task.state_path, model, _bare_optimizer(optimizer), task.fingerprint)

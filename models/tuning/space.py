@@ -229,7 +229,6 @@ def check_space(space: Sequence[Dimension], resolve: Callable[[Found], Variant])
     incompatible are left to the search, which prunes them.
 
     Args:
-        space: the search space.
         resolve: resolves the variant with some hyperparameters, or raises VariantError.
 
     Raises:

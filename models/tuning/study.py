@@ -223,8 +223,6 @@ def retry_trial(study: optuna.Study, trial: FrozenTrial, *, failed: bool) -> boo
     A trial that no process claimed has no hyperparameters yet and is not queued.
 
     Args:
-        study: the study of the trial.
-        trial: as stored.
         failed: its process or job died, which counts as an attempt; False if it was stopped.
     """
     parameters = trial.system_attrs.get("fixed_params") or trial.params

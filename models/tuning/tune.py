@@ -199,11 +199,7 @@ class _Tuner:
                 return False
 
     def _run_one(self) -> bool:
-        """Run one trial; return False if it was stopped.
-
-        Raises:
-            TrainingError: jobs fail regardless of the hyperparameters.
-        """
+        """Run one trial; return False if it was stopped."""
         study = self.shared.study
         started: list[int] = []
 
@@ -235,12 +231,7 @@ class _Tuner:
         return True
 
     def _measure(self, trial: optuna.Trial) -> float:
-        """Train and score one trial, fold by fold, with pruning after each.
-
-        Raises:
-            TrialPruned: its hyperparameters are incompatible, training diverged, or it is pruned.
-            StoppedError, JobFailedError, SurplusError: it ends without a score.
-        """
+        """Train and score one trial, fold by fold, with pruning after each."""
         place = self.shared.claim(trial)
         if self.shared.is_surplus(trial):
             raise SurplusError
@@ -323,11 +314,7 @@ class _Tuner:
         return retry_trial(self.shared.study, self._read(number), failed=failed)
 
     def _count_failure(self, number: int, reason: str) -> None:
-        """Queue a failed trial again; stop if its hyperparameters are not the cause.
-
-        Raises:
-            TrainingError: no trial has finished yet, or several jobs failed in a row.
-        """
+        """Queue a failed trial again; stop if its hyperparameters are not the cause."""
         is_queued = self._requeue(number, failed=True)
         place = self._read(number).user_attrs[PLACE]
         self.failures += 1
@@ -361,11 +348,7 @@ class _Tuner:
 
 
 def _prune(trial: optuna.Trial, reason: str) -> NoReturn:
-    """Prune a trial and record the reason.
-
-    Raises:
-        TrialPruned: always.
-    """
+    """Prune a trial and record the reason."""
     trial.set_user_attr(REASON, reason)
     raise TrialPruned(reason)
 

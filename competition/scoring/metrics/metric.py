@@ -176,8 +176,6 @@ class Metric:
         """Score predictions of N rows, higher being better.
 
         Args:
-            gold: (N,) label ids.
-            predicted: probabilities and label ids.
             weights: (N,) non-negative weight of each row; None counts each row once.
         """
         if self.sums is not None:

@@ -49,11 +49,6 @@ MICRO_F1 = MetricKind(
 def count_hits(gold: Ints, pred: Ints, ignored: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return the true positives, predictions and gold labels that micro-F1 counts, per row.
 
-    Args:
-        gold: (N,) label ids.
-        pred: (N,) label ids.
-        ignored: labels that micro-F1 does not count.
-
     Returns:
         (N, 3) bool: correctly predicted, predicted, and gold, each for the counted labels only.
     """
@@ -76,12 +71,6 @@ def micro_f1(
 
     If nothing is predicted and nothing is gold, 0/0 counts as 0.0, as with scikit-learn's
     ``zero_division=0``.
-
-    Args:
-        gold: (N,) label ids.
-        pred: (N,) label ids.
-        ignored: labels that micro-F1 does not count.
-        weights: (N,) non-negative weight of each row; None counts each row once.
     """
     return float(f1_from_sums(sum_counts(count_hits(gold, pred, ignored), weights)))
 

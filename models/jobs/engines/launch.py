@@ -254,11 +254,7 @@ class LaunchEngine:
             send(link, order)
 
     def _hear(self, rank: int, link: Connection) -> None:
-        """Note what another process says of its part of the job.
-
-        Raises:
-            TrainingError: it is gone.
-        """
+        """Note what another process says of its part of the job."""
         while link.poll():
             try:
                 name, failure = link.recv()
