@@ -20,9 +20,9 @@ from sklearn.metrics import auc, precision_recall_curve
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from competition.scoring.bootstrap import build_resamples, replicate
-from competition.scoring.metrics.auprc import auprc, auprc_by_class
 from competition.scoring.metrics.catalogue import build_metric
 from competition.scoring.metrics.metric import Task
+from tests.competition.klue_scores import auprc, auprc_by_class
 
 
 def make_rows(n_rows: int, n_labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,12 +26,12 @@ from competition.blend.fit import fit_blend
 from competition.blend.objective import Evaluator
 from competition.blend.pooling import PooledRows, build_pooled_rows, floored_logs
 from competition.blend.search import SearchPlan, fit_points
-from competition.scoring.criteria import default_criteria
 from competition.scoring.label_shift import weights_for_negative_share
+from tests.competition.klue_scores import criteria_of
 from tests.competition.planted import NEGATIVE_ID, plant_store
 
 FOLDS = 5
-CRITERIA = default_criteria(30, (NEGATIVE_ID,))
+CRITERIA = criteria_of(NEGATIVE_ID)
 SKLEARN_TRIALS = 20
 FAULTS = {"copy": "copies", "leak": "leak", "misleads": "misleads"}
 

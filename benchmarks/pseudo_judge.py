@@ -37,7 +37,7 @@ from competition.folds.strata import build_strata
 from competition.predictions.members import average_in_log_space, read_member
 from competition.predictions.store import Store
 from competition.profile import resolve_competition
-from competition.scoring.criteria import build_criteria, default_criteria
+from competition.scoring.criteria import build_criteria
 from competition.scoring.decisions import decide
 from competition.scoring.expected import (
     Evidence,
@@ -48,9 +48,8 @@ from competition.scoring.expected import (
     read_evidence,
     weigh,
 )
-from competition.scoring.label_shift import build_cells, mix_by_cells, weights_for_negative_share
-from competition.scoring.metrics.auprc import auprc
-from competition.scoring.metrics.micro_f1 import micro_f1
+from competition.scoring.label_shift import build_cells, weights_for_negative_share
+from tests.competition.klue_scores import auprc, criteria_of, micro_f1, mix_by_cells
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -86,7 +85,7 @@ def read_cases(folder: Path, prepared: Prepared, split: str) -> list[Case]:
     gold, test_gold = part["gold"].astype(np.int64), part["test_gold"].astype(np.int64)
     n_labels = part["oof"].shape[2]
     ground = Ground(
-        gold, default_criteria(n_labels, (negative,)), part["groups"], strata.train, strata.test
+        gold, criteria_of(negative, n_labels), part["groups"], strata.train, strata.test
     )
     odds = _read_or_fit_odds(folder, prepared, split, train, test)
     cases = []
@@ -94,7 +93,7 @@ def read_cases(folder: Path, prepared: Prepared, split: str) -> list[Case]:
         system = System(oof, oof.argmax(1), answers, answers.argmax(2))
         mean = average_in_log_space(list(answers))
         pred = decide(mean)
-        truth = (micro_f1(test_gold, pred, (negative,)), auprc(test_gold, mean))
+        truth = (micro_f1(test_gold, pred, negative), auprc(test_gold, mean))
         share = float((test_gold == negative).mean())
         cases.append(Case(split, learner, ground, system, test_gold, truth, odds, share))
     return cases
@@ -249,10 +248,10 @@ def _disagreement(cases: Sequence[Case], place: int) -> float:
     for other in cases:
         if other is own:
             continue
-        before.append(micro_f1(other.system.pred, own.system.pred, (negative,)))
+        before.append(micro_f1(other.system.pred, own.system.pred, negative))
         pairs = zip(other.system.test_pred, own.system.test_pred, strict=True)
-        after += [micro_f1(first, second, (negative,)) for first, second in pairs]
-    plain = micro_f1(own.ground.gold, own.system.pred, (negative,))
+        after += [micro_f1(first, second, negative) for first, second in pairs]
+    plain = micro_f1(own.ground.gold, own.system.pred, negative)
     return float(plain * np.mean(after) / np.mean(before))
 
 
@@ -276,7 +275,7 @@ def judge_estimates(folder: Path) -> pd.DataFrame:
             }
             gold, system = case.ground.gold, case.system
             for name, weights in weigh_rows(case).items():
-                f1 = micro_f1(gold, system.pred, case.ground.criteria.negative_ids, weights)
+                f1 = micro_f1(gold, system.pred, case.ground.criteria.negative_ids[0], weights)
                 share = float(
                     weights[gold == case.ground.criteria.negative_ids[0]].sum() / weights.sum()
                 )
@@ -309,7 +308,7 @@ def judge_estimates(folder: Path) -> pd.DataFrame:
 def _score_models(case: Case) -> float:
     negative = case.ground.criteria.negative_ids[0]
     return float(
-        np.mean([micro_f1(case.test_gold, pred, (negative,)) for pred in case.system.test_pred])
+        np.mean([micro_f1(case.test_gold, pred, negative) for pred in case.system.test_pred])
     )
 
 
@@ -380,13 +379,13 @@ def simulate(folder: Path) -> pd.DataFrame:
         answers = System(probs[held], pred[held], probs[drawn][None], pred[drawn][None])
         mix = TestMix(part, [read_evidence(part, answers)])
         expected = mix.expect(probs[held], pred[held])
-        truth = micro_f1(ground.gold[drawn], pred[drawn], ground.criteria.negative_ids)
+        truth = micro_f1(ground.gold[drawn], pred[drawn], ground.criteria.negative_ids[0])
         found.append(
             {
                 "shift": shift,
                 "learner": case.learner,
                 "true F1": truth,
-                "plain": micro_f1(part.gold, pred[held], ground.criteria.negative_ids),
+                "plain": micro_f1(part.gold, pred[held], ground.criteria.negative_ids[0]),
                 "F1": expected.primary.value,
                 "low": expected.primary.low,
                 "high": expected.primary.high,
@@ -473,6 +472,7 @@ def judge_ranking(folder: Path) -> pd.DataFrame:
 def _score_all(case: Case, place: int, evidence: Sequence[Evidence]) -> dict[str, float]:
     """Return plain scores, under the learner's own weights, and under the mean of all learners'."""
     ground, system = case.ground, case.system
+    (negative,) = ground.criteria.negative_ids
     chosen = system.probs[np.arange(len(ground.gold)), ground.gold]
     losses = np.log(np.maximum(chosen, 1e-4))
     scores = {}
@@ -482,7 +482,7 @@ def _score_all(case: Case, place: int, evidence: Sequence[Evidence]) -> dict[str
         (", common weights", TestMix(ground, evidence).weights),
     ):
         scores |= {
-            f"F1{kind}": micro_f1(ground.gold, system.pred, ground.criteria.negative_ids, weights),
+            f"F1{kind}": micro_f1(ground.gold, system.pred, negative, weights),
             f"AUPRC{kind}": auprc(ground.gold, system.probs, weights),
             f"log-loss{kind}": float(np.average(losses, weights=weights)),
         }
@@ -533,7 +533,7 @@ def print_members(name: str) -> None:
     for place, case in enumerate(cases):
         column = columns.setdefault(case.learner, {})
         for estimate, weights in weigh_rows(case).items():
-            f1 = micro_f1(ground.gold, case.system.pred, ground.criteria.negative_ids, weights)
+            f1 = micro_f1(ground.gold, case.system.pred, ground.criteria.negative_ids[0], weights)
             negative = float(
                 weights[ground.gold == ground.criteria.negative_ids[0]].sum() / weights.sum()
             )

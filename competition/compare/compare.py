@@ -40,7 +40,7 @@ from competition.scoring.bootstrap import (
 from competition.scoring.criteria import Criteria, build_criteria
 from competition.scoring.decisions import Rule, decide, fit_rule
 from competition.scoring.metrics.metric import Metric, MetricKind, Predicted, sum_counts
-from competition.scoring.metrics.micro_f1 import MICRO_F1, f1_from_sums, is_any_of
+from competition.scoring.metrics.micro_f1 import MICRO_F1, MicroF1, is_any_of
 
 MIN_GROUPS = 30  # groups with a gold row, for a slice to get an interval
 
@@ -380,7 +380,7 @@ def _compare_slices(
     if not names:
         return ()
     resamples = rows.resample(SUM_REPLICATES)
-    values = [f1_from_sums(each.sum(axis=1).astype(np.float64)) for each in hits]
+    values = [MicroF1().combine(each.sum(axis=1).astype(np.float64)) for each in hits]
     first, second = (replicate_slices(each, resamples) for each in hits)
     bounds = np.quantile(first - second, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     worse = (first - second <= 0).mean(axis=1)
@@ -402,7 +402,7 @@ def replicate_slices(hits: Bools, resamples: Resamples) -> npt.NDArray[np.float6
     Counts per slice are sparse over groups, so all slices take one sparse product per chunk.
 
     Args:
-        hits: (S, N, 3) as from ``micro_f1.count_hits``, False outside a slice.
+        hits: (S, N, 3) as from ``MicroF1.count``, False outside a slice.
 
     Returns:
         (S, R) float64 micro-F1, 0/0 being 0.
@@ -416,5 +416,5 @@ def replicate_slices(hits: Bools, resamples: Resamples) -> npt.NDArray[np.float6
     scores = []
     for drawn in resamples.chunks():
         sums = np.asarray(counts @ np.ascontiguousarray(drawn.T))
-        scores.append(f1_from_sums(sums.reshape(len(hits), 3, -1).transpose(0, 2, 1)))
+        scores.append(MicroF1().combine(sums.reshape(len(hits), 3, -1).transpose(0, 2, 1)))
     return np.concatenate(scores, axis=1)

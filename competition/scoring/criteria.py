@@ -131,11 +131,6 @@ def build_criteria(profile: Profile) -> Criteria:
     )
 
 
-def default_criteria(n_labels: int, negative_ids: Negatives = ()) -> Criteria:
-    """Return the metrics of a profile that names none: micro-F1, then AUPRC."""
-    return _build(FIRST, SECOND, Task(n_labels, negative_ids))
-
-
 @lru_cache(maxsize=64)
 def _build(
     primary: str, secondary: str | None, task: Task, *, writes_labels: bool = True

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from competition.arrays import Floats, Ints
 from competition.scoring.metrics.curve import TINY
 from competition.scoring.metrics.metric import Metric, RuleKind
-from competition.scoring.metrics.micro_f1 import is_any_of, micro_f1
+from competition.scoring.metrics.micro_f1 import is_any_of
 
 # A single parameter from a coarse grid: one offset per label, or a fine grid, fits the noise of a
 # thousand rows (docs/experiments.md)
@@ -125,21 +125,6 @@ def _fit_power(
         if score > best_score + MIN_GAIN or not power:
             best, best_score = rule, score
     return best, best_score
-
-
-def best_threshold(
-    probs: Floats, gold: Ints, negative_ids: Negatives
-) -> tuple[float | None, float]:
-    """Return the decision threshold that maximises micro-F1, by an exact search.
-
-    Returns:
-        The threshold (None without a negative label) and its micro-F1.
-    """
-    if not negative_ids:
-        return None, micro_f1(gold, decide(probs), ())
-    label, probability = best_positive(probs, negative_ids)
-    n_positive = int((~is_any_of(gold, negative_ids)).sum())
-    return sweep_threshold(probability, label == gold, n_positive)
 
 
 def sweep_threshold(

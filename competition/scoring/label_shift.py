@@ -153,15 +153,10 @@ class ShiftModel:
         """
         key = self.answers.gold if shift.by_label else self.answers.seen
         ratios = [of[key[cell.rows]] for of, cell in zip(shift.ratios, self.cells, strict=True)]
-        return _spread(self.cells, ratios, np.ones(len(key)) if weights is None else weights)
+        return spread(self.cells, ratios, np.ones(len(key)) if weights is None else weights)
 
 
-def mix_by_cells(cells: Cells, n_rows: int) -> Float64s:
-    """Return (N,) weights, mean 1, that match only the frequencies of strata to the test set."""
-    return _spread(cells, [np.ones(len(cell.rows)) for cell in cells], np.ones(n_rows))
-
-
-def _spread(cells: Cells, ratios: Sequence[Float64s], weights: Float64s) -> Float64s:
+def spread(cells: Cells, ratios: Sequence[Float64s], weights: Float64s) -> Float64s:
     """Scale the weights of each cell's rows to the number of its test rows."""
     spread = np.zeros(len(weights))
     for cell, ratio in zip(cells, ratios, strict=True):

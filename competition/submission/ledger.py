@@ -251,12 +251,6 @@ class Ledger:
         """Record the outcome of an intent; call under ``locked``."""
         self.append(build_receipt(intent, time, outcome, ref=ref, message=message))
 
-    def append_score(
-        self, intent: int, time: datetime, *, public: Scores | None, private: Scores | None
-    ) -> None:
-        """Record the scores from a leaderboard; call under ``locked``."""
-        self.append(build_score(intent, time, public=public, private=private))
-
     def append(self, *records: Record) -> None:
         """Append records in one write, all or none, even if the disk is full or we are killed.
 

@@ -70,9 +70,3 @@ def _find_linear_layers(backbone: nn.Module) -> list[str]:
         for name, module in backbone.named_modules()
         if isinstance(module, nn.Linear) and LAYER.search(f".{name}.")
     ]
-
-
-def count_trained(model: nn.Module) -> tuple[int, int]:
-    """Return the numbers of trained weights and of all weights of a network."""
-    sizes = [(each.numel(), each.requires_grad) for each in model.parameters()]
-    return sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)

@@ -8,10 +8,13 @@ import numpy as np
 
 from competition.scoring import bootstrap, decisions
 from competition.scoring.bootstrap import Paired, Resamples
-from competition.scoring.criteria import Criteria, default_criteria
+from competition.scoring.criteria import Criteria
 from competition.scoring.decisions import Rule
-from competition.scoring.metrics import micro_f1 as micro
-from competition.scoring.metrics.catalogue import METRICS
+from competition.scoring.label_shift import Cells, spread
+from competition.scoring.metrics.auprc import Auprc
+from competition.scoring.metrics.catalogue import METRICS, build_metric
+from competition.scoring.metrics.metric import Task, mean_area, sum_counts
+from competition.scoring.metrics.micro_f1 import MicroF1
 
 KINDS = (METRICS["micro-f1"], METRICS["auprc"])
 MOST_LABELS = 30
@@ -22,7 +25,9 @@ def negatives(negative_id: int | None) -> tuple[int, ...]:
 
 
 def criteria_of(negative_id: int | None, n_labels: int = MOST_LABELS) -> Criteria:
-    return default_criteria(n_labels, negatives(negative_id))
+    task = Task(n_labels, negatives(negative_id))
+    metrics = (build_metric(name, task) for name in ("micro-f1", "auprc"))
+    return Criteria(*metrics, n_labels, task.negative_ids)
 
 
 def decide(probs: Any, negative_id: int | None, threshold: float | None) -> Any:
@@ -30,19 +35,37 @@ def decide(probs: Any, negative_id: int | None, threshold: float | None) -> Any:
 
 
 def best_threshold(probs: Any, gold: Any, negative_id: int | None) -> tuple[float | None, float]:
-    return decisions.best_threshold(probs, gold, negatives(negative_id))
+    criteria = criteria_of(negative_id, probs.shape[1])
+    rule, score = decisions.fit_rule(
+        criteria.rule, criteria.primary, (probs, gold), criteria.negative_ids
+    )
+    return rule.threshold, score
 
 
 def count_hits(gold: Any, pred: Any, negative_id: int | None) -> Any:
-    return micro.count_hits(gold, pred, negatives(negative_id))
+    return MicroF1(negatives(negative_id)).count(gold, (np.zeros((len(gold), 0)), pred))
 
 
 def micro_f1(gold: Any, pred: Any, negative_id: int | None, weights: Any = None) -> float:
-    return micro.micro_f1(gold, pred, negatives(negative_id), weights)
+    counts = count_hits(gold, pred, negative_id)
+    return float(MicroF1().combine(sum_counts(counts, weights)))
+
+
+def auprc_by_class(gold: Any, probs: Any, weights: Any = None) -> Any:
+    return Auprc().measure_areas(gold, probs, weights)
+
+
+def auprc(gold: Any, probs: Any, weights: Any = None) -> float:
+    return mean_area(auprc_by_class(gold, probs, weights))
+
+
+def mix_by_cells(cells: Cells, n_rows: int) -> Any:
+    """Weights that match only the frequencies of strata to the test set."""
+    return spread(cells, [np.ones(len(cell.rows)) for cell in cells], np.ones(n_rows))
 
 
 def f1_replicates(hits: Any, resamples: Resamples, weights: Any = None) -> Any:
-    return bootstrap.replicate_sums(micro.MicroF1(()), hits, resamples, weights)
+    return bootstrap.replicate_sums(MicroF1(), hits, resamples, weights)
 
 
 def auprc_replicates(gold: Any, probs: Any, resamples: Resamples, weights: Any = None) -> Any:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from competition.arrays import Floats, Ints
 from competition.scoring.metrics.curve import TINY, accumulate, sum_segments
-from competition.scoring.metrics.metric import MetricKind, Task, mean_area
+from competition.scoring.metrics.metric import MetricKind, Task
 
 KEY_SHIFT = 14  # bits of a float32 left out of its sorting key: 2 ** 16 keys reach up to 2.0
 
@@ -28,14 +28,36 @@ class Auprc:
     """The trapezoidal area under each label's curve."""
 
     def measure_areas(
-        self, gold: Ints, probs: Floats, weights: Floats | None
+        self, gold: Ints, probs: Floats, weights: Floats | None = None
     ) -> NDArray[np.float64]:
-        """Return (C,) areas, see ``auprc_by_class``."""
-        return np.asarray(auprc_by_class(gold, probs, weights), dtype=np.float64)
+        """Return (C,) areas in [0, 1]; NaN for a label without a (weighted) gold row.
+
+        Only scores of gold rows matter, because recall is constant between them. At a gold row's
+        score s the curve steps from (rows above s) to (rows at or above s), so counting rows above
+        each gold score gives the same area as scikit-learn without building the curve.
+        """
+        columns = np.ascontiguousarray(np.asarray(probs).T)
+        areas = np.full(len(columns), np.nan)
+        keys = _coarse_keys(columns)
+        for label_id, scores in enumerate(columns):
+            is_gold = gold == label_id
+            if not is_gold.any():
+                continue
+            if weights is None:
+                areas[label_id] = _area(scores, keys[label_id], is_gold)
+            else:
+                areas[label_id] = self.combine(*sum_segments(scores, is_gold, weights))[0]
+        return areas
 
     def combine(self, sums: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return (R,) areas, see ``weighted_areas``."""
-        return weighted_areas(sums, hits)
+        """Return (R,) areas; NaN where no gold row has weight."""
+        rows_at, rows_above, hits_at, hits_above = accumulate(sums, hits)
+        both = hits_above / np.maximum(rows_above, TINY) + hits_at / np.maximum(rows_at, TINY)
+        both += rows_above == 0  # above the highest score the curve starts at precision 1
+        golds = hits_at[0]
+        areas = np.full(golds.shape, np.nan)
+        np.divide((both * hits).sum(axis=0), 2 * golds, out=areas, where=golds > 0)
+        return areas
 
 
 def build(_task: Task) -> Auprc:
@@ -44,46 +66,6 @@ def build(_task: Task) -> Auprc:
 
 
 AUPRC = MetricKind("auprc", "auprc", "auprc", "AUPRC", "AUPRC", "probabilities", build)
-
-
-def auprc_by_class(gold: Ints, probs: Floats, weights: Floats | None = None) -> Floats:
-    """Compute the trapezoidal area under each label's precision-recall curve.
-
-    Only scores of gold rows matter, because recall is constant between them. At a gold row's
-    score s the curve steps from (rows above s) to (rows at or above s), so counting rows above
-    each gold score gives the same area as scikit-learn without building the curve.
-
-    Args:
-        gold: (N,) label ids.
-        probs: (N, C) finite scores.
-        weights: (N,) non-negative weight of each row; None counts each row once.
-
-    Returns:
-        (C,) float64 in [0, 1]; NaN for a label without a (weighted) gold row.
-
-    Source: ``sklearn.metrics.precision_recall_curve`` and ``auc(recall, precision)``.
-    """
-    columns = np.ascontiguousarray(np.asarray(probs).T)
-    areas = np.full(len(columns), np.nan)
-    keys = _coarse_keys(columns)
-    for label_id, scores in enumerate(columns):
-        is_gold = gold == label_id
-        if not is_gold.any():
-            continue
-        if weights is not None:
-            areas[label_id] = _weighted_area(scores, is_gold, weights)
-        else:
-            areas[label_id] = _area(scores, keys[label_id], is_gold)
-    return areas
-
-
-def auprc(gold: Ints, probs: Floats, weights: Floats | None = None) -> float:
-    """Compute the macro-averaged area under the precision-recall curve over all labels.
-
-    The negative label counts too. A label without a gold row has no curve and is left out of the
-    mean (NaN in ``auprc_by_class``). Without any gold row the score is NaN.
-    """
-    return mean_area(np.asarray(auprc_by_class(gold, probs, weights), dtype=np.float64))
 
 
 def _coarse_keys(scores: Floats) -> NDArray[np.uint16]:
@@ -124,26 +106,3 @@ def _area(scores: Floats, keys: NDArray[np.uint16], is_gold: NDArray[np.bool_]) 
 def _count_above(keys: NDArray[np.uint16], limits: NDArray[np.uint16]) -> NDArray[np.int64]:
     """Return (D,) counts of the (N,) keys above each of the (D,) limits."""
     return len(keys) - np.searchsorted(np.sort(keys, kind="stable"), limits, side="right")
-
-
-def _weighted_area(scores: Floats, is_gold: NDArray[np.bool_], weights: Floats) -> float:
-    return float(weighted_areas(*sum_segments(scores, is_gold, weights))[0])
-
-
-def weighted_areas(sums: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the areas under R curves at once.
-
-    Args:
-        sums: (2D + 1, R) weight of all rows in each segment of D distinct gold scores.
-        hits: (D, R) weight of the gold rows at each gold score.
-
-    Returns:
-        (R,) float64, NaN where no gold row has weight.
-    """
-    rows_at, rows_above, hits_at, hits_above = accumulate(sums, hits)
-    both = hits_above / np.maximum(rows_above, TINY) + hits_at / np.maximum(rows_at, TINY)
-    both += rows_above == 0  # above the highest score the curve starts at precision 1
-    golds = hits_at[0]
-    areas = np.full(golds.shape, np.nan)
-    np.divide((both * hits).sum(axis=0), 2 * golds, out=areas, where=golds > 0)
-    return areas

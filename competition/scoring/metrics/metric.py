@@ -26,6 +26,9 @@ DenseOrSparse = Any
 Predicted = tuple[Floats, Ints]
 """(N, C) probabilities and (N,) label ids of one system."""
 
+Weigher = Callable[[Float64s], float]
+"""A system's score as a function of (N,) row weights."""
+
 Figure = Literal["score", "interval", "difference", "spread"]
 """What a column shows of a metric."""
 
@@ -185,10 +188,11 @@ class Metric:
 
     def weigher(self, gold: Ints, predicted: Predicted) -> Weigher:
         """Return the score as a function of row weights, to try many of them."""
-        if self.sums is not None:
-            counts = self.sums.count(gold, predicted)
-            return _SumsWeigher(self.sums, counts if _is_sparse(counts) else counts.astype(float))
-        return _CurveWeigher(self, gold, predicted)
+        if self.sums is None:
+            return lambda weights: self.score(gold, predicted, weights)
+        kernel, counts = self.sums, self.sums.count(gold, predicted)
+        counts = counts if _is_sparse(counts) else counts.astype(float)
+        return lambda weights: float(kernel.combine(np.asarray(weights @ counts)))
 
     def measure_areas(
         self, gold: Ints, probs: Floats, weights: Floats | None = None
@@ -196,33 +200,6 @@ class Metric:
         """Return (C,) areas under the labels' curves, of a metric that is their mean."""
         assert self.curve is not None
         return self.curve.measure_areas(gold, probs, weights)
-
-
-class Weigher(Protocol):
-    """A system's score under any row weights."""
-
-    def __call__(self, weights: Float64s) -> float:
-        """Return the score under (N,) weights."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class _SumsWeigher:
-    kernel: SumsKernel
-    counts: DenseOrSparse
-
-    def __call__(self, weights: Float64s) -> float:
-        return float(self.kernel.combine(np.asarray(weights @ self.counts)))
-
-
-@dataclass(frozen=True, eq=False)
-class _CurveWeigher:
-    metric: Metric
-    gold: Ints
-    predicted: Predicted
-
-    def __call__(self, weights: Float64s) -> float:
-        return self.metric.score(self.gold, self.predicted, weights)
 
 
 def mean_area(areas: Float64s) -> float:

@@ -16,23 +16,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.arrays import Float64s, Floats, Ints
-from competition.scoring.metrics.metric import MetricKind, Predicted, Task, divide, sum_counts
+from competition.arrays import Float64s, Ints
+from competition.scoring.metrics.metric import MetricKind, Predicted, Task, divide
 
 
 @dataclass(frozen=True)
 class MicroF1:
     """Micro-F1 over all labels but ``ignored``."""
 
-    ignored: tuple[int, ...]
+    ignored: tuple[int, ...] = ()
 
     def count(self, gold: Ints, predicted: Predicted) -> NDArray[np.bool_]:
-        """Return (N, 3) bool, see ``count_hits``."""
-        return count_hits(gold, predicted[1], self.ignored)
+        """Return (N, 3) bool: right, predicted, and gold, each for the counted labels only."""
+        pred = predicted[1]
+        is_gold, is_pred = (~is_any_of(each, self.ignored) for each in (gold, pred))
+        return np.stack([(gold == pred) & is_gold, is_pred, is_gold], axis=1)
 
     def combine(self, sums: Float64s) -> Float64s:
-        """Return (…) micro-F1 of (…, 3) sums."""
-        return f1_from_sums(sums)
+        """Return (…) micro-F1 of (…, 3) sums; 0/0 is 0."""
+        return divide(2.0 * sums[..., 0], sums[..., 1] + sums[..., 2])
 
 
 def build(task: Task) -> MicroF1:
@@ -46,35 +48,9 @@ MICRO_F1 = MetricKind(
 )
 
 
-def count_hits(gold: Ints, pred: Ints, ignored: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return the true positives, predictions and gold labels that micro-F1 counts, per row.
-
-    Returns:
-        (N, 3) bool: correctly predicted, predicted, and gold, each for the counted labels only.
-    """
-    is_gold, is_pred = (~is_any_of(each, ignored) for each in (gold, pred))
-    return np.stack([(gold == pred) & is_gold, is_pred, is_gold], axis=1)
-
-
 def is_any_of(label_ids: Ints, wanted: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return (N,) whether each label is one of a few."""
     found = np.zeros(len(label_ids), dtype=bool)
     for label_id in wanted:
         found |= label_ids == label_id
     return found
-
-
-def micro_f1(
-    gold: Ints, pred: Ints, ignored: tuple[int, ...], weights: Floats | None = None
-) -> float:
-    """Compute micro-F1 over all labels except some.
-
-    If nothing is predicted and nothing is gold, 0/0 counts as 0.0, as with scikit-learn's
-    ``zero_division=0``.
-    """
-    return float(f1_from_sums(sum_counts(count_hits(gold, pred, ignored), weights)))
-
-
-def f1_from_sums(totals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute (…,) micro-F1 from (…, 3) sums of ``count_hits``; 0/0 is 0."""
-    return divide(2.0 * totals[..., 0], totals[..., 1] + totals[..., 2])

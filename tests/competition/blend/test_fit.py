@@ -34,8 +34,7 @@ from competition.blend.search import (
 )
 from competition.errors import BlendError
 from competition.scoring.decisions import unflatten
-from competition.scoring.metrics.auprc import auprc
-from tests.competition.klue_scores import criteria_of, decide, micro_f1
+from tests.competition.klue_scores import auprc, criteria_of, decide, micro_f1
 from tests.competition.planted import N_FOLDS, NEGATIVE_ID, plant, softmax
 
 PLAN = SearchPlan(trials=15, seed=0)

@@ -8,9 +8,8 @@ import pytest
 from competition.blend.objective import Evaluator, Point
 from competition.blend.pooling import build_pooled_rows, pool, tune_rule
 from competition.scoring.decisions import ARGMAX
-from competition.scoring.metrics.auprc import auprc
 from competition.submission.record import Objective
-from tests.competition.klue_scores import criteria_of
+from tests.competition.klue_scores import auprc, criteria_of
 from tests.competition.planted import NEGATIVE_ID, plant
 
 

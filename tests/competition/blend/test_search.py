@@ -25,8 +25,7 @@ from competition.blend.search import (
     search_weights,
     select_greedily,
 )
-from competition.scoring.metrics.auprc import auprc
-from tests.competition.klue_scores import criteria_of, micro_f1
+from tests.competition.klue_scores import auprc, criteria_of, micro_f1
 from tests.competition.planted import NEGATIVE_ID, plant
 
 PLAN = SearchPlan(trials=25, seed=0)

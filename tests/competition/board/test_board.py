@@ -19,7 +19,7 @@ from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.members import read_member
 from competition.predictions.store import ResultKey, Store
 from competition.profile import Competition
-from competition.submission.ledger import open_ledger
+from competition.submission.ledger import build_score, open_ledger
 from competition.upload.send import SubmitOptions, submit
 from tests.competition.predictions.test_members import fill, make_result
 from tests.competition.upload.test_send import write
@@ -260,7 +260,9 @@ def send_scored(
     )
     ledger.append_receipt(intent, NOON, "sent", ref=None, message="")
     if public is not None:
-        ledger.append_score(intent, NOON, public={"micro_f1": public, "auprc": None}, private=None)
+        ledger.append(
+            build_score(intent, NOON, public={"micro_f1": public, "auprc": None}, private=None)
+        )
     return path
 
 

@@ -34,8 +34,8 @@ from competition.predictions.store import Result, ResultKey, Store
 from competition.predictions.variant_scores import build_variants_table, score_variants
 from competition.profile import Competition
 from competition.scoring.bootstrap import BOOTSTRAP_SEED, CURVE_REPLICATES, build_resamples
-from competition.scoring.metrics.auprc import auprc
 from tests.competition.klue_scores import (
+    auprc,
     best_threshold,
     count_hits,
     decide,

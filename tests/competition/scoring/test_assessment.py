@@ -7,8 +7,14 @@ import pytest
 
 from competition.scoring.assessment import build_assessor, compare, measure_shares, measure_side
 from competition.scoring.label_shift import weights_for_negative_share
-from competition.scoring.metrics.auprc import auprc
-from tests.competition.klue_scores import criteria_of, decide, micro_f1, paired_auprc, paired_f1
+from tests.competition.klue_scores import (
+    auprc,
+    criteria_of,
+    decide,
+    micro_f1,
+    paired_auprc,
+    paired_f1,
+)
 from tests.competition.planted import NEGATIVE_ID, plant
 
 

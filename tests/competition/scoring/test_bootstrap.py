@@ -7,8 +7,8 @@ import pytest
 
 from competition.scoring import bootstrap
 from competition.scoring.bootstrap import bound, build_resamples
-from competition.scoring.metrics.auprc import auprc
 from tests.competition.klue_scores import (
+    auprc,
     auprc_replicates,
     count_hits,
     f1_replicates,

@@ -18,9 +18,8 @@ from competition.scoring.expected import (
     read_evidence,
     weigh,
 )
-from competition.scoring.label_shift import MIN_ROWS, build_cells, mix_by_cells
-from competition.scoring.metrics.auprc import auprc
-from tests.competition.klue_scores import criteria_of, micro_f1
+from competition.scoring.label_shift import MIN_ROWS, build_cells
+from tests.competition.klue_scores import auprc, criteria_of, micro_f1, mix_by_cells
 
 N_LABELS = 4
 

@@ -12,8 +12,7 @@ from sklearn.metrics import auc, f1_score, precision_recall_curve
 
 from competition.errors import UsageError
 from competition.scoring.label_shift import weights_for_negative_share
-from competition.scoring.metrics.auprc import auprc, auprc_by_class
-from tests.competition.klue_scores import best_threshold, decide, micro_f1
+from tests.competition.klue_scores import auprc, auprc_by_class, best_threshold, decide, micro_f1
 
 SEEDS = st.integers(0, 2**32 - 1)
 

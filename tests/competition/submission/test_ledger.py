@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from competition.errors import UploadError
-from competition.submission.ledger import Ledger, count_on_day
+from competition.submission.ledger import Ledger, build_score, count_on_day
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 FIELDS = {"target": "local", "destination": "x", "name": "blend", "sha256": "ab", "bytes": 3}
@@ -41,7 +41,9 @@ def test_an_attempt_is_told_from_its_records(ledger: Ledger) -> None:
         (entry,) = ledger.read()
         assert (entry.id, entry.outcome, entry.time, entry.n_bytes) == (1, "unknown", NOON, 3)
         ledger.append_receipt(intent, NOON, "sent", ref="r1", message="하나\n둘")
-        ledger.append_score(intent, NOON, public={"micro_f1": 0.5, "auprc": None}, private=None)
+        ledger.append(
+            build_score(intent, NOON, public={"micro_f1": 0.5, "auprc": None}, private=None)
+        )
     (entry,) = ledger.read()
     assert (entry.outcome, entry.ref, entry.message) == ("sent", "r1", "하나\n둘")
     assert entry.public == {"micro_f1": 0.5, "auprc": None}

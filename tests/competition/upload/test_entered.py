@@ -11,7 +11,7 @@ import pytest
 from competition.board.board import build_board_tables
 from competition.errors import UsageError
 from competition.profile import Competition
-from competition.submission.ledger import open_ledger
+from competition.submission.ledger import build_score, open_ledger
 from competition.upload.entered import enter_scores, parse_score
 from competition.upload.report import build_submit_tables
 from competition.upload.send import SubmitOptions, submit
@@ -111,7 +111,7 @@ def test_what_a_platform_gave_stands(tiny_competition: Competition) -> None:
     send(tiny_competition)
     ledger = open_ledger(tiny_competition)
     with ledger.locked():
-        ledger.append_score(1, NOON, public={"micro_f1": 0.7}, private=None)
+        ledger.append(build_score(1, NOON, public={"micro_f1": 0.7}, private=None))
     with pytest.raises(UsageError, match="itself reported 70"):
         enter_scores(tiny_competition, ["b1=61/50"], NOON)
     enter_scores(tiny_competition, ["b1=70.00/50"], NOON)

@@ -21,7 +21,6 @@ from competition.errors import TrainingError, UsageError, VariantError
 from competition.folds.kfold import Prepared
 from competition.predictions.store import Result, Store
 from competition.progress import ProgressBoard
-from competition.scoring.metrics.auprc import auprc
 from models.jobs.engines.engine import Engine, EngineChoice
 from models.jobs.request import resolve_requested
 from models.jobs.spec import JobOutcome, JobSpec
@@ -34,7 +33,7 @@ from models.tuning.report import TuneSummary, build_toml
 from models.tuning.study import MAX_ATTEMPTS, open_study
 from models.tuning.tune import run_tune
 from models.variant import list_variants, resolve_variant
-from tests.competition.klue_scores import decide, micro_f1
+from tests.competition.klue_scores import auprc, decide, micro_f1
 from tests.competition.planted import softmax
 from tests.models.conftest import TINY_SCRATCH
 
