@@ -198,6 +198,7 @@ def errors(
     name: str,
     *,
     rows: int = 20,
+    cross_fit: int | None = None,
     competition: str | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
@@ -207,15 +208,22 @@ def errors(
     Args:
         name: a variant, specialists joined by commas, ``route:length``, or a blend.
         rows: at most so many confusions, hardest rows and suspects.
+        cross_fit: folds on which the linear model is trained too, to find more wrong labels.
         competition, data, limit: as in ``fold``.
 
     Returns:
         ``labels`` (precision, recall, F1, AUPRC), ``confusions``, ``hardest`` and ``suspects``.
     """
     from competition.folds.kfold import read_prepared
-    from competition.report.errors import run_errors
+    from competition.report.error_tables import run_errors
 
-    return Tables(run_errors(read_prepared(_resolve(competition, data, limit)), name, rows))
+    prepared = read_prepared(_resolve(competition, data, limit))
+    probs = None
+    if cross_fit is not None:
+        from models.training.cross_fit import cross_fit_linear
+
+        probs = cross_fit_linear(prepared, cross_fit, print)
+    return Tables(run_errors(prepared, name, rows, probs))
 
 
 def _resolve(competition: str | None, data: str | Path | None, limit: int | None) -> Competition:

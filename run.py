@@ -853,6 +853,16 @@ def errors(
     rows: Annotated[
         int, typer.Option("--rows", min=1, help="Confusions, rows and suspects to show.")
     ] = 20,
+    cross_fit: Annotated[
+        int | None,
+        typer.Option(
+            "--cross-fit",
+            metavar="K",
+            min=2,
+            max=100,
+            help="Train the linear model on K folds too: it helps to find wrong labels.",
+        ),
+    ] = None,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
@@ -861,9 +871,15 @@ def errors(
     """Show where a variant or blend is wrong; write suspected wrong labels as a CSV."""
     resolved = _resolve(competition, data, limit)
     from competition.folds.kfold import read_prepared
-    from competition.report.errors import run_errors
+    from competition.report.error_tables import run_errors
 
-    _print(run_errors(read_prepared(resolved), name, rows), as_json)
+    prepared = read_prepared(resolved)
+    probs = None
+    if cross_fit is not None:
+        from models.training.cross_fit import cross_fit_linear
+
+        probs = cross_fit_linear(prepared, cross_fit, lambda line: say(line, file=sys.stderr))
+    _print(run_errors(prepared, name, rows, probs), as_json)
 
 
 @app.command()

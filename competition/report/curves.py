@@ -141,10 +141,10 @@ def draw_lines(
     lines: Mapping[str, tuple[Sequence[Any], Sequence[Any]]],
     titles: tuple[str, str],
     *,
-    diagonal: bool = False,
+    diagonal: str = "",
     markers: bool = False,
 ) -> Figure:
-    """Draw one line for each name, from its x and y values."""
+    """Draw one line for each name, from its x and y values; ``diagonal`` names one from 0 to 1."""
     mode = "lines+markers" if markers else "lines"
     data: list[dict[str, Any]] = [
         {"type": "scatter", "mode": mode, "name": name, "x": list(x), "y": list(y)}
@@ -153,19 +153,20 @@ def draw_lines(
     if diagonal:
         line = {"dash": "dot", "width": 1, "color": "#888"}
         ends = {"x": [0, 1], "y": [0, 1]}
-        data.append({"type": "scatter", "mode": "lines", "name": "perfect", "line": line, **ends})
+        data.append({"type": "scatter", "mode": "lines", "name": diagonal, "line": line, **ends})
     return {"data": data, "layout": _lay_out(titles)}
 
 
 def draw_heatmap(names: Sequence[str], values: NDArray[np.float64]) -> Figure:
-    """Draw (M, M) values between members, or shares of labels; numbers where they fit."""
+    """Draw (M, M) values between members, or shares of labels; numbers where they fit.
+
+    The page chooses the colours, which differ in light and dark.
+    """
     data: dict[str, Any] = {
         "type": "heatmap",
         "x": list(names),
         "y": list(names),
         "z": np.round(values, 3).tolist(),
-        "colorscale": "Blues",
-        "reversescale": True,
         "zmin": 0,
         "zmax": 1,
         **({"texttemplate": "%{z:.2f}"} if len(names) <= MAX_NUMBERED else {}),

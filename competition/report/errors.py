@@ -1,6 +1,6 @@
 """``errors``: where a variant or a blend is wrong on its out-of-fold rows.
 
-Reads the store through ``compare``'s contenders and shows precision, recall and F1 of each label,
+Reads the store through ``compare``'s contenders and finds precision, recall and F1 of each label,
 the commonest confusions, the hardest rows and suspected wrong labels; the last are also written as
 a CSV that ``clean.corrections`` takes.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.compare.contenders import Contender, read_contender
-from competition.console import Column, Table
 from competition.data.rows import Entity, Row
 from competition.files import is_name, write_atomically
 from competition.folds.kfold import Prepared
-from competition.report.suspects import Suspects, find_suspects
+from competition.predictions.members import read_members
+from competition.predictions.store import Store
+from competition.report.suspects import Suspects, find_suspects, pool_members
 from competition.scoring.criteria import build_criteria
-from competition.scoring.metrics.metric import Metric, MetricKind
+from competition.scoring.metrics.metric import Metric
 
-SHOWN = 20
+CROSS_FITTED = "the linear model on more folds"
 CORRECTION_COLUMNS = ("split", "id", "role", "type")
 REVIEW_COLUMNS = ("published", "probability_published", "probability_suggested", "sentence")
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute such a cell
@@ -88,6 +89,7 @@ class Errors:
         pred: (N,) predicted label ids.
         probs: (N, C) float32.
         suspects: places among the N rows.
+        judges: whose probabilities are pooled to find the suspects.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Errors:
     pred: NDArray[np.int64]
     probs: NDArray[np.float32]
     suspects: Suspects
+    judges: tuple[str, ...]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -110,30 +113,55 @@ class Errors:
         return np.asarray(self.probs[np.arange(len(self.gold)), self.gold])
 
 
-def find_errors(prepared: Prepared, name: str) -> Errors:
+def find_errors(
+    prepared: Prepared, name: str, cross_fitted: NDArray[np.float32] | None = None
+) -> Errors:
     """Compare the out-of-fold answers of a variant or a blend with the published labels.
 
     Args:
         prepared: whose rows and folds.
         name: a variant, specialists joined by commas, ``route:length``, or a blend.
+        cross_fitted: (all train rows, C) of one more model; it helps to find wrong labels.
 
     Raises:
         UsageError: nothing has that name.
         PredictionsError: its results are of other data, folds or recipes.
     """
-    return describe_errors(prepared, read_contender(prepared, name))
+    contender = read_contender(prepared, name)
+    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    members, _ = read_members(store, (), prepared)
+    judges = {each.name: each.oof for each in members}
+    if cross_fitted is not None:
+        judges[CROSS_FITTED] = cross_fitted
+    return describe_errors(prepared, contender, judges)
 
 
-def describe_errors(prepared: Prepared, contender: Contender) -> Errors:
-    """Compare a contender's answers with the published labels."""
+def describe_errors(
+    prepared: Prepared, contender: Contender, judges: Mapping[str, NDArray[np.float32]]
+) -> Errors:
+    """Compare a contender's answers with the published labels.
+
+    Args:
+        prepared: whose rows and folds.
+        contender: whose answers.
+        judges: by name, (all train rows, C) out-of-fold probabilities from which wrong labels are
+            suspected; those that lack a row of the contender's are not used. A variant judges too,
+            and a blend does where nothing else can, since its members are among the judges.
+    """
     rows = np.flatnonzero(~np.isnan(contender.probs[:, 0]))
     probs = contender.probs[rows]
     gold = prepared.corpus.train.gold[rows].astype(np.int64)
     decided = contender.nested_pred
     pred = probs.argmax(axis=1) if decided is None else decided[rows]
-    suspects = find_suspects(gold, probs)
+    used = {name: each[rows] for name, each in judges.items()}
+    used = {name: each for name, each in used.items() if not np.isnan(each[:, 0]).any()}
+    if decided is None or not used:
+        used.setdefault(contender.name, probs)
+    suspects = find_suspects(gold, pool_members(gold, list(used.values())))
     is_blend = decided is not None
-    return Errors(contender.name, is_blend, prepared, rows, gold, pred, probs, suspects)
+    return Errors(
+        contender.name, is_blend, prepared, rows, gold, pred, probs, suspects, tuple(used)
+    )
 
 
 def score_labels(errors: Errors) -> list[LabelScore]:
@@ -271,128 +299,3 @@ def list_hardest(errors: Errors, count: int) -> list[dict[str, Any]]:
             errors.prepared.corpus.train.take(errors.rows[places]), places, strict=True
         )
     ]
-
-
-def build_errors_tables(errors: Errors, shown: int, path: Path) -> list[Table]:
-    """Show where it is wrong: labels, confusions, hardest rows, suspected wrong labels.
-
-    Args:
-        errors: of ``find_errors``.
-        shown: at most so many confusions, hardest rows and suspects.
-        path: where the suspects were written.
-    """
-    return [
-        build_labels_table(errors),
-        build_confusions_table(errors, shown),
-        build_hardest_table(errors, shown),
-        build_suspects_table(errors, shown, path),
-    ]
-
-
-def build_labels_table(errors: Errors) -> Table:
-    """Show precision, recall, F1 and, where a metric has it, the area of each label."""
-    curve = find_curve_metric(errors)
-    kinds = [] if curve is None else [curve.kind]
-    columns = [
-        Column("label", "label"),
-        Column("gold", "rows", "count"),
-        Column("predicted", "predicted", "count"),
-        Column("precision", "precision", "score"),
-        Column("recall", "recall", "score"),
-        Column("f1", "F1", "score"),
-        *(kind.column(kind.key, kind.head) for kind in kinds),
-    ]
-    rows = [
-        {
-            "label": each.label,
-            "gold": each.gold,
-            "predicted": each.predicted,
-            "precision": each.precision,
-            "recall": each.recall,
-            "f1": each.f1,
-            **{kind.key: each.area for kind in kinds},
-        }
-        for each in score_labels(errors)
-    ]
-    notes = ["Labels with most wrong answers, missed or false, come first."]
-    n_train = len(errors.prepared.corpus.train)
-    if len(errors.rows) < n_train:
-        notes.append(f"On the {len(errors.rows):,} of {n_train:,} rows that it answers for.")
-    if errors.is_blend:
-        notes.append("The blend's weights and threshold were tuned on these rows.")
-    notes += _describe_counted(errors, kinds)
-    return Table("labels", f"Labels, {errors.name}", columns, rows, notes)
-
-
-def _describe_counted(errors: Errors, kinds: Sequence[MetricKind]) -> list[str]:
-    """Return a note that F1 does not count the negative labels."""
-    profile = errors.prepared.competition.profile
-    decided = build_criteria(profile).decided
-    if profile.negative_name is None or decided is None or "f1" not in decided.kind.key:
-        return []
-    does = f"; {kinds[0].title} does" if kinds else ""
-    return [f"{decided.kind.title} does not count {profile.negative_name}{does}."]
-
-
-def build_confusions_table(errors: Errors, shown: int) -> Table:
-    """Show which labels are taken for which."""
-    columns = [
-        Column("gold", "published"),
-        Column("predicted", "predicted"),
-        Column("count", "rows", "count"),
-        Column("share", "of its rows", "share"),
-    ]
-    found = count_confusions(errors)
-    rows = [
-        {"gold": c.gold, "predicted": c.predicted, "count": c.count, "share": c.share}
-        for c in found[:shown]
-    ]
-    wrong = int(np.count_nonzero(errors.gold != errors.pred))
-    held = sum(each.count for each in found[:shown])
-    notes = [f"These pairs hold {held:,} of {wrong:,} wrong answers."]
-    return Table("confusions", "Commonest confusions", columns, rows, notes)
-
-
-def build_hardest_table(errors: Errors, shown: int) -> Table:
-    """Build the table of rows whose published label is least probable."""
-    columns = [
-        Column("id", "id"),
-        Column("published", "published"),
-        Column("predicted", "predicted"),
-        Column("p_published", "p(published)", "share"),
-        Column("p_predicted", "p(predicted)", "share"),
-        Column("sentence", "sentence"),
-    ]
-    notes = ["The rows whose published label is least probable. S: subject, O: object."]
-    return Table("hardest", "Hardest rows", columns, list_hardest(errors, shown), notes)
-
-
-def build_suspects_table(errors: Errors, shown: int, path: Path | None) -> Table:
-    """Show the most suspect labels, and how corrections are tried."""
-    columns = [
-        Column("id", "id"),
-        Column("published", "published"),
-        Column("suggested", "suggested"),
-        Column("p_published", "p(published)", "share"),
-        Column("p_suggested", "p(suggested)", "share"),
-        Column("sentence", "sentence"),
-    ]
-    count = len(errors.suspects)
-    notes = [f"{count:,} rows have a label that another label disputes with confidence."]
-    if path is not None and count:
-        named = path.relative_to(errors.prepared.competition.home)
-        notes += [
-            f"Written: {path}. Most lines are hard rows, not wrong labels: delete those that you"
-            " do not believe.",
-            f"Then try it: python run.py fold VARIANT --set clean.corrections={named}",
-            "Training rows are corrected; held-out rows are scored with their published labels."
-            " These predictions come from models that saw the other folds' labels, so a gain from"
-            " corrections is slightly flattered.",
-        ]
-    return Table("suspects", "Suspected wrong labels", columns, list_suspects(errors, shown), notes)
-
-
-def run_errors(prepared: Prepared, name: str, shown: int = SHOWN) -> list[Table]:
-    """Run the command: find errors, write the suspects and build the tables."""
-    errors = find_errors(prepared, name)
-    return build_errors_tables(errors, shown, write_suspects(errors))

@@ -32,16 +32,26 @@ class Standing:
     Attributes:
         competition: which.
         variants: those in the store, specialists that answer together among them.
-        blend: the newest one that is as it was written.
+        blends: those that are as they were written, the newest first.
         sent: the ledger's entries, in order.
         n_suspects: labels that the best answers dispute.
     """
 
     competition: Competition
     variants: Sequence[VariantScore]
-    blend: BlendFile | None
+    blends: Sequence[BlendFile]
     sent: Sequence[SentSubmission]
-    n_suspects: int
+    n_suspects: int = 0
+
+    @property
+    def blend(self) -> BlendFile | None:
+        """Return the best blend by its nested score; without scores, the newest."""
+
+        def rank(blend: BlendFile) -> float:
+            nested = blend.get_nested(self.kind)
+            return -math.inf if nested is None else nested
+
+        return max(self.blends, key=rank, default=None)
 
     @property
     def kind(self) -> MetricKind:
@@ -57,7 +67,7 @@ class Standing:
 
     @property
     def is_sent(self) -> bool:
-        """Return whether the newest blend was sent to a leaderboard."""
+        """Return whether the best blend was sent to a leaderboard."""
         blend = self.blend
         return blend is not None and any(
             each.entry.outcome == "sent" and each.entry.sha256 == blend.sha256 for each in self.sent
@@ -83,8 +93,11 @@ def _tell_variants(standing: Standing) -> str:
     first, *others = found.measured
     ends = sorted((first.score.low, first.score.high), reverse=first.kind.is_loss)
     more = [f" and {each.kind.title} {each.kind.write(each.score.value)}" for each in others]
+    n_partial = len(standing.variants) - len(complete)
+    partial = f", {n_partial} on a part or not at all" if n_partial else ""
+    verb = "variant has" if len(complete) == 1 else "variants have"
     return (
-        f"{len(complete)} of {len(standing.variants)} variants have out-of-fold scores; the best,"
+        f"{len(complete)} {verb} out-of-fold scores on all rows{partial}; the best,"
         f" {best.name}, has {first.kind.title} {first.kind.write(first.score.value)}"
         f" (95% {'–'.join(map(first.kind.write, ends))}){''.join(more)}."
     )
@@ -97,8 +110,8 @@ def _tell_blend(standing: Standing) -> str:
     kind = standing.kind
     nested, single = blend.get_nested(kind), blend.get_nested_single(kind)
     if nested is None:
-        return f"The newest blend is {blend.name}; nothing says what it is worth."
-    said = f"The newest blend, {blend.name}, has nested {kind.title} {kind.write(nested)}"
+        return f"The newest blend, {blend.name}, has no nested score."
+    said = f"The best blend, {blend.name}, has nested {kind.title} {kind.write(nested)}"
     if single is None:
         return f"{said}."
     gain = kind.write_difference(nested - single)
@@ -109,35 +122,52 @@ def _tell_board(standing: Standing) -> str:
     scored = [each for each in standing.sent if each.public is not None]
     if not standing.sent:
         return "Nothing has been sent."
+    count = len(standing.sent)
+    counted = "1 submission is" if count == 1 else f"{count} submissions are"
     if not scored:
-        return f"{len(standing.sent)} submissions are in the ledger, none with a public score."
+        return f"{counted} in the ledger, none with a public score."
     best = max(scored, key=lambda each: -math.inf if each.public is None else each.public)
     assert best.public is not None
     kind = standing.kind
     return (
-        f"{len(standing.sent)} submissions are in the ledger; the best public {kind.title} is"
+        f"{counted} in the ledger; the best public {kind.title} is"
         f" {kind.write(best.public)}, of {best.entry.name}."
     )
 
 
 def propose_commands(standing: Standing) -> list[Proposal]:
-    """Return up to ``COMMANDS`` recommended commands, most useful first."""
-    proposals = [*_propose_training(standing), *_propose_blend(standing)]
-    return [*proposals, *_propose_looking(standing)][:COMMANDS]
+    """Return up to ``COMMANDS`` recommended commands, most useful first.
+
+    What is begun is finished, then blended, then sent; new variants take longest and come after.
+    """
+    proposals = [
+        *_propose_finishing(standing),
+        *_propose_blend(standing),
+        *_propose_sending(standing),
+        *_propose_training(standing),
+        *_propose_looking(standing),
+    ]
+    return proposals[:COMMANDS]
+
+
+def _list_incomplete(standing: Standing) -> list[VariantScore]:
+    return [e for e in standing.variants if e.lacks and not e.fault and e.progress]
+
+
+def _propose_finishing(standing: Standing) -> list[Proposal]:
+    return [
+        (_write_training(standing.competition, each.name), f"It lacks {each.lacks}.")
+        for each in _list_incomplete(standing)[:1]
+    ]
 
 
 def _propose_training(standing: Standing) -> list[Proposal]:
-    incomplete = [e for e in standing.variants if e.lacks and not e.fault and e.progress]
-    found = [
-        (_write_training(standing.competition, each.name), f"It lacks {each.lacks}.")
-        for each in incomplete[:1]
-    ]
     known = {each.name for each in standing.variants}
     absent = [name for name in standing.competition.profile.defaults.variants if name not in known]
-    if absent and not incomplete:
-        why = "The profile lists it and it has no results; a blend gains from members that differ."
-        found.append((f"python run.py fold {absent[0]}", why))
-    return found
+    if not absent or _list_incomplete(standing):
+        return []
+    why = "The profile lists it and it has no results; a blend gains from members that differ."
+    return [(f"python run.py fold {shlex.quote(absent[0])}", why)]
 
 
 def _write_training(competition: Competition, name: str) -> str:
@@ -152,17 +182,21 @@ def _propose_blend(standing: Standing) -> list[Proposal]:
     names = {each.name for each in standing.complete if each.progress}
     if not names:
         return []
-    blend = standing.blend
-    if blend is None:
+    best = standing.blend
+    if best is None:
         return [("python run.py blend", f"{len(names)} variants can be blended, none is yet.")]
-    used = _list_parts(blend)
-    fresh = sorted(names - used)
-    if fresh:
-        return [("python run.py blend", f"{blend.name} was made without {', '.join(fresh)}.")]
-    if standing.competition.limit is None and not standing.is_sent:
-        path = shlex.quote(str(blend.path))
-        return [(f"python run.py submit {path}", f"{blend.name} has not been sent.")]
-    return []
+    if any(names <= _list_parts(blend) for blend in standing.blends):
+        return []
+    fresh = ", ".join(sorted(names - _list_parts(best)))
+    return [("python run.py blend", f"{best.name} was made without {fresh}.")]
+
+
+def _propose_sending(standing: Standing) -> list[Proposal]:
+    blend = standing.blend
+    if blend is None or standing.competition.limit is not None or standing.is_sent:
+        return []
+    path = shlex.quote(str(blend.path))
+    return [(f"python run.py submit {path}", f"{blend.name} has not been sent.")]
 
 
 def _list_parts(blend: BlendFile) -> set[str]:
@@ -181,7 +215,7 @@ def _propose_looking(standing: Standing) -> list[Proposal]:
         return []
     best = complete[0]
     found = []
-    if len(complete) > 1:
+    if len(complete) > 1 and _overlap(best, complete[1]):
         second = complete[1]
         kind = standing.kind
         gap = kind.write(abs(get_primary(best) - get_primary(second))).lstrip("-")
@@ -192,3 +226,10 @@ def _propose_looking(standing: Standing) -> list[Proposal]:
         why = f"{standing.n_suspects:,} published labels are disputed with confidence."
         found.append((f"python run.py errors {shlex.quote(best.name)}", why))
     return found
+
+
+def _overlap(best: VariantScore, second: VariantScore) -> bool:
+    """Return whether the intervals of two primary scores overlap."""
+    assert best.assessment is not None
+    assert second.assessment is not None
+    return best.assessment.primary.low <= second.assessment.primary.high

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,9 +24,10 @@ POLICY = (
 )
 STYLE = """
 :root { color-scheme: light dark; --fg: #1b1f24; --bg: #fff; --line: #d5dae0; --soft: #f3f5f7;
-  --accent: #0b5fa5; }
+  --accent: #0b5fa5; --heat: #0b5fa5; }
 @media (prefers-color-scheme: dark) {
-  :root { --fg: #e4e7eb; --bg: #14171b; --line: #3a4048; --soft: #1e2329; --accent: #6db3f2; } }
+  :root { --fg: #e4e7eb; --bg: #14171b; --line: #3a4048; --soft: #1e2329; --accent: #6db3f2;
+    --heat: #2f74b5; } }
 * { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--fg); background: var(--bg);
   margin: 0 auto; max-width: 1200px; padding: 1rem; }
@@ -37,7 +39,7 @@ h2 { margin-top: 2rem; scroll-margin-top: 3rem; } h3 { margin: 1.2rem 0 .3rem; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; }
 th, td { text-align: left; padding: .25rem .5rem; vertical-align: top;
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; min-width: 4.5rem; }
-td.label { min-width: 10rem; } td.id { white-space: nowrap; }
+td.label { min-width: 10rem; overflow-wrap: break-word; } td.id { white-space: nowrap; }
 td.wide { min-width: 22rem; } td.number, th.number { text-align: right; overflow-wrap: normal;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 th { position: sticky; top: 0; background: var(--soft); }
@@ -46,26 +48,39 @@ code { background: var(--soft); padding: .1rem .3rem; border-radius: 3px; overfl
 input.filter { width: 100%; max-width: 24rem; margin: .3rem 0; padding: .35rem; font: inherit;
   color: var(--fg); background: var(--soft); border: 1px solid var(--line); border-radius: 4px; }
 .plot { width: 100%; min-height: 280px; }
-@media (max-width: 600px) { body { padding: .6rem; } td.wide { min-width: 15rem; } }
+@media (max-width: 600px) { body { padding: .6rem; } h1 { font-size: 1.4rem; }
+  table.cards, .cards tbody, .cards tr, .cards td { display: block; min-width: 0; }
+  .cards thead { display: none; }
+  .cards tr { padding: .3rem 0; border-bottom: 1px solid var(--line); }
+  .cards tr[hidden] { display: none; } .cards td { border: 0; padding: .05rem .5rem; }
+  .cards td.number { text-align: left; }
+  .cards td:not(.wide)::before { content: attr(data-head) ": "; opacity: .7; } }
 @media print { nav, input.filter { display: none; } .scroll { overflow: visible; max-height: none; }
   th { position: static; } h2, .plot { break-inside: avoid; } }
 """
 SCRIPT = """
 const dark = window.matchMedia('(prefers-color-scheme: dark)');
 const plots = [...document.querySelectorAll('.plot')];
-const colours = () => {
-  const style = getComputedStyle(document.documentElement);
-  const line = style.getPropertyValue('--line').trim();
-  return { 'font.color': style.getPropertyValue('--fg').trim(), 'xaxis.gridcolor': line,
-    'yaxis.gridcolor': line, 'xaxis.zerolinecolor': line, 'yaxis.zerolinecolor': line };
+const narrow = window.innerWidth < 600;
+const colour = (name) =>
+  getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const paint = (plot) => {
+  const line = colour('--line');
+  if (plot.data[0].type === 'heatmap') {
+    const scale = [[0, colour('--soft')], [1, colour('--heat')]];
+    Plotly.restyle(plot, { colorscale: [scale], showscale: !narrow });
+  }
+  Plotly.relayout(plot, { 'font.color': colour('--fg'), 'xaxis.gridcolor': line,
+    'yaxis.gridcolor': line, 'xaxis.zerolinecolor': line, 'yaxis.zerolinecolor': line,
+    ...(narrow ? { 'font.size': 10 } : {}) });
 };
 for (const plot of plots) {
   const figure = JSON.parse(document.getElementById(plot.dataset.figure).textContent);
   Plotly.newPlot(plot, figure.data, figure.layout,
     { responsive: true, displaylogo: false, displayModeBar: false })
-    .then(() => Plotly.relayout(plot, colours()));
+    .then(() => paint(plot));
 }
-dark.addEventListener('change', () => plots.forEach((p) => Plotly.relayout(p, colours())));
+dark.addEventListener('change', () => plots.forEach(paint));
 for (const box of document.querySelectorAll('input.filter')) {
   const rows = [...document.getElementById(box.dataset.table).tBodies[0].rows];
   box.addEventListener('input', () => {
@@ -139,23 +154,28 @@ class Page:
             f'<th class="{_class_of(column)}">{self.write_text(column.header)}</th>'
             for column in table.columns
         )
-        body = "".join(f"<tr>{self._write_row(table.columns, row)}</tr>" for row in table.rows)
+        body = "".join(self._write_row(table.columns, row) for row in table.rows)
         box = (
             f'<input class="filter" data-table="{key}" placeholder="filter" aria-label="filter">'
             if len(table.rows) >= FILTERED
             else ""
         )
+        is_wide = any(_class_of(column) == "wide" for column in table.columns)
+        kind = ' class="cards"' if is_wide else ""
         return (
-            f'{box}<div class="scroll"><table id="{key}"><thead><tr>{head}</tr></thead>'
+            f'{box}<div class="scroll"><table id="{key}"{kind}><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
 
     def _write_row(self, columns: Sequence[Column], row: Any) -> str:
-        return "".join(
-            f'<td class="{_class_of(column)}">'
-            f"{self.write_text(format_value(row.get(column.key), column.kind))}</td>"
-            for column in columns
-        )
+        return f"<tr>{''.join(self._write_cell(column, row) for column in columns)}</tr>"
+
+    def _write_cell(self, column: Column, row: Any) -> str:
+        kind = _class_of(column)
+        text = self.write_text(format_value(row.get(column.key), column.kind))
+        if kind == "label":
+            text = re.sub(r"([:/_])", r"\1<wbr>", text)  # where a long label may break
+        return f'<td class="{kind}" data-head="{self.write_text(column.header)}">{text}</td>'
 
     def build(self, plot_script: str) -> str:
         """Return the whole page.

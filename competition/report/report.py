@@ -9,7 +9,7 @@ Legend: N rows, C labels, M members.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.members import Member, read_members
 from competition.predictions.store import Store
 from competition.predictions.variant_scores import (
-    VariantScore,
     build_variants_table,
+    describe_ranking,
+    rank_variants,
     score_variants,
 )
 from competition.profile import Competition
@@ -43,16 +44,13 @@ from competition.report.curves import (
     trace_precision_recall,
     trace_roc,
 )
-from competition.report.errors import (
-    Errors,
+from competition.report.error_tables import (
     build_confusions_table,
     build_hardest_table,
     build_labels_table,
     build_suspects_table,
-    describe_errors,
-    mark_entities,
-    score_labels,
 )
+from competition.report.errors import Errors, describe_errors, mark_entities, score_labels
 from competition.report.next_steps import (
     Standing,
     describe_standing,
@@ -72,7 +70,7 @@ LABELS_SHOWN = 40
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """The data of the report; ``errors`` are of the newest blend, else of the best member.
+    """The data of the report; ``errors`` are of the best blend, else of the best member.
 
     ``store`` and ``blends`` are all that is there, whole or not.
     """
@@ -102,7 +100,10 @@ def write_report(
     page = Page(f"{competition.profile.title}, {now:%Y-%m-%d %H:%M} UTC", in_context)
     _add_now(page, material)
     page.add_section("Board")
-    variants = build_variants_table(prepared, material.standing.variants)
+    ranked = rank_variants(material.standing.variants)
+    variants = build_variants_table(prepared, ranked)
+    notes = describe_ranking(ranked, len(prepared.corpus.train))
+    variants = replace(variants, notes=(*notes, *variants.notes))
     for table in (variants, *build_sent_tables(competition, now=now, files=material.blends)):
         page.add_table(table)
     if material.errors is not None:
@@ -129,28 +130,30 @@ def _gather(prepared: Prepared) -> Material:
     members, _ = read_members(store, (), prepared) if store.variants() else ([], [])
     blends = read_blends(competition.submissions_dir)
     sound = [each for each in blends if each.fault is None and each.record is not None]
-    newest = max(sound, key=lambda each: when_written(each.path), default=None)
+    sound.sort(key=lambda each: when_written(each.path), reverse=True)
     known = index_blends(blends)
     entries = open_ledger(competition).read()
     kind = build_criteria(competition.profile).primary.kind
     sent = [SentSubmission(entry, known.get(entry.sha256), kind) for entry in entries]
     scores = score_variants(prepared, store.variants())
-    errors = _find_errors(prepared, scores, newest)
-    n_suspects = 0 if errors is None else len(errors.suspects)
-    standing = Standing(competition, scores, newest, sent, n_suspects)
+    standing = Standing(competition, scores, sound, sent)
+    errors = _find_errors(prepared, standing, members)
+    standing = replace(standing, n_suspects=0 if errors is None else len(errors.suspects))
     return Material(standing, members, errors, store, blends)
 
 
 def _find_errors(
-    prepared: Prepared, scores: Sequence[VariantScore], newest: BlendFile | None
+    prepared: Prepared, standing: Standing, members: Sequence[Member]
 ) -> Errors | None:
-    """Describe the newest blend's errors, else those of the best variant that answers all rows."""
-    scored = sorted((e for e in scores if e.assessment), key=get_primary, reverse=True)
+    """Describe the best blend's errors, else those of the best variant that answers all rows."""
+    scored = sorted((e for e in standing.variants if e.assessment), key=get_primary, reverse=True)
     scored.sort(key=lambda each: -each.n_rows)
-    names = [*([] if newest is None else [newest.name]), *(each.name for each in scored)]
+    blend = standing.blend
+    names = [*([] if blend is None else [blend.name]), *(each.name for each in scored)]
+    judges = {each.name: each.oof for each in members}
     for name in names:
         try:
-            return describe_errors(prepared, read_contender(prepared, name))
+            return describe_errors(prepared, read_contender(prepared, name), judges)
         except HarnessError:
             continue  # a blend of another tool, or one whose members changed since
     return None
@@ -233,7 +236,7 @@ def _add_curves(page: Page, prepared: Prepared, members: Sequence[Member]) -> No
     note = "Below the diagonal a member is too sure. Gap: expected calibration error, ×100."
     table = Table("reliability", "Reliability", columns, bins, [note])
     titles = ("confidence", "share that is right")
-    page.add_figure(draw_lines(reliability, titles, diagonal=True, markers=True), table)
+    page.add_figure(draw_lines(reliability, titles, diagonal="perfect", markers=True), table)
 
 
 def _add_roc(page: Page, prepared: Prepared, members: Sequence[Member]) -> None:
@@ -245,7 +248,7 @@ def _add_roc(page: Page, prepared: Prepared, members: Sequence[Member]) -> None:
     columns = [Column("member", "member"), Column("area", "area under the curve", "score")]
     note = "One label against the rest, all labels together (micro average)."
     table = Table("roc", "ROC curve", columns, rows, [note])
-    figure = draw_lines(lines, ("false positive rate", "true positive rate"), diagonal=True)
+    figure = draw_lines(lines, ("false positive rate", "true positive rate"), diagonal="chance")
     page.add_figure(figure, table)
 
 
@@ -340,7 +343,7 @@ def _add_disagreement(page: Page, prepared: Prepared, members: Sequence[Member])
 
 
 def _add_blend(page: Page, blend: BlendFile | None) -> None:
-    """Show the newest blend's weights."""
+    """Show the best blend's weights."""
     record = None if blend is None else blend.record
     if blend is None or record is None or not record.members:
         return
@@ -388,8 +391,8 @@ def _add_scores(page: Page, sent: Sequence[SentSubmission]) -> None:
     page.add_section("Scores over time")
     times = [each.entry.time.isoformat(timespec="minutes") for each in scored]
     lines = {
-        f"nested {kind.head}": (times, [_show(each.nested, kind) for each in scored]),
-        f"public {kind.head}": (times, [_show(each.public, kind) for each in scored]),
+        f"nested {kind.head}": (times, [_plot(each.nested, kind) for each in scored]),
+        f"public {kind.head}": (times, [_plot(each.public, kind) for each in scored]),
     }
     columns = [
         Column("time", "time"),
@@ -403,8 +406,16 @@ def _add_scores(page: Page, sent: Sequence[SentSubmission]) -> None:
         for t, e in zip(times, scored, strict=True)
     ]
     table = Table("scores", f"Nested and public {kind.title}", columns, rows)
+    if len(scored) == 1:
+        page.add_table(table)  # one point is no curve
+        return
     page.add_figure(draw_lines(lines, ("", kind.title), markers=True), table)
 
 
 def _show(score: float | None, kind: MetricKind) -> float | None:
     return None if score is None else kind.show(score)
+
+
+def _plot(score: float | None, kind: MetricKind) -> float | None:
+    """Return a score as it is written: ×100, a loss as it is."""
+    return None if score is None else float(kind.write(score))

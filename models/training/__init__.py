@@ -1,8 +1,8 @@
 """The training loop, the optimiser step, checkpoints, mixed precision; the linear learner.
 
 Rooms in reading order: control, ranks, hardware, sharding, checkpoints, ema, step, memory, loop,
-predictor, linear, linear_file.
+predictor, linear, linear_file, cross_fit.
 
 Open: control, ranks, hardware, sharding, checkpoints, ema, step, memory, loop, predictor, linear,
-linear_file.
+linear_file, cross_fit.
 """

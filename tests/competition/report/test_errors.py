@@ -16,18 +16,18 @@ from competition.data.rows import Entity, Row
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.store import Store
+from competition.report.error_tables import build_errors_tables, run_errors
 from competition.report.errors import (
-    build_errors_tables,
+    CROSS_FITTED,
     count_confusions,
     find_errors,
     list_hardest,
     mark_entities,
-    run_errors,
     score_labels,
     suspects_path,
     write_suspects,
 )
-from competition.report.suspects import find_suspects
+from competition.report.suspects import find_suspects, pool_members
 from models.data.corrections import read_corrections
 from tests.competition.blend.test_blend import RUN, few_draws, write_variant
 from tests.competition.planted import softmax
@@ -97,6 +97,67 @@ def test_planted_wrong_labels_come_first() -> None:
     hit = np.isin(found.rows, wrong)
     assert (found.label_ids[hit] == true[found.rows[hit]]).mean() > 0.9
     assert not (found.label_ids == gold[found.rows]).any()
+
+
+def make_members(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Make 2,000 rows, some hard: labels with 50 wrong ones, those places, and three members.
+
+    The first member is good, the second is as good on other rows, the third knows nothing.
+    """
+    true = rng.integers(0, 5, 2000)
+    clear = rng.gamma(1.5, 2.0, (3, 2000))
+    clear[2] = 0.0
+    logits = rng.normal(0, 1, (3, 2000, 5))
+    logits[:, np.arange(2000), true] += clear
+    wrong = rng.choice(2000, 50, replace=False)
+    gold = true.copy()
+    gold[wrong] = (true[wrong] + rng.integers(1, 5, 50)) % 5
+    return gold, wrong, [softmax(each) for each in logits]
+
+
+def test_pooled_members_find_more_than_each_alone() -> None:
+    gold, wrong, members = make_members(np.random.default_rng(0))
+
+    def count(probs: np.ndarray) -> int:
+        return int(np.isin(find_suspects(gold, probs).rows[:50], wrong).sum())
+
+    pooled = pool_members(gold, members)
+    assert pooled.sum(axis=1) == pytest.approx(np.ones(2000))
+    alone = [count(pool_members(gold, [each])) for each in members]
+    assert alone[2] < 10
+    assert count(pooled) > max(alone) + 5
+    assert count(pooled) >= count(np.mean(members, axis=0)) + 5
+    useless = np.abs(pool_members(gold, members[:2]) - pooled).mean()
+    assert useless < 0.01, "a member that knows nothing gets next to no weight"
+
+
+def test_weights_are_at_the_minimum_of_their_loss() -> None:
+    gold, _, members = make_members(np.random.default_rng(1))
+    logs = [np.log(each) for each in members]
+
+    def measure(probs: np.ndarray) -> float:
+        return float((1 - np.sqrt(probs[np.arange(2000), gold])).mean())
+
+    least = measure(pool_members(gold, members))
+    for weights in ((1, 1, 0), (1.2, 1.2, 0), (0.8, 0.8, 0), (1, 0.5, 0), (1, 1, 0.2)):
+        assert least <= measure(softmax(np.tensordot(weights, logs, 1))) + 1e-4
+
+
+def test_every_member_that_answers_all_rows_judges(prepared: Prepared) -> None:
+    for name in ("first", "second"):
+        write_variant(prepared, name)
+    write_variant(prepared, "useless", n_folds=1)
+    assert find_errors(prepared, "first").judges == ("first", "second")
+    assert find_errors(prepared, "useless").judges == ("first", "second", "useless")
+    run_blend(prepared.competition, ("first",), trials=3, seed=0, name="one", run=RUN)
+    assert find_errors(prepared, "one").judges == ("first", "second")
+    n_rows, n_labels = len(prepared.corpus.train), len(prepared.competition.profile.labels)
+    more = np.full((n_rows, n_labels), 1 / n_labels, np.float32)
+    errors = find_errors(prepared, "first", more)
+    assert errors.judges == ("first", "second", CROSS_FITTED)
+    np.testing.assert_allclose(
+        errors.suspects.own, find_errors(prepared, "first").suspects.own, atol=1e-3
+    )
 
 
 def test_a_label_without_rows_disputes_none() -> None:

@@ -178,8 +178,8 @@ def test_members_are_held_against_each_other() -> None:
 def test_the_next_commands_follow_what_is_there(prepared: Prepared) -> None:
     competition = prepared.competition
 
-    def propose(variants: list[VariantScore], blend: object = None) -> list[str]:
-        standing = Standing(competition, variants, blend, [], 3)  # type: ignore[arg-type]
+    def propose(variants: list[VariantScore], *blends: object) -> list[str]:
+        standing = Standing(competition, variants, blends, [], 3)  # type: ignore[arg-type]
         assert len(describe_standing(standing)) == 3
         assert all(reason for _, reason in propose_commands(standing))
         return [command for command, _ in propose_commands(standing)]
@@ -203,6 +203,11 @@ def test_the_next_commands_follow_what_is_there(prepared: Prepared) -> None:
     assert commands[0] == "python run.py submit b.csv"
     assert commands[1].startswith("python run.py compare ")
     assert len(commands) == 3
+    alone = SimpleNamespace(**{**vars(blend), "name": "a", "path": Path("a.csv")})
+    alone.get_nested, alone.record = (lambda _kind: 0.5), SimpleNamespace(members=[member])
+    best = "the best blend by its nested score, though the newest has all variants"
+    assert propose(scores, blend, alone)[0] == "python run.py submit a.csv", best
+    assert propose(score_variants(prepared, ["second"]))[1] == "python run.py fold concat-cls"
 
 
 def test_the_roc_curve_and_the_confusions_are_those_of_scikit_learn() -> None:
