@@ -181,6 +181,16 @@ def describe_lost(lease: Lease) -> str:
     )
 
 
+def clear_stale(path: Path) -> None:
+    """Remove the lease of a path if its owner is gone, where nobody will need the lease again.
+
+    A disk that refuses it does no harm.
+    """
+    with suppress(OSError), Leases() as leases:
+        if list_leases(path):
+            leases.acquire(path)  # not if it is held; given back with the block
+
+
 def list_leases(path: Path) -> list[Path]:
     """Return the files of the lease of a path, the one that holds last."""
     pattern = re.compile(rf"{re.escape(path.name)}\.(\d{{1,9}})\.lease")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from competition.lease import Leases
 from competition.profile import Competition, resolve_competition
 from run import main as run_main
 
@@ -230,6 +232,17 @@ def write_foreign(home: Path) -> Path:
         [(r.id, r.sentence, _untyped(r.subject), _untyped(r.object)) for r in test],
     )
     return profile
+
+
+def leave_lease(path: Path, **facts: object) -> Path:
+    """Leave the lease of a process that is gone, or is on another machine."""
+    with Leases() as leases:
+        made = leases.acquire(path)
+        assert made is not None
+        text = made.file.read_text()
+    file = path.with_name(f"{path.name}.1.lease")
+    file.write_text(json.dumps({**json.loads(text), **facts}))
+    return file
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from competition.data.causes import gather_causes
 from competition.data.tables import TableReader
 from competition.errors import OFFENCES_SHOWN, FoldsError, Offence
 from competition.files import dump_json, first_problem, write_atomically
-from competition.lease import hold
+from competition.lease import clear_stale, hold
 
 Record = tuple[int, list[str]]
 Length = Annotated[int, Field(ge=0)]
@@ -68,13 +68,19 @@ class FrozenTable:
             FoldsError: the folder cannot be created.
         """
         if self.csv_path.is_file() and self.json_path.is_file():
+            clear_stale(self._leased)
             return nullcontext()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
             raise FoldsError(f"{self.directory} cannot be created: {reason}") from None
-        return hold(self.directory / f".{self.name}")
+        return hold(self._leased)
+
+    @property
+    def _leased(self) -> Path:
+        """What is leased while the table is built."""
+        return self.directory / f".{self.name}"
 
     def read_origin(self) -> dict[str, Any] | None:
         """Return the content of the JSON, or None if there is none.

@@ -256,10 +256,9 @@ def _read_difficulty(spec: JobSpec) -> Float64s | None:
     )
     path = spec.cache_dir / f"difficulty-{made_from[:16]}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_file():
-        with hold(path.with_suffix("")):
-            if not path.is_file():
-                _write_array(path, _measure(spec))
+    with hold(path.with_suffix("")):
+        if not path.is_file():
+            _write_array(path, _measure(spec))
     values: Float64s = np.load(path, allow_pickle=False)
     return values
 

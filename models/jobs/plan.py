@@ -7,6 +7,7 @@ describes missing results as ``JobSpec``, which ``models.jobs.workers`` runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ import numpy as np
 from competition.arrays import Say
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
+from competition.lease import clear_stale, list_leases
 from competition.predictions.store import Header, ResultKey
 from competition.scoring.criteria import build_criteria
 from models.data.pool import PredictedLabels, choose_fold_rows
 from models.jobs.request import PSEUDO, START, TEACHER, FoldRequest, name_bases, resolve_all
 from models.jobs.setup import VariantSetup, set_up_variant, tokenize_pool, write_pool_texts
-from models.jobs.spec import WEIGHTS_FILE, JobSpec, NetworkSpec, read_kept
+from models.jobs.spec import LEASED, STATE_FILE, WEIGHTS_FILE, JobSpec, NetworkSpec, read_kept
+from models.training.checkpoints import read_facts
 from models.training.linear import RARE_LABELS_VERSION, find_rare_labels
 from models.variant import LINEAR, Variant, fingerprint
 
@@ -73,7 +76,10 @@ def plan_jobs(
         wanted = _plan_results(setup, folds)
         missing = [each for each in wanted if not _is_done(setup, each, request)]
         jobs += _build_specs(setup, missing, request, say, threads)
-        done += [each.key for each in wanted if each not in missing]
+        kept = [each for each in wanted if each not in missing]
+        for each in kept:
+            _clear(job_dir(prepared.competition.checkpoints_dir, each.key), each.fingerprint)
+        done += [each.key for each in kept]
     return Plan(tuple(variants), tuple(jobs), tuple(done))
 
 
@@ -100,6 +106,16 @@ def build_job(
 def job_dir(checkpoints_dir: Path, key: ResultKey) -> Path:
     """Return the checkpoint folder of a job: training state, final weights and log."""
     return checkpoints_dir / key.variant / f"s{key.seed}-f{key.fold}"
+
+
+def _clear(folder: Path, fingerprint: str) -> None:
+    """Remove what a job leaves in its folder if it is killed after it stored its result."""
+    leased, state = folder / LEASED, folder / STATE_FILE
+    clear_stale(leased)
+    facts = read_facts(state)  # that of another recipe is kept
+    if facts is not None and facts.get("fingerprint") == fingerprint and not list_leases(leased):
+        with suppress(OSError):
+            state.unlink()
 
 
 @dataclass(frozen=True)

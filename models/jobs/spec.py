@@ -19,6 +19,8 @@ from models.training.checkpoints import read_weight_facts
 from models.variant import Variant
 
 STATE_FILE, WEIGHTS_FILE, LOG_FILE = "state.safetensors", "model.safetensors", "job.log"
+LEASED = "job"
+"""What is leased in the folder of a job while it runs."""
 FACTS_FILE = "model.json"  # of a linear model, which is fitted again when needed
 
 

@@ -60,10 +60,10 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         return None
     try:
         with safe_open(path, "pt") as stored:
-            facts: dict[str, Any] = json.loads(stored.metadata()["facts"])
+            facts = json.loads(stored.metadata()["facts"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
-    return facts
+    return facts if isinstance(facts, dict) else None
 
 
 def read_state(

@@ -15,23 +15,13 @@ from pathlib import Path
 import pytest
 
 from competition import lease as room
-from competition.lease import Leases, hold, is_stale, list_leases, name_owner
+from competition.lease import Leases, clear_stale, hold, is_stale, list_leases, name_owner
+from tests.conftest import leave_lease
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "s42-f0" / "job"
-
-
-def leave(path: Path, **facts: object) -> Path:
-    """Leave the lease of a process that is gone, or is on another machine."""
-    with Leases() as leases:
-        made = leases.acquire(path)
-        assert made is not None
-        text = made.file.read_text()
-    file = path.with_name(f"{path.name}.1.lease")
-    file.write_text(json.dumps({**json.loads(text), **facts}))
-    return file
 
 
 def test_one_holds_at_a_time_and_leaves_nothing(path: Path) -> None:
@@ -48,7 +38,7 @@ def test_one_holds_at_a_time_and_leaves_nothing(path: Path) -> None:
 def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once(path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    leave(path, pid=gone.pid)
+    leave_lease(path, pid=gone.pid)
     with Leases() as leases:
         lease = leases.acquire(path)
         assert lease is not None
@@ -57,11 +47,24 @@ def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once(path: Path
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_lease_that_nobody_will_need_is_removed_if_its_owner_is_gone(path: Path) -> None:
+    clear_stale(path)  # there is not even a folder
+    leave_lease(path, born="before")
+    clear_stale(path)
+    assert list(path.parent.iterdir()) == []
+    with hold(path) as held:
+        clear_stale(path)
+        assert list_leases(path) == [held.file]
+    leave_lease(path, machine="another")  # silent for less than a minute
+    clear_stale(path)
+    assert len(list_leases(path)) == 1
+
+
 def test_a_process_of_the_same_number_that_started_later_is_another(path: Path) -> None:
     if room.find_birth(os.getpid()) is None:
         pytest.skip("this system does not tell when a process started")
-    assert is_stale(leave(path, born="00000000-1"))
-    assert not is_stale(leave(path))
+    assert is_stale(leave_lease(path, born="00000000-1"))
+    assert not is_stale(leave_lease(path))
 
 
 def test_a_process_that_nobody_waited_for_is_gone(path: Path) -> None:
@@ -69,7 +72,7 @@ def test_a_process_that_nobody_waited_for_is_gone(path: Path) -> None:
     if born is None:
         pytest.skip("this system does not tell when a process started")
     zombie = subprocess.Popen([sys.executable, "-c", ""])
-    file = leave(path, pid=zombie.pid, born=room.find_birth(zombie.pid))
+    file = leave_lease(path, pid=zombie.pid, born=room.find_birth(zombie.pid))
     while not is_stale(file):
         time.sleep(0.01)
     zombie.wait()
@@ -79,7 +82,7 @@ def test_a_process_that_nobody_waited_for_is_gone(path: Path) -> None:
 def test_the_lease_of_another_machine_is_taken_over_when_it_is_silent(
     content: str, path: Path
 ) -> None:
-    file = leave(path, machine="0123abcd", host="node-7")
+    file = leave_lease(path, machine="0123abcd", host="node-7")
     if content == "torn":
         file.write_bytes(b'{"mach')
     with Leases() as leases:
@@ -110,7 +113,7 @@ def take(leases: Leases, path: Path, start: threading.Barrier) -> bool:
 
 def test_of_many_that_find_a_stale_lease_one_takes_it_over(path: Path) -> None:
     for _ in range(20):
-        leave(path, born="00000000-1", pid=os.getpid())
+        leave_lease(path, born="00000000-1", pid=os.getpid())
         start = threading.Barrier(8)
         with Leases() as leases, ThreadPoolExecutor(8) as pool:
             got = [pool.submit(take, leases, path, start) for _ in range(8)]
@@ -123,7 +126,7 @@ def test_of_many_that_find_a_stale_lease_one_takes_it_over(path: Path) -> None:
 def test_a_lease_that_is_released_while_it_is_taken_over_has_no_successor(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = leave(path)
+    file = leave_lease(path)
 
     def release(found: Path, stale_s: float) -> bool:
         found.unlink()

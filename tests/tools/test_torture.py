@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,17 @@ from run import main
 from tools.torture import disks, kills, nodes
 from tools.torture.homes import Home
 from tools.torture.mutants import Kind, build_kinds, try_kind
+from tools.torture.warm import warm
 
 MUTANTS = 12
+ROWS = 120
+
+
+@pytest.fixture(scope="module")
+def how() -> Iterator[kills.How]:
+    """Few rows, and commands that start quickly."""
+    with warm() as starter:
+        yield kills.How(n_rows=ROWS, starter=starter)
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +54,44 @@ def test_a_reader_that_fails_is_found() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["submit", *(pytest.param(n, marks=pytest.mark.long) for n in ("http", "import", "blend"))],
+    [
+        *("fold", "blend", "submit", "import", "tune", "pretrain"),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("network", "http")),
+    ],
 )
-def test_a_command_that_is_killed_ends_in_the_same_bytes(name: str, shared: Path) -> None:
-    tally = kills.torture(name, 2, shared, say=lambda _: None)
-    assert (tally.kills, tally.faults) == (2, [])
+def test_a_command_that_is_killed_ends_in_the_same_bytes(
+    name: str, shared: Path, how: kills.How
+) -> None:
+    moments = 1 if name in ("tune", "pretrain") else 2
+    tally = kills.torture(name, moments, shared, how=how, say=lambda _: None)
+    assert tally.in_time == moments
+    assert tally.faults == []
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting small disks needs root")
-def test_a_disk_that_fails_is_said_and_the_command_goes_on(shared: Path) -> None:
-    n_tried, faults = disks.torture("submit", 1, shared, say=lambda _: None)
+def test_a_disk_that_fails_is_said_and_the_command_goes_on(shared: Path, how: kills.How) -> None:
+    n_tried, faults = disks.torture("submit", 1, shared, how=how, say=lambda _: None)
     assert (n_tried, faults) == (4, [])
+
+
+def test_a_fault_is_found_and_recorded_kills_are_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def try_one(home: object, name: str, whole: object, which: tuple[None, int, int], _: object):
+        seen.append(which[2])
+        faults = ("a file differs",) if which[2] == 1 else ()
+        return kills.Kill(name, *which, 0.5, True, which[2] != 2, False, 1.0, faults)
+
+    monkeypatch.setattr(kills, "_try_one", try_one)
+    monkeypatch.setattr(kills, "_run_whole", lambda *_: kills.Whole({}, 1.0, 1.0, 0))
+    how = kills.How(record=tmp_path / "kills.jsonl")
+    assert kills.torture("fold", 2, tmp_path, how=how).faults == ["kill 1: a file differs"]
+    tally = kills.torture("fold", 4, tmp_path, how=how)
+    assert seen == [0, 1, 2, 3, 4]
+    assert (tally.in_time, len(tally.kills), len(tally.faults)) == (4, 5, 1)
 
 
 @pytest.mark.slow

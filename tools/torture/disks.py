@@ -15,16 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.torture.homes import ROOT, Home
-from tools.torture.kills import BLEND, FOLD, TRIALS, Trial
+from tools.torture.kills import AS_A_USER, BLEND, FOLD, TRIALS, How, Trial, prepare
+from tools.torture.warm import warm
 
 ROOM = 64 * 2**20
-NAMES = ("data", "fold", "blend", "submit", "import")
+NAMES = ("data", "fold", "network", "blend", "submit", "import", "tune", "pretrain")
 DISK_TRIALS = {**TRIALS, "data": Trial(("data",)), "submit": Trial(("submit",), (FOLD, BLEND))}
 
 
@@ -45,6 +46,14 @@ class Disk:
         return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How long an undisturbed command takes, and how much it writes."""
+
+    lasts_s: float
+    writes_bytes: int
+
+
 @contextmanager
 def mount(path: Path) -> Iterator[Disk]:
     """Mount a disk with room for all."""
@@ -61,24 +70,24 @@ def torture(
     count: int,
     folder: Path,
     *,
-    seed: int = 0,
-    n_rows: int | None = None,
+    how: How = AS_A_USER,
     say: Callable[[str], None] = print,
 ) -> tuple[int, list[str]]:
     """Disturb one command in each way ``count`` times; return the number of trials, and faults."""
-    trial, rng, faults, n_tried = DISK_TRIALS[name], random.Random(f"{name} {seed}"), [], 0
-    base = _prepare(trial, folder / name, n_rows)
+    trial, rng, faults, n_tried = DISK_TRIALS[name], random.Random(f"{name} {how.seed}"), [], 0
+    base = prepare(trial, folder, name, how)
     whole = base.copy(folder / name / "whole")
-    began = time.monotonic()
+    before, began = whole.size, time.monotonic()
     code, said = whole.run(_place(trial, whole))
     lasts_s, wanted = time.monotonic() - began, whole.read()
     if code:
         raise SystemExit(f"{name}: {said}")
+    scale = Scale(lasts_s, whole.size - before)
     for way in (_fill, _forbid_writing, _forbid_entry, _lose):
         for _ in range(count if way in (_fill, _lose) else 1):
             with mount(folder / name / f"disk{n_tried}") as disk:
                 home = base.copy(disk.path / "home")
-                said = way(disk, home, trial, rng, lasts_s)
+                said = way(disk, home, trial, rng, scale)
                 found = _check(home, trial, said, wanted, is_lost=way is _lose)
             n_tried += 1
             for fault in found:
@@ -88,78 +97,59 @@ def torture(
     return n_tried, faults
 
 
-def _prepare(trial: Trial, folder: Path, n_rows: int | None) -> Home:
-    base = Home(folder / "base", n_rows=n_rows).make()
-    for command in trial.first:
-        code, said = base.run(command)
-        if code:
-            raise SystemExit(f"{' '.join(command)}: {said}")
-    if "theirs" in trial.command:
-        shutil.copytree(base.path / "oof" / "torture" / "tfidf-linear", base.path / "theirs")
-    return base
-
-
 def _place(trial: Trial, home: Home) -> list[str]:
     return [str(home.path / word) if word == "theirs" else word for word in trial.command]
 
 
-def _fill(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float) -> str:
+def _fill(disk: Disk, home: Home, trial: Trial, rng: random.Random, scale: Scale) -> str:
     """Leave space for only a part of what the command writes."""
-    del lasts_s
-    disk.remount(f"size={disk.used + rng.randint(0, 600) * 1024}")
+    disk.remount(f"size={disk.used + rng.randint(0, scale.writes_bytes)}")
     said = _run(home, trial)
     disk.remount(f"size={ROOM}")
     return said
 
 
-def _forbid_writing(
-    disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float
-) -> str:
+def _forbid_writing(disk: Disk, home: Home, trial: Trial, rng: random.Random, scale: Scale) -> str:
     """Make the disk read-only."""
-    del rng, lasts_s
+    del rng, scale
     disk.remount("ro")
     said = _run(home, trial)
     disk.remount("rw")
     return said
 
 
-def _forbid_entry(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float) -> str:
+def _forbid_entry(disk: Disk, home: Home, trial: Trial, rng: random.Random, scale: Scale) -> str:
     """Take the right to write anywhere below the home away, also from root."""
-    del disk, rng, lasts_s
+    del disk, rng, scale
     folders = [home.path, *(path for path in home.path.rglob("*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
-    said = _run(home, trial, ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"))
+    words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--", sys.executable]
+    words += [str(ROOT / "run.py"), *_place(trial, home), "--competition", str(home.profile)]
+    environment = {**os.environ, "COMPETITION_HOME": str(home.path)}
+    ended = subprocess.run(
+        words, capture_output=True, text=True, env=environment, check=False, timeout=1800
+    )
     for folder in folders:
         folder.chmod(0o755)
-    return said
+    return ended.stdout + ended.stderr
 
 
-def _lose(disk: Disk, home: Home, trial: Trial, rng: random.Random, lasts_s: float) -> str:
+def _lose(disk: Disk, home: Home, trial: Trial, rng: random.Random, scale: Scale) -> str:
     """Delete a folder while the command runs."""
     del disk
     name = rng.choice(["oof", "submissions", "checkpoints"])
+    home.log.unlink(missing_ok=True)
     process = home.start(_place(trial, home))
-    time.sleep(rng.uniform(0, lasts_s))
+    time.sleep(rng.uniform(0, scale.lasts_s))
     shutil.rmtree(home.path / name, ignore_errors=True)
     process.wait(600)
-    return home.path.with_name(f"{home.path.name}.log").read_text("utf-8", errors="replace")
+    return home.said()
 
 
-def _run(home: Home, trial: Trial, before: Sequence[str] = ()) -> str:
-    """Run the command with its output on another disk; return the output."""
-    competition = ("--competition", str(home.profile))
-    with tempfile.TemporaryFile() as log:
-        subprocess.run(
-            [*before, sys.executable, str(ROOT / "run.py"), *_place(trial, home), *competition],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "COMPETITION_HOME": str(home.path)},
-            check=False,
-            timeout=1800,
-        )
-        log.seek(0)
-        return log.read().decode("utf-8", errors="replace")
+def _run(home: Home, trial: Trial) -> str:
+    """Run the command, and return its output, which goes to another disk."""
+    return home.run(_place(trial, home))[1]
 
 
 def _check(
@@ -186,16 +176,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10, help="full disks and lost folders each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, help="train rows of the demo; default: all")
+    parser.add_argument("--cold", action="store_true", help="start each command as a user would")
     asked = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("mounting small disks needs root")
     n_tried, n_faults = 0, 0
-    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+    starting = nullcontext() if asked.cold else warm()
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder, starting as starter:
         Path(folder).chmod(0o755)
+        how = How(asked.seed, asked.rows, starter=starter)
         for name in asked.names or NAMES:
-            tried, faults = torture(
-                name, asked.count, Path(folder), seed=asked.seed, n_rows=asked.rows
-            )
+            tried, faults = torture(name, asked.count, Path(folder), how=how)
             n_tried, n_faults = n_tried + tried, n_faults + len(faults)
     print(f"{n_tried} faults of disks, {n_faults} faults of ours")
     sys.exit(1 if n_faults else 0)

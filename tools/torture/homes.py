@@ -13,13 +13,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from tools.torture.warm import Command, Starter
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "competition" / "demo" / "data"
 PROFILE = ROOT / "competition" / "profiles" / "demo.toml"
-OUTSIDE = (".run.json", ".lease", ".log", "metrics.jsonl", "RUN.md")
+OUTSIDE = (".run.json", ".log", "metrics.jsonl", "RUN.md")
 """Ends of names of files that tell when, where and how fast, or hold nothing."""
 TIMES = ("time", "finished", "started")
 NOWHERE = "http://127.0.0.1:9"
@@ -30,12 +32,15 @@ class Home:
     """A folder with a profile ``torture``; ``url`` is where ``submit --to http`` goes.
 
     ``n_rows`` is how many of the demo's train rows it has, with a quarter as many test rows; None:
-    all. What is tortured is the writing of files, which takes few rows.
+    all. What is tortured is the writing of files, which takes few rows. ``starter`` starts commands
+    quickly; None: each as a user would. Output goes to a file in ``logs``; None: beside the home.
     """
 
     path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     n_rows: int | None = None
+    starter: Starter | None = None
+    logs: Path | None = None
 
     @property
     def profile(self) -> Path:
@@ -72,7 +77,7 @@ class Home:
         """Return a copy of it; an old one there is removed."""
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(self.path, path)
-        return Home(path, self.environment, self.n_rows)
+        return replace(self, path=path)
 
     def run_once(self, commands: Sequence[Sequence[str]]) -> Home:
         """Return a home beside it in which commands were run; it is made once and kept.
@@ -89,28 +94,52 @@ class Home:
             if code:
                 raise SystemExit(f"{' '.join(commands[-1])}: {said}")
             home.path.rename(path)
-        return Home(path, self.environment)
+        return replace(self, path=path)
 
-    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Start a command in a process group of its own; output goes to ``out.log`` beside it."""
-        words = [sys.executable, str(ROOT / "run.py"), *command]
-        log = self.path.with_name(f"{self.path.name}.log").open("ab")
-        with log:
+    @property
+    def size(self) -> int:
+        """Return the number of bytes of its files."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+    @property
+    def log(self) -> Path:
+        """Return where output goes."""
+        return (self.logs or self.path.parent) / f"{self.path.name}.log"
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes] | Command:
+        """Start a command in a session of its own; its output goes to the log."""
+        words = [*command, "--competition", str(self.profile)]
+        environment = {**os.environ, **self.environment, "COMPETITION_HOME": str(self.path)}
+        if self.starter is not None:
+            return self.starter.start(words, environment, self.log)
+        with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*words, "--competition", str(self.profile)],
+                [sys.executable, str(ROOT / "run.py"), *words],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment, "COMPETITION_HOME": str(self.path)},
+                env=environment,
                 start_new_session=True,
                 cwd=ROOT,
             )
 
+    def said(self) -> str:
+        """Return the output of the last command."""
+        return self.log.read_text("utf-8", errors="replace")
+
     def run(self, command: Sequence[str], timeout_s: float = 1800.0) -> tuple[int, str]:
         """Run a command to its end; return its exit code and output."""
-        path = self.path.with_name(f"{self.path.name}.log")
-        path.unlink(missing_ok=True)
+        self.log.unlink(missing_ok=True)
         code = self.start(command).wait(timeout_s)
-        return code, path.read_text("utf-8", errors="replace")
+        return code, self.said()
+
+    def look(self) -> dict[str, int]:
+        """Return when each file and folder below changed last, to see when one does."""
+        found = {}
+        for folder, _, names in os.walk(self.path):
+            for path in (Path(folder), *(Path(folder, name) for name in names)):
+                with suppress(OSError):
+                    found[str(path)] = path.stat().st_mtime_ns
+        return found
 
     def read(self) -> dict[str, bytes]:
         """Return every file that must be the same whatever happened on the way.
@@ -136,21 +165,25 @@ def _read(path: Path) -> bytes:
     return json.dumps(kept, sort_keys=True).encode()
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
+def kill_all(process: subprocess.Popen[bytes] | Command) -> None:
     """Kill a command with everything that it started, at once."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    while left := list_members(process.pid):  # those with a group of their own
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     process.wait()
 
 
-def list_members(group: int) -> list[int]:
-    """Return the processes of a group that are still running."""
+def list_members(session: int) -> list[int]:
+    """Return the processes of a command that are still running: those of its session."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             fields = (entry / "stat").read_text("utf-8").rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[2]) == group and fields[0] != "Z":
+        if int(fields[3]) == session and fields[0] != "Z":
             found.append(int(entry.name))
     return found

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.torture.homes import Home
+from tools.torture.warm import Command
 
 HEAD, KILLED, KEPT = "head", "killed", "kept"
 PATIENCE_S = 600.0
@@ -191,7 +192,7 @@ def _has_come(jobs: Path, *, has_states: bool) -> bool:
     return False
 
 
-def _wait(is_done: Callable[[], bool], *needed: subprocess.Popen[bytes]) -> None:
+def _wait(is_done: Callable[[], bool], *needed: subprocess.Popen[bytes] | Command) -> None:
     end = time.monotonic() + PATIENCE_S
     while not is_done():
         ended = [process.args for process in needed if process.poll() is not None]

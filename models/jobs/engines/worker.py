@@ -23,7 +23,7 @@ from competition.errors import HarnessError, explain_os_error
 from competition.lease import Lease, Leases, describe_lost, name_owner
 from competition.predictions.store import Store
 from models.jobs.job import run_job
-from models.jobs.spec import LOG_FILE, JobOutcome, JobSpec
+from models.jobs.spec import LEASED, LOG_FILE, JobOutcome, JobSpec
 from models.jobs.tracking import Recorder
 from models.training.control import Progress, Watch
 from models.training.hardware import report_gpu_errors
@@ -155,7 +155,7 @@ def claim(
 
 def lease_path(spec: JobSpec) -> Path:
     """Return what is leased while a job runs."""
-    return spec.job_dir / "job"
+    return spec.job_dir / LEASED
 
 
 def _listen(link: Connection, stop: threading.Event) -> None:

@@ -24,7 +24,7 @@ from competition.folds.kfold import read_or_make_folds, read_prepared
 from competition.folds.largest_group import check_largest_group
 from competition.lease import Leases
 from competition.profile import Competition, FoldRules, resolve_competition
-from tests.conftest import N_TRAIN, TINY_PROFILE, write_foreign, write_tiny
+from tests.conftest import N_TRAIN, TINY_PROFILE, leave_lease, write_foreign, write_tiny
 
 
 def make_pairs(*triples: tuple[str, str, str]) -> Rows:
@@ -429,6 +429,8 @@ def test_what_is_frozen_is_read_without_a_lock_or_a_right_to_write(
         raise PermissionError(errno.EROFS, "Read-only file system", str(path))
 
     made = read_prepared(tiny_competition)
+    leave_lease(tiny_competition.oof_dir / ".folds", born="before")  # of who was killed
+    read_prepared(tiny_competition)
     monkeypatch.setattr(Leases, "acquire", refuse)
     again = read_prepared(tiny_competition)
     assert again.folds.hash == made.folds.hash

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
@@ -33,7 +33,7 @@ from models.parts.heads import Positions
 from models.settings import TuneSettings
 from models.training.control import Watch
 from models.variant import LINEAR, resolve_variant
-from tests.conftest import write_tiny
+from tests.conftest import leave_lease, write_tiny
 from tests.models.conftest import TINY_SCRATCH, inputs_of
 
 Specs = Callable[..., list[JobSpec]]
@@ -314,9 +314,19 @@ def test_finished_jobs_are_not_planned_again(prepared: Prepared, quiet_watch: Wa
     first = plan(prepared, save_as="t")
     assert [job.key.fold for job in first.jobs] == [0, 1, 2]
     run_job(first.jobs[1], quiet_watch)
+    folder = first.jobs[1].job_dir  # as if it had been killed after it stored its result
+    for name, of in (("state.safetensors", first.jobs[1]), ("kept.safetensors", first.jobs[0])):
+        facts = json.dumps({"fingerprint": of.fingerprint})
+        save_file({"step": np.zeros(1)}, folder / name, metadata={"facts": facts})
+    leave_lease(folder / "job", born="before")
     again = plan(prepared, save_as="t")
     assert [job.key.fold for job in again.jobs] == [0, 2]
     assert [key.fold for key in again.done] == [1]
+    assert not list(folder.glob("*.lease"))
+    assert not (folder / "state.safetensors").exists()
+    (folder / "kept.safetensors").rename(folder / "state.safetensors")
+    plan(prepared, save_as="t")
+    assert (folder / "state.safetensors").exists()  # of another recipe: it may go on
     two = plan(prepared, save_as="t", folds=(1,), seeds=(42, 43))
     assert [(job.key.seed, job.key.fold) for job in two.jobs] == [(43, 1)]
 
