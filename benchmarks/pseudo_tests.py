@@ -40,7 +40,7 @@ from competition.data.rows import Rows
 from competition.folds.assignment import build_folds
 from competition.folds.kfold import Prepared, read_prepared
 from competition.profile import resolve_competition
-from models.training.linear import BLOCKS, read_blocks
+from models.data.ngrams import BLOCKS, read_blocks
 
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]

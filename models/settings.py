@@ -7,7 +7,7 @@ results remain valid.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -16,6 +16,12 @@ class Frozen(BaseModel):
     """An immutable section that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def find_section(annotation: Any) -> type[Frozen] | None:
+    """Return the section that a field of this type holds; None if it holds a plain value."""
+    kinds = [kind for kind in (get_args(annotation) or (annotation,)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, Frozen)), None)
 
 
 class TrainSettings(Frozen):
@@ -88,13 +94,30 @@ class FormatSettings(Frozen):
     )
 
 
-class LinearSettings(Frozen):
+class NgramSettings(Frozen):
+    """The features of learners without an encoder: TF-IDF of character n-grams."""
+
+    char_ngrams: tuple[int, int] = Field((1, 4), description="minimum and maximum n, characters")
+    most_features: int = Field(2**18, ge=1000, description="hashed features per block")
+
+
+class LinearSettings(NgramSettings):
     """The linear model, for ``learner = "linear"`` and to measure difficulty."""
 
     regularisation: float = Field(0.2, gt=0, description="C of the linear SVM")
-    char_ngrams: tuple[int, int] = Field((1, 4), description="minimum and maximum n, characters")
-    most_features: int = Field(2**18, ge=1000, description="hashed features per block")
     inner_folds: int = Field(2, ge=2, le=10, description="folds of the calibration, by group")
+
+
+class MlpSettings(NgramSettings):
+    """The multilayer perceptron on n-grams, for ``learner = "mlp"``."""
+
+    hidden: int = Field(128, ge=8, description="units of the hidden layer")
+    epochs: int = Field(2, ge=1, le=100)
+    batch_rows: int = Field(64, ge=1, description="rows per optimiser step")
+    lr: float = Field(0.1, gt=0, description="initial learning rate of the features' weights")
+    head_lr: float = Field(1e-3, gt=0, description="initial learning rate of the output layer")
+    dropout: float = Field(0.3, ge=0, lt=1, description="of hidden units")
+    feature_dropout: float = Field(0.5, ge=0, lt=1, description="of the features of each row")
 
 
 class LossSettings(Frozen):

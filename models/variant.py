@@ -12,8 +12,7 @@ import json
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -31,6 +30,7 @@ from models.settings import (
     Frozen,
     LinearSettings,
     LossSettings,
+    MlpSettings,
     PseudoSettings,
     RegulariseSettings,
     RestrictSettings,
@@ -39,12 +39,13 @@ from models.settings import (
     ScratchSettings,
     TrainSettings,
     TuneSettings,
+    find_section,
 )
 
 VARIANTS_DIR = Path(__file__).parent / "variants"
 SCRATCH = "scratch"
 MAX_NAME_CHARS = 60  # longer derived names are replaced by a hash
-NETWORK, LINEAR = "network", "linear"
+NETWORK, LINEAR, MLP = "network", "linear", "mlp"
 MAX_AWP_SIZE = 0.1
 OUTSIDE_FINGERPRINT = frozenset({"name", "why", "seeds", "run", "tune"})
 SINCE_FIRST_RESULTS = frozenset(
@@ -77,7 +78,8 @@ SINCE_FIRST_RESULTS = frozenset(
 
 Every new setting belongs here, so that stored results remain valid.
 """
-LINEAR_READS = ("learner", "linear", "route", "clean", "extra_train", "extra_overlap", "pseudo")
+ROWS_READS = ("learner", "route", "clean", "extra_train", "extra_overlap", "pseudo")
+NGRAM_READS = {LINEAR: (*ROWS_READS, "linear"), MLP: (*ROWS_READS, "mlp", "distil")}
 
 Settings = dict[str, Any]
 
@@ -87,7 +89,7 @@ class Variant(Frozen):
 
     name: str
     why: str = Field(min_length=1)
-    learner: Literal["network", "linear"] = "network"
+    learner: Literal["network", "linear", "mlp"] = "network"
     encoder: str = Field(min_length=1)
     pretrain: Literal["none", "tapt"] = "none"
     start_from: str | None = Field(None, description="variant for a warm start, same fold")
@@ -117,6 +119,7 @@ class Variant(Frozen):
     regularise: RegulariseSettings = RegulariseSettings()
     restrict: RestrictSettings | None = None
     linear: LinearSettings = LinearSettings()
+    mlp: MlpSettings = MlpSettings()
     scratch: ScratchSettings = ScratchSettings()
     run: RunSettings = RunSettings()
     tune: TuneSettings | None = None
@@ -131,10 +134,15 @@ class Variant(Frozen):
         choices: dict[str, Mapping[str, object]] = {"format": FORMATS, "head": HEADS}
         return _one_of(value, {**choices, "loss": LOSSES}[str(info.field_name)])
 
+    @property
+    def is_network(self) -> bool:
+        """Whether an encoder with a head is trained, rather than a model of n-grams."""
+        return self.learner == NETWORK
+
     def recipe(self) -> Settings:
         """Return the settings that determine results: no name, reason, seeds or hardware."""
         settings = self.model_dump(mode="json", include=self.reads())
-        if self.learner == LINEAR:
+        if not self.is_network:
             return settings
         for path in SINCE_FIRST_RESULTS:
             section, _, key = path.rpartition(".")
@@ -146,8 +154,8 @@ class Variant(Frozen):
 
     def reads(self) -> set[str]:
         """Return the settings that can affect results, given the others."""
-        if self.learner == LINEAR:
-            return set(LINEAR_READS)
+        if not self.is_network:
+            return set(NGRAM_READS[self.learner])
         idle = {key for key, (is_idle, _) in self._idle_sections().items() if is_idle}
         return set(Variant.model_fields) - OUTSIDE_FINGERPRINT - idle
 
@@ -157,6 +165,7 @@ class Variant(Frozen):
         return {
             "scratch": (self.encoder != SCRATCH, f"encoder = {SCRATCH!r}"),
             "linear": (not by_difficulty, "curriculum.by = 'difficulty'"),
+            "mlp": (True, "learner = 'mlp'"),
             "extra_overlap": (self.extra_train is None, "extra_train"),
             "start_rate": (self.start_from is None, "start_from"),
         }
@@ -166,9 +175,9 @@ class Variant(Frozen):
         root = key.split(".", maxsplit=1)[0]
         if root in self.reads() | OUTSIDE_FINGERPRINT:
             return None
-        if self.learner == LINEAR:
-            read = ", ".join(LINEAR_READS)
-            return f"{key} has no effect with learner = 'linear', which uses {read}"
+        if not self.is_network:
+            read = f"{self.learner!r}, which uses {', '.join(NGRAM_READS[self.learner])}"
+            return f"{key} has no effect with learner = {read}"
         return f"{key} has no effect without {self._idle_sections()[root][1]}"
 
     def _idle_settings(self) -> Iterator[tuple[str, str]]:
@@ -287,7 +296,7 @@ def resolve_variant(
     renamed = (
         encoder_override is not None
         and encoder_override != own.get("encoder", encoder)
-        and tree.get("learner") != LINEAR
+        and tree.get("learner", NETWORK) == NETWORK
     )
     tree["name"] = save_as or _derived_name(stem, encoder_override if renamed else None, changed)
     check_name(tree["name"])
@@ -415,15 +424,11 @@ def _explain(stem: str, error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) or (annotation,)
-
-
 def _near(loc: tuple[int | str, ...]) -> str:
     """Name the settings that a mistyped key may mean, and all of its section."""
     model: Any = Variant
     for part in loc[:-1]:
-        model = next(t for t in _members(model.model_fields[part].annotation) if t is not NoneType)
+        model = find_section(model.model_fields[part].annotation)
     return f"{_suggest_key(str(loc[-1]))}; choose one of {', '.join(sorted(model.model_fields))}"
 
 
@@ -437,7 +442,6 @@ def list_keys() -> list[str]:
     """Name every setting of a variant, dotted within a section."""
     keys = []
     for name, field in Variant.model_fields.items():
-        sections = [t for t in _members(field.annotation) if isinstance(t, type)]
-        section = next((t for t in sections if issubclass(t, Frozen)), None)
+        section = find_section(field.annotation)
         keys += [name] if section is None else [f"{name}.{key}" for key in section.model_fields]
     return keys

@@ -42,7 +42,7 @@ from models.training.hardware import (
     list_gpu_notices,
     threads_per_job,
 )
-from models.variant import LINEAR, SCRATCH, Variant
+from models.variant import SCRATCH, Variant
 
 State = Literal["ok", "note", "fix"]
 
@@ -164,7 +164,7 @@ def check_encoders(
     variants: tuple[Variant, ...], ask: Callable[[str], bool] = is_on_hub
 ) -> Iterator[Finding]:
     """Say whether each encoder is here, and if not, whether the hub can be reached."""
-    names = {variant.encoder for variant in variants if variant.learner != LINEAR}
+    names = {variant.encoder for variant in variants if variant.is_network}
     for name in sorted(names):
         what = f"encoder {name}"
         if name == SCRATCH:
@@ -214,8 +214,8 @@ def _find_missing_key(name: str, competition: Competition) -> str | None:
 
 def check_room(competition: Competition, variants: tuple[Variant, ...]) -> Iterator[Finding]:
     """Compare free disk and memory with what the default run takes, where that is known."""
-    weights = max((_count_weights(v.encoder) for v in variants if v.learner != LINEAR), default=0)
-    networks = [variant for variant in variants if variant.learner != LINEAR]
+    weights = max((_count_weights(v.encoder) for v in variants if v.is_network), default=0)
+    networks = [variant for variant in variants if variant.is_network]
     n_jobs = sum(len(v.seeds) for v in networks) * competition.profile.folds.count
     free = shutil.disk_usage(find_existing(competition.home)).free
     kept = KEPT_BYTES * weights * n_jobs + 2 * STATE_BYTES * weights

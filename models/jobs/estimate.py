@@ -31,7 +31,7 @@ from models.training.hardware import (
     find_device,
     threads_per_job,
 )
-from models.variant import LINEAR, SCRATCH, Variant
+from models.variant import LINEAR, MLP, SCRATCH, Variant
 
 BUNDLED = "ko-mini"
 STATE_BYTES = 12  # of a weight, in a training state: float32 with both moments of AdamW
@@ -48,7 +48,7 @@ TOKENS_PER_CHAR = {"latin": 0.25, "other": 0.6}
 MARKER_TOKENS = 12
 SAMPLED_ROWS = 500
 ROUTE_SHARE = 1 / 3  # of the rows, in one of three parts
-LINEAR_S_PER_ROW = 1 / 800  # N rows of one job
+NGRAM_S_PER_ROW = {LINEAR: 1 / 800, MLP: 1 / 300}  # N rows of one job, 2 epochs
 JOB_S = 3.0  # of a job beside its steps
 TRIAL_S, TRIAL_ROWS = 0.2, 1024
 THREADS_GAIN = 0.8  # n threads multiply n ** THREADS_GAIN times as fast as one
@@ -191,8 +191,9 @@ def estimate_run(
         n_jobs += missing
         if not missing:
             continue
-        if variant.learner == LINEAR:
-            seconds += missing * len(prepared.corpus.train) * LINEAR_S_PER_ROW
+        if not variant.is_network:
+            per_row = NGRAM_S_PER_ROW[variant.learner]
+            seconds += missing * len(prepared.corpus.train) * per_row
             continue
         if variant.encoder not in sizes:
             sizes[variant.encoder] = measure_encoder(variant)

@@ -53,7 +53,7 @@ from models.training.hardware import (
     report_gpu_errors,
 )
 from models.training.sharding import check_shardable
-from models.variant import LINEAR, Variant
+from models.variant import Variant
 
 MAX_NAMED = 4
 RESUMED = re.compile(r"resumed at step (\d+) of (\d+)")
@@ -205,7 +205,7 @@ def _check_sharding(variants: Sequence[Variant], launch: Launch | None) -> None:
     """Refuse to shard what cannot be sharded, before anything is downloaded."""
     size = 1 if launch is None else launch.size
     for variant in variants:
-        if variant.run.shard and variant.learner != LINEAR:
+        if variant.run.shard and variant.is_network:
             check_shardable(variant.adapt, size)
 
 
@@ -323,7 +323,7 @@ def _find_fair_folds(prepared: Prepared, variants: Sequence[Variant]) -> dict[st
     """Return, by variant, the only fold that its encoder's pretraining left out."""
     found = {}
     for variant in variants:
-        if variant.learner == LINEAR:
+        if not variant.is_network:
             continue
         exposure = read_exposure(Path(variant.encoder))
         if exposure.left_out_fold is not None and exposure.folds_hash == prepared.folds.hash:

@@ -19,18 +19,24 @@ from competition.predictions.store import Result, Store
 from competition.provenance import read_commit
 from competition.scoring.decisions import decide
 from models.jobs.linear_job import learn_linear
+from models.jobs.mlp_job import learn_mlp
 from models.jobs.network_job import learn_network
 from models.jobs.spec import STATE_FILE, JobOutcome, JobSpec, Learned
 from models.training.control import Watch
 from models.training.hardware import describe_machine
-from models.variant import LINEAR, NETWORK, Variant
+from models.variant import LINEAR, MLP, NETWORK, Variant
 
 Learner = Callable[[JobSpec, Watch], Learned | int]
 """Fits and predicts; returns the step instead if it was stopped."""
-LEARNERS: dict[str, Learner] = {NETWORK: learn_network, LINEAR: learn_linear}
+LEARNERS: dict[str, Learner] = {
+    NETWORK: learn_network,
+    LINEAR: learn_linear,
+    MLP: learn_mlp,
+}
 COLLAPSE_ADVICE = {
     NETWORK: "try another seed, a lower train.lr or a longer train.warmup_frac",
     LINEAR: "add training rows of the other labels",
+    MLP: "try another seed or a lower mlp.lr",
 }
 
 

@@ -38,9 +38,10 @@ from models.network.tokenizer import load_tokenizer
 from models.training.checkpoints import read_weight_facts
 from models.training.hardware import threads_per_job
 from models.training.linear_file import read_linear
+from models.training.mlp_file import read_mlp
 from models.variant import Variant
 
-MANIFEST, LINEAR_FILE = "bundle.json", "linear.safetensors"
+MANIFEST, LINEAR_FILE, MLP_FILE = "bundle.json", "linear.safetensors", "mlp.safetensors"
 SPARE = 1.2  # a fold may take longer than the slowest before it by this factor
 
 
@@ -182,7 +183,9 @@ class _Reader:
         began = time.monotonic()
         path = self.folder / job.folder
         if job.encoder is None:
-            probs = read_linear(path / LINEAR_FILE).predict(rows)
+            is_mlp = (path / MLP_FILE).is_file()
+            model = read_mlp(path / MLP_FILE) if is_mlp else read_linear(path / LINEAR_FILE)
+            probs = model.predict(rows)
         else:
             threads = self.threads or job.threads or threads_per_job(None, 1)
             probs = predict_saved(self._open(job, path / WEIGHTS_FILE), rows, threads)

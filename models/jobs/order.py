@@ -14,9 +14,9 @@ from pathlib import Path
 from models.data.batches import open_tokenized
 from models.jobs.estimate import EMBEDDING, measure_encoder, read_shapes
 from models.jobs.spec import JobSpec, NetworkSpec
-from models.variant import LINEAR
+from models.variant import LINEAR, MLP
 
-LINEAR_OPERATIONS = 1e8  # of a linear model, for each training row: docs/experiments.md
+NGRAM_OPERATIONS = {LINEAR: 1e8, MLP: 2e8}  # for each training row: docs/experiments.md
 BACKWARD = 2  # times the operations of a forward pass
 
 
@@ -28,8 +28,8 @@ def order_longest_first(specs: Iterable[JobSpec]) -> list[JobSpec]:
 def estimate_work(spec: JobSpec) -> float:
     """Return about how many operations a job takes: right relative to others, not in itself."""
     rows, network = spec.rows, spec.network
-    if spec.variant.learner == LINEAR or network is None:
-        return LINEAR_OPERATIONS * len(rows.train_rows)
+    if network is None:
+        return NGRAM_OPERATIONS[spec.variant.learner] * len(rows.train_rows)
     regularise = spec.variant.regularise
     passes = 2 if regularise.r_drop > 0 or regularise.adversarial != "none" else 1
     trained = passes * len(rows.train_rows) * spec.variant.train.epochs

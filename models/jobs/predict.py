@@ -7,7 +7,7 @@ Legend: R new rows, K folds, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,20 @@ from competition.submission.record import BlendMember, BlendRecord, list_blends,
 from competition.submission.write import write_answers
 from models.data.route import count_tokens, name_unit
 from models.jobs.linear_job import refit_linear
+from models.jobs.mlp_job import refit_mlp
 from models.jobs.plan import build_job, job_dir
 from models.jobs.saved import SavedNetwork, predict_saved
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, read_kept
 from models.network.tokenizer import load_tokenizer
 from models.training.hardware import list_gpu_notices, report_gpu_errors, threads_per_job
-from models.variant import LINEAR, Variant
+from models.training.linear import LinearModel
+from models.training.mlp import MlpModel
+from models.variant import LINEAR, MLP, Variant
+
+REFITS: dict[str, Callable[[JobSpec], LinearModel | MlpModel]] = {
+    LINEAR: refit_linear,
+    MLP: refit_mlp,
+}
 
 
 @dataclass(frozen=True)
@@ -229,7 +237,7 @@ def choose_threads(
 ) -> dict[ResultKey, int]:
     """Return the threads per job: as requested, else as in training, else all cores.
 
-    They do not matter for a linear model.
+    They do not matter for a model of n-grams.
     """
     chosen, unknown = {}, []
     for spec in specs:
@@ -279,7 +287,8 @@ def read_borders(prepared: Prepared, spec: JobSpec) -> tuple[tuple[int, int], An
 def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
     """Predict rows with the model of a finished job; its own test rows get the same predictions.
 
-    A linear model is not stored but fitted again, which takes seconds and gives the same model.
+    A model of n-grams is not stored but fitted again, which takes seconds to a minute and gives
+    the same model.
 
     Args:
         threads: as in training, for identical bytes.
@@ -287,10 +296,9 @@ def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
     Returns:
         (R, C) float32 probabilities; rows sum to 1.
     """
-    if spec.variant.learner == LINEAR:
-        return refit_linear(spec).predict(rows)
     network = spec.network
-    assert network is not None
+    if network is None:
+        return REFITS[spec.variant.learner](spec).predict(rows)
     saved = SavedNetwork(
         variant=spec.variant,
         weights=spec.job_dir / WEIGHTS_FILE,

@@ -13,7 +13,6 @@ from competition.profile_language import FIRST_LANGUAGE
 from models.jobs.estimate import BUNDLED, Estimate, estimate_run, write_duration
 from models.jobs.request import FoldRequest, resolve_all
 from models.training.hardware import describe_device
-from models.variant import LINEAR
 
 EVENING_S = 12 * 3600.0
 FIRST = "tfidf-linear"
@@ -39,7 +38,7 @@ def propose_runs(competition: Competition, corpus: Corpus) -> list[str]:
     networks = [
         variant.name
         for variant in resolve_all(profile, FoldRequest())
-        if variant.learner != LINEAR and variant.route is None
+        if variant.is_network and variant.route is None
     ]
     return choose_runs(
         lambda request: estimate_run(prepared, request, resolve_all(profile, request)),

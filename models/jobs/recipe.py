@@ -33,8 +33,8 @@ from models.network import adapters, entity_embedding, network, new_parameters
 from models.network.encoder_source import EncoderSource
 from models.parts import formats, heads, losses, particles, restriction
 from models.parts.formats import FORMATS
-from models.training import ema, linear, loop, step
-from models.variant import LINEAR, Variant, fingerprint
+from models.training import ema, linear, loop, mlp, step
+from models.variant import LINEAR, MLP, NETWORK, Variant, fingerprint
 
 FIRST_WORDINGS = frozenset(
     {
@@ -46,7 +46,11 @@ FIRST_WORDINGS = frozenset(
 )
 FIRST_EXCHANGE = "700bfb81b0af43bfd1de16d670cb01217aeb7826b93dd816dcd823e0d6203cce"
 """Fingerprints of the wordings and rules of versions in which the profile could not set them."""
-NETWORK_ROOMS = (batches, network, formats, heads, losses, loop)
+LEARNER_ROOMS = {
+    NETWORK: (batches, network, formats, heads, losses, loop),
+    LINEAR: (linear,),
+    MLP: (mlp,),
+}
 
 
 def recipe_parts(
@@ -100,7 +104,7 @@ def describe_wording(variant: Variant, profile: Profile) -> dict[str, Any]:
     used = wordings.get(variant.format, {})
     if used and not profile.entity_types:
         used = {**used, "untyped": language.untyped}
-    is_first = variant.learner == LINEAR or not used or fingerprint(used) in FIRST_WORDINGS
+    is_first = not variant.is_network or not used or fingerprint(used) in FIRST_WORDINGS
     return {} if is_first else {"language": used}
 
 
@@ -131,17 +135,14 @@ def describe_negatives(variant: Variant, profile: Profile) -> dict[str, Any]:
 
 def _head_version(variant: Variant) -> dict[str, int]:
     """Return the version of a head that has its own; ``heads`` enters with every network."""
-    if variant.learner == LINEAR or variant.head not in heads.HEAD_VERSIONS:
+    if not variant.is_network or variant.head not in heads.HEAD_VERSIONS:
         return {}
     return {f"{heads.VERSION_NAME}.{variant.head}": heads.HEAD_VERSIONS[variant.head]}
 
 
 def rooms_of(variant: Variant) -> Iterator[ModuleType]:
     """Yield the modules whose code determines the results of a variant."""
-    if variant.learner == LINEAR:
-        yield linear
-    else:
-        yield from NETWORK_ROOMS
+    yield from LEARNER_ROOMS[variant.learner]
     by_difficulty = variant.curriculum is not None and variant.curriculum.by == "difficulty"
     used: dict[ModuleType, bool] = {
         adapters: variant.adapt is not None,
@@ -158,7 +159,7 @@ def rooms_of(variant: Variant) -> Iterator[ModuleType]:
         sampling: variant.sampling is not None,
         step: variant.regularise.r_drop > 0 or variant.regularise.adversarial != "none",
     }
-    if variant.learner != LINEAR:
+    if variant.is_network:
         used[linear] = by_difficulty
         used[particles] = FORMATS[variant.format].prompt is not None
         new_tokens = FORMATS[variant.format].new_tokens(("PER",), variant.formatting)

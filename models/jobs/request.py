@@ -19,7 +19,6 @@ from competition.profile import Profile
 from models.jobs.engines.engine import EngineChoice
 from models.network.encoder_source import recommended_settings
 from models.variant import (
-    LINEAR,
     SCRATCH,
     Variant,
     explain_unknown,
@@ -174,7 +173,7 @@ def _resolve_base(profile: Profile, request: FoldRequest, variant: Variant, name
     overrides: list[tuple[str, Any]] = [("seeds", list(request.seeds))] if request.seeds else []
     encoder = request.encoder or own_encoder(name) or variant.encoder
     base = resolve_requested(profile, name, encoder_override=encoder, overrides=overrides)
-    if base.learner == LINEAR or base.encoder != SCRATCH:
+    if not base.is_network or base.encoder != SCRATCH:
         return base
     shape = [pair for pair in request.overrides if pair[0].startswith(f"{SCRATCH}.")]
     known = {*(key for key, _ in shape), *own_shape(name)}

@@ -31,7 +31,7 @@ from models.network.tokenizer import check_reading, list_markers, load_tokenizer
 from models.parts import formats, particles
 from models.parts.formats import FORMATS, choose_format
 from models.pretraining.exposure import explain_left_out, read_exposure
-from models.variant import LINEAR, Variant, fingerprint
+from models.variant import Variant, fingerprint
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def set_up_variant(
     """
     check_suits(variant, prepared.competition.profile)
     pool = build_pool(prepared, variant, say)
-    if variant.learner == LINEAR:
+    if not variant.is_network:
         route = read_route(variant.route, prepared, None) if variant.route else None
         parts = recipe_parts(variant, None, prepared, pool=pool, route=route)
         return VariantSetup(variant, prepared, pool, route, None, None, (), parts, bases)
@@ -219,7 +219,7 @@ def write_pool_texts(setup: VariantSetup) -> dict[str, Path]:
 def _needs_texts(variant: Variant) -> bool:
     """Return whether the jobs of a variant read text, not only tokens."""
     return (
-        variant.learner == LINEAR
+        not variant.is_network
         or variant.augment is not None
         or variant.restrict is not None
         or (variant.curriculum is not None and variant.curriculum.by == "difficulty")

@@ -25,7 +25,7 @@ from models.jobs.request import check_variant, resolve_requested
 from models.jobs.setup import load_checked, resolve_base_encoder
 from models.jobs.suitability import check_suits
 from models.parts.formats import Format, choose_format
-from models.variant import LINEAR, Variant
+from models.variant import Variant
 
 SUBJECT_STYLE, OBJECT_STYLE, MARK_STYLE = "bold black on cyan", "bold black on yellow", "reverse"
 PROMPT_MASK_STYLE = "bold black on magenta"
@@ -81,8 +81,8 @@ def show_rows(
     variant = resolve_requested(
         profile, request.variant, encoder_override=request.encoder, overrides=request.overrides
     )
-    if variant.learner == LINEAR:
-        raise UsageError(f"{variant.name} is a linear model on characters: no tokens to show")
+    if not variant.is_network:
+        raise UsageError(f"{variant.name} is a model of character n-grams: no tokens to show")
     check_suits(variant, profile)
     corpus = read_corpus(competition)
     train, test, _ = correct_rows(competition, corpus, variant)

@@ -21,7 +21,7 @@ from models.variant import Variant
 STATE_FILE, WEIGHTS_FILE, LOG_FILE = "state.safetensors", "model.safetensors", "job.log"
 LEASED = "job"
 """What is leased in the folder of a job while it runs."""
-FACTS_FILE = "model.json"  # of a linear model, which is fitted again when needed
+FACTS_FILE = "model.json"  # of a model of n-grams, which is fitted again when needed
 
 
 @dataclass(frozen=True)

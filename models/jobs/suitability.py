@@ -18,7 +18,7 @@ from competition.profile import Profile
 from models.data.augmentation import Scheme, check_augment
 from models.parts.formats import FORMATS, check_format
 from models.settings import AugmentSettings, CleanSettings, FormatSettings
-from models.variant import LINEAR, Variant, read_file_settings
+from models.variant import NETWORK, Variant, read_file_settings
 
 DEFAULT_FORMAT: str = Variant.model_fields["format"].default
 _Settings = TypeVar("_Settings", bound=BaseModel)
@@ -42,7 +42,7 @@ def check_suits(variant: Variant, profile: Profile) -> None:
     Raises:
         FormatError, VariantError: names what is missing and what to use instead.
     """
-    if variant.learner == LINEAR:
+    if not variant.is_network:
         return
     restricts = variant.restrict is not None
     needs = (variant.name, variant.format, variant.formatting, restricts, variant.augment)
@@ -63,7 +63,7 @@ def check_files(
         except VariantError:
             continue  # reported when the variant is resolved
         form = settings.get("format", DEFAULT_FORMAT)
-        if settings.get("learner") == LINEAR or form not in FORMATS:
+        if settings.get("learner", NETWORK) != NETWORK or form not in FORMATS:
             continue
         needs = _Needs(
             name,

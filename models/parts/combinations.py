@@ -36,7 +36,7 @@ def check_adapted(variant: Any) -> None:
     """
     if variant.adapt is None:
         return
-    if variant.encoder == "scratch" or variant.learner == "linear":
+    if variant.encoder == "scratch" or not variant.is_network:
         raise ValueError(
             "adapt keeps a backbone as it is, and this variant has none that has learnt"
         )

@@ -1,9 +1,8 @@
 """The linear learner: TF-IDF of character n-grams and a calibrated linear SVM (scikit-learn).
 
 Replaces the network when ``learner = "linear"``, and estimates the difficulty of training rows for
-curriculum learning. It does not import torch. Features are extracted in blocks (each entity, the
-text between them, the text around each), because the same n-gram means different things in
-different places.
+curriculum learning. It does not import torch. ``RESULT_VERSION`` covers the features of
+``models.data.ngrams`` too.
 
 Legend: n training rows, r rows to predict, C labels, F features.
 """
@@ -16,16 +15,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 from scipy.optimize import minimize_scalar
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.feature_extraction import FeatureHasher
-from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import LinearSVC
 
 from competition.arrays import Float64s, Int64s, Probs, Say
-from competition.data.rows import Entity, Row, Rows
+from competition.data.rows import Rows
+from models.data.ngrams import FeatureReader, Matrix
 from models.settings import LinearSettings
 
 RESULT_VERSION = 1
@@ -33,11 +30,6 @@ VERSION_NAME = "models.linear"
 RARE_LABELS_VERSION = 1  # of what a job with rare labels computes; part of its fingerprint
 
 TOLERANCE = 0.1  # of the solver; a smaller one takes longer and changes no score
-MIN_ROWS = 2  # that a feature must occur in
-MAX_BETWEEN_CHARS, NEAR_CHARS, EDGE_CHARS = 80, 12, 8
-START, END = "\x02", "\x03"  # checked rows contain neither
-
-Matrix = Any  # a scipy CSR matrix (rows, F) float64
 
 
 @dataclass(frozen=True)
@@ -249,134 +241,6 @@ def measure_difficulty(
         probs[:, present] = softmax(scores)
         difficulty[out] = 1 - probs[np.arange(len(out)), train_label_ids[out]]
     return difficulty
-
-
-class FeatureReader:
-    """Turn rows into TF-IDF features, block by block."""
-
-    def __init__(self, settings: LinearSettings) -> None:
-        self.settings = settings
-        self.transformers = {name: TfidfTransformer(sublinear_tf=True) for name in BLOCKS}
-        self.kept: dict[str, Int64s] = {}
-
-    def fit(self, rows: Rows) -> Matrix:
-        """Learn the vocabulary and IDF from training rows and return their features (n, F).
-
-        Features that occur in fewer than ``MIN_ROWS`` rows are dropped.
-        """
-        counts = self._count(rows)
-        for name, block in counts.items():
-            kept = np.flatnonzero(block.getnnz(axis=0) >= MIN_ROWS)
-            if len(kept):
-                self.kept[name] = kept
-                self.transformers[name].fit(block[:, kept])
-        return self._weigh(counts)
-
-    def read(self, rows: Rows) -> Matrix:
-        """Return the features (r, F) of other rows."""
-        return self._weigh(self._count(rows))
-
-    def _count(self, rows: Rows) -> dict[str, Matrix]:
-        hasher = FeatureHasher(
-            n_features=self.settings.most_features, input_type="string", alternate_sign=False
-        )
-        found = [list(read_blocks(row, self.settings.char_ngrams)) for row in rows]
-        return {
-            name: hasher.transform(each[at] for each in found) for at, name in enumerate(BLOCKS)
-        }
-
-    def _weigh(self, counts: dict[str, Matrix]) -> Matrix:
-        return sparse.hstack(
-            [
-                BLOCKS[name] * self.transformers[name].transform(counts[name][:, kept])
-                for name, kept in self.kept.items()
-            ]
-        ).tocsr()
-
-
-BLOCKS = {
-    "types": 0.5,
-    "subject": 0.5,
-    "object": 1.0,
-    "subject by types": 0.5,
-    "object by types": 1.0,
-    "between": 1.0,
-    "words between": 0.5,
-    "around subject": 1.0,
-    "around object": 1.0,
-    "near subject by types": 1.0,
-    "near object by types": 1.0,
-}
-"""Weight of each block of features; each block is L2-normalised per row before."""
-
-
-def read_blocks(row: Row, char_ngrams: tuple[int, int]) -> Iterator[list[str]]:
-    """Yield the features of a row, one list per block, in the order of ``BLOCKS``."""
-    forward = row.subject.start < row.object.start
-    first, second = (row.subject, row.object) if forward else (row.object, row.subject)
-    between = row.sentence[first.end : second.start]
-    pair = f"{row.subject.type}|{row.object.type}"
-    ordered = f"{pair}|{forward:d}"
-    length = len(between)
-    yield [
-        pair,
-        ordered,
-        f"{ordered} far {min(length // 4, 12)}",
-        f"near {forward:d} {min(length, 10)}",
-        f"source {row.source}",
-        f"source {row.source} {pair}",
-    ]
-    subject, obj = (f"{START}{e.word}{END}" for e in (row.subject, row.object))
-    shortest, longest = char_ngrams
-    yield [*_ngrams(subject, shortest, longest), f"={subject}", *row.subject.word.split()]
-    yield [*_ngrams(obj, shortest, longest), f"={obj}", *row.object.word.split()]
-    yield [f"{pair} {gram}" for gram in _ngrams(subject, shortest, longest - 1)]
-    yield [f"{pair} {gram}" for gram in _ngrams(obj, shortest, longest - 1)]
-    text = f"{START}{between[:MAX_BETWEEN_CHARS]}{END}"
-    yield [f"{forward:d} {gram}" for gram in _ngrams(text, shortest, longest)]
-    yield [f"{ordered} {word}" for word in between.split()]
-    yield list(_around(row.sentence, row.subject))
-    yield list(_around(row.sentence, row.object))
-    yield [f"{pair} {edge}" for edge in _edges(row.sentence, row.subject, longest + 1)]
-    yield [f"{pair} {edge}" for edge in _edges(row.sentence, row.object, longest + 1)]
-
-
-def _ngrams(text: str, shortest: int, longest: int) -> list[str]:
-    """Return all character n-grams of a text.
-
-    >>> _ngrams("abc", 1, 2)
-    ['a', 'b', 'c', 'ab', 'bc']
-    """
-    return [
-        text[at : at + size]
-        for size in range(shortest, max(shortest, longest) + 1)
-        for at in range(len(text) - size + 1)
-    ]
-
-
-def _edges(sentence: str, entity: Entity, most: int) -> Iterator[str]:
-    """Yield the 1 to ``most`` characters right before an entity, and those right after it.
-
-    >>> list(_edges("그는 서울에서", Entity("서울", 3, 5, "LOC"), 2))
-    ['< ', '<는 ', '>에', '>에서']
-    """
-    for size in range(1, min(most, entity.start) + 1):
-        yield f"<{sentence[entity.start - size : entity.start]}"
-    for size in range(1, min(most, len(sentence) - entity.end) + 1):
-        yield f">{sentence[entity.end : entity.end + size]}"
-
-
-def _around(sentence: str, entity: Entity) -> Iterator[str]:
-    """Yield edges, short n-grams and words around an entity, left and right kept separate."""
-    yield from _edges(sentence, entity, EDGE_CHARS)
-    left = sentence[max(0, entity.start - NEAR_CHARS) : entity.start]
-    right = sentence[entity.end : entity.end + NEAR_CHARS]
-    yield from (f"L {gram}" for gram in _ngrams(left, 2, 3))
-    yield from (f"R {gram}" for gram in _ngrams(right, 2, 3))
-    wide = 2 * NEAR_CHARS
-    before = sentence[max(0, entity.start - wide) : entity.start].split()[-3:]
-    yield from (f"l {word}" for word in before)
-    yield from (f"r {word}" for word in sentence[entity.end : entity.end + wide].split()[:4])
 
 
 def _build_classifier(settings: LinearSettings, seed: int) -> Any:

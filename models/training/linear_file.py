@@ -20,15 +20,9 @@ from safetensors.numpy import save
 from competition.arrays import Float64s
 from competition.errors import TrainingError
 from competition.files import write_atomically
+from models.data.ngrams import FeatureReader, Matrix
 from models.settings import LinearSettings
-from models.training.linear import (
-    FeatureReader,
-    LinearModel,
-    Matrix,
-    ScaledClassifier,
-    softmax,
-    two_sided,
-)
+from models.training.linear import LinearModel, ScaledClassifier, softmax, two_sided
 
 
 @dataclass(frozen=True)
@@ -59,10 +53,7 @@ class StoredClassifier:
 def write_linear(path: Path, model: LinearModel, facts: dict[str, Any]) -> None:
     """Write a fitted linear model, with ``facts`` (JSON-serialisable) beside it in the header."""
     reader = model.reader
-    arrays: dict[str, Any] = {"present": model.present}
-    for name, kept in reader.kept.items():
-        arrays[f"kept.{name}"] = kept.astype(np.int32)
-        arrays[f"idf.{name}"] = reader.transformers[name].idf_
+    arrays: dict[str, Any] = {"present": model.present, **reader.dump()}
     scale = None
     if len(model.present) > 1:
         fitted = model.classifier
@@ -96,10 +87,7 @@ def read_linear(path: Path) -> LinearModel:
     except (SafetensorError, OSError, ValueError) as error:
         raise TrainingError(f"{path} is damaged ({error}); copy it once more") from None
     reader = FeatureReader(LinearSettings.model_validate(header["settings"]))
-    for name, transformer in reader.transformers.items():
-        if f"kept.{name}" in arrays:
-            reader.kept[name] = arrays[f"kept.{name}"].astype(np.int64)
-            transformer.idf_ = arrays[f"idf.{name}"]
+    reader.load(arrays)
     classifier = None
     if "weights" in arrays:
         classifier = StoredClassifier(arrays["weights"], arrays["intercepts"], header["scale"])

@@ -14,7 +14,7 @@ import numpy as np
 
 from competition.errors import UsageError, VariantError
 from models.network.encoder_source import MINI, PRETRAINED, find_kind
-from models.variant import LINEAR, OUTSIDE_FINGERPRINT, SCRATCH, Variant, parse_override
+from models.variant import LINEAR, MLP, OUTSIDE_FINGERPRINT, SCRATCH, Variant, parse_override
 
 if TYPE_CHECKING:
     import optuna
@@ -51,6 +51,12 @@ DEFAULT_SPACES = {
     LINEAR: (
         "linear.regularisation=0.03..30.0:log",
         "linear.char_ngrams=[1, 3]|[1, 4]|[1, 5]|[2, 5]",
+    ),
+    MLP: (
+        "mlp.lr=0.02..0.3:log",
+        "mlp.feature_dropout=0.2..0.7",
+        "mlp.hidden=64|128|256",
+        "mlp.epochs=1..4",
     ),
 }
 """The default search spaces, by kind of encoder."""
@@ -213,7 +219,7 @@ def choose_space(texts: Sequence[str], variant: Variant) -> tuple[Dimension, ...
     Raises:
         UsageError: a text that cannot be parsed, or a repeated key.
     """
-    kind = LINEAR if variant.learner == LINEAR else find_kind(variant.encoder)
+    kind = find_kind(variant.encoder) if variant.is_network else variant.learner
     space = tuple(map(parse_dimension, texts or DEFAULT_SPACES[kind]))
     keys = [dimension.key for dimension in space]
     twice = [key for key in keys if keys.count(key) > 1]

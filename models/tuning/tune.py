@@ -48,7 +48,6 @@ from models.tuning.plan import Search, TrialScores, TuneRequest, plan_search
 from models.tuning.report import FOLDS_DONE, REASON, TuneSummary, summarise
 from models.tuning.space import Found, describe_found, read_found
 from models.tuning.study import PLACE, RETRY_OF, SharedStudy, open_study, retry_trial
-from models.variant import LINEAR
 
 WAIT_S = 1.0
 MAX_FAILURES = 3  # failed jobs in a row, after which the hyperparameters are not the cause
@@ -76,7 +75,7 @@ def run_tune(competition: Competition, request: TuneRequest, board: ProgressBoar
     prepared = read_prepared(competition)
     search = plan_search(prepared, request)
     board.say(f"study {search.plan.name}, in {search.plan.shown}")
-    for notice in list_gpu_notices(request.workers) if search.base.learner != LINEAR else ():
+    for notice in list_gpu_notices(request.workers) if search.base.is_network else ():
         board.say(notice)
     deadline = None
     if request.stop_after_s is not None:
@@ -134,8 +133,8 @@ class _Run:
         """Return where the jobs of trials run."""
         request = self.search.request
         chosen = request.engine or EngineChoice(jobs=request.workers, threads=request.threads)
-        is_linear = self.search.base.learner == LINEAR and chosen.name != LOCAL
-        return replace(chosen, gpus_per_job=0.0) if is_linear else chosen
+        needs_none = not self.search.base.is_network and chosen.name != LOCAL
+        return replace(chosen, gpus_per_job=0.0) if needs_none else chosen
 
 
 def _tune_beside(run: _Run, place: int) -> bool:

@@ -101,6 +101,9 @@ def test_overrides_need_an_equals_sign() -> None:
     [
         ("tfidf-linear", "train.lr", 1e-3, "has no effect with learner = 'linear'"),
         ("tfidf-linear", "start_from", "typed-punct", "has no effect with learner = 'linear'"),
+        ("tfidf-linear", "mlp.lr", 0.2, "has no effect with learner = 'linear'"),
+        ("ngram-mlp", "linear.regularisation", 0.3, "has no effect with learner = 'mlp'"),
+        ("typed-punct", "mlp.lr", 0.2, "has no effect without learner = 'mlp'"),
         ("typed-punct", "loss", "focal", "does not support label smoothing"),
         ("typed-punct", "loss_options.focal_gamma", 1.0, 'without loss = "focal"'),
         ("typed-punct", "scratch.layers", 2, "without encoder = 'scratch'"),

@@ -25,6 +25,7 @@ NAMES = {
     "models.linear",
     "models.losses",
     "models.masking",
+    "models.mlp",
     "models.particles",
     "models.pretraining",
     "models.pseudo",

@@ -31,7 +31,6 @@ from models.jobs.spec import JobSpec
 from models.training.control import Watch
 from models.training.hardware import report_gpu_errors, threads_per_job
 from models.training.ranks import LOST, joined
-from models.variant import LINEAR
 
 PATIENCE_S = 15.0
 """How long processes may take to end after the first of them did, before they are killed."""
@@ -325,7 +324,7 @@ def work_first(spec: JobSpec, slot: int, link: Connection) -> None:
     threading.Thread(target=_end_as_orphan, args=(os.getppid(),), daemon=True).start()
 
     def run(spec: JobSpec, watch: Watch) -> Any:
-        if spec.variant.learner == LINEAR:
+        if not spec.variant.is_network:
             return run_job(spec, watch)
         name = secrets.token_hex(8)
         watch.log(f"{GATHER}{name}")

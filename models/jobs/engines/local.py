@@ -25,7 +25,6 @@ from models.training.hardware import (
     list_gpu_notices,
     threads_per_job,
 )
-from models.variant import LINEAR
 
 
 @dataclass
@@ -122,6 +121,6 @@ def describe_hardware(jobs: Sequence[JobSpec], workers: int) -> list[str]:
         f"on {describe_device()}, {choose_precision(spec.variant.run.precision)}, "
         f"{choose_attention(spec.variant, device)} attention"
         for spec in jobs
-        if spec.variant.learner != LINEAR
+        if spec.variant.is_network
     }
     return [*sorted(lines), *(list_gpu_notices(workers) if lines else ())]

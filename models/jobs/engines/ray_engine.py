@@ -39,7 +39,6 @@ from models.jobs.engines.ray_node import Delivery, Mailbox, Shipment, clean, rea
 from models.jobs.engines.worker import append_to_log, claim, write_answer
 from models.jobs.spec import STATE_FILE, JobOutcome, JobSpec
 from models.jobs.tracking import Recorder
-from models.variant import LINEAR
 
 MAX_ATTEMPTS = 4  # of a job whose nodes or tasks are lost; then it counts as failed
 MAX_THREADS = 8  # of a job on a GPU, if the command does not say
@@ -101,7 +100,7 @@ class RayEngine:
         resources = ray.cluster_resources()
         cpus, gpus = (f"{resources.get(kind, 0.0):g}" for kind in ("CPU", "GPU"))
         takes = write_count(self.threads, "CPU")
-        is_network = any(spec.variant.learner != LINEAR for spec in jobs)
+        is_network = any(spec.variant.is_network for spec in jobs)
         asked = self.gpus if is_network else 0.0
         takes += f" and {asked:g} GPU" if asked else ""
         lines = [
@@ -249,7 +248,7 @@ class RayEngine:
         task = ray.remote(max_calls=0)(run_there).options(
             name=job,
             num_cpus=spec.threads,
-            num_gpus=0 if spec.variant.learner == LINEAR else self.gpus,
+            num_gpus=self.gpus if spec.variant.is_network else 0,
             max_retries=0,
         )
         ref = task.remote(shipment, self._mailbox)

@@ -121,7 +121,8 @@ def test_the_notebook_answers_without_network(
         request_for("typed-punct", save_as=part, overrides=(("route", f"length:{part}"),))
         for part in ("short", "medium", "long")
     ]
-    for wanted in (FoldRequest(variants=("tfidf-linear",), threads=1), *specialists):
+    ngrams = FoldRequest(variants=("tfidf-linear", "ngram-mlp"), threads=1)
+    for wanted in (ngrams, *specialists):
         for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
             assert run_job(spec, quiet_watch).finished
     competition = prepared.competition

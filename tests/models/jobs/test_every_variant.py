@@ -24,7 +24,7 @@ from models.jobs.request import FoldRequest, resolve_all
 from models.jobs.waves import include_bases, order_in_waves
 from models.training.control import Watch
 from models.training.hardware import fix_randomness_of_kernels
-from models.variant import LINEAR, list_variants, own_encoder, resolve_variant
+from models.variant import list_variants, own_encoder, resolve_variant
 from tests.conftest import write_tiny
 from tests.models.conftest import TINY_SCRATCH
 
@@ -50,12 +50,15 @@ RENAMED = {
 NEEDS: dict[str, Overrides] = {
     "pseudo": (("pseudo.min_confidence", 0.05),),  # so small a model is never surer
     "augment-swap": (("augment.share", 0.5),),
+    "ngram-distil": (("distil.members", ("tfidf-linear",)),),  # without a network
 }
 """What a variant needs on this corpus to do anything; its control is given the same but this."""
 PLAIN = "typed-punct"
 WARM = (("train.epochs", 1), ("train.lr", 3e-4))
 CONTROLS: dict[str, tuple[str, Overrides]] = {
     "distil": ("entity-start-end", ()),
+    "ngram-mlp": ("tfidf-linear", ()),
+    "ngram-distil": ("ngram-mlp", ()),
     "ema": (PLAIN, (("train.final_lr_frac", 0.2),)),
     "focal": (PLAIN, (("train.label_smoothing", 0.0),)),
     "multi-dropout": (PLAIN, (("train.head_dropout", 0.5),)),
@@ -90,12 +93,12 @@ class Trained:
         return self.results[key]
 
     def _train(self, name: str, overrides: Overrides, save_as: str) -> Result:
-        is_linear = resolve_variant(name, encoder="scratch").learner == LINEAR
+        is_network = resolve_variant(name, encoder="scratch").is_network
         request = FoldRequest(
             variants=(name,),
             folds=(self.fold,),
-            encoder=None if is_linear else "scratch",
-            overrides=overrides if is_linear else (*TINY, *overrides),
+            encoder="scratch" if is_network else None,
+            overrides=(*TINY, *overrides) if is_network else overrides,
             save_as=save_as,
             threads=1,
         )

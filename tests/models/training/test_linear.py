@@ -9,17 +9,15 @@ import pytest
 from competition.arrays import Int64s, Probs
 from competition.data.rows import Entity, Row, Rows, collect_rows
 from competition.folds.kfold import Prepared
+from models.data.ngrams import BLOCKS, FeatureReader, read_blocks
 from models.parts.formats import EXAMPLE_ROW
 from models.settings import LinearSettings
 from models.training.linear import (
-    BLOCKS,
-    FeatureReader,
     LinearTask,
     ScaledClassifier,
     find_rare_labels,
     fit_linear,
     measure_difficulty,
-    read_blocks,
 )
 
 SETTINGS = LinearSettings(most_features=4096)
