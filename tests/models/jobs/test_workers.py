@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import multiprocessing
 import os
 import socket
@@ -87,6 +88,19 @@ def test_the_start_method_depends_on_the_platform(
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: methods)
     assert processes.process_context().get_start_method() == method
+
+
+def _count_frozen(link: Any) -> None:
+    link.send(gc.get_freeze_count())
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="there is no fork server")
+def test_no_job_collects_garbage_among_the_libraries() -> None:
+    ours, theirs = processes.process_context().Pipe()
+    process = processes.process_context().Process(target=_count_frozen, args=(theirs,))
+    process.start()
+    assert ours.recv() > 100_000
+    process.join()
 
 
 @pytest.mark.parametrize("has_short_folder", [True, False])
