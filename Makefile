@@ -7,6 +7,8 @@ LOWEST_TESTS := tests/competition/blend tests/competition/data tests/competition
 	tests/competition/importing tests/models/network \
 	tests/models/jobs/test_plan.py tests/models/training/test_linear.py tests/test_harness.py
 RUN := $(VENV)/bin/python run.py
+# libraries are installed uncompiled; where this is set, every process would compile them again
+unexport PYTHONDONTWRITEBYTECODE
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 # jobs at a time: one a core, at most 10; with GPUs one on each, or two that share the only one
