@@ -15,7 +15,6 @@ import argparse
 import importlib.util
 import json
 import math
-import multiprocessing
 import os
 import platform
 import shutil
@@ -45,6 +44,7 @@ from competition.predictions.store import Store
 from competition.profile import resolve_competition
 from models.data.batches import collate, open_tokenized
 from models.jobs.engines.local import LocalEngine
+from models.jobs.engines.processes import process_context
 from models.jobs.job import run_job
 from models.jobs.network_job import open_inputs
 from models.jobs.plan import plan_jobs
@@ -291,7 +291,7 @@ def check_resume(bench: Bench) -> str:
     run = spec.variant.run.model_copy(update={"state_every_s": 0.05})
     spec = replace(spec, variant=spec.variant.model_copy(update={"run": run}))
     spec.job_dir.mkdir(parents=True, exist_ok=True)
-    process = multiprocessing.get_context("spawn").Process(target=work_until_killed, args=(spec,))
+    process = process_context().Process(target=work_until_killed, args=(spec,))
     process.start()
     until = time.monotonic() + 120
     while not (spec.job_dir / STATE_FILE).is_file():

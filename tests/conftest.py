@@ -12,15 +12,18 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from competition.lease import Leases
 from competition.profile import Competition, resolve_competition
+from models.jobs.engines.processes import process_context
 from run import main as run_main
 
 # Set before numpy, torch and huggingface_hub are imported, which read them; processes inherit them.
@@ -35,10 +38,19 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
-def pytest_collection_finish() -> None:
+@pytest.fixture(autouse=True, scope="module")
+def what_is_loaded_is_no_garbage() -> None:
     """Leave imported modules out of garbage collection, which every training job asks for."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Let ``fsync`` return at once: no test cuts the power, and thousands of files are written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 LABELS = ("per:birthplace", "no_relation", "per:employer", "per:sibling")
@@ -286,6 +298,15 @@ def klue_re_dir() -> Path:
     return Path(named)
 
 
+def choose_context() -> Any:
+    """Return how a test starts a process that imports little.
+
+    The whole suite needs the fork server of jobs anyway, and a fork takes no time; a test run alone
+    is done sooner by a new interpreter than by loading torch.
+    """
+    return process_context() if "torch" in sys.modules else get_context("spawn")
+
+
 RunCommand = Callable[..., str]
 
 
@@ -293,22 +314,25 @@ RunCommand = Callable[..., str]
 def run_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> RunCommand:
-    """Run a command of ``run.py`` in this process, its home ``tmp_path``; return its output.
+    """Run a command of ``run.py`` in this process; return its output. Its home is ``tmp_path``.
 
     A process of its own would spend seconds on imports. Jobs that the command starts are processes
     nonetheless, forked from one server that all tests of this process share.
     """
 
-    def run(*arguments: str, exits: int = 0, only_stdout: bool = False) -> str:
+    def run(
+        *arguments: str, exits: int = 0, only_stdout: bool = False, home: Path = tmp_path
+    ) -> str:
         capsys.readouterr()
         with monkeypatch.context() as patch:
-            patch.chdir(tmp_path)
-            patch.setenv("COMPETITION_HOME", str(tmp_path))
+            patch.chdir(home)
+            patch.setenv("COMPETITION_HOME", str(home))
             patch.setenv("COLUMNS", "120")
             patch.setattr(sys, "argv", ["run.py", *arguments])
             with pytest.raises(SystemExit) as end:
                 run_main()
         out, err = capsys.readouterr()
+        assert "Traceback" not in err
         assert (end.value.code or 0) == exits, f"{arguments}: {out}\n{err}"
         return out if only_stdout else out + err
 

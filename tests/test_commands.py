@@ -145,7 +145,7 @@ def test_specialists_answer_together_as_one_member(
 
 
 @pytest.mark.slow
-def test_a_kill_loses_nothing(tmp_path: Path) -> None:
+def test_a_kill_loses_nothing(tmp_path: Path, run_command: RunCommand) -> None:
     """After kill -9 in a job its worker ends too, and the same command resumes from there."""
     stores = []
     for home, killed in ((tmp_path / "straight", False), (tmp_path / "killed", True)):
@@ -168,7 +168,7 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
             done = {p.name: p.stat().st_mtime_ns for p in (home / "oof" / "tiny" / "t").iterdir()}
             assert "s42-f0.parquet" in done
             assert "s42-f1.parquet" not in done
-        said = run_process(home, *command)
+        said = run_command(*command, home=home)
         if killed:
             assert "t seed 42 fold 0: done before, kept" in said
             assert "t seed 42 fold 1: resumed at step " in said
@@ -189,7 +189,9 @@ def wait_until_gone(pid: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_ctrl_c_writes_states_and_the_next_fold_goes_on(tmp_path: Path, tiny: list[str]) -> None:
+def test_ctrl_c_writes_states_and_the_next_fold_goes_on(
+    tmp_path: Path, tiny: list[str], run_command: RunCommand
+) -> None:
     command = ["fold", "typed-punct", *TINY, "--as", "t", "--folds", "0", *tiny]
     command += ["--set", "train.epochs=300"]
     process = start(tmp_path, *command)
@@ -204,7 +206,7 @@ def test_ctrl_c_writes_states_and_the_next_fold_goes_on(tmp_path: Path, tiny: li
     assert process.returncode == 3, err
     assert "run the same command again to continue" in out
     assert (log.parent / "state.safetensors").exists()
-    shorter = run_process(tmp_path, *command, "--stop-after", "0s", exits=3)
+    shorter = run_command(*command, "--stop-after", "0s", exits=3)
     assert "1 job not done" in shorter
 
 
@@ -257,40 +259,35 @@ def test_without_data_the_demo_is_meant_and_said(run_command: RunCommand) -> Non
     assert "bundled demo" in said.splitlines()[0] or "bundled demo" in said
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def test_only_commands_that_train_or_estimate_import_torch(tmp_path: Path, tiny: list[str]) -> None:
+    """One process runs them all, the lightest first; what one imports is held against it."""
+    commands = [
         ["--help"],
-        ["board"],
-        ["check", "x.csv"],
-        ["score", "x.csv", "--solution", "y"],
-        ["blend"],
-        ["compare", "a", "b"],
-    ],
-)
-def test_only_commands_that_train_or_estimate_import_torch(
-    arguments: list[str], tmp_path: Path, tiny: list[str]
-) -> None:
+        ["check", "x.csv", *tiny],
+        ["score", "x.csv", "--solution", "y", *tiny],
+        ["board", *tiny],
+        ["blend", *tiny],
+        ["compare", "a", "b", *tiny],
+    ]
     code = (
         "import runpy, sys\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'accelerate'} & set(sys.modules)\n"
-        "heavy |= {'pandas', 'pyarrow'} & set(sys.modules) if sys.argv[1] == 'check' else set()\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+        f"for words in {commands!r}:\n"
+        f"    sys.argv = [{str(ROOT / 'run.py')!r}, *words]\n"
+        "    try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "    except SystemExit: pass\n"
+        "    else: sys.exit(f'{words} did not end')\n"
+        "    heavy = {'torch', 'transformers', 'accelerate'}\n"
+        "    heavy |= {'pandas', 'pyarrow'} if words[0] in ('--help', 'check') else set()\n"
+        "    if heavy & set(sys.modules):\n"
+        "        sys.exit(f'{words} imported {heavy & set(sys.modules)}')\n"
     )
-    own = [] if arguments == ["--help"] else tiny
     answer = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; sys.argv = {[str(ROOT / 'run.py'), *arguments, *own]!r}\n{code}",
-        ],
+        [sys.executable, "-c", code],
         cwd=ROOT,
         env=environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert answer.returncode == 0, answer.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from competition.errors import UploadError
 from competition.submission.ledger import Ledger, build_score, count_on_day
+from tests.conftest import choose_context
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 FIELDS = {"target": "local", "destination": "x", "name": "blend", "sha256": "ab", "bytes": 3}
@@ -266,7 +266,7 @@ def _append_many(path: Path, count: int, ready: object) -> None:
 
 
 def test_two_processes_at_once_lose_nothing(ledger: Ledger) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = choose_context()
     ready = context.Barrier(2)
     workers = [
         context.Process(target=_append_many, args=(ledger.path, 15, ready)) for _ in range(2)

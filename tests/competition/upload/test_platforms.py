@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import multiprocessing
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -51,7 +50,7 @@ from tests.competition.upload_servers import (
     Server,
     serve,
 )
-from tests.conftest import TINY_PROFILE
+from tests.conftest import TINY_PROFILE, choose_context
 
 SERVERS: dict[str, type[Server]] = {
     "kaggle": KaggleServer,
@@ -694,7 +693,8 @@ def test_the_command_tells_how_it_ended(evening: Evening, monkeypatch: pytest.Mo
     evening.see("sent", "unknown", "refused", count=1)
 
 
-def _be_killed(home: str, url: str, name: str, when: str) -> None:
+def _be_killed(environment: dict[str, str], home: str, url: str, name: str, when: str) -> None:
+    os.environ.update(environment)
     competition = resolve_competition(f"{home}/tiny.toml", None, None, home=Path(home))
     send.TARGETS["kaggle"] = lambda made: kaggle_at(lambda: url, made)
     if when == "after":
@@ -710,9 +710,15 @@ def _be_killed(home: str, url: str, name: str, when: str) -> None:
     ("name", "when"), [("kaggle", "before"), *((name, "after") for name in SERVERS)]
 )
 def test_a_process_killed_around_the_upload(evening: Evening, when: str) -> None:
-    worker = multiprocessing.get_context("spawn").Process(
+    worker = choose_context().Process(
         target=_be_killed,
-        args=(str(evening.competition.home), evening.server.url, evening.name, when),
+        args=(
+            dict(os.environ),
+            str(evening.competition.home),
+            evening.server.url,
+            evening.name,
+            when,
+        ),
     )
     worker.start()
     worker.join(60)

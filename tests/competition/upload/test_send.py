@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -45,6 +44,7 @@ from competition.upload.target import (
     Verdict,
 )
 from tests.competition.klue_scores import KINDS
+from tests.conftest import choose_context
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LOCAL, FOLDER = SubmitOptions(target="local"), SubmitOptions(target="folder")
@@ -531,9 +531,7 @@ def _crash_hard(home: Path) -> None:
 
 def test_a_killed_process_leaves_its_intent_and_no_lock(tiny_competition: Competition) -> None:
     write(tiny_competition)
-    worker = multiprocessing.get_context("spawn").Process(
-        target=_crash_hard, args=(tiny_competition.home,)
-    )
+    worker = choose_context().Process(target=_crash_hard, args=(tiny_competition.home,))
     worker.start()
     worker.join(60)
     assert worker.exitcode == 9
@@ -652,7 +650,7 @@ def test_two_processes_do_not_share_the_last_submission(tiny_competition: Compet
     for seed in range(2):
         path = tiny_competition.submissions_dir / f"s{seed}.csv"
         submit(tiny_competition, path, LOCAL, clock=clock)
-    context = multiprocessing.get_context("spawn")
+    context = choose_context()
     ready, answers = context.Barrier(2), context.Queue()
     workers = [
         context.Process(target=_submit_at_once, args=(tiny_competition.home, name, ready, answers))

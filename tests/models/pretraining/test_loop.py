@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -81,15 +80,6 @@ def pattern_lines(count: int = 600) -> tuple[str, ...]:
     starts = np.random.default_rng(0).integers(0, len(WORDS), count)
     lines = (" ".join(WORDS[(start + i) % 8] for i in range(12)) for start in starts)
     return tuple(f"{number % 97} {line}" for number, line in enumerate(lines))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _swept_heap() -> Iterator[None]:
-    """Freeze objects of the libraries, so that garbage collection after each run is fast."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from models.tuning.study import PLACE, PROCESS, RETRY_OF
-from tests.conftest import write_tiny
+from tests.conftest import RunCommand, write_tiny
 
 ROOT = Path(__file__).parents[3]
 TINY = [
@@ -60,7 +60,9 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 
 @pytest.mark.slow
-def test_after_a_kill_the_same_command_resumes_inside_the_fold(tmp_path: Path) -> None:
+def test_after_a_kill_the_same_command_resumes_inside_the_fold(
+    tmp_path: Path, run_command: RunCommand
+) -> None:
     command = ["--competition", str(write_tiny(tmp_path)), "--trials", "3"]
     command += ["--set", "train.epochs=40"]
     process = start(tmp_path, *command)
@@ -75,7 +77,7 @@ def test_after_a_kill_the_same_command_resumes_inside_the_fold(tmp_path: Path) -
     process.communicate()
     done = {path: path.stat().st_mtime_ns for path in (folder / "oof").glob("*@t0/*.parquet")}
     assert len(done) == 1
-    said = finish(start(tmp_path, *command))
+    said = run_command("tune", "typed-punct", *TINY, *command)
     assert "trial 1 ended without a score and is queued again" in said
     assert re.search(r"trial 1 seed 42 fold 0: resumed at step [1-9]", said)
     assert {path: path.stat().st_mtime_ns for path in done} == done
