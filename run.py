@@ -117,6 +117,17 @@ GpusOption = Annotated[
         help="GPUs of a job on Ray, e.g. 0.5; default 1 if it has any.",
     ),
 ]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads per job; default cores/workers."),
+]
+StopAfterOption = Annotated[
+    str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
+]
+EncoderOption = Annotated[str | None, typer.Option("--encoder", help="As in fold.")]
+SearchSeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the search.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")]
 
 
@@ -235,7 +246,7 @@ def show(
     ids: Annotated[
         str | None, typer.Option("--ids", help="Ids of the rows to show, comma-separated.")
     ] = None,
-    encoder: Annotated[str | None, typer.Option("--encoder", help="As in fold.")] = None,
+    encoder: EncoderOption = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in fold.")
     ] = None,
@@ -286,16 +297,11 @@ def fold(
         int | None,
         typer.Option("--workers", min=1, help="Parallel jobs; default 1, on Ray no limit."),
     ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, help="Threads per job; default cores/workers."),
-    ] = None,
+    threads: ThreadsOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
     gpus_per_job: GpusOption = None,
-    stop_after: Annotated[
-        str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
-    ] = None,
+    stop_after: StopAfterOption = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.lr=3e-5."),
@@ -403,9 +409,7 @@ def pretrain(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads; default: all cores.")
     ] = None,
-    stop_after: Annotated[
-        str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
-    ] = None,
+    stop_after: StopAfterOption = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. lr=1e-3."),
@@ -501,9 +505,7 @@ def blend(
         typer.Argument(metavar="VARIANT", help="Variants to blend; default: all complete ones."),
     ] = None,
     trials: Annotated[int, typer.Option("--trials", min=0, help="Number of Optuna trials.")] = 200,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the search.")
-    ] = 0,
+    seed: SearchSeedOption = 0,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the submission; default: blend-<hash>.")
     ] = None,
@@ -599,14 +601,12 @@ def tune(
             help="A metric of the profile (the first by default), or both (their mean).",
         ),
     ] = None,
-    encoder: Annotated[str | None, typer.Option("--encoder", help="As in fold.")] = None,
+    encoder: EncoderOption = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of every trial."),
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the search.")
-    ] = 0,
+    seed: SearchSeedOption = 0,
     storage: Annotated[
         str | None,
         typer.Option("--storage", help="Journal file, or postgresql://… for several machines."),
@@ -626,16 +626,11 @@ def tune(
         int | None,
         typer.Option("--workers", min=1, help="Parallel jobs of a trial; on Ray, parallel trials."),
     ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, help="Threads per job; default cores/workers."),
-    ] = None,
+    threads: ThreadsOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
     gpus_per_job: GpusOption = None,
-    stop_after: Annotated[
-        str | None, typer.Option("--stop-after", help="Stop cleanly after 8h, 90m or 300s.")
-    ] = None,
+    stop_after: StopAfterOption = None,
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,

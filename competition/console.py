@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from competition.closing import CLOSING, find_kind, split_closing
+from competition.errors import Offence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,6 +106,23 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
     notes: Sequence[str] = ()
+
+
+def build_offences_table(
+    name: str,
+    title: str,
+    offences: Sequence[Offence],
+    notes: Sequence[str] = (),
+    *,
+    remedy: str = "what to do",
+    with_file: bool = False,
+) -> Table:
+    """Build a table of offences or remarks; ``remedy`` is the head of its last column."""
+    heads = {key: key for key in ("line", "column", "id", "found")} | {"remedy": remedy}
+    if with_file:
+        heads = {"file": "file", **heads}
+    rows = [{key: getattr(offence, key) for key in heads} for offence in offences]
+    return Table(name, title, [Column(key, head) for key, head in heads.items()], rows, notes)
 
 
 def escape(text: str) -> str:

@@ -24,7 +24,7 @@ from competition.audit.counts import (
     measure_lengths,
     measure_shift,
 )
-from competition.console import Column, Table
+from competition.console import Column, Table, build_offences_table
 from competition.data.corpus import Corpus, Reading, build_corpus, read_rows, read_train
 from competition.data.groups import Int32s, build_groups, build_keys
 from competition.data.rows import Rows
@@ -115,8 +115,11 @@ def build_audit_tables(
     if audit.offences:
         files = (audit.train.offences, audit.test.offences)
         tables.append(_build_offences(files, None if is_whole else OFFENCES_SHOWN))
-    if audit.train.notices or audit.test.notices:
-        tables.append(_build_notices((*audit.train.notices, *audit.test.notices)))
+    if notices := (*audit.train.notices, *audit.test.notices):
+        title, remedy = "Unusual but accepted", "what was done"
+        tables.append(
+            build_offences_table("notices", title, notices, remedy=remedy, with_file=True)
+        )
     corpus, profile = audit.corpus, audit.competition.profile
     if corpus is None:
         return tables
@@ -183,40 +186,14 @@ def _build_files(audit: Audit) -> Table:
     return Table("files", "Files", columns, rows, notes)
 
 
-def _place_columns() -> tuple[Column, ...]:
-    return (
-        Column("file", "file"),
-        Column("line", "line"),
-        Column("column", "column"),
-        Column("id", "id"),
-        Column("found", "found"),
-    )
-
-
-def _place(offence: Offence) -> dict[str, object]:
-    return {
-        "file": offence.file,
-        "line": offence.line,
-        "column": offence.column,
-        "id": offence.id,
-        "found": offence.found,
-        "remedy": offence.remedy,
-    }
-
-
 def _build_offences(files: Sequence[Sequence[Offence]], most: int | None) -> Table:
     """List the offences of each file, up to ``most`` of it."""
-    shown = [_place(offence) for offences in files for offence in offences[:most]]
+    shown = [offence for offences in files for offence in offences[:most]]
     total = sum(map(len, files))
     more = total - len(shown)
     notes = [f"… and {more:,} more; --json lists all of them."] if more else []
-    columns = (*_place_columns(), Column("remedy", "what to do"))
-    return Table("offences", f"Offences ({total:,})", columns, shown, notes)
-
-
-def _build_notices(notices: Sequence[Offence]) -> Table:
-    columns = (*_place_columns(), Column("remedy", "what was done"))
-    return Table("notices", "Unusual but accepted", columns, [_place(notice) for notice in notices])
+    title = f"Offences ({total:,})"
+    return build_offences_table("offences", title, shown, notes, with_file=True)
 
 
 def _build_labels(audit: Audit, corpus: Corpus) -> Table:

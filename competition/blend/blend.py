@@ -42,7 +42,7 @@ from competition.files import check_name
 from competition.folds.kfold import read_prepared
 from competition.predictions.expected_scores import build_test_reader
 from competition.predictions.members import read_members
-from competition.predictions.store import Store
+from competition.predictions.store import open_store
 from competition.profile import Competition
 from competition.scoring.assessment import (
     Assessor,
@@ -95,7 +95,7 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     inputs = _read_inputs(competition, variants, on_step)
     obstacle = explain_absence(inputs.shift, inputs.prepared.corpus)
     weights = choose_row_weights(inputs.row_weights, reweight, obstacle)
-    total = options.count_trials(inputs.prepared.folds.count)
+    total = options.trials * (1 + inputs.prepared.folds.count)  # the fit, and its nested estimate
     plan = SearchPlan(trials, seed, _count_trials(on_progress, total), objective)
     fit = fit_blend(inputs.names, replace(inputs.rows, weights=weights), plan)
     test = apply_blend(fit.blend, inputs.members)
@@ -128,7 +128,7 @@ def _read_inputs(
     """Check the memory needed, read the members and measure the shift."""
     prepared = read_prepared(competition)
     corpus, profile = prepared.corpus, competition.profile
-    store = Store(competition.oof_dir, profile.labels)
+    store = open_store(competition)
     test_shape = (prepared.folds.count, len(corpus.test), profile.n_labels)
     n_members = len(variants or store.variants())
     check_memory(n_members, (len(corpus.train), profile.n_labels), test_shape)

@@ -111,15 +111,10 @@ def fit_blend(names: Sequence[str], rows: PooledRows, plan: SearchPlan) -> Blend
             best.temperature,
         ),
         fit,
-        {name: estimate_fitted(rows, point) for name, point in fit.points.items()},
+        {name: _join(rows, {None: point}) for name, point in fit.points.items()},
         _join_systems(rows, fits),
         fits,
     )
-
-
-def estimate_fitted(rows: PooledRows, point: Point) -> Estimate:
-    """Predict the same rows that a point was tuned on."""
-    return Estimate(*_predict(rows.logs, point, rows.criteria.negative_ids), (point,))
 
 
 def estimate_nested(rows: PooledRows, folds: Ints, plan: SearchPlan) -> dict[str, Estimate]:
@@ -194,11 +189,11 @@ def _join(rows: PooledRows, points: Mapping[int | None, Point]) -> Estimate:
     for fold, point in points.items():
         is_own = np.ones(n_rows, dtype=bool) if fold is None else np.asarray(rows.folds == fold)
         logs = rows.logs if fold is None else rows.take(is_own).logs
-        probs[is_own], pred[is_own] = _predict(logs, point, rows.criteria.negative_ids)
+        probs[is_own], pred[is_own] = predict_pool(logs, point, rows.criteria.negative_ids)
     return Estimate(probs, pred, tuple(points.values()))
 
 
-def _predict(
+def predict_pool(
     logs: Logs, point: Point, negative_ids: Negatives
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Decide labels from the pool, then flatten it: (N, C) float32 and (N,) label ids."""

@@ -56,10 +56,6 @@ class BlendOptions:
         """Say whether it searches for the primary metric on equally weighted rows."""
         return self.is_primary and self.reweight is None
 
-    def count_trials(self, n_folds: int) -> int:
-        """Return the total number of trials of the fit and its nested estimate."""
-        return self.trials * (1 + n_folds)
-
 
 @dataclass(frozen=True, eq=False)
 class BlendInputs:

@@ -14,12 +14,11 @@ from typing import Any
 from competition.blend.search import BEST_SINGLE, BLEND
 from competition.console import Column, Table
 from competition.files import sha256_of
-from competition.predictions.store import Store
+from competition.predictions.store import open_store
 from competition.profile import Competition
 from competition.scoring.criteria import build_criteria
 from competition.scoring.metrics.metric import MetricKind
 from competition.submission.record import (
-    HalfNoiseRecord,
     ScoreEstimate,
     SubmissionRecord,
     SystemEstimate,
@@ -174,13 +173,12 @@ def _build_row(blend: BlendFile, kinds: Sequence[MetricKind]) -> dict[str, Any]:
         f"nested_{first.short}_interval": None if nested is None else nested.interval,
         f"expected_{first.short}_interval": None if expected is None else expected.interval,
         f"nested_single_{first.short}": _show(blend.nested_single.scores.get(first.short)),
-        "noise": [_lay_out_noise(each, first) for each in record.noise],
+        "noise": [
+            {"agreement": noise.agreement, f"{first.short}_sd": noise.sds.get(first.short)}
+            for noise in record.noise
+        ],
         "alarms": [warning.text for warning in record.alarms],
     }
-
-
-def _lay_out_noise(noise: HalfNoiseRecord, kind: MetricKind) -> dict[str, float | None]:
-    return {"agreement": noise.agreement, f"{kind.short}_sd": noise.sds.get(kind.short)}
 
 
 def _count_members(record: SubmissionRecord) -> int | None:
@@ -203,6 +201,6 @@ def _show(score: ScoreEstimate | None) -> float | None:
 
 def _advise_blending(competition: Competition) -> str:
     """Suggest the next step if there is no blend."""
-    if Store(competition.oof_dir, competition.profile.labels).variants():
+    if open_store(competition).variants():
         return "There is no blend yet; run: python run.py blend"
     return "There is no blend yet; train a variant first."

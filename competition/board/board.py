@@ -27,7 +27,7 @@ from competition.board.final_table import build_final_table, get_public, measure
 from competition.console import Column, Table
 from competition.errors import HarnessError
 from competition.folds.kfold import read_prepared
-from competition.predictions.store import Store
+from competition.predictions.store import open_store
 from competition.predictions.variant_scores import (
     VariantScore,
     build_variants_table,
@@ -123,13 +123,13 @@ def build_sent_tables(
         build_blends_table(competition, files),
         build_submissions_table(competition, blends, now=now),
     ]
-    final = _build_final_table(competition, blends)
+    final = build_final_table(competition, open_ledger(competition).read(), blends)
     return tables if final is None else [*tables, final]
 
 
 def _show_variants(competition: Competition) -> tuple[Table, Sequence[VariantScore]]:
     """Build the table of variants with their out-of-fold scores, and return the scores too."""
-    names = Store(competition.oof_dir, competition.profile.labels).variants()
+    names = open_store(competition).variants()
     if not names:
         note = "There is no trained variant yet; run: python run.py fold"
         return Table("variants", "Variants", (), [], [note]), ()
@@ -191,10 +191,6 @@ def _advise_sending(competition: Competition) -> str:
     if folder.is_dir() and any(folder.glob("*.csv")):
         return "Next: nothing was sent yet; run: python run.py submit"
     return "Nothing was sent yet; run blend first."
-
-
-def _build_final_table(competition: Competition, blends: Blends) -> Table | None:
-    return build_final_table(competition, open_ledger(competition).read(), blends)
 
 
 def _describe_entered(entries: Sequence[Entry], kinds: Sequence[MetricKind]) -> list[str]:

@@ -21,7 +21,7 @@ from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.folds.length_routes import build_borders, read_or_make_length_routes, route_lengths
 from competition.predictions.expected_scores import forecast_test
-from competition.predictions.store import Store
+from competition.predictions.store import open_store
 from competition.scoring.assessment import build_assessor
 from competition.scoring.assessment import compare as pair_scores
 from competition.scoring.bootstrap import (
@@ -35,12 +35,11 @@ from competition.scoring.bootstrap import (
     count_replicates,
     pair,
     replicate_areas,
-    replicate_sums,
 )
 from competition.scoring.criteria import Criteria, build_criteria
 from competition.scoring.decisions import Rule, decide, fit_rule
-from competition.scoring.metrics.metric import Metric, MetricKind, Predicted, sum_counts
-from competition.scoring.metrics.micro_f1 import MICRO_F1, MicroF1, is_any_of
+from competition.scoring.metrics.metric import Metric, MetricKind, Predicted
+from competition.scoring.metrics.micro_f1 import MICRO_F1, MicroF1
 
 MIN_GROUPS = 30  # groups with a gold row, for a slice to get an interval
 
@@ -238,7 +237,7 @@ def _compare_overall(
     """Yield each metric, plain and on rows weighted to be mixed as the test's are."""
     gold, criteria = rows.gold, rows.criteria
     weightings: list[tuple[str, npt.NDArray[np.float64] | None]] = [("", None)]
-    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    store = open_store(prepared.competition)
     forecast = forecast_test(prepared, store)
     if forecast is not None and forecast.weights[rows.common].any():
         weightings.append((", expected on the test", forecast.weights[rows.common]))
@@ -280,39 +279,15 @@ def _compare_parts(
         for part in parts:
             mask = np.asarray(part_of == part, dtype=bool)
             what = part if place == 0 else f"{part}, {metric.kind.title}"
-            compare_ = _sum_part if place == 0 and metric.sums is not None else _compare_part
-            first, second, paired = compare_(rows, metric, systems, mask)
+            first, second, paired = _compare_part(rows, metric, systems, mask)
             lines.append(Line(what, int(mask.sum()), first, second, paired, metric.kind))
     return tuple(lines)
-
-
-def _sum_part(
-    rows: _CommonRows, metric: Metric, systems: tuple[Predicted, Predicted], mask: Bools
-) -> tuple[float, float, Paired | None]:
-    """Compare a metric of sums in one part, on draws of all groups."""
-    assert metric.sums is not None
-    kernel, resamples = metric.sums, rows.resample(count_replicates(metric))
-    values, drawn = [], []
-    for system in systems:
-        counts = kernel.count(rows.gold, system)
-        own = (
-            counts * mask[:, None]
-            if isinstance(counts, np.ndarray)
-            else counts.multiply(mask[:, None]).tocsr()
-        )
-        values.append(float(kernel.combine(sum_counts(own, None))))
-        drawn.append(replicate_sums(kernel, own, resamples))
-    counted = mask & ~is_any_of(rows.gold, rows.criteria.negative_ids)
-    paired = None
-    if len(np.unique(rows.groups[counted])) >= MIN_GROUPS:
-        paired = pair(values[0] - values[1], drawn[0] - drawn[1])
-    return values[0], values[1], paired
 
 
 def _compare_part(
     rows: _CommonRows, metric: Metric, systems: tuple[Predicted, Predicted], mask: Bools
 ) -> tuple[float, float, Paired | None]:
-    """Compare any metric in one part, on draws of its own groups."""
+    """Compare a metric in one part, on draws of its own groups."""
     gold, groups = rows.gold[mask], rows.groups[mask]
     first, second = ((probs[mask], pred[mask]) for probs, pred in systems)
     paired = None

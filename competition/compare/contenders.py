@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from competition.arrays import Probs
 from competition.audit.shift import explain_absence, read_or_fit_shift
-from competition.blend.fit import estimate_nested
-from competition.blend.pooling import build_pooled_rows, pool
+from competition.blend.fit import estimate_nested, predict_pool
+from competition.blend.objective import Point
+from competition.blend.pooling import PooledRows, build_pooled_rows
 from competition.blend.reweighting import build_row_weights, choose_row_weights
 from competition.blend.search import BLEND, SearchPlan
 from competition.errors import PredictionsError, UsageError
@@ -31,13 +32,13 @@ from competition.predictions.members import (
     average_in_log_space,
     find_specialists,
     is_tuned_elsewhere,
+    read_headers,
     read_members,
     read_unchanged,
 )
-from competition.predictions.store import Header, ResultKey, Store
+from competition.predictions.store import Header, ResultKey, Store, open_store
 from competition.profile import flatten_settings
 from competition.scoring.criteria import build_criteria
-from competition.scoring.decisions import decide
 from competition.submission.record import BlendRecord, read_record
 
 NO_SETTINGS = ("name", "why", "seeds", "tune")  # metadata of a variant
@@ -107,7 +108,7 @@ def read_contenders(
     """
     if names[0] == names[1]:
         raise UsageError(f"{names[0]} is given twice; give two different names")
-    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    store = open_store(prepared.competition)
     sides = [_find(prepared, store, name) for name in names]
     jobs = _common_jobs(sides, names, set(folds) or set(range(prepared.folds.count)))
     first, second = (
@@ -129,7 +130,7 @@ def read_contender(prepared: Prepared, name: str) -> Contender:
         PredictionsError: results of other data, folds or settings, or none in common.
         UsageError: an unknown name.
     """
-    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    store = open_store(prepared.competition)
     side = _find(prepared, store, name)
     if isinstance(side, _Parts):
         if not side.jobs:
@@ -139,14 +140,10 @@ def read_contender(prepared: Prepared, name: str) -> Contender:
             )
         return _read_variants(store, name, side, sorted(side.jobs), prepared)
     record = _read_record(side)
-    members = _read_blend_members(store, name, record, prepared)
-    corpus, profile = prepared.corpus, prepared.competition.profile
-    rows = build_pooled_rows(members, corpus.train.gold, build_criteria(profile))
+    rows = _read_blend_rows(store, name, record, prepared)
     weights = np.array([member.weight for member in record.members])
-    probs = pool(rows.logs, weights)
-    pred = decide(probs, profile.negative_ids, record.rule)
-    if record.temperature != 1.0:
-        probs = pool(rows.logs, weights, temperature=record.temperature)
+    point = Point(weights, record.rule, primary=0.0, temperature=record.temperature)
+    probs, pred = predict_pool(rows.logs, point, rows.criteria.negative_ids)
     return Contender(name, probs, pred, temperatures=(record.temperature,))
 
 
@@ -278,15 +275,7 @@ def _read_variant(
     Returns:
         The header; (N, C) float32, averaged over the seeds of each fold, NaN for other rows.
     """
-    found = []
-    for seed, fold in jobs:
-        key = ResultKey(variant, seed, fold)
-        header = store.read_header(key)
-        if header is None:
-            raise PredictionsError(
-                f"{store.path(key)} disappeared during reading; run this command again"
-            )
-        found.append((store.path(key), header))
+    found = read_headers(store, [ResultKey(variant, seed, fold) for seed, fold in jobs])
     answered = check_belongs(found, prepared)
     header = found[0][1]
     ids, fold_of = prepared.corpus.train.ids, prepared.folds.fold_of
@@ -327,9 +316,8 @@ def _read_blend(
             f"{path} was made for {record.objective}, and the profile's metrics are now"
             f" {', '.join(objectives)}; run: python run.py blend --name {name}"
         )
-    members = _read_blend_members(store, name, record, prepared)
+    rows = _read_blend_rows(store, name, record, prepared)
     corpus, profile = prepared.corpus, prepared.competition.profile
-    rows = build_pooled_rows(members, corpus.train.gold, build_criteria(profile))
     if record.reweight is not None:
         shift = read_or_fit_shift(prepared.competition, corpus)
         share = profile.metrics.shifted_negative_share
@@ -364,11 +352,11 @@ def _read_record(path: Path) -> BlendRecord:
     return record
 
 
-def _read_blend_members(
+def _read_blend_rows(
     store: Store, name: str, record: BlendRecord, prepared: Prepared
-) -> list[Member]:
-    """Read a blend's members in its order."""
-    members = []
+) -> PooledRows:
+    """Read the out-of-fold rows of a blend's members, in its order."""
+    members: list[Member] = []
     for member in record.members:
         found, _ = read_members(store, member.parts, prepared)
         same = len(found) == 1 and found[0].recipe == member.recipe
@@ -378,4 +366,5 @@ def _read_blend_members(
                 f" run: python run.py blend --name {name}"
             )
         members.append(replace(found[0], name=member.name))
-    return members
+    criteria = build_criteria(prepared.competition.profile)
+    return build_pooled_rows(members, prepared.corpus.train.gold, criteria)

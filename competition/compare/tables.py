@@ -11,7 +11,6 @@ from competition.compare.contenders import Contender, list_different_settings
 from competition.console import Column, Table, format_value
 from competition.predictions.members import TUNED_ELSEWHERE
 from competition.scoring.bootstrap import Paired
-from competition.scoring.decisions import Rule
 from competition.scoring.metrics.metric import Figure
 
 SETTINGS_SHOWN = 10
@@ -152,7 +151,10 @@ def _describe_rule(found: Comparison) -> str:
     kind = found.criteria.rule
     if found.by_threshold:
         of_each = [
-            (letter, [_get_value(rule) for rule in found.rules.get(each.name, ())])
+            (
+                letter,
+                [rule.threshold or rule.power or 0.0 for rule in found.rules.get(each.name, ())],
+            )
             for letter, each in zip("AB", found.contenders, strict=True)
         ]
         shown = [f"{letter} {min(each):.3f}–{max(each):.3f}" for letter, each in of_each if each]
@@ -165,11 +167,6 @@ def _describe_rule(found: Comparison) -> str:
         "argmax": "",
     }
     return f"Decision: the most probable label{tuned[kind]}."
-
-
-def _get_value(rule: Rule) -> float:
-    """Return what was tuned."""
-    return (rule.power or 0.0) if rule.threshold is None else rule.threshold
 
 
 def _describe_settings(first: Contender, second: Contender) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from competition.console import Column, Table, write_count
+from competition.console import Column, Table, build_offences_table, write_count
 from competition.errors import Offence, PredictionsError, UsageError
 from competition.files import check_name, sha256_of
 from competition.folds.kfold import Prepared, read_prepared
@@ -39,6 +39,7 @@ from competition.predictions.store import (
     ResultKey,
     Store,
     is_result,
+    open_store,
     read_result,
 )
 from competition.profile import Competition
@@ -108,7 +109,7 @@ def run_import(competition: Competition, path: Path, options: ImportOptions) -> 
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     prepared = read_prepared(competition)
-    store = Store(competition.oof_dir, competition.profile.labels)
+    store = open_store(competition)
     if path.is_file() and not is_result(path):
         return _import_table(path, prepared, store, options)
     for value, option in (
@@ -307,7 +308,8 @@ def _check_room(
     by_name: dict[str, Header] = {}
     for result in results:
         name = result.key.variant
-        known = by_name.get(name) or _read_first(store, name, replaced) or result
+        kept = (store.read_header(key) for key in store.keys(name) if key not in replaced)
+        known = by_name.get(name) or next(kept, None) or result
         by_name[name] = known
         if (known.recipe, known.route) != (result.recipe, result.route):
             is_table = known.variant.get("imported") and result.variant.get("imported")
@@ -317,10 +319,6 @@ def _check_room(
                 f"{name} already exists with another recipe, and results of two recipes cannot be"
                 f" mixed; import under another name: --as NAME{replacing}"
             )
-
-
-def _read_first(store: Store, name: str, replaced: frozenset[ResultKey]) -> Header | None:
-    return next((store.read_header(key) for key in store.keys(name) if key not in replaced), None)
 
 
 def _write(store: Store, file: Path, result: Result, options: ImportOptions) -> None:
@@ -370,19 +368,11 @@ def _tell_missing(names: Sequence[str], store: Store, prepared: Prepared) -> lis
 def build_import_tables(report: ImportReport) -> list[Table]:
     """Build the table of imported results, or of all offences."""
     if report.offences:
-        columns = [
-            Column("line", "line"),
-            Column("column", "column"),
-            Column("id", "id"),
-            Column("found", "found"),
-            Column("remedy", "what to do"),
-        ]
-        keys = [column.key for column in columns]
-        shown = report.offences[:OFFENCES_IN_TABLE]
-        rows = [{key: getattr(offence, key) for key in keys} for offence in shown]
         count = write_count(len(report.offences), "offence")
         notes = [f"{count} in {report.path}; nothing was imported.", *report.notes]
-        return [Table("offences", "Offences", columns, rows, notes)]
+        shown = report.offences[:OFFENCES_IN_TABLE]
+        with_file = len({offence.file for offence in shown}) > 1
+        return [build_offences_table("offences", "Offences", shown, notes, with_file=with_file)]
     columns = [
         Column("variant", "variant"),
         Column("seed", "seed", "count"),

@@ -44,7 +44,9 @@ def make_probs(values: Float64s, unread: set[int], offend: Offend) -> tuple[Floa
         return values, notices
     probs = values.copy()
     if _are_logits(values[usable]):
-        probs[usable] = _softmax(values[usable])
+        from scipy.special import softmax
+
+        probs[usable] = softmax(values[usable], axis=1)
         low, high = values[usable].min(), values[usable].max()
         said = f"values from {low:.3g} to {high:.3g} are logits, not probabilities: softmax applied"
         return probs, [said]
@@ -81,11 +83,6 @@ def _are_logits(values: Float64s) -> bool:
     """
     outside = (values < NEGATIVE_NOISE).any(axis=1)
     return bool(outside.mean() >= ALMOST_ALL and (values < -0.5).any(axis=1).mean() > 0.5)
-
-
-def _softmax(values: Float64s) -> Float64s:
-    raised = np.exp(values - values.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def _rounding(probs: Float64s) -> float:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from competition.arrays import Bools, Float64s, Floats, Int64s, Ints
+from competition.arrays import Float64s, Floats, Int64s, Ints
 from competition.errors import HarnessError
 from competition.files import write_cache
 from competition.folds.kfold import Prepared
@@ -98,11 +98,11 @@ class TestReader:
         n_rows = 0
         for member in members:
             if ground is None:
-                answers, test_answers = _find_answers(member)
+                answers, test_answers = member.covered, member.test_covered
                 rows = _choose(np.flatnonzero(answers), self.prepared.groups)
                 test_rows = _choose(np.flatnonzero(test_answers), None)
                 ground, n_rows = self._build_ground(rows, test_rows), int(answers.sum())
-                if min(len(rows), len(test_rows)) < MIN_ROWS or _has_one_group(ground):
+                if min(len(rows), len(test_rows)) < MIN_ROWS or len(np.unique(ground.groups)) < 2:
                     return None
                 places = np.searchsorted(np.flatnonzero(answers), rows)
             evidence.append(self._read_or_measure(ground, member, rows, test_rows))
@@ -212,10 +212,6 @@ def lay_out_expected(expected: Expected, kinds: Sequence[MetricKind]) -> dict[st
     return row
 
 
-def _find_answers(member: Member) -> tuple[Bools, Bools]:
-    return ~np.isnan(member.oof[:, 0]), ~np.isnan(member.test[0, :, 0])
-
-
 def _choose(rows: Int64s, groups: Ints | None) -> Int64s:
     """Return at most about ``MAX_ROWS`` of the rows, sampled in whole groups if any."""
     if len(rows) <= MAX_ROWS:
@@ -224,10 +220,6 @@ def _choose(rows: Int64s, groups: Ints | None) -> Int64s:
     rng = np.random.default_rng(SEED)
     kept = rng.random(int(codes.max()) + 1) < MAX_ROWS / len(rows)
     return np.asarray(rows[kept[codes]])
-
-
-def _has_one_group(ground: Ground) -> bool:
-    return bool((ground.groups == ground.groups[0]).all())
 
 
 def _read(path: Path, n_rows: int) -> Evidence | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from competition.arrays import Probs
+from competition.arrays import Bools, Probs
 from competition.errors import FoldsError, PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.belonging import (
@@ -59,6 +59,16 @@ class Member:
     parts: tuple[str, ...] = ()
     tuned_on: tuple[int, ...] = ()
     is_tuned_elsewhere: bool = False
+
+    @property
+    def covered(self) -> Bools:
+        """Return (N,) which train rows it predicts."""
+        return ~np.isnan(self.oof[:, 0])
+
+    @property
+    def test_covered(self) -> Bools:
+        """Return (M,) which test rows it predicts."""
+        return ~np.isnan(self.test[0, :, 0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,11 @@ def read_member(
         PredictionsError: no seed has all folds, or the files do not belong together or do not
             contain exactly the expected rows.
     """
-    headers = _read_headers(store, variant)
+    headers = read_headers(store, store.keys(variant))
+    if not headers:
+        raise PredictionsError(
+            f"{variant} has no results; {advise_training(store.directory / variant)}"
+        )
     header, answered = headers[0][1], check_belongs(headers, prepared)
     missing = find_missing_folds(store, variant, prepared.folds.count)
     complete = [seed for seed, folds in missing.items() if not folds]
@@ -247,18 +261,18 @@ def find_specialists(store: Store, name: str) -> tuple[str, ...]:
     return tuple(groups.get(name, ()))
 
 
-def _read_headers(store: Store, variant: str) -> list[tuple[Path, Header]]:
-    """Return each file of a variant with its header."""
+def read_headers(store: Store, keys: Sequence[ResultKey]) -> list[tuple[Path, Header]]:
+    """Return the file of each key with its header.
+
+    Raises:
+        PredictionsError: a file disappeared, or is no result.
+    """
     found = []
-    for key in store.keys(variant):
+    for key in keys:
         path, header = store.path(key), store.read_header(key)
         if header is None:
             raise PredictionsError(f"{path} disappeared while it was read; run this command again")
         found.append((path, header))
-    if not found:
-        raise PredictionsError(
-            f"{variant} has no results; {advise_training(store.directory / variant)}"
-        )
     return found
 
 
@@ -314,7 +328,7 @@ def _join_route(store: Store, name: str, parts: list[Member], prepared: Prepared
             f"route {route}: {names} have no seed in common; run: python run.py fold"
             f" {' '.join(part.name for part in parts)} --seeds {parts[0].seeds[0]}"
         )
-    answers = [(~np.isnan(p.oof[:, 0]), ~np.isnan(p.test[:, :, 0]).any(axis=0)) for p in parts]
+    answers = [(part.covered, part.test_covered) for part in parts]
     for which in (0, 1):
         times = np.sum([answer[which] for answer in answers], axis=0)
         if (times > 1).any():

@@ -36,6 +36,7 @@ from competition.predictions.stored import (
     StoredRun,
     StoredVariant,
 )
+from competition.profile import Competition
 
 SCHEMA_VERSION = 1
 SUM_TOLERANCE = 1e-3
@@ -199,6 +200,11 @@ class Store:
                 f" {header.key.fold}: it was renamed or copied; restore its name"
             )
         check_labels(header, self.labels, path)
+
+
+def open_store(competition: Competition) -> Store:
+    """Return the store of a competition."""
+    return Store(competition.oof_dir, competition.profile.labels)
 
 
 def check_labels(

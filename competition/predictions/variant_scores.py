@@ -33,7 +33,7 @@ from competition.predictions.members import (
     read_member,
     read_members,
 )
-from competition.predictions.store import Store
+from competition.predictions.store import Store, open_store
 from competition.scoring.assessment import Assessment, Measured, build_assessor
 from competition.scoring.bootstrap import BOOTSTRAP_SEED, pair
 from competition.scoring.criteria import build_criteria
@@ -156,7 +156,7 @@ def score_variants(prepared: Prepared, names: Sequence[str]) -> list[VariantScor
         together predict every row.
     """
     scorer = _Scorer(
-        Store(prepared.competition.oof_dir, prepared.competition.profile.labels),
+        open_store(prepared.competition),
         prepared,
         build_test_reader(prepared),
     )
@@ -333,7 +333,7 @@ class _Scorer:
 
     def _warn_of_scales(self, member: Member) -> str:
         """Return a warning if pooled rows are ranked worse than those of every fold."""
-        covered = ~np.isnan(member.oof[:, 0])
+        covered = member.covered
         gold, fold_of = (
             self.prepared.corpus.train.gold[covered],
             self.prepared.folds.fold_of[covered],
@@ -380,7 +380,7 @@ class _Scorer:
         return [replace(each, on_test=found.get(each.name)) for each in scores]
 
     def _expect(self, member: Member, forecast: Forecast) -> OnTest:
-        probs = member.oof[~np.isnan(member.oof[:, 0])]
+        probs = member.oof[member.covered]
         pred = decide(probs)
         _, assessment = self._assess(member, forecast)
         return OnTest(forecast.expect(probs, pred), forecast, assessment)
@@ -390,7 +390,7 @@ class _Scorer:
 
         ``forecast`` weights the rows; None weights them equally.
         """
-        covered = ~np.isnan(member.oof[:, 0])
+        covered = member.covered
         gold, probs = self.prepared.corpus.train.gold[covered], member.oof[covered]
         assessor = build_assessor(
             gold,

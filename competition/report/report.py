@@ -24,7 +24,7 @@ from competition.errors import HarnessError
 from competition.files import write_atomically
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.members import Member, read_members
-from competition.predictions.store import Store
+from competition.predictions.store import Store, open_store
 from competition.predictions.variant_scores import (
     build_variants_table,
     describe_ranking,
@@ -126,7 +126,7 @@ def write_report(
 
 def _gather(prepared: Prepared) -> Material:
     competition = prepared.competition
-    store = Store(competition.oof_dir, competition.profile.labels)
+    store = open_store(competition)
     members, _ = read_members(store, (), prepared) if store.variants() else ([], [])
     blends = read_blends(competition.submissions_dir)
     sound = [each for each in blends if each.fault is None and each.record is not None]
@@ -185,7 +185,7 @@ def _add_errors(page: Page, errors: Errors) -> None:
 
 def _answered(prepared: Prepared, member: Member) -> tuple[np.ndarray, np.ndarray]:
     """Return gold labels and probabilities of the rows that a member answers for."""
-    covered = ~np.isnan(member.oof[:, 0])
+    covered = member.covered
     return prepared.corpus.train.gold[covered].astype(np.int64), member.oof[covered]
 
 

@@ -102,17 +102,12 @@ class PairedScores:
 
     def describe(self) -> dict[str, Any]:
         """Return the differences as plain values for JSON, as people read them."""
-        return {
-            kind.short: describe_paired(paired, kind)
-            for kind, paired in zip(self.kinds, self.differences, strict=True)
-        }
-
-
-def describe_paired(paired: Paired, kind: MetricKind) -> dict[str, float]:
-    """Return a difference as plain values for JSON, as people read it."""
-    low, high = kind.show_ends(paired.low, paired.high)
-    difference = kind.show(paired.difference)
-    return {"difference": difference, "low": low, "high": high, "p_worse": paired.p_worse}
+        found = {}
+        for kind, paired in zip(self.kinds, self.differences, strict=True):
+            low, high = kind.show_ends(paired.low, paired.high)
+            ends = {"difference": kind.show(paired.difference), "low": low, "high": high}
+            found[kind.short] = {**ends, "p_worse": paired.p_worse}
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from competition.console import Column, Table, write_count
+from competition.console import Table, build_offences_table, write_count
 from competition.data.causes import gather_causes
 from competition.data.csv_records import Report, show_id
 from competition.errors import Offence, SubmissionError
@@ -119,21 +119,11 @@ def check_submission(
 
 def build_check_tables(report: CheckReport) -> list[Table]:
     """Build the tables of offences and remarks."""
-    columns = [
-        Column("line", "line", "count"),
-        Column("id", "id"),
-        Column("column", "column"),
-        Column("found", "found"),
-        Column("remedy", "what to do"),
-    ]
 
     def build(name: str, title: str, found: Sequence[Offence], note: str) -> Table:
-        keys = [column.key for column in columns]
-        rows = [{key: getattr(each, key) for key in keys} for each in found[:OFFENCES_IN_TABLE]]
-        more = len(found) - len(rows)
-        return Table(
-            name, title, columns, rows, [note, *([f"… and {more:,} more"] if more else [])]
-        )
+        more = len(found) - OFFENCES_IN_TABLE
+        notes = [note, *([f"… and {more:,} more"] if more > 0 else [])]
+        return build_offences_table(name, title, found[:OFFENCES_IN_TABLE], notes)
 
     count = write_count(len(report.offences), "offence")
     verdict = "follows all rules" if report.is_ok else f"breaks rules: {count}"

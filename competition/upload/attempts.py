@@ -88,7 +88,8 @@ class Attempts:
         for entry in [each for each in self.read() if each.outcome == "unknown"]:
             is_same = entry.sha256 == submission.sha256
             path = submission.path if is_same else None
-            receipt, age_s = self._find(self.target, entry, path), self._age_s(entry)
+            receipt = self._find(self.target, entry, path)
+            age_s = (self.clock() - entry.time).total_seconds()
             if receipt is None and age_s < 0:
                 sleep(self.target.max_delay_s)
                 receipt, age_s = self._find(self.target, entry, path), self.target.max_delay_s
@@ -255,9 +256,6 @@ class Attempts:
     def name(self, entry: Entry) -> str:
         """Return a name for an attempt, for messages."""
         return f"the upload of {entry.name} at {self.when(entry)}"
-
-    def _age_s(self, entry: Entry) -> float:
-        return (self.clock() - entry.time).total_seconds()
 
     def _mask(self, receipt: Receipt) -> Receipt:
         ref = None if receipt.ref is None else self.mask.hide(receipt.ref)

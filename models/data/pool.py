@@ -27,7 +27,7 @@ from competition.data.groups import build_groups
 from competition.data.rows import Rows, hash_rows, join_rows
 from competition.files import write_atomically
 from competition.folds.kfold import Prepared
-from competition.predictions.store import ResultKey, Store
+from competition.predictions.store import ResultKey, open_store
 from competition.profile import Competition
 from models.data.cleaning import clean_rows
 from models.data.corrections import apply_corrections, read_corrections
@@ -231,7 +231,7 @@ def _pseudo_rows(
     """Choose pseudo-labelled test rows from the predictions of another variant, same fold."""
     assert variant.pseudo is not None
     competition = prepared.competition
-    result = Store(competition.oof_dir, competition.profile.labels).read(source)
+    result = open_store(competition).read(source)
     row_of = {row_id: row for row, row_id in enumerate(pool.test.ids)}
     rows = np.array([row_of[row_id] for row_id in result.test_ids], np.int64)
     usable = able[rows]
@@ -250,7 +250,7 @@ def _soft_rows(
     """Return the unlabelled rows that a student trains on, as indices, and their soft labels."""
     assert variant.distil is not None
     competition = prepared.competition
-    store = Store(competition.oof_dir, competition.profile.labels)
+    store = open_store(competition)
     results = [store.read(key) for key in teachers]
     of_test = [TeacherProbs(r.key.variant, r.test_ids, r.test_probs) for r in results]
     rows = [len(pool.train) + test_rows]

@@ -21,7 +21,7 @@ from competition.console import Column, Table
 from competition.errors import PredictionsError, UsageError
 from competition.files import check_folder, dump_json, sha256_of, write_atomically
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.store import Store
+from competition.predictions.store import open_store
 from competition.profile import Competition
 from competition.submission.record import BlendRecord
 from models.jobs.bundle_notebook import NOTEBOOK, build_kernel, build_notebook, name_dataset
@@ -147,7 +147,7 @@ def _write_jobs(
 ) -> tuple[BundledJob, ...]:
     """Write the models of a member, its encoders beside them."""
     competition = prepared.competition
-    store = Store(competition.oof_dir, competition.profile.labels)
+    store = open_store(competition)
     specs = [spec for some in found.jobs.values() for spec in some]
     threads_of = choose_threads(store, specs, None, say)
     jobs = []

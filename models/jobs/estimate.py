@@ -21,7 +21,7 @@ from pathlib import Path
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.rerun import write_command
-from competition.predictions.store import ResultKey, Store
+from competition.predictions.store import ResultKey, open_store
 from competition.progress import format_seconds
 from models.jobs.request import FoldRequest
 from models.network.encoder_source import find_copy
@@ -176,7 +176,7 @@ def estimate_run(
         measure: see ``measure_rate``.
     """
     competition = prepared.competition
-    store = Store(competition.oof_dir, competition.profile.labels)
+    store = open_store(competition)
     folds = request.folds or range(prepared.folds.count)
     threads = threads_per_job(request.threads, request.workers)
     tokens = estimate_tokens(prepared.corpus.train.text("sentence").tolist())

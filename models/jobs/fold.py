@@ -15,7 +15,7 @@ from competition.console import Table, write_count
 from competition.errors import HarnessError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.rerun import write_command
-from competition.predictions.store import ResultKey, Store
+from competition.predictions.store import ResultKey, open_store
 from competition.predictions.variant_scores import (
     VariantScore,
     build_variants_table,
@@ -92,7 +92,7 @@ def run_fold(
         board.say(f"notice: {notice}")
     request = _suit_launch(request, launch)
     for name in request.variants:
-        check_variant(_open_store(prepared), name)
+        check_variant(open_store(competition), name)
     variants = include_bases(
         prepared, request, resolve_all(competition.profile, request), board.say
     )
@@ -343,10 +343,6 @@ def _complete(
         return write_command(command, "--folds")
     seeds = ",".join(map(str, sorted(wanted)))
     return f"{write_command(command, '--folds', '--seeds')} --seeds {seeds}"
-
-
-def _open_store(prepared: Prepared) -> Store:
-    return Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
 
 
 def _say_once(say: Say) -> Say:

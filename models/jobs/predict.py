@@ -26,7 +26,7 @@ from competition.folds.kfold import Prepared, read_prepared
 from competition.folds.length_routes import read_or_make_length_routes, route_lengths
 from competition.predictions.members import Member, average_in_log_space, read_members
 from competition.predictions.rerun import advise_training
-from competition.predictions.store import Header, ResultKey, Store
+from competition.predictions.store import Header, ResultKey, Store, open_store
 from competition.profile import Competition
 from competition.scoring.metrics.micro_f1 import is_any_of
 from competition.submission.record import BlendMember, BlendRecord, list_blends, read_record
@@ -152,7 +152,7 @@ class FoundMember:
 def find_member(prepared: Prepared, wanted: BlendMember, say: Say) -> FoundMember:
     """Find a member of a blend, unchanged since the blend was made, with weights for each fold."""
     competition = prepared.competition
-    store = Store(competition.oof_dir, competition.profile.labels)
+    store = open_store(competition)
     members, _ = read_members(store, wanted.parts, prepared)
     if len(members) != 1 or members[0].recipe != wanted.recipe:
         raise PredictionsError(
@@ -173,7 +173,7 @@ def _predict_member(
 ) -> Member:
     """Predict new rows with one member of a blend: one variant, or a set of specialists."""
     competition = prepared.competition
-    store = Store(competition.oof_dir, competition.profile.labels)
+    store = open_store(competition)
     n_labels = len(competition.profile.labels)
     test = np.full((prepared.folds.count, len(rows), n_labels), np.nan, np.float32)
     route_of: npt.NDArray[np.object_] | None = None

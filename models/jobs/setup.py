@@ -16,7 +16,7 @@ from competition.data.corpus import Corpus
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.members import is_average
-from competition.predictions.store import Header, ResultKey, Store
+from competition.predictions.store import Header, ResultKey, Store, open_store
 from competition.profile import Competition, Profile
 from models.data import batches
 from models.data.batches import read_or_tokenize
@@ -57,7 +57,7 @@ class VariantSetup:
     def store(self) -> Store:
         """The store of results, of this variant and of those that it builds on."""
         competition = self.prepared.competition
-        return Store(competition.oof_dir, competition.profile.labels)
+        return open_store(competition)
 
     def find_bases(self, key: ResultKey) -> dict[str, Header]:
         """Return the results that a job builds on, with the same seed where there is one."""

@@ -17,7 +17,7 @@ from competition.console import escape, print_json
 from competition.data.corpus import read_corpus
 from competition.data.rows import Rows
 from competition.errors import UsageError
-from competition.predictions.store import Store
+from competition.predictions.store import open_store
 from competition.profile import Competition
 from models.data.batches import POSITION_NAMES, tokenize_rows
 from models.data.pool import correct_rows
@@ -77,7 +77,7 @@ def show_rows(
     if request.split not in {"train", "test"}:
         raise UsageError(f"--split {request.split!r}: choose train or test")
     profile = competition.profile
-    check_variant(Store(competition.oof_dir, profile.labels), request.variant)
+    check_variant(open_store(competition), request.variant)
     variant = resolve_requested(
         profile, request.variant, encoder_override=request.encoder, overrides=request.overrides
     )

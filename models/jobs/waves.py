@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from competition.arrays import Say
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
-from competition.predictions.store import Store
+from competition.predictions.store import open_store
 from competition.profile import Profile
 from models.jobs.request import FoldRequest, name_bases, resolve_bases
 from models.variant import Variant
@@ -21,7 +21,7 @@ def include_bases(
 ) -> tuple[Variant, ...]:
     """Add the variants that others build on, if results of theirs are missing."""
     competition = prepared.competition
-    store = Store(competition.oof_dir, competition.profile.labels)
+    store = open_store(competition)
     folds = set(request.folds or range(prepared.folds.count))
     found = {variant.name: variant for variant in variants}
     waiting = list(variants)

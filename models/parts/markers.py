@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from competition.data.rows import Row
 
 Span = tuple[int, int]
+Spans = dict[str, Span]  # by role
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,14 @@ def mark_words(row: Row, subject: tuple[str, str], obj: tuple[str, str]) -> Form
         marks[role] = (start, length - len(closing) + len(closing.rstrip()))
         at = entity.end
     pieces.append(row.sentence[at:])
-    return Formatted(
-        segments=("".join(pieces),),
-        body=0,
-        subject=words["subject"],
-        object=words["object"],
-        subject_mark=marks["subject"],
-        object_mark=marks["object"],
-    )
+    return _join(pieces, words, marks)
+
+
+def _join(pieces: list[str], words: Spans, marks: Spans) -> Formatted:
+    """Join the pieces of a marked sentence; spans are by role."""
+    text = "".join(pieces)
+    spans = (words["subject"], words["object"], marks["subject"], marks["object"])
+    return Formatted((text,), 0, *spans)
 
 
 def _mark_overlapping(row: Row, subject: tuple[str, str], obj: tuple[str, str]) -> Formatted:
@@ -102,11 +103,4 @@ def _mark_overlapping(row: Row, subject: tuple[str, str], obj: tuple[str, str]) 
     marks = {
         role: (begins[role, 0], begins[role, 1] + len(signs[role][1].rstrip())) for role in places
     }
-    return Formatted(
-        segments=("".join(pieces),),
-        body=0,
-        subject=words["subject"],
-        object=words["object"],
-        subject_mark=marks["subject"],
-        object_mark=marks["object"],
-    )
+    return _join(pieces, words, marks)

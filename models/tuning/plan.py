@@ -13,7 +13,7 @@ from typing import Any
 from competition.errors import UsageError
 from competition.files import check_name
 from competition.folds.kfold import Prepared
-from competition.predictions.store import Store
+from competition.predictions.store import open_store
 from competition.profile import STUDY_JOURNAL
 from competition.scoring.criteria import BOTH, Criteria, build_criteria
 from models.jobs.engines.engine import EngineChoice
@@ -106,7 +106,7 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
     beyond = [fold for fold in folds if not 0 <= fold < prepared.folds.count]
     if beyond or not folds:
         raise UsageError(f"--folds: the folds are 0 to {prepared.folds.count - 1}")
-    check_variant(Store(competition.oof_dir, competition.profile.labels), request.variant)
+    check_variant(open_store(competition), request.variant)
     base = resolve_requested(
         competition.profile,
         request.variant,
