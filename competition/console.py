@@ -44,7 +44,7 @@ Measure = tuple[int, int]
 """The least and the full width of a column, in cells of a terminal."""
 
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Categories of characters that steer a terminal, reorder what stands beside them, or show nothing.
+"""Categories of characters that steer a terminal, reorder their neighbours, or show nothing.
 
 Ids, sentences, labels and headers are others' text: ESC would run, U+202E would turn a line round.
 """
@@ -65,7 +65,7 @@ TYPOGRAPHY = {
     "“": '"',
     "”": '"',
 }
-"""What stands for a sign of ours that a terminal's encoding lacks: as wide, so that tables keep."""
+"""Substitutes for characters that a terminal's encoding lacks, of the same width."""
 READABLE = "harness.readable"
 
 FORMATTERS: dict[Kind, Callable[[Any], str]] = {
@@ -362,7 +362,7 @@ def _sum_widths(widths: Sequence[int], gap: int) -> int:
 def _share_width(measured: Sequence[Measure], width: int, gap: int) -> list[int]:
     """Widen columns from their least towards their full width: the first, then the narrowest.
 
-    Where even the least widths are too wide, they stand: nothing is cut.
+    If even the least widths are too wide, they are used: nothing is cut.
     """
     widths = [least for least, _ in measured]
     for _ in range(width - _sum_widths(widths, gap)):

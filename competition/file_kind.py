@@ -265,7 +265,7 @@ def _refuse_zip(path: Path) -> None:
 
 
 def _find_form(start: bytes, path: Path) -> Form:
-    """Tell JSON from JSON Lines from other text by the first lines, not by the name."""
+    """Distinguish JSON, JSON Lines and other text by the first lines, not by the name."""
     if _JSON_LIST.match(start):
         return "json"
     if not _JSON_OBJECT.match(start):

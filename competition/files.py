@@ -192,7 +192,7 @@ def _remove_leftovers_once(directory: Path) -> None:
 def name_machine() -> str:
     """Return a short name of this machine; containers that share a host name have their own.
 
-    A process can tell by its number only of processes in its own name space whether they live.
+    A process can check by number only whether processes in its own name space are alive.
     """
     try:
         space = str(Path("/proc/self/ns/pid").readlink())

@@ -40,7 +40,7 @@ class Lease:
     """A lease that this process holds.
 
     Attributes:
-        file: where it stands.
+        file: its path.
         is_lost: another process took it over, because this one did not write it for too long.
     """
 
@@ -85,7 +85,7 @@ class Leases:
         """Take the lease of a path, without waiting; return None if another process holds it.
 
         Args:
-            path: of what is leased; the lease lies beside it and begins with its name.
+            path: of what is leased; the lease is beside it and begins with its name.
 
         Raises:
             OSError: the folder cannot be written.
@@ -147,7 +147,7 @@ def hold(
     """Hold the lease of a path in the block; wait while another process holds it.
 
     Args:
-        should_give_up: asked while waiting.
+        should_give_up: called while waiting.
         on_wait: called once with the owner's name, if there is a wait.
 
     Raises:
@@ -212,7 +212,9 @@ def is_stale(file: Path, stale_s: float = STALE_S) -> bool:
 
 
 def find_birth(pid: int) -> str | None:
-    """Return when a process started, to tell it from a later one of its number; None if unknown.
+    """Return when a process started, which distinguishes it from later ones with its number.
+
+    None if unknown.
 
     Of a process that has ended but was not waited for, it is ``gone``.
     """

@@ -239,7 +239,7 @@ class Profile(Section):
 class Competition:
     """A profile with the folders of its data and its artefacts.
 
-    ``expected_dir`` is where the default competition's data was looked for in vain;
+    ``expected_dir`` is where the default competition's data was not found;
     ``substitutes`` says which files are read in place of those that the profile names.
     """
 

@@ -18,7 +18,7 @@ def check_unique(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
     """Return the items; each must occur once.
 
     Raises:
-        ValueError: one stands twice.
+        ValueError: one occurs twice.
     """
     twice = [item for i, item in enumerate(items) if item in items[:i]]
     if twice:
@@ -129,8 +129,8 @@ class EntityRules(Section):
     """How an entity is given: a dict in a cell, columns of its own, or tags in the sentence.
 
     ``word``, ``start``, ``end`` and ``type`` are the keys of a cell's dict; ``subject`` and
-    ``object`` say where each entity stands in the other two forms. Without ``type`` the entities
-    are untyped; without ``word`` it is what stands at the offsets.
+    ``object`` say where each entity is in the other two forms. Without ``type`` the entities
+    are untyped; without ``word`` it is the text at the offsets.
     """
 
     given_as: Literal["cell", "columns", "markup"] = "cell"
@@ -197,6 +197,6 @@ def _check_tags(role: str, place: EntityPlace, in_tokens: bool) -> None:
     if place.open is None or place.close is None:
         raise ValueError(f"{role} needs open and close, the tags around it in the sentence")
     if place.word is not None or place.start is not None or place.end is not None:
-        raise ValueError(f"{role} is told by its tags; leave word, start and end out")
+        raise ValueError(f"{role} is marked by its tags; leave out word, start and end")
     if in_tokens:
         raise ValueError('counted_in = "tokens" needs offsets; tags have none')

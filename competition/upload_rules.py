@@ -64,7 +64,7 @@ class ScoreFields(_Section):
     """Where an answer holds which score, as a dotted path; ``scale`` is what it calls a full score.
 
     A platform that shows 71.5 for 0.715 has scale 100. ``paths`` are by side and metric, such as
-    ``public_f1``: in a profile they stand beside ``scale``.
+    ``public_f1``: in a profile they are beside ``scale``.
     """
 
     paths: dict[Annotated[str, Field(pattern=SIDE_AND_METRIC)], FieldPath] = Field(
@@ -141,7 +141,7 @@ class HttpBoard(_Section):
 
 
 class UploadRules(_Section):
-    """Where ``submit`` sends a file when not told, and what each target needs to know."""
+    """The default target of ``submit``, and the settings of each target."""
 
     default: TargetName = "folder"
     local: LocalBoard = LocalBoard()

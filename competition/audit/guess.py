@@ -1,7 +1,7 @@
 """Guess the settings of a profile from columns and values, each with a confidence.
 
 Second step of ``init``, after ``peek``; ``guessed_profile`` writes what is found here. A guess goes
-by names first and is held against the values.
+by names first and is checked against the values.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _guess_id(found: Findings, train: Peek, test: Peek) -> None:
                 found.columns["id"] = name
                 found.add("columns.id", name, "sure" if is_named else "likely", "no value twice")
                 return
-    found.add("columns.id", None, "likely", "no column has a value of its own in every row")
+    found.add("columns.id", None, "likely", "no column has a different value in every row")
 
 
 def _guess_sentence(found: Findings, train: Peek) -> None:

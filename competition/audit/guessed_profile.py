@@ -72,7 +72,7 @@ def find_files(paths: Sequence[Path]) -> Found:
     """Assign roles to files by their names.
 
     Raises:
-        UsageError: no train or test file can be told.
+        UsageError: no train or test file can be recognised.
     """
     files: list[Path] = []
     for path in paths:

@@ -1,8 +1,8 @@
 """``data --mend DIR``: write copies of the files with repaired offsets.
 
-Beside ``audit``. A row whose word does not stand at its offsets is repaired where the word stands
-in the sentence: at its one place, or at the one nearest to what the offsets say. Everything else in
-the file stays as it is, and every change is listed.
+If the text at an entity's offsets is not its word, the offsets are replaced by those of the word in
+the sentence: its only occurrence, or the nearest one. Everything else in the file is unchanged, and
+every change is listed.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class Change:
 
 
 @dataclass
-class Mended:
+class RepairedFile:
     """The result of repairing one file."""
 
     path: Path
     changes: list[Change] = field(default_factory=list)
-    left: int = 0  # entities whose word stands nowhere in the sentence, or is another offence
+    left: int = 0  # entities whose word is not in the sentence, or with another offence
 
 
 def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) -> list[Table]:
@@ -77,16 +77,16 @@ def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) 
         )
     if profile.entity.given_as == "markup" or profile.entity.counted_in == "tokens":
         raise UsageError("--mend repairs offsets in characters; these rows have none")
-    mended = [
-        _mend_file(competition.train_path, folder, profile, train_layout(profile)),
-        _mend_file(competition.test_path, folder, profile, test_layout(profile)),
+    repaired = [
+        _repair_file(competition.train_path, folder, profile, train_layout(profile)),
+        _repair_file(competition.test_path, folder, profile, test_layout(profile)),
     ]
-    return _build_tables(mended, folder, None if is_whole else SHOWN)
+    return _build_tables(repaired, folder, None if is_whole else SHOWN)
 
 
-def _mend_file(path: Path, folder: Path, profile: Profile, layout: Layout) -> Mended:
+def _repair_file(path: Path, folder: Path, profile: Profile, layout: Layout) -> RepairedFile:
     form = build_form(profile)
-    mended = Mended(folder / path.name)
+    repaired = RepairedFile(folder / path.name)
     try:
         kind = recognise(path).form
         if kind == "text":
@@ -96,19 +96,19 @@ def _mend_file(path: Path, folder: Path, profile: Profile, layout: Layout) -> Me
     except WrongFileError as wrong:
         raise UsageError(f"{path}: {wrong}") from None
     for line, record in records:
-        _mend_record(record, line, form, profile, mended)
+        _repair_record(record, line, form, profile, repaired)
     rows = [record for _, record in records]
     if kind == "text":
         text = _write_csv(rows, names if layout.header is None else None, separator)
-        write_atomically(mended.path, text)
+        write_atomically(repaired.path, text)
     elif kind == "parquet":
-        write_atomically(mended.path, _write_parquet(rows))
+        write_atomically(repaired.path, _write_parquet(rows))
     elif kind == "json":
-        write_atomically(mended.path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+        write_atomically(repaired.path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     else:
         lines = [json.dumps(record, ensure_ascii=False) for record in rows]
-        write_atomically(mended.path, "\n".join(lines) + "\n")
-    return mended
+        write_atomically(repaired.path, "\n".join(lines) + "\n")
+    return repaired
 
 
 def _read_csv(
@@ -148,8 +148,8 @@ def _write_parquet(rows: list[Record]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _mend_record(
-    record: Record, line: int, form: RowForm, profile: Profile, mended: Mended
+def _repair_record(
+    record: Record, line: int, form: RowForm, profile: Profile, repaired: RepairedFile
 ) -> None:
     wanted = {"id": profile.columns.id, "sentence": profile.columns.sentence, **form.wanted}
     named = {
@@ -162,19 +162,19 @@ def _mend_record(
         try:
             cell = form.read(role, named, Text(sentence))
         except WrongCellError:
-            mended.left += 1
+            repaired.left += 1
             continue
         try:
             check_cell(cell, sentence, profile, form.names[role])
         except WrongCellError:
             places = sorted(_find_places(sentence, cell.word), key=_near(cell))
             if not places or not _set_span(record, role, cell, places[0], profile):
-                mended.left += 1
+                repaired.left += 1
                 continue
             start = places[0]
             after = (start, start + len(cell.word))
-            change = (mended.path.name, line, show_id(str(named["id"])), role, cell.word)
-            mended.changes.append(Change(*change, (cell.start, cell.end), after, len(places)))
+            change = (repaired.path.name, line, show_id(str(named["id"])), role, cell.word)
+            repaired.changes.append(Change(*change, (cell.start, cell.end), after, len(places)))
 
 
 def _near(cell: Cell) -> Any:
@@ -234,19 +234,20 @@ def _set(record: Record, name: str, value: int) -> bool:
     return True
 
 
-def _build_tables(mended: list[Mended], folder: Path, most: int | None) -> list[Table]:
+def _build_tables(repaired: list[RepairedFile], folder: Path, most: int | None) -> list[Table]:
     columns = (
         Column("file", "File"),
         Column("mended", "entities repaired", "count"),
         Column("left", "left as they are", "count"),
     )
     rows = [
-        {"file": each.path.name, "mended": len(each.changes), "left": each.left} for each in mended
+        {"file": each.path.name, "mended": len(each.changes), "left": each.left}
+        for each in repaired
     ]
     notes = [f"Copies in {folder}; look at them with --data {folder}."]
-    files = Table("mended", "Mended", columns, rows, notes)
-    changes = [change for each in mended for change in each.changes[:most]]
-    return [files, _build_changes(changes, sum(len(each.changes) for each in mended))]
+    files = Table("mended", "Repaired", columns, rows, notes)
+    changes = [change for each in repaired for change in each.changes[:most]]
+    return [files, _build_changes(changes, sum(len(each.changes) for each in repaired))]
 
 
 def _build_changes(changes: list[Change], total: int) -> Table:
@@ -256,8 +257,8 @@ def _build_changes(changes: list[Change], total: int) -> Table:
         Column("id", "id"),
         Column("role", "entity"),
         Column("word", "word"),
-        Column("before", "stood at"),
-        Column("after", "stands at"),
+        Column("before", "offsets before"),
+        Column("after", "offsets after"),
         Column("how", "how"),
     )
     rows = [
@@ -269,7 +270,7 @@ def _build_changes(changes: list[Change], total: int) -> Table:
             "word": change.word,
             "before": f"{change.before[0]}–{change.before[1]}",
             "after": f"{change.after[0]}–{change.after[1]}",
-            "how": "its one place" if change.places == 1 else f"the nearest of {change.places}",
+            "how": "only occurrence" if change.places == 1 else f"nearest of {change.places}",
         }
         for change in changes
     ]

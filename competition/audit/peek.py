@@ -1,7 +1,7 @@
 """Read the columns and values of files without a profile.
 
-First step of ``init``; ``guess`` then tells what each column is. A value of JSON or Parquet that
-holds others is spread over columns named by the path to each, as a profile names them.
+First step of ``init``, before ``guess``. A nested value of JSON or Parquet is spread over columns
+named by their paths, as in a profile.
 """
 
 from __future__ import annotations

@@ -141,7 +141,9 @@ def _expected_table(report: BlendReport) -> Table:
             columns.append(kind.column(f"{key}_interval", "95%", "interval"))
     evaluation, forecast = report.evaluation, report.inputs.forecast
     if forecast is None:
-        note = "The test has too few rows, or the train rows hang together too much, to tell."
+        note = (
+            "It cannot be estimated: the test has too few rows, or the train rows too few groups."
+        )
         return Table(EXPECTED, "Expected on the test", (), [], [note])
     shown = {**evaluation.singles, **{name: evaluation.nested[name] for name in SYSTEMS}}
     rows = []
@@ -164,8 +166,9 @@ def _describe_shift(report: BlendReport) -> str:
         return f"{explain_absence(None, inputs.prepared.corpus)}."
     effective = report.reweighted[EXPECTED].effective_rows
     return (
-        f"The weighted rows are worth {effective:,.0f} of {len(inputs.rows.gold):,}. Adversarial"
-        f" validation tells train from test rows with an AUC of {inputs.shift.auc:.3f}."
+        f"The weighted rows have an effective size of {effective:,.0f} of"
+        f" {len(inputs.rows.gold):,}. Adversarial validation separates train from test rows with an"
+        f" AUC of {inputs.shift.auc:.3f}."
     )
 
 

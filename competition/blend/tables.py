@@ -66,7 +66,7 @@ def describe_verdict(report: BlendReport) -> list[str]:
         if paired.low > 0:
             lines.append(f"{UNSEEN}, the blend beats the {name} by {figures}.")
         elif paired.high < 0:
-            instead = " Submit that instead; its command stands below." * (key == BEST_SINGLE)
+            instead = " Submit that instead; its command is below." * (key == BEST_SINGLE)
             lines.append(f"{UNSEEN}, the blend is worse than the {name}: {figures}.{instead}")
         else:
             lines.append(f"{UNSEEN}, the blend does not beat the {name} significantly: {figures}.")

@@ -43,7 +43,7 @@ def read_own_columns(path: Path, profile: Profile) -> OwnColumns:
             return usual
         names = TableReader(path, {}, lambda _: None).read_names()
     except (WrongFileError, OSError):
-        return usual  # whoever reads the rows says what is wrong
+        return usual  # reading the rows reports what is wrong
     if columns.id in names or benchmark.id not in names:
         return usual
     found = f"the benchmark's own file: ids in {benchmark.id!r}"

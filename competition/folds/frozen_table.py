@@ -207,8 +207,8 @@ def refuse(path: Path, offences: Sequence[Offence]) -> None:
     """Raise FoldsError with the offences, if there are any."""
     if not offences:
         return
-    told = gather_causes(offences, len(offences))
-    shown = [f"  {offence}" for offence in told[:OFFENCES_SHOWN]]
-    if len(told) > OFFENCES_SHOWN:
-        shown.append(f"  … and {len(told) - OFFENCES_SHOWN:,} more")
+    merged = gather_causes(offences, len(offences))
+    shown = [f"  {offence}" for offence in merged[:OFFENCES_SHOWN]]
+    if len(merged) > OFFENCES_SHOWN:
+        shown.append(f"  … and {len(merged) - OFFENCES_SHOWN:,} more")
     raise FoldsError("\n".join([f"{path} cannot be used:", *shown]))

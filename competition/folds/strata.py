@@ -1,4 +1,4 @@
-"""Strata: which held-out and test rows are alike in what can be seen without a label.
+"""Strata of held-out and test rows that are similar in what is known without labels.
 
 After ``kfold`` on the way of a row. The expected score of a member weights held-out rows so that
 they are mixed as the test's rows are; strata say what "mixed" refers to: the pair of entity types,
@@ -43,7 +43,7 @@ class Strata:
 def build_strata(train: Rows, test: Rows, fold_of: Ints) -> Strata:
     """Build the strata of a competition's rows.
 
-    An entity is known to a row when its text stands as an entity in a row that the row's models
+    An entity is known to a row if its text is an entity of a row that the row's models
     were trained on: for a train row the rows of the other folds, for a test row all train rows.
 
     Args:

@@ -1,9 +1,9 @@
-"""Whether a member's test rows belong to its out-of-fold rows, seen without a test label.
+"""Detect members whose test rows are not those of their ids, without test labels.
 
-Between ``members`` and whoever takes them in: ``import`` and ``blend``. Rows pasted beside the ids
-of another order (a shuffled loader, batches sorted by length, a shift by one) or labels in another
-order leave every file valid. But such a member agrees with the others on out-of-fold rows and with
-nobody on test rows, and its labels no longer fit the types of the entities.
+Used by ``import`` and ``blend``. Rows written beside ids in another order (a shuffled loader,
+batches sorted by length, a shift by one) or labels in another order leave every file valid. But
+such a member agrees with the others on out-of-fold rows and with none of them on test rows, and
+its labels no longer fit the types of the entities.
 
 Legend: N train rows, M test rows, K folds, C labels.
 """
@@ -30,7 +30,7 @@ LOST = 0.5
 MIN_ROWS = 30  # on each side
 SIGNIFICANT = 4.0  # standard errors of the difference
 RESTORED = 0.4
-"""An order of the rows is named where it brings back this share of the agreement that is lost."""
+"""An order of the rows is reported if it restores this share of the lost agreement."""
 SHIFTS = (1, -1, 2, -2, 3, -3)
 
 Side = Literal["oof", "test"]
@@ -38,13 +38,13 @@ Side = Literal["oof", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Misalignment:
-    """Rows of a member that do not belong to the ids beside them.
+    """A member whose rows are not those of the ids beside them.
 
     Attributes:
         member: its name.
         side: ``test`` or ``oof``.
-        found: what was measured, as a sentence's beginning.
-        reason: what restores the agreement, None where nothing that was tried does.
+        found: what was measured, the beginning of a sentence.
+        reason: what restores the agreement; None if nothing tried does.
     """
 
     member: str
@@ -54,7 +54,7 @@ class Misalignment:
 
     @property
     def text(self) -> str:
-        """Say what was found and what to do."""
+        """Return what was found and what to do."""
         rows = "test" if self.side == "test" else "out-of-fold"
         reason = self.reason or f"its {rows} predictions are in another order than their ids"
         return (
@@ -86,11 +86,11 @@ class _Agreement:
 def find_misaligned(
     members: Sequence[Member], prepared: Prepared, names: Sequence[str] | None = None
 ) -> list[Misalignment]:
-    """Name the members of which one side's rows do not belong to their ids.
+    """Return the members whose rows on one side are not those of their ids.
 
     Args:
-        members: to compare; only those that answer for every row are. Of a single one only the
-            types of its entities tell.
+        members: to compare, those that predict every row. A single one is judged only by the types
+            of its entities.
         names: the members to judge; None: all.
     """
     whole = [member for member in members if member.covers_all]
@@ -178,7 +178,7 @@ def _describe_by_other(
 
 
 def _judge_folds(own: _Answers) -> Misalignment | None:
-    """Look at the test rows of each fold by themselves, against those of the other folds."""
+    """Compare the test predictions of each fold with those of the other folds."""
     if len(own.test) < 3:
         return None
     for fold, answers in enumerate(own.test):
@@ -216,15 +216,15 @@ def _find_lost(oof: _Agreement, test: _Agreement) -> Side | None:
     for side, kept, lost in sides:
         if min(kept.n_rows, lost.n_rows) < MIN_ROWS:
             return None
-        apart = kept.kappa - lost.kappa
+        gap = kept.kappa - lost.kappa
         noise = SIGNIFICANT * float(np.hypot(kept.error, lost.error))
-        if kept.kappa >= MIN_KAPPA and lost.kappa < LOST * kept.kappa and apart > noise:
+        if kept.kappa >= MIN_KAPPA and lost.kappa < LOST * kept.kappa and gap > noise:
             return side
     return None
 
 
 def _is_sound(oof: _Agreement, test: _Agreement) -> bool:
-    """Say whether both sides agree well beyond chance, so that neither is lost."""
+    """Return whether both sides agree well beyond chance, so that neither is lost."""
     return min(oof.kappa, test.kappa) >= MIN_KAPPA and _find_lost(oof, test) is None
 
 
@@ -272,7 +272,7 @@ def _find_reason(
     pair: tuple[_Agreement, _Agreement],
     measure: Callable[[Int64s], float],
 ) -> str | None:
-    """Return the order that brings the agreement back, where one that was tried does."""
+    """Return the order that restores the agreement, if one of those tried does."""
     low, high = sorted(each.kappa for each in pair)
     best, reason = low + RESTORED * (high - low), None
     which = "test" if side == "test" else "out-of-fold"
@@ -284,12 +284,12 @@ def _find_reason(
 
 
 def _list_orders(answers: Int64s, rows: Rows) -> Iterator[tuple[str, Int64s]]:
-    """Yield orders in which a loader may have left its rows, with answers put back."""
+    """Yield orders in which a loader may have returned rows, with the answers put back."""
     for shift in SHIFTS:
         rows_ = "row" if abs(shift) == 1 else "rows"
         where = "too late" if shift > 0 else "too early"
-        yield f"stand {abs(shift)} {rows_} {where}", np.roll(answers, -shift)
-    yield "stand in reversed order", answers[::-1]
+        yield f"are {abs(shift)} {rows_} {where}", np.roll(answers, -shift)
+    yield "are in reversed order", answers[::-1]
     lengths = rows.frame["sentence"].str.len().to_numpy()
     ids = rows.ids.astype(str)
     orders: dict[str, NDArray[np.intp]] = {

@@ -1,8 +1,7 @@
-"""A table of predictions in any form → its columns, cell by cell.
+"""Read a table of predictions in any format (CSV with any separator, JSON, Parquet) as columns.
 
-The first step of ``import``: ``file_kind`` says what the file is, and whatever holds a table (CSV
-with any separator, JSON, JSON Lines, Parquet) becomes named columns. What the columns mean is
-``columns``'s business.
+The first step of ``import``: ``file_kind`` detects the format; ``columns`` finds out what the
+columns mean.
 
 Legend: n rows of the table.
 """
@@ -60,7 +59,7 @@ def read_cells(path: Path, report: Report) -> CellTable | None:
         offend(f"cannot be opened ({error.strerror or error})", "check this path")
         return None
     if table is not None and not len(table):
-        return None  # the reader has said so
+        return None  # the reader has reported it
     return table
 
 

@@ -1,4 +1,4 @@
-"""The columns of a table from elsewhere → what each of them is: id, split, fold, probabilities.
+"""Recognise the columns of a table from another tool: id, split, fold, probabilities.
 
 Between ``cells`` and ``rows``. Columns are found by their names and the names'
 usual synonyms, probabilities as one column for each label (with a prefix, or by number) or as one
@@ -37,7 +37,7 @@ _NEVER = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True)
 class ColumnMap:
-    """Which column is what.
+    """The recognised columns.
 
     Attributes:
         id, split, fold: names of columns, None where there is none.
@@ -64,7 +64,7 @@ class ColumnError(Exception):
 
 
 def find_columns(table: CellTable, profile: Profile) -> ColumnMap:
-    """Find what each column is.
+    """Recognise each column.
 
     Raises:
         ColumnError: no column holds the probabilities, or some labels have none.
@@ -98,7 +98,7 @@ def find_columns(table: CellTable, profile: Profile) -> ColumnMap:
 
 
 def _plain(name: str) -> str:
-    """Write a name without case and marks, as synonyms are compared.
+    """Return a name without case and punctuation, to compare synonyms.
 
     >>> _plain("Fold_ID"), _plain("Unnamed: 0")
     ('foldid', 'unnamed0')
@@ -119,7 +119,7 @@ def _find_synonym(what: str, names: Sequence[str], own: Sequence[str | None]) ->
 def _find_labels(
     names: Sequence[str], labels: Sequence[str]
 ) -> tuple[tuple[str, ...], bool, list[str]]:
-    """Return each label's column, whether columns name the labels, and what is worth saying."""
+    """Return each label's column, whether columns name the labels, and notices."""
     if set(labels) <= set(names):
         return tuple(labels), True, []
     keys = {label: _plain(label) for label in labels}
@@ -155,7 +155,7 @@ def _find_affixes(plain: Mapping[str, str], keys: Sequence[str]) -> list[tuple[s
 def _find_numbered(
     names: Sequence[str], labels: Sequence[str]
 ) -> tuple[tuple[str, ...], bool, list[str]]:
-    """Find columns ``0 … C-1`` or ``1 … C``, with whatever stands before the number."""
+    """Find columns ``0 … C-1`` or ``1 … C``, with any prefix."""
     groups: dict[str, dict[int, str]] = {}
     for name in names:
         if (found := _NUMBER_AT_END.fullmatch(name)) is not None:
@@ -227,7 +227,7 @@ def parse_numbers(cell: Any) -> list[float] | dict[str, Any] | None:
 def _explain(
     table: CellTable, names: Sequence[str], profile: Profile
 ) -> list[tuple[str | None, str, str]]:
-    """Say what keeps the probabilities from being found."""
+    """Explain why the probabilities were not found."""
     labels = profile.labels
     absent = [label for label in labels if label not in names]
     if len(absent) < len(labels):

@@ -1,9 +1,8 @@
-"""``run.py import``: results from elsewhere become members of the store like any other.
+"""``run.py import``: add predictions from another machine or tool to the store.
 
-Before ``predictions`` on the way of a row. Result files of this harness, from another machine, are
-checked and copied byte for byte; a table or arrays that another tool made (``rows``)
-become one result file per fold. Nothing is written when there is an offence. What was taken is
-scored on its out-of-fold rows and compared with the members that are there.
+Result files of this harness are checked and copied byte for byte; a table or arrays of another
+tool (``rows``) become one result file per fold. Nothing is written if there is an offence. Imported
+predictions are scored on their out-of-fold rows and compared with the members in the store.
 
 Legend: K folds.
 """
@@ -58,8 +57,8 @@ class ImportOptions:
 
     Attributes:
         save_as: the variant's name; None keeps the results' own, or the file's.
-        folds_hash: shown in place of a column that says each row's fold.
-        test: a file of the test rows, where the table or array holds the out-of-fold rows only.
+        folds_hash: given instead of a column with each row's fold.
+        test: a file of the test rows, if the table or array has the out-of-fold rows only.
         label_order: the order of columns that do not name their labels.
         run: provenance to keep beside the results, time included.
     """
@@ -156,14 +155,14 @@ def _import_table(
         imported.append(Imported(result.key, is_new))
     for key in stale - {result.key for result in results}:
         store.remove(key)  # of a fold that no longer exists
-    notes = [*reading.notices, *_tell_of_table(rows, name, len(stale))]
+    notes = [*reading.notices, *_describe_table(rows, name, len(stale))]
     notes += compare_with_members([name], store, prepared)
     scores = score_results(results, prepared)
     kinds = build_criteria(prepared.competition.profile).kinds
     return ImportReport(path, tuple(imported), (), tuple(notes), True, kinds, scores)
 
 
-def _tell_of_table(rows: ForeignRows, name: str, n_stale: int) -> list[str]:
+def _describe_table(rows: ForeignRows, name: str, n_stale: int) -> list[str]:
     """Return notes on what an import replaced and what its table lacks."""
     notes = []
     if n_stale:
@@ -176,7 +175,7 @@ def _tell_of_table(rows: ForeignRows, name: str, n_stale: int) -> list[str]:
             " single models that blend weights are fitted to; predictions per fold are better."
         )
     if not rows.has_folds:
-        notes.append("That the folds are the same was checked by the hash only, not for each row.")
+        notes.append("The folds were compared by the hash only, not for each row.")
     return notes
 
 
@@ -244,7 +243,7 @@ def _import_results(
             _write(store, file, result, options)
         imported.append(Imported(result.key, is_new))
     variants = tuple(dict.fromkeys(each.key.variant for each in imported))
-    notes = _tell_missing(variants, store, prepared)
+    notes = _describe_missing(variants, store, prepared)
     notes += compare_with_members(variants, store, prepared)
     specialists = {result.key.variant for _, result in renamed if result.route is not None}
     can_blend = _makes_member(variants, specialists, store, prepared)
@@ -289,7 +288,7 @@ def _rename(result: Result, name: str | None) -> Result:
 def _find_stale(name: str, prepared: Prepared, store: Store) -> frozenset[ResultKey]:
     """Return results of this name that were imported from a table for other data or folds.
 
-    They are useless, and only another import can replace them.
+    They are unusable, and only another import can replace them.
     """
     stale = set()
     for key in store.keys(name):
@@ -353,7 +352,7 @@ def _makes_member(
     return any(specialists & set(member.parts) for member in members)
 
 
-def _tell_missing(names: Sequence[str], store: Store, prepared: Prepared) -> list[str]:
+def _describe_missing(names: Sequence[str], store: Store, prepared: Prepared) -> list[str]:
     notes = []
     for name in names:
         missing = find_missing_folds(store, name, prepared.folds.count)

@@ -1,7 +1,7 @@
-"""The order of labels that columns really hold, found by the gold labels of out-of-fold rows.
+"""Find the real label order of columns, by the gold labels of out-of-fold rows.
 
 Columns without names are taken in the profile's order; another order is the classic way to lose.
-It shows at once: as they stand they score next to nothing, permuted they score well.
+It shows at once: unchanged they score next to nothing, permuted they score well.
 
 Legend: N rows, C labels.
 """
@@ -21,7 +21,7 @@ from competition.errors import UsageError
 from competition.file_kind import WrongFileError, read_text
 
 FIT = 0.15
-"""Share of rows by which a permutation must answer better than the columns as they stand."""
+"""Share of rows by which a permutation must be better than the columns unchanged."""
 MIN_KAPPA = 0.3
 NAMED = 0.97
 """An order with a name must fit nearly as well as the best permutation."""
@@ -50,10 +50,10 @@ def find_order(gold: Ints, answers: Ints, labels: Sequence[str]) -> FoundOrder |
 
     Args:
         gold: (N,) label ids of the reference: gold labels, or what other members answer.
-        answers: (N,) label ids as the columns stand.
+        answers: (N,) label ids in the order of the columns.
 
     Returns:
-        None where the columns fit as they stand, or no permutation fits.
+        None if the columns fit unchanged, or no permutation fits.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -80,7 +80,7 @@ def _fit(counts: NDArray[np.int64], places: Places) -> float:
 
 
 def _list_named(gold: Ints, labels: Sequence[str]) -> dict[str, Places]:
-    """Return the orders that tools leave by themselves, as the column of each label."""
+    """Return the orders that tools produce by default, as the column of each label."""
     n_labels = len(labels)
     share = np.bincount(gold, minlength=n_labels)
     seen, first = np.unique(gold, return_index=True)
@@ -97,7 +97,7 @@ def _list_named(gold: Ints, labels: Sequence[str]) -> dict[str, Places]:
 
 
 def read_label_order(text: str, labels: Sequence[str]) -> Places:
-    """Return the column of each label of the profile, from an order that a person names.
+    """Return the column of each label of the profile, from an order that the user names.
 
     Args:
         text: ``alphabetical``, or a file: one label a line, a JSON list, or a JSON object that
@@ -141,7 +141,7 @@ def _parse_order(text: str) -> list[str]:
 
 
 def describe_order(places: Places, labels: Sequence[str]) -> str:
-    """Say what the columns of some labels hold, up to five of those that stand elsewhere."""
+    """Describe which labels the columns hold, up to five of those that are elsewhere."""
     moved = [i for i, place in enumerate(places) if i != place]
     some = ", ".join(f"{labels[places[i]]} holds {labels[i]}" for i in moved[:5])
     return f"{some}{f' and {len(moved) - 5} more' if len(moved) > 5 else ''}"

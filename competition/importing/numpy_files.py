@@ -1,7 +1,7 @@
-"""NumPy files of predictions → tables: ``.npy`` in file order, and ``.npz`` that holds several.
+"""Read NumPy files of predictions as tables: ``.npy`` in file order, ``.npz`` with several arrays.
 
-A team's most usual out-of-fold artefact is a pair of arrays in the order of the train and the test
-file. Pickles inside are never opened.
+The most common out-of-fold artefact of a team is a pair of arrays in the order of the train and
+the test file. Pickles inside are never opened.
 
 Legend: N train rows, M test rows, C labels, K folds.
 """
@@ -31,7 +31,7 @@ def read_arrays(
     """Read the arrays of a NumPy file as a table in file order.
 
     Args:
-        expected: the split that the file holds, None where its shape tells.
+        expected: the split that the file holds; None infers it from the shape.
 
     Returns:
         None where an array does not fit, which was reported.
@@ -56,7 +56,7 @@ def read_arrays(
 
 
 def _check_size(path: Path, prepared: Prepared) -> None:
-    """Refuse what would take far more memory than all predictions do."""
+    """Reject files that would take far more memory than all predictions."""
     corpus, n_labels = prepared.corpus, prepared.competition.profile.n_labels
     n_rows = len(corpus.train) + prepared.folds.count * len(corpus.test)
     most = SPARE_BYTES + 8 * SPARE_TIMES * n_rows * n_labels
@@ -86,7 +86,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
 def _place(
     path: Path, array: NDArray[Any], prepared: Prepared, split: str | None, report: Report
 ) -> ForeignTable | None:
-    """Give each row of an array its split, id and fold."""
+    """Assign each row of an array its split, id and fold."""
     corpus, n_labels = prepared.corpus, prepared.competition.profile.n_labels
     sizes = {OOF: len(corpus.train), TEST: len(corpus.test)}
     n_folds = prepared.folds.count
@@ -122,7 +122,7 @@ def _place(
 
 
 def _explain(path: Path, array: NDArray[Any], fits: Sequence[tuple[int, ...]]) -> Offence:
-    """Say what shape an array has and which it may have."""
+    """Explain which shapes are accepted."""
     shapes = " or ".join(map(str, fits))
     found = f"an array {array.shape} of {array.dtype}; expected is {shapes}"
     remedy = "save the probabilities of every row, a column for each label in the profile's order"

@@ -1,7 +1,7 @@
-"""Rows of predictions from elsewhere → the rows of the corpus that they answer for.
+"""Match rows of imported predictions with the rows of the corpus.
 
-Between ``table`` and ``rows``: which split a row is of and which id it has, where
-the table does not say so in plain words: by the ids, by their number, by the order of the files.
+Used by ``rows``: the split and the id of each row where no column gives them are found by the
+ids, by the number of rows, and by the order of the files.
 
 Legend: n rows of the table.
 """
@@ -24,20 +24,20 @@ from competition.importing.columns import ID, SPLIT
 from competition.importing.numpy_files import read_arrays
 from competition.importing.table import OOF, TEST, ForeignTable, read_rows_of_table
 
-MAX_UNKNOWN = 0.5  # of the ids: then they are other ids, not ids of other rows
+MAX_UNKNOWN = 0.5  # share of unknown ids above which all are reported as other ids
 OTHER_ID = -2  # the place of a row whose split has other ids altogether
 
 
 @dataclass(eq=False)
 class Check:
-    """What a table is held against, and all that is found on it."""
+    """What a table is checked against, and everything that is found."""
 
     prepared: Prepared
     offences: list[Offence] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
     def report(self, offence: Offence) -> None:
-        """Take an offence."""
+        """Record an offence."""
         self.offences.append(offence)
 
 
@@ -56,7 +56,7 @@ def read_part(path: Path, expected: str | None, check: Check) -> ForeignTable | 
 
 
 def _find_split(table: ForeignTable, expected: str | None, check: Check) -> Objects | None:
-    """Return the split of each row; where no column says it, as the ids or their number tell."""
+    """Return the split of each row; without a column, guess it by ids or their number."""
     if expected is not None:
         said = table.split
         if said is not None and (other := [each for each in said if each != expected]):
@@ -69,7 +69,7 @@ def _find_split(table: ForeignTable, expected: str | None, check: Check) -> Obje
         return table.split
     split, said_ = _guess_split(table, check.prepared)
     if split is None:
-        found = "no column tells out-of-fold rows from test rows"
+        found = "no column separates out-of-fold rows from test rows"
         remedy = (
             f"add a column {SPLIT!r} with {OOF} or {TEST}, or give the test rows in a file of"
             " their own: --test FILE"
@@ -77,18 +77,18 @@ def _find_split(table: ForeignTable, expected: str | None, check: Check) -> Obje
         line = None if table.lines[0] is None else 1
         check.report(Offence(table.files[0], line, SPLIT, None, found, remedy))
     else:
-        check.notices.append(f"no column tells the split: {said_}")
+        check.notices.append(f"no column for the split: {said_}")
     return split
 
 
 def _guess_split(table: ForeignTable, prepared: Prepared) -> tuple[Objects | None, str]:
-    """Return each row's split as ids and numbers of rows tell, None where they do not, and how."""
+    """Guess each row's split by ids and numbers of rows; None if that fails. Also return how."""
     n_rows, n_folds, corpus = len(table), prepared.folds.count, prepared.corpus
     train, test = (set(map(plain_id, map(str, rows.ids))) for rows in (corpus.train, corpus.test))
     ids = None if table.ids is None else [plain_id(str(each)) for each in table.ids]
     if ids is not None and not train & test and set(ids) <= train | test:
         by_id = [OOF if each in train else TEST for each in ids]
-        return np.array(by_id, dtype=object), "train and test have other ids, which tell it"
+        return np.array(by_id, dtype=object), "train and test have different ids"
     test_sizes = (len(test), n_folds * len(test))
     sizes = {OOF: (len(train),), TEST: test_sizes}
     known = {OOF: train, TEST: test}
@@ -101,12 +101,12 @@ def _guess_split(table: ForeignTable, prepared: Prepared) -> tuple[Objects | Non
     )
     if is_both and not fits:
         both = np.repeat(np.array([OOF, TEST], dtype=object), [head, tail])
-        return both, "the train rows stand first, the test rows behind them"
+        return both, "the train rows come first, then the test rows"
     return None, ""
 
 
 def _take_file_order(table: ForeignTable, check: Check) -> ForeignTable | None:
-    """Give rows without ids those of the train and the test file, in their order."""
+    """Assign the ids of the train and the test file, in order, to rows without ids."""
     assert table.split is not None
     ids = np.empty(len(table), dtype=object)
     corpus = check.prepared.corpus
@@ -163,7 +163,7 @@ def place_rows(table: ForeignTable, check: Check) -> tuple[Int64s, Int64s]:
 def _place_numbers(
     table: ForeignTable, here: NDArray[np.intp], found: Int64s, ids: Objects, check: Check
 ) -> Int64s:
-    """Place ids that are the same numbers written otherwise, where all are and none gets two."""
+    """Match ids that are the same numbers in another format, if all match and none twice."""
     row_of = {plain_id(str(row_id)): row for row, row_id in enumerate(ids)}
     if len(row_of) < len(ids) or table.ids is None:
         return found

@@ -1,7 +1,7 @@
-"""Numbers of a table from elsewhere → probabilities, or what keeps a row from being such.
+"""Convert the numbers of an imported table to probabilities.
 
 Logits, percentages and rounded values are recognised by what all rows have in common and
-converted; what was done is said once. A row that is none of these is an offence of its own.
+converted, with one notice. Each other row is an offence.
 
 Legend: n rows, C labels.
 """
@@ -17,7 +17,7 @@ from competition.predictions.store import SUM_TOLERANCE
 
 MAX_ROUNDED = 0.01 + 1e-9  # off 1, in a sum, whatever the number of digits: half precision
 MIN_OFF = 0.99 * SUM_TOLERANCE  # single precision must not lift a row over the store's limit
-ALMOST_ALL = 0.95  # of the rows: then it is what the table is, not what went wrong in a row
+ALMOST_ALL = 0.95  # of the rows: then it applies to the table, and is no error of single rows
 DIGITS = range(2, 7)
 NEGATIVE_NOISE = -1e-6  # below 0 by rounding
 
@@ -33,7 +33,7 @@ def make_probs(values: Float64s, unread: set[int], offend: Offend) -> tuple[Floa
         values: (n, C) as written.
 
     Returns:
-        (n, C) probabilities; rows that offend are as they were. And what was done.
+        (n, C) probabilities, offending rows unchanged; and notices of what was done.
     """
     notices: list[str] = []
     usable = np.isfinite(values).all(axis=1)
@@ -77,7 +77,7 @@ def make_probs(values: Float64s, unread: set[int], offend: Offend) -> tuple[Floa
 
 
 def _are_logits(values: Float64s) -> bool:
-    """Say whether numbers are logits or logarithms: nearly every row has one below 0 or above 1.
+    """Return whether numbers are logits or logarithms: nearly every row has one below 0 or above 1.
 
     Percentages have none below 0.
     """

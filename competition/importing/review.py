@@ -1,7 +1,7 @@
-"""What is said of predictions that were imported: their scores, and what speaks against them.
+"""Review imported predictions: their scores, and warnings about them.
 
-Behind ``importing``: they are scored on their out-of-fold rows, looked at for probabilities that
-throw points away, and held against the members that are there.
+Used by ``importing``: they are scored on their out-of-fold rows, checked for probabilities that
+lose score, and compared with the members in the store.
 
 Legend: N train rows, M test rows, C labels.
 """
@@ -22,7 +22,7 @@ from competition.scoring.decisions import decide
 from competition.scoring.degenerate import find_waste
 
 MAX_OTHERS = 8
-"""An import is compared with this many members that are there at most."""
+"""The largest number of members that an import is compared with."""
 
 
 def score_results(
@@ -47,7 +47,7 @@ def score_results(
 
 
 def compare_with_members(names: Sequence[str], store: Store, prepared: Prepared) -> list[str]:
-    """Say what speaks against imported members, by themselves and beside those that are there."""
+    """Return warnings about imported members, alone and compared with those in the store."""
     own = [member for name in names if (member := _find_member(store, name, prepared)) is not None]
     notes = []
     for member in own:
@@ -66,7 +66,7 @@ def compare_with_members(names: Sequence[str], store: Store, prepared: Prepared)
 
 
 def _find_member(store: Store, name: str, prepared: Prepared) -> Member | None:
-    """Return a variant's member; None where it is not complete, or does not belong here."""
+    """Return a variant's member; None if it is incomplete or does not belong here."""
     try:
         return read_member(store, name, prepared)
     except HarnessError:

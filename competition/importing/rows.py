@@ -1,7 +1,7 @@
-"""Predictions that another tool made, held against this competition's rows.
+"""Predictions of another tool, checked against the rows of this competition.
 
-Before the store on the way of a row: what ``table`` or ``numpy_files`` read becomes
-arrays in the order of the corpus, or a list of everything that is wrong with it, each cause once.
+What ``table`` or ``numpy_files`` read becomes arrays in the order of the corpus, or a list of
+everything that is wrong with it, each cause once.
 Columns are found by name, rows by id; nothing depends on the order of either, where there are ids.
 
 Legend: n rows of the table, N train rows, M test rows, C labels, K folds.
@@ -52,12 +52,12 @@ class ForeignRows:
 
 @dataclass(frozen=True)
 class ForeignFiles:
-    """Where predictions lie.
+    """The files of predictions.
 
     Attributes:
         path: a table or a NumPy file; with ``test`` its out-of-fold rows alone.
-        test: the file of the test rows, where they are in a file of their own.
-        label_order: the order of columns without names, as a person names it.
+        test: the file of the test rows, if they are in a separate file.
+        label_order: the order of columns without names, as the user names it.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class ForeignFiles:
 
 @dataclass(frozen=True, eq=False)
 class ForeignReading:
-    """What came of reading: ``rows`` is None with offences; ``notices`` are said either way."""
+    """The result of reading; ``rows`` is None if there are offences."""
 
     rows: ForeignRows | None
     offences: tuple[Offence, ...]
@@ -80,10 +80,10 @@ def read_foreign_rows(
     """Read predictions and check every row of them.
 
     Args:
-        needs_folds: whether each out-of-fold row must say its fold.
+        needs_folds: whether each out-of-fold row must have its fold.
 
     Raises:
-        UsageError: the label order that is named cannot be read.
+        UsageError: the named label order cannot be read.
     """
     check = Check(prepared)
     labels = prepared.competition.profile.labels
@@ -94,8 +94,10 @@ def read_foreign_rows(
         check.notices += table.notices
         rows = _check_table(table, order, check, needs_folds=needs_folds)
     count = 0 if table is None else len(table)
-    told = gather_causes(check.offences, max(1, count))
-    return ForeignReading(None if told else rows, tuple(told), tuple(dict.fromkeys(check.notices)))
+    merged = gather_causes(check.offences, max(1, count))
+    return ForeignReading(
+        None if merged else rows, tuple(merged), tuple(dict.fromkeys(check.notices))
+    )
 
 
 def _read_table(files: ForeignFiles, check: Check) -> ForeignTable | None:
@@ -109,7 +111,7 @@ def _read_table(files: ForeignFiles, check: Check) -> ForeignTable | None:
 def _check_table(
     table: ForeignTable, order: Places | None, check: Check, *, needs_folds: bool
 ) -> ForeignRows | None:
-    """Hold a table against the corpus; None where something is wrong, which was reported."""
+    """Check a table against the corpus; None if something is wrong, which was reported."""
 
     def offend(row: int, found: str, remedy: str) -> None:
         check.report(table.place(row, None, found, remedy))
@@ -132,7 +134,7 @@ def _check_table(
 
 
 def _check_label_order(table: ForeignTable, oof_row: Int64s, check: Check) -> ForeignTable:
-    """Compare the columns with the gold labels; take another order where it has a name.
+    """Compare the columns with the gold labels; use another order if it has a name.
 
     Columns that name their labels are not moved: then name and numbers contradict each other.
     """
@@ -157,7 +159,7 @@ def _check_label_order(table: ForeignTable, oof_row: Int64s, check: Check) -> Fo
     if not table.is_named:
         what = "the columns are in another order than the profile's labels"
     found_ = (
-        f"{what}: {describe_order(found.places, labels)}; as they stand {before}, permuted {after}"
+        f"{what}: {describe_order(found.places, labels)}; in this order {before}, permuted {after}"
     )
     remedy = (
         "write each column under its own label, or name the order of the columns: --label-order"
@@ -168,7 +170,7 @@ def _check_label_order(table: ForeignTable, oof_row: Int64s, check: Check) -> Fo
 
 
 def _remark_scores(table: ForeignTable, oof_row: Int64s, check: Check) -> None:
-    """Say what the out-of-fold rows score where something else keeps them out."""
+    """Note the scores of the out-of-fold rows if something else is wrong."""
     here = np.flatnonzero(oof_row >= 0)
     usable = here[np.isfinite(table.probs[here]).all(axis=1)]
     if len(usable):
@@ -185,7 +187,7 @@ def _describe_scores(gold: Int64s, probs: NDArray[np.float64], prepared: Prepare
 def _check_folds(
     table: ForeignTable, oof_row: Int64s, check: Check, *, needs_folds: bool
 ) -> ForeignTable:
-    """Report out-of-fold rows of another fold than ours, or of none; number folds as ours are."""
+    """Report out-of-fold rows of another fold than ours, or of none; use our fold numbers."""
     if not (oof_row >= 0).any():
         return table
     if not table.has_folds:
@@ -207,15 +209,15 @@ def _check_folds(
         found, remedy = f"fold {said}, but the row is in fold {fold}", "train on this folds.csv"
         if said == NO_FOLD:
             found, remedy = "no fold", "write the fold whose model predicted it"
-        told = f"{remedy}: other folds would leak labels"
-        check.report(table.place(row, FOLD, found, told))
+        remedy = f"{remedy}: other folds would leak labels"
+        check.report(table.place(row, FOLD, found, remedy))
     return table
 
 
 def _renumber_folds(
     table: ForeignTable, here: NDArray[np.intp], ours: Int64s, check: Check
 ) -> ForeignTable:
-    """Number folds as ours are, where they are the same folds under other numbers."""
+    """Use our fold numbers if the folds are the same under other numbers."""
     is_read = np.array([row not in table.unread for row in here.tolist()], dtype=bool)
     said, known = table.fold[here][is_read], ours[is_read]
     pairs = {(int(a), int(b)) for a, b in zip(said, known, strict=True)}
@@ -262,7 +264,7 @@ def _check_coverage(table: ForeignTable, places: tuple[Int64s, Int64s], check: C
 
 
 def _report_absent(table: ForeignTable, places: tuple[Int64s, Int64s], check: Check) -> None:
-    """Say that a whole split is missing, without which a member cannot be blended."""
+    """Report that a whole split is missing, without which a member cannot be blended."""
     n_test = len(check.prepared.corpus.test)
     if not (places[1] != -1).any() and not table.count(TEST):
         found = f"no test rows: only out-of-fold rows ({n_test:,} test rows are expected)"
@@ -280,7 +282,7 @@ def _report_absent(table: ForeignTable, places: tuple[Int64s, Int64s], check: Ch
 def _count_rows(table: ForeignTable, place: Int64s, ids: Objects, where: str, check: Check) -> None:
     """Report every repeated and every missing row."""
     if (place == OTHER_ID).any():
-        return  # other ids: one cause, and reported
+        return  # other ids: one cause, which was reported
     here = np.flatnonzero(place >= 0)
     first, times = np.unique(place[here], return_index=True, return_counts=True)[1:]
     again = np.setdiff1d(here, here[first])

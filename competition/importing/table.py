@@ -1,6 +1,6 @@
-"""Rows of predictions from elsewhere: each with the split, id and fold that it says it has.
+"""Rows of imported predictions, each with its stated split, id and fold.
 
-Between ``columns`` and ``rows``, which holds the rows against the corpus.
+After ``columns``; ``rows`` checks them against the corpus.
 
 Legend: n rows, C labels.
 """
@@ -47,14 +47,13 @@ _MARKS = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True, eq=False)
 class ForeignTable:
-    """Rows as they say they are.
+    """Rows as stated in the file.
 
     Attributes:
-        files, lines: where each row stands.
-        split: (n,) ``oof`` or ``test``, other text where it was not understood, None where the
-            table does not say.
+        files, lines: where each row is.
+        split: (n,) ``oof`` or ``test``, other text if it was not recognised, None without a column.
         fold: (n,) -1 where the cell is empty or there is none.
-        unread: rows with a cell that could not be read, which was reported.
+        unread: rows with a cell that could not be read; it was reported.
         is_named: the columns name their labels; else their order is assumed.
         ids: (n,), None where the table has none.
         file_order: (C,) the label that each column names, from left to right, where they do.
@@ -111,7 +110,7 @@ class ForeignTable:
 
 
 def read_split(name: str) -> str | None:
-    """Return the split that a name means.
+    """Return the split of a name.
 
     >>> read_split("Out-of-fold"), read_split("valid"), read_split("TEST"), read_split("x")
     ('oof', 'oof', 'test', None)
@@ -163,7 +162,7 @@ def _find_file_order(table: CellTable, columns: ColumnMap) -> NDArray[np.intp]:
 
 
 def _read_folds(table: CellTable, columns: ColumnMap, rows: ForeignTable, report: Report) -> None:
-    """Read folds; ``2.0`` is one, as tools write whole numbers among cells that are empty."""
+    """Read folds; ``2.0`` counts, because tools write whole numbers so if some cells are empty."""
     if columns.fold is None:
         return
     for row, cell in enumerate(as_text(table.columns[columns.fold])):
@@ -228,7 +227,7 @@ def _number(value: object) -> float:
 def _read_splits(
     table: CellTable, columns: ColumnMap, rows: ForeignTable, report: Report
 ) -> Objects:
-    """Read each row's split by its name or a synonym; what it was read as is noted."""
+    """Read each row's split by its name or a synonym, with notices."""
     assert columns.split is not None
     texts = as_text(table.columns[columns.split])
     read = _read_flags if _plain(columns.split) == "istest" else read_split
@@ -237,13 +236,13 @@ def _read_splits(
     if plain & set(_TRAINED_ON) and plain & set(_HELD_OUT):
         trained = next(text for text in known if _plain(text) in _TRAINED_ON)
         held = next(text for text in known if _plain(text) in _HELD_OUT)
-        found = f"both {show(trained)} and {show(held)} stand there"
+        found = f"the column has both {show(trained)} and {show(held)}"
         remedy = f"leave out the {trained} rows, unless they are what no model had seen"
         report(Offence(table.file, None, SPLIT, None, found, remedy))
     for text, split in known.items():
         if split is not None and text != split:
             count = int((texts == text).sum())
-            said = f"{show(text)} stands where {split} is meant, in all {count:,} rows: read so"
+            said = f"{show(text)} is read as {split}, in {count:,} rows"
             rows.notices.append(said)
     for row in np.flatnonzero([known[text] is None for text in texts]):
         found = f"{show(texts[row])} is not a split"

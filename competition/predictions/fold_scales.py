@@ -13,14 +13,14 @@ import numpy as np
 from competition.arrays import Floats, Ints
 from competition.scoring.criteria import Criteria
 
-MIN_SCALE_GAP = 0.005  # of the score, below that of every fold, to be worth a warning
+MIN_SCALE_GAP = 0.005  # of the score, below that of every fold, for a warning
 
 
 def warn_of_scales(criteria: Criteria, gold: Ints, probs: Floats, fold_of: Ints) -> str:
     """Return a warning if rows of all folds together are ranked worse than those of every fold.
 
-    Then the folds' probabilities stand on different scales, for example as some are calibrated and
-    others are not. Only labels that every fold has are compared.
+    Then the folds' probabilities are on different scales, for example because only some are
+    calibrated. Only labels that every fold has are compared.
 
     Args:
         criteria: the metrics; one of them is a mean of labels' curves, or there is no warning.
@@ -40,5 +40,5 @@ def warn_of_scales(criteria: Criteria, gold: Ints, probs: Floats, fold_of: Ints)
     title, write = metric.kind.title, metric.kind.write
     return (
         f"{title} of all folds together is {write(pooled)}, below that of every fold"
-        f" ({write(lowest)}–{write(highest)}): their probabilities stand on different scales"
+        f" ({write(lowest)}–{write(highest)}): their probabilities are on different scales"
     )

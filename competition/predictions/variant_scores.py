@@ -103,7 +103,7 @@ class VariantScore:
         tuned_on: the folds on which its hyperparameters were chosen.
         is_tuned_elsewhere: those folds belong to another split.
         rows_per_s: the mean speed of its jobs, None if no job recorded it.
-        warning: that its folds stand on different scales, "" where nothing shows it.
+        warning: that its folds are on different scales; "" if they are not.
         assessment: scores by the most probable label, None without a complete seed or with a fault.
         on_test: expected test scores, None as above or if they cannot be estimated.
     """
@@ -193,16 +193,16 @@ def describe_ranking(ranked: Sequence[VariantScore], n_rows: int) -> list[str]:
         return []
     best = whole[0]
     assert best.on_test is not None
-    alike = []
+    equal = []
     for each in whole[1:]:
         assert each.on_test is not None
         lead = best.on_test.rank_score - each.on_test.rank_score
         difference = best.on_test.replicates() - each.on_test.replicates()
         if pair(lead, difference[~np.isnan(difference)]).low <= 0:
-            alike.append(each.name)
+            equal.append(each.name)
     noise = (
-        f"{best.name} is not significantly better than {', '.join(alike)} (95%, cluster bootstrap)."
-        if alike
+        f"{best.name} is not significantly better than {', '.join(equal)} (95%, cluster bootstrap)."
+        if equal
         else f"{best.name} is significantly better than the others (95%, cluster bootstrap)."
     )
     kinds = [each.kind for each in best.on_test.assessment.measured]

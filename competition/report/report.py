@@ -314,8 +314,8 @@ def _add_disagreement(page: Page, prepared: Prepared, members: Sequence[Member])
         ]
         note = "A member whose errors correlate least with the others' adds most to a blend."
         page.add_figure(draw_heatmap(names, values), Table(key, title, columns, rows, [note]))
-    apart = measure_disagreement([each.oof for each in whole])
-    places = np.argsort(-apart, kind="stable")[:ROWS_SHOWN]
+    divergence = measure_disagreement([each.oof for each in whole])
+    places = np.argsort(-divergence, kind="stable")[:ROWS_SHOWN]
     columns = [
         Column("id", "id"),
         Column("published", "published"),
@@ -331,7 +331,7 @@ def _add_disagreement(page: Page, prepared: Prepared, members: Sequence[Member])
                 f"{name}: {labels[answer[place]]}"
                 for name, answer in zip(names, predicted, strict=True)
             ),
-            "divergence": float(apart[place]),
+            "divergence": float(divergence[place]),
             "sentence": mark_entities(row),
         }
         for row, place in zip(prepared.corpus.train.take(places), places, strict=True)

@@ -21,7 +21,7 @@ MAX_LEVELS = 12
 CLOSE = 1e-6
 EDGE, MIN_AT_EDGE = 0.05, 0.1
 """A least probability before the second softmax that is next to none; the share of such rows."""
-NEARLY_ALL = 0.99  # of the rows: a sure model has some rows with a 1 of its own
+NEARLY_ALL = 0.99  # of the rows: a confident model also gives some rows a 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from competition.scoring.metrics.micro_f1 import is_any_of
 DRAWS = 8  # of each view
 SEED = 0
 REACH = 1.67  # standard errors; their parts overlap, so that 1.96 hold 99% of simulated scores
-LABEL_STRENGTH, ANSWER_STRENGTH = 100.0, 10.0  # test rows that a surrounding stratum is worth
+LABEL_STRENGTH, ANSWER_STRENGTH = 100.0, 10.0  # test rows that a surrounding stratum counts as
 MAX_TABLE_CELLS = 4_000_000  # labels × answers × strata of one estimate
 UNEXPLAINED = 0.008  # standard error where nothing is corrected; from pseudo-tests, as the next
 UNEXPLAINED_FRAC = 0.15  # standard error of a correction, as a share of it
@@ -174,14 +174,14 @@ class TestMix:
         score_at = self.ground.weigher((probs, pred))
         value = score_at(weights)
         plain = criteria.primary.score(self.ground.gold, (probs, pred))
-        apart = [
+        spread = [
             share * (score_at(row.astype(np.float64)) - value) ** 2
             for each in self.evidence
             for share, row in zip(each.shares, each.weights, strict=True)
         ]
         variance = (
             float(np.mean([each.variance for each in self.evidence]))
-            + sum(apart) / len(self.evidence)
+            + sum(spread) / len(self.evidence)
             + UNEXPLAINED**2
             + (UNEXPLAINED_FRAC * (plain - value)) ** 2
         )
@@ -250,7 +250,7 @@ def _build_model(
 def grade(system: System, negative_ids: Negatives, steps: int) -> tuple[Int64s, Int64s]:
     """Number answers by predicted label and confidence bin.
 
-    Steps hold equally many held-out rows, apart for the negative labels and all others.
+    Steps hold equally many held-out rows, separately for the negative labels and all others.
 
     Returns:
         (N,) for the held-out rows and (K, M) for the test rows, in [0, C × steps).

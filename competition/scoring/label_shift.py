@@ -1,8 +1,8 @@
 """Label shift and covariate shift between held-out and test rows, estimated from predictions.
 
-Beside ``metrics``: ``expected`` weights held-out rows by what is found here. Two assumptions are
-on offer. *Label shift*: rows of one label are answered alike on both sides, so in each stratum the
-shares of the labels are those under which the answers seen in the test are most likely.
+Beside ``metrics``: ``expected`` weights held-out rows by these estimates. There are two
+assumptions. *Label shift*: rows of one label are predicted alike on both sides, so in each stratum
+the shares of the labels are those under which the answers seen in the test are most likely.
 *Covariate shift*: an answer is right as often on both sides, so held-out rows are weighted until
 answers are given as often as in the test. Where a stratum has few rows, both stay near what the
 stratum around it says.
@@ -24,7 +24,7 @@ from competition.errors import UsageError
 from competition.scoring.metrics.micro_f1 import is_any_of
 
 MIN_ROWS = 100  # held-out rows of a stratum; smaller ones are taken together
-LENT_ROWS = 20.0  # held-out rows that the answers in the surrounding stratum are worth, per label
+LENT_ROWS = 20.0  # held-out rows that the answers in the surrounding stratum count as, per label
 MAX_ITERATIONS, TOLERANCE = 100, 1e-4  # of EM, and the change of a share that ends it
 TINY = 1e-12
 
@@ -86,7 +86,7 @@ class Shift:
 class ShiftModel:
     """Estimates the shift in each cell for one system.
 
-    ``strength`` says how many test rows the shares in the surrounding cell are worth.
+    ``strength``: the shares in the surrounding cell count as this many test rows.
     """
 
     answers: Answers
@@ -110,12 +110,12 @@ class ShiftModel:
             joint = np.bincount(place, minlength=n_labels * n_seen).reshape(n_labels, n_seen)
             found, here = (_to_shares(joint.sum(axis=axis)) for axis in (1, 0))
             if cell.parent is None:
-                lent, prior, worth = np.full((n_labels, n_seen), 1 / n_seen), found, 1.0
+                lent, prior, lent_rows = np.full((n_labels, n_seen), 1 / n_seen), found, 1.0
             else:
                 lent = _tilt(chances[cell.parent], given[cell.parent], here)
-                prior, worth = _to_shares(found * ratios[cell.parent]), LENT_ROWS
+                prior, lent_rows = _to_shares(found * ratios[cell.parent]), LENT_ROWS
             given.append(here)
-            chances.append((joint + worth * lent) / (joint.sum(axis=1) + worth)[:, None])
+            chances.append((joint + lent_rows * lent) / (joint.sum(axis=1) + lent_rows)[:, None])
             share = _fit_shares(chances[-1], self._count_test(cell), prior, self.strength)
             ratios.append(np.divide(share, found, out=np.ones(n_labels), where=found > 0))
         return Shift(tuple(ratios), by_label=True)
@@ -127,23 +127,23 @@ class ShiftModel:
             weights: (N,) that the held-out rows have already.
 
         Source: Białek, Kuberski, Perrakis & Bifet 2024, arXiv 2401.08348 (estimates from the
-        confidence that stands in the test); strata, counts and the prior are ours.
+        confidence on the test); strata, counts and the prior are ours.
         """
         ratios: list[Float64s] = []
         for cell in self.cells:
             seen = self.answers.seen[cell.rows]
             found = _to_shares(np.bincount(seen, weights[cell.rows], self.answers.n_seen))
             prior = found if cell.parent is None else _to_shares(found * ratios[cell.parent])
-            told = _exchange(self._count_test(cell), prior)
-            share = (told + self.strength * prior) / (told.sum() + self.strength)
+            counts = _exchange(self._count_test(cell), prior)
+            share = (counts + self.strength * prior) / (counts.sum() + self.strength)
             ratios.append(np.divide(share, found, out=np.ones(len(share)), where=found > 0))
         return Shift(tuple(ratios), by_label=False)
 
     def _count_test(self, cell: Cell) -> Float64s:
         """Return (O,) the number of a cell's test rows with each answer, averaged over models."""
-        told = self.answers.test_seen[:, cell.test_rows]
-        counted = np.bincount(told.ravel(), minlength=self.answers.n_seen)
-        return np.asarray(counted / len(told), dtype=np.float64)
+        counts = self.answers.test_seen[:, cell.test_rows]
+        counted = np.bincount(counts.ravel(), minlength=self.answers.n_seen)
+        return np.asarray(counted / len(counts), dtype=np.float64)
 
     def weigh(self, shift: Shift, weights: Float64s | None = None) -> Float64s:
         """Return (N,) importance weights of the held-out rows, mean 1, that match the test set.
@@ -173,26 +173,26 @@ def _to_shares(counts: Float64s | Int64s) -> Float64s:
 def _tilt(chances: Float64s, there: Float64s, here: Float64s) -> Float64s:
     """Lend (C, O) chances of answers to a cell where answers are given in other shares.
 
-    As they stand in the cell around, they would claim answers that this cell hardly ever gets, and
-    the confusions of its rare labels would be told as correct answers.
+    Unchanged, they would claim answers that this cell hardly ever gets, and
+    the confusions of its rare labels would count as correct answers.
     """
     lent = chances * np.divide(here, there, out=np.zeros(len(here)), where=there > 0)
     return np.asarray(lent / np.maximum(lent.sum(axis=1, keepdims=True), TINY))
 
 
-def _exchange(told: Float64s, prior: Float64s) -> Float64s:
+def _exchange(counts: Float64s, prior: Float64s) -> Float64s:
     """Match answers that occur only among held-out rows to those that occur only in the test set.
 
     Rare answers are mostly errors, and few are given on both sides; without this they would lose
     their weight, and every score would rise.
     """
     is_held = prior > 0
-    lost = float(told[~is_held].sum())
-    silent = is_held & (told == 0)
+    lost = float(counts[~is_held].sum())
+    is_unseen = is_held & (counts == 0)
     if not lost or not is_held.any():
-        return told
-    heirs = np.where(silent if silent.any() else is_held, prior, 0.0)
-    return np.asarray(np.where(is_held, told, 0.0) + lost * _to_shares(heirs))
+        return counts
+    receivers = np.where(is_unseen if is_unseen.any() else is_held, prior, 0.0)
+    return np.asarray(np.where(is_held, counts, 0.0) + lost * _to_shares(receivers))
 
 
 def build_cells(strata: Int64s, test_strata: Int64s) -> Cells:
@@ -258,21 +258,21 @@ def _find_parent(
     return None
 
 
-def _fit_shares(chances: Float64s, told: Float64s, prior: Float64s, strength: float) -> Float64s:
+def _fit_shares(chances: Float64s, counts: Float64s, prior: Float64s, strength: float) -> Float64s:
     """Return the maximum a posteriori shares (C,), given answers and a Dirichlet prior.
 
     Args:
         chances: (C, O) how likely each answer is for a row of each label.
-        told: (O,) how often each answer was given.
-        prior: (C,) shares around which the prior stands; a label with 0 stays at 0.
-        strength: rows that the prior is worth.
+        counts: (O,) how often each answer was given.
+        prior: (C,) shares around which the prior is centred; a label with 0 stays at 0.
+        strength: the number of rows that the prior counts as.
     """
-    labels, answers = np.flatnonzero(prior > 0), np.flatnonzero(told > 0)
-    chances, told, around = chances[np.ix_(labels, answers)], told[answers], prior[labels]
-    shares, total = around, strength + told.sum()
+    labels, answers = np.flatnonzero(prior > 0), np.flatnonzero(counts > 0)
+    chances, counts, around = chances[np.ix_(labels, answers)], counts[answers], prior[labels]
+    shares, total = around, strength + counts.sum()
     for _ in range(MAX_ITERATIONS):
         before = shares
-        explained = chances @ (told / np.maximum(shares @ chances, TINY))
+        explained = chances @ (counts / np.maximum(shares @ chances, TINY))
         shares = (strength * around + shares * explained) / total
         if np.abs(shares - before).max(initial=0) < TOLERANCE:
             break

@@ -1,6 +1,6 @@
 """Read a submission file: labels and probabilities by row id, with every offence.
 
-Stands behind ``check``, ``score`` and ``submit``, which read a file as a leaderboard would, whoever
+Used by ``check``, ``score`` and ``submit``, which read a file as a leaderboard would, whoever
 wrote it. Text is matched, never evaluated.
 
 Legend: n rows of the file, C labels.
@@ -32,7 +32,7 @@ SPARE_ROWS, OFFENCES_PER_ROW = 100, 10
 ROUNDING = 1e-6
 MAX_UNKNOWN = 0.5  # of the rows: then it is one cause
 ANY_LABEL = "write a label of the profile as text"
-HINTS_MAX = 5  # finding the nearest label is slow, and the first few labels tell what went wrong
+HINTS_MAX = 5  # finding the nearest label is slow, and the first few labels show what went wrong
 _SPACES = " \t\r\n"  # what every parser of a list passes over, and nothing else
 _EXPONENT = r"(?:[eE][-+]?[0-9]++)"
 _NUMBER = re.compile(
@@ -128,12 +128,12 @@ def read_answers(
             found = f"more than {most:,} offences"
             report(Offence(path.name, None, None, None, found, "this is no submission; see above"))
         for notice in reader.notices():
-            told = replace(notice, remedy="save it as UTF-8 without a mark, with LF line ends")
+            merged = replace(notice, remedy="save it as UTF-8 without a mark, with LF line ends")
             is_other_text = "not UTF-8" in notice.found or "compressed" in notice.found
             if is_other_text and is_strict:
-                report(told)
+                report(merged)
             else:
-                notices.append(told)
+                notices.append(merged)
     rows = _Rows(path.name, ids, lines, report)
     probs = np.full((len(ids), profile.n_labels), np.nan)
     if has_probs and form.probs_columns:
@@ -252,7 +252,7 @@ def check_order(
         if row_id not in place:
             continue
         if place[row_id] < last:
-            found = f"it stands after id {show_id(last_id)}, in the test file before it"
+            found = f"it comes after id {show_id(last_id)}, and before it in the test file"
             remedy = "keep the order of the test file (this is the first of such rows)"
             report(Offence(path.name, line, column, show_id(row_id), found, remedy))
             return
@@ -279,8 +279,8 @@ def read_table(
         count += 1
         yield record
     if offences:
-        told = gather_causes(offences, count + len(offences))
-        raise CorpusError(f"{path} cannot be read", told)
+        merged = gather_causes(offences, count + len(offences))
+        raise CorpusError(f"{path} cannot be read", merged)
 
 
 @dataclass(frozen=True)

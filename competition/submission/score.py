@@ -91,8 +91,8 @@ def join_solution(
     if answers.ids:
         check_ids(path, answers, list(gold), profile.submission.id_column, offences.append)
     if offences:
-        told = gather_causes(offences, max(1, len(answers.ids)))
-        raise SubmissionError(f"{path} cannot be scored against {solution_path}", told)
+        merged = gather_causes(offences, max(1, len(answers.ids)))
+        raise SubmissionError(f"{path} cannot be scored against {solution_path}", merged)
     row_of = {row_id: row for row, row_id in enumerate(answers.ids)}
     rows = np.array([row_of[row_id] for row_id in gold], dtype=np.intp)
     found = [answers.lines[row] for row in rows]
@@ -140,8 +140,8 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
             offences.append(Offence(path.name, line, None, show_id(row_id), found, remedy))
         gold[row_id] = label_ids.get(label, -1)
     if offences:
-        told = gather_causes(offences, len(gold))
-        raise CorpusError(f"{path} cannot be used as a solution", told)
+        merged = gather_causes(offences, len(gold))
+        raise CorpusError(f"{path} cannot be used as a solution", merged)
     return gold
 
 

@@ -123,8 +123,8 @@ def read_corrections(
             found[split].append(Correction(id_, role, type_))
     if offences:
         offences.sort(key=lambda offence: offence.line or 0)
-        told = gather_causes(offences, max(1, len(records)))
-        raise CorpusError(f"{path}: invalid corrections", told)
+        merged = gather_causes(offences, max(1, len(records)))
+        raise CorpusError(f"{path}: invalid corrections", merged)
     return Corrections(tuple(found["train"]), tuple(found["test"]), skipped)
 
 

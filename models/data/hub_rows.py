@@ -143,8 +143,8 @@ def _name_labels(table: pa.Table, label: str) -> pa.Table:
     place = table.schema.get_field_index(label)
     if place < 0 or not pa.types.is_integer(table.schema.field(place).type):
         return table
-    told = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = told.get("info", {}).get("features", {}).get(label, {}).get("names")
+    metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    names = metadata.get("info", {}).get("features", {}).get(label, {}).get("names")
     if not names:
         return table
     named = pa.array([names[number] for number in table.column(place).to_pylist()])

@@ -36,14 +36,14 @@ def read_config(source: EncoderSource) -> Any:
     """
     path = source.path / "config.json"
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(told, dict):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
     except (OSError, ValueError) as error:
         raise EncoderError(f"{source.name}: {path} cannot be read: {error}") from None
-    _check_code(source, told)
+    _check_code(source, content)
     try:
-        return _build_config(source.path, told)
+        return _build_config(source.path, content)
     except Exception as error:  # each version of the library raises other kinds
         raise EncoderError(f"{source.name}: {path} cannot be used: {first_line(error)}") from error
 
@@ -109,14 +109,14 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_code(source: EncoderSource, told: dict[str, Any]) -> None:
+def _check_code(source: EncoderSource, content: dict[str, Any]) -> None:
     """Refuse a kind of network that needs code from its folder."""
     from transformers import CONFIG_MAPPING
 
-    kind = told.get("model_type")
+    kind = content.get("model_type")
     if kind in CONFIG_MAPPING:
         return
-    if told.get("auto_map"):
+    if content.get("auto_map"):
         raise EncoderError(
             f"{source.name}: a network of kind {kind!r} is built by code of its own "
             "(auto_map in config.json), which is never run here; choose an encoder of a kind that "
@@ -130,21 +130,21 @@ def _check_code(source: EncoderSource, told: dict[str, Any]) -> None:
     )
 
 
-def _build_config(path: Path, told: dict[str, Any]) -> Any:
+def _build_config(path: Path, content: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
     try:
         with quiet():
             return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception:
-        config = _build_in_two_steps(told)
+        config = _build_in_two_steps(content)
         if config is None:
             raise
         config.name_or_path = str(path)
         return config
 
 
-def _build_in_two_steps(told: dict[str, Any]) -> Any | None:
+def _build_in_two_steps(content: dict[str, Any]) -> Any | None:
     """Build a configuration with rotary parameters for layer types that it does not use.
 
     So write transformers from 5.17 on where every layer of a ModernBERT attends to the whole text;
@@ -152,14 +152,14 @@ def _build_in_two_steps(told: dict[str, Any]) -> Any | None:
     """
     from transformers import CONFIG_MAPPING
 
-    rotary, layers = told.get("rope_parameters"), told.get("layer_types")
+    rotary, layers = content.get("rope_parameters"), content.get("layer_types")
     if not isinstance(rotary, dict) or not layers or set(rotary) <= set(layers):
         return None
     if not all(isinstance(each, dict) for each in rotary.values()):
         return None
     named = [*rotary, *layers][: max(len(layers), len(rotary))]
-    config = CONFIG_MAPPING[told["model_type"]].from_dict(
-        {**told, "layer_types": named, "num_hidden_layers": len(named)}
+    config = CONFIG_MAPPING[content["model_type"]].from_dict(
+        {**content, "layer_types": named, "num_hidden_layers": len(named)}
     )
     config.layer_types, config.num_hidden_layers = list(layers), len(layers)
     return config

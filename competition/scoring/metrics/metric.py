@@ -94,11 +94,11 @@ class CurveKernel(Protocol):
 
 @dataclass(frozen=True)
 class MetricKind:
-    """A metric before it is told the labels.
+    """A metric, without the labels of a competition.
 
     Attributes:
         name: in a profile.
-        key: of its value where it stands alone: in the ledger, in tables, in provenance.
+        key: of its value by itself: in the ledger, in tables, in provenance.
         short: in compound keys such as ``nested_f1`` and ``public_f1``.
         title: in sentences.
         head: in table heads.

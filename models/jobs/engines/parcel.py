@@ -85,8 +85,8 @@ def _look_into(path: Path) -> Input:
     if path.is_dir():
         files = {each.name: each for each in sorted(path.iterdir()) if each.is_file()}
     facts = [(name, each.stat()) for name, each in files.items()]
-    told = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in facts)
-    return Input(path, hashlib.sha256(f"{path}\n{told}".encode()).hexdigest()[:16], files)
+    described = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in facts)
+    return Input(path, hashlib.sha256(f"{path}\n{described}".encode()).hexdigest()[:16], files)
 
 
 def _walk(value: Any) -> Iterator[Path]:

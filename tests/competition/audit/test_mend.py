@@ -46,7 +46,7 @@ def test_cells_are_repaired_where_their_words_stand(tiny_competition: Competitio
     assert [row["left"] for row in files.rows] == [0, 0]
     first = changes.rows[0]
     assert (first["id"], first["role"], first["word"]) == ("0", "subject", row.subject.word)
-    assert (first["after"], first["how"]) == ("0–4", "its one place")
+    assert (first["after"], first["how"]) == ("0–4", "only occurrence")
     assert read_corpus(see(tiny_competition, folder)).hash == wanted.hash
     assert (folder / "test.csv").read_bytes() == tiny_competition.test_path.read_bytes()
 

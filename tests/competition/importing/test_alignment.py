@@ -70,8 +70,8 @@ DAMAGES: dict[str, tuple[Callable[[np.ndarray, Prepared], np.ndarray], str]] = {
         lambda t, _: t[:, np.random.default_rng(5).permutation(N_TEST)],
         "in another order than their ids",
     ),
-    "shifted by one": (lambda t, _: np.roll(t, 1, axis=1), "stand 1 row too late"),
-    "reversed": (lambda t, _: t[:, ::-1], "stand in reversed order"),
+    "shifted by one": (lambda t, _: np.roll(t, 1, axis=1), "are 1 row too late"),
+    "reversed": (lambda t, _: t[:, ::-1], "are in reversed order"),
     "by length": (
         lambda t, p: t[:, np.argsort(lengths(p), kind="stable")],
         "sorted by length, the shortest first",
@@ -111,7 +111,7 @@ def test_a_member_alone_is_judged_by_the_types_of_the_entities(prepared: Prepare
     wrong = replace(member, test=np.roll(member.test, 1, axis=1))
     (found,) = find_misaligned([wrong], planted)
     assert "fit the types of the entities" in found.text
-    assert "stand 1 row too late" in found.text
+    assert "are 1 row too late" in found.text
 
 
 def test_out_of_fold_rows_may_be_the_wrong_ones(prepared: Prepared) -> None:
@@ -119,7 +119,7 @@ def test_out_of_fold_rows_may_be_the_wrong_ones(prepared: Prepared) -> None:
     members[0] = replace(members[0], oof=np.roll(members[0].oof, 1, axis=0))
     (found,) = find_misaligned(members, planted)
     assert (found.member, found.side) == ("m0", "oof")
-    assert "out-of-fold predictions stand 1 row too late" in found.text
+    assert "out-of-fold predictions are 1 row too late" in found.text
 
 
 def test_one_fold_may_be_the_wrong_one(prepared: Prepared) -> None:

@@ -196,7 +196,7 @@ def test_rows_that_a_model_was_trained_on_are_not_taken_for_out_of_fold_rows(
     table["split"] = table["split"].replace("oof", "valid")
     table.to_csv(tmp_path / "kim.csv", index=False)
     (offence,) = take(prepared, tmp_path / "kim.csv").offences
-    assert "both 'train' and 'valid' stand there" in offence.found
+    assert "the column has both 'train' and 'valid'" in offence.found
 
 
 def test_columns_without_names_may_stand_in_alphabetical_order(
