@@ -59,7 +59,7 @@ test-all: check-code all-tests
 all-tests: $(VENV)/.installed-dev
 	$(PYTEST) $(SELECT)
 
-# the same code on the lowest versions that pyproject.toml names, in an environment of its own;
+# the same code on the lowest versions that pyproject.toml names, in a separate environment;
 # older libraries warn of other things and round otherwise, so warnings and golden figures are left out
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -W default -m "not slow" -p no:cacheprovider $(LOWEST_TESTS)

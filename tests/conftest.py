@@ -269,7 +269,7 @@ def foreign_competition(tmp_path: Path) -> Competition:
 
 @pytest.fixture
 def edit_train(tiny_competition: Competition) -> Callable[[str, str], int]:
-    """Replace the one place where a text stands in train.csv; returns its line."""
+    """Replace the only occurrence of a text in train.csv; return its line."""
 
     def edit(old: str, new: str) -> int:
         text = tiny_competition.train_path.read_text(encoding="utf-8")

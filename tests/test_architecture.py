@@ -119,7 +119,7 @@ def test_a_circle_is_found_wherever_the_import_stands() -> None:
 
 
 def layer_of(room: str) -> str:
-    """Name the layer of a room: its package, or itself where it stands alone in the order."""
+    """Return the layer of a room: its package, or itself if it is listed alone in the order."""
     return max((each for each in ORDER if f"{room}.".startswith(f"{each}.")), key=len)
 
 

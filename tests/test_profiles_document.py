@@ -1,4 +1,4 @@
-"""docs/profiles.md: each worked example is read as it stands there, and trained on."""
+"""docs/profiles.md: each example is read as printed there, and trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Members whose worth is known: each sees some labels well, or nothing at all."""
+"""Members of known quality: each predicts some labels well, or none at all."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class PlantedStore:
 
 @dataclass(frozen=True, eq=False)
 class _Side:
-    """Rows of train or test: gold, whose source is the other one, what all members see alike."""
+    """Rows of train or test: gold labels, rows of the other source, what all members share."""
 
     gold: npt.NDArray[np.int64]
     is_other: npt.NDArray[np.bool_]

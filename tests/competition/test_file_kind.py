@@ -1,4 +1,4 @@
-"""file_kind: what a file is, whatever its name says; every reader is told so in one sentence."""
+"""file_kind: the format of a file, whatever its name; unusable files get a one-line message."""
 
 from __future__ import annotations
 

@@ -111,13 +111,13 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "told"), WRONG)
-def test_a_wrong_key_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:
+@pytest.mark.parametrize(("old", "new", "message"), WRONG)
+def test_a_wrong_key_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert TINY_PROFILE.count(old) == 1
     path = write_profile(tmp_path, TINY_PROFILE.replace(old, new))
     with pytest.raises(ProfileError) as caught:
         read_profile(path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""mend: offsets are repaired where the word stands, and nothing else of a file changes."""
+"""mend: wrong offsets are replaced by those of the word, and nothing else changes."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_a_leak_in_one_average_is_named():
 
 
 def test_a_weak_member_is_not_said_to_mislead():
-    """Much worse than the others, and still worth its small weight."""
+    """Much worse than the others, but it still deserves its small weight."""
     for seed in range(3):
         store = plant_store(seed, n_rows=3000)
         rng = np.random.default_rng(seed)

@@ -25,7 +25,7 @@ NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
 def make_competition(home: Path, gold: list[int], n_labels: int) -> Competition:
-    """Write a competition with these gold labels, a pair of entities of its own in each row."""
+    """Write a competition with these gold labels and a different pair of entities in each row."""
     labels = ["no_relation", *(f"rel:{i}" for i in range(1, n_labels))]
     header = ("id", "sentence", "subject_entity", "object_entity", "label", "source")
 

@@ -1,4 +1,4 @@
-"""The corpus: a valid file is read whole, and every way to break it is named where it stands."""
+"""The corpus: a valid file is read completely, and every error is reported with its place."""
 
 from __future__ import annotations
 

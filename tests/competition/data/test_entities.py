@@ -82,7 +82,7 @@ def test_what_is_neither_is_refused(tiny_competition: Competition, text: str) ->
 
 
 @pytest.mark.parametrize(
-    ("cell", "told"),
+    ("cell", "message"),
     [
         ("null", "a NoneType, not a dict"),
         ('{"word": "x", "start_idx": true, "end_idx": 1, "type": "PER"}', "start_idx is True"),
@@ -90,6 +90,8 @@ def test_what_is_neither_is_refused(tiny_competition: Competition, text: str) ->
         ('{"word": "x", "start_idx": 0.0, "end_idx": 1, "type": "PER"}', "start_idx is 0.0"),
     ],
 )
-def test_json_of_other_kinds_is_named(tiny_competition: Competition, cell: str, told: str) -> None:
-    with pytest.raises(WrongCellError, match=told):
+def test_json_of_other_kinds_is_named(
+    tiny_competition: Competition, cell: str, message: str
+) -> None:
+    with pytest.raises(WrongCellError, match=message):
         build_cell_reader(tiny_competition.profile)(cell)

@@ -205,7 +205,7 @@ def test_a_file_without_a_header_is_read_by_the_profile_s(
 
 
 def tokens_of(row: Made) -> Record:
-    """Give a row in tokens: what stands before, in and after each entity."""
+    """Write a row in tokens: those before, in and after each entity."""
     cuts = sorted({0, *row.subject[1:3], *row.object[1:3], len(row.sentence)})
     pieces = [row.sentence[a:b] for a, b in pairwise(cuts)]
     tokens, places = [], {}
@@ -270,7 +270,7 @@ def test_tags_may_nest_and_hold_spaces(
 
 
 @pytest.mark.parametrize(
-    ("sentence", "told"),
+    ("sentence", "message"),
     [
         ("<e1>가</e1>와 나", "<e2> occurs 0 times and </e2> 0 times"),
         ("<e1>가</e1>와 <e1>나</e1> <e2>다</e2>", "<e1> occurs 2 times and </e1> 2 times"),
@@ -278,9 +278,9 @@ def test_tags_may_nest_and_hold_spaces(
         ("</e1>가<e1>와 <e2>다</e2>", "no word between <e1> and </e1>"),
     ],
 )
-def test_wrong_tags_are_offences(tmp_path: Path, sentence: str, told: str) -> None:
+def test_wrong_tags_are_offences(tmp_path: Path, sentence: str, message: str) -> None:
     (offence,) = read_one(tmp_path, MARKUP_ENTITY, {**BARE, "sentence": sentence}).offences
-    assert (told in offence.found, offence.column, offence.id) == (True, "sentence", "1")
+    assert (message in offence.found, offence.column, offence.id) == (True, "sentence", "1")
 
 
 WORDS_ENTITY = """
@@ -301,7 +301,7 @@ def test_words_without_offsets_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"s_start": "3a"}, "s_start is '3a', not a whole number"),
         ({"s_start": None}, "s_start is '', not a whole number"),
@@ -309,12 +309,12 @@ def test_words_without_offsets_are_found(tmp_path: Path) -> None:
         ({"o_start": 3, "o_end": 1}, "is not a span of 3 tokens"),
     ],
 )
-def test_wrong_token_offsets_are_offences(tmp_path: Path, change: Record, told: str) -> None:
+def test_wrong_token_offsets_are_offences(tmp_path: Path, change: Record, message: str) -> None:
     record = {**BARE, "sentence": ["가", "나", "다"]}
     record |= {"s_start": 0, "s_end": 0, "o_start": 1, "o_end": 2}
     assert not read_one(tmp_path, TOKENS_ENTITY, record).offences
     (offence,) = read_one(tmp_path, TOKENS_ENTITY, {**record, **change}).offences
-    assert told in offence.found
+    assert message in offence.found
 
 
 @pytest.mark.parametrize("text", ["가\\u0000나", "가\\ud83d나"])
@@ -329,7 +329,7 @@ def test_what_json_can_hold_and_no_file_of_ours_is_an_offence(tmp_path: Path, te
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b'[{"id": 1}, 2]', "row 2 is 2, not an object"),
         (b'[{"id": 1}', "damaged JSON"),
@@ -340,12 +340,12 @@ def test_what_json_can_hold_and_no_file_of_ours_is_an_offence(tmp_path: Path, te
     ],
 )
 def test_damaged_objects_are_named(
-    tiny_competition: Competition, content: bytes, told: str
+    tiny_competition: Competition, content: bytes, message: str
 ) -> None:
     path = tiny_competition.train_path
     path.write_bytes(content)
     reading = read_rows(path, tiny_competition.profile, is_train=True)
-    assert any(told in offence.found for offence in reading.offences)
+    assert any(message in offence.found for offence in reading.offences)
 
 
 def test_rows_without_ids_are_numbered_and_numbers_stand_for_labels(tmp_path: Path) -> None:
@@ -445,7 +445,7 @@ def test_rows_that_the_profile_sets_aside_are_not_read(tiny_competition: Competi
 
 
 @pytest.mark.parametrize(
-    ("entity", "told"),
+    ("entity", "message"),
     [
         ('[entity]\ngiven_as = "columns"\n', "needs entity.subject and entity.object"),
         ('[entity]\ngiven_as = "columns"\nstart = "s"\n', "'s' is a key of a cell"),
@@ -456,9 +456,9 @@ def test_rows_that_the_profile_sets_aside_are_not_read(tiny_competition: Competi
         ('[entity]\nword = "w"\n', "needs start and end"),
     ],
 )
-def test_a_form_that_is_not_whole_is_refused(tmp_path: Path, entity: str, told: str) -> None:
+def test_a_form_that_is_not_whole_is_refused(tmp_path: Path, entity: str, message: str) -> None:
     path = tmp_path / "x.toml"
     path.write_text(profile_with(entity), encoding="utf-8")
     with pytest.raises(ProfileError) as caught:
         read_profile(path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)

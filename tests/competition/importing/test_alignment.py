@@ -1,4 +1,4 @@
-"""alignment: a member whose test rows are not those of its ids is named, and no sound one."""
+"""alignment: a member whose test rows are not those of its ids is reported, a correct one not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = ("per:birthplace", "no_relation", "per:employer", "per:sibling")
 
 
 def make_rows(rng: np.random.Generator, gold: np.ndarray, *, is_train: bool) -> Rows:
-    """Make rows whose types tell the label but for no_relation, which any pair has."""
+    """Make rows whose types determine the label, except no_relation, which any pair has."""
     size = len(gold)
     pair = np.where(gold == 1, rng.integers(0, 3, size), np.array([0, 0, 1, 2])[gold])
     frame = build_frame(

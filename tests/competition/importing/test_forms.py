@@ -1,4 +1,4 @@
-"""Predictions as people really keep them: lists, arrays, other ids, other names, other orders."""
+"""Predictions in common formats: lists, arrays, other ids, other names, other orders."""
 
 from __future__ import annotations
 

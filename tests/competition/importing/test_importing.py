@@ -1,4 +1,4 @@
-"""import: what comes from elsewhere is a member like any other, or every offence is listed."""
+"""import: imported predictions become a member like any other, or every offence is listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""redo: whoever lacks results is told the command that makes them, the kept one."""
+"""rerun: messages about missing results name the stored command that makes them."""
 
 from __future__ import annotations
 

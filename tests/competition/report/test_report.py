@@ -1,4 +1,4 @@
-"""report: one page that holds everything, runs nothing of the data's, and asks nobody."""
+"""report: one self-contained page that runs no code from the data and makes no requests."""
 
 from __future__ import annotations
 

@@ -389,7 +389,7 @@ def test_offences_are_counted_and_a_clean_check_is_not_called_so(
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.4, 2.0])
 def test_only_rows_within_rounding_of_the_rule_are_let_pass(temperature: float) -> None:
-    """Thresholds and ties stand exactly on rows of the pool; the written numbers are rounded."""
+    """Thresholds and ties are exactly at rows of the pool; the written numbers are rounded."""
     rng = np.random.default_rng(0)
     pooled = rng.dirichlet(np.full(6, 0.2), 4000).astype(np.float32)
     pooled[::7, 2] = pooled[::7, 1]  # ties

@@ -1,4 +1,4 @@
-"""A blend's JSON is read whole or refused with a reason; other tools' files are nobody's blend."""
+"""A blend's JSON is read completely or refused with a reason; other tools' files are no blend."""
 
 from __future__ import annotations
 

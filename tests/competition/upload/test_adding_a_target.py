@@ -1,4 +1,4 @@
-"""docs/upload.md's "Adding a target", carried out as it stands in a copy of the code."""
+"""The steps of "Adding a target" in docs/upload.md, applied to a copy of the code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DavServer(Server):
 
 
 def add_lines(text: str, diff: str) -> str:
-    """Add a diff's lines where the lines around them stand, which must be one place."""
+    """Apply a diff where its context lines are, which must be one place."""
     for hunk in diff.split("@@\n"):
         lines = hunk.splitlines(keepends=True)
         assert {line[0] for line in lines} <= {" ", "+"}
@@ -68,7 +68,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def submit(tiny_competition: Competition, tmp_path: Path, server: Server) -> Submit:
-    """The command of the copy, in a process of its own; its outputs together."""
+    """Run the command of the copy in a new process; return its outputs together."""
     tree, profile = tmp_path / "tree", tmp_path / "tiny.toml"
     shutil.copytree(
         ROOT / "competition", tree / "competition", ignore=shutil.ignore_patterns("__pycache__")

@@ -1,4 +1,4 @@
-"""Scores read on a page: what may be entered, where it stands, and what it then counts for."""
+"""Scores entered by hand: what is accepted, where it is recorded, and how it is used."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def write(competition: Competition, name: str = "blend", seed: int = 0, time: st
 
 @dataclass
 class FakeTarget:
-    """A platform under the test's control that cannot be asked; ``arrived`` is what it received."""
+    """A platform under the test's control without any API; ``arrived`` is what it received."""
 
     has_quota: bool = True
     name: str = "fake"

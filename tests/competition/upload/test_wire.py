@@ -242,7 +242,7 @@ def test_scores_that_are_not_there_are_no_fault(answer: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "told"),
+    ("section", "message"),
     [
         ('[upload.kaggle]\ncompetition = "A B"', "upload.kaggle.competition: "),
         ('[upload.kaggle]\nkey = "x"', "upload.kaggle.key: no such key"),
@@ -259,13 +259,13 @@ def test_scores_that_are_not_there_are_no_fault(answer: object) -> None:
         ("[upload.http.answer]\ndone = []", "upload.http.answer.done: "),
     ],
 )
-def test_a_wrong_key_of_uploading_is_named(tmp_path: object, section: str, told: str) -> None:
+def test_a_wrong_key_of_uploading_is_named(tmp_path: object, section: str, message: str) -> None:
     from pathlib import Path
 
     path = write_profile(Path(str(tmp_path)), f"{TINY_PROFILE}\n{section}\n")
     with pytest.raises(ProfileError) as caught:
         read_profile(path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "pw@" not in str(caught.value)
 
 

@@ -114,7 +114,7 @@ def test_predicting_needs_no_more_than_is_listed() -> None:
 def test_the_notebook_answers_without_network(
     prepared: Prepared, quiet_watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on Kaggle: the dataset lies somewhere below, the rest of the project nowhere."""
+    """As on Kaggle: the dataset is somewhere below, and the rest of the project is absent."""
     from nbclient import NotebookClient
 
     specialists = [

@@ -158,7 +158,7 @@ def test_a_job_says_why_it_failed_and_not_that_others_did(
 
 
 class FakeLocal:
-    """The job's main process, which says what it is told to."""
+    """The main process of a job, which sends given messages."""
 
     def __init__(self) -> None:
         self.links: list[Any] = []

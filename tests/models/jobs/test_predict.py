@@ -1,4 +1,4 @@
-"""predict: what would be lost is refused beforehand, and what nobody noted is said."""
+"""predict: it refuses to overwrite data, and reports what was not recorded."""
 
 from __future__ import annotations
 

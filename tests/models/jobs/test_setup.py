@@ -31,7 +31,7 @@ TINY_ADAPTING = {
 }
 SHAPE = ScratchSettings(layers=1, hidden=32, heads=1, feed_forward=32, vocabulary=400)
 ASKED_EVERY = 6
-"""Of the tokens of a sentence, one in so many is hidden when it is asked about."""
+"""One in so many tokens of a sentence is hidden."""
 
 
 @pytest.fixture

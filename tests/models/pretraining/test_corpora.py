@@ -66,7 +66,7 @@ def test_a_corpus_of_objects_is_read_by_its_text_not_as_keys_and_escapes(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "holds no text"),
         (b" \n\n", "holds no text"),
@@ -75,11 +75,11 @@ def test_a_corpus_of_objects_is_read_by_its_text_not_as_keys_and_escapes(
         (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "git lfs pull"),
     ],
 )
-def test_a_corpus_that_is_none_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_corpus_that_is_none_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(PretrainingError, match=r"a\.txt") as caught:
         list(read_lines(tmp_path / "a.txt"))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["absent.txt", "bad.xz", "bad.zst", "latin.txt"])

@@ -1,4 +1,4 @@
-"""tune in processes of its own: killed and resumed, and two processes over PostgreSQL."""
+"""tune in separate processes: killed and resumed, and two processes over PostgreSQL."""
 
 from __future__ import annotations
 
