@@ -237,7 +237,7 @@ class _TypeFit:
         counts = np.zeros((len(self._place), n_labels), dtype=np.int64)
         np.add.at(counts, (self._find(pairs), np.asarray(gold)), 1)
         self._seen: Bools = counts > 0
-        self._tells = self._seen.sum(axis=0) < len(self._place)  # labels that not every pair has
+        self._is_typed = self._seen.sum(axis=0) < len(self._place)  # labels that not every pair has
 
     def _find(self, pairs: Sequence[tuple[str, str]]) -> Int64s:
         return np.array([self._place.get(pair, -1) for pair in pairs], dtype=np.int64)
@@ -248,7 +248,7 @@ class _TypeFit:
         Only labels that some types never have, and rows with types that train has, are counted.
         """
         places = self._find(_pair_types(rows))
-        is_used = (places >= 0) & self._tells[answers]
+        is_used = (places >= 0) & self._is_typed[answers]
         if not is_used.any():
             return _Agreement(0.0, 0.0, 0)
         places, answers = places[is_used], answers[is_used]

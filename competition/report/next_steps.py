@@ -1,7 +1,7 @@
 """The state of a competition in three sentences, and the recommended next commands.
 
-``report`` shows it first. The reasons are those of the rooms that judge: what a variant lacks, what
-a blend is worth nested, what was sent.
+``report`` shows it first. The reasons come from the scores: what a variant lacks, the nested score
+of a blend, what was sent.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from competition.scoring.metrics.metric import MetricKind
 COMMANDS = 3
 
 Proposal = tuple[str, str]
-"""A command and why it is worth running."""
+"""A command and the reason to run it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """What is known now.
+    """The current state of a competition.
 
     Attributes:
-        competition: which.
-        variants: those in the store, specialists that answer together among them.
-        blends: those that are as they were written, the newest first.
+        competition: the competition.
+        variants: those in the store, including joined specialists.
+        blends: those that have not been changed, the newest first.
         sent: the ledger's entries, in order.
-        n_suspects: labels that the best answers dispute.
+        n_suspects: the number of suspected label errors.
     """
 
     competition: Competition
@@ -81,10 +81,10 @@ def get_primary(score: VariantScore) -> float:
 
 def describe_standing(standing: Standing) -> list[str]:
     """Return three sentences: variants, blend, board."""
-    return [_tell_variants(standing), _tell_blend(standing), _tell_board(standing)]
+    return [_describe_variants(standing), _describe_blend(standing), _describe_board(standing)]
 
 
-def _tell_variants(standing: Standing) -> str:
+def _describe_variants(standing: Standing) -> str:
     complete = standing.complete
     if not complete:
         return "No variant has out-of-fold scores yet."
@@ -103,7 +103,7 @@ def _tell_variants(standing: Standing) -> str:
     )
 
 
-def _tell_blend(standing: Standing) -> str:
+def _describe_blend(standing: Standing) -> str:
     blend = standing.blend
     if blend is None:
         return "There is no blend yet."
@@ -118,7 +118,7 @@ def _tell_blend(standing: Standing) -> str:
     return f"{said}, {gain} against the best single variant under the same rule."
 
 
-def _tell_board(standing: Standing) -> str:
+def _describe_board(standing: Standing) -> str:
     scored = [each for each in standing.sent if each.public is not None]
     if not standing.sent:
         return "Nothing has been sent."
@@ -138,14 +138,14 @@ def _tell_board(standing: Standing) -> str:
 def propose_commands(standing: Standing) -> list[Proposal]:
     """Return up to ``COMMANDS`` recommended commands, most useful first.
 
-    What is begun is finished, then blended, then sent; new variants take longest and come after.
+    First finish what was started, then blend, then submit; new variants take longest and come last.
     """
     proposals = [
         *_propose_finishing(standing),
         *_propose_blend(standing),
         *_propose_sending(standing),
         *_propose_training(standing),
-        *_propose_looking(standing),
+        *_propose_analysis(standing),
     ]
     return proposals[:COMMANDS]
 
@@ -171,7 +171,7 @@ def _propose_training(standing: Standing) -> list[Proposal]:
 
 
 def _write_training(competition: Competition, name: str) -> str:
-    """Write the command that trains the rest of a variant: the one that began it, where known."""
+    """Return the command that trains the rest of a variant: the one that started it, if known."""
     command = find_command(competition.oof_dir / name)
     if command is None:
         return f"python run.py fold {shlex.quote(name)}"
@@ -184,7 +184,7 @@ def _propose_blend(standing: Standing) -> list[Proposal]:
         return []
     best = standing.blend
     if best is None:
-        return [("python run.py blend", f"{len(names)} variants can be blended, none is yet.")]
+        return [("python run.py blend", f"{len(names)} variants can be blended, and none has been.")]
     if any(names <= _list_parts(blend) for blend in standing.blends):
         return []
     fresh = ", ".join(sorted(names - _list_parts(best)))
@@ -200,7 +200,7 @@ def _propose_sending(standing: Standing) -> list[Proposal]:
 
 
 def _list_parts(blend: BlendFile) -> set[str]:
-    """Return the variants that a blend was made of, those with weight 0 too."""
+    """Return the variants of a blend, including those with weight 0."""
     members = () if blend.record is None else blend.record.members or ()
     parts: set[str] = set()
     for member in members:
@@ -209,7 +209,7 @@ def _list_parts(blend: BlendFile) -> set[str]:
     return parts
 
 
-def _propose_looking(standing: Standing) -> list[Proposal]:
+def _propose_analysis(standing: Standing) -> list[Proposal]:
     complete = standing.complete
     if not complete:
         return []
@@ -219,7 +219,7 @@ def _propose_looking(standing: Standing) -> list[Proposal]:
         second = complete[1]
         kind = standing.kind
         gap = kind.write(abs(get_primary(best) - get_primary(second))).lstrip("-")
-        why = f"They are {gap} {kind.title} apart: is the difference real?"
+        why = f"They differ by {gap} {kind.title}: is the difference significant?"
         names = f"{shlex.quote(best.name)} {shlex.quote(second.name)}"
         found.append((f"python run.py compare {names}", why))
     if standing.n_suspects:

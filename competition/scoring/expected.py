@@ -203,7 +203,7 @@ def read_evidence(ground: Ground, system: System, *, seed: int = SEED) -> Eviden
     cells = build_cells(ground.strata, ground.test_strata)
     weights = [weigh(ground, system, view, cells) for view in views]
     squares = [
-        float((_rehearse(ground, system, view, each, seed + place) ** 2).mean())
+        float((_simulate(ground, system, view, each, seed + place) ** 2).mean())
         for place, (view, each) in enumerate(zip(views, weights, strict=True))
     ]
     shares = np.array([view.share for view in views])
@@ -270,7 +270,7 @@ def grade(system: System, negative_ids: Negatives, steps: int) -> tuple[Int64s, 
     return pred * steps + step, test_pred * steps + test_step
 
 
-def _rehearse(ground: Ground, system: System, view: View, weights: Float64s, seed: int) -> Float64s:
+def _simulate(ground: Ground, system: System, view: View, weights: Float64s, seed: int) -> Float64s:
     """Estimate known scores in simulations: (R,) errors of a view if its assumption holds.
 
     Held-out rows play both parts: some groups are drawn as held-out rows, and from the others a

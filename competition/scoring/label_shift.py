@@ -134,7 +134,7 @@ class ShiftModel:
             seen = self.answers.seen[cell.rows]
             found = _to_shares(np.bincount(seen, weights[cell.rows], self.answers.n_seen))
             prior = found if cell.parent is None else _to_shares(found * ratios[cell.parent])
-            counts = _exchange(self._count_test(cell), prior)
+            counts = _reassign(self._count_test(cell), prior)
             share = (counts + self.strength * prior) / (counts.sum() + self.strength)
             ratios.append(np.divide(share, found, out=np.ones(len(share)), where=found > 0))
         return Shift(tuple(ratios), by_label=False)
@@ -180,7 +180,7 @@ def _tilt(chances: Float64s, there: Float64s, here: Float64s) -> Float64s:
     return np.asarray(lent / np.maximum(lent.sum(axis=1, keepdims=True), TINY))
 
 
-def _exchange(counts: Float64s, prior: Float64s) -> Float64s:
+def _reassign(counts: Float64s, prior: Float64s) -> Float64s:
     """Match answers that occur only among held-out rows to those that occur only in the test set.
 
     Rare answers are mostly errors, and few are given on both sides; without this they would lose

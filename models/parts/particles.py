@@ -81,7 +81,7 @@ def find_last_sound(word: str) -> str | None:
         return last
     if last in "0123456789":  # 십, 백, 천, 만 and 억 end on a consonant as 영 does
         return _DIGITS[int(last)]
-    return _SIGNS.get(last) or _hear_latin(text)
+    return _SIGNS.get(last) or _find_latin_sound(text)
 
 
 def _is_read(text: str) -> bool:
@@ -89,7 +89,7 @@ def _is_read(text: str) -> bool:
     return any(char.isalnum() or char in _SIGNS for char in text)
 
 
-def _hear_latin(text: str) -> str | None:
+def _find_latin_sound(text: str) -> str | None:
     """Return a Hangul syllable for the sound of the Latin letters at the end, ignoring accents.
 
     The English rule: l, m, n and ng close the syllable, and so do b, c, k, p and t after a vowel.
