@@ -10,9 +10,7 @@ Legend: N train rows, M test rows, F features.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,13 +20,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from competition.arrays import cache, read_cached
 from competition.console import Column, Table
 from competition.data.corpus import Corpus
 from competition.data.csv_records import show
 from competition.data.groups import build_groups
 from competition.data.rows import Rows
 from competition.errors import FoldsError
-from competition.files import write_cache
 from competition.folds.assignment import build_folds
 from competition.profile import Competition
 from competition.scoring.bootstrap import bound, build_resamples
@@ -154,9 +152,7 @@ def read_or_fit_shift(
         return None
     about = {**made_of, "auc": shift.auc, "low": shift.low, "high": shift.high}
     about["telling"] = [asdict(each) for each in shift.features]
-    stream = io.BytesIO()
-    np.savez(stream, odds=shift.odds, about=np.array(json.dumps(about, ensure_ascii=False)))
-    write_cache(path, stream.getvalue())
+    cache(path, odds=shift.odds, about=np.array(json.dumps(about, ensure_ascii=False)))
     return shift
 
 
@@ -167,11 +163,10 @@ def _describe_inputs(corpus: Corpus, group_by: tuple[str, ...]) -> dict[str, Any
 
 def _read(path: Path, corpus: Corpus, made_of: dict[str, Any]) -> Shift | None:
     """Read the cached shift; None if it is damaged or belongs to other rows or groups."""
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            odds, about = kept["odds"], json.loads(str(kept["about"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    kept = read_cached(path, "odds", "about")
+    if kept is None:
         return None
+    odds, about = kept[0], json.loads(str(kept[1]))
     same = {key: about.get(key) for key in made_of} == made_of
     if not same or odds.shape != (len(corpus.train),):
         return None

@@ -10,9 +10,7 @@ Legend: N train rows, M test rows, K folds, C labels.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from competition.arrays import Float64s, Floats, Int64s, Ints
+from competition.arrays import Float64s, Floats, Int64s, Ints, cache, read_cached
 from competition.errors import HarnessError
-from competition.files import write_cache
 from competition.folds.kfold import Prepared
 from competition.folds.strata import Strata, build_strata
 from competition.predictions.members import Member, read_member
@@ -224,11 +221,10 @@ def _choose(rows: Int64s, groups: Ints | None) -> Int64s:
 
 def _read(path: Path, n_rows: int) -> Evidence | None:
     """Read a cache file; None if it is missing or damaged."""
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            weights, shares, numbers = kept["weights"], kept["shares"], kept["numbers"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    found = read_cached(path, "weights", "shares", "numbers")
+    if found is None:
         return None
+    weights, shares, numbers = found
     if weights.shape != (len(shares), n_rows) or numbers.shape != (2,):
         return None
     negative = float(numbers[1])
@@ -237,11 +233,5 @@ def _read(path: Path, n_rows: int) -> Evidence | None:
 
 def _write(path: Path, evidence: Evidence) -> None:
     negative = np.nan if evidence.negative_share is None else evidence.negative_share
-    stream = io.BytesIO()
-    np.savez(
-        stream,
-        weights=evidence.weights,
-        shares=evidence.shares,
-        numbers=np.array([evidence.variance, negative]),
-    )
-    write_cache(path, stream.getvalue())
+    numbers = np.array([evidence.variance, negative])
+    cache(path, weights=evidence.weights, shares=evidence.shares, numbers=numbers)

@@ -18,6 +18,7 @@ from competition.upload.target import (
     RejectedError,
     Submission,
     TargetOptions,
+    not_configured,
 )
 from competition.upload.wire import Answer, Call, Wire, check_upload_url
 
@@ -83,10 +84,7 @@ class AIStagesTarget:
 def _read_place(competition: Competition) -> tuple[str, int]:
     rules = competition.profile.upload.aistages
     if rules.host is None or rules.id is None:
-        raise UploadError(
-            f"the profile {competition.profile.name} does not say which competition of AI Stages is"
-            " meant: set host and id under [upload.aistages]"
-        )
+        raise not_configured(competition, "aistages", "host and id")
     return rules.host.rstrip("/"), rules.id
 
 

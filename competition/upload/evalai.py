@@ -21,6 +21,7 @@ from competition.upload.target import (
     TargetOptions,
     UnconfirmedUpload,
     Verdict,
+    not_configured,
 )
 from competition.upload.wire import Answer, Call, Wire, check_upload_url
 
@@ -134,10 +135,7 @@ class EvalAITarget:
 def _read_place(competition: Competition) -> tuple[str, int, int]:
     rules = competition.profile.upload.evalai
     if rules.challenge is None or rules.phase is None:
-        raise UploadError(
-            f"the profile {competition.profile.name} does not say which challenge of EvalAI is"
-            " meant: set challenge and phase under [upload.evalai]"
-        )
+        raise not_configured(competition, "evalai", "challenge and phase")
     return rules.host.rstrip("/"), rules.challenge, rules.phase
 
 

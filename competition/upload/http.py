@@ -21,6 +21,7 @@ from competition.upload.target import (
     Submission,
     TargetOptions,
     Verdict,
+    not_configured,
 )
 from competition.upload.wire import Call, Wire
 from competition.upload_rules import HttpBoard
@@ -113,10 +114,7 @@ class HttpTarget:
 def _read_url(competition: Competition) -> str:
     url = competition.profile.upload.http.url
     if url is None:
-        raise UploadError(
-            f"the profile {competition.profile.name} has no upload address: set url under"
-            " [upload.http]"
-        )
+        raise not_configured(competition, "http", "url")
     return url
 
 

@@ -38,6 +38,7 @@ from competition.upload.target import (
     TargetOptions,
     UnconfirmedUpload,
     Verdict,
+    not_configured,
 )
 from competition.upload.wire import Call, Wire, check_upload_url
 
@@ -196,10 +197,7 @@ class KaggleTarget:
 def _read_name(competition: Competition) -> str:
     name = competition.profile.upload.kaggle.competition
     if name is None:
-        raise UploadError(
-            f"the profile {competition.profile.name} does not say which competition of Kaggle is"
-            " meant: set competition under [upload.kaggle]"
-        )
+        raise not_configured(competition, "kaggle", "competition")
     return name
 
 

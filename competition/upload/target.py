@@ -229,6 +229,14 @@ def describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
+def not_configured(competition: Competition, section: str, keys: str) -> UploadError:
+    """Return the error for a target whose section of the profile lacks keys."""
+    return UploadError(
+        f"the profile {competition.profile.name} does not configure {section}: set {keys} under"
+        f" [upload.{section}]"
+    )
+
+
 def write_tag(sha256: str) -> str:
     """Return the tag that identifies a file on a platform.
 

@@ -8,7 +8,6 @@ and never read out.
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import os
 import platform
 import re
@@ -30,7 +29,7 @@ from models.jobs.estimate import (
     TRAINING_BYTES,
     find_existing,
     find_free_memory,
-    read_shapes,
+    measure_encoder,
     write_bytes,
 )
 from models.jobs.request import FoldRequest, resolve_all
@@ -214,8 +213,8 @@ def _find_missing_key(name: str, competition: Competition) -> str | None:
 
 def check_room(competition: Competition, variants: tuple[Variant, ...]) -> Iterator[Finding]:
     """Compare free disk and memory with what the default run takes, where that is known."""
-    weights = max((_count_weights(v.encoder) for v in variants if v.is_network), default=0)
     networks = [variant for variant in variants if variant.is_network]
+    weights = max((round(measure_encoder(variant).weights) for variant in networks), default=0)
     n_jobs = sum(len(v.seeds) for v in networks) * competition.profile.folds.count
     free = shutil.disk_usage(find_existing(competition.home)).free
     kept = KEPT_BYTES * weights * n_jobs + 2 * STATE_BYTES * weights
@@ -236,9 +235,3 @@ def check_room(competition: Competition, variants: tuple[Variant, ...]) -> Itera
 def _judge_room(what: str, free: int, needed: int, of: str, remedy: str) -> Finding:
     found = f"{write_bytes(free)} free; the default run takes about {write_bytes(needed)} ({of})"
     return Finding(what, found) if free >= needed else Finding(what, found, "fix", remedy)
-
-
-def _count_weights(encoder: str) -> int:
-    """Return how many weights an encoder has, 0 where no copy of it is here."""
-    copy = find_copy(encoder) if encoder != SCRATCH else None
-    return 0 if copy is None else sum(map(math.prod, read_shapes(copy).values()))
