@@ -25,7 +25,7 @@ from competition.data.rows import Entity, Row
 from competition.files import is_name, write_atomically
 from competition.folds.kfold import Prepared
 from competition.predictions.members import read_members
-from competition.predictions.store import Store
+from competition.predictions.store import open_store
 from competition.report.suspects import Suspects, find_suspects, pool_members
 from competition.scoring.criteria import build_criteria
 from competition.scoring.metrics.metric import Metric
@@ -128,7 +128,7 @@ def find_errors(
         PredictionsError: its results are of other data, folds or recipes.
     """
     contender = read_contender(prepared, name)
-    store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
+    store = open_store(prepared.competition)
     members, _ = read_members(store, (), prepared)
     judges = {each.name: each.oof for each in members}
     if cross_fitted is not None:

@@ -184,7 +184,9 @@ def _propose_blend(standing: Standing) -> list[Proposal]:
         return []
     best = standing.blend
     if best is None:
-        return [("python run.py blend", f"{len(names)} variants can be blended, and none has been.")]
+        return [
+            ("python run.py blend", f"{len(names)} variants can be blended, and none has been.")
+        ]
     if any(names <= _list_parts(blend) for blend in standing.blends):
         return []
     fresh = ", ".join(sorted(names - _list_parts(best)))
