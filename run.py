@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def explain_absent(library: str | None) -> str:
-    """Say that this Python has no such library, and what to run or install instead."""
+    """Return the message for a missing library: what to run or install instead."""
     has_own = (ROOT / ".venv" / "bin" / "python").is_file()
     remedy = (
         f"run it with the project's own: {ROOT / '.venv' / 'bin' / 'python'} run.py"

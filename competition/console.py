@@ -1,4 +1,4 @@
-"""What a person sees: tables on the terminal, or the same rows as JSON.
+"""Output: tables on the terminal, or the same rows as JSON.
 
 Every command that shows figures builds ``Table`` objects; this room prints them.
 Scores are floats in [0, 1] in the rows (and in JSON) and ×100 on the terminal.
@@ -376,7 +376,7 @@ def _share_width(measured: Sequence[Measure], width: int, gap: int) -> list[int]
 def _build_grid(
     table: Table, columns: Sequence[Column], measured: Sequence[Measure], width: int
 ) -> RichTable:
-    """Lay out some columns of a table, measured before, for a terminal of a width."""
+    """Build the grid of some measured columns of a table, for a terminal width."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text

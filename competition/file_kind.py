@@ -1,4 +1,4 @@
-"""What a file is, seen from its bytes: the one place that every reader of a person's files asks.
+"""Detect the format of a file from its bytes, for every reader of a user's files.
 
 A file's name says little: ``train.csv`` may be a Git LFS pointer, a web page saved by mistake, an
 Excel workbook, or CP949 as Excel writes it in Korea. ``open_utf8`` gives a stream of UTF-8 bytes

@@ -74,7 +74,7 @@ def join_inside(folder: Path, name: str) -> Path:
 
 
 def first_problem(error: Exception) -> str:
-    """Say shortly what is wrong with a value that a model refused, or what else was raised."""
+    """Describe briefly why a model rejected a value, or another error."""
     if not isinstance(error, ValidationError):
         return str(error).partition("\n")[0][:200] or type(error).__name__
     first = error.errors(include_url=False, include_context=False)[0]
@@ -161,7 +161,7 @@ def write_atomically(path: Path, data: bytes | memoryview | str) -> None:
 
 
 def write_cache(path: Path, data: bytes | str) -> None:
-    """As ``write_atomically``, of what can be made again: a disk that refuses it does no harm."""
+    """Write a cache file atomically; it is optional, so a full disk is ignored."""
     with suppress(OSError):
         write_atomically(path, data)
 
@@ -184,7 +184,7 @@ def remove_leftovers(directory: Path) -> None:
 
 @cache
 def _remove_leftovers_once(directory: Path) -> None:
-    """Look into each folder once a process: what was killed was killed before."""
+    """Clean each folder once per process: files of killed writers are older than it."""
     remove_leftovers(directory)
 
 

@@ -108,14 +108,14 @@ class Leases:
         return lease
 
     def release(self, lease: Lease) -> None:
-        """Give a lease back."""
+        """Release a lease."""
         with self._guard:
             self._held = [each for each in self._held if each is not lease]
         if not lease.is_lost:
             lease.file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Give all leases back."""
+        """Release all leases."""
         self._closed.set()
         for lease in tuple(self._held):
             self.release(lease)
@@ -248,7 +248,7 @@ def _create(path: Path, number: int) -> Lease | None:
 
 
 def _link(temporary: Path, file: Path) -> bool:
-    """Give a file a second name; return False if that name exists."""
+    """Create a second name of a file; return False if that name exists."""
     try:
         file.hardlink_to(temporary)
     except FileExistsError:

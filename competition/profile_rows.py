@@ -37,7 +37,7 @@ class Section(BaseModel):
 
 
 class Files(Section):
-    """Where the rows lie; ``directory`` is relative to home (to this package when ``bundled``).
+    """The files of rows; ``directory`` is relative to home (to this package if ``bundled``).
 
     ``separator``, ``header`` and ``quotes`` describe a CSV where it does not describe itself;
     ``set_aside`` names train rows that are not read. ``sample_submission`` is the leaderboard's own
@@ -126,7 +126,7 @@ class EntityPlace(Section):
 
 
 class EntityRules(Section):
-    """How an entity is given: a dict in a cell, columns of its own, or tags in the sentence.
+    """How an entity is given: a dict in a cell, separate columns, or tags in the sentence.
 
     ``word``, ``start``, ``end`` and ``type`` are the keys of a cell's dict; ``subject`` and
     ``object`` say where each entity is in the other two forms. Without ``type`` the entities

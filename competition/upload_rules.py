@@ -1,4 +1,4 @@
-"""What a profile says about leaderboards: one section for each target, every key checked.
+"""The leaderboard settings of a profile: one section for each target, every key checked.
 
 Read by ``competition.profile`` with the rest of the TOML file; used by the targets. A section that
 lacks what its target needs is no error until something is sent there. No section holds a key or a
@@ -21,7 +21,7 @@ SIDE_AND_METRIC = r"^(public|private)_[a-z][a-z0-9_]*$"
 
 
 def _check_url(url: str) -> str:
-    """Refuse what is no address, and one with a login in it, which would reach the ledger."""
+    """Reject invalid addresses, and those with a login, which would get into the ledger."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable():
         raise ValueError("write a whole address such as https://board.example.org/api")
@@ -61,7 +61,7 @@ class LocalBoard(_Section):
 
 
 class ScoreFields(_Section):
-    """Where an answer holds which score, as a dotted path; ``scale`` is what it calls a full score.
+    """The dotted paths of scores in an answer; ``scale`` is its value of a full score.
 
     A platform that shows 71.5 for 0.715 has scale 100. ``paths`` are by side and metric, such as
     ``public_f1``: in a profile they are beside ``scale``.
@@ -110,7 +110,7 @@ class EvalAIBoard(_Section):
 
 
 class HttpAnswer(_Section):
-    """Where a server's JSON answer holds what; ``done`` and ``rejected`` are values of status."""
+    """The paths in a server's JSON answer; ``done`` and ``rejected`` are values of status."""
 
     id: FieldPath | None = "id"
     status: FieldPath = "status"

@@ -425,7 +425,7 @@ def _explain(stem: str, error: ValidationError) -> str:
 
 
 def _near(loc: tuple[int | str, ...]) -> str:
-    """Name the settings that a mistyped key may mean, and all of its section."""
+    """Suggest settings for a mistyped key, and list those of its section."""
     model: Any = Variant
     for part in loc[:-1]:
         model = find_section(model.model_fields[part].annotation)
@@ -433,7 +433,7 @@ def _near(loc: tuple[int | str, ...]) -> str:
 
 
 def _suggest_key(leaf: str) -> str:
-    """Ask whether the setting of that name in a section is meant, or one spelled like it."""
+    """Suggest the setting of that name in a section, or one with a similar name."""
     keys = {key.rpartition(".")[2]: key for key in list_keys()}
     return f"; did you mean {keys[leaf]}?" if leaf in keys else suggest(leaf, keys)
 

@@ -144,7 +144,7 @@ def build_audit_tables(
 
 
 def _remark_language(corpus: Corpus, profile: Profile) -> list[str]:
-    """Say that prompts are Korean where no sentence is."""
+    """Return a note if prompts are Korean and no sentence is."""
     if profile.language.name != FIRST_LANGUAGE:
         return []
     text = "".join(corpus.train.frame["sentence"].head(LANGUAGE_ROWS))

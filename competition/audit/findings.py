@@ -1,4 +1,4 @@
-"""What ``init`` found out about files so far: guesses, each with how sure it is and why."""
+"""The guesses of ``init`` about files, each with its confidence and reason."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class BlendOptions:
 
     @property
     def is_plain(self) -> bool:
-        """Say whether it searches for the primary metric on equally weighted rows."""
+        """Return whether it searches for the primary metric on equally weighted rows."""
         return self.is_primary and self.reweight is None
 
 

@@ -136,7 +136,7 @@ def describe_left_out(report: BlendReport) -> list[dict[str, str]]:
 
 
 def _explain_dropped(kinds: Sequence[MetricKind]) -> str:
-    """Say why a search left a member out.
+    """Explain why a search left a member out.
 
     >>> from competition.scoring.metrics.catalogue import METRICS
     >>> _explain_dropped([METRICS["micro-f1"], METRICS["auprc"]])

@@ -89,7 +89,7 @@ def _build_table(
 
 
 def _write_row(line: Line) -> dict[str, Any]:
-    """Lay out a line with its figures as text too, ×100 or as a loss."""
+    """Build the row of a line, with its figures as text too, ×100 or as a loss."""
     row, kind = _row(line), line.kind
     written = {
         f"{key}_shown": format_value(row[key], kind.column("", "", figure).kind)

@@ -31,7 +31,7 @@ Length = Annotated[int, Field(ge=0)]
 
 
 class _Origin(BaseModel):
-    """What is read of a table's JSON; its other keys are rules that are compared as they are."""
+    """The validated keys of a table's JSON; its other keys are rules, compared unchanged."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 

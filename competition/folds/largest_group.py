@@ -1,4 +1,4 @@
-"""Refuse a group of rows too large for a fold, with remedies that were tried on the rows.
+"""Reject a group of rows that is too large for a fold, with remedies tried on the rows.
 
 The remedy after which the fewest rows share a value with another fold comes first.
 

@@ -297,7 +297,7 @@ def _count_rows(table: ForeignTable, place: Int64s, ids: Objects, where: str, ch
 def _arrange(
     table: ForeignTable, places: Sequence[Int64s], prepared: Prepared, *, is_average: bool
 ) -> ForeignRows:
-    """Put the rows in the order of the corpus."""
+    """Arrange the rows in the order of the corpus."""
     oof_row, test_row = places
     n_folds, n_labels = prepared.folds.count, table.probs.shape[1]
     oof = np.empty((len(prepared.corpus.train), n_labels), dtype=np.float32)

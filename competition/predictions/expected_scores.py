@@ -197,7 +197,7 @@ def describe_forecast(forecast: Forecast, negative_name: str | None) -> list[str
 
 
 def lay_out_expected(expected: Expected, kinds: Sequence[MetricKind]) -> dict[str, Any]:
-    """Lay out the scores expected on the test for a row of a table, as people read them."""
+    """Return the expected test scores as cells of a table row, as people read them."""
     first, *second = kinds
     own, score = f"expected_{first.short}", expected.primary
     row: dict[str, Any] = {

@@ -247,7 +247,7 @@ def build_variants_table(prepared: Prepared, scores: Sequence[VariantScore]) -> 
 
 
 def _lay_out_columns(kinds: Sequence[MetricKind]) -> list[Column]:
-    """Lay out the columns of plain scores, then of those expected on the test."""
+    """Return the columns of plain scores, then of expected test scores."""
     plain, expected = [], []
     for place, kind in enumerate(kinds):
         head = f"OOF {kind.head}" if place == 0 else kind.head

@@ -38,7 +38,7 @@ FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute 
 
 @dataclass(frozen=True, eq=False)
 class LabelScore:
-    """How one label fares; shares are None where nothing is counted.
+    """The scores of one label; shares are None for 0/0.
 
     ``area``: under its curve, where a metric of the competition is the mean of these.
     """
@@ -261,7 +261,7 @@ def write_suspects(errors: Errors) -> Path:
 
 
 def list_suspects(errors: Errors, count: int) -> list[dict[str, Any]]:
-    """Lay out the most suspect rows, one dict each."""
+    """Return the most suspect rows, one dict each."""
     found = errors.suspects
     return [
         {

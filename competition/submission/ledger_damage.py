@@ -59,12 +59,12 @@ class DamagedLine:
         return is_there and time.tzinfo is not None and time.astimezone(zone).date() == today
 
     def describe(self) -> str:
-        """Say which line it is and what is wrong with it."""
+        """Describe the line and its error."""
         return f"line {self.number}: {self.reason}"
 
 
 def describe_damage(damaged: list[DamagedLine], where: str) -> str:
-    """Say which lines were left aside and what to do, "" for none."""
+    """Describe the ignored lines and what to do; "" if there are none."""
     if not damaged:
         return ""
     some = "; ".join(each.describe() for each in damaged[:MAX_NAMED])

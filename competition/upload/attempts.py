@@ -72,7 +72,7 @@ class Attempts:
         return [entry for entry in self.read() if entry.sha256 == submission.sha256]
 
     def reconcile(self, submission: Submission, sleep: Callable[[float], None]) -> Reconciled:
-        """Ask the platform for the outcome of every open attempt, and record it.
+        """Request the outcome of every open attempt from the platform, and record it.
 
         An attempt dated in the future was made before the clock was set back, so its age is
         unknown: wait for ``max_delay_s``, then ask again.

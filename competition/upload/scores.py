@@ -130,7 +130,7 @@ def merge_scores(known: ScoreMap | None, new: ScoreMap | None) -> ScoreMap | Non
 
 
 def _name_range(kind: MetricKind, scale: float) -> str:
-    """Say which values of a metric a platform of some scale can show.
+    """Describe the values of a metric that a platform with some scale can show.
 
     >>> from competition.scoring.metrics.catalogue import METRICS
     >>> _name_range(METRICS["accuracy"], 100.0), _name_range(METRICS["log-loss"], 1.0)

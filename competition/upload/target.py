@@ -67,7 +67,7 @@ class UnconfirmedUpload:
 
 @dataclass(frozen=True)
 class ScorePaths:
-    """Where a platform's answer holds which score, as a dotted path by side and metric.
+    """The dotted paths of scores in a platform's answer, by side and metric.
 
     Attributes:
         kinds: the competition's metrics.

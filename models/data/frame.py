@@ -1,4 +1,4 @@
-"""What stands around a row's segments: the tokens that a kind of backbone expects there.
+"""The tokens around a row's segments, as each kind of backbone expects them.
 
 Beside ``models.data.batches``, which assembles rows with it.
 """
@@ -18,15 +18,15 @@ class Frame:
     last: tuple[int, ...]
 
     def length(self, segments: int) -> int:
-        """Return how many tokens stand around that many segments."""
+        """Return the number of tokens around that many segments."""
         return len(self.first) + len(self.between) * (segments - 1) + len(self.last)
 
 
 def frame_of(tokenizer: Any) -> Frame:
     """Return what a tokenizer's kind of backbone expects around segments a and b.
 
-    ``[CLS] a [SEP] b [SEP]`` for BERT's kin, ``a </s> b </s>`` for T5, and for a decoder, which has
-    neither, ``<bos> a <line break> b``: its last token is the row's own.
+    ``[CLS] a [SEP] b [SEP]`` for BERT, ``a </s> b </s>`` for T5, and for a decoder, which has neither,
+    ``<bos> a <line break> b``: its last token is the row's own.
     """
     if tokenizer.sep_token_id is not None:
         first = () if tokenizer.cls_token_id is None else (tokenizer.cls_token_id,)

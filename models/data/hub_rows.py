@@ -29,7 +29,7 @@ ADDRESS = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<folder>[\w.-]+))?")
 
 
 class Hub(Protocol):
-    """What is asked of a hub: the names of a data set's files, and a local copy of one."""
+    """The functions of a hub: list the files of a data set, and download one."""
 
     def list_files(self, name: str) -> Sequence[str]:
         """Return the paths of all files of a data set."""
@@ -98,7 +98,7 @@ def fetch_rows(competition: Competition, address: str, say: Say, hub: Hub | None
 
 
 def _ask(address: str, question: Callable[[], Any]) -> Any:
-    """Ask a hub, whose client raises many kinds of errors."""
+    """Call a hub, whose client raises many kinds of errors."""
     try:
         return question()
     except Exception as error:

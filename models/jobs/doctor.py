@@ -69,7 +69,7 @@ class Finding:
 
 
 def run_doctor(competition: Competition) -> tuple[Table, bool]:
-    """Look at everything; return the table and whether nothing must be fixed."""
+    """Check everything; return the table and whether nothing must be fixed."""
     variants, problem = _resolve_variants(competition)
     findings = [
         *check_libraries(),
@@ -122,7 +122,7 @@ def check_libraries(requirements: Path = REQUIREMENTS) -> Iterator[Finding]:
 
 
 def check_device() -> Iterator[Finding]:
-    """Say what torch computes on, in which precision, and whether it misses a GPU."""
+    """Report torch's device and precision, and GPUs that it does not see."""
     import torch
 
     device = find_device()
@@ -140,7 +140,7 @@ def check_device() -> Iterator[Finding]:
 
 
 def check_data(competition: Competition) -> Iterator[Finding]:
-    """Say whether both files are there."""
+    """Report whether both files exist."""
     for what, path in (
         ("train file", competition.train_path),
         ("test file", competition.test_path),
@@ -162,7 +162,7 @@ def _resolve_variants(competition: Competition) -> tuple[tuple[Variant, ...], li
 def check_encoders(
     variants: tuple[Variant, ...], ask: Callable[[str], bool] = is_on_hub
 ) -> Iterator[Finding]:
-    """Say whether each encoder is here, and if not, whether the hub can be reached."""
+    """Report whether each encoder is on this machine, or else on a reachable hub."""
     names = {variant.encoder for variant in variants if variant.is_network}
     for name in sorted(names):
         what = f"encoder {name}"
@@ -180,7 +180,7 @@ def check_encoders(
 
 
 def check_uploads(competition: Competition) -> Iterator[Finding]:
-    """Say for each target whether the profile names it and a key is set; no key is shown."""
+    """Report for each target whether it is configured and a key is set; no key is shown."""
     default = competition.profile.upload.default
     for name, build in TARGETS.items():
         what = f"upload to {name}"

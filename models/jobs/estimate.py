@@ -1,4 +1,4 @@
-"""What a run of ``fold`` will take, before anything is downloaded or trained: time, disk, memory.
+"""Estimate the time, disk and memory of a ``fold`` run, before anything is downloaded or trained.
 
 The time is that of the matrix products of every job at the rate that this machine shows in a short
 trial, divided by what training reaches of it. The estimate is rough: it distinguishes an evening
@@ -41,7 +41,7 @@ LIBRARIES_BYTES = 1 << 30  # of a job's process, before it has a model
 MAX_HOURS = 240.0  # that fold begins without --yes: an estimate may be several times too long
 SMALL_WORK = 1e12  # operations: minutes on any machine, not worth a trial
 REACHED = 0.4  # share of the matrix products' rate that a step reaches; docs/experiments.md
-BY_NAME = (("large", 337e6, 1024), ("small", 68e6, 768), ("base", 111e6, 768))  # of BERT's kin
+BY_NAME = (("large", 337e6, 1024), ("small", 68e6, 768), ("base", 111e6, 768))  # like BERT
 SUPPOSED = BY_NAME[-1]
 EMBEDDING = re.compile(r"embed|decoder|lm_head|^cls\.", re.IGNORECASE)  # not multiplied, or unused
 TOKENS_PER_CHAR = {"latin": 0.25, "other": 0.6}
@@ -59,7 +59,7 @@ MeasureRate = Callable[[int, int], float]
 
 @dataclass(frozen=True, slots=True)
 class EncoderSize:
-    """How large an encoder is.
+    """The size of an encoder.
 
     Attributes:
         weights: in all.
@@ -76,7 +76,7 @@ class EncoderSize:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take; ``seconds`` and bytes are rough."""
+    """The estimate of a run; ``seconds`` and bytes are rough."""
 
     n_jobs: int
     n_done: int
@@ -271,12 +271,12 @@ def describe_estimate(estimate: Estimate, home: Path) -> list[str]:
 
 
 def is_hopeless(estimate: Estimate, request: FoldRequest) -> bool:
-    """Say whether a run would take longer than anyone means, and nobody insists."""
+    """Return whether a run would take unreasonably long, without ``--yes``."""
     return not request.yes and estimate.seconds > 3600 * MAX_HOURS
 
 
 def check_feasible(estimate: Estimate, request: FoldRequest, smaller: Estimate | None) -> None:
-    """Refuse a run that would take longer than anyone means, unless the request insists.
+    """Refuse a run that would take unreasonably long, unless the request has ``--yes``.
 
     Raises:
         UsageError: says what to type instead.

@@ -218,7 +218,7 @@ def _open_engine(request: FoldRequest, launch: Launch | None) -> Engine:
 def _say_plan(
     prepared: Prepared, request: FoldRequest, variants: Sequence[Variant], say: Say
 ) -> None:
-    """Say what a run will take, before anything is downloaded."""
+    """Print the estimate of a run, before anything is downloaded."""
     competition = prepared.competition
     estimate = estimate_run(prepared, request, variants)
     for line in describe_estimate(estimate, competition.home):

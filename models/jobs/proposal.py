@@ -1,4 +1,4 @@
-"""What this machine can do with a competition's data: the commands that ``data`` ends with."""
+"""The commands that ``data`` recommends for this machine."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def read_config(source: EncoderSource) -> Any:
 def name_kind(config: Any) -> Kind:
     """Return whether a backbone's attention is bidirectional or causal.
 
-    BERT and its kin can also be built as decoders; they count as encoders unless their
+    BERT and similar can also be built as decoders; they count as encoders unless their
     configuration asks for it.
     """
     from transformers.models.auto import modeling_auto as known

@@ -76,7 +76,7 @@ class _Exposure(BaseModel):
 
 
 class _Pretraining(BaseModel):
-    """What is read of ``pretraining.json``; all of it counts for the folder's identity."""
+    """The keys read from ``pretraining.json``; all of it is part of the folder's identity."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -170,7 +170,7 @@ def find_copy(encoder: str) -> Path | None:
 
 
 def is_on_hub(encoder: str) -> bool:
-    """Say whether the hub answers within a few seconds and has an encoder."""
+    """Return whether the hub answers within a few seconds and has an encoder."""
     from huggingface_hub import HfApi
 
     name, _, revision = encoder.partition("@")

@@ -24,7 +24,7 @@ HEAD_VERSIONS = {"bilstm": 2}
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Where the parts of each row stand, in tokens; all (B,) int64, spans half-open.
+    """The positions of the parts of each row, in tokens; all (B,) int64, spans half-open.
 
     ``subject_mark`` and ``subject_close`` are the first and the last token of what belongs to the
     entity, its markers included; the object's likewise.

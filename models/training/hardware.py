@@ -178,7 +178,7 @@ def report_gpu_errors() -> Iterator[None]:
 
 
 def is_memory_full(error: BaseException) -> bool:
-    """Say whether an error means that the device's memory is full."""
+    """Return whether an error means that the device's memory is full."""
     is_ours = isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_FULL)
     return isinstance(error, torch.OutOfMemoryError) or is_ours
 

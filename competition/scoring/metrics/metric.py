@@ -120,7 +120,7 @@ class MetricKind:
 
     @property
     def is_loss(self) -> bool:
-        """Say whether people read it negated, as a loss."""
+        """Return whether it is shown negated, as a loss."""
         return self.bounds[1] <= 0.0
 
     def show(self, score: float) -> float:
@@ -162,7 +162,7 @@ class MetricKind:
         return Column(key, header, plain[figure] if self.is_loss else figure, begins_part)
 
     def accepts(self, shown: float) -> bool:
-        """Say whether a leaderboard can show this value."""
+        """Return whether a leaderboard can show this value."""
         low, high = self.bounds
         return low <= self.show(shown) <= high
 
