@@ -25,8 +25,8 @@ class Frame:
 def frame_of(tokenizer: Any) -> Frame:
     """Return what a tokenizer's kind of backbone expects around segments a and b.
 
-    ``[CLS] a [SEP] b [SEP]`` for BERT, ``a </s> b </s>`` for T5, and for a decoder, which has neither,
-    ``<bos> a <line break> b``: its last token is the row's own.
+    ``[CLS] a [SEP] b [SEP]`` for BERT, ``a </s> b </s>`` for T5, and ``<bos> a <line break> b``
+    for a decoder, which has neither: its last token is the row's own.
     """
     if tokenizer.sep_token_id is not None:
         first = () if tokenizer.cls_token_id is None else (tokenizer.cls_token_id,)
