@@ -36,7 +36,7 @@ def test_wrong_paths_are_named_with_what_to_do(tmp_path: Path) -> None:
     }
 
 
-def test_a_full_disk_without_a_name_and_what_nobody_can_mend() -> None:
+def test_a_full_disk_without_a_name_and_what_cannot_be_fixed() -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert explain(full).startswith("No space left on device; free some space")
     assert explain(PermissionError(errno.EACCES, "", b"/a")).startswith("/a: Permission denied;")

@@ -107,7 +107,7 @@ def test_what_is_no_text_is_named_with_what_to_do(tmp_path: Path, case: str) -> 
         (b"{brackets} in a corpus\n", "text"),
     ],
 )
-def test_json_is_told_from_json_lines_and_from_text(
+def test_json_is_distinguished_from_json_lines_and_from_text(
     tmp_path: Path, content: bytes, form: str
 ) -> None:
     path = tmp_path / "x.txt"

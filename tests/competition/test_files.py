@@ -115,7 +115,7 @@ def test_a_long_name_in_a_long_script_is_written(tmp_path: Path) -> None:
     assert path.read_text("utf-8") == "x"
 
 
-def test_a_place_where_nothing_can_be_written_is_told_beforehand(
+def test_a_place_where_nothing_can_be_written_is_reported_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()

@@ -47,7 +47,7 @@ def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once(path: Path
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_lease_that_nobody_will_need_is_removed_if_its_owner_is_gone(path: Path) -> None:
+def test_an_unneeded_lease_is_removed_if_its_owner_is_gone(path: Path) -> None:
     clear_stale(path)  # there is not even a folder
     leave_lease(path, born="before")
     clear_stale(path)

@@ -40,12 +40,12 @@ def write_profile(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("name", list_profiles())
-def test_bundled_profiles_can_be_read_and_bear_their_file_name(name: str) -> None:
+def test_bundled_profiles_can_be_read_and_have_the_name_of_their_file(name: str) -> None:
     assert read_profile(PROFILES / f"{name}.toml").name == name
 
 
 @pytest.mark.parametrize("name", ["klue-re", "demo"])
-def test_labels_stand_in_the_order_of_the_leaderboard(name: str) -> None:
+def test_labels_are_in_the_order_of_the_leaderboard(name: str) -> None:
     profile = read_profile(PROFILES / f"{name}.toml")
     assert ", ".join(profile.labels) == LEADERBOARD_LABELS
     assert profile.n_labels == 30
@@ -153,7 +153,7 @@ def test_a_profile_cannot_be_changed(tiny_competition: Competition) -> None:
         profile.name = "other"  # type: ignore[misc]
 
 
-def test_artefacts_of_a_limited_run_lie_apart(tmp_path: Path) -> None:
+def test_artefacts_of_a_limited_run_are_separate(tmp_path: Path) -> None:
     profile = str(write_tiny(tmp_path))
     whole = resolve_competition(profile, None, None, home=tmp_path)
     limited = resolve_competition(profile, None, 40, home=tmp_path)
@@ -164,7 +164,7 @@ def test_artefacts_of_a_limited_run_lie_apart(tmp_path: Path) -> None:
     assert "limited to about 40" in limited.headline
 
 
-def test_the_demo_stands_in_only_when_nothing_is_named(tmp_path: Path) -> None:
+def test_the_demo_is_used_only_if_nothing_is_named(tmp_path: Path) -> None:
     fallback = resolve_competition(None, None, None, home=tmp_path)
     assert fallback.is_demo_fallback
     assert fallback.name == "demo"

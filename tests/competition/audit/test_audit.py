@@ -71,7 +71,7 @@ def test_duplicates_and_their_conflict_are_found(tiny_competition: Competition) 
     assert conflict["labels"] == "per:employer / no_relation"
 
 
-def test_a_row_that_stands_in_both_files_is_found(tiny_competition: Competition) -> None:
+def test_a_row_in_both_files_is_found(tiny_competition: Competition) -> None:
     train, test = tiny_competition.train_path, tiny_competition.test_path
     stolen = train.read_text(encoding="utf-8").splitlines()[1].replace("0,", "stolen,", 1)
     test.write_text(test.read_text(encoding="utf-8") + stolen + "\n", encoding="utf-8")
@@ -233,7 +233,7 @@ def test_rows_that_cannot_fill_folds_cannot_be_trained_on(
     assert run_audit(tiny_competition).ok
 
 
-def test_a_limit_that_is_too_small_is_told(tmp_path: Path) -> None:
+def test_a_limit_that_is_too_small_is_reported(tmp_path: Path) -> None:
     competition = resolve_competition(str(write_foreign(tmp_path)), None, 1, home=tmp_path)
     audit = run_audit(competition)
     assert not audit.ok

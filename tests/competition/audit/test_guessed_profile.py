@@ -115,7 +115,7 @@ def test_the_sample_submission_names_its_columns(tmp_path: Path) -> None:
     assert "Left out: notes.txt." in tables["guesses"].notes
 
 
-def test_what_stands_in_every_test_row_stands_for_no_label(tmp_path: Path) -> None:
+def test_a_value_of_every_test_row_means_no_label(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, "json lines", flat)
     test = [{**flat(row), "label": 100} for row in make_rows(N_TEST, first=1000)]
     (folder / "test.jsonl").write_text("\n".join(map(json.dumps, test)))
@@ -123,7 +123,7 @@ def test_what_stands_in_every_test_row_stands_for_no_label(tmp_path: Path) -> No
     assert competition.profile.unknown_label == "100"
 
 
-def test_an_index_without_a_name_is_no_column_and_dev_stands_in_for_test(
+def test_an_index_without_a_name_is_no_column_and_dev_replaces_test(
     tiny_competition: Competition, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path, "csv", flat)

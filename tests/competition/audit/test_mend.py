@@ -30,7 +30,7 @@ def see(competition: Competition, folder: Path) -> Competition:
     return resolve_competition(str(found), folder, None, home=competition.home)
 
 
-def test_cells_are_repaired_where_their_words_stand(tiny_competition: Competition) -> None:
+def test_wrong_offsets_of_cells_are_replaced(tiny_competition: Competition) -> None:
     wanted = read_corpus(tiny_competition)
     path = tiny_competition.train_path
     lines = path.read_text("utf-8").splitlines(keepends=True)
@@ -62,14 +62,14 @@ def test_of_several_places_the_nearest_is_taken(tiny_competition: Competition) -
     _, changes = run_mend(tiny_competition, folder)
     (change,) = changes.rows
     assert (change["before"], change["after"]) == ("3–4", "4–5")
-    assert change["how"] == "the nearest of 4"
+    assert change["how"] == "nearest of 4"
 
 
 @pytest.mark.parametrize("kind", ["json lines", "json", "parquet", "tsv"])
 @pytest.mark.parametrize(
     ("entity", "form"), [(COLUMNS_ENTITY, flat), (NESTED_ENTITY, nested)], ids=["flat", "nested"]
 )
-def test_every_kind_of_file_is_written_as_it_came(
+def test_every_kind_of_file_keeps_its_format(
     tiny_competition: Competition, tmp_path: Path, kind: str, entity: str, form: Form
 ) -> None:
     if (kind, form) == ("tsv", nested):

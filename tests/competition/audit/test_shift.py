@@ -111,7 +111,7 @@ def test_the_area_and_its_replicates_are_exact() -> None:
     assert low < area < high
 
 
-def test_weights_are_clipped_and_worth_fewer_rows() -> None:
+def test_weights_are_clipped_and_have_a_smaller_effective_size() -> None:
     odds = np.array([0.5, 1.0, 50.0])
     shift = Shift(odds, 0.8, 0.7, 0.9, ())
     np.testing.assert_allclose(shift.weights() * (11.5 / 3), [0.5, 1.0, CLIP])

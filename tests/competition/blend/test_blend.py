@@ -260,7 +260,7 @@ def test_a_name_that_leaves_its_folder_is_refused_before_the_work(prepared):
         blend(prepared, name="../blend")
 
 
-def test_memory_is_asked_for_before_anything_is_read(prepared, monkeypatch):
+def test_memory_is_checked_before_anything_is_read(prepared, monkeypatch):
     write_variant(prepared, "first")
 
     def refuse(n_members, oof_shape, test_shape):
@@ -273,7 +273,7 @@ def test_memory_is_asked_for_before_anything_is_read(prepared, monkeypatch):
         blend(prepared)
 
 
-def test_a_member_without_weight_stands_among_the_left_out_with_a_reason(report):
+def test_a_member_without_weight_is_among_the_left_out_with_a_reason(report):
     weights = dict(zip(report.fit.blend.members, report.fit.blend.weights, strict=True))
     tables = {table.name: table for table in build_blend_tables(report)}
     reasons = {row["name"]: row["reason"] for row in tables.get("left_out", report).rows}
@@ -297,7 +297,7 @@ def test_a_copy_is_left_out_and_warned_of(prepared):
     assert copies == [["first", "first-again"]]
 
 
-def test_rows_like_the_tests_are_shown_beside_and_fitted_to_when_asked(prepared, report):
+def test_rows_like_the_tests_are_shown_and_fitted_to_on_request(prepared, report):
     tables = {table.name: table for table in build_blend_tables(report)}
     shown = {row["system"]: row for row in tables["expected"].rows}
     assert list(shown) == ["first", "second", "useless", *SYSTEMS]
@@ -325,7 +325,7 @@ def test_rows_like_the_tests_are_shown_beside_and_fitted_to_when_asked(prepared,
         blend(prepared, reweight="prior")
 
 
-def test_without_odds_they_are_not_shown_and_cannot_be_asked_for(prepared, monkeypatch):
+def test_without_odds_they_are_not_shown_and_cannot_be_requested(prepared, monkeypatch):
     write_variant(prepared, "first")
     write_variant(prepared, "second")
     monkeypatch.setattr(shift, "MIN_SIDE_ROWS", 1000)

@@ -174,7 +174,7 @@ def test_curvature_is_the_change_of_the_gradient(rows, weighted):
         np.testing.assert_allclose((above - below) / 0.02, curvature[place], atol=4e-3)
 
 
-def test_a_weight_of_two_is_a_row_that_stands_twice(rows):
+def test_a_weight_of_two_is_a_repeated_row(rows):
     twice = np.concatenate([np.arange(len(rows.gold)), np.arange(200)])
     weights = 1.0 + (np.arange(len(rows.gold)) < 200)
     weighted = replace(rows, weights=weights / weights.mean())

@@ -26,7 +26,7 @@ def shift_of(store):
     return Shift(store.odds, 0.8, 0.7, 0.9, ())
 
 
-def test_weights_have_mean_one_and_the_share_that_was_asked_for(store):
+def test_weights_have_mean_one_and_the_requested_share(store):
     found = build_row_weights(store.gold, (NEGATIVE_ID,), 0.6, shift_of(store))
     assert list(found) == ["share", "odds"]
     for weights in found.values():

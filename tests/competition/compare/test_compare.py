@@ -261,7 +261,7 @@ def test_an_imported_table_is_matched_by_fold_alone(prepared: Prepared, store: S
         run_compare(prepared, ("lee", "a"), PLAIN)
 
 
-def test_settings_that_set_two_variants_apart_are_said(prepared: Prepared) -> None:
+def test_settings_that_differ_are_listed(prepared: Prepared) -> None:
     train = {"lr": 1e-3, "epochs": 2.0}
     one = {"name": "one", "why": "first", "encoder": "ko-mini", "fp16": True, "train": train}
     other = {**one, "name": "other", "why": "second", "train": {**train, "lr": 5e-5}}

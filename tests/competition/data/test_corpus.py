@@ -290,7 +290,7 @@ def test_a_broken_field_is_named(
 
 
 @pytest.mark.parametrize("column", ["sentence", "subject_entity", "object_entity", "id"])
-def test_test_rows_are_checked_alike(tiny_competition: Competition, column: str) -> None:
+def test_test_rows_are_checked_too(tiny_competition: Competition, column: str) -> None:
     change_row(tiny_competition.test_path, 4, lambda row: row.update({column: ""}))
     (offence,) = catch(tiny_competition)
     assert (offence.file, offence.line, offence.column) == ("test.csv", 6, column)
@@ -305,7 +305,7 @@ def test_entities_may_overlap(tiny_competition: Competition) -> None:
     assert row.object.start < row.subject.end < row.object.end
 
 
-def test_offences_stand_in_the_order_of_the_file(tiny_competition: Competition) -> None:
+def test_offences_are_in_the_order_of_the_file(tiny_competition: Competition) -> None:
     change_row(tiny_competition.train_path, 1, lambda row: row.update(id="0"))
     change_row(tiny_competition.train_path, 30, lambda row: row.update(label="no such"))
     change_row(tiny_competition.test_path, 0, lambda row: row.update(sentence=""))

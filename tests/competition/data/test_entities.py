@@ -58,7 +58,7 @@ def test_a_pair_of_surrogates_is_one_character_of_the_sentence(
 
 
 @given(VALUES)
-def test_a_python_literal_and_json_are_read_alike(value: Any) -> None:
+def test_a_python_literal_and_json_are_read_equally(value: Any) -> None:
     assert parse_value(repr(value)) == value
     assert parse_value(json.dumps(value)) == value
     assert parse_value(json.dumps(value, ensure_ascii=False)) == value

@@ -348,7 +348,7 @@ def test_damaged_objects_are_named(
     assert any(message in offence.found for offence in reading.offences)
 
 
-def test_rows_without_ids_are_numbered_and_numbers_stand_for_labels(tmp_path: Path) -> None:
+def test_rows_without_ids_are_numbered_and_numbers_mean_labels(tmp_path: Path) -> None:
     text = profile_with(MARKUP_ENTITY).replace('id = "id"\n', "", 1)
     text = text.replace('label = "label"', 'label = "label"\nlabel_as = "number"')
 

@@ -129,7 +129,7 @@ def test_the_seed_alone_decides(tiny_competition: Competition) -> None:
     assert (first != build_folds(rows.gold, groups, count=3, seed=2)).any()
 
 
-def test_the_seed_shuffles_what_is_alike_and_what_is_not() -> None:
+def test_the_seed_shuffles_equal_and_different_groups() -> None:
     alone = np.arange(500, dtype=np.int32)
     alike = np.zeros(500, dtype=np.int16)
     sizes = np.arange(1, 31)
@@ -572,7 +572,7 @@ def test_shares_sum_to_the_total(total: int, weights: list[int]) -> None:
         assert np.abs(shares - total * np.array(weights) / sum(weights)).max() < 1
 
 
-def test_folds_of_a_sample_lie_apart(tmp_path: Path) -> None:
+def test_folds_of_a_sample_are_separate(tmp_path: Path) -> None:
     whole = read_prepared(with_profile(tmp_path, "seed = 7", "seed = 7"))
     part = read_prepared(with_profile(tmp_path, "seed = 7", "seed = 7", limit=30))
     assert part.competition.oof_dir != whole.competition.oof_dir

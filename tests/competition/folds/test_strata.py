@@ -74,7 +74,7 @@ def test_untyped_rows_have_no_level_of_types() -> None:
     assert strata.names == ("all", "known entities")
 
 
-def test_a_type_that_the_test_alone_has_is_a_stratum_of_its_own() -> None:
+def test_a_type_that_the_test_alone_has_is_a_separate_stratum() -> None:
     test = make_rows(("t0", "Kim", "Jeju", "LOC"))
     strata = build_strata(TRAIN, test, FOLD_OF)
     assert strata.test[1][0] not in strata.train[1]

@@ -199,7 +199,7 @@ def test_rows_that_a_model_was_trained_on_are_not_taken_for_out_of_fold_rows(
     assert "the column has both 'train' and 'valid'" in offence.found
 
 
-def test_columns_without_names_may_stand_in_alphabetical_order(
+def test_columns_without_names_may_be_in_alphabetical_order(
     prepared: Prepared, store: Store, tmp_path: Path
 ) -> None:
     labels = prepared.competition.profile.labels

@@ -228,7 +228,7 @@ def test_csv_and_parquet_are_the_same_recipe(
         take(prepared, write_table(other, tmp_path / "other.csv"), save_as="kim")
 
 
-def test_a_corrected_table_is_told_how_to_take_the_place_of_the_first(
+def test_a_corrected_table_gets_advice_to_replace_the_first(
     prepared: Prepared, store: Store, theirs: Path, tmp_path: Path
 ) -> None:
     frame = make_table(theirs)
@@ -589,7 +589,7 @@ def test_what_is_nothing_to_import_is_said(prepared: Prepared, tmp_path: Path) -
     assert take(prepared, tmp_path / "empty.csv").offences
 
 
-def test_what_stands_in_the_place_of_a_result_is_named(prepared: Prepared, theirs: Path) -> None:
+def test_another_file_in_place_of_a_result_is_described(prepared: Prepared, theirs: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 133\n"
     (theirs / "s1-f1.parquet").write_text(pointer, "utf-8")
     with pytest.raises(PredictionsError, match=r"a Git LFS pointer of 133 bytes.*git lfs pull"):

@@ -154,7 +154,7 @@ def test_differences_that_resampling_turns_are_called_noise(
     assert describe_ranking([score], n_rows) == []
 
 
-def test_what_has_no_expected_score_stands_below() -> None:
+def test_variants_without_an_expected_score_come_last() -> None:
     bare = [VariantScore("x", 5), VariantScore("y", 5)]
     assert [each.name for each in rank_variants(bare)] == ["x", "y"]
 

@@ -129,7 +129,7 @@ def test_the_same_result_gives_the_same_bytes(store: Store, prepared: Prepared) 
     assert path.read_bytes() == before
 
 
-def test_labels_named_like_columns_are_kept_apart(tmp_path: Path, prepared: Prepared) -> None:
+def test_labels_named_like_columns_are_kept_separate(tmp_path: Path, prepared: Prepared) -> None:
     labels = ("id", "fold", "a.b", "split")
     store = Store(tmp_path, labels)
     result = replace(make_result(prepared, ResultKey("v", 1, 0)), labels=labels)
@@ -446,7 +446,7 @@ def test_what_does_not_belong_together_is_refused(
     assert [each.name for each in left_out] == ["v"]
 
 
-def test_files_made_anew_while_they_are_read_are_not_mixed(
+def test_files_rewritten_while_they_are_read_are_not_mixed(
     store: Store, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, prepared, "v")
@@ -552,7 +552,7 @@ def test_partial_members_alone_are_left_out(
     assert "rows without a prediction" in left_out[0].reason
 
 
-def test_sets_of_specialists_are_told_apart_by_their_names(
+def test_sets_of_specialists_are_distinguished_by_their_names(
     store: Store, prepared: Prepared, routes: Routes
 ) -> None:
     for end in ("", "-warm", "@ko-mini"):

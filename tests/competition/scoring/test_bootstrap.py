@@ -67,7 +67,7 @@ def test_draws_depend_on_the_seed_and_not_on_the_size_of_chunks(rows, monkeypatc
     assert (draws(build_resamples(groups, replicates=9, seed=5)) != whole).any()
 
 
-def test_groups_widen_the_interval_when_rows_of_a_group_are_alike():
+def test_groups_widen_the_interval_when_rows_of_a_group_are_similar():
     gold = np.ones(400, dtype=int)
     pred = np.repeat(np.arange(20) % 2, 20)
     by_group = build_resamples(np.repeat(np.arange(20), 20), replicates=400, seed=0)

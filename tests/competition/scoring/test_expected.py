@@ -79,7 +79,7 @@ def test_a_shift_of_labels_is_seen_in_predicted_labels() -> None:
     assert mix.weights.mean() == pytest.approx(1.0)
 
 
-def test_a_shift_of_labels_in_one_stratum_alone_is_told_from_one_of_strata() -> None:
+def test_a_shift_of_labels_in_one_stratum_alone_is_distinguished_from_one_of_strata() -> None:
     only_first = np.array([[0.85, 0.05, 0.05, 0.05], [0.25, 0.25, 0.25, 0.25]])
     strata = (np.random.default_rng(2).random(2000) < 0.5).astype(np.int64)
     ground, system, _ = build_case(EVEN, only_first, strata)

@@ -169,7 +169,7 @@ class TestBestThreshold:
         reached = micro_f1(gold, decide(probs, negative_id, threshold), negative_id)
         assert reached == pytest.approx(score, abs=1e-12)
 
-    def test_neighbouring_floats_are_told_apart(self):
+    def test_neighbouring_floats_are_distinguished(self):
         low = np.float64(0.7)
         high = np.nextafter(low, 1)
         probs = np.array([[0.3, high], [0.3, low]])

@@ -49,7 +49,7 @@ def test_what_is_no_score_is_refused(text: str, said: str) -> None:
         parse_score(text, KINDS)
 
 
-def test_an_entered_score_stands_in_ledger_board_and_final_picks(
+def test_an_entered_score_is_in_ledger_board_and_final_picks(
     tiny_competition: Competition,
 ) -> None:
     send(tiny_competition)
@@ -107,7 +107,7 @@ def test_several_files_of_a_name_are_known_by_their_hash(tiny_competition: Compe
     assert scored == [False, True]
 
 
-def test_what_a_platform_gave_stands(tiny_competition: Competition) -> None:
+def test_a_score_of_the_platform_is_kept(tiny_competition: Competition) -> None:
     send(tiny_competition)
     ledger = open_ledger(tiny_competition)
     with ledger.locked():

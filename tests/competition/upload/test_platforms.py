@@ -327,7 +327,7 @@ def test_the_quota_is_kept(evening: Evening) -> None:
 
 
 @every_platform
-def test_a_quota_that_is_used_up_meanwhile_is_told_as_such(evening: Evening) -> None:
+def test_a_quota_that_is_used_up_meanwhile_is_reported_as_such(evening: Evening) -> None:
     said = "The maximum number of submissions for today has been reached"
     body = {"code": 403, "message": said, "error": said}
     evening.server.faults[CREATES[evening.name]] = [Fault(403, body)]
@@ -349,7 +349,7 @@ def test_a_file_that_is_rejected_at_once(evening: Evening) -> None:
 
 
 @every_platform
-def test_a_busy_server_is_not_asked_twice_to_take_a_file(evening: Evening) -> None:
+def test_a_busy_server_is_not_sent_a_file_twice(evening: Evening) -> None:
     evening.server.faults[CREATES[evening.name]] = [BUSY]
     assert "try again in 3 s" in evening.fail()
     evening.see("failed", count=0)
@@ -358,7 +358,9 @@ def test_a_busy_server_is_not_asked_twice_to_take_a_file(evening: Evening) -> No
 
 
 @pytest.mark.parametrize(("name", "step"), [*REPEATED, ("aistages", "ask")])
-def test_a_busy_server_is_asked_again_where_that_does_no_harm(evening: Evening, step: str) -> None:
+def test_a_request_without_effect_is_repeated_if_the_server_is_busy(
+    evening: Evening, step: str
+) -> None:
     evening.server.faults[step] = [BUSY, BUSY]
     assert evening.submit().outcome == "sent"
     assert evening.slept_s == 6.0
@@ -395,7 +397,7 @@ def test_a_step_that_never_works_has_failed(evening: Evening, step: str, fault: 
 
 @pytest.mark.parametrize("name", ["aistages"])
 @pytest.mark.parametrize("fault", [BROKEN, RESET, BROKEN_LATE, RESET_LATE, Fault(302)])
-def test_an_address_that_does_not_come_is_asked_for_once(evening: Evening, fault: Fault) -> None:
+def test_an_address_that_does_not_come_is_requested_once(evening: Evening, fault: Fault) -> None:
     evening.server.faults["ask"] = [fault]
     assert "the file was not sent" in evening.fail()
     assert evening.server.steps() == ["ask"]
@@ -418,7 +420,7 @@ def test_kaggle_storage_that_refuses_is_no_submission(evening: Evening, status: 
 
 
 @pytest.mark.parametrize("name", ["kaggle"])
-def test_kaggle_that_names_no_submission_is_asked(evening: Evening) -> None:
+def test_kaggle_without_a_submission_id_is_queried(evening: Evening) -> None:
     evening.server.faults["create"] = [Fault(200, {"message": "hm", "ref": 0})]
     report = evening.submit()
     assert report.outcome == "unknown"
@@ -477,7 +479,7 @@ def test_evalai_without_the_question_for_the_quota(evening: Evening) -> None:
 
 @pytest.mark.parametrize("name", ASKABLE)
 @pytest.mark.parametrize("fault", [BROKEN_LATE, RESET_LATE, Fault(200, "hello", late=True)])
-def test_a_lost_answer_is_asked_for_at_once(evening: Evening, fault: Fault) -> None:
+def test_a_lost_answer_is_looked_up_at_once(evening: Evening, fault: Fault) -> None:
     evening.server.faults[CREATES[evening.name]] = [fault]
     report = evening.submit()
     assert (report.outcome, report.ref) == ("sent", "1")
@@ -500,7 +502,7 @@ def test_what_did_not_arrive_is_sent_again_after_asking(evening: Evening, fault:
 
 
 @pytest.mark.parametrize("name", ASKABLE)
-def test_an_answer_lost_twice_over_is_asked_for_next_time(evening: Evening) -> None:
+def test_an_answer_lost_twice_over_is_looked_up_next_time(evening: Evening) -> None:
     evening.server.faults |= {CREATES[evening.name]: [RESET_LATE], "list": [RESET] * 5}
     report = evening.submit()
     assert report.outcome == "unknown"
@@ -536,7 +538,7 @@ def test_a_lost_resend_is_not_taken_for_the_first_one(evening: Evening) -> None:
 @pytest.mark.parametrize(
     "fault", [BROKEN, RESET, BROKEN_LATE, RESET_LATE, Fault(303, late=True), Fault(408)]
 )
-def test_where_nobody_can_be_asked_resend_decides(evening: Evening, fault: Fault) -> None:
+def test_without_an_api_resend_decides(evening: Evening, fault: Fault) -> None:
     evening.server.faults[CREATES[evening.name]] = [fault]
     report = evening.submit()
     assert report.outcome == "unknown"
@@ -739,7 +741,7 @@ def test_a_process_killed_around_the_upload(evening: Evening, when: str) -> None
 
 
 @every_platform
-def test_a_profile_that_lacks_the_place_is_told(evening: Evening) -> None:
+def test_a_profile_without_a_target_is_reported(evening: Evening) -> None:
     text = (evening.competition.home / "tiny.toml").read_text("utf-8")
     bare = evening.competition.home / "bare.toml"
     bare.write_text(text[: text.index("[upload.kaggle]")], "utf-8")

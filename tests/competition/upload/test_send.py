@@ -329,7 +329,7 @@ def test_the_quota_is_kept(tiny_competition: Competition, fake: AskableTarget) -
     assert report.quota_left == 2  # a new day in Seoul
 
 
-def test_a_crash_before_the_receipt_is_asked_about(
+def test_a_crash_before_the_receipt_is_looked_up(
     tiny_competition: Competition, fake: AskableTarget
 ) -> None:
     path = write(tiny_competition)
@@ -346,7 +346,7 @@ def test_a_crash_before_the_receipt_is_asked_about(
         submit(tiny_competition, path, FAKE, clock=clock)
 
 
-def test_a_crash_before_the_upload_is_asked_about(
+def test_a_crash_before_the_upload_is_looked_up(
     tiny_competition: Competition, fake: AskableTarget
 ) -> None:
     path = write(tiny_competition)
@@ -402,7 +402,7 @@ def test_whatever_goes_wrong_after_sending_is_a_lost_answer(
     assert kinds == ["intent", "receipt"]
 
 
-def test_what_cannot_be_asked_for_an_odd_answer_is_said(
+def test_an_unusable_answer_to_a_query_is_reported(
     tiny_competition: Competition, fake: AskableTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tiny_competition)
@@ -472,7 +472,7 @@ def test_a_platform_that_cannot_say_what_arrived_gets_nothing_new(
     assert fake.arrived == []
 
 
-def test_a_crash_where_nobody_can_be_asked_needs_resend(
+def test_a_crash_without_an_api_needs_resend(
     tiny_competition: Competition, silent: FakeTarget
 ) -> None:
     path, fake = write(tiny_competition), silent
@@ -671,7 +671,7 @@ def test_targets_take_options(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["folder", "local", "kaggle", "aistages", "evalai", "http"])
-def test_targets_can_be_asked_what_their_platform_tells(name: str) -> None:
+def test_targets_report_what_their_platform_offers(name: str) -> None:
     target = send.TARGETS[name](TargetOptions())
     assert target.has_quota == (name != "folder")
     assert isinstance(target, Findable) == (name in ("folder", "local", "kaggle", "evalai"))
@@ -715,7 +715,7 @@ def test_a_disk_that_fills_after_sending_hides_nothing(
     assert outcomes(tiny_competition) == ["sent"]
 
 
-def test_where_nobody_can_be_asked_a_full_disk_says_the_missing_line(
+def test_without_an_api_a_full_disk_prints_the_missing_line(
     tiny_competition: Competition, silent: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tiny_competition)
@@ -731,7 +731,7 @@ def test_where_nobody_can_be_asked_a_full_disk_says_the_missing_line(
     assert (entry.outcome, entry.ref, entry.message) == ("sent", "1", "thanks")
 
 
-def test_a_failure_on_a_full_disk_is_still_told(
+def test_a_failure_on_a_full_disk_is_still_reported(
     tiny_competition: Competition, fake: AskableTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
@@ -783,7 +783,7 @@ def test_what_an_editor_leaves_is_not_the_newest(tiny_competition: Competition) 
     assert submit(tiny_competition, None, LOCAL, clock=clock).name == "blend"
 
 
-def test_times_are_told_by_the_leaderboards_clock(
+def test_times_are_shown_by_the_leaderboards_clock(
     tiny_competition: Competition, fake: AskableTarget
 ) -> None:
     path, when = write(tiny_competition), "2026-11-23 03:55 (Asia/Seoul)"

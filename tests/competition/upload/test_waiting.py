@@ -224,7 +224,7 @@ def test_waiting_without_a_file_asks_for_what_was_sent_and_sends_nothing(
     assert len(fake.arrived) == 3
 
 
-def test_a_private_score_that_comes_at_the_end_is_asked_for_once_each_time(
+def test_a_private_score_that_comes_at_the_end_is_requested_once_each_time(
     tiny_competition: Competition,
     fake: AskableTarget,  # noqa: F811
 ) -> None:
@@ -277,7 +277,7 @@ def test_a_line_that_another_process_tore_takes_no_score_with_it(
     assert ledger.read_torn() is None
 
 
-def test_a_verdict_is_told_when_the_ledger_stays_locked(
+def test_a_verdict_is_reported_if_the_ledger_stays_locked(
     tiny_competition: Competition,
     fake: AskableTarget,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

@@ -92,7 +92,7 @@ def test_redirects_do_not_carry_the_key_away() -> None:
         assert server.requests == []
 
 
-def test_no_proxy_is_asked_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_used_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -179,7 +179,7 @@ def test_what_a_status_means_for_a_file(status: int, said: str, kind: type[Excep
         ("Fri, 31 Dec 9999 23:59:59 -2359", 251_607_038_339.0),
     ],
 )
-def test_a_pause_that_is_asked_for(value: str | None, pause_s: float | None) -> None:
+def test_a_requested_pause_is_kept(value: str | None, pause_s: float | None) -> None:
     assert read_retry_after(value, NOON) == pause_s
 
 
