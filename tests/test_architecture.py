@@ -104,7 +104,7 @@ def test_no_room_needs_itself() -> None:
     assert find_circle(needs) == []
 
 
-def test_a_circle_is_found_wherever_the_import_stands() -> None:
+def test_a_circle_is_found_wherever_the_import_is() -> None:
     sources = {
         "a": "import os\nfrom floor import b",
         "floor.b": "def late():\n    from floor.c import thing",
@@ -203,7 +203,7 @@ def test_every_package_has_a_place_in_the_order() -> None:
     assert packages == {name for name in ORDER if name in packages}
 
 
-def test_every_package_stands_in_the_map_in_its_order() -> None:
+def test_every_package_is_in_the_map_in_its_order() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     named = re.findall(r"^\| `((?:competition|models)/\w+)/` ", text, re.MULTILINE)
     packages = [name.replace(".", "/") for name in ORDER if name.count(".") == 1]
@@ -215,7 +215,7 @@ def test_rooms_stay_small() -> None:
     assert {path: size for path, size in sizes.items() if size > MOST_LINES} == {}
 
 
-def test_every_room_says_where_it_stands() -> None:
+def test_every_room_has_a_docstring() -> None:
     silent = [
         p
         for f in FORBIDDEN

@@ -67,7 +67,7 @@ def test_a_process_of_the_same_number_that_started_later_is_another(path: Path) 
     assert not is_stale(leave_lease(path))
 
 
-def test_a_process_that_nobody_waited_for_is_gone(path: Path) -> None:
+def test_a_zombie_process_is_gone(path: Path) -> None:
     born = room.find_birth(os.getpid())
     if born is None:
         pytest.skip("this system does not tell when a process started")
@@ -149,7 +149,7 @@ def test_a_file_system_without_hard_links_will_do(
     test_one_holds_at_a_time_and_leaves_nothing(path)
 
 
-def test_who_waits_is_told_for_whom_and_can_give_up(path: Path) -> None:
+def test_a_waiting_process_knows_for_whom_and_can_give_up(path: Path) -> None:
     said: list[str] = []
     with hold(path):
         with (

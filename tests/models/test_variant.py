@@ -40,7 +40,7 @@ def test_settings_have_the_documented_precedence() -> None:
     assert variant.format == "typed-punct"  # the variant's own file
 
 
-def test_an_override_makes_a_variant_of_its_own() -> None:
+def test_an_override_makes_a_new_variant() -> None:
     assert resolve(encoder_override="scratch").name == "typed-punct@scratch"
     assert resolve(encoder_override="klue/roberta-large").name == "typed-punct"
     assert resolve(overrides=[("train.lr", 1e-5)]).name == "typed-punct@lr=1e-05"

@@ -35,7 +35,7 @@ def test_an_empty_ledger(ledger: Ledger) -> None:
     assert ledger.repair() is None
 
 
-def test_an_attempt_is_told_from_its_records(ledger: Ledger) -> None:
+def test_an_attempt_is_read_from_its_records(ledger: Ledger) -> None:
     with ledger.locked():
         intent = ledger.append_intent(NOON, FIELDS)
         (entry,) = ledger.read()
@@ -51,7 +51,7 @@ def test_an_attempt_is_told_from_its_records(ledger: Ledger) -> None:
     assert len(ledger.path.read_bytes().splitlines()) == 3
 
 
-def test_what_a_platform_decides_later_stands(ledger: Ledger) -> None:
+def test_a_later_decision_of_a_platform_is_kept(ledger: Ledger) -> None:
     fill(ledger, 1)
     with ledger.locked():
         ledger.append_receipt(1, NOON, "refused", ref="r", message="id 7 is missing")

@@ -119,7 +119,7 @@ def test_anothers_file_is_none(tmp_path: Path) -> None:
         assert read_record(put(tmp_path, "one", found)) is None
 
 
-def test_the_newest_blend_is_the_last_by_what_stands_beside_it(tmp_path: Path) -> None:
+def test_the_newest_blend_is_the_last_by_its_own_files(tmp_path: Path) -> None:
     assert list_blends(tmp_path / "absent") == []
     for name, time in (("b-new", "2026-11-03T00:00:00+00:00"), ("c-old", "2026-11-01T00:00:00")):
         put(tmp_path, name, WHOLE)

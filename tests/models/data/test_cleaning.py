@@ -38,7 +38,7 @@ def clean(train_rows: Any = ALL, *, rows: Rows = ROWS, **settings: Any) -> list[
     return clean_rows(rows, train_rows, (NEGATIVE,), CleanSettings(**settings)).tolist()
 
 
-def test_nothing_is_dropped_unless_asked() -> None:
+def test_nothing_is_dropped_unless_requested() -> None:
     assert clean() == ALL.tolist()
 
 

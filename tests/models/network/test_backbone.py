@@ -117,7 +117,7 @@ def first_state_moves(model: RelationModel, batch: Batch) -> bool:
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_a_decoder_reads_both_ways_only_where_it_is_asked_to(
+def test_a_decoder_reads_both_ways_only_if_requested(
     name: str, attention: str, tmp_path: Path, prepared: Prepared
 ) -> None:
     if (name, attention) == ("gemma2", "sdpa"):

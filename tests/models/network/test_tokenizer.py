@@ -58,7 +58,7 @@ def test_what_is_read_poorly_is_noted(tmp_path: Path) -> None:
     assert "tokens for a character" in notice
 
 
-def test_markers_that_look_alike_are_refused_and_what_is_lost_is_noted(tmp_path: Path) -> None:
+def test_markers_that_look_equal_are_refused_and_what_is_lost_is_noted(tmp_path: Path) -> None:
     source = source_in(make_encoder("xlm-roberta", tmp_path, KOREAN))
     tokenizer = load_tokenizer(source)
     with pytest.raises(EncoderError, match=r"neither '@ \*' nor '# \^'.*typed-marker"):

@@ -48,7 +48,7 @@ def plan(free: int | None, **asked: Any) -> MemoryPlan:
     return plan_memory(NEED, free=free, **{**ASKED, **asked})
 
 
-def test_a_plan_takes_what_fits_and_no_more_than_was_asked() -> None:
+def test_a_plan_takes_what_fits_and_no_more_than_requested() -> None:
     assert plan(None) == MemoryPlan(8192, checkpointing=False)
     assert plan(100 * GIB) == MemoryPlan(8192, checkpointing=False)
     assert plan(100 * GIB, checkpointing=True) == MemoryPlan(8192, checkpointing=True)
