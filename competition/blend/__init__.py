@@ -6,5 +6,5 @@ decision threshold and a temperature (calibration) are fitted.
 Rooms in reading order: pooling, objective, selection, search, fit, reweighting, diagnostics,
 public_noise, report, spec, blend, tables, risk_tables.
 
-Open: blend, fit, pooling, reweighting, search, tables.
+Open: blend, fit, objective, pooling, reweighting, search, tables.
 """
