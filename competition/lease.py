@@ -31,7 +31,7 @@ from competition.files import is_alive, name_machine
 
 BEAT_S = 15.0
 STALE_S = 120.0
-"""Eight missed beats: a file server that hangs for a minute loses nobody's lease."""
+"""Eight missed beats: no lease is lost if a file server hangs for a minute."""
 POLL_S = 0.1
 
 
@@ -97,7 +97,7 @@ class Leases:
         lease = _create(path, 1 + (_number(before[-1]) if before else 0))
         if lease is None:
             return None
-        # the predecessor may have been released meanwhile, and somebody have begun at 1 again
+        # the predecessor may have been released, and another process may have started at 1 again
         is_next = not before or before[-1].exists()
         if not is_next or list_leases(path)[-1:] != [lease.file]:
             lease.file.unlink(missing_ok=True)
@@ -166,7 +166,7 @@ def hold(
 
 
 def name_owner(path: Path) -> str | None:
-    """Return who holds the lease of a path, such as ``process 4711 of node-3``; None if nobody."""
+    """Return who holds the lease of a path, such as ``process 4711 of node-3``; None if free."""
     held = list_leases(path)
     facts = _read_facts(held[-1]) if held else None
     return None if facts is None else f"process {facts['pid']} of {facts['host']}"
@@ -182,7 +182,7 @@ def describe_lost(lease: Lease) -> str:
 
 
 def clear_stale(path: Path) -> None:
-    """Remove the lease of a path if its owner is gone, where nobody will need the lease again.
+    """Remove the lease of a path if its owner is gone and the lease is no longer needed.
 
     A disk that refuses it does no harm.
     """

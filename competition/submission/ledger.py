@@ -181,7 +181,7 @@ class Ledger:
         return self._read_all()[0]
 
     def read_damaged(self) -> list[DamagedLine]:
-        """Return the lines that were left aside, but for an incomplete last one."""
+        """Return the ignored lines, except an incomplete last one."""
         return self._read_all()[1]
 
     def _read_all(self) -> tuple[list[Entry], list[DamagedLine]]:

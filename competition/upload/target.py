@@ -24,7 +24,7 @@ _Reply = TypeVar("_Reply")
 
 @dataclass(frozen=True)
 class Submission:
-    """A checked file; ``data`` is what is sent, even if the file changes meanwhile."""
+    """A checked file; ``data`` is what is sent, even if the file is changed later."""
 
     name: str
     path: Path

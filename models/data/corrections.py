@@ -129,7 +129,7 @@ def read_corrections(
 
 
 def _read_lines(path: Path, offences: list[Offence]) -> list[tuple[int, list[str]]]:
-    """Read every well-formed record; errors of the whole file get a remedy of their own."""
+    """Read every well-formed record; errors of the whole file get their own remedy."""
     remedy = f"start with the line {','.join(COLUMNS)}, then one line per correction"
 
     def report(offence: Offence) -> None:

@@ -96,7 +96,7 @@ def plan_curriculum_epoch(
     in the epoch are drawn first, so that easy rows do not crowd out hard ones.
 
     Returns:
-        S arrays of indices, as many as in a plain epoch and of the same size, but for the last.
+        S arrays of indices, as many as in a plain epoch and of the same size, except the last.
 
     Source: Platanios et al. 2019, arXiv 1903.09848, algorithm 1; changed: pools instead of
     single batches, and a row is repeated only after all available rows were used equally often.

@@ -156,7 +156,7 @@ def _write_jobs(
         folder = f"models/{key.variant}/s{key.seed}-f{key.fold}"
         (out / folder).mkdir(parents=True, exist_ok=True)
         if spec.network is None:
-            say(f"{key.variant} fold {key.fold}: fitted once more, to keep the model")
+            say(f"{key.variant} fold {key.fold}: fitted again, to keep the model")
             _write_refitted(spec, out / folder)
         else:
             shutil.copyfile(spec.job_dir / WEIGHTS_FILE, out / folder / WEIGHTS_FILE)

@@ -121,7 +121,7 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def measure_rate(hidden: int, threads: int) -> float:
-    """Multiply matrices of an encoder's size for a moment; return operations a second.
+    """Multiply matrices of an encoder's size briefly; return operations per second.
 
     On the device and in the number format that jobs take. On a CPU one thread is measured, by its
     own time on the processor: the rate of an idle machine, whatever else runs.

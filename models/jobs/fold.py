@@ -81,7 +81,7 @@ def run_fold(
 
     Raises:
         TrainingError: a job failed; the others were still run.
-        UsageError: it would take days, and nobody insists.
+        UsageError: it would take days, and ``--yes`` was not given.
         HarnessError: the data, a variant or an encoder is invalid.
     """
     started = time.monotonic()

@@ -1,6 +1,6 @@
 """Run one job: fit one fold of a variant with one seed, predict, and store the result.
 
-Runs in a process of its own (``models.jobs.engines.worker``). Its input is a ``JobSpec``; it writes
+Runs in a separate process (``models.jobs.engines.worker``). Its input is a ``JobSpec``; it writes
 one file to the store and, unless disabled, the trained weights. Held-out labels are used once, for
 scoring, after the last prediction.
 """

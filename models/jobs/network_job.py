@@ -1,6 +1,6 @@
 """Run a job of a network: open its inputs, fit, round the weights, predict with them.
 
-Called by ``models.jobs.job`` in a process of its own. Token arrays are memory-mapped; difficulty is
+Called by ``models.jobs.job`` in a separate process. Token arrays are memory-mapped; difficulty is
 measured on the training folds, once per fold. Legend: n training rows, C labels.
 """
 

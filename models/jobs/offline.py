@@ -103,7 +103,7 @@ def read_bundle(folder: Path) -> Bundle:
     except FileNotFoundError:
         raise UsageError(f"{folder} holds no {MANIFEST}; is this the bundle's folder?") from None
     except ValidationError as error:
-        raise UsageError(f"{path} is damaged ({first_problem(error)}); copy it once more") from None
+        raise UsageError(f"{path} is damaged ({first_problem(error)}); copy it again") from None
 
 
 def predict_bundle(
@@ -196,7 +196,7 @@ class _Reader:
     def _open(self, job: BundledJob, weights: Path) -> SavedNetwork:
         facts = read_weight_facts(weights)
         if facts is None:
-            raise UsageError(f"{weights} is missing or damaged; copy it once more")
+            raise UsageError(f"{weights} is missing or damaged; copy it again")
         assert job.encoder is not None
         profile = self.bundle.profile
         return SavedNetwork(

@@ -1,4 +1,4 @@
-"""A trained network as it lies on disk, with everything that predicting rows takes.
+"""A trained network on disk, with everything that predicting rows needs.
 
 ``predict`` builds it from a finished job, ``offline`` from the folder that ``bundle`` wrote.
 Legend: R rows, C labels.

@@ -32,7 +32,7 @@ def read_config(source: EncoderSource) -> Any:
     """Read the ``config.json`` of a backbone; code in its folder is never run.
 
     Raises:
-        EncoderError: it needs code of its own, or is not what this transformers version reads.
+        EncoderError: it needs custom code, or this transformers version cannot read it.
     """
     path = source.path / "config.json"
     try:

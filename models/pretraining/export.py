@@ -1,7 +1,7 @@
 """Export a pretrained encoder: a folder for ``fold --encoder``, with a model card.
 
 ``pretraining.json`` holds the inputs and the history of the run and, like every JSON file, is part
-of the folder's identity. Times and machine are in a file of their own (``RUN.md``), so the same run
+of the folder's identity. Times and machine are in a separate file (``RUN.md``), so the same run
 gives the same bytes, interrupted or not.
 """
 

@@ -75,7 +75,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a fit: ``step`` of ``steps``, the mean loss of late, speed and time left."""
+    """Progress of a fit: ``step`` of ``steps``, the recent mean loss, speed and time left."""
 
     step: int
     steps: int

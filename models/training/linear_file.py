@@ -85,7 +85,7 @@ def read_linear(path: Path) -> LinearModel:
             header = json.loads(stored.metadata()["facts"])
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise TrainingError(f"{path} is damaged ({error}); copy it once more") from None
+        raise TrainingError(f"{path} is damaged ({error}); copy it again") from None
     reader = FeatureReader(LinearSettings.model_validate(header["settings"]))
     reader.load(arrays)
     classifier = None

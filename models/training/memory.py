@@ -133,7 +133,7 @@ def plan_memory(
 
     Args:
         need: the estimate.
-        free: bytes that are free for all of it; None where nobody can tell: nothing is changed.
+        free: bytes that are free for all of it; None if unknown: nothing is changed.
         micro_tokens: the most that a person wants.
         longest: tokens of the longest row, which is never cut.
         checkpointing: a person wants layers computed twice.
