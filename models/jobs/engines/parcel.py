@@ -37,7 +37,7 @@ class Input:
 
 
 def find_inputs(spec: JobSpec) -> list[Input]:
-    """Return the files and folders that a job reads; a folder with its own files, without subfolders."""
+    """Return the files and folders that a job reads; a folder without its subfolders."""
     kept = dict.fromkeys(OWN_FOLDERS)
     paths = {path for path in _walk(replace(spec, **kept)) if path.exists()}  # type: ignore[arg-type]
     return [_look_into(path) for path in sorted(paths)]
