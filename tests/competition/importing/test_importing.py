@@ -358,7 +358,7 @@ def test_without_folds_the_hash_must_be_shown(
         with pytest.raises(UsageError, match="would leak"):
             take(prepared, path, folds_hash=wrong)
     report = take(prepared, path, folds_hash=prepared.folds.hash[:12])
-    assert any("checked by the hash only" in note for note in report.notes)
+    assert any("compared by the hash only" in note for note in report.notes)
     assert read_member(store, "kim", prepared).covers_all
     with pytest.raises(UsageError, match="goes with a table"):
         take(prepared, theirs, folds_hash=prepared.folds.hash)
