@@ -25,6 +25,7 @@ from competition.lease import Leases
 from competition.profile import Competition, resolve_competition
 from models.jobs.engines.processes import process_context
 from run import main as run_main
+from tools.torture.warm import Starter, warm
 
 # Set before numpy, torch and huggingface_hub are imported, which read them; processes inherit them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one on each core
@@ -33,8 +34,10 @@ os.environ.pop("COLUMNS", None)  # the width of a terminal, which tests are not 
 
 # No deadline: a busy machine is no failure. The same examples each time, whatever the worker;
 # HYPOTHESIS_PROFILE=explore looks at others and keeps those that failed in .hypothesis/.
-settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
-settings.register_profile("explore", deadline=None)
+settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, database=None, max_examples=50
+)
+settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
@@ -305,6 +308,13 @@ def choose_context() -> Any:
     is done sooner by a new interpreter than by loading torch.
     """
     return process_context() if "torch" in sys.modules else get_context("spawn")
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator[Starter]:
+    """Starts commands that a test kills: forks of a process that has loaded the libraries."""
+    with warm() as made:
+        yield made
 
 
 RunCommand = Callable[..., str]

@@ -20,6 +20,7 @@ from typer import BadParameter
 from competition.errors import UsageError
 from run import _seeds
 from tests.conftest import RunCommand, write_tiny
+from tools.torture.warm import Starter
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 240  # for a busy machine; nothing waits so long on an idle one
@@ -30,27 +31,23 @@ TINY = [
 ]
 
 
-def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, ROOT / "run.py", *arguments],
-        cwd=home,
-        env=environment(home),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "COMPETITION_HOME": str(home), "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
 
 
 def run_process(home: Path, *arguments: str, exits: int = 0) -> str:
-    process = start(home, *arguments)
-    out, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == exits, f"{arguments}: {out}\n{err}"
-    assert "Traceback" not in err
-    return out + err
+    ended = subprocess.run(
+        [sys.executable, ROOT / "run.py", *arguments],
+        cwd=home,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ended.returncode == exits, f"{arguments}: {ended.stdout}\n{ended.stderr}"
+    assert "Traceback" not in ended.stderr
+    return ended.stdout + ended.stderr
 
 
 @pytest.fixture
@@ -145,7 +142,7 @@ def test_specialists_answer_together_as_one_member(
 
 
 @pytest.mark.slow
-def test_a_kill_loses_nothing(tmp_path: Path, run_command: RunCommand) -> None:
+def test_a_kill_loses_nothing(tmp_path: Path, run_command: RunCommand, starter: Starter) -> None:
     """After kill -9 in a job its worker ends too, and the same command resumes from there."""
     stores = []
     for home, killed in ((tmp_path / "straight", False), (tmp_path / "killed", True)):
@@ -155,15 +152,15 @@ def test_a_kill_loses_nothing(tmp_path: Path, run_command: RunCommand) -> None:
         command += ["--set", "train.epochs=12", "--set", "run.state_every_s=0.02"]
         command += ["--folds", "0,1"]
         if killed:
-            process = start(home, *command)
+            process = starter.start(command, environment(home), home / "out.log")
             log = home / "checkpoints" / "tiny" / "t" / "s42-f1" / "job.log"
             deadline = time.monotonic() + PATIENCE_S
             while not (log.exists() and "checkpoint written" in log.read_text()):
                 assert time.monotonic() < deadline, "fold 1 never wrote a state"
                 assert process.poll() is None
                 time.sleep(0.01)
-            process.kill()
-            process.communicate()
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE_S)
             wait_until_gone(int(log.read_text().split("pid ")[1].split()[0]))
             done = {p.name: p.stat().st_mtime_ns for p in (home / "oof" / "tiny" / "t").iterdir()}
             assert "s42-f0.parquet" in done
@@ -188,23 +185,23 @@ def wait_until_gone(pid: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_ctrl_c_writes_states_and_the_next_fold_goes_on(
-    tmp_path: Path, tiny: list[str], run_command: RunCommand
+    tmp_path: Path, tiny: list[str], run_command: RunCommand, starter: Starter
 ) -> None:
     command = ["fold", "typed-punct", *TINY, "--as", "t", "--folds", "0", *tiny]
     command += ["--set", "train.epochs=300"]
-    process = start(tmp_path, *command)
+    output = tmp_path / "out.log"
+    process = starter.start(command, environment(tmp_path), output)
     log = tmp_path / "checkpoints" / "tiny" / "t" / "s42-f0" / "job.log"
     deadline = time.monotonic() + PATIENCE_S
     while not (log.exists() and "step" in log.read_text()):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, output.read_text("utf-8")
         assert time.monotonic() < deadline, "fold 0 never took a step"
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 3, err
-    assert "run the same command again to continue" in out
+    os.kill(process.pid, signal.SIGINT)
+    code, said = process.wait(PATIENCE_S), output.read_text("utf-8")
+    assert code == 3, said
+    assert "run the same command again to continue" in said
     assert (log.parent / "state.safetensors").exists()
     shorter = run_command(*command, "--stop-after", "0s", exits=3)
     assert "1 job not done" in shorter

@@ -7,7 +7,6 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,16 @@ from run import main
 from tools.torture import disks, kills, nodes
 from tools.torture.homes import Home
 from tools.torture.mutants import Kind, build_kinds, try_kind
-from tools.torture.warm import warm
+from tools.torture.warm import Starter
 
 MUTANTS = 12
 ROWS = 120
 
 
 @pytest.fixture(scope="module")
-def how() -> Iterator[kills.How]:
+def how(starter: Starter) -> kills.How:
     """Few rows, and commands that start quickly."""
-    with warm() as starter:
-        yield kills.How(n_rows=ROWS, starter=starter)
+    return kills.How(n_rows=ROWS, starter=starter)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +53,8 @@ def test_a_reader_that_fails_is_found() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("fold", "blend", "submit", "import", "tune", "pretrain"),
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("network", "http")),
+        *("fold", "blend", "submit", "http", "import", "tune", "pretrain"),
+        pytest.param("network", marks=pytest.mark.long),
     ],
 )
 def test_a_command_that_is_killed_ends_in_the_same_bytes(

@@ -31,6 +31,7 @@ ROOMS = (
     *("safetensors.torch", "models.jobs.fold", "models.pretraining.pretrain", "models.tuning.tune"),
     *("competition.blend.blend", "competition.importing.importing", "competition.upload.send"),
     *("competition.board.board", "transformers.models.modernbert.modeling_modernbert"),
+    "models.jobs.engines.preloaded",
 )
 POLL_S = 0.005
 

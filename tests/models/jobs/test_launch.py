@@ -82,7 +82,7 @@ def stores_equal(a: Store, b: Store, key: ResultKey) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["DDP", pytest.param("FSDP2", marks=pytest.mark.long)])
+@pytest.mark.parametrize("sharding", ["DDP", "FSDP2"])
 def test_two_processes_give_the_predictions_of_one_and_one_resumes_what_they_began(
     sharding: str, prepared: Prepared, quiet_watch: Watch, tmp_path: Path
 ) -> None:

@@ -8,10 +8,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from models.tuning.study import PLACE, PROCESS, RETRY_OF
 from tests.conftest import RunCommand, write_tiny
+from tools.torture.warm import Command, Starter
 
-ROOT = Path(__file__).parents[3]
 TINY = [
     *("--encoder", "scratch", "--threads", "1", "--set", "scratch.layers=1"),
     *("--set", "scratch.hidden=32", "--set", "scratch.heads=1", "--set", "scratch.feed_forward=32"),
@@ -32,49 +32,62 @@ TINY = [
 PATIENCE_S = 240  # for a busy machine; nothing waits so long on an idle one
 
 
-def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "COMPETITION_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [sys.executable, ROOT / "run.py", "tune", "typed-punct", *TINY, *arguments],
-        cwd=home,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@dataclass
+class Tuner:
+    """A ``tune`` command in a process of its own; its output goes to a file."""
+
+    process: Command
+    output: Path
+
+    def finish(self) -> str:
+        """Wait for its end; return its output."""
+        code, said = self.process.wait(PATIENCE_S), self.said()
+        assert code == 0, said
+        assert "Traceback" not in said
+        return said
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        assert self.process.wait(PATIENCE_S) == -signal.SIGKILL
+
+    def said(self) -> str:
+        return self.output.read_text("utf-8")
 
 
-def finish(process: subprocess.Popen[str], *, code: int = 0) -> str:
-    out, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == code, f"{out}\n{err}"
-    assert "Traceback" not in err
-    return out + err
+@pytest.fixture
+def start(starter: Starter, tmp_path: Path) -> Callable[..., Tuner]:
+    environment = {**os.environ, "COMPETITION_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+
+    def begin(name: str, *arguments: str) -> Tuner:
+        words, output = ["tune", "typed-punct", *TINY, *arguments], tmp_path / f"{name}.log"
+        return Tuner(starter.start(words, environment, output), output)
+
+    return begin
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], tuner: Tuner) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
+        assert tuner.process.poll() is None, tuner.said()
         time.sleep(0.05)
 
 
 @pytest.mark.slow
 def test_after_a_kill_the_same_command_resumes_inside_the_fold(
-    tmp_path: Path, run_command: RunCommand
+    tmp_path: Path, run_command: RunCommand, start: Callable[..., Tuner]
 ) -> None:
     command = ["--competition", str(write_tiny(tmp_path)), "--trials", "3"]
     command += ["--set", "train.epochs=40"]
-    process = start(tmp_path, *command)
+    tuner = start("killed", *command)
     folder = tmp_path / "checkpoints" / "tiny" / "tune" / "s"
 
     def has_state() -> bool:
         logs = (folder / "jobs").glob("*@t1/s42-f0/job.log")
         return any("checkpoint written" in log.read_text() for log in logs)
 
-    wait_for(has_state, process)
-    process.kill()
-    process.communicate()
+    wait_for(has_state, tuner)
+    tuner.kill()
     done = {path: path.stat().st_mtime_ns for path in (folder / "oof").glob("*@t0/*.parquet")}
     assert len(done) == 1
     said = run_command("tune", "typed-punct", *TINY, *command)
@@ -139,12 +152,13 @@ def find_free_port() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.long
-def test_two_processes_share_a_study_and_one_may_be_killed(tmp_path: Path, postgres: str) -> None:
+def test_two_processes_share_a_study_and_one_may_be_killed(
+    tmp_path: Path, postgres: str, start: Callable[..., Tuner]
+) -> None:
     """No finished trial is lost, the total is reached, and none is counted twice."""
     command = ["--competition", str(write_tiny(tmp_path)), "--trials", "6"]
     command += ["--storage", postgres, "--dead-after", "4s", "--set", "train.epochs=15"]
-    doomed, survivor = start(tmp_path, *command), start(tmp_path, *command)
+    doomed, survivor = start("doomed", *command), start("survivor", *command)
     url = postgres.replace("postgresql://", "postgresql+psycopg://")
     storage = optuna.storages.RDBStorage(url)
 
@@ -157,14 +171,13 @@ def test_two_processes_share_a_study_and_one_may_be_killed(tmp_path: Path, postg
         trials = [trial for trial in read() if PROCESS in trial.user_attrs]
         both = {trial.user_attrs[PROCESS] for trial in trials}
         running = [t for t in trials if t.state == TrialState.RUNNING and t.params]
-        ours = [t for t in running if t.user_attrs[PROCESS].endswith(f"-{doomed.pid}")]
+        ours = [t for t in running if t.user_attrs[PROCESS].endswith(f"-{doomed.process.pid}")]
         return len(both) == 2 and bool(ours)
 
     wait_for(doomed_runs_one, doomed)
     doomed.kill()
-    doomed.communicate()
     before = {t.number: t.value for t in read() if t.state == TrialState.COMPLETE}
-    said = finish(survivor)
+    said = survivor.finish()
     trials = read()
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     assert before.items() <= {t.number: t.value for t in complete}.items()
