@@ -9,7 +9,7 @@ Legend: N rows compared, C labels, G groups, K folds, R replicates, S slices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,12 @@ import numpy.typing as npt
 
 from competition.arrays import Bools, Floats, Ints, Objects
 from competition.compare.contenders import Contender, read_contenders
+from competition.compare.seed_spread import (
+    SeedEffect,
+    combine_spreads,
+    measure_seed_spreads,
+    widen,
+)
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.folds.length_routes import build_borders, read_or_make_length_routes, route_lengths
@@ -81,7 +87,7 @@ class Comparison:
     label, ``areas_by_label`` the area under its curve, if a metric is made of these;
     ``only_right`` counts rows that only one predicts correctly, ``differing`` rows with different
     predictions. ``rules`` maps a variant to its decision rule in each fold; empty without
-    ``--threshold``.
+    ``--threshold``. ``seed_effect`` is in the intervals of ``overall``, None if it is unknown.
     """
 
     criteria: Criteria
@@ -99,6 +105,7 @@ class Comparison:
     by_threshold: bool
     rules: dict[str, tuple[Rule, ...]]
     length_unit: str
+    seed_effect: SeedEffect | None
 
 
 def run_compare(
@@ -129,12 +136,13 @@ def run_compare(
     preds = (decided[0][0], decided[1][0])
     first, second = contenders[0].probs[common], contenders[1].probs[common]
     right = [pred == rows.gold for pred in preds]
+    overall, seed_effect = _compare_overall(prepared, rows, preds, contenders)
     lengths, unit = _length_thirds(prepared)
     sources = prepared.corpus.train.text("source")
     return Comparison(
         criteria=rows.criteria,
         contenders=contenders,
-        overall=tuple(_compare_overall(prepared, rows, preds, (first, second))),
+        overall=overall,
         by_length=_compare_parts(rows, preds, (first, second), lengths[common]),
         by_source=_compare_parts(rows, preds, (first, second), sources[common]),
         by_label=_compare_labels(rows, preds, prepared.competition.profile.labels),
@@ -149,6 +157,7 @@ def run_compare(
             each.name: found for each, (_, found) in zip(contenders, decided, strict=True) if found
         },
         length_unit=unit,
+        seed_effect=seed_effect,
     )
 
 
@@ -232,26 +241,37 @@ def _decide(
 
 
 def _compare_overall(
-    prepared: Prepared, rows: _CommonRows, preds: tuple[Ints, Ints], probs: tuple[Floats, Floats]
-) -> Iterator[Line]:
-    """Yield each metric, plain and on rows weighted to be mixed as the test's are."""
+    prepared: Prepared,
+    rows: _CommonRows,
+    preds: tuple[Ints, Ints],
+    contenders: tuple[Contender, Contender],
+) -> tuple[tuple[Line, ...], SeedEffect | None]:
+    """Compare by each metric, plain and on rows weighted to be mixed as the test's are.
+
+    Returns:
+        The lines, their intervals with the spread between seeds where it is known, and that of the
+        plain ones.
+    """
     gold, criteria = rows.gold, rows.criteria
+    n_folds, lines, effects = len(np.unique(rows.fold_of)), [], []
+    probs = [each.probs[rows.common] for each in contenders]
     weightings: list[tuple[str, npt.NDArray[np.float64] | None]] = [("", None)]
     store = open_store(prepared.competition)
     forecast = forecast_test(prepared, store)
     if forecast is not None and forecast.weights[rows.common].any():
-        weightings.append((", expected on the test", forecast.weights[rows.common]))
+        weightings.append((", expected on the test", forecast.weights))
     for suffix, row_weights in weightings:
-        assessor = build_assessor(
-            gold, criteria, rows.groups, seed=BOOTSTRAP_SEED, weights=row_weights
-        )
+        own = None if row_weights is None else row_weights[rows.common]
+        assessor = build_assessor(gold, criteria, rows.groups, seed=BOOTSTRAP_SEED, weights=own)
+        spreads = measure_seed_spreads(prepared, store, row_weights)
+        effects.append(combine_spreads(contenders, spreads, n_folds))
         first, second = (assessor.assess(each) for each in zip(probs, preds, strict=True))
         paired = pair_scores(first, second)
-        for a, b, difference in zip(
-            first.measured, second.measured, paired.differences, strict=True
-        ):
+        differences = widen(paired.differences, effects[-1])
+        for a, b, difference in zip(first.measured, second.measured, differences, strict=True):
             scores = (a.score.value, b.score.value)
-            yield Line(f"{a.kind.title}{suffix}", len(gold), *scores, difference, a.kind)
+            lines.append(Line(f"{a.kind.title}{suffix}", len(gold), *scores, difference, a.kind))
+    return tuple(lines), effects[0]
 
 
 def _length_thirds(prepared: Prepared) -> tuple[Objects, str]:

@@ -132,6 +132,7 @@ def _build_notes(found: Comparison) -> list[str]:
     notes = [
         f"On the {found.n_rows:,} of {found.n_all:,} train rows that both predict, folds {folds};"
         " paired bootstrap over groups of rows.",
+        _describe_seed_effect(found),
         f"Different labels for {found.differing:,} rows: only A is right in {first_only:,}, only B"
         f" in {second_only:,}.",
         _describe_rule(found),
@@ -145,6 +146,25 @@ def _build_notes(found: Comparison) -> list[str]:
     for letter, each in (("A", first), ("B", second)):
         notes += _describe_contender(letter, each, found)
     return notes
+
+
+def _describe_seed_effect(found: Comparison) -> str:
+    """Say how far a seed moves the difference, or how to find out."""
+    effect, kinds = found.seed_effect, found.criteria.kinds
+    if effect is None:
+        return (
+            "The intervals are those of the rows: how far another seed would move the scores is"
+            " unknown; to include it, train a variant with several, such as"
+            " python run.py fold VARIANT --seeds 42,43,44."
+        )
+    figures = ", ".join(
+        f"{kind.title} {kind.write_difference(abs(each)).lstrip('+-')}"
+        for kind, each in zip(kinds, effect.deviations, strict=True)
+    )
+    return (
+        f"The overall intervals include the seed, which moves the difference by {figures} (standard"
+        f" deviation, from {', '.join(effect.variants)}); those below are of the rows alone."
+    )
 
 
 def _describe_rule(found: Comparison) -> str:

@@ -587,3 +587,52 @@ def test_what_a_person_sees(prepared: Prepared, capsys: pytest.CaptureFixture[st
     assert "A = a, B = b" in printed
     assert any(line.split()[-1:] == ["A"] for line in printed.splitlines())
     assert printed.count("no significant difference") == 1
+
+
+def test_intervals_include_the_spread_between_seeds(prepared: Prepared, store: Store) -> None:
+    write(prepared, "a", 2)
+    write(prepared, "b", 1)
+    alone = run_compare(prepared, ("a", "b"), PLAIN)
+    assert alone.seed_effect is None
+    assert "how far another seed would move the scores is unknown" in notes_of(alone)
+    write(prepared, "many", 2, seeds=(1, 2, 3))
+    found = run_compare(prepared, ("a", "b"), PLAIN)
+    effect = found.seed_effect
+    assert effect is not None
+    assert (effect.variants, effect.freedom) == (("many",), 6)  # three folds, two for each
+
+    spread = 0.0
+    gold, fold_of = prepared.corpus.train.gold, prepared.folds.fold_of
+    seeds = [read_member(store, "many", prepared, seeds=(seed,)).oof for seed in (1, 2, 3)]
+    for fold in range(3):
+        rows = fold_of == fold
+        scores = [auprc(gold[rows], probs[rows]) for probs in seeds]
+        spread += float(np.var(scores, ddof=1)) / 3
+    assert effect.deviations[1] == pytest.approx(np.sqrt(2 * spread / 3))  # both sides, 3 folds
+    for before, after in zip(alone.overall[:2], found.overall[:2], strict=True):
+        assert before.paired is not None
+        assert after.paired is not None
+        assert after.paired.low < before.paired.low
+        assert after.paired.high > before.paired.high
+        assert after.first == before.first
+    assert "from many" in notes_of(found)
+    twice = run_compare(prepared, ("many", "b"), PLAIN).seed_effect
+    assert twice is not None  # of one seed, as only that is common
+    assert twice.deviations == pytest.approx(effect.deviations)
+
+
+def test_seeds_of_other_rows_and_of_tables_say_nothing(prepared: Prepared, store: Store) -> None:
+    for name in ("a", "b"):
+        write(prepared, name, 2)
+    write(prepared, "old", 2, seeds=(1, 2, 3), data_hash="of other rows")
+    write(
+        prepared, "table", 2, seeds=(1, 2, 3), variant={"why": "", "imported": {"test": "average"}}
+    )
+    write(prepared, "few", 2, seeds=(1, 2), folds=(0,))
+    write(prepared, "damaged", 2, seeds=(1, 2, 3))
+    store.path(ResultKey("damaged", 2, 1)).write_bytes(b"PAR1")
+    assert run_compare(prepared, ("a", "b"), PLAIN).seed_effect is None
+
+
+def notes_of(found: Comparison) -> str:
+    return " ".join(build_compare_tables(found)[0].notes)
