@@ -29,7 +29,8 @@ from models.data import (
 )
 from models.data.pool import Pool
 from models.data.route import Route
-from models.network import adapters, entity_embedding, network, new_parameters
+from models.network import adapters, dropout, entity_embedding, network, new_parameters
+from models.network.config import read_config
 from models.network.encoder_source import EncoderSource
 from models.parts import formats, heads, losses, particles, restriction
 from models.parts.formats import FORMATS
@@ -84,6 +85,7 @@ def recipe_parts(
         "versions": {
             **{room.VERSION_NAME: room.RESULT_VERSION for room in rooms_of(variant)},
             **_head_version(variant),
+            **describe_dropout(variant, source),
         },
     }
 
@@ -131,6 +133,14 @@ def describe_negatives(variant: Variant, profile: Profile) -> dict[str, Any]:
     )
     several = len(profile.negative_labels) > 1
     return {"negatives": sorted(profile.negative_labels)} if several and reads else {}
+
+
+def describe_dropout(variant: Variant, source: EncoderSource | None) -> dict[str, int]:
+    """Return the version of ``dropout`` for backbones whose rates earlier versions did not know."""
+    if source is None or variant.train.encoder_dropout is None:
+        return {}
+    is_later = dropout.needs_version(read_config(source))
+    return {dropout.VERSION_NAME: dropout.RESULT_VERSION} if is_later else {}
 
 
 def _head_version(variant: Variant) -> dict[str, int]:

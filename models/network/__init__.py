@@ -1,8 +1,8 @@
 """The network: resolved encoder (backbone), adapters (LoRA), head and new parameters.
 
-Rooms in reading order: encoder_source, scratch, config, tokenizer, backbone, adapters,
+Rooms in reading order: encoder_source, scratch, config, tokenizer, dropout, backbone, adapters,
 new_parameters, entity_embedding, network.
 
-Open: encoder_source, scratch, config, tokenizer, backbone, adapters, new_parameters,
+Open: encoder_source, scratch, config, tokenizer, dropout, backbone, adapters, new_parameters,
 entity_embedding, network.
 """

@@ -22,6 +22,7 @@ from models.network.backbone import (
     open_mask,
 )
 from models.network.config import check_length, name_kind, read_config
+from models.network.dropout import list_rates, set_dropout
 from models.network.encoder_source import EncoderSource
 from models.network.entity_embedding import RoleEmbedding
 from models.network.new_parameters import draw_new_tokens, init_mask_head
@@ -30,14 +31,6 @@ from models.variant import Variant
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.encoder"
-ENCODER_DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "embedding_dropout",
-    "mlp_dropout",
-    "attention_dropout",
-)
-"""Names of dropout rates in the configurations of encoders."""
 EMBEDDINGS = ("embed", ".shared.", ".wte.", ".wpe.")
 """Parts of the names of parameters below the first layer."""
 
@@ -94,11 +87,16 @@ def check_backbone(variant: Variant, source: EncoderSource) -> Any:
 
     Raises:
         EncoderError: it cannot be read, or has positions for fewer tokens.
-        VariantError: the head reads what a causal backbone has not seen there, or the backbone
-            reads both ways already.
+        VariantError: the head reads what a causal backbone has not seen there, the backbone reads
+            both ways already, or it has no dropout to set.
     """
     config = read_config(source)
     check_length(source, config, variant.max_tokens, "max_tokens")
+    if variant.train.encoder_dropout is not None and not list_rates(config):
+        raise VariantError(
+            f"variant {variant.name}: train.encoder_dropout has no effect on {source.name}: a "
+            f"{config.model_type} has no dropout rate that is known here; leave it out"
+        )
     is_causal = name_kind(config) == "decoder"
     if variant.bidirectional and not is_causal:
         raise VariantError(
@@ -152,7 +150,7 @@ def build_model(
         VariantError: the variant's settings do not suit them.
     """
     config = check_backbone(variant, source)
-    _set_dropout(config, variant.train.encoder_dropout)
+    set_dropout(config, variant.train.encoder_dropout)
     encoder = load_backbone(variant, source, config, device_type=device_type, precision=precision)
     known = encoder.get_input_embeddings().num_embeddings
     if vocabulary > known:
@@ -225,10 +223,3 @@ def parameter_depth(name: str, layers: int) -> int:
     if inside:
         return 1 + int(inside.group(1))
     return 0 if any(part in name for part in EMBEDDINGS) else layers + 1
-
-
-def _set_dropout(config: Any, rate: float | None) -> None:
-    """Set all dropout rates of the encoder; None keeps those of its configuration."""
-    for name in ENCODER_DROPOUTS if rate is not None else ():
-        if hasattr(config, name):
-            setattr(config, name, rate)

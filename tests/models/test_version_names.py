@@ -17,6 +17,7 @@ NAMES = {
     "models.corrections",
     "models.curriculum",
     "models.distillation",
+    "models.dropout",
     "models.encoder",
     "models.extra",
     "models.formats",

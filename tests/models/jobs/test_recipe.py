@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from competition.profile import Competition, Profile, read_bundled
 from competition.profile_language import Relations, read_language
-from models.jobs.recipe import describe_exchange, describe_negatives, describe_wording
+from models.jobs.recipe import (
+    describe_dropout,
+    describe_exchange,
+    describe_negatives,
+    describe_wording,
+)
+from models.network.encoder_source import EncoderSource
 from models.variant import Variant, list_variants, resolve_variant
 
 INSTRUCTED = ("qwen3-lora", "gemma-lora", "exaone-lora")
@@ -67,3 +76,19 @@ def test_several_negative_labels_enter_the_recipes_that_read_them(tiny_competiti
         assert describe_negatives(variant_of(name), one) == {}
         assert describe_negatives(variant_of(name), several) == named
     assert describe_negatives(variant_of("typed-punct"), several) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_new"), [("bert", False), ("modernbert", False), ("t5", True), ("bart", True)]
+)
+def test_dropout_has_a_version_where_earlier_results_lacked_it(
+    kind: str, is_new: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    source = EncoderSource("tiny", tmp_path, "identity", has_weights=False)
+    plain = variant_of("typed-punct")
+    assert describe_dropout(plain, source) == {}
+    rate = plain.train.model_copy(update={"encoder_dropout": 0.0})
+    changed = plain.model_copy(update={"train": rate})
+    assert describe_dropout(changed, source) == ({"models.dropout": 1} if is_new else {})
+    assert describe_dropout(changed, None) == {}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from competition.errors import EncoderError
+from competition.errors import EncoderError, VariantError
 from models.data.batches import collate, tokenize_rows
 from models.network.encoder_source import (
     EncoderSource,
@@ -15,7 +15,7 @@ from models.network.encoder_source import (
     recommended_settings,
     resolve_encoder,
 )
-from models.network.network import build_model, parameter_depth
+from models.network.network import RelationModel, build_model, check_backbone, parameter_depth
 from models.network.tokenizer import load_tokenizer
 from models.parts.formats import FORMATS
 from models.pretraining.request import PretrainSettings
@@ -212,19 +212,18 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         resolve_encoder(variant(str(folder)), sentences=(), cache_dir=tmp_path)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "t5", "bart", "deberta-v2", "phi"])
 def test_the_encoders_own_dropout_can_be_set(architecture: str, tmp_path: Path) -> None:
     folder = make_encoder(architecture, tmp_path / "e")
     source = EncoderSource("tiny", folder, "identity", has_weights=True)
 
+    def build(rate: float | None) -> RelationModel:
+        rates = (("train.encoder_dropout", rate),) if rate is not None else ()
+        wanted = variant(str(folder), *rates, ("head", "entity-close-last"))
+        return build_model(wanted, source, labels=4, vocabulary=20, device_type="cpu").train()
+
     def passes(rate: float | None) -> tuple[torch.Tensor, torch.Tensor]:
-        variant = resolve_variant(
-            "typed-punct",
-            encoder="none",
-            encoder_override=str(folder),
-            overrides=(("train.encoder_dropout", rate),) if rate is not None else (),
-        )
-        model = build_model(variant, source, labels=4, vocabulary=20, device_type="cpu").train()
+        model = build(rate)
         ids = torch.arange(5, 17).reshape(2, 6)
         first, second = (
             model.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
@@ -234,8 +233,19 @@ def test_the_encoders_own_dropout_can_be_set(architecture: str, tmp_path: Path) 
 
     assert torch.equal(*passes(0.0))
     assert not torch.equal(*passes(0.3))
-    published = 0.0 if architecture == "modernbert" else 0.1
+    published = 0.0 if architecture in {"modernbert", "phi"} else 0.1
     assert torch.equal(*passes(None)) == (published == 0.0)
+    rates = {each.p for each in build(0.3).encoder.modules() if isinstance(each, torch.nn.Dropout)}
+    assert rates <= {0.3}
+
+
+def test_a_dropout_that_a_backbone_does_not_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    source = EncoderSource("tiny", tmp_path, "identity", has_weights=False)
+    plain = (("head", "entity-close-last"),)
+    check_backbone(variant("none", *plain), source)
+    with pytest.raises(VariantError, match=r"train\.encoder_dropout has no effect on tiny"):
+        check_backbone(variant("none", *plain, ("train.encoder_dropout", 0.1)), source)
 
 
 def _is_checkpointing(encoder: Any) -> bool:
