@@ -12,7 +12,6 @@ networks: that shows that it works, not how fast a GPU is.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import os
@@ -28,6 +27,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from torch.nn import functional as F
 
 from benchmarks.bench_training import time_trainer
 from competition.data.corpus import read_corpus
+from competition.errors import HarnessError
 from competition.folds.kfold import read_prepared
 from competition.predictions.store import Store
 from competition.profile import resolve_competition
@@ -55,30 +56,58 @@ from models.jobs.workers import FoldHooks, run_jobs
 from models.network.encoder_source import EncoderSource
 from models.network.network import build_model
 from models.network.tokenizer import load_tokenizer
+from models.parts.losses import build_objective
 from models.settings import AdaptSettings
+from models.training.compiling import check_compile, compile_encoder
 from models.training.control import Watch
-from models.training.hardware import build_accelerator, choose_precision, describe_device
+from models.training.feed import build_parts
+from models.training.hardware import (
+    build_accelerator,
+    choose_precision,
+    describe_device,
+    find_device,
+)
 from models.training.loop import FitTask, build_optimizer, fit_fold
+from models.training.memory import estimate_need
+from models.training.optimizer import check_optimizer
+from models.training.ranks import Hand
+from models.training.step import Step, StepSettings, take_step
 
 LABELS_HEAD = "entity-close-last"
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL |= {"intermediate_size": 64}
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
 LARGE |= {"intermediate_size": 4096}
+MIDDLE = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8}
+MIDDLE |= {"intermediate_size": 2048}
 GROUPED = {"num_key_value_heads": 1, "head_dim": 16}
+ROBERTA = {"max_position_embeddings": 514, "type_vocab_size": 1}
 KINDS: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "roberta": ("Roberta", {"max_position_embeddings": 514, "type_vocab_size": 1}),
+    "roberta": ("Roberta", ROBERTA),
+    "roberta-plain": ("Roberta", {**ROBERTA, "attention_probs_dropout_prob": 0.0}),
     "qwen3": ("Qwen3", GROUPED),
     "gemma3": ("Gemma3Text", GROUPED),
 }
+COMPARED = ("roberta", "qwen3", "gemma3")
+"""Kinds that are trained in all modes; ``roberta-plain`` has no dropout in its attention."""
 MODES: dict[str, dict[str, Any]] = {
     "float32": {"precision": "float32"},
     "bf16": {"precision": "bf16"},
     "fp16": {"precision": "fp16"},
     "bf16 checkpointing": {"precision": "bf16", "gradient_checkpointing": True},
+    "bf16 without padding": {"precision": "bf16", "attention": "varlen"},
+    "bf16 compiled": {"precision": "bf16", "compile": True},
+    "bf16 adamw-8bit": {"precision": "bf16", "optimizer": "adamw-8bit"},
+    "bf16 paged-adamw-8bit": {"precision": "bf16", "optimizer": "paged-adamw-8bit"},
     "bf16 lora": {"precision": "bf16", "adapt": AdaptSettings(rank=4)},
     "bf16 lora nf4": {"precision": "bf16", "adapt": AdaptSettings(rank=4, quantise="nf4")},
 }
+
+
+RUN_SETTINGS = ("precision", "gradient_checkpointing", "attention", "compile")
+TRAIN_SETTINGS = ("epochs", "lr", "optimizer")
+MISSING = ("run.attention = 'varlen' needs", "train.optimizer = ", "run.compile needs", "adapt.")
+"""How the messages begin, after a name, of what this machine has no means for."""
 
 
 class SkippedError(Exception):
@@ -94,6 +123,7 @@ class Bench:
     is_small: bool
     is_quick: bool
     deadline: float
+    compiles: bool = False
     found: list[dict[str, Any]] = field(default_factory=list)
 
     def check(self, name: str, work: Callable[[], str]) -> None:
@@ -191,10 +221,9 @@ def make_backbone(bench: Bench, kind: str, size: Mapping[str, int], *, weights: 
 def spec_of(bench: Bench, source: EncoderSource, name: str, **changes: Any) -> JobSpec:
     """Return the planned job with another backbone, and other settings of its variant."""
     variant = bench.spec.variant
-    run = {
-        key: changes.pop(key) for key in ("precision", "gradient_checkpointing") if key in changes
-    }
-    train = {"epochs": changes.pop("epochs", 1.0), "lr": changes.pop("lr", 1e-4)}
+    run = {key: changes.pop(key) for key in RUN_SETTINGS if key in changes}
+    train = {"epochs": 1.0, "lr": 1e-4}
+    train |= {key: changes.pop(key) for key in TRAIN_SETTINGS if key in changes}
     updates: dict[str, Any] = {
         "name": name,
         "run": variant.run.model_copy(update={"state_every_s": 1000.0, **run}),
@@ -214,18 +243,16 @@ def spec_of(bench: Bench, source: EncoderSource, name: str, **changes: Any) -> J
 def check_mode(bench: Bench, kind: str, mode: str) -> str:
     """Train a job to its end, and predict the test rows again from the weights that it kept."""
     changes = dict(MODES[mode])
-    adapt = changes.get("adapt")
     if changes["precision"] == "fp16" and not is_gpu():
         raise SkippedError("fp16 needs a GPU")
-    if adapt is not None and adapt.quantise == "nf4":
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise SkippedError("bitsandbytes is not installed")
-        if not is_gpu():
-            raise SkippedError("4 bits need a CUDA GPU")
+    if changes.get("compile") and not (is_gpu() or bench.compiles):
+        raise SkippedError("compiling takes minutes on a CPU; --compile does it all the same")
+    if changes.get("attention") and kind == "roberta":
+        kind = "roberta-plain"
     source = make_backbone(bench, kind, SMALL, weights=True)
     spec = spec_of(bench, source, f"{kind}-{mode}".replace(" ", "-"), **changes)
     spec.job_dir.mkdir(parents=True, exist_ok=True)
-    if not run_job(spec, silent()).finished:
+    if not do_or_skip(lambda: run_job(spec, silent())).finished:
         raise RuntimeError("the job did not finish")
     result = Store(spec.store_dir, spec.labels).read(spec.key)
     for probs in (result.oof_probs, result.test_probs):
@@ -243,6 +270,16 @@ def check_mode(bench: Bench, kind: str, mode: str) -> str:
     return f"kept weights {size:.2f} MiB, predict differs by at most {worst:.1g}"
 
 
+def do_or_skip(work: Callable[[], Any]) -> Any:
+    """Do something, or say in one line what this machine lacks for it."""
+    try:
+        return work()
+    except HarnessError as error:
+        if not any(each in str(error) for each in MISSING):
+            raise
+        raise SkippedError(str(error)) from None
+
+
 def read_test_rows(spec: JobSpec) -> Any:
     """Return the test rows that a job answers for."""
     root = Path(__file__).resolve().parent.parent
@@ -258,7 +295,7 @@ def check_against_cpu(bench: Bench) -> str:
         raise SkippedError("there is no GPU to compare")
     torch.backends.cuda.matmul.allow_tf32 = False
     worst = 0.0
-    for kind in KINDS:
+    for kind in COMPARED:
         source = make_backbone(bench, kind, SMALL, weights=True)
         spec = spec_of(bench, source, "exact")
         tokens = open_tokenized(spec.network.tokens["train"])
@@ -276,7 +313,103 @@ def check_against_cpu(bench: Bench) -> str:
         worst = max(worst, float((found[0] - found[1]).abs().max()))
     if worst > 1e-3:
         raise RuntimeError(f"logits differ by {worst:.2g}")
-    return f"logits of {', '.join(KINDS)} differ by at most {worst:.1g}"
+    return f"logits of {', '.join(COMPARED)} differ by at most {worst:.1g}"
+
+
+def check_without_padding(bench: Bench) -> str:
+    """Compare logits and gradients with and without padding, for the same weights and rows."""
+    worst = 0.0
+    precision = "bf16" if is_gpu() else "float32"
+    for kind in ("roberta-plain", "qwen3", "gemma3"):
+        source = make_backbone(bench, kind, SMALL, weights=True)
+        rows = open_tokenized(bench.spec.network.tokens["train"])
+        batch = collate(rows, bench.spec.rows.train_rows[:8], 0, packs=True)
+        found = []
+        for attention in ("varlen", "eager"):
+            spec = spec_of(bench, source, "padding", precision=precision, attention=attention)
+            accelerator = build_accelerator(precision)
+            torch.manual_seed(0)
+            made = partial(
+                build_model,
+                spec.variant,
+                source,
+                labels=5,
+                vocabulary=0,
+                device_type=accelerator.device.type,
+                precision=precision,
+            )
+            model = do_or_skip(made).eval().to(accelerator.device)
+            with accelerator.autocast():
+                logits = model(*batch.to(accelerator.device).inputs)
+            logits.float().square().sum().backward()
+            grad = model.encoder.get_input_embeddings().weight.grad
+            found.append(
+                (logits.detach().float().cpu(), grad.float().cpu() / grad.abs().max().cpu())
+            )
+        for packed, padded in zip(*found, strict=True):
+            worst = max(worst, float((packed - padded).abs().max()))
+    if worst > (5e-2 if is_gpu() else 1e-4):
+        raise RuntimeError(f"logits or gradients differ by {worst:.2g}")
+    return f"logits and gradients differ by at most {worst:.1g} in {precision}"
+
+
+def check_no_waiting(bench: Bench) -> str:
+    """Take steps of an encoder while torch forbids waiting for the GPU."""
+    if not is_gpu():
+        raise SkippedError("there is no GPU to wait for")
+    source = make_backbone(bench, "roberta", SMALL, weights=True)
+    spec = spec_of(bench, source, "waiting", precision="bf16")
+    accelerator = build_accelerator("bf16")
+    model = build_model(
+        spec.variant, source, labels=len(spec.labels), vocabulary=0, device_type="cuda"
+    )
+    model, optimizer = accelerator.prepare(model, build_optimizer(model, spec.variant.train))
+    inputs = open_inputs(spec, load_tokenizer(source))
+    settings = StepSettings(
+        build_objective(spec.variant, inputs.train_label_ids, len(spec.labels)),
+        clip_norm=1.0,
+        regularise=spec.variant.regularise,
+    )
+    hand = Hand(np.arange(16))
+    parts = build_parts(inputs.plain, [hand], inputs.pad_id, None, packs=False)
+    pinned = [part.pinned() for part in parts]
+    for at in range(3):
+        torch.cuda.set_sync_debug_mode("error" if at else "default")  # the first one allocates
+        try:
+            step = Step([part.to(accelerator.device) for part in pinned], rows=16, progress=0.5)
+            take_step(model, step, settings, optimizer=optimizer, accelerator=accelerator)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return "steps wait for nothing"
+
+
+def check_memory(bench: Bench) -> str:
+    """Hold the estimate against the measured peak; then let a fit run out of memory."""
+    if not is_gpu():
+        raise SkippedError("there is no GPU memory to fill")
+    source = make_backbone(bench, "roberta", MIDDLE, weights=False)
+    spec = spec_of(bench, source, "memory", precision="bf16")
+    total = torch.cuda.get_device_properties(0).total_memory
+    lines: list[str] = []
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    time_harness(spec, lines)
+    peak = torch.cuda.max_memory_allocated()
+    model = build_model(spec.variant, source, labels=5, vocabulary=0, device_type="cuda")
+    rows = open_tokenized(spec.network.tokens["train"]).lengths[spec.rows.train_rows]
+    need = estimate_need(model, model.encoder.config, precision="bf16", longest=int(rows.max()))
+    tokens = min(spec.variant.run.micro_tokens, spec.variant.train.batch_rows * int(rows.max()))
+    guessed = need.fixed + need.per_token * tokens
+    del model
+    torch.cuda.empty_cache()
+    try:
+        torch.cuda.set_per_process_memory_fraction((need.fixed + peak) / 2 / total)
+        time_harness(spec, lines)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    if not any(line.startswith("out of memory: continuing") for line in lines):
+        raise RuntimeError(f"the fit did not run out of memory below its peak: {lines}")
+    return f"estimated {guessed / 2**30:.2f} GiB, peak {peak / 2**30:.2f} GiB; less: {lines[-1]}"
 
 
 def work_until_killed(spec: JobSpec) -> None:
@@ -366,23 +499,34 @@ def count_flops(spec: JobSpec, parameters: int) -> float:
     return 6 * parameters * mean + attention
 
 
-def time_harness(spec: JobSpec) -> float:
-    """Train an epoch as ``fold`` does; return rows a second."""
+def time_harness(spec: JobSpec, lines: list[str] | None = None) -> float:
+    """Train an epoch as ``fold`` does, after two steps to warm up; return rows a second."""
     torch.manual_seed(0)
     precision = choose_precision(spec.variant.run.precision)
-    accelerator = build_accelerator(precision)
+    device = find_device()
+    check_optimizer(spec.variant.train, device, shards=False)
+    check_compile(spec.variant.run, device)
     model = build_model(
         spec.variant,
         spec.network.source,
         labels=len(spec.labels),
         vocabulary=0,
-        device_type=accelerator.device.type,
+        device_type=device,
         precision=precision,
     )
+    if spec.variant.run.compile:
+        compile_encoder(model.encoder)
     inputs = open_inputs(spec, load_tokenizer(spec.network.source))
-    fit = fit_fold(
-        model, spec.variant, inputs, task=FitTask(0, 0), accelerator=accelerator, watch=silent()
-    )
+    for epochs in (2 * spec.variant.train.batch_rows / len(inputs.train_rows), 1.0):
+        train = spec.variant.train.model_copy(update={"epochs": epochs})
+        fit = fit_fold(
+            model,
+            spec.variant.model_copy(update={"train": train}),
+            inputs,
+            task=FitTask(0, 0),
+            accelerator=build_accelerator(precision),
+            watch=silent(lines),
+        )
     wait()
     return fit.rows_per_s
 
@@ -424,9 +568,12 @@ def measure_speed(bench: Bench) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Time the arms in turn, each more than once; return the table and what it is measured by."""
     size = SMALL if bench.is_small else LARGE
     source = make_backbone(bench, "roberta", size, weights=False)
+    plain = make_backbone(bench, "roberta-plain", size, weights=False)
+
+    def with_(source: EncoderSource = source, **changes: Any) -> Callable[[], float]:
+        return lambda: time_harness(spec_of(bench, source, "speed", precision="bf16", **changes))
+
     spec = spec_of(bench, source, "speed", precision="bf16")
-    best = spec_of(bench, source, "speed", precision="bf16", adapt=AdaptSettings())
-    twice = spec_of(bench, source, "speed", precision="bf16", gradient_checkpointing=True)
     rate = measure_rate("bf16")
     torch.manual_seed(0)
     model = build_model(spec.variant, source, labels=5, vocabulary=0, device_type="cpu")
@@ -434,9 +581,13 @@ def measure_speed(bench: Bench) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     del model
     flops = count_flops(spec, inner)
     arms: dict[str, Callable[[], float]] = {
-        "this harness": lambda: time_harness(spec),
-        "this harness, checkpointing": lambda: time_harness(twice),
-        "this harness, LoRA": lambda: time_harness(best),
+        "this harness": with_(),
+        "this harness, compiled": with_(compile=True),
+        "the same, attention undropped": with_(plain),
+        "the same, without padding": with_(plain, attention="varlen"),
+        "this harness, 8-bit AdamW": with_(optimizer="adamw-8bit"),
+        "this harness, checkpointing": with_(gradient_checkpointing=True),
+        "this harness, LoRA": with_(adapt=AdaptSettings()),
         "plain loop, fused attention": lambda: time_plain_loop(spec),
         "Trainer at its best": lambda: time_trainer(spec, pad_to=None, best=True, attention="sdpa"),
         "Trainer padded to 256": lambda: time_trainer(
@@ -445,14 +596,22 @@ def measure_speed(bench: Bench) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     }
     rates: dict[str, list[float]] = {name: [] for name in arms}
     peaks: dict[str, float] = {}
-    for _ in range(1 if bench.is_quick else 3):
+    lacking: dict[str, str] = {}
+    if not (is_gpu() or bench.compiles):
+        lacking["this harness, compiled"] = "compiling takes minutes on a CPU"
+    for _ in range(1 if bench.is_quick else 2):
         for name, arm in arms.items():
-            if time.monotonic() > bench.deadline:
+            if time.monotonic() > bench.deadline or name in lacking:
                 continue
             if is_gpu():
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            rates[name].append(arm())
+            try:
+                rates[name].append(do_or_skip(arm))
+            except SkippedError as error:
+                lacking[name] = str(error)
+                print(f"         {name}: skipped, {error}", flush=True)
+                continue
             if is_gpu():
                 peaks[name] = torch.cuda.max_memory_allocated() / 2**30
             print(f"         {name}: {rates[name][-1]:.1f} rows/s", flush=True)
@@ -475,16 +634,17 @@ def measure_speed(bench: Bench) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "mean_tokens": round(float(lengths.mean()), 1),
         "batch_rows": spec.variant.train.batch_rows,
         "matrix_rate_tflops": round(rate / 1e12, 2),
+        "lacking": lacking,
     }
     return table, facts
 
 
 def print_speed(table: list[dict[str, Any]], facts: Mapping[str, Any]) -> None:
-    print(f"\n{facts}\n{'arm':30}{'rows/s':>10}{'share of rate':>15}{'peak GiB':>10}{'ours/it':>9}")
+    print(f"\n{facts}\n{'arm':32}{'rows/s':>10}{'share of rate':>15}{'peak GiB':>10}{'ours/it':>9}")
     for row in table:
         peak = "" if row["peak_gib"] is None else f"{row['peak_gib']:.2f}"
         print(
-            f"{row['arm']:30}{row['rows_per_s']:>10.1f}{row['matrix_share']:>15.1%}{peak:>10}"
+            f"{row['arm']:32}{row['rows_per_s']:>10.1f}{row['matrix_share']:>15.1%}{peak:>10}"
             f"{row['harness_times']:>9.2f}"
         )
 
@@ -507,6 +667,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one round, fewer rows")
     parser.add_argument("--rows", type=int, help="training rows of each arm")
     parser.add_argument("--minutes", type=float, default=8.5, help="skip what begins later")
+    parser.add_argument("--compile", action="store_true", help="on a CPU too, where it is slow")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
@@ -519,13 +680,17 @@ def main(arguments: list[str] | None = None) -> int:
             is_small=not is_gpu(),
             is_quick=options.quick,
             deadline=time.monotonic() + 60 * options.minutes,
+            compiles=options.compile,
         )
-        for kind in KINDS:
+        for kind in COMPARED:
             for mode in MODES:
                 if options.quick and kind != "roberta" and "lora" not in mode:
                     continue
                 bench.check(f"{kind}, {mode}", lambda k=kind, m=mode: check_mode(bench, k, m))
         bench.check("exact against the CPU", lambda: check_against_cpu(bench))
+        bench.check("rows without padding", lambda: check_without_padding(bench))
+        bench.check("no waiting inside a step", lambda: check_no_waiting(bench))
+        bench.check("memory, estimated and full", lambda: check_memory(bench))
         bench.check("resume after a kill", lambda: check_resume(bench))
         bench.check("two jobs on one device", lambda: check_two_jobs(bench))
         speed: dict[str, Any] = {}

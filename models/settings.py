@@ -37,6 +37,9 @@ class TrainSettings(Frozen):
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning-rate factor per layer down")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit"] = Field(
+        "adamw", description="all but adamw need bitsandbytes; paged ones a CUDA GPU"
+    )
     head_dropout: float = Field(0.1, ge=0, lt=1)
     encoder_dropout: float | None = Field(None, ge=0, lt=1, description="unset: as pretrained")
     bucket_steps: int = Field(16, ge=1, description="steps whose rows are grouped by length")
@@ -73,7 +76,12 @@ class RunSettings(Frozen):
         8192, ge=16, description="maximum tokens per micro-batch, padding included"
     )
     gradient_checkpointing: bool = False
-    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    attention: Literal["auto", "eager", "sdpa", "varlen"] = Field(
+        "auto", description="varlen: rows without padding, by FlashAttention on a GPU"
+    )
+    compile: bool = Field(
+        False, description="the encoder by torch.compile: minutes at first, then faster on a GPU"
+    )
     state_every_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
     bin_weights: bool = Field(False, description="also load pickled hub weights (.bin)")
     shard: bool = Field(

@@ -63,6 +63,7 @@ SINCE_FIRST_RESULTS = frozenset(
         "extra_train",
         "extra_overlap",
         "train.encoder_dropout",
+        "train.optimizer",
         "pseudo",
         "start_from",
         "start_rate",

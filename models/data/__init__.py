@@ -3,8 +3,8 @@
 Held-out labels never enter this package.
 
 Rooms in reading order: hub_rows, corrections, cleaning, extra_rows, pseudo_labels, distillation,
-pool, route, ngrams, augmentation, frame, batches, curriculum, sampling, fold_inputs.
+pool, route, ngrams, augmentation, frame, packing, batches, curriculum, sampling, fold_inputs.
 
 Open: augmentation, batches, cleaning, corrections, curriculum, distillation, extra_rows,
-fold_inputs, hub_rows, ngrams, pool, pseudo_labels, route, sampling.
+fold_inputs, hub_rows, ngrams, packing, pool, pseudo_labels, route, sampling.
 """

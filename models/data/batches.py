@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -24,6 +24,7 @@ from competition.data.rows import Row, Rows
 from competition.errors import FormatError
 from competition.files import write_atomically
 from models.data.frame import Frame, frame_of
+from models.data.packing import Packing, pack
 from models.parts.formats import PLAIN, Format
 from models.parts.heads import Positions
 from models.parts.markers import Formatted, Span
@@ -83,16 +84,40 @@ class TokenizedRows:
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: ``input_ids`` and ``attention_mask`` (B, T) int64, and positions (B,)."""
+    """One micro-batch: ``input_ids`` and ``attention_mask`` (B, T) int64, and positions (B,).
+
+    ``packing`` says where the tokens stand without padding; None where it is not asked for.
+    """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     positions: Positions
+    packing: Packing | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-        moved = (getattr(self.positions, name).to(device) for name in Positions.names())
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), Positions(*moved))
+        """Return the batch on a device; the copy of pinned memory need not be finished."""
+        return self.map(lambda values: values.to(device, non_blocking=True))
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """Return the batch with all its tensors changed, such as moved to a device."""
+        changed = (change(getattr(self.positions, name)) for name in Positions.names())
+        return Batch(
+            change(self.input_ids),
+            change(self.attention_mask),
+            Positions(*changed),
+            None if self.packing is None else self.packing.map(change),
+        )
+
+    def doubled(self) -> Batch:
+        """Return the batch with all its rows repeated once."""
+        twice = self.map(lambda values: torch.cat([values, values]))
+        return replace(twice, packing=None if self.packing is None else self.packing.doubled())
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What a network reads of it; the packing where there is one."""
+        packing = () if self.packing is None else (self.packing,)
+        return self.input_ids, self.attention_mask, self.positions, *packing
 
 
 def tokenize_rows(
@@ -196,26 +221,10 @@ def _offsets_of(lengths: Int64s) -> Int64s:
     return offsets
 
 
-def role_ids(positions: Positions, width: int) -> torch.Tensor:
-    """Return the role of each token: outside, subject or object.
-
-    A token that belongs to both entities, as adjacent ones may share, counts as the subject's.
-
-    Returns:
-        (B, T) int64: 0 outside, 1 subject, 2 object.
-    """
-    at = torch.arange(width, device=positions.lengths.device)
-
-    def inside(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-        return (at >= start[:, None]) & (at < end[:, None])
-
-    subject = inside(positions.subject_start, positions.subject_end)
-    obj = inside(positions.object_start, positions.object_end) & ~subject
-    return subject.long() + 2 * obj.long()
-
-
-def collate(rows: TokenizedRows, indices: Sequence[int] | Int64s, pad_id: int) -> Batch:
-    """Collate the rows at ``indices``, padded to the longest of them.
+def collate(
+    rows: TokenizedRows, indices: Sequence[int] | Int64s, pad_id: int, *, packs: bool = False
+) -> Batch:
+    """Collate the rows at ``indices``, padded to the longest of them; ``packs`` adds the packing.
 
     Example: rows [2 7 3] and [2 3] with pad_id 0 become [[2 7 3] [2 3 0]], mask [[1 1 1] [1 1 0]].
     """
@@ -233,6 +242,7 @@ def collate(rows: TokenizedRows, indices: Sequence[int] | Int64s, pad_id: int) -
             lengths=torch.from_numpy(lengths.copy()),
             **{name: torch.from_numpy(values.copy()) for name, values in by_name.items()},
         ),
+        pack(lengths) if packs else None,
     )
 
 

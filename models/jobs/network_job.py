@@ -25,11 +25,18 @@ from models.network.tokenizer import load_tokenizer
 from models.parts.restriction import build_table, measure_coverage, number_pairs
 from models.training import linear
 from models.training.checkpoints import read_start, round_weights, write_weights
+from models.training.compiling import check_compile, compile_encoder
 from models.training.control import Watch, step_seed
-from models.training.hardware import build_accelerator, choose_precision, fix_randomness_of_kernels
+from models.training.hardware import (
+    build_accelerator,
+    choose_precision,
+    fix_randomness_of_kernels,
+    limit_gpu_memory,
+)
 from models.training.linear import LinearTask, measure_difficulty
 from models.training.loop import FitTask, fit_fold
 from models.training.memory import divide_need, estimate_need, measure_free, plan_memory
+from models.training.optimizer import MOMENT_BYTES, check_optimizer
 from models.training.predictor import Predictor
 from models.training.ranks import ALONE, Ranks
 from models.training.sharding import check_shardable
@@ -57,8 +64,11 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
         check_shardable(spec.variant.adapt, ranks.size)
     torch.set_num_threads(spec.threads)
     fix_randomness_of_kernels()
+    limit_gpu_memory(spec.sharers)
     precision = ranks.share(choose_precision(spec.variant.run.precision))
     accelerator = build_accelerator(precision, ranks)
+    check_optimizer(spec.variant.train, accelerator.device.type, shards=spec.variant.run.shard)
+    check_compile(spec.variant.run, accelerator.device.type)
     tokenizer = load_tokenizer(network.source, network.new_tokens)
     torch.manual_seed(step_seed(spec.key.seed, spec.key.fold, INITIAL_STEP))
     model = build_model(
@@ -75,7 +85,10 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
         read_start(path, model, wanted, base=base)
     inputs = _open_in_turn(spec, tokenizer, ranks)
     task = FitTask(spec.key.seed, spec.key.fold, spec.fingerprint, spec.job_dir / STATE_FILE, ranks)
-    variant = _lay_out(model, spec.variant, inputs, accelerator, ranks, watch)
+    variant = _lay_out(model, spec, inputs, accelerator, ranks, watch)
+    if variant.run.compile:
+        compile_encoder(model.encoder)
+        watch.log("compiling: the first step and the first predictions take a minute or more")
     fit = fit_fold(model, variant, inputs, task=task, accelerator=accelerator, watch=watch)
     if not fit.finished:
         return fit.steps
@@ -116,23 +129,32 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
 
 def _lay_out(
     model: RelationModel,
-    variant: Variant,
+    spec: JobSpec,
     inputs: FoldInputs,
     accelerator: Any,
     ranks: Ranks,
     watch: Watch,
 ) -> Variant:
     """Return the variant as it fits the device's memory; only its ``run`` section may differ."""
+    variant = spec.variant
     longest = int(inputs.plain.lengths.max(initial=1))
     averages = variant.regularise.ema_decay > 0
     config = model.encoder.config
     precision = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
-    need = estimate_need(model, config, precision=precision, longest=longest, averages=averages)
+    need = estimate_need(
+        model,
+        config,
+        precision=precision,
+        longest=longest,
+        averages=averages,
+        moments=MOMENT_BYTES[variant.train.optimizer],
+    )
     run = variant.run
     rounds_shards = run.shard and precision != "float32"
     if run.shard:
         need = divide_need(need, model, ranks.size)
-    free = [each for each in ranks.gather(measure_free(accelerator.device)) if each is not None]
+    own = measure_free(accelerator.device, spec.sharers)
+    free = [each for each in ranks.gather(own) if each is not None]
     plan = plan_memory(
         need,
         free=min(free, default=None),

@@ -34,7 +34,7 @@ from models.network.config import read_config
 from models.network.encoder_source import EncoderSource
 from models.parts import formats, heads, losses, particles, restriction
 from models.parts.formats import FORMATS
-from models.training import ema, linear, loop, mlp, step
+from models.training import ema, linear, loop, mlp, optimizer, step
 from models.variant import LINEAR, MLP, NETWORK, Variant, fingerprint
 
 FIRST_WORDINGS = frozenset(
@@ -167,6 +167,7 @@ def rooms_of(variant: Variant) -> Iterator[ModuleType]:
         restriction: variant.restrict is not None,
         entity_embedding: variant.entity_embedding,
         sampling: variant.sampling is not None,
+        optimizer: variant.is_network and variant.train.optimizer != optimizer.PLAIN,
         step: variant.regularise.r_drop > 0 or variant.regularise.adversarial != "none",
     }
     if variant.is_network:

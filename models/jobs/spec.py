@@ -56,6 +56,7 @@ class JobSpec:
         has_rare_labels: see ``linear.find_rare_labels``; part of the fingerprint.
         relations: which labels have an inverse, for swapped roles.
         language: in which formats write.
+        sharers: jobs at a time on its GPU, this one included; set by the engine.
     """
 
     key: ResultKey
@@ -85,6 +86,7 @@ class JobSpec:
     track: tuple[str, ...] = ()
     relations: Relations | None = None
     language: Language | None = None
+    sharers: int = 1
 
     @property
     def scheme(self) -> Scheme:

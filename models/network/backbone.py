@@ -17,6 +17,7 @@ from torch import Tensor
 from competition.errors import EncoderError
 from models.network.config import Kind, first_line, name_kind, quiet
 from models.network.encoder_source import EncoderSource
+from models.network.varlen import VARLEN, check_varlen, register_varlen
 from models.variant import Variant
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -42,11 +43,16 @@ def load_backbone(
 
     Raises:
         EncoderError: the weights cannot be loaded, or some are absent.
+        VariantError: it cannot be computed without padding, as ``run.attention`` asks.
     """
     kind = name_kind(config)
     library, network = _find_class(config, kind)
+    attention = choose_attention(variant, device_type, network)
+    if attention == VARLEN:
+        check_varlen(config, network, device_type=device_type, precision=precision)
+        register_varlen()
     options: dict[str, Any] = {
-        "attn_implementation": choose_attention(variant, device_type, network),
+        "attn_implementation": attention,
         "dtype": torch.float32 if variant.adapt is None else DTYPES[precision],
         **_quantise(variant, source, device_type, precision),
     }

@@ -7,9 +7,9 @@ Legend: B batch, T tokens, E width of the encoder's token embeddings.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from models.data.batches import role_ids
 from models.parts.heads import Positions
 
 RESULT_VERSION = 2
@@ -35,3 +35,21 @@ class RoleEmbedding(nn.Module):
         """Return token embeddings (B, T, E) plus the vector of each token's role."""
         vectors: Tensor = self.vectors(role_ids(positions, embedded.shape[1]))
         return embedded + vectors
+
+
+def role_ids(positions: Positions, width: int) -> Tensor:
+    """Return the role of each token: outside, subject or object.
+
+    A token that belongs to both entities, as adjacent ones may share, counts as the subject's.
+
+    Returns:
+        (B, T) int64: 0 outside, 1 subject, 2 object.
+    """
+    at = torch.arange(width, device=positions.lengths.device)
+
+    def inside(start: Tensor, end: Tensor) -> Tensor:
+        return (at >= start[:, None]) & (at < end[:, None])
+
+    subject = inside(positions.subject_start, positions.subject_end)
+    obj = inside(positions.object_start, positions.object_end) & ~subject
+    return subject.long() + 2 * obj.long()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from competition.errors import VariantError
+from models.data.packing import Packing
 from models.network.adapters import add_adapters
 from models.network.backbone import (
     LAYER,
@@ -21,11 +22,12 @@ from models.network.backbone import (
     load_weights,
     open_mask,
 )
-from models.network.config import check_length, name_kind, read_config
+from models.network.config import POSITIONS_AFTER_PAD, check_length, name_kind, read_config
 from models.network.dropout import list_rates, set_dropout
 from models.network.encoder_source import EncoderSource
 from models.network.entity_embedding import RoleEmbedding
 from models.network.new_parameters import draw_new_tokens, init_mask_head
+from models.network.varlen import VARLEN
 from models.parts.heads import HEADS, READS_EARLY, READS_FIRST, MaskHead, Positions
 from models.variant import Variant
 
@@ -58,6 +60,8 @@ class RelationModel(nn.Module):
         self.head = head
         self.roles = roles
         self.is_open = is_open
+        self.packs = _name_attention(encoder) == VARLEN
+        self.reads_plain_mask = _reads_plain_mask(encoder)
         self.is_adapted = not all(each.requires_grad for each in encoder.parameters())
 
     def frozen_names(self) -> set[str]:
@@ -66,17 +70,91 @@ class RelationModel(nn.Module):
         inside = {name for name in self.state_dict() if name.startswith("encoder.")}
         return inside - trained if self.is_adapted else set()
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Positions) -> Tensor:
-        """Return logits (B, C) for token ids and mask, both (B, T)."""
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        positions: Positions,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """Return logits (B, C) for token ids and mask, both (B, T).
+
+        Args:
+            input_ids: padded.
+            attention_mask: 0 for padding.
+            positions: of each row's parts.
+            packing: where the tokens stand; needed if the network ``packs``, else None.
+        """
+        embedded = None
+        if self.roles is not None:
+            embedded = self.roles(self.encoder.get_input_embeddings()(input_ids), positions)
+        if self.packs:
+            assert packing is not None
+            states = self._encode_packed(input_ids, embedded, packing)
+        else:
+            states = self._encode_padded(input_ids, embedded, attention_mask)
+        logits: Tensor = self.head(states, positions)
+        return logits
+
+    def _encode_padded(
+        self, input_ids: Tensor, embedded: Tensor | None, attention_mask: Tensor
+    ) -> Tensor:
+        """Return the states (B, T, D) of padded rows."""
         if self.is_open:
             attention_mask = open_mask(attention_mask, self.encoder.dtype)
-        if self.roles is None:
-            output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        else:
-            embedded = self.roles(self.encoder.get_input_embeddings()(input_ids), positions)
-            output = self.encoder(inputs_embeds=embedded, attention_mask=attention_mask)
-        logits: Tensor = self.head(output.last_hidden_state, positions)
-        return logits
+        elif self.reads_plain_mask:
+            attention_mask = attention_mask[:, None, None, :].bool()
+        tokens = _name_tokens(input_ids, embedded)
+        states: Tensor = self.encoder(**tokens, attention_mask=attention_mask).last_hidden_state
+        return states
+
+    def _encode_packed(
+        self, input_ids: Tensor, embedded: Tensor | None, packing: Packing
+    ) -> Tensor:
+        """Return the states (B, T, D) of rows that the encoder reads without padding.
+
+        Padding has zeros.
+        """
+        flat = input_ids.flatten().index_select(0, packing.places)[None]
+        if embedded is not None:
+            embedded = embedded.flatten(0, 1).index_select(0, packing.places)[None]
+        output = self.encoder(
+            **_name_tokens(flat, embedded),
+            position_ids=(packing.steps + first_position(self.encoder.config))[None],
+            packing=packing,
+            is_open=self.is_open,
+        )
+        states = output.last_hidden_state[0]
+        padded = states.new_zeros(input_ids.numel(), states.shape[-1])
+        filled: Tensor = padded.index_copy(0, packing.places, states)
+        return filled.view(*input_ids.shape, -1)
+
+
+def _name_tokens(input_ids: Tensor, embedded: Tensor | None) -> dict[str, Tensor]:
+    return {"input_ids": input_ids} if embedded is None else {"inputs_embeds": embedded}
+
+
+def first_position(config: Any) -> int:
+    """Return the position of a row's first token in a backbone that counts them."""
+    return int(config.pad_token_id) + 1 if config.model_type in POSITIONS_AFTER_PAD else 0
+
+
+def _name_attention(encoder: Any) -> str | None:
+    return getattr(getattr(encoder, "config", None), "_attn_implementation", None)
+
+
+def _reads_plain_mask(encoder: Any) -> bool:
+    """Return whether an encoder's fused attention takes a mask (B, 1, 1, T) as it is.
+
+    Given one of (B, T), transformers looks whether there is any padding, and waits for the device.
+    """
+    config = getattr(encoder, "config", None)
+    return (
+        _name_attention(encoder) == "sdpa"
+        and bool(getattr(encoder, "_supports_attention_backend", False))
+        and name_kind(config) == "encoder"
+        and "sliding_attention" not in (getattr(config, "layer_types", None) or ())
+    )
 
 
 def check_backbone(variant: Variant, source: EncoderSource) -> Any:

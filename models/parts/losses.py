@@ -154,7 +154,8 @@ class Objective:
         judged = self._judge(logits, label_ids, allowed)
         rows = LOSSES[self.loss].of_rows(judged, self.options)
         if self.class_weights is not None:
-            rows = rows * self.class_weights.to(logits.device)[label_ids]
+            weights = self.class_weights.to(logits.device, non_blocking=True)
+            rows = rows * weights[label_ids]
         return rows
 
     def _judge(self, logits: Tensor, label_ids: Tensor, allowed: Tensor | None) -> Judged:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from competition.errors import TrainingError
+from models.training.optimizer import moments_of, refill
 from models.training.sharding import is_sharded, spread, whole
 
 READABLE_BY_TEAM = 0o644  # safetensors makes files readable by their owner only
@@ -43,8 +45,8 @@ def write_state(
     """
     kept = kept_state(model)
     tensors = {f"model.{n}": each for n, each in distinct_weights(model).items() if n in kept}
-    for index, (_, state, _) in enumerate(_states(optimizer)):
-        for key, value in state.items():
+    for index, held in enumerate(_states(optimizer)):
+        for key, value in moments_of(held.state).items():
             tensors[f"optimizer.{index}.{key}"] = value
     for name, tensor in tensors.items():
         if is_sharded(tensor):
@@ -87,13 +89,15 @@ def read_state(
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     tied = {n: weights[first] for n, first in _tied_names(model).items() if first in weights}
     load_kept(model, {**weights, **tied})
-    for index, (parameter, state, is_fused) in enumerate(_states(optimizer)):
+    for index, held in enumerate(_states(optimizer)):
         own = f"optimizer.{index}."
-        state.clear()
-        for name, tensor in tensors.items():
-            if name.startswith(own):
-                key = name.removeprefix(own)
-                state[key] = place(tensor, key, parameter, is_fused=is_fused)
+        kept = {n.removeprefix(own): t for n, t in tensors.items() if n.startswith(own)}
+        held.state.clear()
+        if kept and hasattr(held.optimizer, "init_state"):
+            refill(held.optimizer, held.place, kept)
+            continue
+        for key, tensor in kept.items():
+            held.state[key] = place(tensor, key, held.parameter, is_fused=held.is_fused)
     return facts
 
 
@@ -234,14 +238,29 @@ def _names(stored: Any) -> list[str]:
     return names
 
 
-def _states(optimizer: Optimizers) -> list[tuple[nn.Parameter, dict[str, Any], bool]]:
-    """List each parameter with its optimiser state and whether its optimiser is fused."""
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A parameter in an optimiser: its state, its group and its place there."""
+
+    optimizer: torch.optim.Optimizer
+    place: tuple[int, int]
+    parameter: nn.Parameter
+    is_fused: bool
+
+    @property
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.optimizer.state[self.parameter]
+        return state
+
+
+def _states(optimizer: Optimizers) -> list[_Held]:
+    """List each parameter with the optimiser that holds its state."""
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     return [
-        (parameter, one.state[parameter], bool(group.get("fused")))
+        _Held(one, (group_at, at), parameter, bool(group.get("fused")))
         for one in optimizers
-        for group in one.param_groups
-        for parameter in group["params"]
+        for group_at, group in enumerate(one.param_groups)
+        for at, parameter in enumerate(group["params"])
     ]
 
 

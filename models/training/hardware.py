@@ -6,6 +6,7 @@ GPU errors that a user can fix become messages that say how.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -36,6 +37,20 @@ def describe_device() -> str:
     """Return a readable name of the device: the GPU's name, ``mps`` or ``cpu``."""
     device = find_device()
     return torch.cuda.get_device_name() if device == "cuda" else device
+
+
+def count_sharers(workers: int) -> int:
+    """Return how many of several parallel jobs share a GPU of this machine; 1 without GPUs."""
+    return math.ceil(workers / torch.cuda.device_count()) if torch.cuda.is_available() else 1
+
+
+def limit_gpu_memory(sharers: int) -> None:
+    """Let this process take no more than its part of a GPU's memory, if jobs share one.
+
+    A job that wants more splits its micro-batches, and the others go on.
+    """
+    if sharers > 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(1 / sharers)
 
 
 def list_gpu_notices(workers: int | None = None) -> tuple[str, ...]:
@@ -193,7 +208,13 @@ def explain_gpu_error(error: BaseException) -> str | None:
             "the GPU is out of memory; add --set run.micro_tokens=4096 (then 2048) or --set "
             "run.gradient_checkpointing=true, or use fewer --workers: none of these changes "
             "results or their names, and jobs resume from their checkpoints. predict has no such "
-            "options; run it on the CPU: CUDA_VISIBLE_DEVICES= python run.py predict …"
+            "options: close other programs that use the GPU, or run it on the CPU: "
+            "CUDA_VISIBLE_DEVICES= python run.py predict …"
+        )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return (
+            f"torch cannot compile this encoder here ({text.strip().splitlines()[0]}); leave out "
+            "run.compile, which changes no results"
         )
     if NO_KERNELS in text:
         return (

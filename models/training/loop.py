@@ -10,7 +10,7 @@ Legend: n rows, C labels, B rows of a micro-batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from competition.arrays import Int64s
 from competition.errors import TrainingError
-from models.data.batches import collate
-from models.data.fold_inputs import EpochRows, FoldInputs
+from models.data.fold_inputs import FoldInputs
 from models.data.sampling import PlanFacts, build_planner
 from models.network.network import RelationModel, parameter_depth
 from models.parts.losses import Objective, build_objective
@@ -31,13 +30,14 @@ from models.settings import TrainSettings
 from models.training.checkpoints import read_state, write_state
 from models.training.control import Pace, Progress, Watch
 from models.training.ema import build_average, take_average
+from models.training.feed import Feed, FeedPlan, build_parts
 from models.training.memory import TokenBudget
-from models.training.ranks import ALONE, Hand, Ranks, deal, rank_seed
+from models.training.optimizer import make_adamw
+from models.training.ranks import ALONE, Hand, Ranks, rank_seed
 from models.training.sharding import shard
 from models.training.step import (
     MemoryFullError,
     Step,
-    StepPart,
     StepSettings,
     count_passes,
     has_unused,
@@ -114,7 +114,6 @@ def fit_fold(
         clip_norm=settings.clip_norm,
         regularise=variant.regularise,
     )
-    table = _training_table(variant, inputs)
     prepared, optimizer, weights = _place(
         model,
         variant,
@@ -123,55 +122,58 @@ def fit_fold(
         objective=stepping.objective,
         accelerator=accelerator,
     )
-    plan_steps = _build_planner(variant, inputs, task, total_steps)
+    plan = FeedPlan(
+        _build_planner(variant, inputs, task, total_steps),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        ranks=ranks,
+        table=_training_table(variant, inputs),
+        packs=model.packs,
+    )
     budget = TokenBudget(variant.run.micro_tokens // count_passes(variant.regularise))
     step = _resume(task, weights.state, optimizer, accelerator, watch, total_steps)
     pace = Pace(variant.run.state_every_s)
     meter = _Meter(step, total_steps, settings.batch_rows, pace)
-    epoch_number = -1
     prepared.train()
-    while step < total_steps:
-        wanted, at = divmod(step, steps_per_epoch)
-        if wanted != epoch_number:
-            epoch_number, plan, rows = wanted, plan_steps(wanted), inputs.epoch(wanted)
-        set_rates(optimizer, settings, step, total_steps)
-        loss = None
-        while loss is None:  # again in smaller parts if memory is full
-            torch.manual_seed(rank_seed(task.seed, task.fold, step, ranks))
-            hands = deal(plan[at], rows.lengths, budget.tokens, ranks)
-            parts = _build_parts(rows, hands, inputs.pad_id, table)
-            try:
-                loss = take_step(
-                    prepared,
-                    Step(
-                        [part.to(accelerator.device) for part in parts],
-                        rows=len(plan[at]),
-                        progress=step / total_steps,
-                    ),
-                    stepping,
-                    optimizer=optimizer,
-                    accelerator=accelerator,
-                )
-            except MemoryFullError as error:
-                watch.log(budget.halve(parts, error))
-        weights.average_in()
-        step += 1
-        meter.count(loss, len(plan[at]))
-        stopping, due, is_report_due = ranks.share(
-            (watch.should_stop(), pace.is_state_due(), pace.is_report_due())
-        )
-        if is_report_due or stopping or due or step == total_steps:
-            progress = meter.read(step, accelerator)
-            check_loss(progress.loss, variant, step)
-            watch.report(progress)
-        if task.state_path and (due or stopping) and step < total_steps:
-            with pace.writing():
-                trouble = _keep_state(
-                    task, step, weights.state, optimizer, accelerator, is_needed=stopping
-                )
-            watch.log(trouble or f"checkpoint written at step {step} of {total_steps}")
-        if stopping:
-            break
+    with Feed(plan, inputs, accelerator.device) as feed:
+        while step < total_steps:
+            set_rates(optimizer, settings, step, total_steps)
+            loss = None
+            while loss is None:  # again in smaller parts if memory is full
+                torch.manual_seed(rank_seed(task.seed, task.fold, step, ranks))
+                fed = feed.take(step, budget.tokens)
+                try:
+                    loss = take_step(
+                        prepared,
+                        Step(
+                            [part.to(accelerator.device) for part in fed.parts],
+                            rows=fed.rows,
+                            progress=step / total_steps,
+                        ),
+                        stepping,
+                        optimizer=optimizer,
+                        accelerator=accelerator,
+                    )
+                except MemoryFullError as error:
+                    watch.log(budget.halve(fed.parts, error))
+            weights.average_in()
+            step += 1
+            meter.count(loss, fed.rows)
+            stopping, due, is_report_due = ranks.share(
+                (watch.should_stop(), pace.is_state_due(), pace.is_report_due())
+            )
+            if is_report_due or stopping or due or step == total_steps:
+                progress = meter.read(step, accelerator)
+                check_loss(progress.loss, variant, step)
+                watch.report(progress)
+            if task.state_path and (due or stopping) and step < total_steps:
+                with pace.writing():
+                    trouble = _keep_state(
+                        task, step, weights.state, optimizer, accelerator, is_needed=stopping
+                    )
+                watch.log(trouble or f"checkpoint written at step {step} of {total_steps}")
+            if stopping:
+                break
     if step >= total_steps:
         weights.use_average()
     accelerator.free_memory()
@@ -226,7 +228,8 @@ def _place(
         return prepared, accelerator.prepare(build_optimizer(model, settings)), weights
     if accelerator.num_processes > 1:
         table = _training_table(variant, inputs)
-        (part,) = _build_parts(inputs.plain, [Hand(np.arange(1))], inputs.pad_id, table)
+        one = [Hand(np.arange(1))]
+        (part,) = build_parts(inputs.plain, one, inputs.pad_id, table, packs=model.packs)
         unused = has_unused(model, part, objective, accelerator)
         accelerator.ddp_handler.find_unused_parameters = unused
     optimizer = build_optimizer(model, settings)
@@ -308,8 +311,8 @@ def _keep_state(
     return None
 
 
-def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """Build AdamW with layer-wise learning-rate decay.
+def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Build the optimiser of a network, AdamW with layer-wise learning-rate decay.
 
     Each layer's learning rate is ``layer_decay`` times that of the layer above; a group's
     ``rate_scale`` is its factor. Weight decay leaves out norms and biases.
@@ -322,15 +325,11 @@ def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Ad
         scale = settings.layer_decay**below_top
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((scale, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "rate_scale": scale}
-            for (scale, decay), parameters in groups.items()
-        ],
-        lr=settings.lr,
-        betas=(0.9, settings.adam_beta2),
-        fused=named[0][1].device.type in {"cpu", "cuda"},
-    )
+    each = [
+        {"params": parameters, "weight_decay": decay, "rate_scale": scale}
+        for (scale, decay), parameters in groups.items()
+    ]
+    return make_adamw(each, settings, model)
 
 
 def set_rates(optimizer: Any, settings: TrainSettings, step: int, total_steps: int) -> None:
@@ -372,23 +371,6 @@ def _training_table(variant: Variant, inputs: FoldInputs) -> Tensor | None:
     if inputs.pairs is None or variant.restrict is None or variant.restrict.when != "train":
         return None
     return torch.from_numpy(inputs.pairs.table)
-
-
-def _build_parts(
-    epoch: EpochRows, hands: Sequence[Hand], pad_id: int, table: Tensor | None
-) -> list[StepPart]:
-    """Collate the micro-batches of one optimiser step."""
-    parts = []
-    for hand in hands:
-        batch = collate(epoch.tokens, epoch.rows[hand.rows], pad_id)
-        allowed = None
-        if table is not None and epoch.pair_ids is not None:
-            allowed = table[torch.from_numpy(epoch.pair_ids[hand.rows])]
-        soft = epoch.soft_labels_of(hand.rows)
-        soft_labels = None if soft is None else torch.from_numpy(soft)
-        label_ids = torch.from_numpy(epoch.label_ids[hand.rows])
-        parts.append(StepPart(batch, label_ids, allowed, soft_labels, hand.is_filler))
-    return parts
 
 
 def _resume(

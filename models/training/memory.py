@@ -15,12 +15,14 @@ import torch
 from torch import nn
 
 from competition.errors import DeviceError
+from models.training.optimizer import MOMENT_BYTES, PLAIN
 from models.training.sharding import count_gathered
 from models.training.step import MemoryFullError, StepPart
 
 SAFE_FRAC = 0.9
 """Share of the free memory that an estimate may use; the rest is a reserve."""
-ADAM_BYTES, GRADIENT_BYTES = 8, 4
+ADAM_BYTES = MOMENT_BYTES[PLAIN]
+GRADIENT_BYTES = 4
 MIN_TOKENS = 16
 GIB = 2**30
 BYTES = {"float32": 4, "bf16": 2, "fp16": 2}
@@ -86,7 +88,13 @@ class MemoryPlan:
 
 
 def estimate_need(
-    model: nn.Module, config: Any, *, precision: str, longest: int, averages: bool = False
+    model: nn.Module,
+    config: Any,
+    *,
+    precision: str,
+    longest: int,
+    averages: bool = False,
+    moments: float = ADAM_BYTES,
 ) -> MemoryNeed:
     """Estimate the memory of a fit.
 
@@ -96,6 +104,7 @@ def estimate_need(
         precision: of the matrix products.
         longest: T of the longest row.
         averages: a running average of all weights is kept.
+        moments: bytes of a trained weight's moments (``models.training.optimizer``).
 
     Source: Korthikanti et al. 2022, arXiv 2205.05198, section 4.1: the tensors that a layer keeps
     for its backward pass. Theirs has F = 4H; here layers with gates and with plain attention are
@@ -116,7 +125,7 @@ def estimate_need(
     return MemoryNeed(
         weights=weights * (2 if averages else 1),
         gradients=trained * GRADIENT_BYTES,
-        optimizer=trained * ADAM_BYTES,
+        optimizer=int(trained * moments),
         copies=copies,
         per_token=layers * in_layer,
         per_token_checkpointed=layers * hidden * element + in_layer,
@@ -156,9 +165,15 @@ def plan_memory(
     )
 
 
-def measure_free(device: torch.device) -> int | None:
-    """Return the free memory of a GPU in bytes; None on other devices, which share memory."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+def measure_free(device: torch.device, sharers: int = 1) -> int | None:
+    """Return the memory of a GPU that one of several jobs on it may take, in bytes.
+
+    None on other devices, which share memory with all programs.
+    """
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return min(free, total // sharers)
 
 
 @dataclass

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from models.data.batches import Batch
-from models.parts.heads import Positions
 from models.parts.losses import Objective, symmetric_divergence
 from models.settings import RegulariseSettings
 from models.training.hardware import is_memory_full
@@ -43,26 +42,23 @@ class StepPart:
     is_filler: bool = False
 
     def to(self, device: torch.device) -> StepPart:
-        """Return the micro-batch on a device."""
-        return self._map(self.batch.to(device), lambda values: values.to(device))
+        """Return the micro-batch on a device; the copy of pinned memory need not be finished."""
+        copy = self.batch.to(device)
+        return self._map(copy, lambda values: values.to(device, non_blocking=True))
+
+    def pinned(self) -> StepPart:
+        """Return the micro-batch in page-locked memory, from which a GPU copies by itself."""
+        return self._map(self.batch.map(torch.Tensor.pin_memory), torch.Tensor.pin_memory)
+
+    def doubled(self) -> StepPart:
+        """Return the micro-batch with all its rows repeated once."""
+        return self._map(self.batch.doubled(), lambda values: torch.cat([values, values]))
 
     def _map(self, batch: Batch, change: Callable[[Tensor], Tensor]) -> StepPart:
         """Return the micro-batch with another batch, and its other parts changed."""
         allowed = None if self.allowed is None else change(self.allowed)
         soft_labels = None if self.soft_labels is None else change(self.soft_labels)
         return StepPart(batch, change(self.label_ids), allowed, soft_labels, self.is_filler)
-
-    def doubled(self) -> StepPart:
-        """Return the micro-batch with all its rows repeated once."""
-
-        def twice(values: Tensor) -> Tensor:
-            return torch.cat([values, values])
-
-        batch = self.batch
-        names = Positions.names()
-        positions = Positions(*(twice(getattr(batch.positions, name)) for name in names))
-        rows = Batch(twice(batch.input_ids), twice(batch.attention_mask), positions)
-        return self._map(rows, twice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +168,7 @@ def has_unused(model: Any, part: StepPart, objective: Objective, accelerator: An
     part = part.to(accelerator.device)
     with accelerator.autocast():
         batch = part.batch
-        logits = model(batch.input_ids, batch.attention_mask, batch.positions)
+        logits = model(*batch.inputs)
     torch.autograd.backward(objective.sum(logits, part.label_ids, part.allowed, part.soft_labels))
     lacks = any(each.requires_grad and each.grad is None for each in model.parameters())
     model.zero_grad()
@@ -207,7 +203,7 @@ def _sum_losses(model: Any, part: StepPart, settings: StepSettings) -> Tensor:
     """Return the loss of a micro-batch, summed over its rows."""
     batch, objective, weight = part.batch, settings.objective, settings.regularise.r_drop
     if weight == 0:
-        logits = model(batch.input_ids, batch.attention_mask, batch.positions)
+        logits = model(*batch.inputs)
         return objective.sum(logits, part.label_ids, part.allowed, part.soft_labels)
     return _sum_twice(model, part.doubled(), objective, weight)
 
@@ -222,7 +218,7 @@ def _sum_twice(model: Any, twice: StepPart, objective: Objective, weight: float)
     two passes, here they are averaged as in its released code, which keeps the scale of the loss.
     """
     batch = twice.batch
-    logits = model(batch.input_ids, batch.attention_mask, batch.positions)
+    logits = model(*batch.inputs)
     loss = objective.sum(logits, twice.label_ids, twice.allowed, twice.soft_labels) / 2
     first, second = objective.log_probs(logits, twice.label_ids, twice.allowed).chunk(2)
     return loss + weight * symmetric_divergence(first, second)

@@ -27,6 +27,7 @@ NAMES = {
     "models.losses",
     "models.masking",
     "models.mlp",
+    "models.optimizer",
     "models.particles",
     "models.pretraining",
     "models.pseudo",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -20,6 +20,7 @@ from models.jobs.spec import JobSpec
 from models.network.backbone import choose_attention
 from models.training.hardware import (
     choose_precision,
+    count_sharers,
     describe_device,
     find_device,
     list_gpu_notices,
@@ -64,8 +65,9 @@ class LocalEngine:
         slot = next(i for i in range(self.slots) if i not in self._running)
         context = process_context()
         ours, theirs = context.Pipe()
+        shared = replace(spec, sharers=count_sharers(self.slots))
         process = context.Process(
-            target=self._entry, args=(spec, slot, theirs), name=spec.job_dir.name
+            target=self._entry, args=(shared, slot, theirs), name=spec.job_dir.name
         )
         process.start()
         theirs.close()

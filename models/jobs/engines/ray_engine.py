@@ -239,7 +239,7 @@ class RayEngine:
         shipment = Shipment(
             job=job,
             home=self._home,
-            spec=pickle.dumps(bare),
+            spec=pickle.dumps(replace(bare, sharers=max(1, int(1 // (self.gpus or 1.0))))),
             rows=self._put(pickle.dumps(rows)),
             inputs={str(each.path): self._ship(each) for each in find_inputs(spec)},
             state_file=f"{name_folders(spec)[1]}/{STATE_FILE}",

@@ -25,13 +25,13 @@ from models.data.batches import (
     collate,
     plan_epoch,
     read_or_tokenize,
-    role_ids,
     split_by_tokens,
     stack_rows,
     take_rows,
     tokenize_rows,
 )
 from models.network.encoder_source import EncoderSource
+from models.network.entity_embedding import role_ids
 from models.network.tokenizer import load_tokenizer
 from models.parts.formats import EXAMPLE_ROW, FORMATS, MASK_SLOT, PLAIN
 from models.parts.heads import Positions

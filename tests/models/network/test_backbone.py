@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,12 @@ def build(source: EncoderSource, *overrides: tuple[str, Any]) -> RelationModel:
 def batch_of(prepared: Prepared, source: EncoderSource, rows: list[int]) -> Batch:
     tokenizer = load_tokenizer(source)
     tokens = tokenize_rows(prepared.corpus.train, FORMATS["typed-punct"], tokenizer, 256)
-    return collate(tokens, rows, tokenizer.pad_token_id)
+    return collate(tokens, rows, tokenizer.pad_token_id, packs=True)
 
 
 def logits_of(model: RelationModel, batch: Batch) -> Tensor:
     with torch.no_grad():
-        logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.positions)
+        logits: Tensor = model(*batch.inputs)
     return logits
 
 
@@ -100,6 +101,52 @@ def test_a_padding_side_of_the_tokenizers_own_changes_nothing(
     assert torch.equal(batch_of(prepared, moved, [0, 1]).input_ids, before.input_ids)
 
 
+SETTINGS = {
+    "roberta": ("entity_embedding",),
+    "qwen3": ("entity_embedding", "bidirectional"),
+    "gemma3": ("bidirectional",),
+}
+OF_THEIR_OWN_KIND = {"deberta-v2", "deberta-v3", "t5", "bart", "gemma2"}
+
+
+def narrow(source: EncoderSource, folder: Path) -> EncoderSource:
+    """Let layers of a backbone that see only what is near see less than a row, if it has such."""
+    for file in source.path.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    told = json.loads((folder / "config.json").read_text())
+    near = {name: 8 for name in ("local_attention", "sliding_window") if told.get(name)}
+    (folder / "config.json").write_text(json.dumps({**told, **near}))
+    return EncoderSource(source.name, folder, source.identity, has_weights=True)
+
+
+def test_rows_without_padding_give_the_same_logits_and_gradients(
+    source: EncoderSource, prepared: Prepared, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    name = request.node.callspec.params["source"]
+    near = narrow(source, tmp_path)
+    overrides = [(setting, True) for setting in SETTINGS.get(name, ())]
+    if name in OF_THEIR_OWN_KIND:
+        with pytest.raises(
+            VariantError, match=r"attention is of its own kind; leave run\.attention"
+        ):
+            build(near, ("run.attention", "varlen"), *overrides)
+        return
+    batch = batch_of(prepared, near, [0, 1, 2, 5])
+    assert (batch.attention_mask == 0).any()
+
+    def run(attention: str) -> tuple[Tensor, Tensor]:
+        model = build(near, ("run.attention", attention), *overrides)
+        logits = model(*batch.inputs)
+        logits.square().sum().backward()
+        grad = model.encoder.get_input_embeddings().weight.grad
+        assert grad is not None
+        return logits, grad
+
+    (packed, packed_grad), (padded, padded_grad) = run("varlen"), run("eager")
+    torch.testing.assert_close(packed, padded, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(packed_grad, padded_grad, atol=1e-5, rtol=1e-3)
+
+
 def first_state_moves(model: RelationModel, batch: Batch) -> bool:
     """Say whether the first token's state changes when the last token does."""
     changed = batch.input_ids.clone()
@@ -108,7 +155,7 @@ def first_state_moves(model: RelationModel, batch: Batch) -> bool:
     def first(ids: Tensor) -> Tensor:
         seen: list[Tensor] = []
         hook = model.head.register_forward_hook(lambda module, given, out: seen.append(given[0]))
-        logits_of(model, Batch(ids, batch.attention_mask, batch.positions))
+        logits_of(model, replace(batch, input_ids=ids))
         hook.remove()
         return seen[0][0, 0]
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from models.data.batches import Batch, role_ids
+from models.data.batches import Batch
 from models.network.encoder_source import EncoderSource
+from models.network.entity_embedding import role_ids
 from models.network.network import RelationModel, build_model, parameter_depth
 from models.parts.heads import Positions
 from models.variant import resolve_variant

@@ -17,12 +17,14 @@ from models.jobs.job import run_job
 from models.jobs.spec import JobSpec
 from models.network.network import RelationModel
 from models.training.control import Watch
+from models.training.hardware import count_sharers, limit_gpu_memory
 from models.training.memory import (
     GIB,
     MemoryNeed,
     MemoryPlan,
     divide_need,
     estimate_need,
+    measure_free,
     plan_memory,
 )
 
@@ -89,14 +91,14 @@ def fit(spec: JobSpec, said: list[str]) -> Any:
 
 
 @pytest.fixture
-def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let training fail, as a GPU does, over a number of tokens at once."""
+def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let training, or prediction, fail as a GPU does, over a number of tokens at once."""
 
-    def limit(tokens: int) -> None:
+    def limit(tokens: int, *, training: bool = True) -> None:
         forward = RelationModel.forward
 
         def checked(self: Any, input_ids: Any, *others: Any) -> Any:
-            if self.training and input_ids.numel() > tokens:
+            if self.training == training and input_ids.numel() > tokens:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
             return forward(self, input_ids, *others)
 
@@ -106,7 +108,7 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def test_a_step_that_does_not_fit_goes_on_in_smaller_parts(
-    make_specs: Callable[..., list[JobSpec]], small_device: Callable[[int], None]
+    make_specs: Callable[..., list[JobSpec]], small_device: Callable[..., None]
 ) -> None:
     exact = (("train.head_dropout", 0.0), ("scratch.dropout", 0.0))
     overrides = (("train.epochs", 1), ("run.micro_tokens", 4096), *exact)
@@ -124,7 +126,7 @@ def test_a_step_that_does_not_fit_goes_on_in_smaller_parts(
 
 
 def test_a_row_that_does_not_fit_alone_ends_in_the_devices_own_words(
-    make_specs: Callable[..., list[JobSpec]], small_device: Callable[[int], None]
+    make_specs: Callable[..., list[JobSpec]], small_device: Callable[..., None]
 ) -> None:
     (spec,) = make_specs("typed-punct", folds=(0,))
     small_device(3)
@@ -136,14 +138,51 @@ def test_what_a_gpu_has_free_decides_before_the_first_step(
     make_specs: Callable[..., list[JobSpec]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (spec,) = make_specs("typed-punct", folds=(0,))
-    monkeypatch.setattr("models.jobs.network_job.measure_free", lambda device: 2**23)
+    monkeypatch.setattr("models.jobs.network_job.measure_free", lambda device, sharers: 2**23)
     said: list[str] = []
     fit(spec, said)
     assert any("memory: micro-batches of at most" in line for line in said), said
-    monkeypatch.setattr("models.jobs.network_job.measure_free", lambda device: 2**10)
+    monkeypatch.setattr("models.jobs.network_job.measure_free", lambda device, sharers: 2**10)
     (other,) = make_specs("typed-punct", folds=(1,))
     with pytest.raises(DeviceError, match=r"needs more than the 0\.0 GiB"):
         fit(other, [])
+
+
+def test_jobs_on_one_gpu_take_their_parts_of_it(
+    make_specs: Callable[..., list[JobSpec]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spec,) = make_specs("typed-punct", folds=(0,))
+    gpus, limits = 2, []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * GIB, 12 * GIB))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    assert [count_sharers(workers) for workers in (1, 2, 3, 4, 6)] == [1, 1, 2, 2, 3]
+    assert [measure_free(torch.device("cuda"), each) for each in (1, 2, 3)] == [
+        9 * GIB,
+        6 * GIB,
+        4 * GIB,
+    ]
+    limit_gpu_memory(1)
+    limit_gpu_memory(4)
+    assert limits == [0.25]
+    assert spec.sharers == 1
+
+
+def test_predictions_that_do_not_fit_are_made_in_smaller_parts(
+    make_specs: Callable[..., list[JobSpec]],
+    small_device: Callable[..., None],
+    quiet_watch: Watch,
+) -> None:
+    (roomy,) = make_specs("typed-punct", folds=(0,))
+    wanted = fit(roomy, [])
+    (tight,) = make_specs("typed-punct", folds=(0,), save_as="tight")
+    small_device(150, training=False)
+    np.testing.assert_allclose(fit(tight, []), wanted, atol=1e-5)
+    (other,) = make_specs("typed-punct", folds=(1,))
+    small_device(3, training=False)
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        run_job(other, quiet_watch)
 
 
 def test_sharding_divides_all_but_what_is_gathered() -> None:
