@@ -17,7 +17,7 @@ from torch import Tensor
 from competition.errors import EncoderError
 from models.network.config import Kind, first_line, name_kind, quiet
 from models.network.encoder_source import EncoderSource
-from models.network.varlen import VARLEN, check_varlen, register_varlen
+from models.network.varlen import VARLEN, check_varlen, has_soft_cap, register_varlen
 from models.variant import Variant
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -47,7 +47,7 @@ def load_backbone(
     """
     kind = name_kind(config)
     library, network = _find_class(config, kind)
-    attention = choose_attention(variant, device_type, network)
+    attention = choose_attention(variant, device_type, network, config)
     if attention == VARLEN:
         check_varlen(config, network, device_type=device_type, precision=precision)
         register_varlen()
@@ -111,16 +111,20 @@ def load_weights(
     return network, sorted(report["missing_keys"])
 
 
-def choose_attention(variant: Variant, device_type: str, network: Any = None) -> str:
+def choose_attention(
+    variant: Variant, device_type: str, network: Any = None, config: Any = None
+) -> str:
     """Return the attention implementation: ``eager`` on a CPU, ``sdpa`` elsewhere.
 
     On a CPU the fused kernel's backward pass took a fifth of a whole training step at the lengths
     of single sentences; with plain products the step was 1.2 times as fast (docs/experiments.md).
-    Networks that the fused kernel cannot compute, such as DeBERTa and Gemma 2, have the plain one.
+    Networks that the fused kernel cannot compute, such as DeBERTa and Gemma 2, have the plain one;
+    earlier versions of transformers let Gemma 2 have the fused one, which leaves out its soft cap.
     """
     if variant.run.attention != "auto":
         return variant.run.attention
     can_fuse = network is None or getattr(network, "_supports_sdpa", False)
+    can_fuse = can_fuse and not has_soft_cap(config)
     return "sdpa" if device_type != "cpu" and can_fuse else "eager"
 
 

@@ -57,7 +57,7 @@ def check_varlen(config: Any, network: Any, *, device_type: str, precision: str)
 
 def _find_problem(config: Any, network: Any, device_type: str, precision: str) -> str | None:
     needed = ("_supports_attention_backend", "_supports_flash_attn", "_supports_sdpa")
-    if not all(getattr(network, each, False) for each in needed):
+    if has_soft_cap(config) or not all(getattr(network, each, False) for each in needed):
         return f"cannot be used with a {config.model_type}, whose attention is of its own kind"
     if device_type == "cpu":
         return None
@@ -71,6 +71,11 @@ def _find_problem(config: Any, network: Any, device_type: str, precision: str) -
     if not _has_torch_kernel():
         return f"needs torch 2.12 or newer, not {torch.__version__}"
     return None
+
+
+def has_soft_cap(config: Any) -> bool:
+    """Return whether attention limits its scores, as in Gemma 2: fused kernels cannot."""
+    return getattr(config, "attn_logit_softcapping", None) is not None
 
 
 def _has_torch_kernel() -> bool:
