@@ -94,7 +94,7 @@ class FrozenTable:
             origin: dict[str, Any] = json.loads(text)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise self.broken(f"cannot be used ({first_problem(error)})") from None
         return origin
 

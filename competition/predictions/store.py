@@ -187,7 +187,7 @@ class Store:
             text = path.read_text("utf-8")
             StoredRun.model_validate_json(text)
             run: dict[str, Any] = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise PredictionsError(
                 f"{path} is not a valid provenance file ({first_problem(error)}); delete it"
             ) from error
@@ -315,7 +315,7 @@ def _decode_header(footer: pq.FileMetaData, path: Path) -> Header:
     try:
         stored = StoredHeader.model_validate_json(text)
         StoredVariant.model_validate_json(json.dumps(stored.variant))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         reason = first_problem(error)
         raise PredictionsError(
             f"{path} has an invalid header ({reason}); {_advise_redo(path)}"

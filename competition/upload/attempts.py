@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeGuard
 
 from competition.errors import DuplicateError, UploadError
 from competition.profile import Competition
@@ -31,12 +30,12 @@ from competition.upload.scores import list_missing, merge_scores
 from competition.upload.target import (
     Findable,
     Receipt,
-    Scoring,
     Submission,
     UnconfirmedUpload,
     UploadTarget,
     Verdict,
     ask,
+    can_poll,
 )
 
 Clock = Callable[[], datetime]
@@ -112,23 +111,20 @@ class Attempts:
                 notes.append(f"{self.name(entry)} did not arrive")
         return Reconciled(tuple(notes), arrived)
 
-    def can_poll(self, target: UploadTarget) -> TypeGuard[Scoring]:
-        """Return whether the target can report scores."""
-        return isinstance(target, Scoring) and target.can_poll(self.competition)
-
     def is_open(self, entry: Entry) -> bool:
         """Return whether a file arrived and the platform will report a decision later."""
         has_arrived = entry.outcome == "sent" and entry.ref is not None
-        return has_arrived and not entry.is_decided and self.can_poll(self.target)
+        return has_arrived and not entry.is_decided and can_poll(self.target, self.competition)
 
     def is_on_page(self, entry: Entry) -> bool:
         """Return whether a file arrived and its score can only be read on a web page."""
-        return entry.outcome == "sent" and not entry.is_decided and not self.can_poll(self.target)
+        is_undecided = entry.outcome == "sent" and not entry.is_decided
+        return is_undecided and not can_poll(self.target, self.competition)
 
     def list_missing(self, entry: Entry) -> tuple[str, ...]:
         """Return the names of scores that the platform can report and has not reported."""
         target = self.target
-        if entry.outcome != "sent" or entry.ref is None or not self.can_poll(target):
+        if entry.outcome != "sent" or entry.ref is None or not can_poll(target, self.competition):
             return ()
         fields = target.score_fields(self.competition)
         return list_missing(entry.public, entry.private, fields)

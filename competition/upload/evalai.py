@@ -90,11 +90,6 @@ class EvalAITarget:
                     return None
         raise UploadError(f"there are more than {MAX_PAGES} pages of submissions")
 
-    def can_poll(self, competition: Competition) -> bool:
-        """Return True: EvalAI reports scores."""
-        del competition
-        return True
-
     def score_fields(self, competition: Competition) -> ScorePaths:
         """Return the paths of the scores in the result file."""
         return resolve_paths(competition.profile, competition.profile.upload.evalai.scores)

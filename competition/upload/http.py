@@ -69,17 +69,13 @@ class HttpTarget:
         remarks = f"{message}; {found.remark}" if found.remark else message
         return Receipt(ref=ref, message=remarks, public=found.public, private=found.private)
 
-    def can_poll(self, competition: Competition) -> bool:
-        """Return whether the profile has a ``status_url``."""
-        return competition.profile.upload.http.status_url is not None
-
     def score_fields(self, competition: Competition) -> ScorePaths:
         """Return the paths of the scores in an answer."""
         return resolve_paths(competition.profile, competition.profile.upload.http.scores)
 
-    def poll_url(self, competition: Competition) -> str:
-        """Return ``status_url``."""
-        return str(competition.profile.upload.http.status_url)
+    def poll_url(self, competition: Competition) -> str | None:
+        """Return ``status_url``; None if the profile has none."""
+        return competition.profile.upload.http.status_url
 
     def plan_poll(self, competition: Competition) -> str:
         """Describe the status request."""

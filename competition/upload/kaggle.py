@@ -134,11 +134,6 @@ class KaggleTarget:
                     return None
         raise UploadError(f"Kaggle has more than {MAX_PAGES} pages of submissions")
 
-    def can_poll(self, competition: Competition) -> bool:
-        """Return True: Kaggle reports scores."""
-        del competition
-        return True
-
     def score_fields(self, competition: Competition) -> ScorePaths:
         """Return the metric of Kaggle's score; the private score is reported after the end."""
         fields = competition.profile.upload.kaggle.scores

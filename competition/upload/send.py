@@ -46,6 +46,7 @@ from competition.upload.target import (
     UnconfirmedUpload,
     UploadTarget,
     ask,
+    can_poll,
     describe_error,
 )
 from competition.upload.waiting import OnWait, follow, follow_others
@@ -320,8 +321,9 @@ class _Job:
         """Return a warning for every address to which a secret would be sent unencrypted."""
         attempts, target = self.attempts, self.attempts.target
         places = {attempts.destination: "the key and the file would be sent"}
-        if isinstance(target, Scoring) and target.can_poll(attempts.competition):
-            places.setdefault(target.poll_url(attempts.competition), "the key would be sent")
+        url = target.poll_url(attempts.competition) if isinstance(target, Scoring) else None
+        if url is not None:
+            places.setdefault(url, "the key would be sent")
         return tuple(
             f"{place} is not an https address: {what} unencrypted"
             for place, what in places.items()
@@ -401,6 +403,6 @@ def _build_target(
             f" {name}; choose a real competition with --competition or --data"
         )
     target = TARGETS[name](made_with)
-    if options.wait and not (isinstance(target, Scoring) and target.can_poll(competition)):
+    if options.wait and not can_poll(target, competition):
         raise UsageError(f"--wait cannot be used with {name}, which reports no scores")
     return target

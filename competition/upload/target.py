@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from competition.errors import HarnessError, UploadError
 from competition.profile import Competition
@@ -188,16 +188,12 @@ class QuotaReporting(Protocol):
 class Scoring(Protocol):
     """A target that reports scores after the upload."""
 
-    def can_poll(self, competition: Competition) -> bool:
-        """Return whether the profile configures how to request scores."""
-        ...
-
     def score_fields(self, competition: Competition) -> ScorePaths:
         """Return the scores that it can report, by the profile."""
         ...
 
-    def poll_url(self, competition: Competition) -> str:
-        """Return the address to which ``poll`` sends the key; requires ``can_poll``."""
+    def poll_url(self, competition: Competition) -> str | None:
+        """Return the address to which ``poll`` sends the key; None if it is not configured."""
         ...
 
     def plan_poll(self, competition: Competition) -> str:
@@ -207,6 +203,11 @@ class Scoring(Protocol):
     def poll(self, ref: str, competition: Competition) -> Verdict:
         """Request the status once; raise UploadError if that fails."""
         ...
+
+
+def can_poll(target: UploadTarget, competition: Competition) -> TypeGuard[Scoring]:
+    """Return whether a target can report scores."""
+    return isinstance(target, Scoring) and target.poll_url(competition) is not None
 
 
 def ask(question: Callable[[], _Reply]) -> _Reply:

@@ -101,7 +101,7 @@ def read_pretraining(folder: Path) -> dict[str, Any] | None:
         text = path.read_text(encoding="utf-8")
         _Pretraining.model_validate_json(text)
         facts: dict[str, Any] = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise EncoderError(
             f"{path} is damaged ({first_problem(error)}): restore it from a copy, or pretrain again"
         ) from None

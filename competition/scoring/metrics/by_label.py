@@ -20,10 +20,11 @@ from competition.scoring.metrics.metric import (
 
 
 @dataclass(frozen=True)
-class Classes:
-    """The classes that labels belong to; ``class_of`` (C,) is -1 for a label that is not counted.
+class ClassMetric:
+    """A mean of F1 over the classes that labels belong to; it defines ``combine``.
 
-    A tuple, so that two of them can be compared and sent to another process.
+    ``class_of`` (C,) is -1 for a label that is not counted. It is a tuple, so that metrics can be
+    compared and sent to another process.
     """
 
     class_of: tuple[int, ...]
@@ -35,29 +36,17 @@ class Classes:
         pred = predicted[1]
         of_gold, of_pred = class_of[gold], class_of[pred]
         hit = np.where(gold == pred, of_gold, -1)
-        after = [np.where(each < 0, -1, each + self.size) for each in (of_pred, of_gold)]
-        after[1] = np.where(after[1] < 0, -1, after[1] + self.size)
-        return spread_counts((hit, *after), 3 * self.size)
-
-    def split(self, sums: Float64s) -> tuple[Float64s, Float64s, Float64s]:
-        """Part (…, 3L) sums into (…, L) hits, predicted and gold rows."""
-        hits, pred, gold = np.split(sums, 3, axis=-1)
-        return hits, pred, gold
+        after_pred = np.where(of_pred < 0, -1, of_pred + self.size)
+        after_gold = np.where(of_gold < 0, -1, of_gold + 2 * self.size)
+        return spread_counts((hit, after_pred, after_gold), 3 * self.size)
 
 
-@dataclass(frozen=True)
-class ClassMetric:
-    """A mean of F1 over classes; it defines ``combine``."""
+def number_classes(task: Task) -> tuple[tuple[int, ...], int]:
+    """Number the classes, first the merged ones, then each other counted label.
 
-    classes: Classes
-
-    def count(self, gold: Ints, predicted: Predicted) -> DenseOrSparse:
-        """Return (N, 3L) counts by class."""
-        return self.classes.count(gold, predicted)
-
-
-def build_classes(task: Task) -> Classes:
-    """Number the classes: first the merged ones, then each other counted label."""
+    Returns:
+        The class of each label, and the number of classes.
+    """
     class_of = [-1] * task.n_labels
     merged = {label_id for group in task.merged for label_id in group}
     single = [(label_id,) for label_id in task.counted_ids if label_id not in merged]
@@ -65,7 +54,7 @@ def build_classes(task: Task) -> Classes:
     for place, group in enumerate(groups):
         for label_id in group:
             class_of[label_id] = place
-    return Classes(tuple(class_of), len(groups))
+    return tuple(class_of), len(groups)
 
 
 def f1_by_class(hits: Float64s, pred: Float64s, gold: Float64s) -> Float64s:

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from competition.arrays import Float64s
-from competition.scoring.metrics.by_label import ClassMetric, build_classes, f1_by_class
+from competition.scoring.metrics.by_label import ClassMetric, f1_by_class, number_classes
 from competition.scoring.metrics.metric import MetricKind, Task, divide
 
 
@@ -31,7 +31,7 @@ class MacroF1(ClassMetric):
 
     def combine(self, sums: Float64s) -> Float64s:
         """Return (…) means over the averaged classes; 0 where there is none."""
-        hits, pred, gold = self.classes.split(sums)
+        hits, pred, gold = np.split(sums, 3, axis=-1)
         rows = {"gold": gold, "seen": gold + pred, "all": np.ones_like(gold)}[self.averaged]
         is_averaged = rows > 0
         total = np.where(is_averaged, f1_by_class(hits, pred, gold), 0.0).sum(axis=-1)
@@ -40,7 +40,7 @@ class MacroF1(ClassMetric):
 
 def build(task: Task) -> MacroF1:
     """Build the kernel for a competition's labels."""
-    return MacroF1(build_classes(task), task.averaged)
+    return MacroF1(*number_classes(task), task.averaged)
 
 
 MACRO_F1 = MetricKind(

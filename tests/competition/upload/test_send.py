@@ -98,9 +98,6 @@ class AskableTarget(FakeTarget):
         self.asked.append(upload)
         return Receipt("found", "it was there") if upload.sha256 in self.arrived else None
 
-    def can_poll(self, competition: Competition) -> bool:
-        return True
-
     def score_fields(self, competition: Competition) -> ScorePaths:
         return ScorePaths(KINDS, {"public_f1": "public", "private_f1": "private"})
 
