@@ -325,7 +325,7 @@ def _compare_areas(
 
     Nothing, if no metric is a mean of such areas.
     """
-    metric = next((each for each in rows.criteria.metrics if each.curve is not None), None)
+    metric = rows.criteria.curved
     if metric is None or metric.curve is None:
         return ()
     counts = np.bincount(rows.gold, minlength=len(labels))

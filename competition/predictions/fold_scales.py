@@ -25,7 +25,7 @@ def warn_of_scales(criteria: Criteria, gold: Ints, probs: Floats, fold_of: Ints)
     Args:
         criteria: the metrics; one of them is a mean of labels' curves, or there is no warning.
     """
-    metric = next((each for each in criteria.metrics if each.curve is not None), None)
+    metric = criteria.curved
     folds = np.unique(fold_of)
     if metric is None or len(folds) < 2:
         return ""

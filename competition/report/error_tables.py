@@ -15,11 +15,10 @@ from competition.report.errors import (
     CROSS_FITTED,
     Errors,
     count_confusions,
-    find_curve_metric,
     find_errors,
     list_hardest,
     list_suspects,
-    score_labels,
+    rank_labels,
     write_suspects,
 )
 from competition.scoring.criteria import build_criteria
@@ -57,8 +56,8 @@ def build_errors_tables(errors: Errors, shown: int, path: Path) -> list[Table]:
 
 def build_labels_table(errors: Errors) -> Table:
     """Show precision, recall, F1 and, where a metric has it, the area of each label."""
-    curve = find_curve_metric(errors)
-    kinds = [] if curve is None else [curve.kind]
+    curved = build_criteria(errors.prepared.competition.profile).curved
+    kinds = [] if curved is None else [curved.kind]
     columns = [
         Column("label", "label"),
         Column("gold", "rows", "count"),
@@ -66,20 +65,13 @@ def build_labels_table(errors: Errors) -> Table:
         Column("precision", "precision", "score"),
         Column("recall", "recall", "score"),
         Column("f1", "F1", "score"),
-        *(kind.column(kind.key, kind.head) for kind in kinds),
     ]
     rows = [
-        {
-            "label": each.label,
-            "gold": each.gold,
-            "predicted": each.predicted,
-            "precision": each.precision,
-            "recall": each.recall,
-            "f1": each.f1,
-            **{kind.key: each.area for kind in kinds},
-        }
-        for each in score_labels(errors)
+        {column.key: getattr(each, column.key) for column in columns}
+        | {kind.key: each.area for kind in kinds}
+        for each in rank_labels(errors)
     ]
+    columns += [kind.column(kind.key, kind.head) for kind in kinds]
     notes = ["Labels with most wrong answers, missed or false, come first."]
     n_train = len(errors.prepared.corpus.train)
     if len(errors.rows) < n_train:

@@ -28,42 +28,12 @@ from competition.predictions.members import read_members
 from competition.predictions.store import open_store
 from competition.report.suspects import Suspects, find_suspects, pool_members
 from competition.scoring.criteria import build_criteria
-from competition.scoring.metrics.metric import Metric
+from competition.scoring.labels import LabelScore, score_labels
 
 CROSS_FITTED = "the linear model on more folds"
 CORRECTION_COLUMNS = ("split", "id", "role", "type")
 REVIEW_COLUMNS = ("published", "probability_published", "probability_suggested", "sentence")
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute such a cell
-
-
-@dataclass(frozen=True, eq=False)
-class LabelScore:
-    """The scores of one label; shares are None for 0/0.
-
-    ``area``: under its curve, where a metric of the competition is the mean of these.
-    """
-
-    label: str
-    gold: int
-    predicted: int
-    hits: int
-    area: float | None
-
-    @property
-    def precision(self) -> float | None:
-        """Return the share of the rows predicted as it that have it."""
-        return self.hits / self.predicted if self.predicted else None
-
-    @property
-    def recall(self) -> float | None:
-        """Return the share of its rows that are predicted as it."""
-        return self.hits / self.gold if self.gold else None
-
-    @property
-    def f1(self) -> float | None:
-        """Return the harmonic mean of both, None for a label that no row has or gets."""
-        total = self.gold + self.predicted
-        return 2 * self.hits / total if total else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,35 +134,11 @@ def describe_errors(
     )
 
 
-def score_labels(errors: Errors) -> list[LabelScore]:
+def rank_labels(errors: Errors) -> list[LabelScore]:
     """Score every label, those with most wrong answers first."""
-    n_labels = len(errors.labels)
-    gold = np.bincount(errors.gold, minlength=n_labels)
-    predicted = np.bincount(errors.pred, minlength=n_labels)
-    hits = np.bincount(errors.gold[errors.gold == errors.pred], minlength=n_labels)
-    areas = _measure_areas(errors)
-    scores = [
-        LabelScore(
-            label, int(gold[i]), int(predicted[i]), int(hits[i]),
-            None if np.isnan(areas[i]) else float(areas[i]),
-        )
-        for i, label in enumerate(errors.labels)
-    ]  # fmt: skip
+    criteria = build_criteria(errors.prepared.competition.profile)
+    scores = score_labels(errors.labels, criteria, errors.gold, (errors.probs, errors.pred))
     return sorted(scores, key=lambda each: 2 * each.hits - each.gold - each.predicted)
-
-
-def _measure_areas(errors: Errors) -> NDArray[np.float64]:
-    """Return (C,) areas under the labels' curves, NaN where no metric is made of them."""
-    metric = find_curve_metric(errors)
-    if metric is None:
-        return np.full(len(errors.labels), np.nan)
-    return metric.measure_areas(errors.gold, errors.probs)
-
-
-def find_curve_metric(errors: Errors) -> Metric | None:
-    """Return the metric that is a mean over labels' curves, None if there is none."""
-    metrics = build_criteria(errors.prepared.competition.profile).metrics
-    return next((metric for metric in metrics if metric.curve is not None), None)
 
 
 def count_confusions(errors: Errors) -> list[Confusion]:

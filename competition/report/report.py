@@ -50,7 +50,7 @@ from competition.report.error_tables import (
     build_labels_table,
     build_suspects_table,
 )
-from competition.report.errors import Errors, describe_errors, mark_entities, score_labels
+from competition.report.errors import Errors, describe_errors, mark_entities, rank_labels
 from competition.report.next_steps import (
     Standing,
     describe_standing,
@@ -167,7 +167,7 @@ def _add_now(page: Page, material: Material) -> None:
 
 def _add_errors(page: Page, errors: Errors) -> None:
     page.add_section("Errors")
-    scores = score_labels(errors)[:LABELS_SHOWN]
+    scores = rank_labels(errors)[:LABELS_SHOWN]
     names = [each.label for each in scores]
     bars = {
         "precision": (names, [each.precision or 0.0 for each in scores]),

@@ -1,7 +1,7 @@
 """Scores as the leaderboard computes them, with bootstrap intervals.
 
-Rooms in reading order: decisions, criteria, degenerate, bootstrap, assessment, label_shift,
-expected.
+Rooms in reading order: decisions, criteria, labels, degenerate, bootstrap, assessment,
+label_shift, expected.
 
-Open: decisions, criteria, degenerate, bootstrap, assessment, label_shift, expected.
+Open: decisions, criteria, labels, degenerate, bootstrap, assessment, label_shift, expected.
 """

@@ -66,6 +66,11 @@ class Criteria:
         return next((each for each in self.metrics if each.kind.reads == "probabilities"), None)
 
     @property
+    def curved(self) -> Metric | None:
+        """Return the metric that is a mean over labels' curves, None if there is none."""
+        return next((each for each in self.metrics if each.curve is not None), None)
+
+    @property
     def rule(self) -> RuleKind:
         """Return the kind of the decision rule; a threshold needs a negative label."""
         kind: RuleKind = "argmax" if self.decided is None else self.decided.kind.rule

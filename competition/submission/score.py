@@ -23,23 +23,9 @@ from competition.data.tables import Layout
 from competition.errors import CorpusError, Offence, SubmissionError
 from competition.profile import Profile
 from competition.scoring.criteria import Criteria, build_criteria
+from competition.scoring.labels import LabelScore, score_labels
 from competition.submission.answers import Answers, check_ids, read_answers, read_table
 from competition.submission.form import AnswerLines, AnswerRows
-
-
-@dataclass(frozen=True, slots=True)
-class LabelScore:
-    """Scores of one label; None for 0/0.
-
-    ``area``: under its curve, where a metric of the competition is the mean of these.
-    """
-
-    label: str
-    gold: int
-    predicted: int
-    precision: float | None
-    recall: float | None
-    area: float | None
 
 
 @dataclass(frozen=True)
@@ -148,33 +134,14 @@ def read_solution(path: Path, profile: Profile) -> dict[str, int]:
 def score_rows(gold: npt.NDArray[np.int64], answers: Answers, profile: Profile) -> Scores:
     """Score predictions of M rows against gold label ids (M,) in the same order."""
     criteria = build_criteria(profile)
-    curve = next((each for each in criteria.metrics if each.curve is not None), None)
-    n_labels = profile.n_labels
-    areas = np.full(n_labels, np.nan)
-    has_areas = curve is not None and answers.has_probs
-    if curve is not None and has_areas:
-        areas = curve.measure_areas(gold, answers.probs)
-    n_gold = np.bincount(gold, minlength=n_labels)
-    n_pred = np.bincount(answers.pred, minlength=n_labels)
-    n_hit = np.bincount(gold[gold == answers.pred], minlength=n_labels)
-    labels = tuple(
-        LabelScore(
-            label,
-            gold=int(n_gold[i]),
-            predicted=int(n_pred[i]),
-            precision=float(n_hit[i] / n_pred[i]) if n_pred[i] else None,
-            recall=float(n_hit[i] / n_gold[i]) if n_gold[i] else None,
-            area=float(areas[i]) if n_gold[i] and has_areas else None,
-        )
-        for i, label in enumerate(profile.labels)
-    )
     predicted = (answers.probs, answers.pred)
     values: dict[str, float | None] = {}
     for metric in criteria.metrics:
         is_known = answers.has_probs or metric.kind.reads == "labels"
         score = metric.score(gold, predicted) if is_known else math.nan
         values[metric.kind.key] = None if math.isnan(score) else metric.kind.show(score)
-    return Scores(criteria, values, len(gold), labels)
+    labels = score_labels(profile.labels, criteria, gold, predicted, has_probs=answers.has_probs)
+    return Scores(criteria, values, len(gold), tuple(labels))
 
 
 def build_score_tables(scores: Scores) -> list[Table]:
@@ -185,7 +152,8 @@ def build_score_tables(scores: Scores) -> list[Table]:
         *(kind.column(kind.key, kind.title) for kind in kinds),
         Column("rows", "rows", "count"),
     ]
-    curves = [each.kind for each in scores.criteria.metrics if each.curve is not None][:1]
+    curved = scores.criteria.curved
+    curves = [] if curved is None else [curved.kind]
     columns = [
         Column("label", "label"),
         Column("gold", "gold", "count"),

@@ -23,7 +23,7 @@ from competition.report.errors import (
     find_errors,
     list_hardest,
     mark_entities,
-    score_labels,
+    rank_labels,
     suspects_path,
     write_suspects,
 )
@@ -43,7 +43,7 @@ def test_labels_and_confusions_equal_scikit_learn(store: Store, prepared: Prepar
     expected = precision_recall_fscore_support(
         errors.gold, errors.pred, labels=range(n_labels), zero_division=0
     )
-    scores = {each.label: each for each in score_labels(errors)}
+    scores = {each.label: each for each in rank_labels(errors)}
     for i, label in enumerate(errors.labels):
         each = scores[label]
         found = (each.precision or 0, each.recall or 0, each.f1 or 0, each.gold)
