@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 
 from competition.console import make_streams_safe, print_json, say
 from competition.errors import HarnessError, OffencesError, UsageError, explain_os_error
+from competition.progress import ProgressBoard
 
 ROOT = Path(__file__).resolve().parent
 
@@ -217,7 +218,6 @@ def data(
         return
     from competition.audit.audit import FOLLOWING, build_audit_tables, run_audit
     from competition.audit.shift import build_shift_tables, read_or_fit_shift
-    from competition.progress import ProgressBoard
 
     audit = run_audit(resolved)
     beyond: list[Table] = []
@@ -335,7 +335,6 @@ def fold(
     """Train each variant on K folds and store out-of-fold and test predictions."""
     resolved = _resolve(competition, data, limit)
     _check_files(resolved, variants or (), overrides)
-    from competition.progress import ProgressBoard
     from models.jobs.engines.engine import EngineChoice
     from models.jobs.fold import run_fold
     from models.jobs.request import FoldRequest
@@ -359,9 +358,7 @@ def fold(
     )
     with ProgressBoard() as board:
         summary = run_fold(resolved, request, board, next(iter(_launches), None))
-    _print(summary.tables, as_json)
-    if not summary.complete:
-        raise typer.Exit(INCOMPLETE_EXIT)
+    _finish(summary.tables, as_json, is_complete=summary.complete)
 
 
 @app.command()
@@ -426,7 +423,6 @@ def pretrain(
     if scratch != (size is not None):
         raise typer.BadParameter("--scratch and --size require each other", param_hint="--scratch")
     resolved = _resolve(competition, data, limit)
-    from competition.progress import ProgressBoard
     from models.pretraining.pretrain import run_pretrain
     from models.pretraining.request import (
         PretrainRequest,
@@ -453,9 +449,7 @@ def pretrain(
     )
     with ProgressBoard() as board:
         summary = run_pretrain(resolved, request, board)
-    _print(summary.tables, as_json)
-    if not summary.complete:
-        raise typer.Exit(INCOMPLETE_EXIT)
+    _finish(summary.tables, as_json, is_complete=summary.complete)
 
 
 @app.command("import")
@@ -529,7 +523,6 @@ def blend(
     resolved = _resolve(competition, data, limit)
     from competition.blend.blend import run_blend
     from competition.blend.tables import build_blend_tables
-    from competition.progress import ProgressBoard
     from competition.provenance import describe_run
 
     with ProgressBoard() as board:
@@ -567,7 +560,6 @@ def compare(
     from competition.compare.compare import CompareOptions, run_compare
     from competition.compare.tables import build_compare_tables
     from competition.folds.kfold import read_prepared
-    from competition.progress import ProgressBoard
 
     options = CompareOptions(_integers("--folds", folds), threshold)
     prepared = read_prepared(_resolve(competition, data, limit))
@@ -639,7 +631,6 @@ def tune(
     """Tune a variant's hyperparameters with Optuna; the same command resumes the study."""
     resolved = _resolve(competition, data, limit)
     _check_files(resolved, (variant,), overrides)
-    from competition.progress import ProgressBoard
     from models.jobs.engines.engine import EngineChoice
     from models.tuning.plan import TuneRequest
     from models.tuning.tune import run_tune
@@ -664,9 +655,7 @@ def tune(
     )
     with ProgressBoard() as board:
         summary = run_tune(resolved, request, board)
-    _print(summary.tables, as_json)
-    if not summary.complete:
-        raise typer.Exit(INCOMPLETE_EXIT)
+    _finish(summary.tables, as_json, is_complete=summary.complete)
 
 
 @app.command()
@@ -733,7 +722,6 @@ def submit(
 ) -> None:
     """Check a submission, upload it, and record its receipt and score."""
     from competition.files import check_folder
-    from competition.progress import ProgressBoard
     from competition.upload.report import build_submit_tables
     from competition.upload.send import SubmitOptions
     from competition.upload.send import submit as send
@@ -779,7 +767,6 @@ def predict(
 ) -> None:
     """Predict new rows with the saved checkpoints and a blend."""
     resolved = _resolve(competition, data, limit)
-    from competition.progress import ProgressBoard
     from models.jobs.predict import PredictRequest, run_predict
 
     with ProgressBoard() as board:
@@ -806,7 +793,6 @@ def bundle(
 ) -> None:
     """Pack a blend for competitions that run code offline: weights, code, and a notebook."""
     resolved = _resolve(competition, data, limit)
-    from competition.progress import ProgressBoard
     from models.jobs.bundle import BundleRequest, run_bundle
 
     with ProgressBoard() as board:
@@ -958,6 +944,12 @@ def _print(tables: Iterable[Table], as_json: bool) -> None:
         for table in tables
     ]
     print_tables(in_context, as_json=as_json)
+
+
+def _finish(tables: Iterable[Table], as_json: bool, *, is_complete: bool) -> None:
+    _print(tables, as_json)
+    if not is_complete:
+        raise typer.Exit(INCOMPLETE_EXIT)
 
 
 def _now() -> datetime:
