@@ -1,7 +1,7 @@
 """The commands as Python functions, for notebooks: each returns its tables as DataFrames.
 
 Every function here does what the command of its name in ``run.py`` does, with the same options, and
-leaves the same files. Put the clone's folder on the path, from wherever the notebook lies:
+leaves the same files. Put the clone's folder on the path, wherever the notebook is:
 
     import sys
     sys.path.insert(0, "/path/to/the/clone")

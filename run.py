@@ -870,7 +870,7 @@ def report(
     data: DataOption = None,
     limit: LimitOption = None,
 ) -> None:
-    """Write one HTML page: where we stand, what to do next, errors, curves, members, scores."""
+    """Write one HTML page: current scores, next commands, errors, curves, members, scores."""
     import webbrowser
 
     resolved = _resolve(competition, data, limit)

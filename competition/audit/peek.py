@@ -78,7 +78,7 @@ def _peek_csv(path: Path) -> Peek:
     names = first if has_header else [f"c{i}" for i in range(len(first))]
     if len(set(names)) < len(names):
         found = f"its first line, {', '.join(names)!r}, names a column twice"
-        raise WrongFileError(found, "give every column a name of its own")
+        raise WrongFileError(found, "give every column a different name")
     named = [name for name in names if name]  # one without is the index of a table
     reader = RecordReader(
         path, {name: name for name in named}, _ignore, separator, None if has_header else names

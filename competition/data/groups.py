@@ -79,7 +79,7 @@ def build_groups(rows: Rows, group_by: Sequence[str]) -> Int32s:
 
     Returns:
         (N,) int32 in [0, G), numbered by first appearance; if ``group_by`` is empty, each row is
-        a group of its own.
+        a separate group.
     """
     if not group_by or not len(rows):
         return np.arange(len(rows), dtype=np.int32)

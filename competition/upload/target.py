@@ -2,7 +2,7 @@
 
 A target is one small file with one class; ``competition.upload.send`` lists them and is the only
 caller. Checks, the ledger and waiting are outside the targets. What only some platforms report
-(which files arrived, the remaining quota, scores) is a protocol of its own.
+(which files arrived, the remaining quota, scores) is a separate protocol.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ def plan_epoch(
 def split_by_tokens(rows: Int64s, lengths: Int64s, max_tokens: int) -> Iterator[Int64s]:
     """Split rows into micro-batches of at most ``max_tokens`` padded tokens, longest first.
 
-    A longer row is a micro-batch of its own. The micro-batches of an optimiser step are summed by
+    A longer row is a separate micro-batch. The micro-batches of an optimiser step are summed by
     gradient accumulation.
     """
     rows = rows[np.argsort(-lengths[rows], kind="stable")]

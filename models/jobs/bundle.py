@@ -47,7 +47,7 @@ README = """\
 # {name}: prediction without network
 
 `notebook/predict.ipynb` predicts a test file with the blend `{name}` and writes `submission.csv`.
-`bundle.json` says what lies where; `wheels.txt` lists the libraries that it needs. Put wheel files
+`bundle.json` lists the files; `wheels.txt` lists the libraries that it needs. Put wheel files
 of those that the platform lacks into `wheels/` before uploading, for example:
 
     python -m pip download --no-deps --dest wheels hgtk

@@ -189,7 +189,7 @@ def _suit_launch(request: FoldRequest, launch: Launch | None) -> FoldRequest:
         return request
     if request.engine_choice.name != LOCAL:
         raise UsageError(
-            f"--engine {request.engine_choice.name}: a launcher starts processes of its own; start "
+            f"--engine {request.engine_choice.name}: a launcher starts its own processes; start "
             "run.py without it"
         )
     if request.workers > 1:

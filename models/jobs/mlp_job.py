@@ -1,6 +1,6 @@
 """Run a job of the MLP: read its texts, fit, predict.
 
-Called by ``models.jobs.job`` in a process of its own, like ``network_job``.
+Called by ``models.jobs.job`` in a separate process, like ``network_job``.
 """
 
 from __future__ import annotations

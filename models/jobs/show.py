@@ -68,7 +68,7 @@ def show_rows(
 ) -> list[ShownRow]:
     """Format and tokenise some rows of a split with a variant.
 
-    ``say`` hears of what the encoder reads poorly.
+    ``say`` gets warnings about what the encoder reads poorly.
 
     Raises:
         UsageError: an unknown split or row id, or a variant without tokens (linear).

@@ -184,7 +184,7 @@ def check_backbone(variant: Variant, source: EncoderSource) -> Any:
     if is_causal and not variant.bidirectional and variant.head in READS_EARLY:
         raise VariantError(
             f"variant {variant.name}: {source.name} reads from left to right, and head "
-            f"{variant.head!r} reads tokens that stand before the words in question; choose "
+            f"{variant.head!r} reads tokens before the words in question; choose "
             "head = 'entity-close-last', or --set bidirectional=true"
         )
     return config

@@ -143,7 +143,7 @@ def check_reading(
         markers: what a format puts around a subject and around an object, by entity type.
 
     Returns:
-        What a person should hear of a tokenizer that reads poorly.
+        Warnings for the user about a tokenizer that reads poorly.
 
     Raises:
         EncoderError: its vocabulary is larger than the weights', too much becomes [UNK], or

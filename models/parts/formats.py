@@ -99,7 +99,7 @@ class Format:
                 "text"`` gives the subject's markers (in ``concat``: its place in front) to whoever
                 comes first in the sentence; spans keep their roles. ``show_source`` puts the
                 source before all other segments, so ``body`` is one higher; a row without a source
-                has no such segment. ``instruction`` stands before everything.
+                has no such segment. ``instruction`` comes before everything.
 
         Raises:
             FormatError: words are masked and an entity has no type.

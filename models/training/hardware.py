@@ -113,7 +113,7 @@ def choose_precision(wanted: str, *, is_firm: bool = True) -> Precision:
 def build_accelerator(precision: Precision, ranks: Ranks = ALONE) -> Any:
     """Build the accelerator of one job, replacing any earlier one of this process.
 
-    A process alone has one of its own even under a launcher. What ``accelerate launch`` sets for
+    A single process has its own even under a launcher. What ``accelerate launch`` sets for
     scripts of another kind, such as gradient accumulation by a constant, has no effect.
     """
     from accelerate import Accelerator

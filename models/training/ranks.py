@@ -1,4 +1,4 @@
-"""The processes that share one fit (ranks), each with a device of its own.
+"""The processes that share one fit (ranks), each with its own device.
 
 A launcher such as torchrun starts them. A step has the same rows for any number of ranks: ``deal``
 splits them. Rank 0 is the main one: it alone decides, prints and writes; the others follow.
@@ -151,7 +151,7 @@ def deal(rows: Int64s, lengths: Int64s, max_tokens: int, ranks: Ranks = ALONE) -
 def rank_seed(seed: int, stream: int, step: int, ranks: Ranks) -> int:
     """Return the random seed of a step on one rank; rank 0 has that of a process on its own.
 
-    So each rank draws dropout masks of its own.
+    So each rank draws its own dropout masks.
     """
     seed = step_seed(seed, stream, step)
     return seed if ranks.is_main else step_seed(seed, ranks.rank, step)

@@ -138,7 +138,7 @@ class _Run:
 
 
 def _tune_beside(run: _Run, place: int) -> bool:
-    """Run trials in one of several threads, with a study, a sampler and an engine of its own."""
+    """Run trials in one of several threads, with its own study, sampler and engine."""
     plan = replace(run.search.plan, sampler=copy.deepcopy(run.search.plan.sampler))
     with (
         open_study(plan, run.board.say) as shared,

@@ -1,7 +1,7 @@
 """Run jobs in all processes of a launch together: torchrun, or accelerate launch.
 
 Each process of the launch runs ``run.py``. The main one does all that one process does: it plans,
-prints, and starts a job in a process of its own, which takes the locks and writes. The others do
+prints, and starts a job in a separate process, which takes the locks and writes. The others do
 what it says: start a process beside it, which computes a part of each step. So a job that loses a
 process fails alone, and nothing remains of it but its last checkpoint. The linear model is trained
 by the main process while the others wait.
@@ -48,7 +48,7 @@ class Launch:
     Attributes:
         others: links to the other processes; that of rank r comes at place r - 1.
         local: number of processes on this machine.
-        shards: whether the launcher was told to use FSDP.
+        shards: whether the launcher is configured to use FSDP.
         is_lost: set when a process is gone, and all that is left is to say so.
     """
 
@@ -91,7 +91,7 @@ def enter_launch() -> Launch | None:
         has closed it or ended.
 
     Raises:
-        UsageError: the launcher was told to use an engine that is not supported.
+        UsageError: the launcher is configured to use an engine that is not supported.
     """
     foreign = [name for key, name in FOREIGN.items() if os.environ.get(key) == "true"]
     if foreign:
@@ -370,7 +370,7 @@ def _say_nothing(said: object) -> None:
 
 
 def _end_with(link: Connection) -> None:
-    """End this process when the one that started it does; its part is worth nothing alone."""
+    """End this process when the one that started it does; its part alone is useless."""
     try:
         link.recv()
     except (EOFError, OSError):

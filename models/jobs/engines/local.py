@@ -1,6 +1,6 @@
 """Run jobs in processes of this machine.
 
-Each job runs in a process of its own, forked from a server process with the libraries loaded (or
+Each job runs in a separate process, forked from a server process with the libraries loaded (or
 spawned, on systems where forking is unsafe), so memory does not grow from job to job and a killed
 job does not affect others.
 """

@@ -26,7 +26,7 @@ class Input:
     """A file or folder that a job reads.
 
     Attributes:
-        path: where it lies on this machine.
+        path: on this machine.
         name: the same for the same content, as far as paths, sizes and times tell.
         files: by path within ``path``; of a file, itself under its name.
     """
@@ -48,7 +48,7 @@ def move(spec: JobSpec, places: Mapping[str, str], home: Path, cache_dir: Path) 
 
     Args:
         spec: the job.
-        places: where each input lies now, by its path before.
+        places: the current path of each input, by its path before.
         home: takes its results and its checkpoint folder.
         cache_dir: takes what its jobs share.
     """

@@ -149,7 +149,7 @@ class RayEngine:
                 ray.cancel(task.ref)
 
     def close(self) -> None:
-        """Cancel what is left, remove what lies on the nodes, and disconnect."""
+        """Cancel what is left, remove files on the nodes, and disconnect."""
         with suppress(RayError):
             for task in self._tasks.values():
                 ray.cancel(task.ref, force=True)

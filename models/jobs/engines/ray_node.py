@@ -1,6 +1,6 @@
 """What runs on the nodes of a Ray cluster: a task that looks after the process of one job.
 
-The task unpacks what the job reads (once for each node), starts the job in a process of its own, as
+The task unpacks what the job reads (once for each node), starts the job in a separate process, as
 the local engine does, passes on what it says, and sends its training states to the driver. It loads
 no learning library itself: the process has them from its fork server, and the task of the next job
 finds that server running.
@@ -162,7 +162,7 @@ def node_folder(home: str) -> Path:
 
 
 def unpack(home: str, name: str, files: Mapping[str, Ref]) -> str:
-    """Write an input to this node, unless another job has done so; return where it lies."""
+    """Write an input to this node, unless another job has done so; return its path."""
     folder = node_folder(home)
     place = folder / "inputs" / name
     is_file = len(files) == 1 and name.endswith("-file")
@@ -229,7 +229,7 @@ def _look_after(link: multiprocessing.connection.Connection, sender: _Sender) ->
 
 
 def _read_files(home: Path) -> dict[str, Bytes]:
-    """Read what a job left: results and what lies in its folder, logs and leases aside."""
+    """Read the output of a job: results and the files of its folder, except logs and leases."""
     found = sorted(home.rglob("*"))
     kept = [
         path
