@@ -41,11 +41,15 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def what_is_loaded_is_no_garbage() -> None:
+_frozen_at: set[int] = set()
+
+
+def pytest_runtest_setup() -> None:
     """Leave imported modules out of garbage collection, which every training job asks for."""
-    gc.collect()
-    gc.freeze()
+    if len(sys.modules) not in _frozen_at:
+        gc.collect()
+        gc.freeze()
+        _frozen_at.add(len(sys.modules))
 
 
 @pytest.fixture(autouse=True, scope="session")

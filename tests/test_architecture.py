@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -75,16 +76,24 @@ def rooms_by_name() -> dict[str, Path]:
     return {name.removesuffix(".__init__"): path for name, path in dotted.items()}
 
 
-def needed_rooms(source: str, known: Collection[str]) -> set[str]:
-    """Name the rooms that a source imports anywhere: in functions and for types alone too."""
-    needed: set[str] = set()
+@cache
+def import_lines(source: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Return the module of each import in a source, and what it may mean: names in it, or it."""
+    found: list[tuple[str, frozenset[str]]] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            needed |= {alias.name for alias in node.names}
+            found += [(alias.name, frozenset()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            needed |= names & set(known) or {str(node.module)}
-    return needed & set(known)
+            names = frozenset(f"{node.module}.{alias.name}" for alias in node.names)
+            found.append((str(node.module), names))
+    return tuple(found)
+
+
+def needed_rooms(source: str, known: Collection[str]) -> set[str]:
+    """Name the rooms that a source imports anywhere: in functions and for types alone too."""
+    rooms_known = set(known)
+    needed = [names & rooms_known or {module} for module, names in import_lines(source)]
+    return set().union(*needed) & rooms_known
 
 
 def find_circle(needs: Mapping[str, Collection[str]]) -> list[str]:
@@ -123,6 +132,7 @@ def layer_of(room: str) -> str:
     return max((each for each in ORDER if f"{room}.".startswith(f"{each}.")), key=len)
 
 
+@cache
 def read_face(source: str) -> tuple[set[str], set[str]]:
     """Read a package's rooms and its open rooms from its docstring."""
     text = " ".join((ast.get_docstring(ast.parse(source)) or "").split())

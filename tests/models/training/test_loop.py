@@ -92,7 +92,7 @@ def test_the_network_overfits_eight_rows(
     variant: str, make_specs: Specs, quiet_watch: Watch
 ) -> None:
     overrides = (
-        ("train.epochs", 250),
+        ("train.epochs", 80),
         ("train.lr", 5e-3),
         ("train.label_smoothing", 0.0),
         ("train.head_dropout", 0.0),
