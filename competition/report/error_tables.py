@@ -154,6 +154,6 @@ def build_suspects_table(errors: Errors, shown: int, path: Path | None) -> Table
         if CROSS_FITTED not in errors.judges:
             notes.append(
                 f"More are found with: python run.py errors {shlex.quote(errors.name)} --cross-fit"
-                " 20. It trains the linear model on 20 folds, which takes minutes."
+                " 10. It trains the linear model on 10 folds, which takes minutes."
             )
     return Table("suspects", "Suspected wrong labels", columns, list_suspects(errors, shown), notes)

@@ -212,14 +212,16 @@ def _find_missing_key(name: str, competition: Competition) -> str | None:
 
 
 def check_room(competition: Competition, variants: tuple[Variant, ...]) -> Iterator[Finding]:
-    """Compare free disk and memory with what the default run takes, where that is known."""
+    """Compare free disk and memory with what the default run takes."""
     networks = [variant for variant in variants if variant.is_network]
-    weights = max((round(measure_encoder(variant).weights) for variant in networks), default=0)
+    sizes = [measure_encoder(variant) for variant in networks]
+    weights = max((round(size.weights) for size in sizes), default=0)
+    guess = ", the encoder's size guessed by its name" if any(e.is_guess for e in sizes) else ""
     n_jobs = sum(len(v.seeds) for v in networks) * competition.profile.folds.count
     free = shutil.disk_usage(find_existing(competition.home)).free
     kept = KEPT_BYTES * weights * n_jobs + 2 * STATE_BYTES * weights
     yield _judge_room(
-        "disk", free, kept, f"{n_jobs} jobs",
+        "disk", free, kept, f"{n_jobs} jobs{guess}",
         "make room, set COMPETITION_HOME to a larger disk, or fold --no-checkpoints",
     )  # fmt: skip
     memory = find_free_memory()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ TRACKERS: dict[str, tuple[str, ...]] = {
 }
 """By name, the packages of which it needs one."""
 SUMMARY = "summary"
+OUTSIDE_NAMES = r"[^\w./: -]"  # MLflow takes no metric whose name has these
 POINT_EVERY_S = 5.0
 
 
@@ -86,8 +88,8 @@ class Trackers:
         """Store the resolved settings of a run."""
         self._each("store_init_configuration", dict(flatten(settings)))
 
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Log values at a step."""
+    def log(self, values: Mapping[str, float], step: int | None) -> None:
+        """Log values at a step, or at the tracker's next."""
         self._each("log", dict(values), step=step)
 
     def finish(self) -> None:
@@ -135,7 +137,8 @@ class Recorder:
                 run=f"{key.variant}-s{key.seed}-f{key.fold}",
                 run_id=spec.fingerprint[:16],
             )
-            settings = spec.variant.model_dump(mode="json")
+            shown = {*spec.variant.reads(), "name", "run"}
+            settings = spec.variant.model_dump(mode="json", include=shown)
             self._trackers.configure({**settings, "seed": key.seed, "fold": key.fold})
 
     def report(self, progress: Progress, now_s: float) -> None:
@@ -178,7 +181,8 @@ def track_summary(
     """
     trackers = Trackers(say)
     trackers.start(names, folder=folder, project=project, run=SUMMARY, run_id=SUMMARY)
-    trackers.log(scores, 0)
+    plain = {re.sub(OUTSIDE_NAMES, "-", name): score for name, score in scores.items()}
+    trackers.log(plain, None)  # a resumed run is past step 0, and W&B drops earlier steps
     trackers.finish()
 
 

@@ -110,6 +110,19 @@ def test_too_little_room(demo: Competition, monkeypatch: pytest.MonkeyPatch) -> 
     assert [each.state for each in check_room(demo, variants)] == ["fix", "fix"]
 
 
+def test_the_size_of_an_encoder_that_is_not_here_is_guessed(
+    demo: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "find_free_memory", lambda: 64 << 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 40))
+    disk, memory = check_room(demo, variants_with(demo, "nobody/some-roberta-large"))
+    assert "guessed by its name" in disk.found
+    assert "about 0 B" not in disk.found
+    small_disk, small_memory = check_room(demo, variants_with(demo, "ko-mini"))
+    assert "guessed" not in small_disk.found
+    assert memory.found != small_memory.found
+
+
 def test_the_command_ends_with_what_to_fix(
     run_command: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

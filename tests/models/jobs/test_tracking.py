@@ -38,7 +38,7 @@ class Remembering:
     def store_init_configuration(self, values: Any) -> None:
         self._note("config", values)
 
-    def log(self, values: Any, step: int) -> None:
+    def log(self, values: Any, step: int | None) -> None:
         self._note("log", values, step)
 
     def finish(self) -> None:
@@ -107,6 +107,22 @@ def test_a_tracker_that_fails_is_named_and_left(
     ]
 
 
+def test_the_summary_takes_any_name_and_the_next_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[Remembering] = []
+
+    def start(_name: str, options: Any) -> Remembering:
+        made.append(Remembering(**options))
+        return made[-1]
+
+    monkeypatch.setattr(tracking, "_start", start)
+    scores = {"a@train.lr=0.1.oof_micro_f1": 0.5, "변형.oof_micro_f1": 0.4}
+    track_summary(["mlflow"], scores, folder=tmp_path, project="p", say=print)
+    logged = {"a-train.lr-0.1.oof_micro_f1": 0.5, "변형.oof_micro_f1": 0.4}
+    assert made[0].calls[1:] == [("log", logged, None), ("finish",)]
+
+
 def read_events(folder: Path) -> dict[str, list[float]]:
     """Read the scalars of TensorBoard's event files."""
     from tensorboardX.proto.event_pb2 import Event
@@ -155,4 +171,4 @@ def test_the_summary_has_every_score(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(tracking, "_start", lambda name, options: kept)
     values = {"typed-punct.oof_f1.value": 0.7}
     track_summary(["trackio"], values, folder=tmp_path, project="p", say=print)
-    assert kept.calls[1:] == [("log", values, 0), ("finish",)]
+    assert kept.calls[1:] == [("log", values, None), ("finish",)]
