@@ -78,6 +78,12 @@ FIXABLE_PATHS = {  # what Python says of an invalid path, and what to do
     "embedded null": "a path contains a NUL character; look for \\u0000 in profile and variant",
     "determine home directory": "a path begins with ~ but this user has no home; write it in full",
 }
+WITHOUT_LAUNCHER = {  # what to do instead where a launcher would help
+    "tune": "; --workers 2 trains two folds at a time, on two GPUs, and --engine ray several trials"
+    " at a time, on one machine or many",
+    "pretrain": "; it uses one GPU, and CUDA_VISIBLE_DEVICES=1 chooses which, so that several"
+    " encoders can be pretrained at the same time",
+}
 _context: list[str] = []  # the competition options of this command line
 _launches: list[Launch] = []  # the launch that this process is the main one of, if any
 
@@ -156,10 +162,12 @@ def describe(
 
     The usual evening: data, fold, blend, check, submit, board.
     """
-    if _launches and context.invoked_subcommand != "fold":
+    name = context.invoked_subcommand or "it"
+    if _launches and name != "fold":
+        instead = WITHOUT_LAUNCHER.get(name, "")
         raise UsageError(
-            f"{context.invoked_subcommand} runs in one process, and a launcher started "
-            f"{_launches[0].size}; run it without the launcher: only fold shares its jobs"
+            f"{name} runs in one process, and a launcher started {_launches[0].size}; start it "
+            f"without the launcher: python run.py {name} …{instead}"
         )
 
 

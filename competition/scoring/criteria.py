@@ -33,17 +33,25 @@ class Criteria:
     Attributes:
         primary: what ranks submissions.
         secondary: what decides ties, or a second board; None if there is none.
-        n_labels: C.
-        negative_ids: the negative labels.
+        task: the labels that they are computed for.
         writes_labels: whether submissions have a column of labels; without one, the leaderboard
             takes the most probable label.
     """
 
     primary: Metric
     secondary: Metric | None
-    n_labels: int
-    negative_ids: Negatives = ()
+    task: Task
     writes_labels: bool = True
+
+    @property
+    def n_labels(self) -> int:
+        """Return C."""
+        return self.task.n_labels
+
+    @property
+    def negative_ids(self) -> Negatives:
+        """Return the negative labels."""
+        return self.task.negative_ids
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -122,7 +130,7 @@ def build_criteria(profile: Profile) -> Criteria:
     if primary == secondary:
         raise ProfileError(f"metrics.secondary: {secondary!r} is the primary metric already")
     _check_labels(profile, primary, secondary)
-    return _build(
+    return assemble_criteria(
         primary,
         secondary,
         Task(
@@ -137,12 +145,13 @@ def build_criteria(profile: Profile) -> Criteria:
 
 
 @lru_cache(maxsize=64)
-def _build(
+def assemble_criteria(
     primary: str, secondary: str | None, task: Task, *, writes_labels: bool = True
 ) -> Criteria:
+    """Build the metrics of these names, which must be in ``METRICS``."""
     second = None if secondary is None else build_metric(secondary, task)
     first = build_metric(primary, task)
-    return Criteria(first, second, task.n_labels, task.negative_ids, writes_labels)
+    return Criteria(first, second, task, writes_labels)
 
 
 def _number(profile: Profile, labels: tuple[str, ...]) -> tuple[int, ...]:

@@ -56,6 +56,8 @@ from models.training.sharding import check_shardable
 from models.variant import Variant
 
 MAX_NAMED = 4
+SAID = ("resumed", "training continues without", "lost with its node", "its task failed")
+"""How lines of a job begin that its command prints; the others are in the job's log."""
 RESUMED = re.compile(r"resumed at step (\d+) of (\d+)")
 
 
@@ -375,8 +377,7 @@ def _hooks(board: ProgressBoard, jobs: Sequence[JobSpec]) -> FoldHooks:
     def said(spec: JobSpec, text: str) -> None:
         if (resumed := RESUMED.match(text)) is not None:
             remaining.resume(spec.key, int(resumed[1]) / int(resumed[2]))
-        # the other lines are in the log of the job
-        if text.startswith(("resumed", "training continues without", "lost with its node")):
+        if text.startswith(SAID):
             say(f"{name_of(spec.key)}: {text}")
 
     def finished(spec: JobSpec, outcome: JobOutcome) -> None:

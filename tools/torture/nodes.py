@@ -1,9 +1,8 @@
 """Kill a node of a Ray cluster while ``fold`` runs; the end must be as if nothing had happened.
 
-``python -m tools.torture.nodes`` starts a head and a node here, each with its own session
-folder, runs ``fold --engine ray`` on them, kills the node with all its processes once a training
-state of a job there has come back, starts another node, and compares every file with those of a
-local run.
+``python -m tools.torture.nodes`` starts a head and two nodes here, each with its own session
+folder, runs ``fold --engine ray`` on them, kills a node with all its processes once a training
+state of a job there has come back, and compares every file with those of a local run.
 ``--epochs 40 --folds 0,1,2`` makes it longer; ``--variant tfidf-linear`` has no states.
 """
 
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -23,13 +23,26 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from tools.torture.homes import Home
+from tools.torture.homes import Home, kill_all
 from tools.torture.warm import Command
 
-HEAD, KILLED, KEPT = "head", "killed", "kept"
+HEAD, NODES = "head", ("first", "second")
 PATIENCE_S = 600.0
 OPEN = {"RAY_AUTH_MODE": "disabled"}  # else a token in the home of a user would be asked for
+DAEMONS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_worker_prestart": "0",  # jobs need workers of an environment of their own
+    "RAY_prestart_worker_first_driver": "0",
+    # a node that refuses connections is given up after two seconds instead of fifteen; one that
+    # is only slow to answer has as long as ever
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+}
+BEGINS = re.compile(r"begins on node (\S+), attempt")
+STATE_FILE = "state.safetensors"
 START_ATTEMPTS = 3
 PORTS = (20_000, 30_000)
 STARTED = "Ray runtime started"
@@ -37,12 +50,10 @@ OBJECT_STORE_BYTES = 100_000_000
 TINY = (
     *("--encoder", "scratch", "--set", "scratch.layers=1", "--set", "scratch.hidden=32"),
     *("--set", "scratch.vocabulary=600", "--set", "max_tokens=64"),
-    *("--set", "run.state_every_s=0.2"),
+    *("--set", "run.state_every_s=0.01"),
 )
 
-
-class NodeStartError(Exception):
-    """Ray's daemons did not start in time, as on a machine with too much other work."""
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,14 @@ class Node:
 
     name: str
     process: subprocess.Popen[bytes]
+
+    def freeze_jobs(self) -> None:
+        """Stop the processes of its jobs where they are, but none of Ray's."""
+        for pid in list_tree(self.process.pid):
+            with suppress(OSError):
+                parent = Path(f"/proc/{find_parent(pid)}/cmdline").read_bytes()
+                if b"multiprocessing.forkserver" in parent:
+                    os.kill(pid, signal.SIGSTOP)
 
     def kill(self) -> None:
         """Kill all its processes at once, jobs among them."""
@@ -64,9 +83,11 @@ class Node:
 def start_node(name: str, folder: Path, address: str, *, cpus: int) -> Node:
     """Start a node; ``address`` is the head's."""
     port = address.rpartition(":")[2]
-    how = ["--head", "--port", port, "--include-dashboard", "false"]
+    how = ["--head", "--port", port, "--include-dashboard", "false", "--no-monitor"]
     how = how if name == HEAD else ["--address", address]
+    how += ["--include-log-monitor", "false"]
     temporary = folder / name / "tmp"
+    shutil.rmtree(folder / name, ignore_errors=True)
     temporary.mkdir(parents=True)
     words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *how]
     words += [
@@ -84,7 +105,7 @@ def start_node(name: str, folder: Path, address: str, *, cpus: int) -> Node:
             words,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **OPEN, "TMPDIR": str(temporary), "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, **OPEN, **DAEMONS, "TMPDIR": str(temporary)},
             start_new_session=True,
         )
     return Node(name, process)
@@ -110,23 +131,30 @@ def torture(
         code, said = reference.run(command)
         if code:
             raise SystemExit(said)
-    home = Home(folder / "cluster", OPEN).make()
+    home = Home(folder / "cluster", OPEN, None if reference is None else reference.n_rows).make()
     address = f"127.0.0.1:{find_port()}"
     jobs, log = home.path / "checkpoints", folder / "cluster.log"
     has_states = "tfidf-linear" not in command
     # the head runs no jobs; as the only node it is the one that the command belongs to
-    nodes = [start_started(HEAD, folder, address, cpus=0)]
+    nodes = start_nodes([HEAD], folder, address, cpus=0)
+    process = None
     try:
         process = home.start([*command, "--engine", "ray", "--address", address])
-        _wait(lambda: "on Ray, " in log.read_text("utf-8"), process)
-        nodes.append(start_started(KILLED, folder, address, cpus=1))
-        _wait(lambda: _has_come(jobs, has_states=has_states), process, nodes[1].process)
-        nodes[1].kill()
-        say(f"killed node {KILLED}")
-        nodes.append(start_started(KEPT, folder, address, cpus=1))
+        _wait(lambda: "on Ray, " in log.read_text("utf-8"), process, log)
+        nodes |= start_nodes(NODES, folder, address, cpus=1)
+        if has_states:
+            name = _wait(lambda: find_state(folder), process, log)
+            nodes[name].freeze_jobs()  # so that the kill comes in the middle of one
+            _wait(lambda: any(jobs.rglob(STATE_FILE)), process, log)
+        else:
+            name = _wait(lambda: find_busy(jobs), process, log)
+        nodes[name].kill()
+        say(f"killed node {name}")
         code = process.wait(PATIENCE_S)
     finally:
-        for node in nodes:
+        if process is not None:
+            kill_all(process)
+        for node in nodes.values():
             node.kill()
     said = log.read_text("utf-8")
     logs = "\n".join(path.read_text("utf-8") for path in jobs.rglob("job.log"))
@@ -141,23 +169,35 @@ def torture(
     return faults
 
 
-def start_started(name: str, folder: Path, address: str, *, cpus: int) -> Node:
-    """Start a node and wait for it; on a busy machine its daemons may need several attempts.
+def start_nodes(names: Sequence[str], folder: Path, address: str, *, cpus: int) -> dict[str, Node]:
+    """Start nodes beside each other and wait for them; on a busy machine that may take attempts.
+
+    Ray itself gives up a node whose daemons are not there after half a minute.
 
     Raises:
-        NodeStartError: with the end of its log.
+        TimeoutError: with the end of the log of one that does not start.
     """
-    log = folder / f"{name}.log"
-    for _ in range(START_ATTEMPTS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        node = start_node(name, folder, address, cpus=cpus)
-        end = time.monotonic() + PATIENCE_S
-        while node.process.poll() is None and time.monotonic() < end:
-            if STARTED in log.read_text("utf-8", errors="replace"):
-                return node
+    started: dict[str, Node] = {}
+    starting = {name: start_node(name, folder, address, cpus=cpus) for name in names}
+    attempts = dict.fromkeys(names, 1)
+    try:
+        while starting:
             time.sleep(0.1)
-        node.kill()
-    raise NodeStartError(log.read_text("utf-8", errors="replace")[-2000:])
+            for name, node in tuple(starting.items()):
+                said = (folder / f"{name}.log").read_text("utf-8", errors="replace")
+                if STARTED in said:
+                    started[name] = starting.pop(name)
+                elif node.process.poll() is not None:
+                    node.kill()
+                    attempts[name] += 1
+                    if attempts[name] > START_ATTEMPTS:
+                        raise TimeoutError(f"Ray's daemons do not start: {said[-2000:]}")
+                    starting[name] = start_node(name, folder, address, cpus=cpus)
+    except BaseException:
+        for node in (*started.values(), *starting.values()):
+            node.kill()
+        raise
+    return started
 
 
 def find_port() -> int:
@@ -174,8 +214,7 @@ def list_tree(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            parent = int((entry / "stat").read_text("utf-8").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(entry.name))
+            children.setdefault(find_parent(int(entry.name)), []).append(int(entry.name))
     found, waiting = [], [root]
     while waiting:
         found.append(waiting.pop())
@@ -183,22 +222,45 @@ def list_tree(root: int) -> list[int]:
     return found
 
 
-def _has_come(jobs: Path, *, has_states: bool) -> bool:
-    """Return whether a job runs on the node to be killed, and sent a training state."""
+def find_parent(pid: int) -> int:
+    """Return the parent of a process.
+
+    Raises:
+        OSError: there is no such process any more.
+    """
+    return int(Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[1])
+
+
+def find_state(folder: Path) -> str | None:
+    """Return a node on which a job has written a training state; None if there is none."""
+    for name in NODES:
+        if any((folder / name / "tmp").glob(f"harness-*/*/jobs/*/checkpoints/*/*/{STATE_FILE}")):
+            return name
+    return None
+
+
+def find_busy(jobs: Path) -> str | None:
+    """Return the node of a job that has begun; None if there is none."""
     for log in jobs.rglob("job.log"):
         lines = log.read_text("utf-8")
-        if f"begins on node {KILLED}" in lines and "started, fingerprint" in lines:
-            return not has_states or (log.parent / "state.safetensors").is_file()
-    return False
+        if "started, fingerprint" in lines and "finished" not in lines:
+            return str(BEGINS.findall(lines)[-1])
+    return None
 
 
-def _wait(is_done: Callable[[], bool], *needed: subprocess.Popen[bytes] | Command) -> None:
+def _wait(find: Callable[[], Found | None], process: subprocess.Popen[bytes] | Command, log: Path) -> Found:
+    """Wait until something is found while a command runs, and return it.
+
+    Raises:
+        TimeoutError: the command ended before, or it takes too long; with the end of its log.
+    """
     end = time.monotonic() + PATIENCE_S
-    while not is_done():
-        ended = [process.args for process in needed if process.poll() is not None]
-        if ended or time.monotonic() > end:
-            raise TimeoutError(f"{ended} ended" if ended else "it takes too long")
-        time.sleep(0.02)
+    while not (found := find()):
+        if process.poll() is not None or time.monotonic() > end:
+            why = "the command ended" if process.poll() is not None else "it takes too long"
+            raise TimeoutError(f"{why}: {log.read_text('utf-8', errors='replace')[-2000:]}")
+        time.sleep(0.005)
+    return found
 
 
 def main() -> None:

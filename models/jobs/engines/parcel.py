@@ -12,8 +12,6 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from competition.arrays import Int64s
-from models.data.pool import FoldRows
 from models.jobs.spec import JobSpec
 
 CHECKPOINTS = "checkpoints"
@@ -68,16 +66,6 @@ def name_folders(spec: JobSpec) -> tuple[str, str]:
     """
     own = spec.job_dir
     return f"oof/{spec.store_dir.name}", f"{CHECKPOINTS}/{own.parent.name}/{own.name}"
-
-
-def split_rows(spec: JobSpec) -> tuple[JobSpec, tuple[FoldRows, Int64s]]:
-    """Return a job without its rows and held-out labels, and both, which jobs of a fold share."""
-    return replace(spec, rows=None, heldout_label_ids=None), (spec.rows, spec.heldout_label_ids)  # type: ignore[arg-type]
-
-
-def join_rows(spec: JobSpec, rows: tuple[FoldRows, Int64s]) -> JobSpec:
-    """Undo ``split_rows``."""
-    return replace(spec, rows=rows[0], heldout_label_ids=rows[1])
 
 
 def _look_into(path: Path) -> Input:

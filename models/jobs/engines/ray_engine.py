@@ -10,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError, RayError, TaskCancelledError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from competition.console import write_count
@@ -33,9 +34,10 @@ from competition.predictions.learning_curves import CURVE_FILE
 from competition.predictions.store import Store
 from competition.provenance import read_commit
 from models.jobs.engines.engine import ENDS, EngineChoice, Message
-from models.jobs.engines.parcel import CHECKPOINTS, Input, find_inputs, name_folders, split_rows
+from models.jobs.engines.parcel import CHECKPOINTS, Input, find_inputs, name_folders
 from models.jobs.engines.processes import explain_death
 from models.jobs.engines.ray_node import Delivery, Mailbox, Shipment, clean, read_bytes, run_there
+from models.jobs.engines.wire import read_message, write_rows, write_spec
 from models.jobs.engines.worker import append_to_log, claim, write_answer
 from models.jobs.spec import STATE_FILE, JobOutcome, JobSpec
 from models.jobs.tracking import Recorder
@@ -71,6 +73,32 @@ class _Task:
     last: tuple[Any, Any] = ("", None)
 
 
+@dataclass
+class _Shared:
+    """What the engines of one process share: inputs in the object store and on nodes.
+
+    Attributes:
+        home: names the folder on nodes.
+        shipped: references to inputs, by their name or the hash of their bytes.
+        nodes: identifiers of those on which jobs began.
+        engines: number of open engines; the last one cleans up.
+        guard: held to change any of it.
+    """
+
+    home: str = field(default_factory=lambda: secrets.token_hex(4))
+    shipped: dict[str, Any] = field(default_factory=dict)
+    nodes: set[str] = field(default_factory=set)
+    engines: int = 0
+    guard: threading.Lock = field(default_factory=threading.Lock)
+
+
+@cache
+def _share(connection: str) -> _Shared:
+    """Return what the engines of a connection to a cluster share."""
+    del connection  # the key
+    return _Shared()
+
+
 class RayEngine:
     """Runs jobs on a Ray cluster. Several may be open in one process; they share the connection."""
 
@@ -86,9 +114,10 @@ class RayEngine:
         room = int(min(cpus / self.threads, gpus / self.gpus if self.gpus else ANY_NUMBER))
         self.room = choice.jobs or max(1, room)
         self._is_stopping = False
-        self._home = secrets.token_hex(4)
         self._leases = Leases()
-        self._shipped: dict[str, Any] = {}
+        self._shared = _share(ray.get_runtime_context().get_job_id())
+        with self._shared.guard:
+            self._shared.engines += 1
         self._tasks: dict[str, _Task] = {}
         self._messages: list[Message] = []
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
@@ -153,7 +182,10 @@ class RayEngine:
         with suppress(RayError):
             for task in self._tasks.values():
                 ray.cancel(task.ref, force=True)
-            self._clean_nodes()
+            with self._shared.guard:
+                self._shared.engines -= 1
+                if not self._shared.engines:
+                    self._clean_nodes()
             ray.kill(self._mailbox)
         self._leases.close()
         if self._is_owner:
@@ -178,11 +210,13 @@ class RayEngine:
     def _hear(self, task: _Task, node: str, raw: Sequence[bytes], state: Any) -> None:
         if not task.has_begun:
             task.has_begun = True
+            with self._shared.guard:
+                self._shared.nodes.add(node)
             name = name_node(node)
             append_to_log(task.spec, f"{_now()} begins on node {name}, attempt {task.attempt}\n")
             self._messages.append(Message(task.spec, "started"))
         for each in raw:
-            kind, payload = pickle.loads(each)  # noqa: S301 - of our own task
+            kind, payload = read_message(each)
             if kind == "said":
                 append_to_log(task.spec, f"{_now()} {payload}\n")
             if kind == "progress":
@@ -202,8 +236,11 @@ class RayEngine:
             delivery: Delivery = ray.get(task.ref)
         except TaskCancelledError:
             self._finish(task, "done", JobOutcome(task.spec.key, finished=False))
+        except RayTaskError as error:  # before its process was started, or after its end
+            self._send_again(task, f"its task failed: {_explain(error.cause)}")
         except RayError as error:
-            self._send_again(task, error)
+            lost = str(error).strip().partition("\n")[0] or type(error).__name__
+            self._send_again(task, f"lost with its node ({type(error).__name__})", lost)
         else:
             self._hear(task, delivery.node, delivery.raw, None)
             if task.last[0] not in ENDS:
@@ -220,27 +257,31 @@ class RayEngine:
         self._leases.release(task.lease)
         self._messages.append(Message(task.spec, kind, payload))
 
-    def _send_again(self, task: _Task, error: RayError) -> None:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    def _send_again(self, task: _Task, what: str, details: str = "") -> None:
+        """Send a job again, or give it up.
+
+        Args:
+            task: what became of its last attempt is known.
+            what: happened to it, for the user.
+            details: for its log.
+        """
         if task.attempt == MAX_ATTEMPTS:
-            text = f"it was lost on {MAX_ATTEMPTS} nodes, last because: {reason}"
+            text = f"given up after {MAX_ATTEMPTS} attempts, the last: {what} {details}".rstrip()
             self._finish(task, "failed", text)
             return
-        append_to_log(task.spec, f"{_now()} lost: {type(error).__name__}: {reason}\n")
-        said = f"lost with its node ({type(error).__name__}); it runs again elsewhere"
-        self._messages.append(Message(task.spec, "said", said))
+        append_to_log(task.spec, f"{_now()} {what} {details}".rstrip() + "\n")
+        self._messages.append(Message(task.spec, "said", f"{what}; it runs again"))
         self._send(task.spec, task.lease, attempt=task.attempt + 1)
 
     def _send(self, spec: JobSpec, lease: Lease, *, attempt: int) -> None:
         state = spec.job_dir / STATE_FILE
         key = spec.key
         job = f"{key.variant}-s{key.seed}-f{key.fold}.{attempt}"
-        bare, rows = split_rows(spec)
         shipment = Shipment(
             job=job,
-            home=self._home,
-            spec=pickle.dumps(replace(bare, sharers=max(1, int(1 // (self.gpus or 1.0))))),
-            rows=self._put(pickle.dumps(rows)),
+            home=self._shared.home,
+            spec=write_spec(replace(spec, sharers=max(1, int(1 // (self.gpus or 1.0))))),
+            rows=self._put(write_rows(spec)),
             inputs={str(each.path): self._ship(each) for each in find_inputs(spec)},
             state_file=f"{name_folders(spec)[1]}/{STATE_FILE}",
             state=ray.put(read_bytes(state)) if state.is_file() else None,
@@ -258,17 +299,21 @@ class RayEngine:
     def _ship(self, given: Input) -> tuple[str, dict[str, Any]]:
         """Put the files of an input into the object store, once."""
         name = f"{given.name}{'' if given.path.is_dir() else '-file'}"
-        if name not in self._shipped:
-            read = {relative: read_bytes(path) for relative, path in given.files.items()}
-            self._shipped[name] = {relative: ray.put(each) for relative, each in read.items()}
-        return name, self._shipped[name]
+        with self._shared.guard:
+            if name not in self._shared.shipped:
+                read = {relative: read_bytes(path) for relative, path in given.files.items()}
+                put = {relative: ray.put(each) for relative, each in read.items()}
+                self._shared.shipped[name] = put
+            found: dict[str, Any] = self._shared.shipped[name]
+        return name, found
 
     def _put(self, data: bytes) -> Any:
         """Put bytes into the object store, once."""
         digest = hashlib.sha256(data).hexdigest()
-        if digest not in self._shipped:
-            self._shipped[digest] = ray.put(data)
-        return self._shipped[digest]
+        with self._shared.guard:
+            if digest not in self._shared.shipped:
+                self._shared.shipped[digest] = ray.put(data)
+            return self._shared.shipped[digest]
 
     def _take_files(self, spec: JobSpec, delivery: Delivery) -> None:
         """Write what a job left: weights and state first, its result last."""
@@ -287,12 +332,12 @@ class RayEngine:
             (spec.job_dir / STATE_FILE).unlink(missing_ok=True)
 
     def _clean_nodes(self) -> None:
-        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]} & self._shared.nodes
         task = ray.remote(clean)
         refs = [
             task.options(
                 num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-            ).remote(self._home)
+            ).remote(self._shared.home)
             for node in alive
         ]
         ray.wait(refs, num_returns=len(refs), timeout=CLEAN_S)

@@ -8,16 +8,17 @@ finds that server running.
 
 from __future__ import annotations
 
+import json
 import multiprocessing.connection
 import os
-import pickle
 import platform
 import shutil
+import stat
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +46,8 @@ class Shipment:
     Attributes:
         job: names this run of the job.
         home: names the command that sent it.
-        spec: the job without its rows, pickled.
-        rows: its rows and held-out labels, pickled; the jobs of a fold share them.
+        spec: the job without its rows; see ``wire``.
+        rows: its rows and held-out labels; the jobs of a fold share them.
         inputs: by their path on the driver's machine, the name of each and its files.
         state_file: path of its training state below its home.
         state: the training state to resume from, if there is one.
@@ -66,7 +67,7 @@ class Delivery:
     """What came of a job on a node.
 
     Attributes:
-        raw: its last messages, pickled pairs of kind and payload.
+        raw: its last messages; see ``wire``.
         exitcode: of its process; None if none was started.
         files: what it wrote, by path below its home: results, weights, a training state.
         node: identifier of the node.
@@ -127,27 +128,49 @@ def run_there(shipment: Shipment, mailbox: Any) -> Delivery:
 GPUS = "CUDA_VISIBLE_DEVICES"  # Ray names in it the GPUs of a task
 
 
-def work_there(pickled: tuple[bytes, bytes], how: Mapping[str, Any], link: Any) -> None:
+def work_there(written: tuple[bytes, bytes], how: Mapping[str, Any], link: Any) -> None:
     """Run a job in this process; entry point of a worker on a node."""
     if how["gpus"] is not None:
         os.environ[GPUS] = how["gpus"]
     home = Path(how["home"])
     try:
-        from models.jobs.engines.parcel import join_rows, move
+        from models.jobs.engines.parcel import move
+        from models.jobs.engines.wire import read_spec, write_message
         from models.jobs.engines.worker import work
 
-        spec = join_rows(*[pickle.loads(each) for each in pickled])  # noqa: S301 - our driver's
-        moved = move(spec, how["places"], home, home.parent.parent / "cache")
+        moved = move(read_spec(*written), how["places"], home, home.parent.parent / "cache")
     except ModuleNotFoundError as error:
         reason = (
             f"node {platform.node()}: {sys.executable} has no library {error.name!r}; install "
             "requirements.txt there, into the Python that runs ray"
         )
-        link.send(("failed", reason))
+        link.send_bytes(_fail(reason))
     except Exception:
-        link.send(("failed", f"node {platform.node()}:\n{traceback.format_exc()}"))
+        link.send_bytes(_fail(f"node {platform.node()}:\n{traceback.format_exc()}"))
     else:
-        work(moved, 0, link)
+        work(moved, 0, _PlainLink(link, write_message))
+
+
+def _fail(reason: str) -> bytes:
+    """Return what ``write_message`` does, which may lack its libraries here."""
+    return json.dumps(["failed", reason]).encode()
+
+
+@dataclass(frozen=True)
+class _PlainLink:
+    """A link that sends messages in the form in which they reach the driver."""
+
+    link: multiprocessing.connection.Connection
+    write: Callable[[str, Any], bytes]
+
+    def send(self, message: tuple[str, Any]) -> None:
+        self.link.send_bytes(self.write(*message))
+
+    def recv(self) -> object:
+        return self.link.recv_bytes()
+
+    def close(self) -> None:
+        self.link.close()
 
 
 def clean(home: str) -> None:
@@ -156,9 +179,33 @@ def clean(home: str) -> None:
 
 
 def node_folder(home: str) -> Path:
-    """Return the folder of a command on this node, below TMPDIR."""
+    """Return the folder of a command on this node, below TMPDIR.
+
+    Raises:
+        PermissionError: somebody else could write to it.
+    """
     node = ray.get_runtime_context().get_node_id()
-    return Path(tempfile.gettempdir()) / f"harness-{os.getuid()}" / f"{home}-{node[:12]}"
+    return open_private(Path(tempfile.gettempdir())) / f"{home}-{node[:12]}"
+
+
+def open_private(parent: Path) -> Path:
+    """Return this user's folder in one that others may write to; make it if it is missing.
+
+    Raises:
+        PermissionError: what lies there is a link, or belongs to another user, or others may enter.
+    """
+    folder = parent / f"harness-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+    found = folder.lstat()
+    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    if not is_own or stat.S_IMODE(found.st_mode) & 0o077:
+        raise PermissionError(
+            f"{folder} on {platform.node()} is not a folder of this user alone, so others could "
+            "change what jobs read: remove it, or run `chmod 700` on it if it is yours, or set "
+            "TMPDIR to another folder and start Ray again"
+        )
+    return folder
 
 
 def unpack(home: str, name: str, files: Mapping[str, Ref]) -> str:
@@ -225,7 +272,7 @@ def _look_after(link: multiprocessing.connection.Connection, sender: _Sender) ->
             if stop and not is_stopping:
                 is_stopping = True
                 with suppress(OSError):  # it has exited
-                    link.send(("stop", None))
+                    link.send_bytes(b"stop")
 
 
 def _read_files(home: Path) -> dict[str, Bytes]:

@@ -14,9 +14,8 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from competition.console import make_streams_safe
 from competition.errors import HarnessError, explain_os_error
@@ -32,7 +31,28 @@ Run = Callable[[JobSpec, Watch], JobOutcome]
 """Runs a job, and stores its result."""
 
 
-def work(spec: JobSpec, slot: int, link: Connection, run: Run | None = None) -> None:
+class Link(Protocol):
+    """The way to the process that started this one: one end of a pipe, or what wraps it."""
+
+    def send(self, message: tuple[str, Any], /) -> None:
+        """Send a message.
+
+        Raises:
+            OSError: that process has exited.
+        """
+
+    def recv(self) -> object:
+        """Wait for a message.
+
+        Raises:
+            EOFError, OSError: that process has exited.
+        """
+
+    def close(self) -> None:
+        """Close this end."""
+
+
+def work(spec: JobSpec, slot: int, link: Link, run: Run | None = None) -> None:
     """Run one job in this process and send its outcome over ``link``; entry point of a worker.
 
     Args:
@@ -90,7 +110,7 @@ def write_answer(answer: tuple[str, Any]) -> str:
 
 
 def _work_leased(
-    spec: JobSpec, stop: threading.Event, link: Connection, log: Callable[[str], None], run: Run
+    spec: JobSpec, stop: threading.Event, link: Link, log: Callable[[str], None], run: Run
 ) -> tuple[str, Any]:
     """Run a job, unless another process is running it or has finished it since it was planned."""
     with Leases() as leases:
@@ -158,7 +178,7 @@ def lease_path(spec: JobSpec) -> Path:
     return spec.job_dir / LEASED
 
 
-def _listen(link: Connection, stop: threading.Event) -> None:
+def _listen(link: Link, stop: threading.Event) -> None:
     """Set ``stop`` when the parent sends a message or exits."""
     try:
         link.recv()
@@ -168,7 +188,7 @@ def _listen(link: Connection, stop: threading.Event) -> None:
         stop.set()
 
 
-def send(link: Connection, message: tuple[str, Any]) -> None:
+def send(link: Link, message: tuple[str, Any]) -> None:
     """Send a message to the process that started this one, if that is still there."""
     with suppress(OSError):  # the parent has exited; `_listen` stops the job
         link.send(message)

@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import ast
 import multiprocessing
-import pickle
+import os
 import socket
+import stat
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from multiprocessing import util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from competition.errors import UsageError
+from competition.predictions.store import ResultKey
+from competition.profile_language import read_first_relations, read_language
+from competition.scoring.criteria import assemble_criteria
+from competition.scoring.metrics.metric import Task
 from models.jobs.engines.choice import open_engine
 from models.jobs.engines.engine import EngineChoice
-from models.jobs.engines.parcel import find_inputs, join_rows, move, split_rows
+from models.jobs.engines.parcel import find_inputs, move
+from models.jobs.engines.processes import process_context
+from models.jobs.engines.wire import (
+    read_message,
+    read_spec,
+    write_message,
+    write_rows,
+    write_spec,
+)
 from models.jobs.order import estimate_work, order_longest_first
-from models.jobs.spec import JobSpec
+from models.jobs.spec import JobOutcome, JobSpec
+from models.training.control import Progress
+from models.variant import list_variants, resolve_variant
 
 Specs = Callable[..., list[JobSpec]]
+SOFT = np.array([[0.25, 0.75]], np.float32)
 ROOT = Path(__file__).parents[3]
 
 
@@ -52,11 +72,85 @@ def test_all_that_a_job_reads_travels_and_nothing_else(
 
 def test_the_rows_of_a_fold_travel_once_for_all_its_jobs(make_specs: Specs) -> None:
     first, second = make_specs(seeds=(1, 2), folds=(0,))
-    bare, rows = split_rows(first)
-    assert pickle.dumps(rows) == pickle.dumps(split_rows(second)[1])
-    assert len(pickle.dumps(bare)) < 10_000
-    joined = join_rows(*[pickle.loads(pickle.dumps(each)) for each in (bare, rows)])
-    assert pickle.dumps(joined) == pickle.dumps(pickle.loads(pickle.dumps(first)))
+    rows = write_rows(first)
+    assert rows == write_rows(second)
+    assert len(write_spec(first)) < 10_000
+    assert_same_job(read_spec(write_spec(first), rows), first)
+
+
+def assert_same_job(found: JobSpec, wanted: JobSpec) -> None:
+    """Compare all fields, arrays by their bytes and types."""
+    for one, two in ((found.rows, wanted.rows), (found, wanted)):
+        for each in fields(two):
+            mine, theirs = getattr(one, each.name), getattr(two, each.name)
+            if isinstance(theirs, np.ndarray):
+                assert mine.dtype == theirs.dtype, each.name
+                assert mine.tobytes() == theirs.tobytes(), each.name
+            elif each.name != "rows":
+                assert mine == theirs, each.name
+
+
+def test_every_variant_and_metric_travels_as_json(make_specs: Specs) -> None:
+    (spec,) = make_specs(folds=(0,))
+    rows = write_rows(replace(spec, rows=replace(spec.rows, soft_labels=SOFT)))
+    language, relations = read_language("english"), read_first_relations()
+    for name in list_variants():
+        task = Task(3, (0,), merged=((1, 2),), averaged="gold")
+        criteria = assemble_criteria("macro-f1", None, task, writes_labels=False)
+        variant = resolve_variant(name, encoder="ko-mini")
+        sent = replace(
+            spec, variant=variant, criteria=criteria, language=language, relations=relations
+        )
+        found = read_spec(write_spec(sent), rows)
+        assert found.variant == variant
+        assert found.rows.soft_labels.tobytes() == SOFT.tobytes()  # type: ignore[union-attr]
+        assert_same_job(replace(found, rows=spec.rows), sent)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        ("said", "a line \x1b with \ud7a3"),
+        ("failed", "why"),
+        ("started", None),
+        ("progress", Progress(3, 9, 0.1 + 0.2, 1e-300, float("inf"))),
+        (
+            "done",
+            JobOutcome(ResultKey("v", 2**32 - 1, 0), True, {"micro_f1": 0.1}, warnings=("w",)),
+        ),
+    ],
+)
+def test_messages_travel_as_json(kind: str, payload: Any) -> None:
+    assert read_message(write_message(kind, payload)) == (kind, payload)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x80\x04N.", b'["done", 3]', b'["progress", {"step": "x"}]', b"7"]
+)
+def test_what_is_no_message_is_refused(data: bytes) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        read_message(data)
+
+
+def test_a_folder_for_jobs_that_others_could_write_to_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    from models.jobs.engines.ray_node import open_private
+
+    folder = open_private(tmp_path)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert open_private(tmp_path) == folder
+    folder.chmod(0o770)
+    with pytest.raises(PermissionError, match="chmod 700"):
+        open_private(tmp_path)
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(PermissionError, match="not a folder of this user alone"):
+        open_private(tmp_path)
+
+
+def test_the_sockets_of_processes_lie_in_a_folder_of_this_user_alone() -> None:
+    process_context()
+    assert stat.S_IMODE(Path(util.get_temp_dir()).stat().st_mode) == 0o700
 
 
 def test_the_longest_jobs_start_first(make_specs: Specs) -> None:
@@ -136,18 +230,18 @@ def test_a_task_passes_on_what_its_job_says_and_asks_it_once_to_stop(
     ours, theirs = multiprocessing.Pipe()
 
     def job() -> None:
-        theirs.send(("said", "begun"))
-        assert theirs.recv() == ("stop", None)
+        theirs.send_bytes(write_message("said", "begun"))
+        assert theirs.recv_bytes() == b"stop"
         assert not theirs.poll(0.05)
-        theirs.send(("done", 7))
+        theirs.send_bytes(write_message("failed", "7"))
         theirs.close()
 
     thread = threading.Thread(target=job)
     thread.start()
     rest = ray_node._look_after(ours, Sender())  # type: ignore[arg-type]
     thread.join()
-    said = [pickle.loads(each) for each in (*heard, *rest)]
-    assert said == [("said", "begun"), ("done", 7)]
+    said = [read_message(each) for each in (*heard, *rest)]
+    assert said == [("said", "begun"), ("failed", "7")]
 
 
 def test_the_cluster_on_kubernetes_has_the_pinned_ray_and_mounts_what_it_names() -> None:
@@ -163,3 +257,79 @@ def test_the_cluster_on_kubernetes_has_the_pinned_ray_and_mounts_what_it_names()
         assert container["args"][0].endswith("&& $KUBERAY_GEN_RAY_START_CMD")
         mounted = {mount["name"] for mount in container["volumeMounts"]}
         assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+GROUP_KEYS = {"template", "rayStartParams"}
+
+
+def test_the_cluster_on_kubernetes_has_only_fields_that_the_operator_knows() -> None:
+    """Of the API ray.io/v1, RayCluster; a mistyped field would be dropped without a word."""
+    cluster = next(yaml.safe_load_all((ROOT / "docs/clusters/kuberay.yaml").read_text("utf-8")))
+    spec, (workers,) = cluster["spec"], cluster["spec"]["workerGroupSpecs"]
+    assert cluster["apiVersion"] == "ray.io/v1"
+    known = {"rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec"}
+    assert spec.keys() == known | {"workerGroupSpecs"}
+    assert spec["autoscalerOptions"].keys() <= {"idleTimeoutSeconds", "upscalingMode", "resources"}
+    assert spec["headGroupSpec"].keys() == GROUP_KEYS
+    counts = ("replicas", "minReplicas", "maxReplicas")
+    assert workers.keys() == GROUP_KEYS | {"groupName", *counts}
+    assert all(isinstance(workers[count], int) for count in counts)
+    for group in (spec["headGroupSpec"], workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        (container,) = group["template"]["spec"]["containers"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
+STUBS = {
+    "scontrol": "printf 'node-1\\nnode-2\\n'",
+    "srun": """case "$*" in
+        *hostname*) echo 127.0.0.1;;
+        *--head*) echo "$@" >> "$SAID"; exec "$PYTHON" -c "
+import socket, sys
+server = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+print(input())" "$(echo "$@" | sed 's/.*--port \\([0-9]*\\).*/\\1/')" < "$PIPE";;
+        *) echo "$@" >> "$SAID";;
+    esac""",
+    "python": """echo "python $*" >> "$SAID"; trap 'echo stopped >> "$SAID"; exit 3' TERM
+        touch "$SAID.begun"; while :; do sleep 0.05; done""",
+}
+
+
+def test_the_slurm_script_starts_both_nodes_and_passes_a_signal_on(tmp_path: Path) -> None:
+    commands = tmp_path / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    (commands / "activate").write_text(f"PATH={commands}:$PATH\n")
+    for name, text in STUBS.items():
+        (commands / name).write_text(f"#!/bin/bash\n{text}\n")
+        (commands / name).chmod(0o755)
+    os.mkfifo(tmp_path / "pipe")
+    said = tmp_path / "said"
+    slurm = {"SUBMIT_DIR": str(tmp_path), "JOB_NODELIST": "node-[1-2]", "JOB_ID": "4711"}
+    slurm |= {"CPUS_PER_TASK": "16", "JOB_NUM_NODES": "2"}
+    process = subprocess.Popen(
+        ["bash", str(ROOT / "docs/clusters/slurm.sbatch"), "fold", "rbert", "--seeds", "1,2"],
+        env={
+            **os.environ,
+            **{f"SLURM_{name}": value for name, value in slurm.items()},
+            "SAID": str(said),
+            "PIPE": str(tmp_path / "pipe"),
+            "PYTHON": sys.executable,
+        },
+    )
+    with (tmp_path / "pipe").open("w"):
+        end = time.monotonic() + 60
+        while not (tmp_path / "said.begun").exists():
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(60) == 3
+    step = "--overlap --nodes=1 {} --cpus-per-task=16 {} node-1 ray start"
+    lines = said.read_text().splitlines()
+    assert lines[0].startswith(step.format("--ntasks=1", "-w") + " --head --block")
+    assert sorted(lines[1:]) == [
+        step.format("--ntasks-per-node=1", "-x")
+        + " --block --address 127.0.0.1:24711 --num-cpus 16",
+        "python run.py fold rbert --seeds 1,2 --engine ray --address 127.0.0.1:24711",
+        "stopped",
+    ]

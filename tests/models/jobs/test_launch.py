@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
+import run
 from competition.errors import TrainingError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.store import ResultKey, Store
@@ -233,6 +234,22 @@ def test_a_launcher_of_one_process_makes_no_difference(monkeypatch: pytest.Monke
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert is_launched()
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (["tune", "typed-punct"], r"run\.py tune …; --workers 2 .* --engine ray"),
+        (["pretrain", "--scratch", "--size", "mini"], r"run\.py pretrain …; it uses one GPU"),
+        (["blend"], r"run\.py blend …$"),
+    ],
+)
+def test_commands_that_run_in_one_process_say_what_to_do_instead(
+    command: list[str], advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_launches", [Launch([Pipe()[0]], local=2, shards=False)])
+    with pytest.raises(UsageError, match=f"a launcher started 2.*{advice}"):
+        run.app(command, standalone_mode=False)
 
 
 def test_other_engines_of_accelerate_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
