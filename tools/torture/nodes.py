@@ -160,6 +160,7 @@ def torture(
     logs = "\n".join(path.read_text("utf-8") for path in jobs.rglob("job.log"))
     faults = [f"exit code {code}: {said[-2000:]}"] if code else []
     faults += [] if "lost with its node" in said else [f"no job was lost: {said[-2000:]}"]
+    faults += ["what Ray's daemons say is printed"] if "(raylet)" in said else []
     if has_states and "resumed at step" not in said:
         faults.append(f"no job was resumed: {logs[-2000:]}")
     wanted, found = reference.read(), home.read()

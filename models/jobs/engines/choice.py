@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from competition.errors import UsageError
@@ -17,6 +18,9 @@ def _open_local(choice: EngineChoice) -> Engine:
 
 
 def _open_ray(choice: EngineChoice) -> Engine:
+    # Ray prints what its daemons say of lost nodes to stdout, where tables and JSON go; it reads
+    # this pattern of lines to leave out when it is imported
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
         from models.jobs.engines.ray_engine import RayEngine
     except ModuleNotFoundError as error:

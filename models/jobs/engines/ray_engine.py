@@ -378,7 +378,7 @@ def connect(address: str | None) -> None:
             f"the Ray cluster {address or ''} asks for a token: set RAY_AUTH_MODE=token, here and "
             "on every node, with ~/.ray/auth_token of its head on all of them"
         ) from None
-    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a bare one if its daemons do not start in time
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"cannot use the Ray cluster {address or ''}: {reason}") from None
 

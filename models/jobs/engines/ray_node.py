@@ -19,6 +19,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,15 @@ class Mailbox:
 
 
 def run_there(shipment: Shipment, mailbox: Any) -> Delivery:
-    """Run a job on this node; the function of a Ray task."""
+    """Run a job on this node; the function of a Ray task.
+
+    In a thread: while the main thread of a task waits for Ray, Ray gives its CPUs to another task.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_run_here, shipment, mailbox).result()
+
+
+def _run_here(shipment: Shipment, mailbox: Any) -> Delivery:
     node = ray.get_runtime_context().get_node_id()
     ray.get(mailbox.exchange.remote(shipment.job, node, [], []))  # it begins
     home = node_folder(shipment.home) / "jobs" / shipment.job
