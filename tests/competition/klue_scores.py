@@ -27,7 +27,7 @@ def negatives(negative_id: int | None) -> tuple[int, ...]:
 def criteria_of(negative_id: int | None, n_labels: int = MOST_LABELS) -> Criteria:
     task = Task(n_labels, negatives(negative_id))
     metrics = (build_metric(name, task) for name in ("micro-f1", "auprc"))
-    return Criteria(*metrics, n_labels, task.negative_ids)
+    return Criteria(*metrics, task)
 
 
 def decide(probs: Any, negative_id: int | None, threshold: float | None) -> Any:
