@@ -91,6 +91,10 @@ class Processes:
         self._leases = Leases()
 
     def __enter__(self) -> Processes:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for left in self._folder.glob("*.lease"):  # of processes that were killed
+            if is_stale(left):
+                left.unlink(missing_ok=True)
         self._leases.acquire(self._folder / self.name)
         return self
 

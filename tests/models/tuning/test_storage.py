@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from competition.errors import UsageError
+from competition.files import name_machine
 from models.tuning import storage as room
 from models.tuning.storage import (
     Processes,
@@ -19,6 +21,17 @@ from models.tuning.storage import (
     parse_storage,
     storage_failures,
 )
+
+
+def test_what_killed_processes_left_goes_when_another_begins(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    facts = {"pid": child.pid, "machine": name_machine(), "born": "long ago"}
+    (tmp_path / "gone.1.lease").write_text(json.dumps(facts), "utf-8")
+    with Processes(tmp_path) as here, Processes(tmp_path) as other:
+        assert here.is_alive(other.name)
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {f"{each.name}.1.lease" for each in (here, other)}
 
 
 def test_a_process_counts_as_alive_until_it_is_killed(tmp_path: Path) -> None:
