@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from run import main
 from tools.torture import disks, kills, nodes
 from tools.torture.homes import Home
 from tools.torture.mutants import Kind, build_kinds, try_kind
@@ -94,20 +92,15 @@ def test_a_fault_is_found_and_recorded_kills_are_not_tried_again(
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_node_that_dies_has_its_jobs_run_again_elsewhere(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_node_that_dies_has_its_jobs_run_again_elsewhere(how: kills.How) -> None:
     pytest.importorskip("ray")
     command = ["fold", "concat-cls", "--folds", "0,1", "--threads", "1"]
     command += [*nodes.TINY, "--set", "train.epochs=6"]
     folder = Path(tempfile.mkdtemp(prefix="rn-"))  # short: it takes the paths of sockets
     try:
-        local = Home(folder / "local", n_rows=200).make()
-        monkeypatch.setenv("COMPETITION_HOME", str(local.path))
-        words = ["run.py", *command, "--competition", str(local.profile)]
-        monkeypatch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit, match="0"):
-            main()
+        local = Home(folder / "local", n_rows=200, starter=how.starter).make()
+        code, said = local.run(command)
+        assert code == 0, said
         faults = nodes.torture(folder, command, reference=local, say=lambda _: None)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -131,9 +131,10 @@ def torture(
         code, said = reference.run(command)
         if code:
             raise SystemExit(said)
-    home = Home(folder / "cluster", OPEN, None if reference is None else reference.n_rows).make()
+    home = replace(reference, path=folder / "cluster", environment=OPEN).make()
     address = f"127.0.0.1:{find_port()}"
-    jobs, log = home.path / "checkpoints", folder / "cluster.log"
+    jobs, log = home.path / "checkpoints", home.log
+    log.touch()
     has_states = "tfidf-linear" not in command
     # the head runs no jobs; as the only node it is the one that the command belongs to
     nodes = start_nodes([HEAD], folder, address, cpus=0)
@@ -152,7 +153,7 @@ def torture(
         say(f"killed node {name}")
         code = process.wait(PATIENCE_S)
     finally:
-        if process is not None:
+        if process is not None and process.poll() is None:
             kill_all(process)
         for node in nodes.values():
             node.kill()
@@ -249,7 +250,9 @@ def find_busy(jobs: Path) -> str | None:
     return None
 
 
-def _wait(find: Callable[[], Found | None], process: subprocess.Popen[bytes] | Command, log: Path) -> Found:
+def _wait(
+    find: Callable[[], Found | None], process: subprocess.Popen[bytes] | Command, log: Path
+) -> Found:
     """Wait until something is found while a command runs, and return it.
 
     Raises:
