@@ -287,7 +287,7 @@ STUBS = {
         *--head*) echo "$@" >> "$SAID"; exec "$PYTHON" -c "
 import socket, sys
 server = socket.create_server(('127.0.0.1', int(sys.argv[1])))
-print(input())" "$(echo "$@" | sed 's/.*--port \\([0-9]*\\).*/\\1/')" < "$PIPE";;
+sys.stdin.read()" "$(echo "$@" | sed 's/.*--port \\([0-9]*\\).*/\\1/')" < "$PIPE";;
         *) echo "$@" >> "$SAID";;
     esac""",
     "python": """echo "python $*" >> "$SAID"; trap 'echo stopped >> "$SAID"; exit 3' TERM
