@@ -154,6 +154,12 @@ class Profile(Section):
         return {label: i for i, label in enumerate(self.labels)}
 
     @property
+    def submitted_labels(self) -> tuple[str, ...]:
+        """Return each label as a submission writes it: its name, or its number."""
+        as_number = self.submission.label_as == "number"
+        return tuple(map(str, range(self.n_labels))) if as_number else self.labels
+
+    @property
     def negative_labels(self) -> tuple[str, ...]:
         """Return the negative labels: none, one or several."""
         named = self.negative_label
@@ -285,6 +291,17 @@ class Competition:
     def train_path(self) -> Path:
         """Return the file of labelled rows."""
         return self.data_dir / self.profile.files.train
+
+    @property
+    def train_paths(self) -> tuple[Path, ...]:
+        """Return all files of labelled rows, in the order in which they are read."""
+        more = (self.data_dir / name for name in self.profile.files.more_train)
+        return (self.train_path, *more)
+
+    @property
+    def train_names(self) -> str:
+        """Return the names of all files of labelled rows, as one text."""
+        return " and ".join(path.name for path in self.train_paths)
 
     @property
     def test_path(self) -> Path:

@@ -39,13 +39,15 @@ class Section(BaseModel):
 class Files(Section):
     """The files of rows; ``directory`` is relative to home (to this package if ``bundled``).
 
-    ``separator``, ``header`` and ``quotes`` describe a CSV where it does not describe itself;
-    ``set_aside`` names train rows that are not read. ``sample_submission`` is the leaderboard's own
-    sample file: the authority on a submission's columns, order and ids.
+    ``more_train`` names further files of labelled rows, read after ``train``. ``separator``,
+    ``header`` and ``quotes`` describe a CSV where it does not describe itself; ``set_aside`` names
+    train rows that are not read. ``sample_submission`` is the leaderboard's own sample file: the
+    authority on a submission's columns, order and ids.
     """
 
     directory: Text
     train: Text
+    more_train: Texts = ()
     test: Text
     solution: Text | None = None
     solution_header: Texts | None = None

@@ -49,15 +49,17 @@ class SubmissionRules(Section):
     """The leaderboard's file and its daily quota, counted in the days of ``timezone``.
 
     Once a section names a column, what it does not name is not in the file. ``probs_columns``: one
-    column per label, by a template with ``{label}`` or by names in label order. ``final_picks`` is
-    how many submissions may be selected to count at the end. ``joined_by`` is how the platform
-    finds the row that an answer is for: one that joins by ``id`` takes rows in any order, CR LF
-    line ends, a byte order mark and empty lines, as what reads with pandas does. Unset, Kaggle, the
-    local leaderboard and a folder do, and others go by ``position``.
+    column per label, by a template with ``{label}`` or by names in label order. ``label_as``:
+    names, or numbers, which are indices of ``labels``. ``final_picks`` is how many submissions may
+    be selected to count at the end. ``joined_by`` is how the platform finds the row that an answer
+    is for: one that joins by ``id`` takes rows in any order, CR LF line ends, a byte order mark and
+    empty lines, as what reads with pandas does. Unset, Kaggle, the local leaderboard and a folder
+    do, and others go by ``position``.
     """
 
     id_column: Text = "id"
     label_column: Text | None = "pred_label"
+    label_as: Literal["name", "number"] = "name"
     probs_column: Text | None = "probs"
     probs_columns: Text | Texts | None = None
     separator: Literal[",", "\t", ";", "|"] | None = None
@@ -96,6 +98,8 @@ class SubmissionRules(Section):
                 "name label_column, or probs_column for lists of probabilities, or probs_columns"
                 " for one column per label"
             )
+        if self.label_column is None and self.label_as != "name":
+            raise ValueError("label_as needs a label_column, whose values it describes")
         if self.probs_column is not None and self.probs_columns is not None:
             raise ValueError("set probs_column or probs_columns, not both")
         if isinstance(self.probs_columns, str) and "{label}" not in self.probs_columns:

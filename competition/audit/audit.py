@@ -163,15 +163,15 @@ def _build_files(audit: Audit) -> Table:
         Column("offences", "offences", "count"),
         Column("notices", "notices", "count"),
     )
-    paths = (audit.competition.train_path, audit.competition.test_path)
+    names = (audit.competition.train_names, audit.competition.test_path.name)
     rows = [
         {
-            "file": path.name,
+            "file": name,
             "rows": len(reading.rows),
             "offences": len(reading.offences),
             "notices": len(reading.notices),
         }
-        for path, reading in zip(paths, (audit.train, audit.test), strict=True)
+        for name, reading in zip(names, (audit.train, audit.test), strict=True)
     ]
     if audit.ok:
         verdict = "Verdict: these files can be trained on."

@@ -20,6 +20,7 @@ Values = Sequence[Any]
 ID_NAMES = ("id", "guid", "uid", "idx", "index", "row_id", "example_id", "번호", "no")
 SENTENCE_NAMES = ("sentence", "text", "sent", "content", "context", "token", "tokens", "문장")
 LABEL_NAMES = ("label", "relation", "rel", "class", "target", "category", "관계", "y")
+LABEL_COLUMNS = (*LABEL_NAMES, "pred_label", "prediction", "pred")
 SOURCE_NAMES = ("source", "domain", "genre", "출처")
 NEGATIVE_NAMES = re.compile(
     r"no[_ -]?rel(ation)?|none|null|na|n/a|others?|negative|unrelated|no[_ -]?label"
@@ -192,6 +193,8 @@ def _guess_submission(found: Findings, sample: Peek, test: Peek) -> None:
             found.submission["probs_column"] = name
         elif texts and set(texts) <= set(found.labels):
             found.submission["label_column"] = name
+        elif texts and name == _named(sample, LABEL_COLUMNS) and _are_places(texts, found.labels):
+            found.submission |= {"label_column": name, "label_as": "number"}
     template = _find_template(list(columns), found.labels)
     if template is not None:
         found.submission["probs_columns"] = template
@@ -201,6 +204,12 @@ def _guess_submission(found: Findings, sample: Peek, test: Peek) -> None:
         found.submission["separator"] = sample.separator
     if not has_header:
         found.submission["header"] = False
+
+
+def _are_places(texts: Sequence[str], labels: Sequence[str]) -> bool:
+    """Return whether texts are numbers below the number of labels, which are no numbers."""
+    are_numbers = all(text.isdecimal() and int(text) < len(labels) for text in texts)
+    return are_numbers and not all(label.isdecimal() for label in labels)
 
 
 def _find_template(columns: Sequence[str], labels: Sequence[str]) -> str | None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from competition.audit.findings import Findings
 from competition.audit.guess import guess_all
-from competition.audit.peek import SUFFIXES, Peek, peek
+from competition.audit.peek import SUFFIXES, Peek, join_peeks, peek
 from competition.console import Column, Table
 from competition.data.corpus import read_rows
 from competition.errors import UsageError
@@ -30,6 +30,7 @@ KINDS = (
     ("test", re.compile(r"test", re.I)),
     ("beside", re.compile(r"dev|valid", re.I)),
 )
+MAX_SHARED = 0.1  # of a file's rows in another one: more, and it is a part of it
 PARTS = ("word", "start", "end", "type", "open", "close")
 
 
@@ -39,6 +40,7 @@ class Found:
 
     train: Path
     test: Path
+    more_train: tuple[Path, ...] = ()
     sample: Path | None = None
     solution: Path | None = None
     left_out: tuple[Path, ...] = ()
@@ -55,7 +57,8 @@ def run_init(paths: Sequence[Path], out: Path | None, *, overwrite: bool = False
         UsageError: there are no such files, or what they hold is not recognised.
     """
     files = find_files(paths)
-    train, test = peek(files.train), peek(files.test)
+    test = peek(files.test)
+    files, train = _peek_train(files)
     sample = None if files.sample is None else peek(files.sample)
     found = guess_all(train, test, sample)
     _check_whole(found, train)
@@ -66,6 +69,26 @@ def run_init(paths: Sequence[Path], out: Path | None, *, overwrite: bool = False
         raise UsageError(f"{target} is there already; name another with --out, or say --overwrite")
     write_atomically(target, write_profile(name, files, (train, test), found))
     return build_init_tables(target, files, found)
+
+
+def _peek_train(files: Found) -> tuple[Found, Peek]:
+    """Read the train files; one with other columns, or with rows of an earlier one, is left out."""
+    first = peek(files.train)
+    fits, left_out, rows = [first], list(files.left_out), _list_rows(first)
+    for path in files.more_train:
+        other = peek(path)
+        own = _list_rows(other) if [*other.columns] == [*first.columns] else set()
+        if not own or len(own & rows) > MAX_SHARED * len(own):
+            left_out.append(path)
+        else:
+            fits.append(other)
+            rows |= own
+    more = tuple(each.path for each in fits[1:])
+    return replace(files, more_train=more, left_out=tuple(left_out)), join_peeks(fits)
+
+
+def _list_rows(peeked: Peek) -> set[tuple[str, ...]]:
+    return set(zip(*(map(str, values) for values in peeked.columns.values()), strict=True))
 
 
 def find_files(paths: Sequence[Path]) -> Found:
@@ -102,11 +125,12 @@ def find_files(paths: Sequence[Path]) -> Found:
                 "python run.py init TRAIN TEST"
             )
     firsts = {kind: paths[0] for kind, paths in by_kind.items() if paths}
-    more = [path for paths in by_kind.values() for path in paths[1:]]
+    more = [path for kind, paths in by_kind.items() if kind != "train" for path in paths[1:]]
     beside = [firsts["beside"]] if "beside" in firsts else []
     return Found(
         firsts["train"],
         firsts["test"],
+        tuple(by_kind["train"][1:]),
         firsts.get("sample"),
         firsts.get("solution"),
         (*more, *beside, *left_out),
@@ -180,9 +204,10 @@ def _write_files(files: Found, peeked: tuple[Peek, Peek]) -> list[str]:
         ("sample_submission", files.sample),
     ):
         if path is not None:
-            within = path.absolute()
-            near = within.relative_to(folder) if within.is_relative_to(folder) else within
-            lines.append(f"{key} = {_quote(str(near))}")
+            lines.append(f"{key} = {_quote(_name_near(path, folder))}")
+        if key == "train" and files.more_train:
+            more = [_name_near(each, folder) for each in files.more_train]
+            lines.append(f"more_train = {_quote(more)} # likely: their columns are the same")
     train, test = peeked
     if train.separator is not None:
         lines.append(f"separator = {_quote(train.separator)}")
@@ -191,6 +216,12 @@ def _write_files(files: Found, peeked: tuple[Peek, Peek]) -> list[str]:
             names = [name for name in peek_.columns if re.fullmatch(r"c\d+", name)]
             lines.append(f"{key} = {_quote(names)} # no line names the columns")
     return lines
+
+
+def _name_near(path: Path, folder: Path) -> str:
+    """Return a path relative to a folder if it lies there, else the whole path."""
+    within = path.absolute()
+    return str(within.relative_to(folder) if within.is_relative_to(folder) else within)
 
 
 def _write_entity(found: Findings, notes: dict[str, str]) -> list[str]:
@@ -258,7 +289,8 @@ def build_init_tables(target: Path, files: Found, found: Findings) -> list[Table
 
 def _count_rows(target: Path, files: Found, profile: Profile) -> Table:
     rows = []
-    for path, is_train in ((files.train, True), (files.test, False)):
+    train = ((path, True) for path in (files.train, *files.more_train))
+    for path, is_train in (*train, (files.test, False)):
         reading = read_rows(path, profile, is_train=is_train)
         first = str(reading.offences[0]) if reading.offences else "–"
         rows.append({"file": path.name, "rows": len(reading.rows), "first": first})

@@ -64,7 +64,7 @@ class RepairedFile:
 
 
 def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) -> list[Table]:
-    """Write repaired copies of the train and the test file into a folder.
+    """Write repaired copies of the train files and the test file into a folder.
 
     Raises:
         UsageError: the folder is the data's own, or nothing could be repaired in this form.
@@ -77,16 +77,23 @@ def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) 
         )
     if profile.entity.given_as == "markup" or profile.entity.counted_in == "tokens":
         raise UsageError("--mend repairs offsets in characters; these rows have none")
+    layouts = dict.fromkeys(competition.train_paths, train_layout(profile))
+    layouts |= {competition.test_path: test_layout(profile)}
     repaired = [
-        _repair_file(competition.train_path, folder, profile, train_layout(profile)),
-        _repair_file(competition.test_path, folder, profile, test_layout(profile)),
+        _repair_file(path, folder / _name_copy(path, competition.data_dir), profile, layout)
+        for path, layout in layouts.items()
     ]
     return _build_tables(repaired, folder, None if is_whole else SHOWN)
 
 
-def _repair_file(path: Path, folder: Path, profile: Profile, layout: Layout) -> RepairedFile:
+def _name_copy(path: Path, folder: Path) -> Path:
+    """Return where a copy lies in its folder: as the file lies in the data folder."""
+    return path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+
+
+def _repair_file(path: Path, copy: Path, profile: Profile, layout: Layout) -> RepairedFile:
     form = build_form(profile)
-    repaired = RepairedFile(folder / path.name)
+    repaired = RepairedFile(copy)
     try:
         kind = recognise(path).form
         if kind == "text":

@@ -65,6 +65,15 @@ def peek(path: Path) -> Peek:
         raise UsageError(f"{path}: {error}") from None
 
 
+def join_peeks(peeks: Sequence[Peek]) -> Peek:
+    """Return the rows of several files of the same columns as one, named as the first."""
+    first = peeks[0]
+    columns = {
+        name: [value for each in peeks for value in each.columns[name]] for name in first.columns
+    }
+    return Peek(first.path, columns, first.separator, first.has_header)
+
+
 def _peek_csv(path: Path) -> Peek:
     stream, _ = open_utf8(path)
     with stream:

@@ -58,7 +58,7 @@ def describe_verdict(report: BlendReport) -> list[str]:
     criteria = report.inputs.criteria
     first, *second = criteria.kinds
     if len(names) == 1:
-        return [f"{names[0]} is the only member; tuned: its {_name_tuned(criteria)}."]
+        return [f"{names[0]} is the only member; {_say_tuned(criteria)}."]
     lines = []
     for key, name in ((BEST_SINGLE, "best single variant"), (UNIFORM, "uniform mean")):
         paired = evaluation.compared[key].primary
@@ -114,12 +114,13 @@ def close_blend(report: BlendReport) -> str:
     return f"{said}: {_write_paired(paired, first)}; {nested}{expected}."
 
 
-def _name_tuned(criteria: Criteria) -> str:
-    """Name what is tuned of a single member."""
+def _say_tuned(criteria: Criteria) -> str:
+    """Say what is tuned of a single member."""
     rules = {"threshold": "threshold", "prior": "power of the label shares", "argmax": ""}
     rule = rules[criteria.rule]
     named = [*([rule] if rule else []), *(["temperature"] if criteria.ranked else [])]
-    return " and ".join(named) or "nothing, as no metric asks for it"
+    tuned = " and ".join(named)
+    return f"tuned: its {tuned}" if tuned else "nothing is tuned, as no metric asks for it"
 
 
 def _write_paired(paired: Paired, kind: MetricKind) -> str:

@@ -22,7 +22,7 @@ import pandas as pd
 from competition.console import write_count
 from competition.data.benchmark import read_own_columns
 from competition.data.causes import gather_causes
-from competition.data.csv_records import show
+from competition.data.csv_records import show, show_id
 from competition.data.groups import GROUP_COLUMNS, build_groups, name_group_column, sample_rows
 from competition.data.row_checks import RowChecker
 from competition.data.row_forms import build_form
@@ -54,11 +54,18 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Reading:
-    """The result of reading one file: valid rows, offences, and accepted irregularities."""
+    """The result of reading files: valid rows, offences, and accepted irregularities.
+
+    Attributes:
+        n_records: rows in the files, valid or not.
+        aside: ids of the rows that the profile sets aside.
+    """
 
     rows: Rows
     offences: tuple[Offence, ...]
     notices: tuple[Offence, ...]
+    n_records: int = 0
+    aside: frozenset[str] = frozenset()
 
 
 def read_corpus(competition: Competition) -> Corpus:
@@ -80,10 +87,49 @@ def read_corpus(competition: Competition) -> Corpus:
 
 
 def read_train(competition: Competition) -> Reading:
-    """Read the train file, without the rows that the profile sets aside."""
+    """Read the train files, without the rows that the profile sets aside."""
     profile = competition.profile
     aside = profile.files.set_aside
-    return read_rows(competition.train_path, profile, is_train=True, set_aside=aside)
+    readings: list[Reading] = []
+    for path in competition.train_paths:
+        before = sum(each.n_records for each in readings)
+        readings.append(
+            read_rows(path, profile, is_train=True, set_aside=aside, first_number=before)
+        )
+    offences = [offence for each in readings for offence in each.offences]
+    offences += _find_unknown_aside(competition, readings)
+    offences += _find_repeated_across(competition, readings)
+    frames = [each.rows.frame for each in readings]
+    rows = readings[0].rows
+    if len(readings) > 1:
+        gold = np.concatenate([each.rows.gold for each in readings])
+        rows = Rows(pd.concat(frames, ignore_index=True), gold)
+    notices = tuple(notice for each in readings for notice in each.notices)
+    return Reading(rows, tuple(offences), notices, sum(each.n_records for each in readings))
+
+
+def _find_unknown_aside(competition: Competition, readings: Sequence[Reading]) -> list[Offence]:
+    """Return an offence for every id in ``files.set_aside`` that no train row has."""
+    files = competition.profile.files
+    unknown = sorted({*files.set_aside}.difference(*(each.aside for each in readings)))
+    found = "files.set_aside lists this id, but no row has it"
+    remedy = "remove it from files.set_aside, or correct it"
+    column, name = competition.profile.columns.id, competition.train_names
+    return [Offence(name, None, column, show_id(id_), found, remedy) for id_ in unknown]
+
+
+def _find_repeated_across(competition: Competition, readings: Sequence[Reading]) -> list[Offence]:
+    """Return an offence for every row whose id occurred in an earlier train file."""
+    column, taken, found = competition.profile.columns.id, dict[str, str](), []
+    for path, reading in zip(competition.train_paths, readings, strict=True):
+        ids = [str(row_id) for row_id in reading.rows.ids]
+        again = [row_id for row_id in ids if row_id in taken]
+        for row_id in again:
+            where = f"the id also occurs in {taken[row_id]}"
+            remedy = "give every row an id of its own, or remove columns.id: rows are then numbered"
+            found.append(Offence(path.name, None, column, show_id(row_id), where, remedy))
+        taken |= {row_id: path.name for row_id in ids if row_id not in taken}
+    return gather_causes(found, sum(each.n_records for each in readings))
 
 
 def build_corpus(competition: Competition, train: Reading, test: Reading) -> Corpus:
@@ -108,7 +154,12 @@ def _sample_test(count: int, limit: int, seed: int) -> np.ndarray[Any, np.dtype[
 
 
 def read_rows(
-    path: Path, profile: Profile, *, is_train: bool, set_aside: Collection[str] = ()
+    path: Path,
+    profile: Profile,
+    *,
+    is_train: bool,
+    set_aside: Collection[str] = (),
+    first_number: int = 0,
 ) -> Reading:
     """Read one file and check every row; return offences instead of raising them.
 
@@ -117,6 +168,7 @@ def read_rows(
         profile: the profile to check it against.
         is_train: labels are required and checked; otherwise the label column is not read.
         set_aside: ids of rows to skip.
+        first_number: the id of the first row, where no column has ids.
     """
     form, columns = build_form(profile), profile.columns
     own = read_own_columns(path, profile)
@@ -134,19 +186,23 @@ def read_rows(
     checker.number_labels(own.numbers)
     collector = _Collector()
     for line, fields in reader.read():
+        if own.id is None and first_number:
+            fields[0] = str(int(fields[0]) + first_number)
         row, label_id = checker.check(line, fields)
         if row is not None:
             collector.add(row, label_id)
             if more:
                 collector.more.append(fields[-len(more) :])
     offences = _explain_columns(offences, reader.names, profile)
-    offences += [*checker.find_repeated_ids(), *checker.find_unknown_aside()]
+    offences += checker.find_repeated_ids()
     offences.sort(key=lambda offence: offence.line or 0)
     notices = (*reader.notices(), *own.notices, *checker.notices())
     lost = sum(each.line is not None and each.column is None for each in offences)
     reported = gather_causes(offences, checker.count + lost)
     rows = collector.build(is_train=is_train, more=more)
-    return Reading(rows, tuple(reported), notices)
+    aside = checker.aside
+    n_records = checker.count + aside.total() + lost
+    return Reading(rows, tuple(reported), notices, n_records, frozenset(aside))
 
 
 def list_group_columns(profile: Profile) -> tuple[str, ...]:

@@ -170,6 +170,11 @@ class RowChecker:
         """Return the number of records that were checked."""
         return len(self._ids)
 
+    @property
+    def aside(self) -> Counter[str]:
+        """Return the ids of records that were skipped, with how often each occurred."""
+        return self._passed_over
+
     def find_repeated_ids(self) -> list[Offence]:
         """Return an offence for every row whose id occurred before."""
         ids = pd.Series(self._ids, dtype="str")
@@ -194,14 +199,6 @@ class RowChecker:
             for i in again
             if self._ids[i].strip()
         ]
-
-    def find_unknown_aside(self) -> list[Offence]:
-        """Return an offence for every id in ``files.set_aside`` that no row has."""
-        unknown = sorted(self._set_aside - self._passed_over.keys())
-        remedy = "remove it from files.set_aside, or correct it"
-        found = "files.set_aside lists this id, but no row has it"
-        column = self._profile.columns.id
-        return [Offence(self._file, None, column, show_id(id_), found, remedy) for id_ in unknown]
 
     def notices(self) -> list[Offence]:
         """Return the irregularities that were accepted in rows."""

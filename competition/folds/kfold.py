@@ -125,7 +125,7 @@ def _read_frozen(
     records = read_records(table.csv_path, HEADER)
     if origin is not None:
         rows = [(id_,) for id_ in corpus.train.ids.tolist()]
-        files = str(competition.train_path)
+        files = " and ".join(map(str, competition.train_paths))
         table.check_same_rows(records, origin, rows, HEADER, what="train rows", files=files)
     fold_of = _place_folds(table.csv_path, records, corpus.train.ids)
     text = _build_text(corpus, fold_of)

@@ -174,7 +174,8 @@ def _check_same_rows(
     corpus = prepared.corpus
     rows = [(id_, "train") for id_ in corpus.train.ids.tolist()]
     rows += [(id_, "test") for id_ in corpus.test.ids.tolist()]
-    files = f"{prepared.competition.train_path} and {prepared.competition.test_path}"
+    paths = (*prepared.competition.train_paths, prepared.competition.test_path)
+    files = " and ".join(map(str, paths))
     table.check_same_rows(records, origin, rows, HEADER, what="rows", files=files)
 
 

@@ -100,7 +100,8 @@ def _place(
         report(_explain(path, array, [shape for each in wanted for shape in fits[each]]))
         return None
     rows = corpus.train if here == OOF else corpus.test
-    file = prepared.competition.train_path if here == OOF else prepared.competition.test_path
+    competition = prepared.competition
+    file = competition.train_names if here == OOF else competition.test_path.name
     folds = np.full(sizes[here], NO_FOLD)
     ids = rows.ids
     if array.ndim == 3:
@@ -117,7 +118,7 @@ def _place(
         probs=probs,
         unread=set(),
         is_named=False,
-        notices=[ORDER.format(file=path.name, data=file.name)],
+        notices=[ORDER.format(file=path.name, data=file)],
     )
 
 

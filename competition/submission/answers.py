@@ -339,14 +339,25 @@ def _check_header(path: Path, form: Form, report: Report) -> None:
 def _read_labels(
     rows: _Rows, labels: list[str], column: str, profile: Profile
 ) -> npt.NDArray[np.int64]:
-    known = profile.label_ids
+    known = {label: i for i, label in enumerate(profile.submitted_labels)}
     pred = np.fromiter((known.get(label, -1) for label in labels), np.int64, count=len(labels))
+    are_numbers = profile.submission.label_as == "number"
+    if are_numbers and (pred < 0).any():
+        row = int((pred < 0).argmax())
+        found = f"{show(labels[row])} is no label's number in {int((pred < 0).sum()):,} rows"
+        last = profile.n_labels - 1
+        some = f"0 ({profile.labels[0]}) to {last} ({profile.labels[last]})"
+        rows.offend(row, column, found, f"write the label's place in labels, {some}")
+        return pred
     numbers = [_as_place(labels[row], profile.n_labels) for row in np.flatnonzero(pred < 0)]
     if len(numbers) > MAX_UNKNOWN * len(labels) and None not in numbers:
         row = int((pred < 0).argmax())
         some = ", ".join(f"{i} = {label}" for i, label in enumerate(profile.labels[:3]))
         found = f"labels are numbers in {len(numbers):,} rows (here {show(labels[row])})"
-        remedy = f"write the names; as places in the profile's labels, {some}, …"
+        remedy = (
+            f"write the names; as places in the profile's labels, {some}, … (or set"
+            ' submission.label_as = "number", if the leaderboard wants numbers)'
+        )
         rows.offend(row, column, found, remedy)
         return pred
     hints: dict[str, str] = {}

@@ -166,7 +166,7 @@ def _encode(
         fields = {name: answered.copied[name][place] for name in form.copied}
         fields |= {form.id_column: row_id} | dict(zip(form.probs_columns, numbers, strict=False))
         if form.label_column is not None:
-            fields[form.label_column] = profile.labels[label_id]
+            fields[form.label_column] = profile.submitted_labels[label_id]
         if form.probs_column is not None:
             fields[form.probs_column] = f"[{', '.join(numbers)}]"
         writer.writerow([fields[name] for name in form.columns])

@@ -140,11 +140,9 @@ def check_device() -> Iterator[Finding]:
 
 
 def check_data(competition: Competition) -> Iterator[Finding]:
-    """Report whether both files exist."""
-    for what, path in (
-        ("train file", competition.train_path),
-        ("test file", competition.test_path),
-    ):
+    """Report whether the files exist."""
+    train = [("train file", path) for path in competition.train_paths]
+    for what, path in (*train, ("test file", competition.test_path)):
         if path.is_file():
             yield Finding(what, f"{path}, {write_bytes(path.stat().st_size)}")
         else:

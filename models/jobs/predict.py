@@ -110,7 +110,7 @@ def run_predict(competition: Competition, request: PredictRequest, say: Say) -> 
 def _check_out(out: Path, file: Path, competition: Competition) -> None:
     """Check that the output file can be written and replaces no data."""
     check_writable(out, "--out")
-    kept = (file, competition.train_path, competition.test_path, competition.solution_path)
+    kept = (file, *competition.train_paths, competition.test_path, competition.solution_path)
     for path in kept:
         if path is not None and path.exists() and out.exists() and out.samefile(path):
             what = "the input file" if path == file else f"the competition's {path.name}"

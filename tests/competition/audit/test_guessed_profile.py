@@ -9,7 +9,7 @@ import pytest
 
 from competition.audit.guessed_profile import find_files, run_init
 from competition.console import Table
-from competition.data.corpus import read_corpus
+from competition.data.corpus import read_corpus, read_train
 from competition.data.rows import Rows
 from competition.errors import UsageError
 from competition.profile import Competition, resolve_competition
@@ -135,6 +135,65 @@ def test_an_index_without_a_name_is_no_column_and_dev_replaces_test(
     competition, _ = guess(tmp_path, folder)
     assert competition.profile.files.test == "dev.csv"
     same(read_corpus(competition).train, read_corpus(tiny_competition).train)
+
+
+def test_train_rows_in_several_files(tiny_competition: Competition, tmp_path: Path) -> None:
+    usual = read_corpus(tiny_competition)
+    folder = write_folder(tmp_path, "csv", flat)
+    header, *lines = (folder / "train.csv").read_text("utf-8").splitlines()
+    (folder / "train.csv").unlink()
+    for name, some in (("train_1.csv", lines[:7]), ("train_2.csv", lines[7:])):
+        (folder / name).write_text("\n".join([header, *some]) + "\n", "utf-8")
+    (folder / "train_small.csv").write_text("\n".join([header, *lines[3:9]]) + "\n", "utf-8")
+    competition, tables = guess(tmp_path, folder)
+    assert competition.profile.files.more_train == ("train_2.csv",)
+    assert "Left out: train_small.csv." in tables["guesses"].notes
+    assert [row["rows"] for row in tables["fit"].rows[:2]] == [7, N_TRAIN - 7]
+    corpus = read_corpus(competition)
+    same(corpus.train, usual.train)
+    labels, usual_labels = competition.profile.labels, tiny_competition.profile.labels
+    found = [labels[label] for label in corpus.train.gold]
+    assert found == [usual_labels[label] for label in usual.train.gold]
+    second = (folder / "train_2.csv").read_text("utf-8").splitlines()
+    (folder / "train_2.csv").write_text("\n".join([*second, lines[2]]) + "\n", "utf-8")
+    (offence,) = read_train(competition).offences
+    assert (offence.file, offence.id) == ("train_2.csv", lines[2].split(",")[0])
+    assert offence.found == "the id also occurs in train_1.csv"
+
+
+def test_without_ids_rows_are_numbered_across_train_files(tmp_path: Path) -> None:
+    path = tmp_path / "numbered.toml"
+    folder = write_folder(tmp_path, "csv", marked)
+    header, *lines = (folder / "train.csv").read_text("utf-8").splitlines()
+    header, *lines = (line.partition(",")[2] for line in (header, *lines))
+    for name, some in (("train.csv", lines[:5]), ("train_2.csv", lines[5:9])):
+        (folder / name).write_text("\n".join([header, *some]) + "\n", "utf-8")
+    run_init([folder], path)
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("[files]", '[files]\nset_aside = ["2", "6"]'), "utf-8")
+    reading = read_train(resolve_competition(str(path), None, None, home=tmp_path))
+    assert reading.offences == ()
+    assert reading.rows.ids.tolist() == ["0", "1", "3", "4", "5", "7", "8"]
+
+
+@pytest.mark.parametrize("inclusive", [False, True])
+def test_without_words_ends_are_guessed_by_what_stands_there(
+    tmp_path: Path, inclusive: bool
+) -> None:
+    rows = [
+        (f"어제 {'가나다'[i % 3]}람회 대표가 부산시(옛 이름)에 간 {i}째 날", i) for i in range(40)
+    ]
+    made = [
+        {"id": i, "text": text, "s_start": 3, "s_end": 6 - inclusive, "o_start": 11,
+         "o_end": 14 - inclusive, "label": "ab"[i % 2]}
+        for text, i in rows
+    ]  # fmt: skip
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("train", "test"):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, made)), "utf-8")
+    competition, _ = guess(tmp_path, folder)
+    assert competition.profile.entity.end_inclusive is inclusive
 
 
 def test_a_profile_that_is_there_stays(tmp_path: Path) -> None:

@@ -51,6 +51,25 @@ def test_wrong_offsets_of_cells_are_replaced(tiny_competition: Competition) -> N
     assert (folder / "test.csv").read_bytes() == tiny_competition.test_path.read_bytes()
 
 
+def test_every_train_file_is_copied_to_its_own_place(tiny_competition: Competition) -> None:
+    wanted = read_corpus(tiny_competition)
+    path = tiny_competition.train_path
+    header, *lines = path.read_text("utf-8").splitlines(keepends=True)
+    lines[6] = lines[6].replace("'start_idx': ", "'start_idx': 1", 1)
+    path.write_text("".join([header, *lines[:5]]), encoding="utf-8")
+    (path.parent / "more").mkdir()
+    (path.parent / "more" / path.name).write_text("".join([header, *lines[5:]]), encoding="utf-8")
+    profile = tiny_competition.home / "tiny.toml"
+    text = profile.read_text("utf-8")
+    more = f'[files]\nmore_train = ["more/{path.name}"]'
+    profile.write_text(text.replace("[files]", more), "utf-8")
+    several = resolve_competition(str(profile), None, None, home=tiny_competition.home)
+    folder = tiny_competition.home / "copies"
+    files, _ = run_mend(several, folder)
+    assert [row["mended"] for row in files.rows] == [0, 1, 0]
+    assert read_corpus(see(several, folder)).hash == wanted.hash
+
+
 def test_of_several_places_the_nearest_is_taken(tiny_competition: Competition) -> None:
     path = tiny_competition.train_path
     text = path.read_text("utf-8")

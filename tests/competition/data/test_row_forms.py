@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from competition.data.corpus import Reading, read_corpus, read_rows
+from competition.data.corpus import Reading, read_corpus, read_rows, read_train
 from competition.data.rows import Rows
 from competition.errors import CorpusError, ProfileError
 from competition.profile import Competition, read_profile, resolve_competition
@@ -438,9 +438,7 @@ def test_rows_that_the_profile_sets_aside_are_not_read(tiny_competition: Competi
     assert "2 rows are set aside" in corpus.notices[0].found
     path.write_text(text.replace("[files]", '[files]\nset_aside = ["x"]'), encoding="utf-8")
     unknown = resolve_competition(str(path), None, None, home=tiny_competition.home)
-    (offence,) = read_rows(
-        unknown.train_path, unknown.profile, is_train=True, set_aside=("x",)
-    ).offences
+    (offence,) = read_train(unknown).offences
     assert "files.set_aside lists this id" in offence.found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from competition.audit.guessed_profile import run_init
@@ -21,6 +22,7 @@ from competition.scoring.criteria import build_criteria
 from competition.submission.check import check_submission
 from competition.submission.form import read_lines
 from competition.submission.score import score_submission
+from competition.submission.write import write_submission
 from competition.upload.send import SubmitOptions, submit
 from tests.competition.predictions.test_members import fill
 
@@ -125,6 +127,34 @@ def test_label_alone_and_accuracy(tmp_path: Path) -> None:
     path.write_text(path.read_text("utf-8").replace("Other", "other"), "utf-8")
     found = check_submission(path, competition).offences
     assert any("did you mean 'Other'?" in each.remedy for each in found)
+
+
+def test_labels_as_numbers_where_the_sample_has_numbers(tmp_path: Path) -> None:
+    test = make_folder(tmp_path / "made")
+    sample = [("id", "label"), *((row[0], "0") for row in test)]
+    write_table(tmp_path / "made" / "sample_submission.csv", sample)
+    run_init([tmp_path / "made"], tmp_path / "made.toml")
+    competition = resolve_competition(str(tmp_path / "made.toml"), None, None, home=tmp_path)
+    assert competition.profile.submission.label_as == "number"
+    labels, pred = competition.profile.labels, np.arange(N_TEST) % len(LABELS)
+    probs = np.full((N_TEST, len(LABELS)), 0.25)
+    ids = [row[0] for row in test]
+    path = write_submission(competition, "b1", ids, probs, pred, {"kind": "blend"}, {"time": ""})
+    rows = [line.split(",") for line in path.read_text("utf-8").splitlines()]
+    assert rows == [
+        ["id", "label"],
+        *([row_id, str(i)] for row_id, i in zip(ids, pred, strict=True)),
+    ]
+    solution = competition.solution_path
+    assert solution is not None
+    by_number = score_submission(path, solution, competition.profile).values
+    named = [[row_id, labels[int(label)]] for row_id, label in rows[1:]]
+    write_table(path, [rows[0], *named])
+    (offence,) = check_submission(path, competition).offences
+    assert "write the label's place in labels, 0 (Other) to 3 (part(e1,e2))" in offence.remedy
+    rules = competition.profile.submission.model_copy(update={"label_as": "name"})
+    as_names = competition.profile.model_copy(update={"submission": rules})
+    assert score_submission(path, solution, as_names).values == by_number
 
 
 def test_one_column_per_label_and_log_loss(tmp_path: Path) -> None:
