@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,9 @@ class TableReader:
 
     def _read_csv(self, kind: FileKind | None) -> Iterator[tuple[int, list[Any]]]:
         roots = self.wanted
+        layout = self._fit_separator()
         if any(name is not None and "." in name for name in self.wanted.values()):
-            roots = self._find_roots()
-        layout = self.layout
+            roots = self._find_roots(layout)
         reader = RecordReader(
             self.path, roots, self.report, layout.separator, layout.header, layout.quotes, kind=kind
         )
@@ -131,11 +131,25 @@ class TableReader:
         self.names = reader.names
         self._notices += reader.notices()
 
-    def _find_roots(self) -> Wanted:
+    def _fit_separator(self) -> Layout:
+        """Return the layout, without its separator where that splits off no column of the header.
+
+        The files of one competition may differ: a TSV to train on, a CSV of solutions.
+        """
+        layout = self.layout
+        if layout.separator is None or layout.header:
+            return layout
+        reader = RecordReader(self.path, {}, _ignore, layout.separator, None, layout.quotes)
+        names = reader.read_header() or ()
+        roots = {name.partition(".")[0] for name in self.wanted.values() if name is not None}
+        fits = any(name in names for name in (*roots, *self.wanted.values()))
+        return layout if fits or not roots else replace(layout, separator=None)
+
+    def _find_roots(self, layout: Layout) -> Wanted:
         """Return ``wanted`` with paths replaced by the column in which they begin."""
         names = [name for name in self.wanted.values() if name is not None]
         roots = {name: name.partition(".")[0] for name in names}
-        layout, header = self.layout, list(self.layout.header or ())
+        header = list(layout.header or ())
         if not header:
             every = {**dict.fromkeys(roots), **{root: root for root in roots.values()}}
             reader = RecordReader(

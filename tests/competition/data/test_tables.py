@@ -1,0 +1,32 @@
+"""Tables: what separates fields is seen in each file, whatever another file of the set uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from competition.data.tables import Layout, TableReader
+
+TAB = Layout(separator="\t")
+
+
+@pytest.mark.parametrize(
+    ("text", "layout"),
+    [
+        ("id,label\n1,a\n", TAB),  # a CSV of solutions beside a TSV to train on
+        ("id\tlabel\n1\ta\n", TAB),
+        ("id,n\tlabel\n1\ta\n", TAB),  # the separator that was named splits off a wanted column
+        ("1\ta\n", Layout("\t", ("id", "label"))),
+    ],
+)
+def test_a_separator_that_fits_no_column_is_not_used(
+    tmp_path: Path, text: str, layout: Layout
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text, "utf-8")
+    wanted = {"label": "label"}
+    offences: list[object] = []
+    rows = list(TableReader(path, wanted, offences.append, layout).read())
+    assert [fields for _, fields in rows] == [["a"]]
+    assert offences == []
