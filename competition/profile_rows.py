@@ -181,8 +181,8 @@ class EntityRules(Section):
             check(role, place, self.counted_in == "tokens")
         if (self.subject.type is None) != (self.object.type is None):
             raise ValueError("give both entities a type, or neither (untyped entities)")
-        tags = (self.subject.open, self.subject.close, self.object.open, self.object.close)
-        check_unique(tuple(tag for tag in tags if tag is not None))
+        tags = [{place.open, place.close} for place in (self.subject, self.object)]
+        check_unique(tuple(tag for pair in tags for tag in pair if tag is not None))
         return self
 
 

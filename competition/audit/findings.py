@@ -42,6 +42,7 @@ class Findings:
     unknown: str | None = None
     is_korean: bool = False
     submission: dict[str, Any] = field(default_factory=dict)
+    has_whole_sample: bool = False  # the sample submission has the rows of the test file
 
     def add(self, what: str, value: Any, sure: Sure, why: str) -> None:
         """Keep a guess."""

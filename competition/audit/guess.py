@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from competition.audit.findings import ROLE_NAMES, Findings, Sure
 from competition.audit.guess_entities import guess_entities, list_entity_columns
 from competition.audit.peek import SAMPLE, Peek
+from competition.data.csv_records import match_ids
 from competition.profile import list_profiles, read_bundled
 
 Values = Sequence[Any]
@@ -186,8 +187,7 @@ def _guess_submission(found: Findings, sample: Peek, test: Peek) -> None:
         }
     for name, values in columns.items():
         texts = [str(value) for value in values[:SAMPLE]]
-        is_id = set(texts) <= ids if ids else len(set(map(str, values))) == len(test)
-        if "id_column" not in found.submission and is_id:
+        if "id_column" not in found.submission and _is_sample_id(name, values, test, ids):
             found.submission["id_column"] = name
         elif texts and all(re.match(r"\s*\[", text) for text in texts):
             found.submission["probs_column"] = name
@@ -200,10 +200,36 @@ def _guess_submission(found: Findings, sample: Peek, test: Peek) -> None:
         found.submission["probs_columns"] = template
     for key, name in found.submission.items():
         found.add(f"submission.{key}", name, "sure", f"by the values in {sample.path.name}")
+    _hold_against_test(found, sample, columns, test)
     if sample.separator is not None:
         found.submission["separator"] = sample.separator
     if not has_header:
         found.submission["header"] = False
+
+
+def _is_sample_id(name: str, values: Values, test: Peek, ids: set[str]) -> bool:
+    """Return whether a column of the sample submission says which test row a line is for."""
+    texts = [str(value) for value in values]
+    if ids:
+        return set(texts[:SAMPLE]) <= ids
+    is_tests_own = texts == [str(value) for value in test.columns.get(name, ())]
+    return is_tests_own or len(set(texts)) == len(test)
+
+
+def _hold_against_test(
+    found: Findings, sample: Peek, columns: Mapping[str, Values], test: Peek
+) -> None:
+    """Say whether the sample submission has the rows of the test, or shows the columns only."""
+    written = [str(value) for value in columns.get(found.submission.get("id_column", "id"), ())]
+    ids = [str(value) for value in test.columns.get(found.columns.get("id", ""), ())]
+    n_rows = max((len(values) for values in columns.values()), default=0)
+    is_whole = set(match_ids(written, ids)) == set(ids) if ids and written else True
+    found.has_whole_sample = is_whole and n_rows == len(test) and sample.is_text
+    if not found.has_whole_sample:
+        why = f"{sample.path.name} shows the columns; its {n_rows:,} rows are not those of the test"
+        if is_whole and n_rows == len(test):
+            why = f"{sample.path.name} shows the columns; it is no CSV, and submissions are"
+        found.add("files.sample_submission", None, "sure", why)
 
 
 def _are_places(texts: Sequence[str], labels: Sequence[str]) -> bool:

@@ -180,7 +180,8 @@ def write_profile(name: str, files: Found, peeked: tuple[Peek, Peek], found: Fin
         lines.append(f"entity_types = {_quote(found.types)}{notes['entity_types']}")
     if found.unknown is not None:
         lines.append(f"unknown_label = {_quote(found.unknown)}{notes['unknown_label']}")
-    lines += ["", "[files]", *_write_files(files, peeked)]
+    shown = files if found.has_whole_sample else replace(files, sample=None)
+    lines += ["", "[files]", *_write_files(shown, peeked)]
     lines += ["", "[columns]"]
     if "id" not in found.columns:
         lines.append(f"# no id: rows are numbered from 0{notes.get('columns.id', '')}")

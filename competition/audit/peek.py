@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,14 @@ class Peek:
         columns: name → its value in each row; all as long as the file, or ``MAX_ROWS``.
         separator: of a CSV that is separated by something else than commas.
         has_header: whether its first line names the columns; else they are numbered ``c0``, ``c1``.
+        is_text: whether it is a CSV, or one with another separator.
     """
 
     path: Path
     columns: Mapping[str, Sequence[Any]]
     separator: str | None = None
     has_header: bool = True
+    is_text: bool = False
 
     def __len__(self) -> int:
         """Return the number of rows that were read."""
@@ -71,7 +73,7 @@ def join_peeks(peeks: Sequence[Peek]) -> Peek:
     columns = {
         name: [value for each in peeks for value in each.columns[name]] for name in first.columns
     }
-    return Peek(first.path, columns, first.separator, first.has_header)
+    return replace(first, columns=columns)
 
 
 def _peek_csv(path: Path) -> Peek:
@@ -94,7 +96,8 @@ def _peek_csv(path: Path) -> Peek:
     )
     rows = [fields for _, fields in islice(reader.read(), MAX_ROWS)]
     peeked = _spread(path, named, rows)
-    return Peek(path, peeked.columns, None if separator == "," else separator, has_header)
+    shown = None if separator == "," else separator
+    return Peek(path, peeked.columns, shown, has_header, is_text=True)
 
 
 def _measure_separator(lines: Sequence[str], mark: str) -> tuple[float, int]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from competition.console import write_count
 from competition.data.csv_records import show
 from competition.data.entities import Cell, WrongCellError, build_cell_reader
 from competition.data.tables import as_field
@@ -178,6 +179,11 @@ def _place_tags(
     """Return the cell between an entity's tags, stripped of spaces."""
     opening, closing = str(place.open), str(place.close)
     starts, ends = positions.get(opening, []), positions.get(closing, [])
+    if opening == closing:
+        if len(starts) != 2:
+            found = f"{opening} occurs {write_count(len(starts), 'time')}"
+            return WrongCellError(found, "write it before and after the entity, and nowhere else")
+        starts, ends = starts[:1], starts[1:]
     if len(starts) != 1 or len(ends) != 1:
         found = f"{opening} occurs {len(starts)} times and {closing} {len(ends)} times"
         return WrongCellError(found, "write each tag once in the sentence")

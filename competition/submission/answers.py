@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -240,6 +241,23 @@ def _explain_ids(
         found = f"{count:,} of {n_rows:,} rows have ids that the test file does not have"
         remedy = f"write the ids of the test file ({have}, …) beside the answers"
     return Offence(path.name, line, column, show_id(row_id), found, remedy)
+
+
+def tell_apart(ids: Sequence[str]) -> list[str]:
+    """Return ids in which the k-th row of one id bears its number, from the second on.
+
+    Where a leaderboard's sample repeats ids, as those of sentences with several pairs, rows are
+    joined by id and by which of its rows it is.
+
+    >>> tell_apart(["s1", "s2", "s1"])
+    ['s1', 's2', 's1 (row 2)']
+    """
+    met: Counter[str] = Counter()
+    told = []
+    for row_id in ids:
+        met[row_id] += 1
+        told.append(row_id if met[row_id] == 1 else f"{row_id} (row {met[row_id]})")
+    return told
 
 
 def check_order(

@@ -31,6 +31,7 @@ from competition.submission.answers import (
     check_order,
     max_bytes,
     read_answers,
+    tell_apart,
 )
 from competition.submission.form import read_answer_rows, read_form
 from competition.submission.record import BlendRule, read_rule
@@ -92,6 +93,8 @@ def check_submission(
     remarks: list[Offence] = []
     takes_oddities = competition.profile.joins_by_id(target)
     (remarks if takes_oddities else offences).extend(answers.notices)
+    if len(set(expected)) < len(expected):
+        expected, answers = tell_apart(expected), replace(answers, ids=tell_apart(answers.ids))
     if answers.ids:
         column = competition.profile.submission.id_column
         check_ids(path, answers, expected, column, offences.append)

@@ -9,7 +9,7 @@ Legend: M rows of the solution, C labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,13 @@ from competition.errors import CorpusError, Offence, SubmissionError
 from competition.profile import Profile
 from competition.scoring.criteria import Criteria, build_criteria
 from competition.scoring.labels import LabelScore, score_labels
-from competition.submission.answers import Answers, check_ids, read_answers, read_table
+from competition.submission.answers import (
+    Answers,
+    check_ids,
+    read_answers,
+    read_table,
+    tell_apart,
+)
 from competition.submission.form import AnswerLines, AnswerRows
 
 
@@ -71,8 +77,7 @@ def join_solution(
     form = None if lines is None else lines[0]
     answers = read_answers(path, profile, len(gold), offences.append, form=form, is_strict=False)
     if lines is not None:
-        test_id_of = dict(zip(lines[1].written, lines[1].test_ids, strict=True))
-        answers = replace(answers, ids=[test_id_of.get(each, each) for each in answers.ids])
+        answers = replace(answers, ids=_name_test_ids(answers.ids, lines[1]))
     answers = replace(answers, ids=match_ids(answers.ids, gold))
     if answers.ids:
         check_ids(path, answers, list(gold), profile.submission.id_column, offences.append)
@@ -85,6 +90,15 @@ def join_solution(
     ids = list(gold)
     joined = Answers(ids, found, answers.pred[rows], answers.probs[rows], answers.has_probs)
     return ids, np.fromiter(gold.values(), np.int64, count=len(ids)), joined
+
+
+def _name_test_ids(ids: Sequence[str], rows: AnswerRows) -> list[str]:
+    """Return the test file's ids for those of a submission, which its sample file may define."""
+    written = rows.written
+    if len(set(written)) < len(written):
+        written, ids = tuple(tell_apart(written)), tell_apart(ids)
+    test_id_of = dict(zip(written, rows.test_ids, strict=True))
+    return [test_id_of.get(each, each) for each in ids]
 
 
 def _check_covered(path: Path, gold: Mapping[str, int], rows: AnswerRows, profile: Profile) -> None:

@@ -269,6 +269,23 @@ def test_tags_may_nest_and_hold_spaces(
     assert (row.object.start, row.object.end) == object_
 
 
+SIGNS_ENTITY = """
+[entity]
+given_as = "markup"
+subject = { open = "$", close = "$", type = "s_type" }
+object = { open = "#", close = "#", type = "o_type" }
+"""
+
+
+def test_a_sign_may_both_open_and_close(tmp_path: Path) -> None:
+    reading = read_one(tmp_path, SIGNS_ENTITY, {**BARE, "sentence": "the # flu # after $rain$."})
+    (row,) = reading.rows
+    assert (row.subject.word, row.object.word) == ("rain", "flu")
+    assert row.sentence[row.object.start : row.object.end] == "flu"
+    wrong = read_one(tmp_path, SIGNS_ENTITY, {**BARE, "sentence": "#a# costs $5 in $b$"}).offences
+    assert [each.found for each in wrong] == ["$ occurs 3 times"]
+
+
 @pytest.mark.parametrize(
     ("sentence", "message"),
     [

@@ -209,6 +209,49 @@ def test_rows_without_ids_take_those_of_the_sample_file(tmp_path: Path) -> None:
     assert [row[0] for row in rows[1:]] == [f"TEST_{i}" for i in range(N_TEST)]
 
 
+def test_repeated_ids_of_the_sample_file_are_told_apart_by_their_rows(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    train, test = (
+        [(f"s{i // 3}", *row[1:]) for i, row in enumerate(made)]
+        for made in (make_rows(0, N_TRAIN), make_rows(500, N_TEST))
+    )
+    head = ("sid", "sentence", "relation")
+    write_table(folder / "train.csv", [head, *train])
+    write_table(folder / "test.csv", [head[:2], *(row[:2] for row in test)])
+    write_table(folder / "solution.csv", [head, *test])
+    write_table(folder / "sample.csv", [("sid", "relation"), *((row[0], "Other") for row in test)])
+    run_init([folder], tmp_path / "made.toml")
+    competition = resolve_competition(str(tmp_path / "made.toml"), None, None, home=tmp_path)
+    assert competition.profile.columns.id is None
+    ids, pred = list(map(str, range(N_TEST))), np.arange(N_TEST) // 5 % len(LABELS)
+    probs = np.eye(len(LABELS))[pred]
+    path = write_submission(competition, "b1", ids, probs, pred, {"kind": "blend"}, {"time": ""})
+    rows = [line.partition(",")[0] for line in path.read_text("utf-8").splitlines()]
+    assert rows == ["sid", *(row[0] for row in test)]
+    assert check_submission(path, competition).offences == ()
+    solution = competition.solution_path
+    assert solution is not None
+    scores = score_submission(path, solution, competition.profile, read_lines(competition))
+    labels = competition.profile.labels
+    hits = [labels[label] == row[2] for label, row in zip(pred, test, strict=True)]
+    assert 0 < sum(hits) < N_TEST
+    assert sum((row.recall or 0) * row.gold for row in scores.labels) == pytest.approx(sum(hits))
+
+
+def test_a_sample_file_of_a_few_rows_shows_the_columns_only(tmp_path: Path) -> None:
+    test = make_folder(tmp_path / "made")
+    sample = [("id", "answer"), *((row[0], "Other") for row in test[:3])]
+    write_table(tmp_path / "made" / "sample_submission.csv", sample)
+    guessed = run_init([tmp_path / "made"], tmp_path / "made.toml")[0]
+    assert any("its 3 rows are not those of the test" in row["why"] for row in guessed.rows)
+    competition = resolve_competition(str(tmp_path / "made.toml"), None, None, home=tmp_path)
+    assert competition.sample_path is None
+    form, rows = read_lines(competition) or pytest.fail("no test file")
+    assert form.columns == ("id", "answer")
+    assert rows.written == tuple(row[0] for row in test)
+
+
 def test_an_incomplete_solution_is_named_and_not_the_submission(tmp_path: Path) -> None:
     test = make_folder(tmp_path / "made")
     competition = guess(tmp_path, 'primary = "accuracy"')
