@@ -154,12 +154,6 @@ class Profile(Section):
         return {label: i for i, label in enumerate(self.labels)}
 
     @property
-    def submitted_labels(self) -> tuple[str, ...]:
-        """Return each label as a submission writes it: its name, or its number."""
-        as_number = self.submission.label_as == "number"
-        return tuple(map(str, range(self.n_labels))) if as_number else self.labels
-
-    @property
     def negative_labels(self) -> tuple[str, ...]:
         """Return the negative labels: none, one or several."""
         named = self.negative_label

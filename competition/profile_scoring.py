@@ -74,6 +74,11 @@ class SubmissionRules(Section):
         """Return whether probabilities are submitted."""
         return self.probs_column is not None or self.probs_columns is not None
 
+    def write_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Return each label as a submission writes it: its name, or its number."""
+        as_number = self.label_as == "number"
+        return tuple(str(i) for i in range(len(labels))) if as_number else tuple(labels)
+
     def name_probs_columns(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return the column of each label's probability, none without ``probs_columns``."""
         named = self.probs_columns

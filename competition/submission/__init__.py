@@ -1,6 +1,6 @@
 """The submission CSV and its JSON files: write, check, score, and the ledger of uploads.
 
-Rooms in reading order: ledger_damage, ledger, record, form, answers, score, check, write.
+Rooms in reading order: ledger_damage, ledger, record, form, fields, answers, score, check, write.
 
 Open: answers, check, form, ledger, ledger_damage, record, score, write.
 """

@@ -160,13 +160,14 @@ def _encode(
     writer = csv.writer(buffer, delimiter=form.separator, lineterminator="\n")
     if form.has_header:
         writer.writerow(form.columns)
+    labels = profile.submission.write_labels(profile.labels)
     rows = zip(answered.written, pred.tolist(), rounded.tolist(), strict=True)
     for place, (row_id, label_id, row) in enumerate(rows):
         numbers = [format(value, ".9g") for value in row]
         fields = {name: answered.copied[name][place] for name in form.copied}
         fields |= {form.id_column: row_id} | dict(zip(form.probs_columns, numbers, strict=False))
         if form.label_column is not None:
-            fields[form.label_column] = profile.submitted_labels[label_id]
+            fields[form.label_column] = labels[label_id]
         if form.probs_column is not None:
             fields[form.probs_column] = f"[{', '.join(numbers)}]"
         writer.writerow([fields[name] for name in form.columns])

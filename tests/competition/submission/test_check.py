@@ -24,8 +24,9 @@ from competition.errors import CorpusError, SubmissionError, UsageError
 from competition.files import sha256_of
 from competition.profile import Competition, resolve_competition
 from competition.scoring.decisions import ARGMAX, Rule, best_positive
-from competition.submission.answers import Answers, parse_probs, read_answers
+from competition.submission.answers import Answers, read_answers
 from competition.submission.check import build_check_tables, check_submission, follows_rule
+from competition.submission.fields import parse_probs
 from competition.submission.form import read_test_ids
 from competition.submission.ledger import Outcome, open_ledger
 from competition.submission.score import build_score_tables, score_submission
