@@ -119,3 +119,15 @@ def test_an_unknown_row_or_split_is_refused(tiny_competition: Competition) -> No
 def test_a_linear_variant_is_refused(tiny_competition: Competition) -> None:
     with pytest.raises(UsageError, match="no tokens to show"):
         show_rows(tiny_competition, ShowRequest("tfidf-linear"))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_would_steer_a_terminal_is_escaped(
+    tiny_competition: Competition, capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    (row,) = show_rows(tiny_competition, request("typed-punct", rows=1))
+    odd = replace(row, text=("\x1b[31m가\u202e나",), tokens=("\x1b]0;t\x07", *row.tokens[1:]))
+    print_shown([odd], as_json=as_json)
+    printed = capsys.readouterr().out
+    assert not {"\x1b", "\u202e", "\x07"} & {*printed}
+    assert "202e" in printed
