@@ -35,6 +35,13 @@ from competition.predictions.members import AVERAGE
 from competition.scoring.criteria import build_criteria
 from competition.scoring.decisions import decide
 
+ARRAY_SUFFIXES = (".npy", ".npz")
+SNIPPET = (
+    "pd.DataFrame(oof, columns=labels).assign(id=train_ids, split='oof',"
+    " fold=folds).to_csv('oof.csv', index=False)"
+)
+"""Writes an array of out-of-fold probabilities as a table that says everything."""
+
 
 @dataclass(frozen=True, eq=False)
 class ForeignRows:
@@ -197,6 +204,12 @@ def _check_folds(
                 "add it, or confirm with --folds-hash that these folds were used: give the hash in"
                 " the folds.json used for these predictions"
             )
+            if table.files[0].endswith(ARRAY_SUFFIXES):
+                found = "an array does not say which fold each out-of-fold row is in"
+                remedy = (
+                    "if the model was trained on this folds.csv, confirm it with --folds-hash and"
+                    f" the hash in the folds.json that it used; or save a table: {SNIPPET}"
+                )
             line = None if table.lines[0] is None else 1
             check.report(Offence(table.files[0], line, FOLD, None, found, remedy))
         return table

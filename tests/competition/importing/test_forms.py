@@ -140,6 +140,23 @@ def test_arrays_are_taken_in_the_order_of_the_files(
     assert again.offences == ()
 
 
+def test_an_array_without_folds_is_answered_with_what_to_write(
+    prepared: Prepared, store: Store, tmp_path: Path
+) -> None:
+    oof, test = draw(prepared)
+    np.save(tmp_path / "oof.npy", oof)
+    np.save(tmp_path / "test.npy", test)
+    both = {"test": tmp_path / "test.npy", "save_as": "kim"}
+    (offence,) = take(prepared, tmp_path / "oof.npy", **both).offences
+    assert "--folds-hash" in offence.remedy
+    snippet = offence.remedy.partition("save a table: ")[2].replace("'oof.csv'", "path")
+    known = {"pd": pd, "oof": oof, "labels": prepared.competition.profile.labels}
+    known |= {"train_ids": prepared.corpus.train.ids, "folds": prepared.folds.fold_of}
+    exec(snippet, known | {"path": tmp_path / "oof.csv"})
+    assert take(prepared, tmp_path / "oof.csv", **both).offences == ()
+    np.testing.assert_allclose(read_member(store, "kim", prepared).oof, oof, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "said", "remedy"),
     [
