@@ -66,6 +66,8 @@ class RepairedFile:
 def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) -> list[Table]:
     """Write repaired copies of the train files and the test file into a folder.
 
+    The sample submission and the solution are copied as they are, so that ``--data`` finds all.
+
     Raises:
         UsageError: the folder is the data's own, or nothing could be repaired in this form.
         CorpusError: a file is no clean table, so a copy would lose rows.
@@ -83,6 +85,9 @@ def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) 
         _repair_file(path, folder / _name_copy(path, competition.data_dir), profile, layout)
         for path, layout in layouts.items()
     ]
+    for path in (competition.sample_path, competition.solution_path):
+        if path is not None and path.is_file() and path not in layouts:
+            write_atomically(folder / _name_copy(path, competition.data_dir), path.read_bytes())
     return _build_tables(repaired, folder, None if is_whole else SHOWN)
 
 

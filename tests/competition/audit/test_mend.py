@@ -61,12 +61,14 @@ def test_every_train_file_is_copied_to_its_own_place(tiny_competition: Competiti
     (path.parent / "more" / path.name).write_text("".join([header, *lines[5:]]), encoding="utf-8")
     profile = tiny_competition.home / "tiny.toml"
     text = profile.read_text("utf-8")
-    more = f'[files]\nmore_train = ["more/{path.name}"]'
+    (path.parent / "sample.csv").write_bytes(b"id,label\r\n")
+    more = f'[files]\nsample_submission = "sample.csv"\nmore_train = ["more/{path.name}"]'
     profile.write_text(text.replace("[files]", more), "utf-8")
     several = resolve_competition(str(profile), None, None, home=tiny_competition.home)
     folder = tiny_competition.home / "copies"
     files, _ = run_mend(several, folder)
     assert [row["mended"] for row in files.rows] == [0, 1, 0]
+    assert (folder / "sample.csv").read_bytes() == b"id,label\r\n"
     assert read_corpus(see(several, folder)).hash == wanted.hash
 
 
