@@ -89,7 +89,10 @@ def _explain_mix(test: Side, expected: ExpectedShares | None, per_row: float) ->
     share, positive = expected.negative_share, expected.positive_share
     start = f"; {share:.0%} of negative rows in the test let expect {100 * positive:.1f}%"
     if _explains(expected, test, per_row):
-        return f"{start}, which explains it: choose by expected scores, not by plain ones."
+        return (
+            f"{start}, which explains it: choose by expected scores, not by plain ones; compare"
+            " them: python run.py board"
+        )
     return (
         f"{start}, which does not explain it: that share is wrong, or the threshold does not fit"
         " averaged models. Submit the best single variant too before you trust out-of-fold scores."
@@ -224,7 +227,7 @@ def _noise_table(report: BlendReport) -> Table:
     notes = [
         "Simulated on out-of-fold rows with the size and label mix of the test: standard deviation"
         " of the public minus the private difference. A public lead below the margin may reverse on"
-        " the private half (95%); choose by the nested score then."
+        " the private half (95%); choose by the nested score then: python run.py board"
     ]
     return Table("noise", "Noise of the public leaderboard", columns, rows, notes)
 

@@ -55,14 +55,23 @@ def build_compare_tables(found: Comparison) -> list[Table]:
 
 
 def close_comparison(found: Comparison) -> str:
-    """Return the closing line: which is better by the first measure, and by how much."""
+    """Return the closing line: which is better by the first measure, and by how much.
+
+    Without a significant difference there, it says by which other measures there is one.
+    """
     first, second = (each.name for each in found.contenders)
     figures = "; ".join(map(_write_line, found.overall))
     better = _name_better(found.overall[0].paired)
-    if better is None:
-        return f"Verdict: no significant difference between {first} and {second}: {figures}."
-    best, other = (first, second) if better == "A" else (second, first)
-    return f"Verdict: {best} is better than {other}; A minus B: {figures}."
+    if better is not None:
+        best, other = (first, second) if better == "A" else (second, first)
+        return f"Verdict: {best} is better than {other}; A minus B: {figures}."
+    verdict = f"Verdict: no significant difference between {first} and {second}"
+    names = {"A": first, "B": second}
+    clear = [(line.what, _name_better(line.paired)) for line in found.overall[1:]]
+    others = [f"{names[side]} is better by {what}" for what, side in clear if side is not None]
+    if others:
+        verdict += f" by {found.overall[0].what}, but {' and '.join(others)}; A minus B"
+    return f"{verdict}: {figures}."
 
 
 def _write_line(line: Line) -> str:

@@ -38,9 +38,10 @@ h2 { margin-top: 2rem; scroll-margin-top: 3rem; } h3 { margin: 1.2rem 0 .3rem; }
 .scroll { overflow: auto; max-height: 32rem; border: 1px solid var(--line); border-radius: 4px; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; }
 th, td { text-align: left; padding: .25rem .5rem; vertical-align: top;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; min-width: 4.5rem; }
-td.label { min-width: 10rem; overflow-wrap: break-word; } td.id { white-space: nowrap; }
-td.wide { min-width: 22rem; } td.number, th.number { text-align: right; overflow-wrap: normal;
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word; min-width: 4.5rem; }
+td.label { min-width: 10rem; } td.id { white-space: nowrap; }
+td.wide { min-width: 22rem; overflow-wrap: anywhere; }
+td.number, th.number { text-align: right; overflow-wrap: normal;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 th { position: sticky; top: 0; background: var(--soft); }
 code { background: var(--soft); padding: .1rem .3rem; border-radius: 3px; overflow-wrap: anywhere; }

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,15 @@ from competition.blend.blend import run_blend
 from competition.blend.search import BLEND
 from competition.blend.tables import build_blend_tables
 from competition.compare import compare
-from competition.compare.compare import CompareOptions, Comparison, replicate_slices, run_compare
+from competition.compare.compare import (
+    CompareOptions,
+    Comparison,
+    Line,
+    replicate_slices,
+    run_compare,
+)
 from competition.compare.contenders import read_contenders
-from competition.compare.tables import build_compare_tables
+from competition.compare.tables import build_compare_tables, close_comparison
 from competition.console import Table, print_tables
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
@@ -33,7 +40,12 @@ from competition.predictions.members import average_in_log_space, read_member
 from competition.predictions.store import Result, ResultKey, Store
 from competition.predictions.variant_scores import build_variants_table, score_variants
 from competition.profile import Competition
-from competition.scoring.bootstrap import BOOTSTRAP_SEED, CURVE_REPLICATES, build_resamples
+from competition.scoring.bootstrap import (
+    BOOTSTRAP_SEED,
+    CURVE_REPLICATES,
+    Paired,
+    build_resamples,
+)
 from tests.competition.klue_scores import (
     auprc,
     best_threshold,
@@ -636,3 +648,24 @@ def test_seeds_of_other_rows_and_of_tables_say_nothing(prepared: Prepared, store
 
 def notes_of(found: Comparison) -> str:
     return " ".join(build_compare_tables(found)[0].notes)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        ((-0.01, 0.02), (-0.01, 0.02), "no significant difference between x and y: F"),
+        ((-0.01, 0.02), (0.01, 0.02), "no significant difference between x and y by F, but x is"),
+        ((-0.01, 0.02), (-0.02, -0.01), "between x and y by F, but y is better by P; A minus B: F"),
+        ((0.01, 0.02), (-0.02, -0.01), "x is better than y; A minus B: F"),
+    ],
+)
+def test_the_verdict_names_the_measure_that_differs(
+    first: tuple[float, float], second: tuple[float, float], verdict: str
+) -> None:
+    lines = [
+        Line(what, 9, 0.5, 0.5, Paired(0.0, *ends, 0.5))
+        for what, ends in (("F", first), ("P", second))
+    ]
+    contenders = (SimpleNamespace(name="x"), SimpleNamespace(name="y"))
+    found = SimpleNamespace(contenders=contenders, overall=lines)
+    assert verdict in close_comparison(found)  # type: ignore[arg-type]
