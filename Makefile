@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
+AUDIT := .venv-audit
 LOWEST_TESTS := tests/competition/blend tests/competition/data tests/competition/predictions \
 	tests/competition/importing tests/models/network \
 	tests/models/jobs/test_plan.py tests/models/training/test_linear.py tests/test_harness.py
@@ -42,7 +43,7 @@ define announce
 @$(if $(UV)$(TORCH_INDEX)$(filter-out 0,$(GPUS)),true,echo "  no GPU here: to avoid CUDA where pip's standard torch brings it, install uv or add TORCH_INDEX=ADDRESS (pytorch.org/get-started)")
 endef
 
-.PHONY: demo test test-all all-tests test-lowest torture check-code format install clean-demo
+.PHONY: demo test test-all all-tests test-lowest torture check-code audit format install clean-demo
 
 demo: $(VENV)/.installed
 	$(RUN) fold --competition demo --workers $(WORKERS)
@@ -69,11 +70,16 @@ check-code: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+# known vulnerabilities of the pinned packages; needs pypi.org, and says so where it does not answer
+audit:
+	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet pip-audit; }
+	$(AUDIT)/bin/python -m tools.audit_dependencies requirements.txt
+
 # kills at random moments, damaged files, full disks (needs root), two clones: hours
 torture: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m tools.torture.mutants --count 1000
-	$(VENV)/bin/python -m tools.torture.kills --moments 50
-	$(VENV)/bin/python -m tools.torture.disks --count 20
+	$(VENV)/bin/python -m tools.torture.kills --moments 50 --rows 120
+	$(VENV)/bin/python -m tools.torture.disks --count 20 --rows 120
 	$(VENV)/bin/python -m tools.torture.memory
 	$(VENV)/bin/python -m tools.torture.twice
 	$(VENV)/bin/python -m tools.torture.nodes --folds 0,1,2 --epochs 60 --limit 2000

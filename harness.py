@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from competition.console import Table, format_value
+from competition.console import Table, format_value, say
 from competition.profile import Competition, resolve_competition
 
 INCOMPLETE = "stopped before the end; call it again to go on"
@@ -190,7 +190,7 @@ def board(
 
     resolved, now = _resolve(competition, data, limit), datetime.now(UTC)
     for line in enter_scores(resolved, scores, now) if scores else ():
-        print(line)
+        say(line)
     return Tables(build_board_tables(resolved, now=now))
 
 
@@ -229,7 +229,7 @@ def errors(
 def _resolve(competition: str | None, data: str | Path | None, limit: int | None) -> Competition:
     """Decide which competition is meant, and say so."""
     resolved = resolve_competition(competition, None if data is None else Path(data), limit)
-    print(resolved.headline)
+    say(resolved.headline)
     return resolved
 
 

@@ -21,10 +21,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal
 
 START_BYTES = 4096
 _CHUNK_BYTES = 1 << 20
+MAX_INFLATION, MIN_BOUND_BYTES = 500, 256 << 20  # of what is unpacked; text shrinks 3 to 50 times
+MAX_ROWS_PER_BYTE, MIN_BOUND_ROWS = 16, 1_000_000  # of Parquet; each row has an id of its own
 _NULS = 0.25  # of one half of the bytes: the header of a table in UTF-16 is mostly ASCII
 _LFS = re.compile(rb"version https://git-lfs\.github\.com/spec/")
 _LFS_SIZE = re.compile(rb"^size (\d+)", re.MULTILINE)
@@ -339,19 +341,60 @@ def _has_hangul(opener: Callable[[], BinaryIO]) -> bool:
     return bool(beyond) and korean > 0.6 * len(beyond)
 
 
+def check_row_count(path: Path, n_rows: int) -> None:
+    """Refuse a Parquet file that a few bytes make larger than any memory.
+
+    Raises:
+        WrongFileError: it says to hold more rows than it can have written.
+    """
+    if n_rows > MIN_BOUND_ROWS and n_rows > MAX_ROWS_PER_BYTE * path.stat().st_size:
+        raise WrongFileError(
+            f"a Parquet file of {path.stat().st_size:,} bytes that says to hold {n_rows:,} rows",
+            "do not open it; ask who sent it",
+        )
+
+
+class _Bounded(io.RawIOBase):
+    """What unpacking gives, up to a bound."""
+
+    def __init__(self, packed: Any, path: Path) -> None:
+        self._packed, self._size, self._read = packed, path.stat().st_size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._packed.readinto(buffer)
+        self._read += count
+        if self._read > max(MIN_BOUND_BYTES, MAX_INFLATION * self._size):
+            raise WrongFileError(
+                f"a compressed file of {self._size:,} bytes that becomes more than"
+                f" {self._read:,} bytes",
+                "unpack it yourself and name that file, if you know who made it",
+            )
+        return count
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
+
+
 def _unpack(path: Path, compression: Compression) -> BinaryIO:
+    return io.BufferedReader(_Bounded(_open_packed(path, compression), path), _CHUNK_BYTES)
+
+
+def _open_packed(path: Path, compression: Compression) -> Any:
     match compression:
         case "gzip":
-            return cast(BinaryIO, gzip.open(path))
+            return gzip.open(path)
         case "bzip2":
-            return cast(BinaryIO, bz2.open(path))
+            return bz2.open(path)
         case "xz":
-            return cast(BinaryIO, lzma.open(path))
+            return lzma.open(path)
         case "zstd":
             import pyarrow as pa
 
-            packed: Any = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-            return cast(BinaryIO, io.BufferedReader(packed))
+            return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import os
 import re
 import reprlib
 import secrets
+import shutil
 import socket
 import time
 import tomllib
@@ -160,6 +161,24 @@ def write_atomically(path: Path, data: bytes | memoryview | str) -> None:
         sync_directory(path.parent)
 
 
+@contextmanager
+def hidden_folder(directory: Path) -> Iterator[Path]:
+    """Make a hidden folder for a file that a library writes, to be renamed out of it.
+
+    Some libraries write to temporary names of their own. Whatever a killed process leaves in the
+    folder is removed with it, like the hidden files of ``write_atomically``.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers_once(directory)
+    own = f"{name_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    folder = directory / f".folder.{own}.tmp"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_cache(path: Path, data: bytes | str) -> None:
     """Write a cache file atomically; it is optional, so a full disk is ignored."""
     with suppress(OSError):
@@ -167,7 +186,7 @@ def write_cache(path: Path, data: bytes | str) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove the hidden files of writers that were killed.
+    """Remove the hidden files and folders of writers that were killed.
 
     Those of another machine, where one cannot see who still lives, stay for a day.
     """
@@ -178,7 +197,11 @@ def remove_leftovers(directory: Path) -> None:
         is_ours = found["machine"] == name_machine()
         with suppress(OSError):  # another process was quicker
             is_old = time.time() - path.stat().st_mtime > LEFTOVER_S
-            if is_old or (is_ours and not is_alive(int(found["pid"]))):
+            if not is_old and not (is_ours and not is_alive(int(found["pid"]))):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink()
 
 
@@ -250,6 +273,18 @@ def parse_toml(text: str) -> dict[str, Any]:
     except ValueError as error:
         is_number = "integer string conversion" in str(error)
         raise ValueError("a number has too many digits" if is_number else str(error)) from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Read JSON, with whatever it cannot be read for as one kind of error.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply, or holds a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def dump_json(value: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from competition.files import is_alive, name_machine
+from competition.files import is_alive, name_machine, parse_json
 
 BEAT_S = 15.0
 STALE_S = 120.0
@@ -271,7 +271,7 @@ def _write_facts(facts: dict[str, Any]) -> bytes:
 def _read_facts(file: Path) -> dict[str, Any] | None:
     """Read a lease; None if it is gone or unreadable, and so judged by its age alone."""
     try:
-        facts = json.loads(file.read_bytes())
+        facts = parse_json(file.read_bytes())
         known = isinstance(facts["pid"], int) and isinstance(facts["machine"], str)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from competition.arrays import cache, read_cached
 from competition.console import Column, Table
@@ -163,15 +164,36 @@ def _describe_inputs(corpus: Corpus, group_by: tuple[str, ...]) -> dict[str, Any
 
 def _read(path: Path, corpus: Corpus, made_of: dict[str, Any]) -> Shift | None:
     """Read the cached shift; None if it is damaged or belongs to other rows or groups."""
-    kept = read_cached(path, "odds", "about")
-    if kept is None:
+    found = read_cached(path, "odds", "about")
+    if found is None:
         return None
-    odds, about = kept[0], json.loads(str(kept[1]))
-    same = {key: about.get(key) for key in made_of} == made_of
-    if not same or odds.shape != (len(corpus.train),):
+    odds, text = found
+    try:
+        about = _About.model_validate_json(str(text))
+    except ValueError:
         return None
-    shown = tuple(ShiftFeature(**each) for each in about["telling"])
-    return Shift(odds, about["auc"], about["low"], about["high"], shown)
+    is_sound = odds.dtype == np.float64 and np.isfinite(odds).all() and (odds > 0).all()
+    if about.made_of != made_of or odds.shape != (len(corpus.train),) or not is_sound:
+        return None
+    return Shift(odds, about.auc, about.low, about.high, about.telling)
+
+
+class _About(BaseModel):
+    """What the cache of the shift says beside the odds."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    corpus_hash: str
+    group_by: list[str]
+    auc: float
+    low: float
+    high: float
+    telling: tuple[ShiftFeature, ...]
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """Return the description of the rows and their grouping."""
+        return {"corpus_hash": self.corpus_hash, "group_by": self.group_by}
 
 
 def fit_shift(corpus: Corpus, group_by: tuple[str, ...], on_step: OnStep) -> Shift | None:

@@ -8,7 +8,6 @@ value, such as ``h.pos.0``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -25,7 +24,14 @@ from competition.data.csv_records import (
 )
 from competition.data.values import parse_value
 from competition.errors import Offence
-from competition.file_kind import FileKind, WrongFileError, open_utf8, recognise
+from competition.file_kind import (
+    FileKind,
+    WrongFileError,
+    check_row_count,
+    open_utf8,
+    recognise,
+)
+from competition.files import parse_json
 from competition.profile import Profile
 
 PARQUET_BATCH_ROWS = 10_000
@@ -281,6 +287,7 @@ def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
 
     try:
         with pq.ParquetFile(path) as file:
+            check_row_count(path, file.metadata.num_rows)
             names = file.schema_arrow.names
             columns = {split_path(name, names)[0] for name in wanted.values() if name is not None}
             number = 0
@@ -291,9 +298,13 @@ def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[int, Record]]:
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, OverflowError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        is_text = isinstance(error, UnicodeDecodeError)
+        reason = "a text in it is not UTF-8" if is_text else str(error).partition("\n")[0]
         raise WrongFileError(
-            f"a Parquet file that cannot be read ({error})", "download it again"
+            f"a Parquet file that cannot be read ({reason})", "download it again"
         ) from None
 
 
@@ -308,7 +319,7 @@ def _read_json(path: Path, wanted: Wanted | None = None) -> Iterator[tuple[int, 
             return
         content = stream.read()
     try:
-        value = json.loads(content)
+        value = parse_json(content)
     except (ValueError, RecursionError) as error:
         raise WrongFileError(f"damaged JSON: {error}", "download it again") from None
     for number, record in enumerate(_find_rows(value, wanted or {}), start=1):
@@ -320,7 +331,7 @@ def _read_json(path: Path, wanted: Wanted | None = None) -> Iterator[tuple[int, 
 
 def _parse_object(text: bytes, where: str) -> Record:
     try:
-        record = json.loads(text)
+        record = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise WrongFileError(f"{where} is not JSON: {error}", "write one object per line") from None
     if not isinstance(record, dict):

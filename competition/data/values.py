@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import warnings
 from contextlib import suppress
 from typing import Any
+
+from competition.files import parse_json
 
 _LITERAL_START = re.compile(r"\s*\{\s*'")  # a Python dict, as most cells are
 
@@ -28,7 +29,7 @@ def parse_value(text: str) -> Any:
     """
     if not _LITERAL_START.match(text):
         with suppress(ValueError, RecursionError):
-            return json.loads(text)
+            return parse_json(text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of invalid escapes in the text

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from competition.data.causes import gather_causes
 from competition.data.tables import TableReader
 from competition.errors import OFFENCES_SHOWN, FoldsError, Offence
-from competition.files import dump_json, first_problem, write_atomically
+from competition.files import dump_json, first_problem, parse_json, write_atomically
 from competition.lease import clear_stale, hold
 
 Record = tuple[int, list[str]]
@@ -91,7 +90,7 @@ class FrozenTable:
         try:
             text = self.json_path.read_text(encoding="utf-8")
             _Origin.model_validate_json(text)
-            origin: dict[str, Any] = json.loads(text)
+            origin: dict[str, Any] = parse_json(text)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

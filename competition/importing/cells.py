@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from competition.data.csv_records import SEPARATORS, RecordReader, split_line
 from competition.data.tables import TableReader
 from competition.errors import Offence
-from competition.file_kind import WrongFileError, open_utf8, recognise
+from competition.file_kind import WrongFileError, check_row_count, open_utf8, recognise
 
 Cells = NDArray[Any]
 """(n,) object cells (text, lists, dicts), or (n,) float64."""
@@ -120,13 +120,17 @@ def _read_parquet(path: Path, offend: Callable[..., None]) -> CellTable | None:
     import pyarrow.parquet as pq
 
     try:
+        check_row_count(path, pq.read_metadata(path).num_rows)
         found = pq.read_table(path)
         names = found.schema.names
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             offend("the column occurs twice", "remove one of them", twice[0])
             return None
         columns = {name: _read_column(found.column(name)) for name in names}
-    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+    except WrongFileError as wrong:
+        offend(wrong.found, wrong.remedy)
+        return None
+    except (OSError, ValueError, TypeError, OverflowError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0][:200]
         offend(f"a Parquet file that cannot be read ({reason})", "send it again")
         return None

@@ -20,7 +20,7 @@ import numpy as np
 
 from competition.console import Column, Table, build_offences_table, write_count
 from competition.errors import Offence, PredictionsError, UsageError
-from competition.files import check_name, sha256_of
+from competition.files import check_name, parse_json, sha256_of
 from competition.folds.kfold import Prepared, read_prepared
 from competition.importing.review import compare_with_members, score_results
 from competition.importing.rows import (
@@ -334,7 +334,7 @@ def _write(store: Store, file: Path, result: Result, options: ImportOptions) -> 
 def _read_provenance(path: Path) -> dict[str, Any]:
     """Read the provenance of an imported result, empty if it is damaged or missing."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}  # provenance is optional
     return found if isinstance(found, dict) else {}

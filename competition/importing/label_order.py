@@ -8,7 +8,6 @@ Legend: N rows, C labels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,15 @@ from numpy.typing import NDArray
 from competition.arrays import Ints
 from competition.errors import UsageError
 from competition.file_kind import WrongFileError, read_text
+from competition.files import parse_json
 
 FIT = 0.15
 """Share of rows by which a permutation must be better than the columns unchanged."""
 MIN_KAPPA = 0.3
 NAMED = 0.97
 """An order with a name must fit nearly as well as the best permutation."""
+
+MAX_DIGITS = 10  # of a label's number
 
 Places = NDArray[np.intp]
 
@@ -126,16 +128,16 @@ def read_label_order(text: str, labels: Sequence[str]) -> Places:
 
 def _parse_order(text: str) -> list[str]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except (ValueError, RecursionError):
         return [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(found, dict):
         lists = [value for value in found.values() if isinstance(value, list)]
         if len(lists) == 1 and len(found) <= 2:  # {"relations": [...]}
             found = lists[0]
-        elif all(isinstance(value, int) for value in found.values()):
+        elif all(type(value) is int for value in found.values()):
             return sorted(map(str, found), key=lambda label: int(found[label]))
-        elif all(str(key).isdecimal() for key in found):
+        elif all(key.isdecimal() and len(key) < MAX_DIGITS for key in found):
             return [str(found[key]) for key in sorted(found, key=int)]
     return [str(each) for each in found] if isinstance(found, list) else []
 

@@ -222,10 +222,12 @@ def _choose(rows: Int64s, groups: Ints | None) -> Int64s:
 def _read(path: Path, n_rows: int) -> Evidence | None:
     """Read a cache file; None if it is missing or damaged."""
     found = read_cached(path, "weights", "shares", "numbers")
-    if found is None:
+    if found is None or any(each.dtype.kind != "f" or not each.ndim for each in found):
         return None
     weights, shares, numbers = found
     if weights.shape != (len(shares), n_rows) or numbers.shape != (2,):
+        return None
+    if not (np.isfinite(weights).all() and np.isfinite(shares).all() and np.isfinite(numbers[0])):
         return None
     negative = float(numbers[1])
     return Evidence(weights, shares, float(numbers[0]), None if np.isnan(negative) else negative)

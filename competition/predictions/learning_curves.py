@@ -9,10 +9,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from competition.arrays import Say
 
 CURVE_FILE = "metrics.jsonl"
+
+
+Count = Annotated[int, Field(ge=0, lt=10**12)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +27,13 @@ class CurvePoint:
     """One point: ``step`` of ``steps``, mean loss since the point before, rows per second."""
 
     time: str
-    step: int
-    steps: int
-    loss: float
-    rows_per_s: float
+    step: Count
+    steps: Count
+    loss: Number
+    rows_per_s: Number
+
+
+_POINT = TypeAdapter(CurvePoint)
 
 
 def append_point(folder: Path, point: CurvePoint) -> None:
@@ -45,8 +55,8 @@ def read_curve(folder: Path, say: Say | None = None) -> list[CurvePoint]:
     points: list[CurvePoint] = []
     for number, line in enumerate(lines, start=1):
         try:
-            point = _parse(line)
-        except (ValueError, TypeError, KeyError):
+            point = _POINT.validate_json(line, strict=True)
+        except ValueError:
             if say is not None:
                 say(f"{folder / CURVE_FILE}, line {number} is damaged and left out")
             continue
@@ -54,14 +64,3 @@ def read_curve(folder: Path, say: Say | None = None) -> list[CurvePoint]:
             points.pop()
         points.append(point)
     return points
-
-
-def _parse(line: bytes) -> CurvePoint:
-    known = json.loads(line)
-    return CurvePoint(
-        str(known["time"]),
-        int(known["step"]),
-        int(known["steps"]),
-        float(known["loss"]),
-        float(known["rows_per_s"]),
-    )

@@ -5,11 +5,12 @@ The command that made a result is stored in its provenance.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+
+from competition.files import parse_json
 
 COMMAND = "command"  # the key of the command in a result's provenance
 CONTEXT_OPTIONS = ("--competition", "--data", "--limit")
@@ -25,7 +26,7 @@ def find_command(folder: Path) -> str | None:
     commands: list[tuple[str, str]] = []
     for path in folder.glob("*.run.json"):
         try:
-            run = json.loads(path.read_text("utf-8"))
+            run = parse_json(path.read_text("utf-8"))
             command = str(run.get(COMMAND, ""))
             words = shlex.split(command)
         except (OSError, ValueError, AttributeError):

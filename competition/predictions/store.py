@@ -27,8 +27,15 @@ import pyarrow.parquet as pq
 
 from competition.arrays import Probs
 from competition.errors import PredictionsError, UsageError
-from competition.file_kind import WrongFileError, recognise
-from competition.files import dump_json, first_problem, is_name, join_inside, write_atomically
+from competition.file_kind import WrongFileError, check_row_count, recognise
+from competition.files import (
+    dump_json,
+    first_problem,
+    is_name,
+    join_inside,
+    parse_json,
+    write_atomically,
+)
 from competition.predictions.rerun import advise_training
 from competition.predictions.stored import (
     NOT_A_VARIANT,
@@ -186,7 +193,7 @@ class Store:
         try:
             text = path.read_text("utf-8")
             StoredRun.model_validate_json(text)
-            run: dict[str, Any] = json.loads(text)
+            run: dict[str, Any] = parse_json(text)
         except ValueError as error:
             raise PredictionsError(
                 f"{path} is not a valid provenance file ({first_problem(error)}); delete it"
@@ -274,6 +281,7 @@ def read_result(path: Path) -> Result:
             fold, repeated ids, or rows that are not probabilities.
     """
     with _damage_reported(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        _check_row_count(path, file.metadata.num_rows)
         table, footer = file.read(), file.metadata
     header = _decode_header(footer, path)
     with _damage_reported(path):
@@ -296,6 +304,13 @@ def read_result(path: Path) -> Result:
     )
     _check_result(result, path)
     return result
+
+
+def _check_row_count(path: Path, n_rows: int) -> None:
+    try:
+        check_row_count(path, n_rows)
+    except WrongFileError as wrong:
+        raise PredictionsError(f"{path} is {wrong.found}; {wrong.remedy}") from None
 
 
 def _check_result(result: Result, path: Path) -> None:

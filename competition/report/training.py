@@ -5,7 +5,6 @@ They are read from the store and the checkpoint folder, where jobs and ``tune`` 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from competition.console import Column, Table
+from competition.errors import PredictionsError
 from competition.predictions.learning_curves import CurvePoint, read_curve
 from competition.predictions.store import ResultKey, Store
 from competition.profile import STUDY_JOURNAL, Competition
@@ -27,6 +27,7 @@ MAX_POINTS = 80  # of one curve on the page
 MAX_CURVES = 40
 MIN_TRIALS_FOR_IMPORTANCE = 10
 STUDY_SEED = 0
+MAX_NUMBER = 1e15  # beyond it, or NaN, a number in a file is damaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,15 +105,17 @@ def _add_settings(page: Page, settings: Mapping[str, Mapping[str, str]]) -> None
 def _read_run(store: Store, key: ResultKey) -> Mapping[str, Any]:
     """Return the provenance of a result; empty if there is none or it is damaged."""
     try:
-        run = json.loads(store.run_path(key).read_text("utf-8"))
-    except (OSError, ValueError):
+        return store.read_run(key)
+    except (OSError, PredictionsError):
         return {}
-    return run if isinstance(run, dict) else {}
 
 
 def _read_number(run: Mapping[str, Any], name: str) -> float | None:
+    """Return a number of the provenance; None where it is absent or is none."""
     value = run.get(name)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) < MAX_NUMBER else None
 
 
 def _read_device(run: Mapping[str, Any]) -> str | None:
@@ -230,17 +233,26 @@ def read_studies(folder: Path) -> Iterator[StudyHistory]:
     """
     for path in sorted(folder.glob(f"*/{STUDY_JOURNAL}")):
         try:
-            storage = JournalStorage(JournalFileBackend(str(path)))
-            studies = storage.get_all_studies()
-        except (OSError, ValueError, KeyError, RuntimeError):
+            found = list(_read_journal(path))
+        except Exception:  # noqa: S112 - the library checks nothing, and raises whatever comes
             continue
-        for found in studies:
-            study = optuna.load_study(study_name=found.study_name, storage=storage)
-            trials = study.get_trials(deepcopy=False)
-            scored = [each for each in trials if each.state == TrialState.COMPLETE]
-            if scored:
-                importances = _measure_importances(study, scored)
-                yield StudyHistory(found.study_name, scored, len(trials), importances)
+        yield from found
+
+
+def _read_journal(path: Path) -> Iterator[StudyHistory]:
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    for found in storage.get_all_studies():
+        study = optuna.load_study(study_name=found.study_name, storage=storage)
+        trials = study.get_trials(deepcopy=False)
+        scored = [each for each in trials if _has_score(each)]
+        if scored:
+            importances = _measure_importances(study, scored)
+            yield StudyHistory(found.study_name, scored, len(trials), importances)
+
+
+def _has_score(trial: FrozenTrial) -> bool:
+    is_complete = trial.state == TrialState.COMPLETE
+    return is_complete and trial.value is not None and 0 <= trial.value <= 1
 
 
 def _measure_importances(study: optuna.Study, scored: Sequence[FrozenTrial]) -> Mapping[str, float]:

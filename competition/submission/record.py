@@ -7,7 +7,6 @@ module reads that JSON.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from competition.files import parse_json
 from competition.scoring.decisions import Rule
 
 KIND = "blend"
@@ -204,7 +204,7 @@ def list_blends(folder: Path) -> list[str]:
 def when_written(path: Path) -> tuple[datetime, str]:
     """Return when a submission was written, from its ``.run.json``, else the file's own time."""
     try:
-        run = json.loads(path.with_name(f"{path.stem}.run.json").read_text("utf-8"))
+        run = parse_json(path.with_name(f"{path.stem}.run.json").read_text("utf-8"))
         time = datetime.fromisoformat(run["time"])
     except (OSError, ValueError, TypeError, KeyError):
         return datetime.fromtimestamp(path.stat().st_mtime, UTC), path.name
@@ -222,7 +222,7 @@ def _read(path: Path) -> Mapping[str, Any] | None:
 def _load(path: Path) -> Any:
     """Read JSON that may come from another tool."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parse_json(path.read_text("utf-8"))
     except RecursionError as error:
         raise ValueError(str(error)) from None
 

@@ -8,7 +8,6 @@ only its own host; no proxy is used for servers on this machine.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import math
 import re
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from competition.errors import QuotaError, UploadError
+from competition.files import parse_json
 from competition.upload import exchange
 from competition.upload.masking import HIDDEN, Mask
 from competition.upload.target import LostAnswerError, RejectedError, TargetOptions
@@ -97,7 +97,7 @@ class Answer:
     def json(self) -> Any:
         """Return the decoded body; raise ValueError if it is not JSON."""
         try:
-            return json.loads(self.text)
+            return parse_json(self.text)
         except RecursionError:
             raise ValueError("nested too deeply") from None
 

@@ -7,7 +7,6 @@ of the rows to answer are not kept, and numbered labels become the names that th
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ import pyarrow.parquet as pq
 
 from competition.arrays import Say
 from competition.errors import UsageError
-from competition.files import write_atomically
+from competition.file_kind import WrongFileError, check_row_count
+from competition.files import parse_json, write_atomically
 from competition.profile import Competition
 
 PREFIX = "hf:"
@@ -82,11 +82,11 @@ def fetch_rows(competition: Competition, address: str, say: Say, hub: Hub | None
             inside = f" in its folder {folder}" if folder else ""
             raise UsageError(f"--from {address}: no Parquet file of {splits[0]} rows{inside}")
         say(f"fetching {', '.join(chosen)} of {name}")
-        tables = [pq.read_table(_ask(address, partial(hub.fetch, name, each))) for each in chosen]
+        files = [_ask(address, partial(hub.fetch, name, each)) for each in chosen]
+        table = _read_tables(address, files)
         label = competition.profile.columns.label
-        table = pa.concat_tables(tables)
         if which == "train":
-            table = _name_labels(table, label)
+            table = _name_labels(address, table, label)
         elif label in table.column_names:
             table = table.drop_columns([label])
         stem = Path(getattr(competition.profile.files, which)).stem
@@ -138,14 +138,46 @@ def _choose_split(paths: Sequence[str], folder: str | None, splits: Sequence[str
     return []
 
 
-def _name_labels(table: pa.Table, label: str) -> pa.Table:
-    """Replace numbered labels by the names that the data set gives, if it gives any."""
+def _read_tables(address: str, files: Sequence[Path]) -> pa.Table:
+    """Read Parquet files of the same columns as one table."""
+    try:
+        for path in files:
+            check_row_count(path, pq.read_metadata(path).num_rows)
+        return pa.concat_tables([pq.read_table(path) for path in files])
+    except (pa.ArrowException, OSError, ValueError, WrongFileError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise UsageError(f"--from {address}: its files cannot be read ({reason})") from None
+
+
+def _name_labels(address: str, table: pa.Table, label: str) -> pa.Table:
+    """Replace numbered labels by the names that the data set gives, if it gives any.
+
+    Raises:
+        UsageError: a number has no name.
+    """
     place = table.schema.get_field_index(label)
     if place < 0 or not pa.types.is_integer(table.schema.field(place).type):
         return table
-    metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = metadata.get("info", {}).get("features", {}).get(label, {}).get("names")
+    names = _read_names((table.schema.metadata or {}).get(b"huggingface", b"{}"), label)
     if not names:
         return table
-    named = pa.array([names[number] for number in table.column(place).to_pylist()])
-    return table.set_column(place, label, named)
+    numbers = table.column(place).to_pylist()
+    for row, number in enumerate(numbers, start=1):
+        if number is None or not 0 <= number < len(names):
+            raise UsageError(
+                f"--from {address}: row {row:,} of the train rows has the label {number}, and the"
+                f" data set names labels 0 to {len(names) - 1}"
+            )
+    return table.set_column(place, label, pa.array([names[number] for number in numbers]))
+
+
+def _read_names(told: bytes, label: str) -> list[str]:
+    """Return the names of a column's numbers, as a data set gives them; empty if it gives none."""
+    try:
+        found = parse_json(told)
+    except ValueError:
+        return []
+    for key in ("info", "features", label, "names"):
+        found = found.get(key) if isinstance(found, dict) else None
+    is_named = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    return list(found) if is_named else []

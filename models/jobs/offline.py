@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from competition.arrays import Probs, Say
 from competition.blend.fit import Blend, apply_blend
@@ -32,14 +32,12 @@ from competition.submission.record import BlendRecord
 from competition.submission.write import write_answers
 from models.data.route import count_tokens
 from models.jobs.saved import SavedNetwork, predict_saved
-from models.jobs.spec import WEIGHTS_FILE
+from models.jobs.spec import WEIGHTS_FILE, read_kept
 from models.network.encoder_source import EncoderSource
 from models.network.tokenizer import load_tokenizer
-from models.training.checkpoints import read_weight_facts
 from models.training.hardware import threads_per_job
 from models.training.linear_file import read_linear
 from models.training.mlp_file import read_mlp
-from models.variant import Variant
 
 MANIFEST, LINEAR_FILE, MLP_FILE = "bundle.json", "linear.safetensors", "mlp.safetensors"
 SPARE = 1.2  # a fold may take longer than the slowest before it by this factor
@@ -49,24 +47,28 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+STEP = r"[A-Za-z0-9._@+=-]*[A-Za-z0-9_@+=-][A-Za-z0-9._@+=-]*"  # not of dots alone
+InBundle = Annotated[str, Field(pattern=rf"^{STEP}(/{STEP})*$")]
+
+
 class BundledJob(_Part):
     """One trained model; ``folder`` and ``encoder`` are relative to the bundle."""
 
     part: str
     route: str | None
-    fold: int
+    fold: Annotated[int, Field(ge=0)]
     seed: int
-    folder: str
-    encoder: str | None
+    folder: InBundle
+    encoder: InBundle | None
     encoder_has_weights: bool
-    threads: int | None
+    threads: Annotated[int, Field(ge=1)] | None
 
 
 class BundledRoutes(_Part):
     """Longest short and medium row, in tokens of the tokenizer in ``encoder``."""
 
     borders: tuple[int, int]
-    encoder: str
+    encoder: InBundle
     new_tokens: tuple[str, ...]
 
 
@@ -85,10 +87,23 @@ class Bundle(_Part):
     name: str
     profile: Profile
     blend: BlendRecord
-    folds: int
+    folds: Annotated[int, Field(ge=1, le=1000)]
     jobs: Mapping[str, tuple[BundledJob, ...]]
     routes: BundledRoutes | None
     test_sha256: str
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Bundle:
+        used = {each.name for each in self.blend.members if each.weight > 0}
+        if used != set(self.jobs):
+            raise ValueError("its models are not those of the blend's members")
+        for name, jobs in self.jobs.items():
+            for part in {job.part for job in jobs}:
+                if {job.fold for job in jobs if job.part == part} != set(range(self.folds)):
+                    raise ValueError(f"models of {name} are missing")
+        if self.routes is None and any(job.route for jobs in self.jobs.values() for job in jobs):
+            raise ValueError("it has specialists, and not by which lengths rows go to them")
+        return self
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -102,7 +117,7 @@ def read_bundle(folder: Path) -> Bundle:
         return Bundle.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{folder} holds no {MANIFEST}; is this the bundle's folder?") from None
-    except ValidationError as error:
+    except ValueError as error:
         raise UsageError(f"{path} is damaged ({first_problem(error)}); copy it again") from None
 
 
@@ -194,16 +209,16 @@ class _Reader:
         return probs
 
     def _open(self, job: BundledJob, weights: Path) -> SavedNetwork:
-        facts = read_weight_facts(weights)
-        if facts is None:
+        kept = read_kept(weights.parent)
+        if kept is None or not weights.is_file():
             raise UsageError(f"{weights} is missing or damaged; copy it again")
         assert job.encoder is not None
         profile = self.bundle.profile
         return SavedNetwork(
-            variant=Variant.model_validate(facts["variant"]),
+            variant=kept.variant,
             weights=weights,
             source=self._find_encoder(job.encoder, has_weights=job.encoder_has_weights),
-            new_tokens=tuple(facts["new_tokens"]),
+            new_tokens=kept.new_tokens,
             labels=profile.labels,
             entity_types=tuple(profile.entity_types),
             language=profile.language,

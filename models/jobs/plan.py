@@ -252,7 +252,8 @@ def _is_done(setup: VariantSetup, wanted: _Wanted, request: FoldRequest) -> bool
     if wanted.stored.fingerprint == wanted.fingerprint:
         folder = job_dir(setup.prepared.competition.checkpoints_dir, wanted.key)
         repairs = request.overwrite and request.keep_checkpoints
-        return not repairs or (read_kept(folder) or {}).get("fingerprint") == wanted.fingerprint
+        kept = read_kept(folder) if repairs else None
+        return not repairs or (kept is not None and kept.fingerprint == wanted.fingerprint)
     if request.overwrite:
         return False
     raise PredictionsError(

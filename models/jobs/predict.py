@@ -41,7 +41,7 @@ from models.network.tokenizer import load_tokenizer
 from models.training.hardware import list_gpu_notices, report_gpu_errors, threads_per_job
 from models.training.linear import LinearModel
 from models.training.mlp import MlpModel
-from models.variant import LINEAR, MLP, Variant
+from models.variant import LINEAR, MLP
 
 REFITS: dict[str, Callable[[JobSpec], LinearModel | MlpModel]] = {
     LINEAR: refit_linear,
@@ -208,9 +208,8 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
     if kept is None:
         _check_trained_here(store, header, folder)
         raise PredictionsError(f"{folder} has no readable weights of {key.variant}; {again}")
-    variant = Variant.model_validate(kept["variant"])
-    spec = build_job(prepared, variant, key, say, bases=kept.get("bases", {}))
-    if {kept["fingerprint"], spec.fingerprint} != {header.fingerprint}:
+    spec = build_job(prepared, kept.variant, key, say, bases=kept.bases)
+    if {kept.fingerprint, spec.fingerprint} != {header.fingerprint}:
         raise PredictionsError(
             f"{folder} does not match {store.path(key)}: the data, the encoder or the code "
             f"have changed since; {again}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from competition.arrays import Int64s, Probs
 from competition.predictions.store import ResultKey
@@ -139,12 +140,24 @@ def describe_model(spec: JobSpec) -> dict[str, Any]:
     }
 
 
-def read_kept(folder: Path) -> dict[str, Any] | None:
-    """Return the facts stored with the model in a job's folder; None if there is no model."""
-    if (folder / WEIGHTS_FILE).is_file():
-        return read_weight_facts(folder / WEIGHTS_FILE)
-    path = folder / FACTS_FILE
-    if not path.is_file():
+class KeptModel(BaseModel):
+    """What is stored with a model (``describe_model``), as far as it is read again."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    fingerprint: str
+    variant: Variant
+    bases: dict[str, str] = {}
+    new_tokens: tuple[str, ...] = ()
+
+
+def read_kept(folder: Path) -> KeptModel | None:
+    """Return what is stored with the model in a job's folder; None if it is absent or damaged."""
+    path = folder / WEIGHTS_FILE
+    try:
+        if path.is_file():
+            return KeptModel.model_validate(read_weight_facts(path))
+        path = folder / FACTS_FILE
+        return KeptModel.model_validate_json(path.read_bytes()) if path.is_file() else None
+    except ValueError:
         return None
-    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return kept

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ TRACKERS: dict[str, tuple[str, ...]] = {
 """By name, the packages of which it needs one."""
 SUMMARY = "summary"
 OUTSIDE_NAMES = r"[^\w./: -]"  # MLflow takes no metric whose name has these
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+MIN_SECRET_CHARS = 6
+LOGIN = re.compile(r"://[^/\s]*@")
 POINT_EVERY_S = 5.0
 
 
@@ -106,8 +110,20 @@ class Trackers:
 
     def _leave(self, name: str, error: Exception) -> None:
         self._open.pop(name, None)
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = hide_secrets((str(error) or type(error).__name__).splitlines()[0])
         self._say(f"training continues without {name}: {reason}")
+
+
+def hide_secrets(text: str) -> str:
+    """Hide logins in addresses, and the values of environment variables that are named as secrets.
+
+    >>> hide_secrets("no answer from https://me:pass@mlflow.example.org/api")
+    'no answer from https://***@mlflow.example.org/api'
+    """
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) >= MIN_SECRET_CHARS:
+            text = text.replace(value, "***")
+    return LOGIN.sub("://***@", text)
 
 
 def _start(name: str, options: Mapping[str, Any]) -> Any:

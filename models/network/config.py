@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from competition.errors import EncoderError
+from competition.files import parse_json
 from models.network.encoder_source import EncoderSource
 
 Kind = Literal["encoder", "encoder-decoder", "decoder"]
@@ -36,7 +36,7 @@ def read_config(source: EncoderSource) -> Any:
     """
     path = source.path / "config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
     except (OSError, ValueError) as error:

@@ -7,7 +7,6 @@ An encoder is resolved once, before any job starts (downloads and tokenizer trai
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from competition.errors import EncoderError, explain_os_error
-from competition.files import first_problem, sha256_of
+from competition.files import first_problem, parse_json, sha256_of
 from models.network.scratch import make_scratch
 from models.variant import SCRATCH, Variant, fingerprint
 
@@ -100,7 +99,7 @@ def read_pretraining(folder: Path) -> dict[str, Any] | None:
     try:
         text = path.read_text(encoding="utf-8")
         _Pretraining.model_validate_json(text)
-        facts: dict[str, Any] = json.loads(text)
+        facts: dict[str, Any] = parse_json(text)
     except (OSError, ValueError) as error:
         raise EncoderError(
             f"{path} is damaged ({first_problem(error)}): restore it from a copy, or pretrain again"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from competition.files import write_atomically
+from competition.files import parse_json, write_atomically
 from competition.lease import hold
 from models.settings import ScratchSettings
 from models.variant import fingerprint
@@ -119,7 +119,7 @@ def save_settings(folder: Path, config: Any, tokenizer: Any) -> None:
 def _read_identity(path: Path) -> str | None:
     """Return the identity of a complete folder; None if it is incomplete or damaged."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["identity"])
+        return str(parse_json(path.read_text(encoding="utf-8"))["identity"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

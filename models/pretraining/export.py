@@ -40,7 +40,7 @@ def check_free(out: Path, task: PretrainTask) -> None:
         PretrainingError: it does, and this run would replace them.
     """
     found = [read_facts(path) for path in (task.state_path, task.stable_path)]
-    prints = {facts["fingerprint"] for facts in found if facts is not None}
+    prints = {str(facts.get("fingerprint")) for facts in found if facts is not None}
     if prints & {task.stable_print, task.whole_print}:
         return
     if (out / WEIGHTS_FILE).is_file():

@@ -20,6 +20,7 @@ import torch
 
 from competition.console import Column, Table, write_count
 from competition.errors import EncoderError, PretrainingError, StoppedError
+from competition.files import remove_leftovers
 from competition.lease import describe_lost, hold
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds
@@ -220,6 +221,7 @@ def run_pretraining(
             raise StoppedError(
                 f"stopped while waiting for another process to pretrain into {job.out}"
             ) from None
+        remove_leftovers(folder)
         stops = replace(hooks, should_stop=lambda: hooks.should_stop() or lease.is_lost)
         facts, is_finished = _run_leased(job, folder, stops)
         if lease.is_lost and not is_finished:

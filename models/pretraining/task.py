@@ -97,7 +97,9 @@ def find_fitting(task: PretrainTask, path: Path) -> tuple[int, str] | None:
     facts = read_facts(path)
     if facts is None:
         return None
-    step, known = int(facts["step"]), facts["fingerprint"]
+    step, known = facts.get("step"), facts.get("fingerprint")
+    if not isinstance(step, int) or not isinstance(known, str):
+        return None
     if known == task.stable_print and step <= task.schedule.decay_start:
         return step, known
     return (step, known) if known == task.whole_print else None
@@ -106,4 +108,5 @@ def find_fitting(task: PretrainTask, path: Path) -> tuple[int, str] | None:
 def is_kept(task: PretrainTask, step: int) -> bool:
     """Return whether the checkpoint at the start of the decay exists."""
     facts = read_facts(task.stable_path)
-    return facts is not None and facts["fingerprint"] == task.stable_print and facts["step"] == step
+    wanted = {"fingerprint": task.stable_print, "step": step}
+    return facts is not None and wanted.items() <= facts.items()

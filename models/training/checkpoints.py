@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from competition.errors import TrainingError
+from competition.files import hidden_folder, parse_json
 from models.training.optimizer import moments_of, refill
 from models.training.sharding import is_sharded, spread, whole
 
@@ -62,7 +63,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         return None
     try:
         with safe_open(path, "pt") as stored:
-            facts = json.loads(stored.metadata()["facts"])
+            facts = parse_json(stored.metadata()["facts"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
@@ -79,7 +80,7 @@ def read_state(
         return None
     try:
         with safe_open(path, "pt") as stored:
-            facts: dict[str, Any] = json.loads(stored.metadata()["facts"])
+            facts: dict[str, Any] = parse_json(stored.metadata()["facts"])
             if facts["fingerprint"] != fingerprint:
                 return None
             tensors = {name: stored.get_tensor(name) for name in _names(stored)}
@@ -193,10 +194,14 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     """Load final weights into a model and return the facts stored with them.
 
     Raises:
-        TrainingError: the file is damaged.
+        TrainingError: the file is damaged, or holds weights of another model.
     """
     tensors, facts = _read_weights(path)
-    load_kept(model, tensors)
+    try:
+        load_kept(model, tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{path} is of another model ({reason}); {TRAIN_AGAIN}") from None
     return facts
 
 
@@ -205,8 +210,8 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as stored:
             tensors = {name: stored.get_tensor(name).float() for name in _names(stored)}
-            return tensors, json.loads(stored.metadata()["facts"])
-    except SafetensorError as error:
+            return tensors, dict(parse_json(stored.metadata()["facts"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is damaged ({error}); {TRAIN_AGAIN}") from None
 
 
@@ -219,17 +224,16 @@ def read_weight_facts(path: Path) -> dict[str, Any] | None:
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, metadata={"facts": json.dumps(facts, sort_keys=True)})
-        temporary.chmod(READABLE_BY_TEAM)
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with hidden_folder(path.parent) as folder:
+            temporary = folder / path.name
+            save_file(contiguous, temporary, metadata={"facts": json.dumps(facts, sort_keys=True)})
+            temporary.chmod(READABLE_BY_TEAM)
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise TrainingError(f"{path} cannot be written ({error}); is the disk full?") from error
 
 
@@ -292,7 +296,7 @@ def read_start(path: Path, model: nn.Module, fingerprint: str, *, base: str | No
     if not path.is_file():
         raise TrainingError(f"start_from: the trained weights {path} are missing; {TRAIN_AGAIN}")
     tensors, facts = _read_weights(path)
-    if facts["fingerprint"] != fingerprint:
+    if facts.get("fingerprint") != fingerprint:
         raise TrainingError(
             f"start_from: {path} is from another fit than the stored result; {TRAIN_AGAIN}"
         )

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from competition.arrays import Float64s
 from competition.errors import TrainingError
-from competition.files import write_atomically
+from competition.files import first_problem, write_atomically
 from models.data.ngrams import FeatureReader, Matrix
 from models.settings import LinearSettings
 from models.training.linear import LinearModel, ScaledClassifier, softmax, two_sided
@@ -82,20 +83,36 @@ def read_linear(path: Path) -> LinearModel:
     """
     try:
         with safe_open(path, "np") as stored:
-            header = json.loads(stored.metadata()["facts"])
+            header = _Header.model_validate_json(stored.metadata()["facts"])
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TrainingError(f"{path} is damaged ({error}); copy it again") from None
-    reader = FeatureReader(LinearSettings.model_validate(header["settings"]))
+        return _build(header, arrays)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        reason = first_problem(error)
+        raise TrainingError(f"{path} is damaged ({reason}); copy it again") from None
+
+
+class _Header(BaseModel):
+    """What is stored with a model, as far as it is read again."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    settings: LinearSettings
+    n_labels: int
+    scale: float | None
+    absent_share: float = 0.0
+
+
+def _build(header: _Header, arrays: dict[str, Any]) -> LinearModel:
+    reader = FeatureReader(header.settings)
     reader.load(arrays)
     classifier = None
     if "weights" in arrays:
-        classifier = StoredClassifier(arrays["weights"], arrays["intercepts"], header["scale"])
+        classifier = StoredClassifier(arrays["weights"], arrays["intercepts"], header.scale)
     return LinearModel(
         reader,
         classifier,
         arrays["present"],
-        header["n_labels"],
-        is_calibrated=header["scale"] is not None,
-        absent_share=header.get("absent_share", 0.0),
+        header.n_labels,
+        is_calibrated=header.scale is not None,
+        absent_share=header.absent_share,
     )

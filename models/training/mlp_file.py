@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from competition.errors import TrainingError
-from competition.files import write_atomically
+from competition.files import first_problem, write_atomically
 from models.data.ngrams import FeatureReader
 from models.settings import MlpSettings
 from models.training.mlp import MlpModel, WideAndDeep
@@ -46,16 +47,30 @@ def read_mlp(path: Path) -> MlpModel:
     """
     try:
         with safe_open(path, "pt") as stored:
-            header = json.loads(stored.metadata()["facts"])
+            header = _Header.model_validate_json(stored.metadata()["facts"])
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TrainingError(f"{path} is damaged ({error}); copy it once more") from None
-    settings = MlpSettings.model_validate(header["settings"])
+        return _build(header, arrays)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = first_problem(error)
+        raise TrainingError(f"{path} is damaged ({reason}); copy it again") from None
+
+
+class _Header(BaseModel):
+    """What is stored with a model, as far as it is read again."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    settings: MlpSettings
+    n_labels: int
+
+
+def _build(header: _Header, arrays: dict[str, Any]) -> MlpModel:
+    settings = header.settings
     reader = FeatureReader(settings)
     reader.load(
         {n.removeprefix(READER): a.numpy() for n, a in arrays.items() if n.startswith(READER)}
     )
     weights = {n.removeprefix(NETWORK): a for n, a in arrays.items() if n.startswith(NETWORK)}
-    network = WideAndDeep(len(weights["wide.weight"]), header["n_labels"], settings)
+    network = WideAndDeep(len(weights["wide.weight"]), header.n_labels, settings)
     network.load_state_dict(weights)
     return MlpModel(reader, network.eval(), settings)

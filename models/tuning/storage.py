@@ -21,7 +21,8 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from competition.errors import UsageError
 from competition.lease import Leases, hold, is_stale, list_leases
@@ -57,7 +58,15 @@ def parse_storage(text: str | None, default: Path) -> Path | str:
         raise UsageError(
             "--storage postgresql://… needs psycopg; run: python -m pip install 'psycopg[binary]'"
         )
-    return f"postgresql+psycopg://{rest}"
+    url = f"postgresql+psycopg://{rest}"
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):  # what they say may hold a part of the password
+        raise UsageError(
+            "--storage postgresql://…: write postgresql://USER@HOST/DATABASE; leave the password to"
+            " PGPASSWORD or ~/.pgpass, or write its @ as %40 and its / as %2F"
+        ) from None
+    return url
 
 
 def name_process() -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import datetime
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ MADE_FROM = "made_from"
 class SeededByPlace(optuna.samplers.BaseSampler):  # type: ignore[misc]  # optuna is untyped here
     """A TPE sampler seeded per trial, so that an interrupted study samples the same values.
 
-    A trial's place is its position among the trials, kept when it is retried. Place 0 is the
+    A trial's place is its position among the trials, kept when it is retried, also by the next
+    trial if its process died before it recorded anything. Place 0 is the
     variant itself, so that the best trial is never worse.
     """
 
@@ -80,6 +82,10 @@ class SeededByPlace(optuna.samplers.BaseSampler):  # type: ignore[misc]  # optun
         """Sample one hyperparameter."""
         _, sampler = self._of(study, trial)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def place_of(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        """Return the place of a trial."""
+        return self._of(study, trial)[0]
 
     def _of(self, study: optuna.Study, trial: FrozenTrial) -> tuple[int, Any]:
         if self._current is None or self._current[0] != trial.number:
@@ -153,9 +159,10 @@ class SharedStudy:
         known = trial.user_attrs.get(PLACE)
         if known is not None:
             return int(known)
-        place = find_place(self.study, trial.number)
+        sampler = self.study.sampler
+        place = sampler.place_of(self.study, trial)  # the one that it has sampled for
         trial.set_user_attr(PLACE, place)
-        return place
+        return int(place)
 
     def is_surplus(self, trial: optuna.Trial) -> bool:
         """Return whether enough trials were started before this one, by any process.
@@ -200,9 +207,24 @@ class SharedStudy:
 
 
 def find_place(study: optuna.Study, number: int) -> int:
-    """Return how many trials were started before one, counting retried trials once."""
-    trials = study.get_trials(deepcopy=False)
-    return sum(each.number < number and RETRY_OF not in each.user_attrs for each in trials)
+    """Return the first place that no trial before one has, counting retried trials once.
+
+    A trial that is starting has the first place that is free before it. One whose process died
+    before it recorded its place has none: the next trial takes that place.
+    """
+    taken: set[int] = set()
+    for trial in sorted(study.get_trials(deepcopy=False), key=lambda each: each.number):
+        if trial.number >= number or RETRY_OF in trial.user_attrs:
+            continue
+        place = trial.user_attrs.get(PLACE)
+        if place is None and trial.state == TrialState.FAIL:
+            continue
+        taken.add(_first_free(taken) if place is None else int(place))
+    return _first_free(taken)
+
+
+def _first_free(taken: Set[int]) -> int:
+    return next(place for place in count() if place not in taken)
 
 
 def find_given_up(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from competition import file_kind as room
 from competition.data.corpus import read_corpus
 from competition.errors import CorpusError, FoldsError, ProfileError
 from competition.file_kind import WrongFileError, open_utf8, read_text, recognise
@@ -93,6 +94,26 @@ def test_what_is_no_text_is_named_with_what_to_do(tmp_path: Path, case: str) -> 
         recognise(path)
     assert told in str(caught.value)
     assert caught.value.remedy
+
+
+def test_what_a_few_bytes_make_huge_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MIN_BOUND_BYTES", 1 << 20)
+    for name, pack in (("a.gz", gzip.compress), ("a.xz", lzma.compress), ("a.bz2", bz2.compress)):
+        path = tmp_path / name
+        path.write_bytes(pack(b"0" * (3 << 20)))
+        with pytest.raises(WrongFileError, match="that becomes more than"):
+            recognise(path)
+        path.write_bytes(pack(b"0" * (1 << 20)))
+        assert recognise(path).compression is not None
+    marked = tmp_path / "b.gz"  # nothing is read to recognise it
+    marked.write_bytes(gzip.compress(b"\xff\xfe" + b"0\0" * (3 << 19)))
+    with pytest.raises(WrongFileError, match="that becomes more than"):
+        open_utf8(marked)
+    with pytest.raises(WrongFileError, match="that says to hold 9,000,000 rows"):
+        room.check_row_count(marked, 9_000_000)
+    room.check_row_count(marked, 1_000_000)
 
 
 @pytest.mark.parametrize(

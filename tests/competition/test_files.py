@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from competition import files
+from competition.arrays import read_cached
 from competition.errors import UsageError, explain_os_error
 from competition.files import (
     append_lines_synced,
@@ -21,7 +22,9 @@ from competition.files import (
     check_name,
     check_writable,
     dump_json,
+    hidden_folder,
     is_name,
+    parse_json,
     parse_toml,
     sha256_of,
     write_atomically,
@@ -184,8 +187,19 @@ def test_what_a_killed_writer_left_is_removed_at_the_next_write(tmp_path: Path) 
     for name in (left, alive, elsewhere, old, own):
         (tmp_path / name).write_text("half", "utf-8")
     os.utime(tmp_path / old, (0, 0))
+    folder = tmp_path / f".folder.{files.name_machine()}-999999999-0123abcd.tmp"
+    folder.mkdir()
+    (folder / ".tmpAbCdEf").write_text("what a library was writing", "utf-8")
     write_atomically(tmp_path / "a.csv", "whole")
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", alive, elsewhere, own}
+
+
+def test_what_a_library_writes_is_hidden_until_it_is_whole(tmp_path: Path) -> None:
+    with hidden_folder(tmp_path / "job") as folder:
+        (folder / "x").write_text("whole", "utf-8")
+        assert [path.name[0] for path in (tmp_path / "job").iterdir()] == ["."]
+        (folder / "x").replace(tmp_path / "job" / "x")
+    assert [path.name for path in (tmp_path / "job").iterdir()] == ["x"]
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
@@ -193,6 +207,28 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
     write_cache(tmp_path / "file" / "cache.npz", b"x")
     write_cache(tmp_path / "cache.npz", b"x")
     assert (tmp_path / "cache.npz").read_bytes() == b"x"
+
+
+def test_json_that_cannot_be_read_is_one_kind_of_error() -> None:
+    assert parse_json(b'{"a": [1]}') == {"a": [1]}
+    for text in ("[" * 99_999, "9" * 10_000, b"\xff\xfe\xff", "{"):
+        with pytest.raises(ValueError, match=r"nested|digits|decode|Expecting"):
+            parse_json(text)
+
+
+def test_a_damaged_cache_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "cache.npz"
+    np.savez(path, a=np.arange(3), b=np.array([None], dtype=object))
+    good = path.read_bytes()
+    assert read_cached(tmp_path / "absent.npz", "a") is None
+    found = read_cached(path, "a")
+    assert found is not None
+    assert found[0].tolist() == [0, 1, 2]
+    assert read_cached(path, "a", "c") is None
+    assert read_cached(path, "b") is None  # a pickle
+    for end in range(0, len(good), 37):
+        path.write_bytes(good[:end])
+        assert read_cached(path, "a", "b") is None
 
 
 @pytest.mark.parametrize(

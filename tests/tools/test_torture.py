@@ -12,7 +12,8 @@ import pytest
 
 from tools.torture import disks, kills, nodes
 from tools.torture.homes import Home
-from tools.torture.mutants import Kind, build_kinds, try_kind
+from tools.torture.kind import Kind
+from tools.torture.mutants import build_kinds, try_kind
 from tools.torture.warm import Starter
 
 MUTANTS = 12

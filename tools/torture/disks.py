@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.torture.homes import ROOT, Home
-from tools.torture.kills import AS_A_USER, BLEND, FOLD, TRIALS, How, Trial, prepare
+from tools.torture.kills import AS_A_USER, BLEND, FOLD, TRIALS, How, Trial, place, prepare
 from tools.torture.warm import warm
 
-ROOM = 64 * 2**20
+ROOM = 256 * 2**20
 NAMES = ("data", "fold", "network", "blend", "submit", "import", "tune", "pretrain")
 DISK_TRIALS = {**TRIALS, "data": Trial(("data",)), "submit": Trial(("submit",), (FOLD, BLEND))}
 
@@ -78,7 +78,7 @@ def torture(
     base = prepare(trial, folder, name, how)
     whole = base.copy(folder / name / "whole")
     before, began = whole.size, time.monotonic()
-    code, said = whole.run(_place(trial, whole))
+    code, said = whole.run(place(trial.command, whole))
     lasts_s, wanted = time.monotonic() - began, whole.read()
     if code:
         raise SystemExit(f"{name}: {said}")
@@ -95,10 +95,6 @@ def torture(
             faults += found
     say(f"{name}: {n_tried} faults of disks, {len(faults)} faults of ours")
     return n_tried, faults
-
-
-def _place(trial: Trial, home: Home) -> list[str]:
-    return [str(home.path / word) if word == "theirs" else word for word in trial.command]
 
 
 def _fill(disk: Disk, home: Home, trial: Trial, rng: random.Random, scale: Scale) -> str:
@@ -125,7 +121,7 @@ def _forbid_entry(disk: Disk, home: Home, trial: Trial, rng: random.Random, scal
     for folder in folders:
         folder.chmod(0o555)
     words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--", sys.executable]
-    words += [str(ROOT / "run.py"), *_place(trial, home), "--competition", str(home.profile)]
+    words += [str(ROOT / "run.py"), *place(trial.command, home), "--competition", str(home.profile)]
     environment = {**os.environ, "COMPETITION_HOME": str(home.path)}
     ended = subprocess.run(
         words, capture_output=True, text=True, env=environment, check=False, timeout=1800
@@ -140,7 +136,7 @@ def _lose(disk: Disk, home: Home, trial: Trial, rng: random.Random, scale: Scale
     del disk
     name = rng.choice(["oof", "submissions", "checkpoints"])
     home.log.unlink(missing_ok=True)
-    process = home.start(_place(trial, home))
+    process = home.start(place(trial.command, home))
     time.sleep(rng.uniform(0, scale.lasts_s))
     shutil.rmtree(home.path / name, ignore_errors=True)
     process.wait(600)
@@ -149,7 +145,7 @@ def _lose(disk: Disk, home: Home, trial: Trial, rng: random.Random, scale: Scale
 
 def _run(home: Home, trial: Trial) -> str:
     """Run the command, and return its output, which goes to another disk."""
-    return home.run(_place(trial, home))[1]
+    return home.run(place(trial.command, home))[1]
 
 
 def _check(
@@ -159,7 +155,7 @@ def _check(
     faults = [f"a traceback: {said[-1500:]}"] if "Traceback" in said else []
     if is_lost:
         return faults  # what was taken away is gone
-    code, again = home.run(_place(trial, home))
+    code, again = home.run(place(trial.command, home))
     if "Traceback" in again:
         faults.append(f"a traceback afterwards: {again[-1500:]}")
     if code and "were sent" not in again:

@@ -34,6 +34,7 @@ TINY = (
     *("--set", "scratch.layers=1", "--set", "scratch.hidden=32", "--set", "scratch.vocabulary=600"),
     *("--set", "train.epochs=1", "--set", "max_tokens=64"),
 )
+KEY = "a-key-of-torture"
 OFTEN = ("--set", "run.state_every_s=0.2")  # checkpoints, so that kills meet them half written
 ORPHANS_S = 60.0  # a job whose parent is gone writes its state first
 ENDS_S = 5.0
@@ -233,7 +234,7 @@ def _try_one(
 def _run_whole(base: Home, path: Path, trial: Trial, server: CountingServer) -> Whole:
     home = base.copy(path)
     before, changed, began = home.look(), None, time.monotonic()
-    process = home.start(_place(trial.command, home))
+    process = home.start(place(trial.command, home))
     while process.poll() is None:
         if changed is None and home.look() != before:
             changed = time.monotonic()
@@ -246,7 +247,7 @@ def _run_whole(base: Home, path: Path, trial: Trial, server: CountingServer) -> 
 
 def prepare(trial: Trial, folder: Path, name: str, how: How) -> Home:
     """Make a home in which the command can run; what several commands need is made once."""
-    key, logs = {"TORTURE_KEY": "a-key-of-torture"}, folder / name
+    key, logs = {"TORTURE_KEY": KEY}, folder / name
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
     common = Home(folder / "home", key, how.n_rows, how.starter, folder).make()
@@ -256,7 +257,7 @@ def prepare(trial: Trial, folder: Path, name: str, how: How) -> Home:
     return base
 
 
-def _place(command: Sequence[str], home: Home) -> list[str]:
+def place(command: Sequence[str], home: Home) -> list[str]:
     """Replace names of files in a command by paths in the home."""
     return [str(home.path / word) if word in ("theirs", "study.log") else word for word in command]
 
@@ -279,7 +280,7 @@ def _kill(
     """
     after_s, is_after_a_change = moment
     before = home.look()
-    process = home.start(_place(trial.command, home))
+    process = home.start(place(trial.command, home))
     if is_after_a_change:
         _wait(lambda: process.poll() is not None or home.look() != before, 600)
     with suppress(TimeoutError):
@@ -312,7 +313,7 @@ def _wait(is_done: Callable[[], bool], limit_s: float) -> None:
 def _go_on(home: Home, trial: Trial, wanted: dict[str, bytes]) -> list[str]:
     """Run the command to its end and compare the files; return the faults."""
     faults = []
-    command = _place(trial.command, home)
+    command = place(trial.command, home)
     home.log.unlink(missing_ok=True)
     process = home.start(command)
     code, said = process.wait(1800), home.said()
@@ -328,6 +329,8 @@ def _go_on(home: Home, trial: Trial, wanted: dict[str, bytes]) -> list[str]:
     if code and not (trial.command[0] == "submit" and "were sent" in said):
         return [*faults, f"exit code {code}: {said[-600:]}"]
     found = home.read()
+    written = {**found, "the output": said.encode()}
+    faults += [f"the key is in {name}" for name, data in written.items() if KEY.encode() in data]
     faults += [f"{name} is lacking" for name in wanted.keys() - found.keys()]
     faults += [f"{name} is left" for name in found.keys() - wanted.keys()]
     faults += [f"{n} differs" for n in sorted(wanted) if found.get(n, wanted[n]) != wanted[n]]

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +37,9 @@ from competition.submission.check import check_submission
 from competition.submission.ledger import Ledger
 from competition.submission.record import read_record, read_rule, read_submission
 from models.variant import own_encoder, own_shape, parse_override, resolve_variant
+from tools.torture.artefact_kinds import build_artefact_kinds
 from tools.torture.homes import Home
+from tools.torture.kind import Kind
 
 PIECES = (
     *(b"", b"\0", b"\n", b"\r", b'"', b",", b"'", b"[", b"]", b"{", b"}", b"=", b":", b"\\", b"#"),
@@ -49,15 +51,6 @@ VALUES: tuple[object, ...] = (
     *(None, True, -1, 0, 10**30, 1.5, 71.5, math.nan, math.inf, "", "x", "../../x", "1", [], {}),
     *([[]], {"kind": []}, ["a", 1], "\x1b[31m", "\u202e", "a\0b", "x" * 5000, -0.0, [None]),
 )
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file: a valid one, how it is read, and whether its fields are JSON too."""
-
-    data: bytes
-    read: Callable[[bytes], None]
-    is_json_lines: bool = False
 
 
 @dataclass
@@ -90,15 +83,17 @@ def mutate(data: bytes, rng: random.Random, *, is_json_lines: bool) -> bytes:
 
 
 def _mutate_json(data: bytes, rng: random.Random) -> bytes:
-    lines = data.splitlines() if data.count(b'{"kind"') else [data]
+    lines = data.splitlines() if b"\n{" in data else [data]
     place = rng.randrange(len(lines))
     found = json.loads(lines[place])
     inside = found
     while rng.random() < 0.6:
-        deeper = [value for value in inside.values() if isinstance(value, dict) and value]
-        if not deeper:
+        deeper = [value for value in inside.values() if isinstance(value, dict | list)]
+        deeper += [each for value in deeper if isinstance(value, list) for each in value]
+        objects = [value for value in deeper if isinstance(value, dict) and value]
+        if not objects:
             break
-        inside = rng.choice(deeper)
+        inside = rng.choice(objects)
     key = rng.choice(list(inside))
     if rng.random() < 0.1:
         del inside[key]
@@ -132,12 +127,16 @@ def build_kinds(folder: Path) -> dict[str, Kind]:
     read_or_make_length_routes(prepared, _count_chars, "characters")
     store = Store(competition.oof_dir, competition.profile.labels)
     _plant(store, prepared)
-    return {
+    kinds = {
         **_kinds_of_data(competition, prepared),
         **_kinds_of_settings(home, folder),
         **_kinds_of_results(prepared, store),
         **_kinds_of_submissions(competition, folder),
     }
+    (folder / "good.json").write_bytes(kinds["blend record"].data)
+    record = read_record(folder / "good.json")
+    assert record is not None
+    return {**kinds, **build_artefact_kinds(prepared, store, record)}
 
 
 def _count_chars(rows: object) -> np.ndarray:

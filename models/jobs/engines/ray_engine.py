@@ -8,7 +8,6 @@ job whose node is lost starts again elsewhere from the last of them.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import socket
@@ -28,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from competition.console import write_count
 from competition.errors import HarnessError, UsageError, explain_os_error
-from competition.files import write_atomically
+from competition.files import parse_json, write_atomically
 from competition.lease import Lease, Leases
 from competition.predictions.learning_curves import CURVE_FILE
 from competition.predictions.store import Store
@@ -327,7 +326,7 @@ class RayEngine:
             if folder == CHECKPOINTS and not rest.endswith(f"/{CURVE_FILE}"):
                 _write_array(spec.job_dir.parent.parent / rest, content)
         if result is not None and run is not None:
-            facts = {**json.loads(bytes(run)), "commit": read_commit()}
+            facts = {**parse_json(bytes(run)), "commit": read_commit()}
             store.adopt(spec.key, bytes(result), facts)
             (spec.job_dir / STATE_FILE).unlink(missing_ok=True)
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 from competition.console import make_streams_safe
 from competition.errors import HarnessError, explain_os_error
+from competition.files import remove_leftovers
 from competition.lease import Lease, Leases, describe_lost, name_owner
 from competition.predictions.store import Store
 from models.jobs.job import run_job
@@ -87,6 +88,8 @@ def explain_failure(error: BaseException) -> str:
     """Return what to say of an error that ended a job; call it where the error is caught."""
     if isinstance(error, HarnessError):
         return str(error)
+    if isinstance(error, FileNotFoundError):  # it was there when the job was planned
+        return f"{error.filename or error} is gone; run the same command again to make it again"
     known = explain_os_error(error) if isinstance(error, OSError) else None
     return known or "a bug in this program:\n" + traceback.format_exc()
 
@@ -117,6 +120,7 @@ def _work_leased(
         claimed = claim(spec, leases, log)
         if not isinstance(claimed, Lease):
             return claimed
+        remove_leftovers(spec.job_dir)
         log(f"started, fingerprint {spec.fingerprint[:16]}")
         recorder = Recorder(spec, log)
         last_logged = -1e9

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from competition.data.corpus import Reading, read_corpus, read_rows, read_train
@@ -363,6 +365,14 @@ def test_damaged_objects_are_named(
     path.write_bytes(content)
     reading = read_rows(path, tiny_competition.profile, is_train=True)
     assert any(message in offence.found for offence in reading.offences)
+
+
+def test_a_parquet_text_that_is_not_utf8_is_named(tiny_competition: Competition) -> None:
+    path = tiny_competition.train_path
+    pq.write_table(pa.Table.from_pydict({"id": ["abcdef"]}), path, compression="none")
+    path.write_bytes(path.read_bytes().replace(b"abcdef", b"ab\xffdef"))
+    reading = read_rows(path, tiny_competition.profile, is_train=True)
+    assert any("a text in it is not UTF-8" in offence.found for offence in reading.offences)
 
 
 def test_rows_without_ids_are_numbered_and_numbers_mean_labels(tmp_path: Path) -> None:

@@ -97,3 +97,34 @@ def test_what_goes_wrong_is_said(competition: Competition, hub: FakeHub) -> None
         with pytest.raises(UsageError, match=said):
             fetch_rows(competition, address, lambda text: None, hub)
     assert not replace(competition).data_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "numbers", "said"),
+    [
+        (b"[" * 9000, [0, -1], None),
+        (b'{"info": ["x"]}', [0, 5], None),
+        (b'{"info": {"features": {"label": {"names": ["x", 1]}}}}', [0, 5], None),
+        (b'{"info": {"features": {"label": {"names": ["x", "y"]}}}}', [0, -1], "the label -1"),
+        (b'{"info": {"features": {"label": {"names": ["x", "y"]}}}}', [0, 2], "labels 0 to 1"),
+    ],
+)
+def test_names_of_labels_are_checked_before_they_are_used(
+    told: bytes, numbers: list[int], said: str | None, competition: Competition, hub: FakeHub
+) -> None:
+    path = hub.folder / "tiny" / "train-00000-of-00001.parquet"
+    table = pa.Table.from_pydict({"label": numbers})
+    pq.write_table(table.replace_schema_metadata({b"huggingface": told}), path)
+    if said is None:
+        fetch_rows(competition, "hf:made/up/tiny", lambda text: None, hub)
+        fetched = competition.train_path.with_suffix(".parquet")
+        assert pq.read_table(fetched).to_pydict() == {"label": numbers}
+    else:
+        with pytest.raises(UsageError, match=said):
+            fetch_rows(competition, "hf:made/up/tiny", lambda text: None, hub)
+
+
+def test_files_that_are_no_parquet_are_refused(competition: Competition, hub: FakeHub) -> None:
+    (hub.folder / "tiny" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UsageError, match="its files cannot be read"):
+        fetch_rows(competition, "hf:made/up/tiny", lambda text: None, hub)

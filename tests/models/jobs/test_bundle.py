@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
@@ -14,6 +15,7 @@ from competition.blend.blend import run_blend
 from competition.errors import CorpusError, PredictionsError, UsageError
 from competition.files import dump_json
 from competition.folds.kfold import Prepared
+from competition.report.report import write_report
 from models.jobs.bundle import BundleRequest, list_libraries, run_bundle
 from models.jobs.job import run_job
 from models.jobs.offline import MANIFEST, predict_bundle, read_bundle
@@ -102,6 +104,45 @@ def test_other_files_and_bundles_are_not_replaced(blended: Prepared, tmp_path: P
     (mine / MANIFEST).write_text("{}")
     with pytest.raises(UsageError, match="is damaged"):
         read_bundle(mine)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("folder", "../../elsewhere", "folder"),
+        ("folder", "/etc", "folder"),
+        ("encoder", "encoders/../../x", "encoder"),
+        ("fold", 7, "are missing"),
+        ("part", "x", "are missing"),
+        ("threads", 0, "threads"),
+    ],
+)
+def test_a_bundle_of_others_stays_inside_and_is_whole(
+    key: str, value: object, said: str, blended: Prepared, tmp_path: Path
+) -> None:
+    run_bundle(blended.competition, BundleRequest("networks", tmp_path / "b"), lambda text: None)
+    path = tmp_path / "b" / MANIFEST
+    content = json.loads(path.read_text("utf-8"))
+    job = next(iter(content["jobs"].values()))[0]
+    job[key] = value
+    path.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(UsageError, match=f"is damaged .*{said}"):
+        read_bundle(path.parent)
+    path.write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="is damaged"):
+        read_bundle(path.parent)
+
+
+def test_no_key_is_in_a_bundle_or_a_report(
+    blended: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KAGGLE_KEY", "HF_TOKEN", "WANDB_API_KEY", "SUBMIT_KEY"):
+        monkeypatch.setenv(name, f"the-planted-{name}")
+    run_bundle(blended.competition, BundleRequest("networks", tmp_path / "b"), lambda text: None)
+    write_report(blended.competition, now=datetime.now(UTC))
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 10
+    assert [path for path in written if b"the-planted-" in path.read_bytes()] == []
 
 
 def test_predicting_needs_no_more_than_is_listed() -> None:

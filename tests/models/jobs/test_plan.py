@@ -24,6 +24,7 @@ from models.data.fold_inputs import FoldInputs
 from models.data.pool import FoldRows, build_pool, choose_fold_rows
 from models.data.route import Route
 from models.jobs.engines.local import LocalEngine
+from models.jobs.engines.worker import explain_failure
 from models.jobs.job import COLLAPSE_ADVICE, _describe, run_job
 from models.jobs.plan import Plan, plan_jobs
 from models.jobs.request import FoldRequest
@@ -426,6 +427,11 @@ def test_a_failed_job_does_not_stop_the_others(make_specs: Specs) -> None:
 
     with pytest.raises(TrainingError, match=r"tiny s42 f1: .*the loss is nan"):
         raise_failures(run.failed)
+
+
+def test_a_file_that_vanished_while_a_job_ran_is_named() -> None:
+    for gone in (FileNotFoundError(2, "No such file", "/a/b"), FileNotFoundError("/a/b")):
+        assert explain_failure(gone) == "/a/b is gone; run the same command again to make it again"
 
 
 def test_another_recipe_stored_meanwhile_is_not_replaced(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ def test_a_curve_is_read_as_the_last_run_made_it(tmp_path: Path) -> None:
     append_point(tmp_path, point(4, 2.1))  # killed after step 6, resumed from a checkpoint at 3
     with (tmp_path / CURVE_FILE).open("ab") as stream:
         stream.write(b'{"step": 5, "los\n[1]\n')
+        for wrong in ({"loss": float("nan")}, {"step": 10**400}, {"steps": "9"}):
+            stream.write(json.dumps({**asdict(point(7)), **wrong}).encode() + b"\n")
+        stream.write(b"[" * 9000 + b"\n")
     append_point(tmp_path, point(6, 1.4))
     said: list[str] = []
     assert [(each.step, each.loss) for each in read_curve(tmp_path, said.append)] == [
@@ -64,7 +68,7 @@ def test_a_curve_is_read_as_the_last_run_made_it(tmp_path: Path) -> None:
     ]
     assert [line.rpartition(", ")[2] for line in said] == [
         "line 5 is damaged and left out",
-        "line 6 is damaged and left out",
+        *(f"line {number} is damaged and left out" for number in range(6, 11)),
     ]
     assert read_curve(tmp_path / "nowhere") == []
 
@@ -121,6 +125,15 @@ def test_the_summary_takes_any_name_and_the_next_step(
     track_summary(["mlflow"], scores, folder=tmp_path, project="p", say=print)
     logged = {"a-train.lr-0.1.oof_micro_f1": 0.5, "변형.oof_micro_f1": 0.4}
     assert made[0].calls[1:] == [("log", logged, None), ("finish",)]
+
+
+def test_what_a_tracker_says_holds_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    said: list[str] = []
+    Trackers(said.append)._leave(
+        "wandb", RuntimeError("https://me:pass@host/api refused 0123456789abcdef\nmore")
+    )
+    assert said == ["training continues without wandb: https://***@host/api refused ***"]
 
 
 def read_events(folder: Path) -> dict[str, list[float]]:

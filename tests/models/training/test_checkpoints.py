@@ -130,6 +130,10 @@ def test_damaged_weights_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     write_weights(path, model.state_dict(), {"fingerprint": "f"})
     assert read_weight_facts(path) == read_weights(path, model) == {"fingerprint": "f"}
+    with pytest.raises(TrainingError, match="is of another model"):
+        read_weights(path, nn.Linear(4, 2))
+    with pytest.raises(TrainingError, match="is of another model"):
+        read_weights(path, nn.Linear(3, 2, bias=False))
     path.write_bytes(path.read_bytes()[:-4])
     assert read_weight_facts(path) is None
     with pytest.raises(TrainingError, match=r"model\.safetensors is damaged .*--overwrite$"):

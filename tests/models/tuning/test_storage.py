@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -96,6 +97,16 @@ def test_a_journal_with_an_incomplete_first_line_starts_empty(tmp_path: Path) ->
 def test_other_databases_are_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="postgresql://USER@HOST/DATABASE"):
         parse_storage(url, tmp_path)
+
+
+def test_an_address_that_cannot_be_read_is_refused_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: object())  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="@ as %40") as caught:
+        parse_storage("postgresql://me:s3cret@pass:word@host/studies", tmp_path)
+    assert not re.search("s3cret|pass:|word@", str(caught.value))
+    assert parse_storage("postgresql://me@host/x", tmp_path) == "postgresql+psycopg://me@host/x"
 
 
 def test_a_missing_psycopg_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

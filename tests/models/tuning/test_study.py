@@ -136,6 +136,20 @@ def test_a_trial_without_settings_gets_those_of_its_place(open_one: Open, tmp_pa
     assert begin(shared).params == begin(other).params
 
 
+def test_a_trial_that_died_before_it_had_a_place_leaves_its_place_to_the_next(
+    open_one: Open,
+) -> None:
+    shared = open_one()
+    shared.study.ask().set_user_attr(PROCESS, "of a process that was killed")
+    assert shared.sweep() == []  # nothing to retry
+    first = begin(shared)
+    assert first.params == FIRST  # the variant itself
+    starting = shared.study.ask()
+    assert begin(shared).user_attrs[PLACE] == 2  # place 1 is that of the trial that starts
+    assert shared.claim(starting) == 1
+    assert [trial.user_attrs.get(PLACE) for trial in trials_of(shared)] == [None, 0, 1, 2]
+
+
 def test_an_unclaimed_trial_is_no_longer_counted(
     open_one: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
