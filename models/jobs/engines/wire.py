@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
 from competition.arrays import Int64s
+from competition.files import parse_json
 from competition.scoring.criteria import Criteria, assemble_criteria
 from competition.scoring.metrics.metric import Task
 from models.data.pool import FoldRows
@@ -58,7 +59,7 @@ def read_spec(data: bytes, rows: bytes) -> JobSpec:
     Raises:
         ValueError: the bytes are not a job.
     """
-    written = json.loads(data)
+    written = parse_json(data)
     values = {name: _load(kind, written[name]) for name, kind in _types().items()}
     metrics: _Metrics = values["criteria"]
     values["criteria"] = assemble_criteria(
@@ -94,7 +95,7 @@ def read_message(data: bytes) -> tuple[Kind, Any]:
     Raises:
         ValueError: the bytes are not a message.
     """
-    written, payload = json.loads(data)
+    written, payload = parse_json(data)
     kind: Kind = _load(Kind, written)
     return kind, _load(PAYLOADS[kind], payload) if kind in PAYLOADS else payload
 
@@ -103,7 +104,7 @@ def _read_rows(data: bytes) -> tuple[FoldRows, Int64s]:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         found: dict[str, Any] = dict(arrays)
     heldout_label_ids = found.pop(HELDOUT)
-    return FoldRows(**{**json.loads(bytes(found.pop(FACTS))), **found}), heldout_label_ids
+    return FoldRows(**{**parse_json(bytes(found.pop(FACTS))), **found}), heldout_label_ids
 
 
 @cache
