@@ -379,7 +379,8 @@ def connect(address: str | None) -> None:
         ) from None
     except Exception as error:  # Ray raises a bare one if its daemons do not start in time
         reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"cannot use the Ray cluster {address or ''}: {reason}") from None
+        which = f"cluster {address}" if address else "cluster of this machine"
+        raise UsageError(f"cannot use the Ray {which}: {reason}") from None
 
 
 def check_reachable(address: str) -> None:
