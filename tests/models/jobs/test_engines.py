@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import multiprocessing
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, replace
 from multiprocessing import util
 from pathlib import Path
@@ -315,15 +317,20 @@ def test_the_slurm_script_starts_both_nodes_and_passes_a_signal_on(tmp_path: Pat
             "PIPE": str(tmp_path / "pipe"),
             "PYTHON": sys.executable,
         },
+        start_new_session=True,
     )
-    with (tmp_path / "pipe").open("w"):
-        end = time.monotonic() + 60
-        while not (tmp_path / "said.begun").exists():
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        process.terminate()
-        assert process.wait(60) == 3
+    try:
+        with (tmp_path / "pipe").open("w"):
+            end = time.monotonic() + 60
+            while not (tmp_path / "said.begun").exists():
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            process.terminate()
+            assert process.wait(60) == 3
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     step = "--overlap --nodes=1 {} --cpus-per-task=16 {} node-1 ray start"
     lines = said.read_text().splitlines()
     assert lines[0].startswith(step.format("--ntasks=1", "-w") + " --head --block")
