@@ -169,7 +169,7 @@ def test_the_notebook_answers_without_network(
     competition = prepared.competition
     run_blend(competition, (), trials=0, seed=0, name="all", run={"time": "2026-01-01"})
     record = json.loads((competition.submissions_dir / "all.json").read_text("utf-8"))
-    assert [m["name"] for m in record["members"]] == ["tfidf-linear", "route:length"]
+    assert [m["name"] for m in record["members"]] == ["ngram-mlp", "tfidf-linear", "route:length"]
     for member in record["members"]:
         member["weight"] = 0.5
     (competition.submissions_dir / "all.json").write_text(dump_json(record), "utf-8")
