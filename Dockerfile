@@ -13,8 +13,8 @@ COPY requirements.txt .
 RUN uv pip install --system --no-cache $(test "$TORCH_BACKEND" = cuda || echo --torch-backend "$TORCH_BACKEND") \
     -r requirements.txt
 COPY . .
-# what lasts: folds, predictions, weights, submissions
-ENV COMPETITION_HOME=/results
+# what lasts: folds, predictions, weights, submissions, and the encoders that were downloaded
+ENV COMPETITION_HOME=/results HF_HOME=/results/huggingface
 CMD python run.py fold --competition demo \
     && python run.py blend --competition demo --name demo \
     && python run.py check /results/submissions/demo/demo.csv --competition demo \

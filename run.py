@@ -136,6 +136,9 @@ SearchSeedOption = Annotated[
     int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the search.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")]
+FullOption = Annotated[
+    bool, typer.Option("--full", help="Print details too; --json always has them.")
+]
 
 
 def _say_version(is_asked: bool) -> None:
@@ -207,6 +210,7 @@ def data(
             help="Fetch the rows from the Hugging Face hub first.",
         ),
     ] = None,
+    full: FullOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Audit the data: errors, duplicates, conflicts, unusual types, train-test shift."""
@@ -241,7 +245,7 @@ def data(
 
         following = tuple(propose_runs(resolved, audit.corpus))
     tables = build_audit_tables(audit, beyond, is_whole=as_json, following=following)
-    _print(tables, as_json)
+    _print(tables, as_json, in_full=full)
     if not audit.ok:
         raise typer.Exit(HarnessError.exit_code)
 
@@ -525,6 +529,7 @@ def blend(
     competition: CompetitionOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
+    full: FullOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build an ensemble (soft voting): tune weights and threshold out-of-fold, write the CSV."""
@@ -548,7 +553,7 @@ def blend(
             reweight=reweight,
             on_step=lambda frac, text: board.update("shift", frac, text),
         )
-    _print(build_blend_tables(report), as_json)
+    _print(build_blend_tables(report), as_json, in_full=full)
 
 
 @app.command()
@@ -934,7 +939,7 @@ def _in_context(text: str) -> str:
     )
 
 
-def _print(tables: Iterable[Table], as_json: bool) -> None:
+def _print(tables: Iterable[Table], as_json: bool, *, in_full: bool = False) -> None:
     from competition.console import print_tables
 
     in_context = [
@@ -951,7 +956,7 @@ def _print(tables: Iterable[Table], as_json: bool) -> None:
         )
         for table in tables
     ]
-    print_tables(in_context, as_json=as_json)
+    print_tables(in_context, as_json=as_json, in_full=in_full)
 
 
 def _finish(tables: Iterable[Table], as_json: bool, *, is_complete: bool) -> None:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from competition.closing import CLOSING, find_kind, split_closing
+from competition.closing import CLOSING, WARNING, find_kind, split_closing
 from competition.errors import Offence
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ Kind = Literal[
     "plain_difference",
     "plain_spread",
 ]
+Detail = Literal["rows", "table"]
+"""What of a table is shown only in full: its rows, or all of it."""
 Measure = tuple[int, int]
 """The least and the full width of a column, in cells of a terminal."""
 
@@ -99,13 +101,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A titled table; ``rows`` map column keys to JSON values, ``notes`` are printed below."""
+    """A titled table; ``rows`` map column keys to JSON values, ``notes`` are printed below.
+
+    ``detail`` names what the short form on the terminal leaves out; JSON has everything.
+    """
 
     name: str
     title: str
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
     notes: Sequence[str] = ()
+    detail: Detail | None = None
 
 
 def build_offences_table(
@@ -215,8 +221,12 @@ def write_count(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
-    """Print tables for a person, or as one JSON object keyed by table name."""
+def print_tables(tables: Sequence[Table], *, as_json: bool, in_full: bool = False) -> None:
+    """Print tables for a person, or as one JSON object keyed by table name.
+
+    Args:
+        in_full: print details too, which are otherwise only named. JSON always has them.
+    """
     if as_json:
         payload = {
             table.name: {"rows": [dict(row) for row in table.rows], "notes": list(table.notes)}
@@ -230,11 +240,23 @@ def print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _find_width_behind() or WIDTH_OF_FILES
     kept, closing = split_closing([table.notes for table in tables])
+    left_out = []
     for table, notes in zip(tables, kept, strict=True):
-        if table.rows or notes or not table.notes:
-            _print_table(console, replace(table, notes=notes))
+        shown = replace(table, notes=notes)
+        if table.detail and table.rows and not in_full:
+            shown, left_out = _shorten(shown), [*left_out, table.title]
+        if shown.rows or shown.notes or not table.notes:
+            _print_table(console, shown)
+    if left_out:
+        _print_note(console, f"--full shows {len(left_out)} more tables: {'; '.join(left_out)}.")
     for note in closing:
         _print_note(console, note, CLOSING[find_kind(note) or ""])
+
+
+def _shorten(table: Table) -> Table:
+    """Leave out the details of a table; its warnings stay."""
+    notes = [n for n in table.notes if table.detail == "rows" or find_kind(n) == WARNING]
+    return replace(table, rows=(), notes=notes)
 
 
 def _find_width_behind() -> int | None:

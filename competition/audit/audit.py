@@ -135,7 +135,7 @@ def build_audit_tables(
     tables += [count_positions(corpus), measure_lengths(corpus)]
     if audit.groups is not None:
         tables.append(_build_groups(audit, corpus, audit.groups))
-    tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *_remark_language(corpus, profile)))
+    tables[0] = replace(tables[0], notes=[*tables[0].notes, *_remark_language(corpus, profile)])
     shift = measure_shift(corpus, profile)
     tables += [*([shift] if shift.rows else []), *beyond]
     if audit.ok:

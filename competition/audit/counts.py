@@ -109,7 +109,7 @@ def count_type_pairs(corpus: Corpus, profile: Profile) -> Table:
         )
     unseen = [row["pair"] for row in rows if not row["train"]]
     notes = [f"Only in test: {', '.join(unseen)}. Models never see these."] if unseen else []
-    return Table("type_pairs", "Type pairs", columns, rows, notes)
+    return Table("type_pairs", "Type pairs", columns, rows, notes, "rows")
 
 
 def _pairs(rows: Rows) -> pd.Series[Any]:
@@ -144,8 +144,8 @@ def list_odd_types(corpus: Corpus, profile: Profile) -> Table:
             f"(below {RARE_SHARE:.0%} of the label's rows): check their types before you restrict "
             "labels by type pair."
         ]
-    prefix = _count_foreign_prefixes(frame, profile)
-    return Table("odd_types", "Labels with odd types", columns, rows, [*notes, *prefix])
+    notes += _count_foreign_prefixes(frame, profile)
+    return Table("odd_types", "Labels with odd types", columns, rows, notes, "rows")
 
 
 def _count_foreign_prefixes(frame: Frame, profile: Profile) -> list[str]:
@@ -184,7 +184,7 @@ def list_ambiguous_words(corpus: Corpus) -> Table:
     share = _share(total[several.index].sum(), len(words))
     title = f"Words with several types: {len(several):,} words, {share:.1%} of the entities"
     notes = ["Types come from a tagger and are less reliable than words."] if rows else []
-    return Table("ambiguous_words", title, columns, rows, notes)
+    return Table("ambiguous_words", title, columns, rows, notes, "table")
 
 
 def count_positions(corpus: Corpus) -> Table:
@@ -201,6 +201,7 @@ def count_positions(corpus: Corpus) -> Table:
         columns,
         rows,
         ["Mark entities by their offsets only."],
+        "table",
     )
 
 
@@ -238,7 +239,7 @@ def measure_lengths(corpus: Corpus) -> Table:
         values = np.quantile(lengths, QUANTILES, method="inverted_cdf").tolist()
         names = (column.key for column in columns[1:])
         rows.append({"split": split, **dict(zip(names, map(int, values), strict=True))})
-    return Table("lengths", "Sentence length (quantiles)", columns, rows)
+    return Table("lengths", "Sentence length (quantiles)", columns, rows, detail="table")
 
 
 def measure_shift(corpus: Corpus, profile: Profile) -> Table:
@@ -271,4 +272,5 @@ def measure_shift(corpus: Corpus, profile: Profile) -> Table:
         (*columns, Column("difference", "difference", "difference")),
         rows,
         shown if moved else [],
+        "rows",
     )

@@ -371,4 +371,4 @@ def build_shift_tables(shift: Shift | None, corpus: Corpus) -> list[Table]:
         f"Weighted by its odds (at most {CLIP:g}), the {n_rows:,} train rows have an effective"
         f" sample size of {effective:,.0f} ({effective / n_rows:.0%}).",
     ]
-    return [Table("told_apart", "Adversarial validation", columns, rows, notes)]
+    return [Table("told_apart", "Adversarial validation", columns, rows, notes, "rows")]

@@ -17,7 +17,7 @@ from competition.audit.shift import explain_absence
 from competition.blend.report import BlendReport
 from competition.blend.reweighting import EXPECTED, PLAIN
 from competition.blend.search import BEST_SINGLE, BLEND, SYSTEMS
-from competition.console import Column, Table
+from competition.console import Column, Detail, Table
 from competition.predictions.expected_scores import describe_forecast, lay_out_expected
 from competition.scoring.assessment import Side
 from competition.scoring.metrics.micro_f1 import is_any_of
@@ -204,7 +204,8 @@ def _reweighted_table(report: BlendReport) -> Table:
     ]
     if thresholds:
         notes.append(f"Best threshold: {', '.join(thresholds)}.")
-    return Table("outlook", "If rows were mixed as in the test", columns, rows, notes)
+    detail: Detail | None = "table" if reweight is None else None  # what was asked for is shown
+    return Table("outlook", "If rows were mixed as in the test", columns, rows, notes, detail)
 
 
 def _noise_table(report: BlendReport) -> Table:
@@ -229,7 +230,7 @@ def _noise_table(report: BlendReport) -> Table:
         " of the public minus the private difference. A public lead below the margin may reverse on"
         " the private half (95%); choose by the nested score then: python run.py board"
     ]
-    return Table("noise", "Noise of the public leaderboard", columns, rows, notes)
+    return Table("noise", "Noise of the public leaderboard", columns, rows, notes, "table")
 
 
 def _sides_table(report: BlendReport) -> Table:
@@ -247,7 +248,7 @@ def _sides_table(report: BlendReport) -> Table:
     single = advise_single(report) if len(report.inputs.members) > 1 else None
     notes = warn_of_differences(report.oof_side, report.test_side, expect_shares(report), single)
     notes += [f"Warning: {warning.text}." for warning in report.warnings]
-    return Table("sides", "Predictions of the blend", columns, rows, notes)
+    return Table("sides", "Predictions of the blend", columns, rows, notes, "rows")
 
 
 def _shares_table(report: BlendReport) -> Table:
@@ -265,6 +266,5 @@ def _shares_table(report: BlendReport) -> Table:
         for label, gold, here, there in zip(labels, report.gold_shares, oof, test, strict=True)
     ]
     rows.sort(key=lambda row: -abs(row["difference"]))
-    return Table(
-        "shares", "Labels whose predicted share differs most", columns, rows[:SHARES_SHOWN]
-    )
+    title = "Labels whose predicted share differs most"
+    return Table("shares", title, columns, rows[:SHARES_SHOWN], detail="table")

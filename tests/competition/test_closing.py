@@ -37,6 +37,28 @@ def test_there_are_at_most_five_and_no_warning_is_lost() -> None:
     assert last == ["Verdict: v", *warnings[:3], "Next: n"]
 
 
+def test_short_form_names_what_it_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
+    columns, rows = [Column("x", "x")], [{"x": "cell"}]
+    shown = Table("a", "Scores", columns, rows, ["Verdict: v"])
+    warnings = [f"Warning: {number}" for number in range(5)]
+    hidden = Table("b", "Noise", columns, rows, ["an explanation", *warnings], "table")
+    half = Table("c", "Sides", columns, rows, ["a command"], "rows")
+    empty = Table("d", "Front", (), [], ["no front"], "table")
+    print_tables([shown, hidden, half, empty], as_json=False)
+    text = capsys.readouterr().out
+    assert text.count("cell") == 1
+    assert "an explanation" not in text
+    assert all(f"\n{each}\n" in text for each in (*warnings, "a command", "no front"))
+    assert "--full shows 2 more tables: Noise; Sides.\nVerdict: v\n" in text
+    print_tables([shown, hidden, half, empty], as_json=False, in_full=True)
+    text = capsys.readouterr().out
+    assert text.count("cell") == 3
+    assert "an explanation" in text
+    assert "--full" not in text
+    print_tables([hidden], as_json=True)
+    assert "an explanation" in capsys.readouterr().out
+
+
 def run_on_terminal(columns: int, shell: str) -> str:
     """Run a shell command on a terminal of some width; return what it showed."""
     ours, theirs = pty.openpty()
