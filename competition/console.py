@@ -240,7 +240,7 @@ def print_tables(tables: Sequence[Table], *, as_json: bool, in_full: bool = Fals
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _find_width_behind() or WIDTH_OF_FILES
     kept, closing = split_closing([table.notes for table in tables])
-    left_out = []
+    left_out: list[str] = []
     for table, notes in zip(tables, kept, strict=True):
         shown = replace(table, notes=notes)
         if table.detail and table.rows and not in_full:

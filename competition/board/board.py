@@ -8,7 +8,7 @@ Legend: N train rows, K folds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import sqrt
@@ -89,15 +89,19 @@ def build_board_tables(competition: Competition, *, now: datetime) -> list[Table
     files = read_blends(competition.submissions_dir)
     tables = [variants, *build_sent_tables(competition, now=now, files=files)]
     first = build_criteria(competition.profile).kinds[0]
-    closing = _close_board(scores, files, first)
+    picks = tables[-1].rows if tables[-1].name == "final" else ()
+    closing = _close_board(scores, files, picks, first)
     tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *closing))
     return tables
 
 
 def _close_board(
-    scores: Sequence[VariantScore], files: Sequence[BlendFile], kind: MetricKind
+    scores: Sequence[VariantScore],
+    files: Sequence[BlendFile],
+    picks: Sequence[Mapping[str, Any]],
+    kind: MetricKind,
 ) -> list[str]:
-    """Return the closing line: what is expected to score best on the test by a metric."""
+    """Return the closing line: what is expected to score best on the test, and what to select."""
     expected = {
         each.name: each.on_test.expected.primary.value
         for each in scores
@@ -107,11 +111,15 @@ def _close_board(
         value = blend.get_expected(kind)
         if value is not None and blend.fault is None:
             expected[blend.name] = value
-    if not expected:
-        return []
-    best = max(expected, key=lambda each: expected[each])
-    figure = kind.write(expected[best])
-    return [f"Verdict: best expected {kind.head} on the test: {best}, {figure}."]
+    said = []
+    if expected:
+        best = max(expected, key=lambda each: expected[each])
+        said = [f"best expected {kind.head} on the test: {best}, {kind.write(expected[best])}"]
+    if picks:
+        names = " and ".join(pick["name"] for pick in picks)
+        value = kind.write(kind.show(picks[0][f"expected_{kind.short}"]))
+        said.append(f"of those sent, select {names} (expected private {kind.head} {value})")
+    return [f"Verdict: {'; '.join(said)}."] if said else []
 
 
 def build_sent_tables(

@@ -302,6 +302,9 @@ def test_the_final_picks_are_proposed_with_their_reasons(tiny_competition: Compe
     assert "highest expected private" in table.rows[0]["reason"]
     assert "of its labels differ" in table.rows[1]["reason"]
     assert "kaggle, 2 may count" in table.title
+    value = f"{100 * table.rows[0]['expected_f1']:.2f}"
+    said = f"Verdict: of those sent, select {' and '.join(names)} (expected private F1 {value})."
+    assert table.notes[-1] == said
 
 
 def test_how_many_may_count_is_the_profiles(tiny_competition: Competition) -> None:
