@@ -117,8 +117,8 @@ def _close_board(
         said = [f"best expected {kind.head} on the test: {best}, {kind.write(expected[best])}"]
     if picks:
         names = " and ".join(pick["name"] for pick in picks)
-        value = kind.write(kind.show(picks[0][f"expected_{kind.short}"]))
-        said.append(f"of those sent, select {names} (expected private {kind.head} {value})")
+        figure = kind.write(kind.show(picks[0][f"expected_{kind.short}"]))
+        said.append(f"of those sent, select {names} (expected private {kind.head} {figure})")
     return [f"Verdict: {'; '.join(said)}."] if said else []
 
 

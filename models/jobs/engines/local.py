@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from models.jobs.engines.engine import ENDS, Message
-from models.jobs.engines.processes import explain_death, process_context
+from models.jobs.engines.processes import explain_death, process_context, without_main
 from models.jobs.engines.worker import work
 from models.jobs.spec import JobSpec
 from models.network.backbone import choose_attention
@@ -69,7 +69,8 @@ class LocalEngine:
         process = context.Process(
             target=self._entry, args=(shared, slot, theirs), name=spec.job_dir.name
         )
-        process.start()
+        with without_main():
+            process.start()
         theirs.close()
         self._running[slot] = _Running(spec, slot, process, ours)
         self._started.append(Message(spec, "started"))

@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import util
+from types import ModuleType
 from typing import Any
 
 PRELOAD = (
@@ -37,6 +40,20 @@ def process_context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
     return context
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Start processes that do not run this one's main module again; jobs use nothing of it.
+
+    Otherwise every job would import ``run.py``, or run a script that calls ``harness.fold`` again.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _has_short_socket_folder() -> bool:

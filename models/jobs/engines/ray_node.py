@@ -18,9 +18,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import numpy as np
 import ray
 
 from competition.lease import hold
-from models.jobs.engines.processes import process_context
+from models.jobs.engines.processes import process_context, without_main
 
 MAIL_S = 0.5
 STATE_COST_FRAC = 0.05
@@ -119,7 +119,7 @@ def _run_here(shipment: Shipment, mailbox: Any) -> Delivery:
         places = {path: unpack(shipment.home, *each) for path, each in shipment.inputs.items()}
         if shipment.state is not None:
             _write(home / shipment.state_file, ray.get(shipment.state))
-        with _without_main():
+        with without_main():
             ours, theirs = process_context().Pipe()
             how = {"home": str(home), "places": places, "gpus": os.environ.get(GPUS)}
             process = process_context().Process(
@@ -314,15 +314,3 @@ def _remove_old(folder: Path) -> None:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > OLD_S:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Start processes that do not import this one's main module, which is Ray's own."""
-    main = sys.modules["__main__"]
-    before = getattr(main, "__file__", None)
-    main.__file__ = None
-    try:
-        yield
-    finally:
-        main.__file__ = before

@@ -8,8 +8,10 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from multiprocessing.connection import arbitrary_address
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import torch
 
 from competition.errors import TrainingError
 from models.jobs.engines import processes
+from models.jobs.engines.local import LocalEngine
 from models.jobs.engines.worker import work
 from models.jobs.spec import LOG_FILE, JobSpec
 
@@ -101,6 +104,27 @@ def test_no_job_collects_garbage_among_the_libraries() -> None:
     process.start()
     assert ours.recv() > 100_000
     process.join()
+
+
+def _greet(spec: JobSpec, slot: int, link: Any) -> None:
+    link.send(f"hello from {spec.variant.name}")
+
+
+def test_a_job_does_not_run_the_main_module_again(
+    make_specs: Specs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that calls ``harness.fold`` needs no guard."""
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit('run twice')")
+    main = ModuleType("__main__")
+    main.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    (spec,) = make_specs(folds=(0,))
+    with closing(LocalEngine(1, _greet)) as engine:
+        engine.start(spec)
+        (link,) = engine.links
+        assert link.recv() == f"hello from {spec.variant.name}"
+    assert sys.modules["__main__"] is main
 
 
 @pytest.mark.parametrize("has_short_folder", [True, False])
