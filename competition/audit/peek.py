@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ SAMPLE = 200
 HEAD_LINES = 50
 LONG_CELL = 60
 WORDY_NAME = re.compile(r"[A-Za-z가-힣_]")
+PLAIN_NAME = re.compile(r"[\w :/-]+")
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -85,7 +86,9 @@ def _peek_csv(path: Path) -> Peek:
         raise WrongFileError("the file is empty", "name the competition's file")
     separator = max(SEPARATORS, key=lambda mark: _measure_separator(lines, mark))
     first = split_line(lines[0], separator)
-    has_header = _is_header(first)
+    has_header = _is_header(
+        first, {cell for line in lines[1:] for cell in split_line(line, separator)}
+    )
     names = first if has_header else [f"c{i}" for i in range(len(first))]
     if len(set(names)) < len(names):
         found = f"its first line, {', '.join(names)!r}, names a column twice"
@@ -108,14 +111,30 @@ def _measure_separator(lines: Sequence[str], mark: str) -> tuple[float, int]:
     return (Counter(counts)[counts[0]] / len(counts), counts[0])
 
 
-def _is_header(cells: Sequence[str]) -> bool:
-    """Return whether a first line is a header: short words, no numbers or data."""
-    return all(
-        len(cell) <= LONG_CELL
-        and not re.fullmatch(r"[\d.]+", cell)
-        and not re.search("[{<[]", cell)
-        for cell in cells
-    ) and any(map(WORDY_NAME.search, cells))
+def _is_header(cells: Sequence[str], below: Collection[str]) -> bool:
+    """Return whether a first line is a header: short words, no data, few numbers.
+
+    A table written without column names has their numbers, from 0, in its header. A number among
+    names, such as that of a column without one, makes no row of data of them: in a row, some cell
+    is a sentence or occurs below.
+
+    Args:
+        cells: of the first line.
+        below: all cells of the next lines.
+
+    >>> _is_header(["id", "label", "0"], ["7", "met"]), _is_header(["7", "a", "met"], ["met"])
+    (True, False)
+    """
+    named = [cell for cell in cells if cell]
+    if len(named) > 2 and named == [str(i) for i in range(len(named))]:
+        return True
+    words = [cell for cell in named if not re.fullmatch(r"[\d.]+", cell)]
+    is_plain = all(len(cell) <= LONG_CELL and not re.search("[{<[]", cell) for cell in words)
+    if not is_plain or not any(map(WORDY_NAME.search, words)):
+        return False
+    n_numbers = len(named) - len(words)
+    are_names = all(map(PLAIN_NAME.fullmatch, words)) and not set(words) & set(below)
+    return n_numbers == 0 or (n_numbers < len(words) and are_names)
 
 
 def _spread(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Peek:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from competition.audit.guessed_profile import find_files, run_init
+from competition.audit.peek import peek
 from competition.console import Table
 from competition.data.corpus import read_corpus, read_train
 from competition.data.rows import Rows
@@ -103,6 +104,16 @@ def test_a_file_without_header_types_or_ids_in_english(tmp_path: Path) -> None:
     assert told["subject"] == "likely"
 
 
+def test_first_lines_with_numbers_among_names_and_instead_of_names(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    lines = ["a,Ann met Bob,met,1", "b,Bob knows Ann,knows,2"]
+    for header, names in (("id,text,label,0", None), ("0,1,2,3", None), (lines[0], "c0,c1,c2,c3")):
+        path.write_text("\n".join([header, *lines]) + "\n")
+        peeked = peek(path)
+        assert list(peeked.columns) == (names or header).split(",")
+        assert peeked.has_header == (names is None)
+
+
 def test_the_sample_submission_names_its_columns(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, "csv", flat)
     ids = [row.id for row in make_rows(N_TEST, first=1000)]
@@ -129,7 +140,7 @@ def test_an_index_without_a_name_is_no_column_and_dev_replaces_test(
     folder = write_folder(tmp_path, "csv", flat)
     for name, new in (("train.csv", "train.csv"), ("test.csv", "dev.csv")):
         header, *lines = (folder / name).read_text("utf-8").splitlines()
-        numbered = [f",{header}", *(f"{i},{line}" for i, line in enumerate(lines))]
+        numbered = [f",{header},0", *(f"{i},{line},x{i}" for i, line in enumerate(lines))]
         (folder / name).unlink()
         (folder / new).write_text("\n".join(numbered) + "\n", encoding="utf-8")
     competition, _ = guess(tmp_path, folder)
