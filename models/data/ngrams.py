@@ -2,7 +2,8 @@
 
 Features are extracted in blocks (each entity, the text between them, the text around each), because
 the same n-gram means different things in different places. A change of a feature changes results:
-raise the ``RESULT_VERSION`` of every learner that reads them.
+raise the ``RESULT_VERSION`` of every learner that reads them. scikit-learn takes a second to load,
+so only what fits or reads features imports it.
 
 Legend: n training rows, r rows to predict, F features.
 """
@@ -14,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.feature_extraction import FeatureHasher
-from sklearn.feature_extraction.text import TfidfTransformer
 
 from competition.arrays import Int64s
 from competition.data.rows import Entity, Row, Rows
@@ -32,6 +31,8 @@ class FeatureReader:
     """Turn rows into TF-IDF features, block by block."""
 
     def __init__(self, settings: NgramSettings) -> None:
+        from sklearn.feature_extraction.text import TfidfTransformer
+
         self.settings = settings
         self.transformers = {name: TfidfTransformer(sublinear_tf=True) for name in BLOCKS}
         self.kept: dict[str, Int64s] = {}
@@ -69,6 +70,8 @@ class FeatureReader:
                 transformer.idf_ = arrays[f"idf.{name}"]
 
     def _count(self, rows: Rows) -> dict[str, Matrix]:
+        from sklearn.feature_extraction import FeatureHasher
+
         hasher = FeatureHasher(
             n_features=self.settings.most_features, input_type="string", alternate_sign=False
         )

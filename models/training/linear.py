@@ -1,8 +1,8 @@
 """The linear learner: TF-IDF of character n-grams and a calibrated linear SVM (scikit-learn).
 
 Replaces the network when ``learner = "linear"``, and estimates the difficulty of training rows for
-curriculum learning. It does not import torch. ``RESULT_VERSION`` covers the features of
-``models.data.ngrams`` too.
+curriculum learning. It does not import torch, and scikit-learn only where it is used.
+``RESULT_VERSION`` covers the features of ``models.data.ngrams`` too.
 
 Legend: n training rows, r rows to predict, C labels, F features.
 """
@@ -15,10 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.model_selection import GroupKFold
-from sklearn.svm import LinearSVC
 
 from competition.arrays import Float64s, Int64s, Probs, Say
 from competition.data.rows import Rows
@@ -118,6 +114,8 @@ def fit_linear(
         return _fit_with_rare_labels(reader, features, train_label_ids, group_of, task)
     splits = list(_calibration_splits(features, train_label_ids, group_of, settings.inner_folds))
     if splits:
+        from sklearn.calibration import CalibratedClassifierCV
+
         classifier = CalibratedClassifierCV(
             classifier, method="temperature", cv=splits, ensemble=False
         )
@@ -141,7 +139,7 @@ def find_rare_labels(
     every = np.arange(n_labels)
     if len(np.unique(groups)) < inner_folds:
         return every
-    splits = GroupKFold(inner_folds).split(np.zeros(len(label_ids)), label_ids, groups)
+    splits = _split(inner_folds, np.zeros(len(label_ids)), label_ids, groups)
     return np.setdiff1d(every, _find_common(label_ids, [train for train, _ in splits]))
 
 
@@ -184,7 +182,7 @@ def _fit_scale(
     count = min(task.settings.inner_folds, len(np.unique(groups)))
     if count < 2:
         return None
-    splits = list(GroupKFold(count).split(features, label_ids, groups))
+    splits = list(_split(count, features, label_ids, groups))
     common = _find_common(label_ids, [train for train, _ in splits])
     if len(common) < 2:
         return None
@@ -204,6 +202,8 @@ def _fit_scale(
             own = shares[np.arange(len(places)), places]
             loss -= float(np.log(np.maximum(own, np.finfo(np.float64).tiny)).sum())
         return loss
+
+    from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(measure, bounds=(-10.0, 10.0), method="bounded")
     return float(np.exp(found.x))
@@ -244,7 +244,18 @@ def measure_difficulty(
 
 
 def _build_classifier(settings: LinearSettings, seed: int) -> Any:
+    from sklearn.svm import LinearSVC
+
     return LinearSVC(C=settings.regularisation, tol=TOLERANCE, random_state=seed)
+
+
+def _split(
+    count: int, features: Any, label_ids: Int64s, groups: Int64s
+) -> Iterator[tuple[Int64s, Int64s]]:
+    """Yield the training and the left-out indices of each part; a group stays together."""
+    from sklearn.model_selection import GroupKFold
+
+    return GroupKFold(count).split(features, label_ids, groups)  # type: ignore[no-any-return]
 
 
 def _calibration_splits(
@@ -256,7 +267,7 @@ def _calibration_splits(
     """
     if len(np.unique(groups)) < count:
         return
-    splits = list(GroupKFold(count).split(features, label_ids, groups))
+    splits = list(_split(count, features, label_ids, groups))
     n_present = len(np.unique(label_ids))
     if n_present > 1 and all(len(np.unique(label_ids[train])) == n_present for train, _ in splits):
         yield from splits

@@ -18,6 +18,9 @@ PRELOAD = (
     "transformers.modeling_utils",
     "accelerate",
     "safetensors.torch",
+    "sklearn.calibration",
+    "sklearn.feature_extraction.text",
+    "sklearn.svm",
     "models.jobs.engines.preloaded",
 )
 """Modules that take a job two seconds to import; the last keeps them out of garbage collection."""
