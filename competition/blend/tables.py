@@ -209,7 +209,7 @@ def _describe_temperature(report: BlendReport) -> list[str]:
         return [f"Probabilities: {said}"]
     place = report.inputs.criteria.kinds.index(kind)
     before, after = evaluation.as_pooled or 0.0, evaluation.fitted[BLEND].scores[place].value
-    shown = [f"{-v:.4f}" if kind.is_loss else f"{100 * v:.1f}" for v in (before, after)]
+    shown = [kind.write(v) if kind.is_loss else f"{100 * v:.1f}" for v in (before, after)]
     return [
         f"Probabilities: {'flattened' if chosen > 1 else 'sharpened'} with temperature {chosen:g}"
         f" ({kind.title} {' → '.join(shown)} on the fitted rows{folds});"

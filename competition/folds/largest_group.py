@@ -7,7 +7,7 @@ Legend: N train rows, K folds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -48,7 +48,7 @@ def check_largest_group(rows: Rows, groups: Int32s, rules: FoldRules) -> None:
         f"grouped by {' and '.join(rules.group_by)}, one group holds {largest:,} of {len(rows):,} "
         f"train rows ({largest / len(rows):.0%}); with {rules.count} folds at most "
         f"{1 / (2 * rules.count):.0%} are allowed.",
-        *(f"  {_describe_link(rows, column, is_largest)}" for column in rules.group_by),
+        *(f"  {link}" for link in _describe_links(rows, rules.group_by, is_largest)),
         *_describe_remedies(
             sorted(find_remedies(rows, groups, rules), key=_rank), len(rows), rules
         ),
@@ -118,13 +118,16 @@ def _write(remedy: Remedy, rules: FoldRules) -> str:
     return f"group_by = [{columns}]"
 
 
-def _describe_link(rows: Rows, column: str, mask: npt.NDArray[np.bool_]) -> str:
-    """Describe the value of a column that links most rows of a group."""
-    keys = build_keys(rows, column)
-    linked = keys[mask]
-    values, counts = np.unique(linked, return_counts=True)
-    most = values[counts.argmax()]
-    row = rows.frame.iloc[int(np.flatnonzero(keys == most)[0])]
-    names = PAIR_COLUMNS if column == "entity_pair" else (name_group_column(column),)
-    value = " / ".join(str(row[name]) for name in names)
-    return f"{column}: {int(counts.max()):,} of them share {show(value)}"
+def _describe_links(
+    rows: Rows, columns: Sequence[str], mask: npt.NDArray[np.bool_]
+) -> Iterator[str]:
+    """Describe the value of each column that links most rows of a group, if it links any."""
+    for column in columns:
+        keys = build_keys(rows, column)
+        values, counts = np.unique(keys[mask], return_counts=True)
+        if counts.max() == 1:
+            continue
+        row = rows.frame.iloc[int(np.flatnonzero(keys == values[counts.argmax()])[0])]
+        names = PAIR_COLUMNS if column == "entity_pair" else (name_group_column(column),)
+        value = " / ".join(str(row[name]) for name in names)
+        yield f"{column}: {int(counts.max()):,} of them share {show(value)}"

@@ -114,7 +114,7 @@ def write_report(
     if len(material.members) > 1:
         _add_disagreement(page, prepared, material.members)
     keys = [key for name in material.store.variants() for key in material.store.keys(name)]
-    add_jobs(page, material.store, keys)
+    add_jobs(page, material.store, keys, build_criteria(competition.profile).kinds)
     add_learning_curves(page, competition, keys)
     add_studies(page, competition)
     _add_blend(page, material.standing.blend)

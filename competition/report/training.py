@@ -22,6 +22,8 @@ from competition.predictions.store import ResultKey, Store
 from competition.profile import STUDY_JOURNAL, Competition
 from competition.report.curves import draw_bars, draw_lines
 from competition.report.page import Page
+from competition.scoring.metrics.catalogue import METRICS
+from competition.scoring.metrics.metric import MetricKind
 
 MAX_POINTS = 80  # of one curve on the page
 MAX_CURVES = 40
@@ -34,16 +36,20 @@ MAX_NUMBER = 1e15  # beyond it, or NaN, a number in a file is damaged
 class StudyHistory:
     """A study: its scored trials in order, and the importance of each hyperparameter.
 
-    ``importances`` sum to 1; empty with too few trials.
+    ``objective`` is the name of a metric; "" if it is the mean of two, or unknown. ``importances``
+    sum to 1; empty with too few trials.
     """
 
     name: str
+    objective: str
     trials: Sequence[FrozenTrial]
     n_trials: int
     importances: Mapping[str, float]
 
 
-def add_jobs(page: Page, store: Store, keys: Sequence[ResultKey]) -> None:
+def add_jobs(
+    page: Page, store: Store, keys: Sequence[ResultKey], kinds: Sequence[MetricKind]
+) -> None:
     """List every result with its scores and cost, and the settings in which variants differ."""
     rows, settings = [], {}
     for key in keys:
@@ -53,8 +59,7 @@ def add_jobs(page: Page, store: Store, keys: Sequence[ResultKey]) -> None:
                 "variant": key.variant,
                 "seed": key.seed,
                 "fold": key.fold,
-                "f1": _read_number(run, "micro_f1"),
-                "auprc": _read_number(run, "auprc"),
+                **{kind.key: _read_number(run, kind.key) for kind in kinds},
                 "train_rows": _read_number(run, "train_rows"),
                 "seconds": _read_number(run, "seconds"),
                 "rows_per_s": _read_number(run, "rows_per_s"),
@@ -71,8 +76,7 @@ def add_jobs(page: Page, store: Store, keys: Sequence[ResultKey]) -> None:
         Column("variant", "variant"),
         Column("seed", "seed", "count"),
         Column("fold", "fold", "count"),
-        Column("f1", "F1", "score"),
-        Column("auprc", "AUPRC", "score"),
+        *(kind.column(kind.key, kind.head) for kind in kinds),
         Column("train_rows", "train rows", "count"),
         Column("seconds", "seconds", "number"),
         Column("rows_per_s", "rows/s", "number"),
@@ -190,13 +194,19 @@ def add_studies(page: Page, competition: Competition) -> None:
     """Draw the history of each study that ``tune`` left in a journal, and its importances."""
     for study in read_studies(competition.tune_dir):
         page.add_section(f"Search {study.name}")
-        values = [100 * float(trial.value or 0.0) for trial in study.trials]
+        kind = METRICS.get(study.objective)
+        is_loss = kind is not None and kind.is_loss
+        shown = "objective" if kind is None else kind.title
+        shown = shown if is_loss else f"{shown} ×100"
+        scores = [float(trial.value or 0.0) for trial in study.trials]
+        values = [0.0 - score if is_loss else 100 * score for score in scores]
         numbers = [trial.number for trial in study.trials]
-        best = [max(values[: place + 1]) for place in range(len(values))]
+        choose = min if is_loss else max
+        best = [choose(values[: place + 1]) for place in range(len(values))]
         lines = {"trial": (numbers, values), "best so far": (numbers, best)}
         columns = [
             Column("trial", "trial", "count"),
-            Column("value", "objective ×100", "number"),
+            Column("value", shown, "number"),
             Column("best", "best so far", "number"),
             Column("settings", "hyperparameters"),
         ]
@@ -211,7 +221,7 @@ def add_studies(page: Page, competition: Competition) -> None:
         ]
         note = f"{len(study.trials)} of {study.n_trials} trials have a score."
         table = Table("history", "Optimisation history", columns, rows, [note])
-        page.add_figure(draw_lines(lines, ("trial", "objective ×100"), markers=True), table)
+        page.add_figure(draw_lines(lines, ("trial", shown), markers=True), table)
         if study.importances:
             _add_importances(page, study)
 
@@ -247,12 +257,20 @@ def _read_journal(path: Path) -> Iterator[StudyHistory]:
         scored = [each for each in trials if _has_score(each)]
         if scored:
             importances = _measure_importances(study, scored)
-            yield StudyHistory(found.study_name, scored, len(trials), importances)
+            objective = _find_objective(study)
+            yield StudyHistory(found.study_name, objective, scored, len(trials), importances)
 
 
 def _has_score(trial: FrozenTrial) -> bool:
     is_complete = trial.state == TrialState.COMPLETE
-    return is_complete and trial.value is not None and 0 <= trial.value <= 1
+    return is_complete and trial.value is not None and -MAX_NUMBER < trial.value <= 1
+
+
+def _find_objective(study: optuna.Study) -> str:
+    """Return the name of the metric that ``tune`` noted in a study; "" if it is none."""
+    made_from = study.user_attrs.get("made_from")
+    named = made_from.get("objective") if isinstance(made_from, dict) else None
+    return named if isinstance(named, str) and named in METRICS else ""
 
 
 def _measure_importances(study: optuna.Study, scored: Sequence[FrozenTrial]) -> Mapping[str, float]:

@@ -124,12 +124,17 @@ class MetricKind:
         return self.bounds[1] <= 0.0
 
     def show(self, score: float) -> float:
-        """Return a score as people and leaderboards write it; its own inverse."""
-        return -score if self.is_loss else score
+        """Return a score as people and leaderboards write it; its own inverse.
+
+        >>> from competition.scoring.metrics.catalogue import METRICS
+        >>> METRICS["log-loss"].show(-0.4), METRICS["log-loss"].show(0.0)
+        (0.4, 0.0)
+        """
+        return 0.0 - score if self.is_loss else score  # a perfect loss is 0, not -0
 
     def show_ends(self, low: float, high: float) -> tuple[float, float]:
         """Return both ends of an interval as people write them."""
-        return (-high, -low) if self.is_loss else (low, high)
+        return (0.0 - high, 0.0 - low) if self.is_loss else (low, high)
 
     def write(self, score: float) -> str:
         """Write a score for a person: ×100, a loss as it is.
@@ -138,7 +143,7 @@ class MetricKind:
         >>> METRICS["accuracy"].write(0.7153), METRICS["log-loss"].write(-0.4321)
         ('71.53', '0.4321')
         """
-        return f"{-score:.4f}" if self.is_loss else f"{100 * score:.2f}"
+        return f"{self.show(score):.4f}" if self.is_loss else f"{100 * score:.2f}"
 
     def write_difference(self, difference: float) -> str:
         """Write a difference of two scores with its sign, as people read it.
@@ -146,8 +151,10 @@ class MetricKind:
         >>> from competition.scoring.metrics.catalogue import METRICS
         >>> METRICS["accuracy"].write_difference(0.012), METRICS["log-loss"].write_difference(0.012)
         ('+1.20', '-0.0120')
+        >>> METRICS["log-loss"].write_difference(0.0)
+        '+0.0000'
         """
-        return f"{-difference:+.4f}" if self.is_loss else f"{100 * difference:+.2f}"
+        return f"{self.show(difference):+.4f}" if self.is_loss else f"{100 * difference:+.2f}"
 
     def column(
         self, key: str, header: str, figure: Figure = "score", *, begins_part: bool = False

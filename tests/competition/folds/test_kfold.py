@@ -170,6 +170,7 @@ def test_a_giant_group_is_refused_naming_the_column_to_drop() -> None:
     by_pair = refuse_group(make_pairs(*ALONE, *[(f"s{i}", "a", "b") for i in range(4)]))
     assert "one group holds 4 of 10 train rows (40%); with 2 folds at most 25%" in by_pair
     assert "entity_pair: 4 of them share 'a / b'" in by_pair
+    assert "sentence: 1" not in by_pair
     assert 'Set group_by = ["sentence"] in the profile' in by_pair
     assert re.search(r'group_by = \["sentence"\]: (no row|\d of 10 rows \(\d0.0%\)) would', by_pair)
     by_sentence = refuse_group(make_pairs(*ALONE, *[("s", f"a{i}", "b") for i in range(4)]))

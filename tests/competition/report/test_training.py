@@ -23,20 +23,23 @@ from competition.report.training import (
     add_studies,
     read_studies,
 )
+from competition.scoring.metrics.catalogue import METRICS
 from tests.competition.blend.test_blend import write_variant
 
 
-def write_study(folder: Path, n_trials: int) -> None:
+def write_study(folder: Path, n_trials: int, objective: str = "micro-f1") -> None:
+    lowest = -0.5 if METRICS[objective].is_loss else 0.5
     folder.mkdir(parents=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(folder / STUDY_JOURNAL)))
     study = optuna.create_study(study_name="typed-punct-1", storage=storage, direction="maximize")
+    study.set_user_attr("made_from", {"objective": objective})
     rate = optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True)
     for place in range(n_trials):
         params = {"train.lr": 1e-5 * 1.3**place}
         study.add_trial(
             optuna.trial.create_trial(
-                params=params, distributions={"train.lr": rate}, value=0.5 + place % 7 / 100
+                params=params, distributions={"train.lr": rate}, value=lowest + place % 7 / 100
             )
         )
     study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
@@ -96,6 +99,18 @@ def test_a_study_has_its_history_and_importances(tiny_competition: Competition) 
     assert importance["data"][0]["y"] == ["train.lr"]  # type: ignore[index]
 
 
+def test_a_search_for_a_loss_is_drawn_as_the_loss(tiny_competition: Competition) -> None:
+    write_study(tiny_competition.tune_dir / "typed-punct-1", 8, "log-loss")
+    page = Page("title")
+    add_studies(page, tiny_competition)
+    text = page.build("")
+    assert "8 of 9 trials have a score." in text
+    assert "log-loss" in text
+    trials, best = figures_of(text)[0]["data"]  # type: ignore[misc]
+    assert trials["y"][:2] == pytest.approx([0.5, 0.49])  # type: ignore[index]
+    assert min(trials["y"]) == best["y"][-1] == pytest.approx(0.44)  # type: ignore[index]
+
+
 def test_jobs_and_differing_settings_are_listed_whatever_their_provenance_says(
     tiny_competition: Competition,
 ) -> None:
@@ -104,13 +119,14 @@ def test_jobs_and_differing_settings_are_listed_whatever_their_provenance_says(
         write_variant(prepared, name, settings={"head": "cls", "train": {"lr": rate}})
     store = Store(tiny_competition.oof_dir, tiny_competition.profile.labels)
     keys = [key for name in store.variants() for key in store.keys(name)]
-    run = {"micro_f1": 0.5, "auprc": "high", "seconds": 61.5, "machine": {"device": "cpu"}}
+    run = {"log_loss": 0.4321, "auprc": "high", "seconds": 61.5, "machine": {"device": "cpu"}}
     store.run_path(keys[0]).write_text(json.dumps(run), encoding="utf-8")
     store.run_path(keys[1]).write_text("[", encoding="utf-8")
     page = Page("title")
-    add_jobs(page, store, keys)
+    add_jobs(page, store, keys, (METRICS["log-loss"], METRICS["auprc"]))
     text = page.build("")
-    assert "50.00" in text
+    assert "0.4321" in text
+    assert "micro" not in text
     assert "61.5" in text
     assert "train.lr" in text
     assert "head" not in re.findall("<td>(head)</td>", text)
