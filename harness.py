@@ -24,6 +24,7 @@ import pandas as pd
 
 from competition.console import Table, format_value, say
 from competition.profile import Competition, resolve_competition
+from competition.scoring.criteria import build_criteria
 
 INCOMPLETE = "stopped before the end; call it again to go on"
 
@@ -227,9 +228,10 @@ def errors(
 
 
 def _resolve(competition: str | None, data: str | Path | None, limit: int | None) -> Competition:
-    """Decide which competition is meant, and say so."""
+    """Decide which competition is meant, and say so; refuse a wrong metric."""
     resolved = resolve_competition(competition, None if data is None else Path(data), limit)
     say(resolved.headline)
+    build_criteria(resolved.profile)
     return resolved
 
 

@@ -913,13 +913,18 @@ def doctor(
 
 
 def _resolve(competition: str | None, data: Path | None, limit: int | None) -> Competition:
-    """Determine the competition, and print it to stderr before anything else."""
+    """Determine the competition, and print it to stderr before anything else.
+
+    A wrong metric is refused here, like a wrong key, before anything is read.
+    """
     from competition.profile import resolve_competition
+    from competition.scoring.criteria import build_criteria
 
     given = {"--competition": competition, "--data": data, "--limit": limit}
     _context[:] = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
     resolved = resolve_competition(competition, data, limit)
     say(resolved.headline, file=sys.stderr)
+    build_criteria(resolved.profile)
     return resolved
 
 

@@ -229,6 +229,18 @@ def test_user_errors_have_no_traceback(
     assert not (tmp_path / "submissions").exists()
 
 
+def test_a_wrong_metric_is_refused_before_anything_is_read(
+    tmp_path: Path, run_command: RunCommand
+) -> None:
+    path = write_tiny(tmp_path)
+    (tmp_path / "data" / "train.csv").unlink()
+    text = path.read_text("utf-8").replace("[metrics]", '[metrics]\nprimary = "f1"')
+    path.write_text(text, encoding="utf-8")
+    for command in ("data", "fold"):
+        said = run_command(command, "--competition", str(path), exits=2)
+        assert "there is no metric 'f1'" in said
+
+
 def test_a_seed_is_what_every_generator_accepts() -> None:
     assert _seeds(f"42, {2**32 - 1}") == (42, 2**32 - 1)
     assert _seeds(None) == ()

@@ -128,7 +128,10 @@ def build_criteria(profile: Profile) -> Criteria:
                 " column of them; set probs_column or probs_columns"
             )
     if primary == secondary:
-        raise ProfileError(f"metrics.secondary: {secondary!r} is the primary metric already")
+        raise ProfileError(
+            f"metrics.secondary: {secondary!r} is the primary metric already; choose another, or"
+            " leave it out"
+        )
     _check_labels(profile, primary, secondary)
     return assemble_criteria(
         primary,
