@@ -269,13 +269,16 @@ class RecordReader:
             yield line, record
 
     def _guess_separator(self, line: str) -> str:
-        """Return the separator that yields the most wanted columns, or the right number of them."""
+        """Return the separator that yields the most wanted columns, or the right number of them.
+
+        Where that leaves several, as when rows are only numbered, it is the one with most columns.
+        """
         parts = {mark: split_line(line, mark) for mark in SEPARATORS}
         if self.header is None:
             wanted = {name.partition(".")[0] for name in self.wanted.values() if name}
-            fits = {mark: len(wanted & {*names}) for mark, names in parts.items()}
+            fits = {mark: (len(wanted & {*names}), len(names)) for mark, names in parts.items()}
         else:
-            fits = {mark: int(len(names) == len(self.header)) for mark, names in parts.items()}
+            fits = {mark: (len(names) == len(self.header), 0) for mark, names in parts.items()}
         best = max(SEPARATORS, key=lambda mark: fits[mark])
         if best != ",":
             self._guessed.append(f"fields are separated by a {_SEPARATOR_NAMES[best]}")

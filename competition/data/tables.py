@@ -149,7 +149,8 @@ class TableReader:
         names = reader.read_header() or ()
         roots = {name.partition(".")[0] for name in self.wanted.values() if name is not None}
         fits = any(name in names for name in (*roots, *self.wanted.values()))
-        return layout if fits or not roots else replace(layout, separator=None)
+        fits = fits or (not roots and len(names) > 1)
+        return layout if fits else replace(layout, separator=None)
 
     def _find_roots(self, layout: Layout) -> Wanted:
         """Return ``wanted`` with paths replaced by the column in which they begin."""

@@ -30,3 +30,15 @@ def test_a_separator_that_fits_no_column_is_not_used(
     rows = list(TableReader(path, wanted, offences.append, layout).read())
     assert [fields for _, fields in rows] == [["a"]]
     assert offences == []
+
+
+@pytest.mark.parametrize("layout", [Layout(), TAB, Layout(separator=",")])
+def test_rows_that_are_only_numbered_have_the_separator_of_most_columns(
+    tmp_path: Path, layout: Layout
+) -> None:
+    path = tmp_path / "test.tsv"
+    path.write_text("sentence\tlabel\nOne, two\ta\nthree\tb\n", "utf-8")
+    offences: list[object] = []
+    rows = list(TableReader(path, {"id": None}, offences.append, layout).read())
+    assert [fields for _, fields in rows] == [["0"], ["1"]]
+    assert offences == []
