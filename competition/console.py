@@ -243,9 +243,10 @@ def print_tables(tables: Sequence[Table], *, as_json: bool, in_full: bool = Fals
     left_out: list[str] = []
     for table, notes in zip(tables, kept, strict=True):
         shown = replace(table, notes=notes)
-        if table.detail and table.rows and not in_full:
+        is_short = table.detail is not None and len(table.rows) > 0 and not in_full
+        if is_short:
             shown, left_out = _shorten(shown), [*left_out, table.title]
-        if shown.rows or shown.notes or not table.notes:
+        if shown.rows or shown.notes or not (is_short or table.notes):
             _print_table(console, shown)
     if left_out:
         _print_note(console, f"--full shows {len(left_out)} more tables: {'; '.join(left_out)}.")

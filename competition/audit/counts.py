@@ -139,10 +139,11 @@ def list_odd_types(corpus: Corpus, profile: Profile) -> Table:
     notes = []
     if rows:
         total = int(odd["rows"].sum())
+        share = _share(total, len(corpus.train))
         notes = [
-            f"{total:,} rows ({_share(total, len(corpus.train)):.1%}) in {len(odd)} such pairs "
-            f"(below {RARE_SHARE:.0%} of the label's rows): check their types before you restrict "
-            "labels by type pair."
+            f"{total:,} rows ({share:.1%}) have a type pair that less than "
+            f"{RARE_SHARE:.0%} of their label's rows have ({len(odd)} combinations): check their "
+            "types before you restrict labels by type pair."
         ]
     notes += _count_foreign_prefixes(frame, profile)
     return Table("odd_types", "Labels with odd types", columns, rows, notes, "rows")

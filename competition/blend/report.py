@@ -20,7 +20,7 @@ from competition.blend.fit import BlendFit
 from competition.blend.pooling import PooledRows, Weights
 from competition.blend.public_noise import HalfNoise
 from competition.blend.reweighting import EXPECTED, Reweight, ReweightedFit
-from competition.blend.search import BEST_SINGLE, CONVEX, GREEDY, UNIFORM
+from competition.blend.search import BEST_SINGLE, BLEND, CONVEX, GREEDY, SYSTEMS, UNIFORM
 from competition.folds.kfold import Prepared
 from competition.predictions.expected_scores import Forecast
 from competition.predictions.members import LeftOut, Member
@@ -148,3 +148,8 @@ class BlendReport:
     reweighted: Mapping[str, ReweightedFit]
     noise: tuple[HalfNoise, ...]
     warnings: tuple[MemberWarning, ...]
+
+    @property
+    def ensembles(self) -> tuple[str, ...]:
+        """Return the ensembles worth showing: of one member, only the blend."""
+        return SYSTEMS if len(self.inputs.names) > 1 else (BLEND,)

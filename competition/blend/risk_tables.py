@@ -16,7 +16,7 @@ import numpy as np
 from competition.audit.shift import explain_absence
 from competition.blend.report import BlendReport
 from competition.blend.reweighting import EXPECTED, PLAIN
-from competition.blend.search import BEST_SINGLE, BLEND, SYSTEMS
+from competition.blend.search import BEST_SINGLE, BLEND
 from competition.console import Column, Detail, Table
 from competition.predictions.expected_scores import describe_forecast, lay_out_expected
 from competition.scoring.assessment import Side
@@ -148,7 +148,7 @@ def _expected_table(report: BlendReport) -> Table:
             "It cannot be estimated: the test has too few rows, or the train rows too few groups."
         )
         return Table(EXPECTED, "Expected on the test", (), [], [note])
-    shown = {**evaluation.singles, **{name: evaluation.nested[name] for name in SYSTEMS}}
+    shown = {**evaluation.singles, **{name: evaluation.nested[name] for name in report.ensembles}}
     rows = []
     for name, assessed in shown.items():
         row: dict[str, Any] = {"system": name}

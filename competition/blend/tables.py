@@ -14,7 +14,7 @@ import numpy as np
 
 from competition.blend.report import BlendReport
 from competition.blend.risk_tables import advise_single, build_risk_tables
-from competition.blend.search import BEST_SINGLE, BLEND, CONVEX, SYSTEMS, UNIFORM
+from competition.blend.search import BEST_SINGLE, BLEND, CONVEX, UNIFORM
 from competition.blend.spec import describe_left_out
 from competition.console import Column, Table
 from competition.predictions.members import TUNED_ELSEWHERE
@@ -237,7 +237,7 @@ def _systems_table(report: BlendReport) -> Table:
         _system_row(name, evaluation.single_fitted[name], nested, compare(nested, single))
         for name, nested in evaluation.singles.items()
     ]
-    for name in SYSTEMS:
+    for name in report.ensembles:
         fitted, nested = evaluation.fitted[name], evaluation.nested[name]
         scores = tuple(score.value for score in fitted.scores)
         found = _system_row(name, scores, nested, compare(nested, single))

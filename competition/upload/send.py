@@ -394,7 +394,7 @@ def _build_target(
     if competition.limit is not None:
         raise UploadError(
             f"{competition.name} is a sample of the rows (--limit), so its submissions cannot be"
-            " sent"
+            " sent; run fold and blend without --limit"
         )
     is_demo = competition.is_demo_fallback or competition.profile.files.bundled
     if is_demo and name not in DEMO_TARGETS:

@@ -44,15 +44,17 @@ def test_short_form_names_what_it_leaves_out(capsys: pytest.CaptureFixture[str])
     hidden = Table("b", "Noise", columns, rows, ["an explanation", *warnings], "table")
     half = Table("c", "Sides", columns, rows, ["a command"], "rows")
     empty = Table("d", "Front", (), [], ["no front"], "table")
-    print_tables([shown, hidden, half, empty], as_json=False)
+    bare = Table("e", "Lengths", columns, rows, detail="table")
+    print_tables([shown, hidden, half, empty, bare], as_json=False)
     text = capsys.readouterr().out
     assert text.count("cell") == 1
     assert "an explanation" not in text
     assert all(f"\n{each}\n" in text for each in (*warnings, "a command", "no front"))
-    assert "--full shows 2 more tables: Noise; Sides.\nVerdict: v\n" in text
-    print_tables([shown, hidden, half, empty], as_json=False, in_full=True)
+    assert "\nLengths\n" not in text
+    assert "--full shows 3 more tables: Noise; Sides; Lengths.\nVerdict: v\n" in text
+    print_tables([shown, hidden, half, empty, bare], as_json=False, in_full=True)
     text = capsys.readouterr().out
-    assert text.count("cell") == 3
+    assert text.count("cell") == 4
     assert "an explanation" in text
     assert "--full" not in text
     print_tables([hidden], as_json=True)

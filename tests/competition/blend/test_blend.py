@@ -480,6 +480,8 @@ def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreig
     assert found.inputs.negative_share is None
     assert "expected_f1" in tables["expected"].rows[0]
     alone = build_blend_tables(blend(prepared, ["a"], trials=1))
+    (systems,) = [table for table in alone if table.name == "systems"]
+    assert [row["system"] for row in systems.rows] == ["a", BLEND]
     notes = " ".join(note for each in (*tables.values(), *alone) for note in each.notes)
     assert "threshold" not in notes
     assert "a is the only member; tuned: its temperature." in notes
