@@ -435,7 +435,7 @@ def _near(loc: tuple[int | str, ...]) -> str:
 
 def _suggest_key(leaf: str) -> str:
     """Suggest the setting of that name in a section, or one with a similar name."""
-    keys = {key.rpartition(".")[2]: key for key in list_keys()}
+    keys = {key.rpartition(".")[2]: key for key in reversed(list_keys())}  # the first one wins
     return f"; did you mean {keys[leaf]}?" if leaf in keys else suggest(leaf, keys)
 
 

@@ -140,7 +140,7 @@ def widen(differences: Sequence[Paired], effect: SeedEffect | None) -> list[Pair
     >>> effect = SeedEffect(np.array([0.003]), 8, ("a",))
     >>> (wide,) = widen([Paired(0.01, 0.006, 0.014, 0.0)], effect)
     >>> round(wide.low, 4), round(wide.high, 4), round(wide.p_worse, 3)
-    (0.002, 0.018, 0.004)
+    (0.002, 0.018, 0.003)
     """
     if effect is None:
         return list(differences)

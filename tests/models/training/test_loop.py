@@ -105,11 +105,10 @@ def test_the_network_overfits_eight_rows(
         train_rows=inputs.train_rows[:8],
         train_label_ids=inputs.train_label_ids[:8],
     )
-    model, report = fit(spec, quiet_watch, inputs=eight)
-    assert report.loss < 0.1
+    model, _ = fit(spec, quiet_watch, inputs=eight)
     predictor = Predictor(model, build_accelerator("float32"), pad_id=0, micro_tokens=100)
     probs = predictor.predict(eight.pool, eight.train_rows)
-    assert probs.argmax(axis=1).tolist() == eight.train_label_ids.tolist()
+    assert probs[np.arange(8), eight.train_label_ids].min() > 0.9
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
 
 
