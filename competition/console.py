@@ -312,26 +312,39 @@ def _print_table(console: Console, table: Table) -> None:
 
 
 def _wrap(note: str, width: int) -> list[str]:
-    """Break a note's lines between words; one with a command stays whole, so it can be copied.
+    """Break a note's lines between words; a command stays whole, so it can be copied.
 
     >>> _wrap("one two three", 8), _wrap("run: python run.py fold", 8)
     (['one two', 'three'], ['run: python run.py fold'])
+    >>> _wrap("first of all run: python run.py fold", 12)
+    ['first of all', 'run:', 'python run.py fold']
     """
     from rich.cells import cell_len
 
     lines: list[str] = []
     for whole in note.splitlines():
-        if COMMAND in whole:
+        before, command, after = whole.partition(COMMAND)
+        if not command:
+            lines += _fill(whole, width)
+        elif cell_len(whole) > width and cell_len(before.rstrip(" ")) > width // 2:
+            lines += [*_fill(before.rstrip(" "), width), command + after]
+        else:
             lines.append(whole)
-            continue
-        first, *words = whole.split(" ")
-        lines.append(first)
-        for word in words:
-            longer = f"{lines[-1]} {word}"
-            if cell_len(longer) <= width:
-                lines[-1] = longer
-            else:
-                lines.append(word)
+    return lines
+
+
+def _fill(text: str, width: int) -> list[str]:
+    """Break a line between words."""
+    from rich.cells import cell_len
+
+    first, *words = text.split(" ")
+    lines = [first]
+    for word in words:
+        longer = f"{lines[-1]} {word}"
+        if cell_len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
     return lines
 
 

@@ -218,6 +218,8 @@ def _advise_sending(competition: Competition, name: str, known: set[str] | None 
     """Return a message: no such file was sent, and how to record a file uploaded by hand."""
     path = competition.submissions_dir / f"{name}.csv"
     said = f"--score {name}: the ledger has no submission of that name{suggest(name, known or ())}"
+    if competition.limit is not None:
+        return f"{said}; a sample's submissions cannot be sent: leave out --limit"
     if path.is_file():
         return (
             f"{said}; if you uploaded it by hand, record it: python run.py submit {path} --to"

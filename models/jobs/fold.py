@@ -276,7 +276,8 @@ def _close(scores: Sequence[VariantScore], run: FoldRun, kind: MetricKind) -> li
     if scored:
         best = max(scored, key=rank)
         assert best.assessment is not None
-        which = "best of these" if len(scored) > 1 else "done"
+        which = "best expected score" if expected else "best of these"
+        which = which if len(scored) > 1 else "done"
         figure = f"out-of-fold {kind.head} {kind.write(best.assessment.primary.value)}"
         if expected:
             figure += f", expected on the test {kind.write(rank(best))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def test_a_score_of_what_was_not_sent_is_refused_and_nothing_written(
         enter_scores(tiny_competition, ["b1=61/50", "b22=61/50"], NOON)
     with pytest.raises(UsageError, match="twice"):
         enter_scores(tiny_competition, ["b1=61/50", "b1=62/50"], NOON)
+    with pytest.raises(UsageError, match="cannot be sent: leave out --limit"):
+        enter_scores(replace(tiny_competition, limit=9), ["b1=61/50"], NOON)
     assert open_ledger(tiny_competition).path.read_bytes() == ledger, "all of them or none"
 
 
