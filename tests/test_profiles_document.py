@@ -10,6 +10,7 @@ import pytest
 
 from competition.data.corpus import read_corpus, read_rows
 from competition.profile import read_profile, resolve_competition
+from competition.submission.form import read_lines
 from tests.conftest import RunCommand
 
 TEXT = (Path(__file__).parent.parent / "docs" / "profiles.md").read_text("utf-8")
@@ -73,7 +74,11 @@ def test_an_example_is_trained_on_and_predicted(
     tmp_path: Path, name: str, run_command: RunCommand
 ) -> None:
     path = write_example(tmp_path, name, 12)
-    assert len(read_corpus(resolve_competition(path, None, None, home=tmp_path)).train) == 24
+    competition = resolve_competition(path, None, None, home=tmp_path)
+    assert len(read_corpus(competition).train) == 24
+    lines = read_lines(competition)
+    assert lines is not None
+    assert len(lines[1].written) == 24
     assert "can be trained on" in run_command("data", "--competition", path)
     run_command("fold", "tfidf-linear", "--competition", path)
     folder = tmp_path / "oof" / name / "tfidf-linear"
