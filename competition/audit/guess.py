@@ -200,11 +200,32 @@ def _guess_submission(found: Findings, sample: Peek, test: Peek) -> None:
         found.submission["probs_columns"] = template
     for key, name in found.submission.items():
         found.add(f"submission.{key}", name, "sure", f"by the values in {sample.path.name}")
+    if not {"label_column", "probs_column", "probs_columns"} & found.submission.keys():
+        _guess_answer_column(found, sample, list(columns))
     _hold_against_test(found, sample, columns, test)
     if sample.separator is not None:
         found.submission["separator"] = sample.separator
     if not has_header:
         found.submission["header"] = False
+
+
+def _guess_answer_column(found: Findings, sample: Peek, columns: Sequence[str]) -> None:
+    """Guess which column is for labels where none holds any, but stands empty, for example.
+
+    It is one named like labels, or the only one beside the ids.
+    """
+    others = [name for name in columns if name != found.submission.get("id_column")]
+    known = (found.columns.get("label"), *LABEL_COLUMNS)
+    named = [name for name in others if name in known or name.lower() in known]
+    answer = named[0] if named else others[0] if len(others) == 1 else None
+    if answer is None:
+        found.submission.clear()
+        why = f"no column of {sample.path.name} holds labels or probabilities; name its columns"
+        found.add("submission", None, "a guess", why)
+        return
+    found.submission["label_column"] = answer
+    why = f"no column of {sample.path.name} holds labels; this one could"
+    found.add("submission.label_column", answer, "a guess", why)
 
 
 def _is_sample_id(name: str, values: Values, test: Peek, ids: set[str]) -> bool:

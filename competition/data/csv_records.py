@@ -361,9 +361,21 @@ def report_unopened(path: Path, error: OSError, report: Report) -> None:
 
 
 def _looks_quoted(lines: Sequence[str], separator: str) -> bool:
-    """Return whether every field that begins with a quote is a valid quoted CSV field."""
-    fields = [part for line in lines for part in line.rstrip("\r\n").split(separator)]
-    return all(_QUOTED.fullmatch(part) for part in fields if part.startswith('"'))
+    """Return whether every field that begins with a quote is a valid quoted CSV field.
+
+    A quoted field may contain the separator; then each line, read with quotes, has as many fields.
+    """
+    lines = [line.rstrip("\r\n") for line in lines]
+    fields = [part for line in lines for part in line.split(separator)]
+    if all(_QUOTED.fullmatch(part) for part in fields if part.startswith('"')):
+        return True
+    try:
+        records = [
+            next(csv.reader([line], delimiter=separator, strict=True)) for line in lines if line
+        ]
+    except csv.Error:
+        return False
+    return len({len(record) for record in records}) == 1
 
 
 @contextmanager

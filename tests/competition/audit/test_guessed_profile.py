@@ -126,6 +126,21 @@ def test_the_sample_submission_names_its_columns(tmp_path: Path) -> None:
     assert "Left out: notes.txt." in tables["guesses"].notes
 
 
+@pytest.mark.parametrize("header", ["id,relation", "id,answer", "id,p,q"])
+def test_a_sample_submission_without_answers_gives_a_profile_that_can_be_read(
+    tmp_path: Path, header: str
+) -> None:
+    folder = write_folder(tmp_path, "csv", flat)
+    empty = "," * header.count(",")
+    lines = [f"{row.id}{empty}" for row in make_rows(N_TEST, first=1000)]
+    (folder / "sample_submission.csv").write_text("\n".join([header, *lines]) + "\n")
+    competition, tables = guess(tmp_path, folder)
+    answer = competition.profile.submission.label_column
+    assert answer == {"id,p,q": "pred_label"}.get(header, header.partition(",")[2])
+    sure = {row["what"]: row["sure"] for row in tables["guesses"].rows}
+    assert sure.get("submission.label_column", sure.get("submission")) == "a guess"
+
+
 def test_a_value_of_every_test_row_means_no_label(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, "json lines", flat)
     test = [{**flat(row), "label": 100} for row in make_rows(N_TEST, first=1000)]

@@ -42,3 +42,18 @@ def test_rows_that_are_only_numbered_have_the_separator_of_most_columns(
     rows = list(TableReader(path, {"id": None}, offences.append, layout).read())
     assert [fields for _, fields in rows] == [["0"], ["1"]]
     assert offences == []
+
+
+def test_quoted_fields_may_contain_a_separator_that_is_no_comma(tmp_path: Path) -> None:
+    def read(text: str) -> list[list[object]]:
+        path = tmp_path / "rows.csv"
+        path.write_text(text, "utf-8")
+        offences: list[object] = []
+        wanted = {"text": "text", "label": "label"}
+        rows = [fields for _, fields in TableReader(path, wanted, offences.append).read()]
+        assert offences == []
+        return rows
+
+    assert read('text;label\nOne.;"a; ""b"""\nTwo.;c\n') == [["One.", 'a; "b"'], ["Two.", "c"]]
+    spoken = '"One, he said.\ta'  # quotes of speech, which do not enclose a field
+    assert read(f'text\tlabel\n{spoken}\nTwo."\tb\n') == [['"One, he said.', "a"], ['Two."', "b"]]
