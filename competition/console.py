@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import sys
 import unicodedata
@@ -54,7 +55,7 @@ FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # show 
 WIDTH_OF_FILES = 120  # where the output is no terminal, whose width would be known
 NARROWEST_TEXT = 18
 GAP = 2  # spaces between columns, where there is room
-COMMAND = "python run.py "
+COMMAND = re.compile(r"python run\.py |kaggle (?:datasets|kernels) ")
 
 TYPOGRAPHY = {
     "–": "-",
@@ -323,11 +324,12 @@ def _wrap(note: str, width: int) -> list[str]:
 
     lines: list[str] = []
     for whole in note.splitlines():
-        before, command, after = whole.partition(COMMAND)
-        if not command:
+        found = COMMAND.search(whole)
+        before = whole[: found.start()].rstrip(" ") if found else whole
+        if not found:
             lines += _fill(whole, width)
-        elif cell_len(whole) > width and cell_len(before.rstrip(" ")) > width // 2:
-            lines += [*_fill(before.rstrip(" "), width), command + after]
+        elif cell_len(whole) > width and cell_len(before) > width // 2:
+            lines += [*_fill(before, width), whole[found.start() :]]
         else:
             lines.append(whole)
     return lines

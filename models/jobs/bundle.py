@@ -259,7 +259,7 @@ def _build_table(out: Path, name: str, *, has_owner: bool) -> Table:
         notes.append(f"Replace {OWNER} in its two -metadata.json files, or use --owner NAME.")
     notes += [
         f"Next: kaggle datasets create --path {out} --dir-mode zip",
-        f"Then: kaggle kernels push --path {out / 'notebook'}",
+        f"Next: kaggle kernels push --path {out / 'notebook'}",
     ]
     return Table("bundle", f"Bundle of {name}", columns, rows, notes)
 

@@ -126,6 +126,11 @@ def test_words_of_notes_are_never_broken_and_commands_stay_in_one_line(
     assert max(map(cell_len, lines[1:-3])) <= 40
     assert " ".join(lines[1:-5]).split() == notes[2].split()
     assert lines[-5:] == ["a", "b", "Written:", path, COMMAND]
+    kaggle = "Next: kaggle datasets create --path /a/folder/of/a/bundle --dir-mode zip"
+    command = COMMAND.removeprefix("Next: ")
+    advised = f"the leaderboard may be reversed; so see: {command}"
+    lines = show(Table("t", "All", (), [], (kaggle, advised)), 40, monkeypatch, capsys)
+    assert lines[1:] == ["the leaderboard may be reversed; so see:", command, kaggle]
 
 
 def test_marks_and_codes_of_a_terminal_are_shown_as_they_are(
