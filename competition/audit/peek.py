@@ -126,7 +126,11 @@ def _is_header(cells: Sequence[str], below: Collection[str]) -> bool:
     (True, False)
     """
     named = [cell for cell in cells if cell]
-    if len(named) > 2 and named == [str(i) for i in range(len(named))]:
+    if (
+        named
+        and named == [str(i) for i in range(len(named))]
+        and any(map(WORDY_NAME.search, below))
+    ):
         return True
     words = [cell for cell in named if not re.fullmatch(r"[\d.]+", cell)]
     is_plain = all(len(cell) <= LONG_CELL and not re.search("[{<[]", cell) for cell in words)

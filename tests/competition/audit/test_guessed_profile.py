@@ -112,6 +112,9 @@ def test_first_lines_with_numbers_among_names_and_instead_of_names(tmp_path: Pat
         peeked = peek(path)
         assert list(peeked.columns) == (names or header).split(",")
         assert peeked.has_header == (names is None)
+    for text, names in (("0,1\n5,Ann met Bob\n", "0,1"), ("0,1\n5,2\n", "c0,c1")):
+        path.write_text(text)
+        assert ",".join(peek(path).columns) == names
 
 
 def test_the_sample_submission_names_its_columns(tmp_path: Path) -> None:
