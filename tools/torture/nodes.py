@@ -146,7 +146,7 @@ def torture(
         if has_states:
             name = _wait(lambda: find_state(folder), process, log)
             nodes[name].freeze_jobs()  # so that the kill comes in the middle of one
-            _wait(lambda: any(jobs.rglob(STATE_FILE)), process, log)
+            _wait(lambda: has_come_back(jobs, name), process, log)
         else:
             name = _wait(lambda: find_busy(jobs), process, log)
         nodes[name].kill()
@@ -239,6 +239,15 @@ def find_state(folder: Path) -> str | None:
         if any((folder / name / "tmp").glob(f"harness-*/*/jobs/*/checkpoints/*/*/{STATE_FILE}")):
             return name
     return None
+
+
+def has_come_back(jobs: Path, node: str) -> bool:
+    """Return whether a training state of a job on a node has reached the command."""
+    for state in jobs.rglob(STATE_FILE):
+        log = state.parent / "job.log"
+        if log.is_file() and BEGINS.findall(log.read_text("utf-8"))[-1:] == [node]:
+            return True
+    return False
 
 
 def find_busy(jobs: Path) -> str | None:
