@@ -363,19 +363,23 @@ def report_unopened(path: Path, error: OSError, report: Report) -> None:
 def _looks_quoted(lines: Sequence[str], separator: str) -> bool:
     """Return whether every field that begins with a quote is a valid quoted CSV field.
 
-    A quoted field may contain the separator; then each line, read with quotes, has as many fields.
+    A quoted field may contain separators and line ends. Then lines are not as wide as each other,
+    and the records are that are read with quotes, but for one that the end of the sample cuts.
     """
-    lines = [line.rstrip("\r\n") for line in lines]
-    fields = [part for line in lines for part in line.split(separator)]
+    plain = [line.rstrip("\r\n").split(separator) for line in lines if line.strip()]
+    fields = [part for parts in plain for part in parts]
     if all(_QUOTED.fullmatch(part) for part in fields if part.startswith('"')):
         return True
-    try:
-        records = [
-            next(csv.reader([line], delimiter=separator, strict=True)) for line in lines if line
-        ]
-    except csv.Error:
+    if len({len(parts) for parts in plain}) == 1:
         return False
-    return len({len(record) for record in records}) == 1
+    widths = set()
+    try:
+        for record in csv.reader(lines, delimiter=separator, strict=True):
+            widths.add(len(record) or len(plain[0]))
+    except csv.Error as error:
+        if len(lines) <= SAMPLE_LINES or "unexpected end" not in str(error):
+            return False
+    return len(widths) == 1
 
 
 @contextmanager

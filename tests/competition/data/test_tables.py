@@ -44,7 +44,9 @@ def test_rows_that_are_only_numbered_have_the_separator_of_most_columns(
     assert offences == []
 
 
-def test_quoted_fields_may_contain_a_separator_that_is_no_comma(tmp_path: Path) -> None:
+def test_quoted_fields_may_contain_line_ends_and_a_separator_that_is_no_comma(
+    tmp_path: Path,
+) -> None:
     def read(text: str) -> list[list[object]]:
         path = tmp_path / "rows.csv"
         path.write_text(text, "utf-8")
@@ -55,5 +57,8 @@ def test_quoted_fields_may_contain_a_separator_that_is_no_comma(tmp_path: Path) 
         return rows
 
     assert read('text;label\nOne.;"a; ""b"""\nTwo.;c\n') == [["One.", 'a; "b"'], ["Two.", "c"]]
+    assert read('text\tlabel\n"One.\n""1"""\ta\n\nTwo.\tc\n') == [['One.\n"1"', "a"], ["Two.", "c"]]
+    cut = "".join(f'"{i}\n."\ta\n' for i in range(999))
+    assert len(read(f"text\tlabel\n{cut}")) == 999
     spoken = '"One, he said.\ta'  # quotes of speech, which do not enclose a field
     assert read(f'text\tlabel\n{spoken}\nTwo."\tb\n') == [['"One, he said.', "a"], ['Two."', "b"]]
