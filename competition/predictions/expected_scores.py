@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -152,26 +152,29 @@ def build_test_reader(prepared: Prepared) -> TestReader:
     return TestReader(prepared, build_strata(corpus.train, corpus.test, prepared.folds.fold_of))
 
 
-def forecast_test(
-    prepared: Prepared, store: Store, members: Iterable[Member] = ()
-) -> Forecast | None:
+def forecast_test(prepared: Prepared, store: Store) -> Forecast | None:
     """Estimate the test set's composition from every complete variant in a store.
 
     Args:
         store: the store; specialists and variants that cannot be members are left out.
-        members: used if the store has no usable variant, such as joined specialists.
 
     Returns:
         None if there are no members, or a side has too few rows or groups.
     """
     reader = build_test_reader(prepared)
-    return reader.forecast(_read_whole(prepared, store)) or reader.forecast(members)
+    whole = read_whole(store, lambda name: read_member(store, name, prepared))
+    return reader.forecast(whole)
 
 
-def _read_whole(prepared: Prepared, store: Store) -> Iterator[Member]:
+def read_whole(store: Store, read: Callable[[str], Member]) -> Iterator[Member]:
+    """Yield the variants of a store that predict every row.
+
+    Args:
+        read: reads one by its name; those that it cannot read are left out.
+    """
     for name in store.variants():
         try:
-            member = read_member(store, name, prepared)
+            member = read(name)
         except HarnessError:
             continue  # incomplete or unusable, as the table of variants shows
         if member.covers_all:

@@ -20,8 +20,8 @@ from competition.predictions.expected_scores import (
     TestReader,
     build_test_reader,
     describe_forecast,
-    forecast_test,
     lay_out_expected,
+    read_whole,
 )
 from competition.predictions.fold_scales import warn_of_scales
 from competition.predictions.members import (
@@ -305,6 +305,7 @@ class _Scorer:
     store: Store
     prepared: Prepared
     reader: TestReader
+    read: dict[str, Member] = field(default_factory=dict)
 
     def score_variant(self, name: str) -> VariantScore:
         n_folds = self.prepared.folds.count
@@ -322,7 +323,7 @@ class _Scorer:
         if all(missing.values()):
             return score
         try:
-            member = read_member(self.store, name, self.prepared)
+            member = self._read(name)
         except HarnessError as error:
             return replace(score, fault=str(error))
         n_rows, assessment = self._assess(member)
@@ -330,6 +331,12 @@ class _Scorer:
         return replace(
             score, route=member.route, n_rows=n_rows, warning=warning, assessment=assessment
         )
+
+    def _read(self, name: str) -> Member:
+        """Read a variant; only once, as it takes longer than scoring it."""
+        if name not in self.read:
+            self.read[name] = read_member(self.store, name, self.prepared)
+        return self.read[name]
 
     def _warn_of_scales(self, member: Member) -> str:
         """Return a warning if pooled rows are ranked worse than those of every fold."""
@@ -366,11 +373,12 @@ class _Scorer:
 
         def read(name: str) -> Member:
             if name not in routes:
-                return read_member(self.store, name, self.prepared)
+                return self._read(name)
             (member,), _ = read_members(self.store, routes[name], self.prepared)
             return member
 
-        shared = forecast_test(self.prepared, self.store, map(read, sorted(whole)))
+        every = read_whole(self.store, self._read)
+        shared = self.reader.forecast(every) or self.reader.forecast(map(read, sorted(whole)))
         found = {}
         for each in scored:
             member = read(each.name)
