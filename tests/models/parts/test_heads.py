@@ -93,13 +93,13 @@ def test_cls_reads_the_first_state_only(states: Tensor) -> None:
 
 
 def packed_twin(head: BiLstmHead) -> nn.LSTM:
-    """Return torch's two-layer LSTM with the weights of the head, for packed sequences."""
-    twin = nn.LSTM(HIDDEN, HIDDEN, num_layers=2, bidirectional=True, batch_first=True)
+    """Return torch's bidirectional LSTM with the weights of the head, for packed sequences."""
+    twin = nn.LSTM(HIDDEN, HIDDEN // 2, bidirectional=True, batch_first=True)
     own = head.state_dict()
     for name in twin.state_dict():
-        kind, depth, back = re.fullmatch(r"(\w+)_l(\d)(_reverse)?", name).groups()  # type: ignore[union-attr]
+        kind, back = re.fullmatch(r"(\w+_l0)(_reverse)?", name).groups()  # type: ignore[union-attr]
         way = "backwards" if back else "forwards"
-        twin.state_dict()[name].copy_(own[f"layers.{depth}.{way}.{kind}_l0"])
+        twin.state_dict()[name].copy_(own[f"{way}.{kind}"])
     return twin
 
 
@@ -110,21 +110,25 @@ def test_bilstm_equals_packed_sequences(states: Tensor) -> None:
     packed = nn.utils.rnn.pack_padded_sequence(
         states, lengths, batch_first=True, enforce_sorted=False
     )
-    _, (final, _) = twin(packed)
-    wanted = head.out(torch.cat([final[-2], final[-1]], dim=-1))
-    torch.testing.assert_close(head(states, positions([3, 6], [1, 1], [3, 3])), wanted)
+    context, _ = nn.utils.rnn.pad_packed_sequence(twin(packed)[0], batch_first=True)
+    where = positions([3, 6], [1, 1], [2, 3])
+    read = [pick(states + context, at) for at in (where.subject_mark, where.object_mark)]
+    wanted = head.out(torch.relu(head.mix(torch.cat(read, dim=-1))))
+    torch.testing.assert_close(head(states, where), wanted)
     touched = states.clone()
     touched[0, 3:] = 99.0
-    torch.testing.assert_close(head(touched, positions([3, 6], [1, 1], [3, 3])), wanted)
+    torch.testing.assert_close(head(touched, where), wanted)
+    other = states.clone()
+    other[1, 5] += 1.0  # no marker: only the LSTM reads it
+    assert not torch.allclose(head(other, where)[1], wanted[1])
 
 
-def test_bilstm_learns_in_all_its_layers(states: Tensor) -> None:
+def test_bilstm_learns_in_all_its_parts(states: Tensor) -> None:
     torch.manual_seed(0)
     head = BiLstmHead(HIDDEN, LABELS, 0.0)
     head(states, positions([4, 6], [1, 1], [3, 3])).sum().backward()
-    of_layers = [p for n, p in head.named_parameters() if n.startswith("layers.")]
-    assert len(of_layers) == 16
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in of_layers)
+    assert len(list(head.parameters())) == 12
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
 
 
 def spread_positions() -> Positions:
@@ -242,7 +246,9 @@ def test_the_first_heads_keep_the_names_of_their_weights() -> None:
     names = {name: set(HEADS[name](HIDDEN, LABELS, 0.1).state_dict()) for name in HEADS}
     assert names["cls"] == {"out.weight", "out.bias"}
     assert names["entity-start"] == names["cls"] | {"mix.weight", "mix.bias"}
-    assert {name for name in names["bilstm"] if not name.startswith("layers.")} == names["cls"]
+    lstms = tuple(f"{way}." for way in ("forwards", "backwards"))
+    others = {name for name in names["bilstm"] if not name.startswith(lstms)}
+    assert others == names["entity-start"]
 
 
 def test_a_head_that_reads_a_mask_needs_a_format_with_one() -> None:
