@@ -253,7 +253,7 @@ def _compare_overall(
         plain ones.
     """
     gold, criteria = rows.gold, rows.criteria
-    n_folds, lines, effects = len(np.unique(rows.fold_of)), [], []
+    lines, effects = [], []
     probs = [each.probs[rows.common] for each in contenders]
     weightings: list[tuple[str, npt.NDArray[np.float64] | None]] = [("", None)]
     store = open_store(prepared.competition)
@@ -264,7 +264,7 @@ def _compare_overall(
         own = None if row_weights is None else row_weights[rows.common]
         assessor = build_assessor(gold, criteria, rows.groups, seed=BOOTSTRAP_SEED, weights=own)
         spreads = measure_seed_spreads(prepared, store, row_weights)
-        effects.append(combine_spreads(contenders, spreads, n_folds))
+        effects.append(combine_spreads(contenders, spreads))
         first, second = (assessor.assess(each) for each in zip(probs, preds, strict=True))
         paired = pair_scores(first, second)
         differences = widen(paired.differences, effects[-1])

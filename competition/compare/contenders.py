@@ -8,6 +8,7 @@ Legend: N train rows, C labels, K folds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ from competition.profile import flatten_settings
 from competition.scoring.criteria import build_criteria
 from competition.submission.record import BlendRecord, read_record
 
+NETWORK = "network"  # the learner of a variant that names none
 NO_SETTINGS = ("name", "why", "seeds", "tune")  # metadata of a variant
 TOGETHER = ","  # separates specialists in one argument; names cannot contain it
 
@@ -59,6 +61,8 @@ class Contender:
         nested_pred: (N,) label ids under a blend's nested thresholds (from ``read_contender``,
             its fitted threshold); None for variants.
         seeds: averaged over; empty for blends and imported tables.
+        seed_counts: the number of them in each fold.
+        learner: of variants.
         tuned_on: folds its hyperparameters were tuned on, where its scores are optimistic.
         is_tuned_elsewhere: it was tuned on another fold assignment, so all folds are affected.
         settings: of a single trained variant, by dotted key; empty for anything else.
@@ -69,6 +73,8 @@ class Contender:
     probs: Probs
     nested_pred: npt.NDArray[np.int64] | None = None
     seeds: tuple[int, ...] = ()
+    seed_counts: tuple[int, ...] = ()
+    learner: str = ""
     tuned_on: tuple[int, ...] = ()
     temperatures: tuple[float, ...] = ()
     is_tuned_elsewhere: bool = False
@@ -240,6 +246,7 @@ def _read_variants(
     tuned_on: set[int] = set()
     elsewhere = False
     settings: dict[str, Any] = {}
+    learner = ""
     for variant in side.variants:
         header, own = _read_variant(store, variant, jobs, prepared)
         both = ~np.isnan(probs[:, 0]) & ~np.isnan(own[:, 0])
@@ -251,6 +258,7 @@ def _read_variants(
         probs = np.where(np.isnan(probs), own, probs)
         tuned_on |= set((header.variant.get("tune") or {}).get("folds", ()))
         elsewhere |= is_tuned_elsewhere(header.variant, prepared.folds.hash)
+        learner = header.variant.get("learner", NETWORK)
         if len(side.variants) == 1 and not header.variant.get("imported"):
             recipe = header.variant.items()
             settings = flatten_settings(
@@ -261,6 +269,8 @@ def _read_variants(
         name,
         probs,
         seeds=seeds,
+        seed_counts=tuple(Counter(fold for _, fold in jobs).values()) if seeds else (),
+        learner=learner,
         tuned_on=tuple(sorted(tuned_on)),
         is_tuned_elsewhere=elsewhere,
         settings=settings,

@@ -2,9 +2,9 @@
 
 A bootstrap over rows holds the models fixed: it does not know that another seed would give another
 model. Where variants of the store have results of several seeds, the variance of a fold's score
-between seeds is pooled over folds and variants, and added to that of the bootstrap.
+between seeds is pooled over folds and variants of one learner, and added to that of the bootstrap.
 
-Legend: K folds compared, S seeds averaged.
+Legend: K folds compared, S seeds averaged in a fold.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from scipy.stats import norm, t
 
 from competition.arrays import Float64s
-from competition.compare.contenders import Contender
-from competition.errors import PredictionsError
+from competition.compare.contenders import NETWORK, Contender
+from competition.errors import HarnessError
 from competition.folds.kfold import Prepared
 from competition.predictions.belonging import check_belongs
 from competition.predictions.store import Result, ResultKey, Store
@@ -38,16 +38,18 @@ class SeedSpread:
         variances: of the scores of a single seed on a single fold.
         freedom: degrees of freedom: over folds, the number of seeds less one.
         variants: which have several seeds.
+        learner: of these.
     """
 
     variances: Float64s
     freedom: int
     variants: tuple[str, ...]
+    learner: str
 
-    def deviate(self, n_folds: int, n_seeds: int) -> Float64s:
-        """Return the standard deviation of each score over K folds, with S seeds averaged."""
-        spread: Float64s = np.sqrt(self.variances / (n_folds * n_seeds))
-        return spread
+    def vary(self, seed_counts: Sequence[int]) -> Float64s:
+        """Return the variance of each score over K folds, given S of each fold."""
+        share = sum(1 / count for count in seed_counts) / len(seed_counts) ** 2
+        return self.variances * share
 
 
 @dataclass(frozen=True)
@@ -83,22 +85,28 @@ def measure_seed_spreads(
         for key in store.keys(name):
             by_fold.setdefault(key.fold, []).append(key)
         several = [keys for keys in by_fold.values() if len(keys) > 1]
-        with suppress(PredictionsError):  # a damaged file, or one of other rows
-            if several and not _is_table(prepared, store, store.keys(name)):
-                found[name] = _measure(name, scorer, store, several)
+        with suppress(HarnessError):  # a damaged file, or one of other rows, folds or routes
+            learner = _find_learner(prepared, store, store.keys(name)) if several else None
+            if learner is not None:
+                found[name] = _measure((name, learner), scorer, store, several)
     return found
 
 
 def _measure(
-    name: str, scorer: _Scorer, store: Store, several: Sequence[Sequence[ResultKey]]
+    named: tuple[str, str], scorer: _Scorer, store: Store, several: Sequence[Sequence[ResultKey]]
 ) -> SeedSpread:
-    """Measure the spread over folds with several seeds, given the results of each fold."""
+    """Measure the spread over folds with several seeds, given the results of each fold.
+
+    Args:
+        named: the variant and its learner.
+    """
+    name, learner = named
     squares, freedom = [], 0
     for keys in several:
         scores = np.array([scorer.score(store.read(key)) for key in keys])
         squares.append(((scores - scores.mean(axis=0)) ** 2).sum(axis=0))
         freedom += len(keys) - 1
-    return SeedSpread(np.sum(squares, axis=0) / freedom, freedom, (name,))
+    return SeedSpread(np.sum(squares, axis=0) / freedom, freedom, (name,), learner)
 
 
 def pool_spreads(spreads: Sequence[SeedSpread]) -> SeedSpread | None:
@@ -108,24 +116,28 @@ def pool_spreads(spreads: Sequence[SeedSpread]) -> SeedSpread | None:
         return None
     total = sum(each.freedom * each.variances for each in spreads)
     return SeedSpread(
-        np.asarray(total / freedom), freedom, tuple(n for each in spreads for n in each.variants)
+        np.asarray(total / freedom),
+        freedom,
+        tuple(name for each in spreads for name in each.variants),
+        spreads[0].learner,
     )
 
 
 def combine_spreads(
-    contenders: Sequence[Contender], spreads: Mapping[str, SeedSpread], n_folds: int
+    contenders: Sequence[Contender], spreads: Mapping[str, SeedSpread]
 ) -> SeedEffect | None:
     """Return how far the seed moves the difference of two contenders; None if it is unknown.
 
-    A variant with several seeds has its own variance, another that of all variants together. A
-    blend, or an imported table, has no seed, and adds nothing.
+    A variant with several seeds has its own variance, another that of all variants with its
+    learner. A blend, or an imported table, has no seed, and adds nothing.
     """
     variances, parts = [], []
     for each in contenders:
         own = pool_spreads([spreads[each.name]]) if each.name in spreads else None
-        spread = own or pool_spreads(list(spreads.values()))
-        if spread is not None and each.seeds:
-            variances.append(spread.deviate(n_folds, len(each.seeds)) ** 2)
+        kindred = [spread for spread in spreads.values() if spread.learner == each.learner]
+        spread = own or pool_spreads(kindred)
+        if spread is not None and each.seed_counts:
+            variances.append(spread.vary(each.seed_counts))
             parts.append(spread)
     if not parts:
         return None
@@ -163,15 +175,17 @@ def _widen(paired: Paired, deviation: float, freedom: int) -> Paired:
     )
 
 
-def _is_table(prepared: Prepared, store: Store, keys: Sequence[ResultKey]) -> bool:
-    """Check a variant's results, and return whether they were imported as a table.
+def _find_learner(prepared: Prepared, store: Store, keys: Sequence[ResultKey]) -> str | None:
+    """Check a variant's results, and return its learner; None if it was imported as a table.
 
     Raises:
         PredictionsError: a file is damaged, or of other data or folds.
+        FoldsError: the length routes are gone.
     """
     headers = [(store.path(key), header) for key in keys if (header := store.read_header(key))]
     check_belongs(headers, prepared)
-    return bool(headers[0][1].variant.get("imported"))
+    described = headers[0][1].variant
+    return None if described.get("imported") else str(described.get("learner", NETWORK))
 
 
 class _Scorer:

@@ -34,7 +34,7 @@ from competition.predictions.members import (
     read_members,
 )
 from competition.predictions.store import Store, open_store
-from competition.scoring.assessment import Assessment, Measured, build_assessor
+from competition.scoring.assessment import Assessment, Measured, build_assessor, map_in_threads
 from competition.scoring.bootstrap import BOOTSTRAP_SEED, pair
 from competition.scoring.criteria import build_criteria
 from competition.scoring.decisions import decide
@@ -145,11 +145,16 @@ class VariantScore:
         return "; ".join(parts)
 
 
-def score_variants(prepared: Prepared, names: Sequence[str]) -> list[VariantScore]:
+def score_variants(
+    prepared: Prepared, names: Sequence[str], members: Sequence[Member] = ()
+) -> list[VariantScore]:
     """Score variants on the rows that they predict, and estimate their test scores.
 
     The composition of the test set is estimated from every complete variant in the store, and for a
     specialist's rows from its own predictions.
+
+    Args:
+        members: those that are read already, from the same store.
 
     Returns:
         One score for each name, in order, then one for each set of specialists among them that
@@ -159,8 +164,9 @@ def score_variants(prepared: Prepared, names: Sequence[str]) -> list[VariantScor
         open_store(prepared.competition),
         prepared,
         build_test_reader(prepared),
+        {each.name: each for each in members if each.parts == (each.name,)},
     )
-    scores = [scorer.score_variant(name) for name in names]
+    scores = map_in_threads(scorer.score_variant, names)
     route_of = {each.name: each.route for each in scores if each.route is not None}
     routes = scorer.score_routes(route_of)
     return scorer.estimate_test([*scores, *routes], group_specialists(route_of))
@@ -305,7 +311,7 @@ class _Scorer:
     store: Store
     prepared: Prepared
     reader: TestReader
-    read: dict[str, Member] = field(default_factory=dict)
+    read: dict[str, Member]
 
     def score_variant(self, name: str) -> VariantScore:
         n_folds = self.prepared.folds.count
@@ -379,12 +385,14 @@ class _Scorer:
 
         every = read_whole(self.store, self._read)
         shared = self.reader.forecast(every) or self.reader.forecast(map(read, sorted(whole)))
-        found = {}
+        waiting = []
         for each in scored:
             member = read(each.name)
             forecast = shared if each.name in whole else self.reader.forecast([member])
             if forecast is not None:
-                found[each.name] = self._expect(member, forecast)
+                waiting.append((each.name, member, forecast))
+        expected = map_in_threads(lambda one: self._expect(one[1], one[2]), waiting)
+        found = {name: on_test for (name, *_), on_test in zip(waiting, expected, strict=True)}
         return [replace(each, on_test=found.get(each.name)) for each in scores]
 
     def _expect(self, member: Member, forecast: Forecast) -> OnTest:

@@ -129,17 +129,27 @@ def _gather(prepared: Prepared) -> Material:
     store = open_store(competition)
     members, _ = read_members(store, (), prepared) if store.variants() else ([], [])
     blends = read_blends(competition.submissions_dir)
-    sound = [each for each in blends if each.fault is None and each.record is not None]
+    sound = [each for each in blends if each.fault is None and _is_of_today(each, prepared)]
     sound.sort(key=lambda each: when_written(each.path), reverse=True)
     known = index_blends(blends)
     entries = open_ledger(competition).read()
     kind = build_criteria(competition.profile).primary.kind
     sent = [SentSubmission(entry, known.get(entry.sha256), kind) for entry in entries]
-    scores = score_variants(prepared, store.variants())
+    scores = score_variants(prepared, store.variants(), members)
     standing = Standing(competition, scores, sound, sent)
     errors = _find_errors(prepared, standing, members)
     standing = replace(standing, n_suspects=0 if errors is None else len(errors.suspects))
     return Material(standing, members, errors, store, blends)
+
+
+def _is_of_today(blend: BlendFile, prepared: Prepared) -> bool:
+    """Return whether a blend was tuned on these data and folds; scores of others do not compare."""
+    record = blend.record
+    return (
+        record is not None
+        and record.corpus_hash in (None, prepared.corpus.hash)
+        and record.folds_hash in (None, prepared.folds.hash)
+    )
 
 
 def _find_errors(

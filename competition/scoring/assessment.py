@@ -9,10 +9,10 @@ Legend: N rows, C labels, R replicates.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from competition.scoring.decisions import Negatives
 from competition.scoring.metrics.metric import MetricKind, Predicted
 
 MAX_WORKERS = 4  # each needs memory for several N × C arrays
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +137,13 @@ class Assessor:
 
     def assess_all(self, systems: Mapping[str, Predicted]) -> dict[str, Assessment]:
         """Score several systems in parallel threads; results equal those of ``assess``."""
-        with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as workers:
-            return dict(zip(systems, workers.map(self.assess, systems.values()), strict=True))
+        return dict(zip(systems, map_in_threads(self.assess, systems.values()), strict=True))
+
+
+def map_in_threads(score: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+    """Apply a function to items in parallel threads, as NumPy computes outside Python's lock."""
+    with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as workers:
+        return list(workers.map(score, items))
 
 
 def compare(first: Assessment, second: Assessment) -> PairedScores:

@@ -144,6 +144,8 @@ class SubmissionRecord(_Record):
 
     Attributes:
         csv_sha256: of the CSV that it was written for.
+        corpus_hash: of the data it was tuned on; None in files of other tools.
+        folds_hash: of their folds.
         members: of the blend.
         fitted: scores on the rows that were tuned on, by system.
         nested: scores on held-out folds, by system.
@@ -152,6 +154,8 @@ class SubmissionRecord(_Record):
     """
 
     csv_sha256: str
+    corpus_hash: str | None = None
+    folds_hash: str | None = None
     members: tuple[Any, ...] | None = None
     fitted: Mapping[str, SystemEstimate] = {}
     nested: Mapping[str, SystemEstimate] = {}

@@ -96,7 +96,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device; the copy of pinned memory need not be finished."""
-        return self.map(lambda values: values.to(device, non_blocking=True))
+        is_cuda = device.type == "cuda"  # elsewhere a copy may outlive what it reads
+        return self.map(lambda values: values.to(device, non_blocking=is_cuda))
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Return the batch with all its tensors changed, such as moved to a device."""

@@ -8,15 +8,13 @@ Legend: N train rows, C labels, K folds.
 
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
 
 import numpy as np
 
-from competition.arrays import Probs, Say
+from competition.arrays import Probs, Say, cache, read_cached
 from competition.errors import UsageError
-from competition.files import write_atomically
 from competition.folds.assignment import build_folds
 from competition.folds.kfold import Prepared
 from competition.progress import format_seconds
@@ -48,13 +46,13 @@ def cross_fit_linear(prepared: Prepared, count: int, say: Say) -> Probs:
     if count > n_groups:
         raise UsageError(f"--cross-fit {count}: there are {n_groups} groups of rows; choose fewer")
     path = _cache_path(prepared, count)
-    if path.is_file():
-        kept: Probs = np.load(path, allow_pickle=False)
-        return kept
+    shape = (len(prepared.corpus.train), len(prepared.competition.profile.labels))
+    kept = read_cached(path, "probs")
+    if kept is not None and kept[0].shape == shape:
+        known: Probs = kept[0]
+        return known
     probs = _cross_fit(prepared, count, say)
-    buffer = io.BytesIO()
-    np.save(buffer, probs, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
+    cache(path, probs=probs)
     return probs
 
 
@@ -68,7 +66,7 @@ def _cache_path(prepared: Prepared, count: int) -> Path:
             "version": linear.RESULT_VERSION,
         }
     )
-    return prepared.competition.checkpoints_dir / "cache" / f"cross-fit-{made_from[:16]}.npy"
+    return prepared.competition.checkpoints_dir / "cache" / f"cross-fit-{made_from[:16]}.npz"
 
 
 def _cross_fit(prepared: Prepared, count: int, say: Say) -> Probs:

@@ -44,7 +44,8 @@ class StepPart:
     def to(self, device: torch.device) -> StepPart:
         """Return the micro-batch on a device; the copy of pinned memory need not be finished."""
         copy = self.batch.to(device)
-        return self._map(copy, lambda values: values.to(device, non_blocking=True))
+        is_cuda = device.type == "cuda"  # elsewhere a copy may outlive what it reads
+        return self._map(copy, lambda values: values.to(device, non_blocking=is_cuda))
 
     def pinned(self) -> StepPart:
         """Return the micro-batch in page-locked memory, from which a GPU copies by itself."""

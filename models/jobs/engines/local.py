@@ -47,6 +47,7 @@ class LocalEngine:
     def __init__(self, workers: int, entry: Entry = work, *, threads: int | None = None) -> None:
         self.slots = self.room = workers
         self.threads = threads_per_job(threads, workers)
+        self._sharers = count_sharers(workers)
         self._entry = entry
         self._running: dict[int, _Running] = {}
         self._started: list[Message] = []
@@ -57,7 +58,8 @@ class LocalEngine:
         return [job.link for job in self._running.values()]
 
     def describe(self, jobs: Sequence[JobSpec]) -> list[str]:
-        """Return lines that describe the device of the networks among jobs."""
+        """Return lines that describe the device of the networks among jobs that share it."""
+        self._sharers = count_sharers(min(self.slots, max(1, len(jobs))))
         return describe_hardware(jobs, self.slots)
 
     def start(self, spec: JobSpec) -> None:
@@ -65,7 +67,7 @@ class LocalEngine:
         slot = next(i for i in range(self.slots) if i not in self._running)
         context = process_context()
         ours, theirs = context.Pipe()
-        shared = replace(spec, sharers=count_sharers(self.slots))
+        shared = replace(spec, sharers=self._sharers)
         process = context.Process(
             target=self._entry, args=(shared, slot, theirs), name=spec.job_dir.name
         )

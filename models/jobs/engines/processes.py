@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import util
@@ -30,6 +31,9 @@ SOCKET_FOLDER_MAX_BYTES = (
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - mkdtemp makes one of our own
 
 
+MAIN_LOCK = threading.Lock()  # a second thread would take the empty module for the real one
+
+
 def process_context() -> Any:
     """Return how processes are started: by a fork server with the libraries loaded, if supported.
 
@@ -51,12 +55,13 @@ def without_main() -> Iterator[None]:
 
     Otherwise every job would import ``run.py``, or run a script that calls ``harness.fold`` again.
     """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with MAIN_LOCK:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _has_short_socket_folder() -> bool:

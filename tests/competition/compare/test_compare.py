@@ -631,6 +631,11 @@ def test_intervals_include_the_spread_between_seeds(prepared: Prepared, store: S
     twice = run_compare(prepared, ("many", "b"), PLAIN).seed_effect
     assert twice is not None  # of one seed, as only that is common
     assert twice.deviations == pytest.approx(effect.deviations)
+    write(prepared, "uneven", 2, seeds=(1, 2), folds=(0,))
+    write(prepared, "uneven", 2, seeds=(1,), folds=(1, 2))
+    mixed = run_compare(prepared, ("many", "uneven"), PLAIN).seed_effect
+    assert mixed is not None  # two seeds of one fold, one of the others: (1/2 + 1 + 1) / 9
+    assert mixed.deviations[1] < effect.deviations[1]
 
 
 def test_seeds_of_other_rows_and_of_tables_say_nothing(prepared: Prepared, store: Store) -> None:
@@ -643,6 +648,8 @@ def test_seeds_of_other_rows_and_of_tables_say_nothing(prepared: Prepared, store
     write(prepared, "few", 2, seeds=(1, 2), folds=(0,))
     write(prepared, "damaged", 2, seeds=(1, 2, 3))
     store.path(ResultKey("damaged", 2, 1)).write_bytes(b"PAR1")
+    write(prepared, "linear", 2, seeds=(1, 2, 3), variant={"why": "", "learner": "linear"})
+    write(prepared, "routed", 2, seeds=(1, 2, 3), route="length:short", routes_hash="gone")
     assert run_compare(prepared, ("a", "b"), PLAIN).seed_effect is None
 
 

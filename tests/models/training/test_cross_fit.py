@@ -37,3 +37,15 @@ def test_a_label_has_no_influence_on_its_own_row(
 def test_more_folds_than_groups_are_refused(prepared: Prepared) -> None:
     with pytest.raises(UsageError, match="--cross-fit 99: there are"):
         cross_fit_linear(prepared, 99, print)
+
+
+def test_a_damaged_cache_costs_only_time(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_fit, "build_folds", lambda gold, groups, **how: groups % 2)
+    said: list[str] = []
+    probs = cross_fit_linear(prepared, 2, said.append)
+    (path,) = (prepared.competition.checkpoints_dir / "cache").glob("cross-fit-*")
+    path.write_bytes(path.read_bytes()[:50])
+    assert cross_fit_linear(prepared, 2, said.append).tobytes() == probs.tobytes()
+    assert len(said) == 4
