@@ -37,7 +37,7 @@ def test_make_says_what_it_installs_and_takes_the_build_for_cpus(tmp_path: Path)
 
 def test_the_image_runs_the_demo_of_make(tmp_path: Path) -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
-    home = re.findall(r"^ENV COMPETITION_HOME=(\S+)$", text, re.MULTILINE)[0]
+    (home,) = re.findall(r"^ENV (?:.* )?COMPETITION_HOME=(\S+)", text, re.MULTILINE)
     (command,) = re.findall(r"^CMD (.*)$", text, re.MULTILINE)
     own = [" ".join(part.split()).replace(f"{home}/", "") for part in command.split("&&")]
     made = re.findall(r"\S+python (run\.py .*)", plan_demo(tmp_path, "WORKERS=1"))
