@@ -18,6 +18,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from models.tuning import storage as room
 from models.tuning.study import PLACE, PROCESS, RETRY_OF
 from tests.conftest import RunCommand, write_tiny
 from tools.torture.warm import Command, Starter
@@ -160,7 +161,8 @@ def test_two_processes_share_a_study_and_one_may_be_killed(
     command += ["--storage", postgres, "--dead-after", "4s", "--set", "train.epochs=15"]
     doomed, survivor = start("doomed", *command), start("survivor", *command)
     url = postgres.replace("postgresql://", "postgresql+psycopg://")
-    storage = optuna.storages.RDBStorage(url)
+    # like both of them, it may meet tables that another process is creating
+    storage = room._make_tables(url, 60.0, lambda study, trial: None)
 
     def read() -> list[FrozenTrial]:
         if not optuna.get_all_study_names(storage):
