@@ -266,13 +266,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         ValueError: it is no TOML, is nested too deeply, or holds a number of thousands of digits.
     """
-    try:
+    with _one_kind_of_error():
         return tomllib.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except ValueError as error:
-        is_number = "integer string conversion" in str(error)
-        raise ValueError("a number has too many digits" if is_number else str(error)) from None
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -281,10 +276,19 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         ValueError: it is no JSON, is nested too deeply, or holds a number of thousands of digits.
     """
-    try:
+    with _one_kind_of_error():
         return json.loads(text)
+
+
+@contextmanager
+def _one_kind_of_error() -> Iterator[None]:
+    try:
+        yield
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except ValueError as error:
+        is_number = "integer string conversion" in str(error)
+        raise ValueError("a number has too many digits" if is_number else str(error)) from None
 
 
 def dump_json(value: Mapping[str, Any]) -> str:

@@ -260,11 +260,13 @@ def _compare_overall(
     forecast = forecast_test(prepared, store)
     if forecast is not None and forecast.weights[rows.common].any():
         weightings.append((", expected on the test", forecast.weights))
-    for suffix, row_weights in weightings:
+    spreads = measure_seed_spreads(
+        prepared, store, [weights for _, weights in weightings], {c.learner for c in contenders}
+    )
+    for (suffix, row_weights), of_variants in zip(weightings, spreads, strict=True):
         own = None if row_weights is None else row_weights[rows.common]
         assessor = build_assessor(gold, criteria, rows.groups, seed=BOOTSTRAP_SEED, weights=own)
-        spreads = measure_seed_spreads(prepared, store, row_weights)
-        effects.append(combine_spreads(contenders, spreads))
+        effects.append(combine_spreads(contenders, of_variants))
         first, second = (assessor.assess(each) for each in zip(probs, preds, strict=True))
         paired = pair_scores(first, second)
         differences = widen(paired.differences, effects[-1])

@@ -9,7 +9,7 @@ Legend: K folds compared, S seeds averaged in a fold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -68,18 +68,25 @@ class SeedEffect:
 
 
 def measure_seed_spreads(
-    prepared: Prepared, store: Store, weights: Float64s | None = None
-) -> dict[str, SeedSpread]:
-    """Measure the spread of every variant that has several seeds of a fold, by name.
+    prepared: Prepared,
+    store: Store,
+    weightings: Sequence[Float64s | None],
+    learners: Collection[str],
+) -> list[dict[str, SeedSpread]]:
+    """Measure the spread of the variants that have several seeds of a fold.
 
     Results that do not belong to these rows, and imported tables, whose seeds mean nothing, are
     left out.
 
     Args:
-        weights: (N,) of the train rows in the scores; None counts each once.
+        weightings: of the train rows in the scores, (N,) each; None counts each row once.
+        learners: only variants with one of these.
+
+    Returns:
+        For each weighting, the spread of each variant by its name.
     """
-    scorer = _Scorer(prepared, weights)
-    found = {}
+    scorer = _Scorer(prepared, weightings)
+    found: list[dict[str, SeedSpread]] = [{} for _ in weightings]
     for name in store.variants():
         by_fold: dict[int, list[ResultKey]] = {}
         for key in store.keys(name):
@@ -87,26 +94,21 @@ def measure_seed_spreads(
         several = [keys for keys in by_fold.values() if len(keys) > 1]
         with suppress(HarnessError):  # a damaged file, or one of other rows, folds or routes
             learner = _find_learner(prepared, store, store.keys(name)) if several else None
-            if learner is not None:
-                found[name] = _measure((name, learner), scorer, store, several)
+            if learner is None or learner not in learners:
+                continue
+            freedom = sum(len(keys) - 1 for keys in several)
+            squares = [_sum_squares(scorer, store, keys) for keys in several]
+            variances = np.sum(squares, axis=0) / freedom
+            for spreads, of_metrics in zip(found, variances, strict=True):
+                spreads[name] = SeedSpread(of_metrics, freedom, (name,), learner)
     return found
 
 
-def _measure(
-    named: tuple[str, str], scorer: _Scorer, store: Store, several: Sequence[Sequence[ResultKey]]
-) -> SeedSpread:
-    """Measure the spread over folds with several seeds, given the results of each fold.
-
-    Args:
-        named: the variant and its learner.
-    """
-    name, learner = named
-    squares, freedom = [], 0
-    for keys in several:
-        scores = np.array([scorer.score(store.read(key)) for key in keys])
-        squares.append(((scores - scores.mean(axis=0)) ** 2).sum(axis=0))
-        freedom += len(keys) - 1
-    return SeedSpread(np.sum(squares, axis=0) / freedom, freedom, (name,), learner)
+def _sum_squares(scorer: _Scorer, store: Store, keys: Sequence[ResultKey]) -> Float64s:
+    """Return the squared deviations from the mean over a fold's seeds: (weightings, metrics)."""
+    scores = np.array([scorer.score(store.read(key)) for key in keys])
+    squares: Float64s = ((scores - scores.mean(axis=0)) ** 2).sum(axis=0)
+    return squares
 
 
 def pool_spreads(spreads: Sequence[SeedSpread]) -> SeedSpread | None:
@@ -191,15 +193,15 @@ def _find_learner(prepared: Prepared, store: Store, keys: Sequence[ResultKey]) -
 class _Scorer:
     """Scores jobs on their held-out rows."""
 
-    def __init__(self, prepared: Prepared, weights: Float64s | None) -> None:
-        self.criteria = build_criteria(prepared.competition.profile)
-        self._gold, self._weights = prepared.corpus.train.gold.astype(np.int64), weights
+    def __init__(self, prepared: Prepared, weightings: Sequence[Float64s | None]) -> None:
+        self._metrics = build_criteria(prepared.competition.profile).metrics
+        self._gold, self._weightings = prepared.corpus.train.gold.astype(np.int64), weightings
         self._row_of = {row_id: row for row, row_id in enumerate(prepared.corpus.train.ids)}
 
     def score(self, result: Result) -> Float64s:
-        """Return the score by each metric."""
+        """Return the score under each weighting by each metric."""
         rows = np.array([self._row_of[row_id] for row_id in result.oof_ids])
-        weights = None if self._weights is None else self._weights[rows]
         predicted = result.oof_probs, decide(result.oof_probs)
-        metrics = self.criteria.metrics
-        return np.array([each.score(self._gold[rows], predicted, weights) for each in metrics])
+        own = [None if each is None else each[rows] for each in self._weightings]
+        gold = self._gold[rows]
+        return np.array([[m.score(gold, predicted, w) for m in self._metrics] for w in own])

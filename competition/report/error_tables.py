@@ -22,6 +22,7 @@ from competition.report.errors import (
     write_suspects,
 )
 from competition.scoring.criteria import build_criteria
+from competition.scoring.labels import lay_out_labels
 from competition.scoring.metrics.metric import MetricKind
 
 SHOWN = 20
@@ -56,22 +57,9 @@ def build_errors_tables(errors: Errors, shown: int, path: Path) -> list[Table]:
 
 def build_labels_table(errors: Errors) -> Table:
     """Show precision, recall, F1 and, where a metric has it, the area of each label."""
-    curved = build_criteria(errors.prepared.competition.profile).curved
-    kinds = [] if curved is None else [curved.kind]
-    columns = [
-        Column("label", "label"),
-        Column("gold", "rows", "count"),
-        Column("predicted", "predicted", "count"),
-        Column("precision", "precision", "score"),
-        Column("recall", "recall", "score"),
-        Column("f1", "F1", "score"),
-    ]
-    rows = [
-        {column.key: getattr(each, column.key) for column in columns}
-        | {kind.key: each.area for kind in kinds}
-        for each in rank_labels(errors)
-    ]
-    columns += [kind.column(kind.key, kind.head) for kind in kinds]
+    criteria = build_criteria(errors.prepared.competition.profile)
+    kinds = [] if criteria.curved is None else [criteria.curved.kind]
+    columns, rows = lay_out_labels(rank_labels(errors), criteria)
     notes = ["Labels with most wrong answers, missed or false, come first."]
     n_train = len(errors.prepared.corpus.train)
     if len(errors.rows) < n_train:

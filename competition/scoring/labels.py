@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from competition.arrays import Ints
+from competition.console import Column
 from competition.scoring.criteria import Criteria
 from competition.scoring.metrics.metric import Predicted
 
@@ -69,3 +71,24 @@ def score_labels(
         LabelScore(label, int(a), int(b), int(c), None if np.isnan(area) else float(area))
         for label, a, b, c, area in zip(labels, of_gold, of_pred, hits, areas, strict=True)
     ]
+
+
+def lay_out_labels(
+    scores: Sequence[LabelScore], criteria: Criteria
+) -> tuple[list[Column], list[dict[str, Any]]]:
+    """Return the columns and rows of a table of label scores."""
+    columns = [
+        Column("label", "label"),
+        Column("gold", "rows", "count"),
+        Column("predicted", "predicted", "count"),
+        Column("precision", "precision", "score"),
+        Column("recall", "recall", "score"),
+        Column("f1", "F1", "score"),
+    ]
+    rows = [{column.key: getattr(each, column.key) for column in columns} for each in scores]
+    if criteria.curved is not None:
+        kind = criteria.curved.kind
+        columns.append(kind.column(kind.key, kind.head))
+        for row, each in zip(rows, scores, strict=True):
+            row[kind.key] = each.area
+    return columns, rows

@@ -23,7 +23,7 @@ from competition.data.tables import Layout
 from competition.errors import CorpusError, Offence, SubmissionError
 from competition.profile import Profile
 from competition.scoring.criteria import Criteria, build_criteria
-from competition.scoring.labels import LabelScore, score_labels
+from competition.scoring.labels import LabelScore, lay_out_labels, score_labels
 from competition.submission.answers import (
     Answers,
     check_ids,
@@ -168,19 +168,7 @@ def build_score_tables(scores: Scores) -> list[Table]:
     ]
     curved = scores.criteria.curved
     curves = [] if curved is None else [curved.kind]
-    columns = [
-        Column("label", "label"),
-        Column("gold", "gold", "count"),
-        Column("predicted", "predicted", "count"),
-        Column("precision", "precision", "score"),
-        Column("recall", "recall", "score"),
-    ]
-    rows = [
-        {column.key: getattr(label, column.key) for column in columns}
-        | {kind.key: label.area for kind in curves}
-        for label in scores.labels
-    ]
-    columns += [kind.column(kind.key, kind.head) for kind in curves]
+    columns, rows = lay_out_labels(scores.labels, scores.criteria)
     absent = ", ".join(label.label for label in scores.labels if not label.gold)
     notes = [f"Without gold rows, not part of {kind.title}: {absent}" for kind in curves if absent]
     lacking = [

@@ -26,16 +26,15 @@ from competition.profile import Competition
 from competition.submission.record import BlendRecord
 from models.jobs.bundle_notebook import NOTEBOOK, build_kernel, build_notebook, name_dataset
 from models.jobs.estimate import write_bytes
-from models.jobs.linear_job import refit_linear
-from models.jobs.mlp_job import refit_mlp
+from models.jobs.ngram_job import refit
 from models.jobs.offline import LINEAR_FILE, MANIFEST, MLP_FILE, Bundle, BundledJob, BundledRoutes
 from models.jobs.predict import FoundMember, choose_threads, find_member, read_blend, read_borders
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, NetworkSpec, describe_model
 from models.network.encoder_source import HUB_FILES, PICKLED_WEIGHTS, SAFE_WEIGHTS
 from models.network.tokenizer import TOKENIZER_FILES
 from models.training.linear_file import write_linear
+from models.training.mlp import MlpModel
 from models.training.mlp_file import write_mlp
-from models.variant import MLP
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("competition", "models")
@@ -176,10 +175,11 @@ def _write_jobs(
 
 
 def _write_refitted(spec: JobSpec, folder: Path) -> None:
-    if spec.variant.learner == MLP:
-        write_mlp(folder / MLP_FILE, refit_mlp(spec), describe_model(spec))
+    model = refit(spec)
+    if isinstance(model, MlpModel):
+        write_mlp(folder / MLP_FILE, model, describe_model(spec))
     else:
-        write_linear(folder / LINEAR_FILE, refit_linear(spec), describe_model(spec))
+        write_linear(folder / LINEAR_FILE, model, describe_model(spec))
 
 
 def _needs_base(spec: JobSpec) -> bool:

@@ -18,9 +18,8 @@ from competition.predictions.rerun import COMMAND
 from competition.predictions.store import Result, Store
 from competition.provenance import read_commit
 from competition.scoring.decisions import decide
-from models.jobs.linear_job import learn_linear
-from models.jobs.mlp_job import learn_mlp
 from models.jobs.network_job import learn_network
+from models.jobs.ngram_job import learn_ngrams
 from models.jobs.spec import STATE_FILE, JobOutcome, JobSpec, Learned
 from models.training.control import Watch
 from models.training.hardware import describe_machine
@@ -30,8 +29,8 @@ Learner = Callable[[JobSpec, Watch], Learned | int]
 """Fits and predicts; returns the step instead if it was stopped."""
 LEARNERS: dict[str, Learner] = {
     NETWORK: learn_network,
-    LINEAR: learn_linear,
-    MLP: learn_mlp,
+    LINEAR: learn_ngrams,
+    MLP: learn_ngrams,
 }
 COLLAPSE_ADVICE = {
     NETWORK: "try another seed, a lower train.lr or a longer train.warmup_frac",

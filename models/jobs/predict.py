@@ -7,7 +7,7 @@ Legend: R new rows, K folds, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,12 @@ from competition.scoring.metrics.micro_f1 import is_any_of
 from competition.submission.record import BlendMember, BlendRecord, list_blends, read_record
 from competition.submission.write import write_answers
 from models.data.route import count_tokens, name_unit
-from models.jobs.linear_job import refit_linear
-from models.jobs.mlp_job import refit_mlp
+from models.jobs.ngram_job import refit
 from models.jobs.plan import build_job, job_dir
 from models.jobs.saved import SavedNetwork, predict_saved
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, read_kept
 from models.network.tokenizer import load_tokenizer
 from models.training.hardware import list_gpu_notices, report_gpu_errors, threads_per_job
-from models.training.linear import LinearModel
-from models.training.mlp import MlpModel
-from models.variant import LINEAR, MLP
-
-REFITS: dict[str, Callable[[JobSpec], LinearModel | MlpModel]] = {
-    LINEAR: refit_linear,
-    MLP: refit_mlp,
-}
 
 
 @dataclass(frozen=True)
@@ -297,7 +288,7 @@ def predict_job(spec: JobSpec, rows: Rows, threads: int) -> Probs:
     """
     network = spec.network
     if network is None:
-        return REFITS[spec.variant.learner](spec).predict(rows)
+        return refit(spec).predict(rows)
     saved = SavedNetwork(
         variant=spec.variant,
         weights=spec.job_dir / WEIGHTS_FILE,

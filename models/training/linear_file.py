@@ -9,6 +9,8 @@ Legend: C' labels present in training, F features, r rows.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +83,23 @@ def read_linear(path: Path) -> LinearModel:
     Raises:
         TrainingError: the file is damaged.
     """
-    try:
-        with safe_open(path, "np") as stored:
-            header = _Header.model_validate_json(stored.metadata()["facts"])
-            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    with reading_model(path), safe_open(path, "np") as stored:
+        header = _Header.model_validate_json(stored.metadata()["facts"])
+        arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         return _build(header, arrays)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def reading_model(path: Path) -> Iterator[None]:
+    """Convert what a damaged file of a model leads to into one error.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    try:
+        yield
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = first_problem(error)
         raise TrainingError(f"{path} is damaged ({reason}); copy it again") from None
 

@@ -95,7 +95,6 @@ class MlpModel:
 
     reader: FeatureReader
     network: WideAndDeep
-    settings: MlpSettings
 
     def predict(self, rows: Rows) -> Probs:
         """Predict r rows: (r, C) float32; rows sum to 1."""
@@ -141,7 +140,7 @@ def fit_mlp(
                 return None
             if say is not None:
                 say(f"mlp: epoch {epoch + 1} of {settings.epochs}, loss {loss:.3f}")
-    return MlpModel(reader, network.eval(), settings)
+    return MlpModel(reader, network.eval())
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
-from competition.errors import TrainingError
-from competition.files import first_problem, write_atomically
+from competition.files import write_atomically
 from models.data.ngrams import FeatureReader
 from models.settings import MlpSettings
+from models.training.linear_file import reading_model
 from models.training.mlp import MlpModel, WideAndDeep
 
 READER, NETWORK = "reader.", "network."
@@ -32,7 +32,7 @@ def write_mlp(path: Path, model: MlpModel, facts: dict[str, Any]) -> None:
     for name, array in model.reader.dump().items():
         arrays[f"{READER}{name}"] = torch.from_numpy(np.ascontiguousarray(array))
     header = {
-        "settings": model.settings.model_dump(mode="json"),
+        "settings": model.reader.settings.model_dump(mode="json"),
         "n_labels": network.wide.embedding_dim,
         **facts,
     }
@@ -45,14 +45,10 @@ def read_mlp(path: Path) -> MlpModel:
     Raises:
         TrainingError: the file is damaged.
     """
-    try:
-        with safe_open(path, "pt") as stored:
-            header = _Header.model_validate_json(stored.metadata()["facts"])
-            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    with reading_model(path), safe_open(path, "pt") as stored:
+        header = _Header.model_validate_json(stored.metadata()["facts"])
+        arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         return _build(header, arrays)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = first_problem(error)
-        raise TrainingError(f"{path} is damaged ({reason}); copy it again") from None
 
 
 class _Header(BaseModel):
@@ -73,4 +69,4 @@ def _build(header: _Header, arrays: dict[str, Any]) -> MlpModel:
     weights = {n.removeprefix(NETWORK): a for n, a in arrays.items() if n.startswith(NETWORK)}
     network = WideAndDeep(len(weights["wide.weight"]), header.n_labels, settings)
     network.load_state_dict(weights)
-    return MlpModel(reader, network.eval(), settings)
+    return MlpModel(reader, network.eval())
