@@ -10,9 +10,7 @@ Legend: M members, N rows, C labels, K folds, T test rows.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,8 +36,7 @@ from competition.blend.search import (
 from competition.errors import BlendError
 from competition.predictions.members import Member
 from competition.scoring.decisions import Negatives, Rule, decide
-
-MAX_WORKERS = 4  # each needs memory for three N × C arrays
+from competition.threads import map_in_threads
 
 
 @dataclass(frozen=True)
@@ -149,10 +146,9 @@ def fit_with_temperatures(rows: PooledRows, plan: SearchPlan) -> Fit:
     """
     fit = fit_points(rows, plan)
     points = [*fit.points.values(), *fit.singles]
-    with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as workers:
-        distinct = {point.weights.tobytes(): point.weights for point in points}
-        found = workers.map(lambda weights: choose_temperature(rows, weights), distinct.values())
-        chosen = dict(zip(distinct, found, strict=True))
+    distinct = {point.weights.tobytes(): point.weights for point in points}
+    found = map_in_threads(lambda weights: choose_temperature(rows, weights), distinct.values())
+    chosen = dict(zip(distinct, found, strict=True))
 
     def with_temperature(point: Point) -> Point:
         return replace(point, temperature=chosen[point.weights.tobytes()])

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from competition.arrays import Bools, Probs
-from competition.errors import FoldsError, PredictionsError, UsageError
+from competition.errors import FoldsError, HarnessError, PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.belonging import (
     AnsweredRows,
@@ -28,6 +28,7 @@ from competition.predictions.belonging import (
 )
 from competition.predictions.rerun import advise_training
 from competition.predictions.store import Header, Result, ResultKey, Store
+from competition.threads import map_in_threads
 
 PROBABILITY_FLOOR = 1e-6
 AVERAGE = "one average"
@@ -181,13 +182,19 @@ def read_members(
     members: list[Member] = []
     left_out: list[LeftOut] = []
     specialists: dict[str, Member] = {}
-    for name in sorted(variants or store.variants()):
+
+    def read(name: str) -> Member | HarnessError:
         try:
-            member = read_member(store, name, prepared)
+            return read_member(store, name, prepared)
         except (PredictionsError, FoldsError) as error:
+            return error
+
+    names = sorted(variants or store.variants())
+    for name, member in zip(names, map_in_threads(read, names), strict=True):
+        if isinstance(member, HarnessError):
             if variants:
-                raise
-            left_out.append(LeftOut(name, str(error)))
+                raise member
+            left_out.append(LeftOut(name, str(member)))
             continue
         if member.route is None:
             members.append(member)

@@ -34,12 +34,13 @@ from competition.predictions.members import (
     read_members,
 )
 from competition.predictions.store import Store, open_store
-from competition.scoring.assessment import Assessment, Measured, build_assessor, map_in_threads
+from competition.scoring.assessment import Assessment, Measured, build_assessor
 from competition.scoring.bootstrap import BOOTSTRAP_SEED, pair
 from competition.scoring.criteria import build_criteria
 from competition.scoring.decisions import decide
 from competition.scoring.expected import Expected
 from competition.scoring.metrics.metric import MetricKind
+from competition.threads import map_in_threads
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,6 +63,7 @@ from competition.scoring.criteria import build_criteria
 from competition.scoring.metrics.metric import MetricKind
 from competition.submission.ledger import open_ledger
 from competition.submission.record import when_written
+from competition.threads import map_in_threads
 
 ROWS_SHOWN = 200
 LABELS_SHOWN = 40
@@ -251,8 +252,8 @@ def _add_curves(page: Page, prepared: Prepared, members: Sequence[Member]) -> No
 
 def _add_roc(page: Page, prepared: Prepared, members: Sequence[Member]) -> None:
     lines, rows = {}, []
-    for member in members:
-        false_rate, true_rate, area = trace_roc(*_answered(prepared, member))
+    traced = map_in_threads(lambda member: trace_roc(*_answered(prepared, member)), members)
+    for member, (false_rate, true_rate, area) in zip(members, traced, strict=True):
         lines[member.name] = (np.round(false_rate, 5).tolist(), np.round(true_rate, 5).tolist())
         rows.append({"member": member.name, "area": area})
     columns = [Column("member", "member"), Column("area", "area under the curve", "score")]

@@ -8,11 +8,9 @@ Legend: N rows, C labels, R replicates.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +28,7 @@ from competition.scoring.bootstrap import (
 from competition.scoring.criteria import Criteria
 from competition.scoring.decisions import Negatives
 from competition.scoring.metrics.metric import MetricKind, Predicted
-
-MAX_WORKERS = 4  # each needs memory for several N × C arrays
-
-Item = TypeVar("Item")
-Found = TypeVar("Found")
+from competition.threads import map_in_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +132,6 @@ class Assessor:
     def assess_all(self, systems: Mapping[str, Predicted]) -> dict[str, Assessment]:
         """Score several systems in parallel threads; results equal those of ``assess``."""
         return dict(zip(systems, map_in_threads(self.assess, systems.values()), strict=True))
-
-
-def map_in_threads(score: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
-    """Apply a function to items in parallel threads, as NumPy computes outside Python's lock."""
-    with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as workers:
-        return list(workers.map(score, items))
 
 
 def compare(first: Assessment, second: Assessment) -> PairedScores:

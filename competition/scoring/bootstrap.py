@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ LEVEL = 0.95
 SUM_REPLICATES = 1000  # of a metric of sums
 CURVE_REPLICATES = 200  # of a metric of curves, which takes longer
 BOOTSTRAP_SEED = 0  # the default of `blend`, so that all commands show the same interval
+MAX_KEPT_CELLS = 2**25  # R × G uint16 group counts kept for the next system: 64 MB
 CHUNK_CELLS = 400_000  # R × G float64 group counts in memory at once: 3 MB, about a core's cache
 
 
@@ -31,8 +33,8 @@ CHUNK_CELLS = 400_000  # R × G float64 group counts in memory at once: 3 MB, ab
 class Resamples:
     """Bootstrap draws of groups with replacement, reproducible from a seed.
 
-    Each iteration regenerates the draws: R × G counts of a large competition would not fit in
-    memory.
+    The draws are kept for the next systems that are scored on the same groups; those of a large
+    competition would not fit in memory, so each iteration generates them again.
     """
 
     group_of: NDArray[np.int64]
@@ -42,14 +44,32 @@ class Resamples:
 
     def chunks(self) -> Iterator[NDArray[np.float64]]:
         """Yield (r, G) float64 counts of how often each group is drawn; the r add up to R."""
-        rng = np.random.default_rng(self.seed)
         size = max(1, CHUNK_CELLS // self.n_groups)
+        if self.replicates * self.n_groups <= MAX_KEPT_CELLS:
+            kept = _draw_all(self.n_groups, self.replicates, self.seed)
+            for start in range(0, self.replicates, size):
+                yield kept[start : start + size].astype(np.float64)
+            return
+        rng = np.random.default_rng(self.seed)
         for start in range(0, self.replicates, size):
             counts = np.empty((min(size, self.replicates - start), self.n_groups))
-            for row in counts:
-                drawn = rng.integers(self.n_groups, size=self.n_groups)
-                row[:] = np.bincount(drawn, minlength=self.n_groups)
+            _draw(rng, counts)
             yield counts
+
+
+@lru_cache(maxsize=2)
+def _draw_all(n_groups: int, replicates: int, seed: int) -> NDArray[np.uint16]:
+    """Return (R, G) counts of how often each group is drawn."""
+    counts = np.empty((replicates, n_groups), dtype=np.uint16)
+    _draw(np.random.default_rng(seed), counts)
+    return counts
+
+
+def _draw(rng: np.random.Generator, counts: NDArray[Any]) -> None:
+    """Fill (r, G) with counts of how often each of G groups is drawn in G draws."""
+    n_groups = counts.shape[1]
+    for row in counts:
+        row[:] = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
 
 
 def build_resamples(groups: Ints, *, replicates: int, seed: int) -> Resamples:

@@ -40,10 +40,19 @@ def accumulate(
         (D, R) each: of all rows at or above, of all rows above, of gold rows at or above, and of
         gold rows above.
     """
-    rows = np.cumsum(sums[::-1], axis=0)[::-1]  # weight of the rows in a segment or above
-    hits_at = np.cumsum(hits[::-1], axis=0)[::-1]
-    hits_above = np.append(hits_at[1:], np.zeros((1, hits.shape[1])), axis=0)
-    return rows[1::2], rows[2::2], hits_at, hits_above
+    at, above = sums[1::2], sums[2::2]
+    rows_at = _sum_from_top(at + above)
+    hits_at = _sum_from_top(hits)
+    rows_above, hits_above = above.copy(), np.zeros_like(hits)
+    rows_above[:-1] += rows_at[1:]
+    hits_above[:-1] = hits_at[1:]
+    return rows_at, rows_above, hits_at, hits_above
+
+
+def _sum_from_top(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of each row of (D, R) values and all below it in the array."""
+    summed = values[::-1].cumsum(axis=0)
+    return summed[::-1]
 
 
 def sum_segments(
