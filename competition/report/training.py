@@ -63,6 +63,7 @@ def add_jobs(
                 "train_rows": _read_number(run, "train_rows"),
                 "seconds": _read_number(run, "seconds"),
                 "rows_per_s": _read_number(run, "rows_per_s"),
+                "predicted_per_s": _read_number(run, "predicted_per_s"),
                 "device": _read_device(run),
             }
         )
@@ -79,7 +80,8 @@ def add_jobs(
         *(kind.column(kind.key, kind.head) for kind in kinds),
         Column("train_rows", "train rows", "count"),
         Column("seconds", "seconds", "number"),
-        Column("rows_per_s", "rows/s", "number"),
+        Column("rows_per_s", "trained rows/s", "number"),
+        Column("predicted_per_s", "predicted rows/s", "number"),
         Column("device", "device"),
     ]
     note = "Scores of the fold's held-out rows, by the most probable label; seconds of training."

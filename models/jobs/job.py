@@ -62,6 +62,7 @@ def run_job(spec: JobSpec, watch: Watch, learn: Learner | None = None) -> JobOut
         "threads": spec.threads,
         "seconds": round(learned.seconds, 3),
         "rows_per_s": round(learned.rows_per_s, 2),
+        "predicted_per_s": round(learned.predicted_per_s, 2),
         "train_rows": len(spec.rows.train_rows),
         **spec.rows.added,
         **spec.rows.made_of,

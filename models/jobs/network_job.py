@@ -7,6 +7,7 @@ measured on the training folds, once per fold. Legend: n training rows, C labels
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,9 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
         return fit.steps
     weights = round_weights(model, is_main=ranks.is_main)
     predictor = Predictor(model, accelerator, inputs.pad_id, spec.variant.run.micro_tokens, ranks)
+    started = time.monotonic()
     oof_probs, test_probs = _predict(predictor, inputs)
+    predicted_per_s = (len(oof_probs) + len(test_probs)) / (time.monotonic() - started)
     if spec.keep_checkpoint and ranks.is_main:
         saved = {
             **describe_model(spec),
@@ -123,7 +126,14 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
             f"{allowed['train']:.1%} of the training labels",
         )
     return Learned(
-        oof_probs, test_probs, fit.seconds, fit.rows_per_s, fit.steps, facts, notes=notes
+        oof_probs,
+        test_probs,
+        fit.seconds,
+        fit.rows_per_s,
+        predicted_per_s,
+        fit.steps,
+        facts,
+        notes=notes,
     )
 
 

@@ -39,13 +39,15 @@ def learn_ngrams(spec: JobSpec, watch: Watch) -> Learned | int:
     model = FITS[spec.variant.learner](spec, watch)
     if model is None:
         return 0
+    fitted = time.monotonic()
     oof_probs, test_probs = model.predict(held), model.predict(test.take(rows.test_rows))
+    predicted_per_s = (len(oof_probs) + len(test_probs)) / (time.monotonic() - fitted)
     if spec.keep_checkpoint:
         write_atomically(spec.job_dir / FACTS_FILE, dump_json(describe_model(spec)))
     seconds = time.monotonic() - started
     epochs = spec.variant.mlp.epochs if spec.variant.learner == MLP else 1
     rate = len(rows.train_rows) * epochs / seconds
-    learned = Learned(oof_probs, test_probs, seconds, rate, steps=1, facts={})
+    learned = Learned(oof_probs, test_probs, seconds, rate, predicted_per_s, steps=1, facts={})
     if isinstance(model, LinearModel):
         warnings = () if model.is_calibrated else (UNCALIBRATED,)
         return replace(learned, facts={"calibrated": model.is_calibrated}, warnings=warnings)

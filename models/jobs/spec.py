@@ -101,13 +101,15 @@ class JobSpec:
 class Learned:
     """Output of a learner: probabilities (n, C) and (m, C), and facts for the provenance.
 
-    ``warnings`` and ``notes`` are printed for the user.
+    ``rows_per_s`` is the speed of training, ``predicted_per_s`` that of predicting. ``warnings``
+    and ``notes`` are printed for the user.
     """
 
     oof_probs: Probs
     test_probs: Probs
     seconds: float
     rows_per_s: float
+    predicted_per_s: float
     steps: int
     facts: Mapping[str, Any]
     warnings: tuple[str, ...] = ()

@@ -119,7 +119,13 @@ def test_jobs_and_differing_settings_are_listed_whatever_their_provenance_says(
         write_variant(prepared, name, settings={"head": "cls", "train": {"lr": rate}})
     store = Store(tiny_competition.oof_dir, tiny_competition.profile.labels)
     keys = [key for name in store.variants() for key in store.keys(name)]
-    run = {"log_loss": 0.4321, "auprc": "high", "seconds": 61.5, "machine": {"device": "cpu"}}
+    run = {
+        "log_loss": 0.4321,
+        "auprc": "high",
+        "seconds": 61.5,
+        "predicted_per_s": 187.4,
+        "machine": {"device": "cpu"},
+    }
     store.run_path(keys[0]).write_text(json.dumps(run), encoding="utf-8")
     store.run_path(keys[1]).write_text("[", encoding="utf-8")
     page = Page("title")
@@ -128,5 +134,6 @@ def test_jobs_and_differing_settings_are_listed_whatever_their_provenance_says(
     assert "0.4321" in text
     assert "micro" not in text
     assert "61.5" in text
+    assert "187.4" in text
     assert "train.lr" in text
     assert "head" not in re.findall("<td>(head)</td>", text)
