@@ -6,6 +6,7 @@ label holds once subject and object are exchanged. Ready languages lie in ``lang
 
 from __future__ import annotations
 
+import re
 import string
 import tomllib
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ FIRST_LANGUAGE = "korean"
 PARTICLES = ("은/는", "이/가", "와/과", "을/를")
 MASK = "mask"
 FIELDS = ("subject", "object", "subject_type", "object_type")
+BETWEEN_WORDS = re.compile(r"[\W_]+")
 
 
 def parse_template(template: str) -> list[tuple[str, str, str]]:
@@ -72,6 +74,7 @@ class Language(Section):
     mask_prompt: MaskPrompt
     untyped: Text
     type_words: dict[str, Text] = Field(default_factory=dict)
+    label_words: dict[str, Text] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -90,6 +93,14 @@ class Language(Section):
     def word_of(self, kind: str | None) -> str:
         """Return the word of an entity type, by default the type itself."""
         return self.untyped if kind is None else self.type_words.get(kind, kind)
+
+    def words_of(self, label: str) -> str:
+        """Return the words of a label, by default those of its name.
+
+        >>> read_language("english").words_of("per:employee_of")
+        'per employee of'
+        """
+        return self.label_words.get(label) or BETWEEN_WORDS.sub(" ", label).strip() or label
 
 
 class Relations(Section):

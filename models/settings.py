@@ -98,7 +98,9 @@ class FormatSettings(Frozen):
     mask_entities: bool = Field(False, description="replace an entity, e.g. by [SUBJ-ORG]")
     show_source: bool = Field(False, description="put the row's source in front")
     instruction: str = Field(
-        "", max_length=4000, description="text in front; {labels} is replaced by the label names"
+        "",
+        max_length=4000,
+        description="text in front; {labels} and {label_words} are replaced by the names or words",
     )
 
 

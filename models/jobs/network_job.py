@@ -21,8 +21,10 @@ from models.data.batches import TokenizedRows, open_tokenized, stack_rows
 from models.data.fold_inputs import Augmenter, FoldInputs, Pairs
 from models.data.pool import read_texts
 from models.jobs.spec import STATE_FILE, WEIGHTS_FILE, JobSpec, Learned, NetworkSpec, describe_model
+from models.network.label_words import init_label_words, tokenize_labels
 from models.network.network import RelationModel, build_model, enable_gradient_checkpointing
 from models.network.tokenizer import load_tokenizer
+from models.parts.heads import LabelWordsHead
 from models.parts.restriction import build_table, measure_coverage, number_pairs
 from models.training import linear
 from models.training.checkpoints import read_start, round_weights, write_weights
@@ -80,6 +82,9 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
         device_type=accelerator.device.type,
         precision=precision,
     )
+    if isinstance(model.head, LabelWordsHead):
+        words = tokenize_labels(tokenizer, spec.labels, spec.language)
+        init_label_words(model, spec.variant, network.source, words)
     if network.start is not None:
         path, wanted = network.start
         base = None if spec.variant.adapt is None else network.source.identity

@@ -29,7 +29,14 @@ from models.data import (
 )
 from models.data.pool import Pool
 from models.data.route import Route
-from models.network import adapters, dropout, entity_embedding, network, new_parameters
+from models.network import (
+    adapters,
+    dropout,
+    entity_embedding,
+    label_words,
+    network,
+    new_parameters,
+)
 from models.network.config import read_config
 from models.network.encoder_source import EncoderSource
 from models.parts import formats, heads, losses, particles, restriction
@@ -76,6 +83,7 @@ def recipe_parts(
     return {
         "variant": settings,
         **describe_wording(variant, profile),
+        **describe_label_words(variant, profile),
         **describe_exchange(variant, profile),
         **describe_negatives(variant, profile),
         "encoder": None if source is None else source.identity,
@@ -108,6 +116,13 @@ def describe_wording(variant: Variant, profile: Profile) -> dict[str, Any]:
         used = {**used, "untyped": language.untyped}
     is_first = not variant.is_network or not used or fingerprint(used) in FIRST_WORDINGS
     return {} if is_first else {"language": used}
+
+
+def describe_label_words(variant: Variant, profile: Profile) -> dict[str, Any]:
+    """Return the words of the labels for a head that begins with them."""
+    if not variant.is_network or heads.HEADS[variant.head] is not heads.LabelWordsHead:
+        return {}
+    return {"label_words": {each: profile.language.words_of(each) for each in profile.labels}}
 
 
 def describe_exchange(variant: Variant, profile: Profile) -> dict[str, Any]:
@@ -174,5 +189,6 @@ def rooms_of(variant: Variant) -> Iterator[ModuleType]:
         used[linear] = by_difficulty
         used[particles] = FORMATS[variant.format].prompt is not None
         new_tokens = FORMATS[variant.format].new_tokens(("PER",), variant.formatting)
+        used[label_words] = heads.HEADS[variant.head] is heads.LabelWordsHead
         used[new_parameters] = bool(new_tokens) or variant.head in heads.READS_PROMPT
     yield from (room for room, is_used in used.items() if is_used)

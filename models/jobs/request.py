@@ -28,8 +28,8 @@ from models.variant import (
     resolve_variant,
 )
 
-LABELS_SLOT = "{labels}"
-"""Placeholder in ``formatting.instruction`` for the names of the labels."""
+LABELS_SLOT, LABEL_WORDS_SLOT = "{labels}", "{label_words}"
+"""Placeholders in ``formatting.instruction`` for the names of the labels, and for their words."""
 START, PSEUDO, TEACHER = "start", "pseudo", "teacher"
 """How a variant builds on another: its weights (a warm start), its labels (pseudo-labelling), or
 its probabilities (distillation; the role of teacher number i is ``teacher-i``)."""
@@ -143,9 +143,11 @@ def resolve_requested(
 def _name_labels(variant: Variant, profile: Profile) -> Variant:
     """Write the competition's labels where an instruction leaves room for them."""
     settings = variant.formatting
-    if LABELS_SLOT not in settings.instruction:
-        return variant
+    words = map(profile.language.words_of, profile.labels)
     named = settings.instruction.replace(LABELS_SLOT, ", ".join(profile.labels))
+    named = named.replace(LABEL_WORDS_SLOT, ", ".join(words))
+    if named == settings.instruction:
+        return variant
     formatting = settings.model_copy(update={"instruction": named})
     return variant.model_copy(update={"formatting": formatting})
 

@@ -111,6 +111,21 @@ def load_weights(
     return network, sorted(report["missing_keys"])
 
 
+def load_masked(
+    source: EncoderSource, config: Any, *, bin_weights: bool
+) -> tuple[Any, list[str]] | None:
+    """Load an encoder with its masked-language head, and the names of absent weights.
+
+    None if there is no such head for its kind.
+    """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM
+
+    if name_kind(config) != "encoder" or type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        return None
+    options = {"config": config, "dtype": torch.float32}
+    return load_weights(AutoModelForMaskedLM, source, bin_weights=bin_weights, **options)
+
+
 def choose_attention(
     variant: Variant, device_type: str, network: Any = None, config: Any = None
 ) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from competition.errors import VariantError
@@ -17,9 +16,8 @@ from models.network.adapters import add_adapters
 from models.network.backbone import (
     LAYER,
     Precision,
-    choose_attention,
     load_backbone,
-    load_weights,
+    load_masked,
     open_mask,
 )
 from models.network.config import POSITIONS_AFTER_PAD, check_length, name_kind, read_config
@@ -28,7 +26,16 @@ from models.network.encoder_source import EncoderSource
 from models.network.entity_embedding import RoleEmbedding
 from models.network.new_parameters import draw_new_tokens, init_mask_head
 from models.network.varlen import VARLEN
-from models.parts.heads import HEADS, READS_EARLY, READS_FIRST, MaskHead, Positions
+from models.parts.heads import (
+    HEADS,
+    READS_EARLY,
+    READS_FIRST,
+    READS_LAST,
+    LabelWordsHead,
+    MaskHead,
+    Positions,
+    list_masked_formats,
+)
 from models.variant import Variant
 
 RESULT_VERSION = 1
@@ -187,6 +194,14 @@ def check_backbone(variant: Variant, source: EncoderSource) -> Any:
             f"{variant.head!r} reads tokens before the words in question; choose "
             "head = 'entity-close-last', or --set bidirectional=true"
         )
+    if not is_causal and variant.head in READS_LAST:
+        masked = list_masked_formats()
+        if variant.format not in masked:
+            raise VariantError(
+                f"variant {variant.name}: head {variant.head!r} reads the [MASK] of a prompt, or "
+                f"the last token of a decoder, and {source.name} is none; choose format = "
+                f"{' or '.join(map(repr, masked))}"
+            )
     return config
 
 
@@ -244,8 +259,14 @@ def build_model(
         variant.train.head_dropout,
         variant.regularise.dropout_samples,
     )
-    if isinstance(head, MaskHead) and source.has_weights:
-        _init_from_masked_language_head(head, source, config, variant, device_type)
+    if isinstance(head, LabelWordsHead) and name_kind(config) == "decoder":
+        head.skip_layer()
+        # adapters learn to say the words, which stay what they mean
+        head.out.weight.requires_grad_(variant.adapt is None)
+    elif isinstance(head, MaskHead) and source.has_weights:
+        masked = load_masked(source, config, bin_weights=variant.run.bin_weights)
+        if masked is not None:
+            init_mask_head(head, *masked)
     # initialised last, so that encoder and head get the same random weights without it
     roles = RoleEmbedding(encoder.get_input_embeddings()) if variant.entity_embedding else None
     return RelationModel(encoder, head, labels, roles, is_open=variant.bidirectional)
@@ -258,25 +279,6 @@ def enable_gradient_checkpointing(model: Any) -> None:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
     else:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
-
-
-def _init_from_masked_language_head(
-    head: MaskHead, source: EncoderSource, config: Any, variant: Variant, device_type: str
-) -> None:
-    """Initialise the mask head from the encoder's masked-language head, if it has one."""
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM
-
-    if name_kind(config) != "encoder" or type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
-        return
-    masked, absent = load_weights(
-        AutoModelForMaskedLM,
-        source,
-        bin_weights=variant.run.bin_weights,
-        config=config,
-        attn_implementation=choose_attention(variant, device_type),
-        dtype=torch.float32,
-    )
-    init_mask_head(head, masked, absent)
 
 
 def parameter_depth(name: str, layers: int) -> int:

@@ -41,15 +41,17 @@ def init_mask_head(head: MaskHead, masked: nn.Module, absent: list[str]) -> bool
     Returns:
         Whether the checkpoint has a layer of the same size.
     """
-    modules = dict(masked.named_modules())
+    mix, own_norm, modules = head.mix, head.norm, dict(masked.named_modules())
+    assert isinstance(mix, nn.Linear)
+    assert isinstance(own_norm, nn.LayerNorm)
     for dense_name, norm_name in MASK_LAYERS:
         dense, norm = modules.get(dense_name), modules.get(norm_name)
         if not isinstance(dense, nn.Linear) or not isinstance(norm, nn.LayerNorm):
             continue
-        if dense.weight.shape != head.mix.weight.shape or f"{dense_name}.weight" in absent:
+        if dense.weight.shape != mix.weight.shape or f"{dense_name}.weight" in absent:
             continue
         with torch.no_grad():
-            for mine, theirs in ((head.mix, dense), (head.norm, norm)):
+            for mine, theirs in ((mix, dense), (own_norm, norm)):
                 mine.weight.copy_(theirs.weight)
                 mine.bias.copy_(torch.zeros_like(mine.bias) if theirs.bias is None else theirs.bias)
         return True

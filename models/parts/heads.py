@@ -11,7 +11,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from competition.errors import VariantError
 from models.settings import FormatSettings
@@ -223,16 +222,44 @@ class MaskHead(nn.Module):
     def __init__(self, hidden: int, labels: int, dropout: float, samples: int = 1) -> None:
         super().__init__()
         self.samples = samples
-        self.mix = nn.Linear(hidden, hidden)
-        self.norm = nn.LayerNorm(hidden)
+        self.mix: nn.Module = nn.Linear(hidden, hidden)
+        self.activate: nn.Module = nn.GELU()
+        self.norm: nn.Module = nn.LayerNorm(hidden)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(hidden, labels)
 
     def forward(self, states: Tensor, positions: Positions) -> Tensor:
         """Return logits (B, C) for states (B, T, D)."""
-        mixed = self.norm(F.gelu(self.mix(pick(states, positions.prompt_mask))))
+        return self.score(pick(states, positions.prompt_mask))
+
+    def score(self, states: Tensor) -> Tensor:
+        """Return logits (B, C) for states (B, D)."""
+        mixed = self.norm(self.activate(self.mix(states)))
         logits: Tensor = self.out(drop_out(self.dropout, mixed, self.samples))
         return logits
+
+
+class LabelWordsHead(MaskHead):
+    """Scores words for the labels where the backbone was pretrained to predict a word.
+
+    That is the prompt's [MASK], or the last token of a decoder, whose states predict words without
+    a further layer. The output layer begins with the words' vectors in the backbone's own output
+    layer (``models.network.label_words``), so that the head knows the labels before training.
+
+    Source: Chen et al. 2022, arXiv 2104.07650 (KnowPrompt), section 4.1: a virtual answer word for
+    each label, initialised with the mean of its words' vectors and then trained.
+    """
+
+    def skip_layer(self) -> None:
+        """Score the states as they are, as a decoder's output layer does."""
+        self.mix, self.norm = nn.Identity(), nn.Identity()
+        self.activate = nn.Identity()
+
+    def forward(self, states: Tensor, positions: Positions) -> Tensor:
+        """Return logits (B, C) for states (B, T, D)."""
+        is_asked = positions.prompt_mask > 0  # the first token is never the prompt's
+        answer = torch.where(is_asked, positions.prompt_mask, positions.lengths - 1)
+        return self.score(pick(states, answer))
 
 
 class BiLstmHead(nn.Module):
@@ -301,14 +328,28 @@ HEADS: dict[str, Head] = {
     "entity-close-last": EntityCloseLastHead,
     "entity-start": EntityStartHead,
     "entity-start-end": EntityStartEndHead,
+    "label-words": LabelWordsHead,
     "mask": MaskHead,
     "rbert": RBertHead,
 }
-READS_PROMPT = frozenset({"mask"})
+READS_PROMPT = frozenset({"label-words", "mask"})
+READS_LAST = frozenset({"label-words"})
+"""Heads that read the last token if the format has no [MASK]; only a decoder has seen all there."""
 READS_EARLY = frozenset({"cls", "entity-start", "entity-start-end", "rbert"})
 """Heads that read tokens before the words in question: a causal backbone has not seen these yet."""
 READS_FIRST = frozenset({"cls", "rbert"})
 """Heads that read the first token, which must stand for the whole row."""
+
+
+def list_masked_formats() -> list[str]:
+    """Return the names of the formats that have a [MASK]."""
+    from models.parts.formats import EXAMPLE_ROW, FORMATS
+
+    return [
+        name
+        for name, form in FORMATS.items()
+        if form.build(EXAMPLE_ROW, FormatSettings()).prompt_mask is not None
+    ]
 
 
 def check_head_fits(head_name: str, format_name: str) -> None:
@@ -317,15 +358,9 @@ def check_head_fits(head_name: str, format_name: str) -> None:
     Raises:
         VariantError: it has none; names the formats that have one.
     """
-    from models.parts.formats import EXAMPLE_ROW, FORMATS
-
-    if head_name not in READS_PROMPT:
+    if head_name not in READS_PROMPT - READS_LAST:
         return
-    having = [
-        name
-        for name, form in FORMATS.items()
-        if form.build(EXAMPLE_ROW, FormatSettings()).prompt_mask is not None
-    ]
+    having = list_masked_formats()
     if format_name not in having:
         raise VariantError(
             f"head {head_name!r} reads the [MASK] of a prompt, format {format_name!r} has none; "

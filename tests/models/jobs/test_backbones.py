@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM
 
 from competition.errors import EncoderError, TrainingError, VariantError
 from competition.folds.kfold import Prepared
@@ -119,6 +120,21 @@ def test_adapters_alone_are_trained_kept_and_predicted_with(
     trained = [parameter.requires_grad for parameter in model.parameters()]
     assert any(trained)
     assert not all(trained)
+
+
+@pytest.mark.parametrize("adapters", [(), LORA])
+def test_a_decoder_that_says_the_labels_words_is_trained_and_predicted_with(
+    adapters: Overrides, plan: Callable[..., JobSpec], prepared: Prepared, tmp_path: Path
+) -> None:
+    plan("qwen3")  # makes the folder
+    AutoModelForCausalLM.from_pretrained(tmp_path / "qwen3").save_pretrained(tmp_path / "qwen3")
+    said = (("head", "label-words"), ("format", "instruct"), *adapters)
+    spec = check_whole_job(plan, "qwen3", said)
+    again = predict_job(spec, prepared.corpus.test, 1)
+    np.testing.assert_array_equal(again, result_of(spec).test_probs)
+    with safe_open(spec.job_dir / WEIGHTS_FILE, "pt") as kept:
+        assert {"head.out.weight", "head.out.bias"} <= set(kept.keys())
+        assert not [each for each in kept.keys() if "head.mix" in each]  # noqa: SIM118
 
 
 def test_a_state_of_adapters_holds_no_base(plan: Callable[..., JobSpec]) -> None:

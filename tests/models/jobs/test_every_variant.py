@@ -155,6 +155,7 @@ def test_only_variants_with_a_fixed_encoder_are_left_out() -> None:
         "gemma-lora",
         "klue-bert-base",
         "koelectra",
+        "qwen3-label-words",
         "qwen3-lora",
         "xlm-roberta-large",
     }

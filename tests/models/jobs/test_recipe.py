@@ -12,14 +12,15 @@ from competition.profile_language import Relations, read_language
 from models.jobs.recipe import (
     describe_dropout,
     describe_exchange,
+    describe_label_words,
     describe_negatives,
     describe_wording,
 )
 from models.network.encoder_source import EncoderSource
 from models.variant import Variant, list_variants, resolve_variant
 
-INSTRUCTED = ("qwen3-lora", "gemma-lora", "exaone-lora")
-PROMPTED = ("query", "declarative", "mask-prompt", "typed-punct-ko", *INSTRUCTED)
+INSTRUCTED = ("qwen3-lora", "qwen3-label-words", "gemma-lora", "exaone-lora")
+PROMPTED = ("query", "declarative", "mask-prompt", "label-words", "typed-punct-ko", *INSTRUCTED)
 
 
 def variant_of(name: str) -> Variant:
@@ -57,6 +58,19 @@ def test_another_wording_is_another_recipe_for_who_uses_it(
 def test_without_types_their_word_is_part_of_the_recipe(foreign_competition: Competition) -> None:
     found = describe_wording(variant_of("declarative"), foreign_competition.profile)
     assert found["language"]["untyped"] == read_language().untyped
+
+
+def test_words_of_labels_are_part_of_the_recipe_of_who_scores_them(
+    tiny_competition: Competition,
+) -> None:
+    profile = tiny_competition.profile
+    for name in list_variants():
+        found = describe_label_words(variant_of(name), profile)
+        assert bool(found) == (name in ("label-words", "qwen3-label-words"))
+    words = {each: f"word {at}" for at, each in enumerate(profile.labels)}
+    language = profile.language.model_copy(update={"label_words": words})
+    changed = profile.model_copy(update={"language": language})
+    assert describe_label_words(variant_of("label-words"), changed) == {"label_words": words}
 
 
 def test_other_rules_of_exchange_are_another_recipe(tiny_competition: Competition) -> None:
