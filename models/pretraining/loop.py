@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ from models.pretraining.task import (
     find_fitting,
     is_kept,
 )
+from models.training.ahead import Ahead
 from models.training.checkpoints import read_state, write_state
 from models.training.control import Pace, step_seed
 
@@ -95,6 +96,12 @@ def pretrain(
         TrainingError: the run is being stopped and its checkpoint cannot be written.
     """
     run = _Run.begin(model, settings, task, accelerator, watch)
+    with run.feed:
+        return _train(run)
+
+
+def _train(run: _Run) -> PretrainReport:
+    task, settings, watch = run.task, run.settings, run.watch
     schedule = task.schedule
     first_step, pace = run.step, Pace(settings.run.state_every_s)
     run.model.train()
@@ -126,7 +133,7 @@ def pretrain(
     if is_done and not (run.history and run.history[-1]["step"] == run.step):
         run.evaluate()
     seconds = pace.seconds
-    accelerator.free_memory()
+    run.accelerator.free_memory()
     return PretrainReport(
         finished=is_done,
         first_step=first_step,
@@ -135,6 +142,14 @@ def pretrain(
         tokens_per_s=(run.step - first_step) * run.step_tokens / max(seconds, 1e-9),
         history=tuple(run.history),
     )
+
+
+class MaskedPart(NamedTuple):
+    """A micro-batch of b sequences: masked ids (b, T), and n places in them with their tokens."""
+
+    shown: Tensor
+    places: Tensor
+    gold: Tensor
 
 
 @dataclass
@@ -159,6 +174,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.orders = self.task.build_orders()
         self.since_evaluation, self.since_report = self._zeros(), self._zeros()
+        self.feed: Ahead[int, list[MaskedPart]] = Ahead(self._build_step, self.accelerator.device)
 
     @staticmethod
     def begin(
@@ -234,22 +250,20 @@ class _Run:
 
     def take_step(self) -> None:
         """Take one optimiser step with gradient accumulation; skip it if no token is masked."""
-        settings, step = self.settings, self.step
-        generator = np.random.default_rng([self.task.seed, MASK_STREAM, step])
-        rate = settings.mask_rate
-        rate += (settings.final_mask_rate - rate) * self.task.schedule.decayed(step)
-        ids, shown, places = build_batch(self.task, self._next_sequences(), rate, generator)
-        pieces = list(cut_batch(places, ids.shape, settings.run.micro_tokens))
-        for at, (rows, own) in enumerate(pieces):
-            is_last = at == len(pieces) - 1
+        last = min(self.step + self.feed.steps, self.task.schedule.steps - 1)
+        parts = self.feed.take(range(self.step, last + 1))
+        count = sum(len(part.places) for part in parts)
+        for at, part in enumerate(parts):
+            is_last = at == len(parts) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
-                loss, hits = self._predict(ids[rows], shown[rows], own)
-                self.accelerator.backward(loss / len(places))
-            sums = torch.stack([loss.detach(), hits, hits.new_tensor(len(own))])
+                loss, hits = self._predict(part)
+                self.accelerator.backward(loss / count)
+            own = torch.full_like(hits, len(part.places))
+            sums = torch.stack([loss.detach(), hits, own])
             self.since_evaluation += sums
             self.since_report += sums
-        if pieces:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        if parts:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
             for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -326,28 +340,47 @@ class _Run:
         size = self.settings.batch_sequences
         for begin in range(0, len(numbers), size):
             generator = np.random.default_rng([HELDOUT_SEED, begin])
-            ids, shown, places = build_batch(
-                self.task, numbers[begin : begin + size], HELDOUT_MASK_RATE, generator
-            )
-            for rows, own in cut_batch(places, ids.shape, self.settings.run.micro_tokens):
+            for part in self._build_parts(
+                numbers[begin : begin + size], HELDOUT_MASK_RATE, generator
+            ):
                 with torch.inference_mode():
-                    loss, hits = self._predict(ids[rows], shown[rows], own)
-                sums += [float(loss), float(hits), len(own)]
+                    loss, hits = self._predict(part)
+                sums += [float(loss), float(hits), len(part.places)]
         return sums
 
-    def _next_sequences(self) -> Int64s:
-        """Return the numbers of the sequences of this step, (B,)."""
-        size, start = self.settings.batch_sequences, self.task.schedule.decay_start
-        if self.step < start:
-            return self.orders[0].take(self.step * size, size)
-        return self.orders[1].take((self.step - start) * size, size)
+    def _build_step(self, step: int) -> list[MaskedPart]:
+        """Build the micro-batches of a step; depends on nothing but its number."""
+        settings, start = self.settings, self.task.schedule.decay_start
+        generator = np.random.default_rng([self.task.seed, MASK_STREAM, step])
+        rate = settings.mask_rate
+        rate += (settings.final_mask_rate - rate) * self.task.schedule.decayed(step)
+        size = settings.batch_sequences
+        if step < start:
+            numbers = self.orders[0].take(step * size, size)
+        else:
+            numbers = self.orders[1].take((step - start) * size, size)
+        return self._build_parts(numbers, rate, generator)
 
-    def _predict(self, ids: Int64s, shown: Int64s, places: Int64s) -> tuple[Tensor, Tensor]:
+    def _build_parts(
+        self, numbers: Int64s, rate: float, generator: np.random.Generator
+    ) -> list[MaskedPart]:
+        """Mask sequences, and split them into micro-batches."""
+        ids, shown, places = build_batch(self.task, numbers, rate, generator)
+        parts = []
+        for rows, own in cut_batch(places, ids.shape, self.settings.run.micro_tokens):
+            arrays = shown[rows], own, ids[rows].reshape(-1)[own]
+            tensors = [torch.from_numpy(each) for each in arrays]
+            if self.accelerator.device.type == "cuda":
+                tensors = [each.pin_memory() for each in tensors]
+            parts.append(MaskedPart(*tensors))
+        return parts
+
+    def _predict(self, part: MaskedPart) -> tuple[Tensor, Tensor]:
         """Return the summed loss and the number of correct predictions of a micro-batch."""
         device = self.accelerator.device
-        at = torch.from_numpy(places).to(device)
-        gold = torch.from_numpy(ids).to(device).flatten().index_select(0, at)
-        logits = self.model(torch.from_numpy(shown).to(device), at).float()
+        waits_not = device.type == "cuda"  # from page-locked memory
+        shown, places, gold = (each.to(device, non_blocking=waits_not) for each in part)
+        logits = self.model(shown, places).float()
         loss = F.cross_entropy(logits, gold, reduction="sum")
         return loss, (logits.detach().argmax(-1) == gold).sum().to(loss.dtype)
 

@@ -7,7 +7,6 @@ thread draws nothing from the random numbers of the loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -17,11 +16,9 @@ from torch import Tensor
 from competition.arrays import Int64s
 from models.data.batches import collate
 from models.data.fold_inputs import EpochRows, FoldInputs
+from models.training.ahead import Ahead
 from models.training.ranks import Hand, Ranks, deal
 from models.training.step import StepPart
-
-AHEAD = {"cuda": 2}
-"""How many steps are collated ahead, by the kind of device; a CPU has no time to spare for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +59,7 @@ class Feed:
     def __init__(self, plan: FeedPlan, inputs: FoldInputs, device: torch.device) -> None:
         self._plan, self._inputs = plan, inputs
         self._pins = device.type == "cuda"
-        self._ahead = AHEAD.get(device.type, 0)
-        self._thread = ThreadPoolExecutor(1, "collate") if self._ahead else None
-        self._waiting: dict[tuple[int, int], Future[FedStep]] = {}
+        self._ahead: Ahead[tuple[int, int], FedStep] = Ahead(self._collate, device)
         self._epoch: tuple[int, list[Int64s], EpochRows] | None = None
 
     def __enter__(self) -> Feed:
@@ -76,22 +71,15 @@ class Feed:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
+        self._ahead.__exit__(kind, error, at)
 
     def take(self, step: int, tokens: int) -> FedStep:
         """Return the micro-batches of a step, of at most ``tokens`` tokens with padding."""
-        if self._thread is None:
-            return self._collate(step, tokens)
-        last = min(step + self._ahead, self._plan.total_steps - 1)
-        wanted = [(at, tokens) for at in range(step, last + 1)]
-        self._waiting = {key: self._waiting[key] for key in wanted if key in self._waiting}
-        for key in wanted:
-            if key not in self._waiting:
-                self._waiting[key] = self._thread.submit(self._collate, *key)
-        return self._waiting.pop((step, tokens)).result()
+        last = min(step + self._ahead.steps, self._plan.total_steps - 1)
+        return self._ahead.take([(at, tokens) for at in range(step, last + 1)])
 
-    def _collate(self, step: int, tokens: int) -> FedStep:
+    def _collate(self, key: tuple[int, int]) -> FedStep:
+        step, tokens = key
         number, at = divmod(step, self._plan.steps_per_epoch)
         if self._epoch is None or self._epoch[0] != number:
             self._epoch = number, self._plan.plan_steps(number), self._inputs.epoch(number)

@@ -44,6 +44,7 @@ from models.pretraining.request import (
 )
 from models.pretraining.source import as_variant, make_new_source
 from models.settings import RunSettings, ScratchSettings
+from models.training.ahead import AHEAD
 from models.training.checkpoints import read_facts
 from tests.models.conftest import ARCHITECTURES, make_encoder
 
@@ -144,6 +145,20 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bytes(
     assert facts["tokens"] == facts["history"][-1]["tokens"] == 20 * STEP_TOKENS
     assert {path.name for path in whole.out.iterdir()} == FOLDER_FILES | {"training"}
     assert not (whole.out / "training" / "state.safetensors").exists()
+
+
+def test_a_run_that_masks_ahead_ends_in_the_same_bytes(
+    make_job: Callable[..., PretrainJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, in a thread of its own, which ends with the run."""
+    plain, ahead = make_job("plain"), make_job("ahead")
+    assert run_pretraining(plain, hooks())[1]
+    monkeypatch.setitem(AHEAD, "cpu", 2)
+    before = threading.active_count()
+    assert not run_pretraining(ahead, hooks(stops=after(7)))[1]
+    assert run_pretraining(ahead, hooks())[1]
+    assert threading.active_count() == before
+    assert left_by(ahead) == left_by(plain)
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(

@@ -16,6 +16,7 @@ from models.jobs.spec import JobSpec
 from models.network.network import build_model
 from models.parts.losses import build_objective
 from models.training import feed
+from models.training.ahead import AHEAD
 from models.training.control import Watch
 from models.training.feed import Feed, FeedPlan, build_parts
 from models.training.hardware import build_accelerator
@@ -53,7 +54,7 @@ def test_steps_are_the_same_ahead_also_where_memory_was_full(
     sizes = [4096 if step < 3 else 100 for step in steps]
     with Feed(plan, inputs, CPU) as now:
         wanted = [tokens_of(now.take(*each)) for each in zip(steps, sizes, strict=True)]
-    monkeypatch.setitem(feed.AHEAD, "cpu", 2)
+    monkeypatch.setitem(AHEAD, "cpu", 2)
     before = threading.active_count()
     with Feed(plan, inputs, CPU) as ahead:
         first = ahead.take(0, 4096)
@@ -69,7 +70,7 @@ def test_what_fails_ahead_is_raised_where_it_is_taken(
     make_specs: Callable[..., list[JobSpec]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (spec,) = make_specs("typed-punct", folds=(0,))
-    monkeypatch.setitem(feed.AHEAD, "cpu", 2)
+    monkeypatch.setitem(AHEAD, "cpu", 2)
     plan, inputs = plan_of(spec), inputs_of(spec)
 
     def fail(*given: Any, **named: Any) -> Any:
@@ -88,7 +89,7 @@ def test_a_fit_that_collates_ahead_has_the_same_bytes(
 ) -> None:
     found = []
     for ahead in (0, 2):
-        monkeypatch.setitem(feed.AHEAD, "cpu", ahead)
+        monkeypatch.setitem(AHEAD, "cpu", ahead)
         (spec,) = make_specs("typed-punct", folds=(0,), save_as=f"ahead{ahead}")
         assert run_job(spec, quiet_watch).finished
         found.append(Store(spec.store_dir, spec.labels).read(spec.key).oof_probs.tobytes())
