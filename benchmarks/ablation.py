@@ -10,7 +10,9 @@ three folds. After ``run.py fold`` has trained what is to be compared, ``table``
     python run.py fold … --competition docs/experiments/klue-re-8000.toml
     python benchmarks/ablation.py table
     python benchmarks/ablation.py labels docs/experiments/ablation-labels.csv.xz
-    python benchmarks/ablation.py expected docs/experiments/ablation-expected.csv
+    python benchmarks/ablation.py expected docs/experiments/ablation-expected.csv [--folds 0]
+
+``expected`` reads the variants that have all folds, or those that have the given ones.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +30,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from competition.data.groups import build_groups, sample_rows
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.expected_scores import forecast_test
-from competition.predictions.members import Member, average_in_log_space, read_members
-from competition.predictions.store import Store
-from competition.predictions.variant_scores import rank_variants, score_variants
+from competition.predictions.expected_scores import build_test_reader, forecast_test
+from competition.predictions.members import (
+    Member,
+    average_in_log_space,
+    group_specialists,
+    read_members,
+)
+from competition.predictions.store import ResultKey, Store
 from competition.profile import resolve_competition
 from competition.scoring.assessment import build_assessor, compare
 from competition.scoring.bootstrap import Paired
@@ -100,29 +107,85 @@ def print_table(prepared: Prepared) -> None:
         print("| " + " | ".join([*cells, _speed(store, member)]) + " |")
 
 
-def write_expected(prepared: Prepared, path: Path) -> None:
-    """Write plain and expected scores of every complete variant, the best expected first."""
+def write_expected(prepared: Prepared, path: Path, folds: tuple[int, ...]) -> None:
+    """Write plain and expected scores of every variant, the best expected first.
+
+    Args:
+        folds: read these of the variants that have them; none for those that have all.
+    """
     store = Store(prepared.competition.oof_dir, prepared.competition.profile.labels)
-    rows = []
-    for score in rank_variants(score_variants(prepared, store.variants())):
-        if score.assessment is None or score.on_test is None:
-            print(f"left out: {score.name}: {score.lacks or 'no expected score'}", file=sys.stderr)
-            continue
-        expected = score.on_test.expected
-        figures = {
-            "oof_f1": score.assessment.primary.value,
-            "oof_auprc": score.assessment.secondary.value,
-            "expected_f1": expected.primary.value,
-            "expected_f1_low": expected.primary.low,
-            "expected_f1_high": expected.primary.high,
-            "expected_auprc": expected.secondary,
-        }
-        rows.append(
-            {"variant": score.name, "rows": score.n_rows}
-            | {key: round(100 * value, 2) for key, value in figures.items()}
+    members = read_folds(prepared, store, folds) if folds else read_all(prepared)
+    profile = prepared.competition.profile
+    gold, criteria = prepared.corpus.train.gold.astype(np.int64), build_criteria(profile)
+    reader = build_test_reader(prepared)
+    by_rows: dict[bytes, list[Member]] = {}
+    for member in members:
+        by_rows.setdefault(member.covered.tobytes() + member.test_covered.tobytes(), []).append(
+            member
         )
-    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
+    rows = []
+    for alike in by_rows.values():
+        forecast = reader.forecast(alike)
+        assert forecast is not None
+        for member in alike:
+            covered = member.covered
+            probs, pred = member.oof[covered], decide(member.oof[covered])
+            primary, secondary = (
+                metric.score(gold[covered], (probs, pred)) for metric in criteria.metrics
+            )
+            expected = forecast.expect(probs, pred)
+            assert expected.secondary is not None
+            figures = {
+                "oof_f1": primary,
+                "oof_auprc": secondary,
+                "expected_f1": expected.primary.value,
+                "expected_f1_low": expected.primary.low,
+                "expected_f1_high": expected.primary.high,
+                "expected_auprc": expected.secondary,
+            }
+            rows.append(
+                {"variant": member.name, "rows": int(covered.sum())}
+                | {key: round(100 * value, 2) for key, value in figures.items()}
+            )
+    table = pd.DataFrame(rows)
+    order = (table["expected_f1"] + table["expected_auprc"]).argsort()[::-1]
+    table.iloc[order].to_csv(path, index=False, lineterminator="\n")
     print(f"{path}: {len(rows)} variants")
+
+
+def read_folds(prepared: Prepared, store: Store, folds: tuple[int, ...]) -> list[Member]:
+    """Read some folds of the variants that have them; other train rows count as not predicted.
+
+    The specialists of a route are members of their own and joined as well.
+    """
+    members, route_of = [], {}
+    train_row = {row_id: row for row, row_id in enumerate(prepared.corpus.train.ids)}
+    test_row = {row_id: row for row, row_id in enumerate(prepared.corpus.test.ids)}
+    shape = len(store.labels)
+    for name in store.variants():
+        keys = [ResultKey(name, SEED, fold) for fold in folds]
+        if not all(store.path(key).exists() for key in keys):
+            print(f"left out: {name}: not every fold of {folds}", file=sys.stderr)
+            continue
+        oof = np.full((len(train_row), shape), np.nan, dtype=np.float32)
+        test = np.full((len(folds), len(test_row), shape), np.nan, dtype=np.float32)
+        for at, key in enumerate(keys):
+            result = store.read(key)
+            oof[[train_row[row_id] for row_id in result.oof_ids]] = result.oof_probs
+            test[at, [test_row[row_id] for row_id in result.test_ids]] = result.test_probs
+        if result.route is not None:
+            route_of[name] = result.route
+        member = Member(name, oof, test, (SEED,), result.route, result.recipe, False, "")
+        members.append(member)
+    named = {member.name: member for member in members}
+    for name, parts in group_specialists(route_of).items():
+        first, *others = (named[part] for part in parts)
+        oof, test = first.oof.copy(), first.test.copy()
+        for other in others:
+            oof[other.covered] = other.oof[other.covered]
+            test[:, other.test_covered] = other.test[:, other.test_covered]
+        members.append(replace(first, name=name, oof=oof, test=test))
+    return members
 
 
 def _difference(paired: Paired) -> str:
@@ -154,7 +217,9 @@ def main() -> None:
     commands.add_parser("sample").add_argument("folder", type=Path)
     commands.add_parser("table")
     commands.add_parser("labels").add_argument("path", type=Path)
-    commands.add_parser("expected").add_argument("path", type=Path)
+    expected = commands.add_parser("expected")
+    expected.add_argument("path", type=Path)
+    expected.add_argument("--folds", type=int, nargs="*", default=())
     asked = parser.parse_args()
     if asked.command == "sample":
         write_sample(asked.folder)
@@ -165,7 +230,7 @@ def main() -> None:
     elif asked.command == "labels":
         write_labels(prepared, asked.path)
     else:
-        write_expected(prepared, asked.path)
+        write_expected(prepared, asked.path, tuple(asked.folds))
 
 
 if __name__ == "__main__":
