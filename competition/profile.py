@@ -403,6 +403,17 @@ def _substitute(competition: Competition) -> Competition:
     return replace(competition, profile=profile, substitutes=said) if said else competition
 
 
+def _check_home(home: Path) -> None:
+    """Refuse a path that the Parquet files' library cannot open."""
+    try:
+        str(home).encode()
+    except UnicodeEncodeError:
+        shown = ascii(os.fsencode(home))[2:-1]
+        raise UsageError(
+            f"the path {shown} is not UTF-8: rename the folder, or set {HOME_VARIABLE} to another"
+        ) from None
+
+
 def resolve_competition(
     competition: str | None, data: Path | None, limit: int | None, *, home: Path | None = None
 ) -> Competition:
@@ -419,13 +430,15 @@ def resolve_competition(
             the environment variable COMPETITION_HOME names, else the repository.
 
     Raises:
-        UsageError: no such profile or data folder, or a limit below 1.
+        UsageError: no such profile or data folder, a limit below 1, or a home whose path is not
+            UTF-8.
         ProfileError: the TOML file does not describe a competition.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: give the number of train rows to sample, at least 1")
     home = home or Path(os.environ.get(HOME_VARIABLE) or _PACKAGE.parent).expanduser()
     home = home.absolute()
+    _check_home(home)
     profile = read_profile(_find_profile(DEFAULT_PROFILE if competition is None else competition))
     if data is not None:
         data_dir = data.expanduser().absolute()

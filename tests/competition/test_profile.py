@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -203,3 +204,9 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         resolve_competition(None, tmp_path / "absent", None, home=tmp_path)
     with pytest.raises(ProfileError, match="no such competition file"):
         resolve_competition(str(tmp_path / "absent.toml"), None, None, home=tmp_path)
+
+
+def test_a_home_that_is_not_utf8_is_refused_in_one_line() -> None:
+    home = Path(os.fsdecode(b"/tmp/caf\xe9"))
+    with pytest.raises(UsageError, match=r"/tmp/caf\\xe9 is not UTF-8: .*COMPETITION_HOME"):
+        resolve_competition("demo", None, None, home=home)

@@ -7,11 +7,13 @@ weights of a warm start. They are found by walking the fields, so a new kind of 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from competition.errors import UsageError
 from models.jobs.spec import JobSpec
 
 CHECKPOINTS = "checkpoints"
@@ -66,6 +68,23 @@ def name_folders(spec: JobSpec) -> tuple[str, str]:
     """
     own = spec.job_dir
     return f"oof/{spec.store_dir.name}", f"{CHECKPOINTS}/{own.parent.name}/{own.name}"
+
+
+def check_paths(spec: JobSpec) -> None:
+    """Check that the paths of a job can travel.
+
+    Raises:
+        UsageError: one is not UTF-8.
+    """
+    for path in _walk(spec):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            shown = ascii(os.fsencode(path))[2:-1]
+            raise UsageError(
+                f"{shown} is not UTF-8, and only such paths travel to other machines; rename the "
+                "folder, or leave out --engine"
+            ) from None
 
 
 def _look_into(path: Path) -> Input:

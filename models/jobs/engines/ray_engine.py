@@ -33,7 +33,7 @@ from competition.predictions.learning_curves import CURVE_FILE
 from competition.predictions.store import Store
 from competition.provenance import read_commit
 from models.jobs.engines.engine import ENDS, EngineChoice, Message
-from models.jobs.engines.parcel import CHECKPOINTS, Input, find_inputs, name_folders
+from models.jobs.engines.parcel import CHECKPOINTS, Input, check_paths, find_inputs, name_folders
 from models.jobs.engines.processes import explain_death
 from models.jobs.engines.ray_node import Delivery, Mailbox, Shipment, clean, read_bytes, run_there
 from models.jobs.engines.wire import read_message, write_rows, write_spec
@@ -146,6 +146,7 @@ class RayEngine:
 
     def start(self, spec: JobSpec) -> None:
         """Send a job to the cluster, where it waits for room; its lease is taken now."""
+        check_paths(spec)
         claimed: Any
         try:
             claimed = claim(spec, self._leases, lambda text: append_to_log(spec, f"{text}\n"))

@@ -31,7 +31,7 @@ from competition.scoring.criteria import assemble_criteria
 from competition.scoring.metrics.metric import Task
 from models.jobs.engines.choice import open_engine
 from models.jobs.engines.engine import EngineChoice
-from models.jobs.engines.parcel import find_inputs, move
+from models.jobs.engines.parcel import check_paths, find_inputs, move
 from models.jobs.engines.processes import process_context
 from models.jobs.engines.wire import (
     read_message,
@@ -70,6 +70,14 @@ def test_all_that_a_job_reads_travels_and_nothing_else(
     assert str(moved.network.source.path) == places[str(network.source.path)]
     assert str(tmp_path) not in repr(moved)
     assert replace(moved.network, source=network.source, tokens=network.tokens) == network
+
+
+def test_a_path_that_cannot_travel_is_refused_before_anything_is_sent(make_specs: Specs) -> None:
+    (spec,) = make_specs(folds=(0,))
+    check_paths(spec)
+    strange = Path(os.fsdecode(b"/home/caf\xe9"))
+    with pytest.raises(UsageError, match=r"/home/caf\\xe9 is not UTF-8.*leave out --engine"):
+        check_paths(replace(spec, cache_dir=strange))
 
 
 def test_the_rows_of_a_fold_travel_once_for_all_its_jobs(make_specs: Specs) -> None:
