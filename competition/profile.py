@@ -180,6 +180,21 @@ class Profile(Section):
         """Return its rules of exchanged labels; klue-re's, for labels of those names, if none."""
         return read_first_relations() if self.relations is None else self.relations
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_label_words(cls, values: Any) -> Any:
+        """Check the profile's own words of labels, before those of its language are added."""
+        language = values.get("language") if isinstance(values, Mapping) else None
+        words = language.get("label_words") if isinstance(language, Mapping) else None
+        labels = values.get("labels") if isinstance(words, Mapping) else None
+        if isinstance(words, Mapping) and isinstance(labels, list | tuple):
+            unknown = sorted(set(map(str, words)) - set(map(str, labels)))
+            if unknown:
+                raise ValueError(
+                    f"language.label_words names {unknown[0]!r}, which is not one of labels"
+                )
+        return values
+
     @model_validator(mode="after")
     def _agree(self) -> Profile:
         rules = Relations() if self.relations is None else self.relations

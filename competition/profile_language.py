@@ -66,7 +66,10 @@ MaskPrompt = Annotated[Text, AfterValidator(_check_mask_prompt)]
 
 
 class Language(Section):
-    """How formats write prompts and types; unset fields are those of the language ``name``."""
+    """How formats write prompts, types and labels; unset fields are those of the language ``name``.
+
+    ``label_words`` are added to those of the language.
+    """
 
     name: Text = FIRST_LANGUAGE
     query: Prompt
@@ -88,7 +91,11 @@ class Language(Section):
                 return values
             known = ", ".join(list_languages())
             raise ValueError(f"no language {name!r}; choose {known}, or write every key of it")
-        return {**tomllib.loads(path.read_text(encoding="utf-8")), **values}
+        ready = tomllib.loads(path.read_text(encoding="utf-8"))
+        own_words = values.get("label_words", {})
+        if isinstance(own_words, Mapping):  # else it is refused below
+            own_words = {**ready.get("label_words", {}), **own_words}
+        return {**ready, **values, "label_words": own_words}
 
     def word_of(self, kind: str | None) -> str:
         """Return the word of an entity type, by default the type itself."""

@@ -17,11 +17,12 @@ import torch
 from competition.arrays import Float64s, Probs
 from competition.files import write_atomically
 from competition.lease import hold
+from competition.profile_language import read_language
 from models.data.batches import TokenizedRows, open_tokenized, stack_rows
 from models.data.fold_inputs import Augmenter, FoldInputs, Pairs
 from models.data.pool import read_texts
 from models.jobs.spec import STATE_FILE, WEIGHTS_FILE, JobSpec, Learned, NetworkSpec, describe_model
-from models.network.label_words import init_label_words, tokenize_labels
+from models.network.label_words import init_label_words
 from models.network.network import RelationModel, build_model, enable_gradient_checkpointing
 from models.network.tokenizer import load_tokenizer
 from models.parts.heads import LabelWordsHead
@@ -83,8 +84,9 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
         precision=precision,
     )
     if isinstance(model.head, LabelWordsHead):
-        words = tokenize_labels(tokenizer, spec.labels, spec.language)
-        init_label_words(model, spec.variant, network.source, words)
+        language = spec.language or read_language()
+        words = {label: language.words_of(label) for label in spec.labels}
+        init_label_words(model, spec.variant, network.source, tokenizer, words)
     if network.start is not None:
         path, wanted = network.start
         base = None if spec.variant.adapt is None else network.source.identity

@@ -5,14 +5,13 @@ Legend: C labels, D hidden, V tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from competition.errors import EncoderError, VariantError
-from competition.profile_language import Language, read_language
 from models.network.backbone import load_masked
 from models.network.config import name_kind
 from models.network.encoder_source import SAFE_WEIGHTS, EncoderSource
@@ -28,20 +27,17 @@ OUTPUT_WEIGHTS = ("lm_head.weight", "embed_out.weight", "language_model.lm_head.
 CHANGE = "set others under [language.label_words] in the profile"
 
 
-def tokenize_labels(
-    tokenizer: Any, labels: Sequence[str], language: Language | None
-) -> list[list[int]]:
+def tokenize_words(tokenizer: Any, words_of: Mapping[str, str]) -> list[list[int]]:
     """Return the tokens of each label's words, without unknown ones.
 
     Args:
-        language: has the words; None for the first one.
+        words_of: the words of the C labels, in their order.
 
     Raises:
         VariantError: the tokenizer knows no word of a label, or two labels have the same words.
     """
     found: dict[tuple[int, ...], str] = {}
-    for label in labels:
-        words = (language or read_language()).words_of(label)
+    for label, words in words_of.items():
         ids = tokenizer(f" {words}", add_special_tokens=False)["input_ids"]
         tokens = tuple(each for each in ids if each != tokenizer.unk_token_id)
         if not tokens:
@@ -59,23 +55,29 @@ def tokenize_labels(
 
 
 def init_label_words(
-    model: RelationModel, variant: Variant, source: EncoderSource, tokens: Sequence[Sequence[int]]
+    model: RelationModel,
+    variant: Variant,
+    source: EncoderSource,
+    tokenizer: Any,
+    words_of: Mapping[str, str],
 ) -> None:
     """Initialise a ``LabelWordsHead`` from the output layer that its backbone was pretrained with.
 
     A backbone without weights has none: its head stays random.
 
     Args:
-        tokens: of the words of the C labels.
+        words_of: the words of the C labels, in their order.
 
     Raises:
-        VariantError: the backbone's files have no output layer of the network's size.
+        VariantError: the tokenizer cannot tell the words of labels apart, or the backbone's files
+            have no output layer of the network's size.
         EncoderError: a file cannot be read.
     """
     head, encoder = model.head, model.encoder
     assert isinstance(head, LabelWordsHead)
     if not source.has_weights:
         return
+    tokens = tokenize_words(tokenizer, words_of)
     if name_kind(encoder.config) != "decoder":
         _init_from_masked(head, variant, source, encoder.config, tokens)
     elif getattr(encoder.config, "tie_word_embeddings", False):

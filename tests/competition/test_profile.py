@@ -210,3 +210,15 @@ def test_a_home_that_is_not_utf8_is_refused_in_one_line() -> None:
     home = Path(os.fsdecode(b"/tmp/caf\xe9"))
     with pytest.raises(UsageError, match=r"/tmp/caf\\xe9 is not UTF-8: .*COMPETITION_HOME"):
         resolve_competition("demo", None, None, home=home)
+
+
+def test_a_profile_adds_its_own_words_for_labels(tmp_path: Path) -> None:
+    text = write_tiny(tmp_path).read_text("utf-8")
+    path = tmp_path / "own.toml"
+    path.write_text(f'{text}\n[language.label_words]\n"no_relation" = "없음"\n', "utf-8")
+    language = read_profile(path).language
+    assert language.words_of("no_relation") == "없음"
+    assert language.words_of("per:spouse") == "배우자"
+    path.write_text(f'{text}\n[language.label_words]\n"per:friend" = "친구"\n', "utf-8")
+    with pytest.raises(ProfileError, match="label_words names 'per:friend', which is not one of"):
+        read_profile(path)

@@ -13,16 +13,27 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 from competition.errors import EncoderError, VariantError
 from competition.profile_language import read_language
 from models.network.encoder_source import EncoderSource
-from models.network.label_words import init_label_words, tokenize_labels
+from models.network.label_words import init_label_words, tokenize_words
 from models.network.network import RelationModel, build_model
 from models.parts.heads import LabelWordsHead, Positions
 from models.variant import resolve_variant
 from tests.models.conftest import SENTENCES, make_encoder
 
 WORDS = ([5, 6], [7], [8, 9, 10], [11])
+WORDS_OF = {f"label {at}": " ".join(map(str, each)) for at, each in enumerate(WORDS)}
 MASKED = ["bert", "roberta", "modernbert", "klue-roberta", "xlm-roberta"]
 ROWS = torch.tensor([[2, 12, 13, 14, 15, 3], [2, 16, 17, 3, 0, 0]])
 LENGTHS = torch.tensor([6, 4])
+
+
+class Tokenizer:
+    """Knows the labels' words, as numbers."""
+
+    unk_token_id = 1
+
+    def __call__(self, words: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+        assert not add_special_tokens
+        return {"input_ids": [int(each) for each in words.split()]}
 
 
 def build(folder: Path, *overrides: tuple[str, Any], name: str = "label-words") -> RelationModel:
@@ -31,7 +42,7 @@ def build(folder: Path, *overrides: tuple[str, Any], name: str = "label-words") 
     )
     source = EncoderSource("tiny", folder, "identity", has_weights=True)
     model = build_model(variant, source, labels=4, vocabulary=9, device_type="cpu")
-    init_label_words(model, variant, source, WORDS)
+    init_label_words(model, variant, source, Tokenizer(), WORDS_OF)
     return model.eval()
 
 
@@ -122,7 +133,7 @@ def test_what_cannot_score_words_is_refused_with_a_way_out(tmp_path: Path) -> No
     variant = resolve_variant("label-words", encoder="none", encoder_override=str(folder))
     source = EncoderSource("tiny", folder, "identity", has_weights=True)
     with pytest.raises(EncoderError, match=r"a\.safetensors cannot be read"):
-        init_label_words(as_model(folder), variant, source, WORDS)
+        init_label_words(as_model(folder), variant, source, Tokenizer(), WORDS_OF)
     with pytest.raises(VariantError, match=r"format = 'mask-prompt'"):
         build(tmp_path / "bert", ("format", "typed-punct"))
 
@@ -145,7 +156,7 @@ def test_an_encoder_without_weights_begins_with_a_random_head(tmp_path: Path) ->
     source = EncoderSource("tiny", folder, "identity", has_weights=False)
     model = build_model(variant, source, labels=4, vocabulary=9, device_type="cpu")
     before = model.head.get_parameter("out.weight").clone()
-    init_label_words(model, variant, source, WORDS)
+    init_label_words(model, variant, source, None, {})
     assert isinstance(model.head, LabelWordsHead)
     assert torch.equal(before, model.head.get_parameter("out.weight"))
 
@@ -153,17 +164,17 @@ def test_an_encoder_without_weights_begins_with_a_random_head(tmp_path: Path) ->
 def test_labels_are_tokenised_as_their_words(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(make_encoder("bert", tmp_path / "e", SENTENCES))
     word = SENTENCES[0].split()[0]
-    language = read_language().model_copy(
-        update={"label_words": {"a": word, "b": f"{word} {word}"}}
-    )
-    tokens = tokenize_labels(tokenizer, ["a", "b"], language)
+    tokens = tokenize_words(tokenizer, {"a": word, "b": f"{word} {word}"})
     assert tokens[1] == tokens[0] * 2
-    same = language.model_copy(update={"label_words": {"a": word, "b": word}})
+
+
+def test_labels_without_words_of_their_own_are_refused(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(make_encoder("bert", tmp_path / "e", SENTENCES))
+    word = SENTENCES[0].split()[0]
     with pytest.raises(VariantError, match=r"'a' and 'b' have the same words"):
-        tokenize_labels(tokenizer, ["a", "b"], same)
-    unknown = language.model_copy(update={"label_words": {"a": "ᚠᚢ"}})
+        tokenize_words(tokenizer, {"a": word, "b": word})
     with pytest.raises(VariantError, match=r"knows none of the words 'ᚠᚢ' of label 'a'"):
-        tokenize_labels(tokenizer, ["a"], unknown)
+        tokenize_words(tokenizer, {"a": "ᚠᚢ"})
 
 
 def test_every_label_of_klue_has_words_of_its_own() -> None:
