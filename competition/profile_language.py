@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import string
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,6 +108,10 @@ class Language(Section):
         'per employee of'
         """
         return self.label_words.get(label) or BETWEEN_WORDS.sub(" ", label).strip() or label
+
+    def words_of_all(self, labels: Sequence[str]) -> dict[str, str]:
+        """Return the words of each label, in the order given."""
+        return {label: self.words_of(label) for label in labels}
 
 
 class Relations(Section):

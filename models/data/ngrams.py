@@ -11,6 +11,7 @@ Legend: n training rows, r rows to predict, F features.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from competition.arrays import Int64s
 from competition.data.rows import Entity, Row, Rows
 from models.settings import NgramSettings
 
+HASHED_ROWS = 4096  # at a time
 MIN_ROWS = 2  # that a feature must occur in
 MAX_BETWEEN_CHARS, NEAR_CHARS, EDGE_CHARS = 80, 12, 8
 START, END = "\x02", "\x03"  # checked rows contain neither
@@ -75,10 +77,13 @@ class FeatureReader:
         hasher = FeatureHasher(
             n_features=self.settings.most_features, input_type="string", alternate_sign=False
         )
-        found = [list(read_blocks(row, self.settings.char_ngrams)) for row in rows]
-        return {
-            name: hasher.transform(each[at] for each in found) for at, name in enumerate(BLOCKS)
-        }
+        counts: dict[str, list[Matrix]] = {name: [] for name in BLOCKS}
+        waiting, ngrams = iter(rows), self.settings.char_ngrams
+        # as text, n-grams take over ten times the memory of their counts
+        while found := [list(read_blocks(row, ngrams)) for row in islice(waiting, HASHED_ROWS)]:
+            for at, name in enumerate(BLOCKS):
+                counts[name].append(hasher.transform(each[at] for each in found))
+        return {name: sparse.vstack(parts, format="csr") for name, parts in counts.items()}
 
     def _weigh(self, counts: dict[str, Matrix]) -> Matrix:
         return sparse.hstack(

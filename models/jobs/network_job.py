@@ -85,7 +85,7 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
     )
     if isinstance(model.head, LabelWordsHead):
         language = spec.language or read_language()
-        words = {label: language.words_of(label) for label in spec.labels}
+        words = language.words_of_all(spec.labels)
         init_label_words(model, spec.variant, network.source, tokenizer, words)
     if network.start is not None:
         path, wanted = network.start

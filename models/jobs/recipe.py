@@ -122,7 +122,7 @@ def describe_label_words(variant: Variant, profile: Profile) -> dict[str, Any]:
     """Return the words of the labels for a head that begins with them."""
     if not variant.is_network or heads.HEADS[variant.head] is not heads.LabelWordsHead:
         return {}
-    return {"label_words": {each: profile.language.words_of(each) for each in profile.labels}}
+    return {"label_words": profile.language.words_of_all(profile.labels)}
 
 
 def describe_exchange(variant: Variant, profile: Profile) -> dict[str, Any]:

@@ -26,10 +26,12 @@ from models.jobs.recipe import describe_wording, recipe_parts
 from models.jobs.request import START
 from models.jobs.suitability import check_suits
 from models.network.encoder_source import EncoderSource, resolve_encoder
+from models.network.label_words import tokenize_words
 from models.network.network import check_backbone, check_first_token
 from models.network.tokenizer import check_reading, list_markers, load_tokenizer
 from models.parts import formats, particles
 from models.parts.formats import FORMATS, choose_format
+from models.parts.heads import HEADS, LabelWordsHead
 from models.pretraining.exposure import explain_left_out, read_exposure
 from models.variant import Variant, fingerprint
 
@@ -164,6 +166,8 @@ def load_checked(
     form, types = choose_format(variant.format, profile.language), profile.entity_types
     tokenizer = load_tokenizer(source, form.new_tokens(types, variant.formatting))
     check_first_token(variant, source, tokenizer)
+    if HEADS[variant.head] is LabelWordsHead and source.has_weights:
+        tokenize_words(tokenizer, profile.language.words_of_all(profile.labels))
     markers = list_markers(form, variant.formatting, types)
     for notice in check_reading(source, tokenizer, corpus.train.text("sentence").tolist(), markers):
         say(notice)

@@ -91,11 +91,6 @@ def _check(needs: _Needs, profile: Profile) -> None:
         raise VariantError(
             f"variant {needs.name}: restrict needs entity types, but this competition has none"
         )
-    if needs.clean.corrections and not types:
-        raise VariantError(
-            f"variant {needs.name}: clean.corrections needs entity types, but this competition has "
-            "none"
-        )
     if needs.augment is not None:
         scheme = Scheme(profile.labels, profile.negative_ids, tuple(types), profile.exchange_rules)
         check_augment(needs.augment, scheme)

@@ -263,7 +263,7 @@ def build_model(
         head.skip_layer()
         # adapters learn to say the words, which stay what they mean
         head.out.weight.requires_grad_(variant.adapt is None)
-    elif isinstance(head, MaskHead) and source.has_weights:
+    elif type(head) is MaskHead and source.has_weights:
         masked = load_masked(source, config, bin_weights=variant.run.bin_weights)
         if masked is not None:
             init_mask_head(head, *masked)

@@ -13,6 +13,7 @@ Legend: n training rows, r rows to predict, b rows of a step, C labels, F featur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from competition.data.rows import Rows
 from competition.errors import TrainingError
 from models.data.ngrams import FeatureReader, Matrix
 from models.settings import MlpSettings
+from models.training.control import Pace, Progress
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.mlp"
@@ -47,6 +49,7 @@ class MlpTask:
         seed: of the weights, the order of rows and what is dropped.
         soft_labels: (k, C) float32 of the last k training rows, in place of their labels.
         soft_weight: of such a row in the loss, relative to a labelled one.
+        report: told of the progress about once a second, and of the last step.
         should_stop: asked before each step.
     """
 
@@ -55,6 +58,7 @@ class MlpTask:
     seed: int
     soft_labels: Probs | None = None
     soft_weight: float = 1.0
+    report: Callable[[Progress], None] = lambda _: None
     should_stop: Callable[[], bool] = lambda: False
 
 
@@ -174,6 +178,7 @@ class _Trainer:
             torch.optim.AdamW(network.head.parameters(), lr=settings.head_lr),
         )
         self.rates = (settings.lr, settings.head_lr)
+        self.pace, self.since_report = Pace(math.inf), (0.0, 0)
 
     def train_epoch(self, features: Matrix) -> float | None:
         """Train on all rows once, in random order; return the mean loss, None if stopped."""
@@ -183,8 +188,25 @@ class _Trainer:
             if self.task.should_stop():
                 return None
             chosen = order[start : start + size]
-            total += len(chosen) * self._take_step(features[chosen], torch.from_numpy(chosen))
+            loss = len(chosen) * self._take_step(features[chosen], torch.from_numpy(chosen))
+            total += loss
+            self._report(loss, len(chosen))
         return total / len(order)
+
+    def _report(self, loss: float, rows: int) -> None:
+        """Report progress if it is due, with the mean loss of the rows since the last report."""
+        total, count = self.since_report
+        total, count = total + loss, count + rows
+        self.since_report = total, count
+        if not self.pace.is_report_due() and self.step < self.n_steps:
+            return
+        seconds = max(self.pace.seconds, 1e-9)
+        done = self.step / self.n_steps
+        rows_per_s = done * self.task.settings.epochs * len(self.targets) / seconds
+        left = seconds / done - seconds
+        self.task.report(Progress(self.step, self.n_steps, total / count, rows_per_s, left))
+        self.pace.note_report()
+        self.since_report = 0.0, 0
 
     def _take_step(self, features: Matrix, chosen: Tensor) -> float:
         left = max(MIN_RATE, 1 - self.step / self.n_steps)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from competition.errors import EncoderError, TrainingError, VariantError
 from competition.folds.kfold import Prepared
 from competition.predictions.store import Result, Store
+from competition.profile_language import Language
 from models.jobs.job import run_job
 from models.jobs.plan import plan_jobs
 from models.jobs.predict import predict_job
@@ -135,6 +136,15 @@ def test_a_decoder_that_says_the_labels_words_is_trained_and_predicted_with(
     with safe_open(spec.job_dir / WEIGHTS_FILE, "pt") as kept:
         assert {"head.out.weight", "head.out.bias"} <= set(kept.keys())
         assert not [each for each in kept.keys() if "head.mix" in each]  # noqa: SIM118
+
+
+def test_words_that_do_not_tell_labels_apart_are_refused_before_any_job(
+    plan: Callable[..., JobSpec], prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = dict.fromkeys(prepared.competition.profile.labels, "관계")
+    monkeypatch.setattr(Language, "words_of_all", lambda self, labels: words)
+    with pytest.raises(VariantError, match="have the same words, '관계'"):
+        plan("qwen3", ("head", "label-words"), ("format", "instruct"))
 
 
 def test_a_state_of_adapters_holds_no_base(plan: Callable[..., JobSpec]) -> None:

@@ -35,8 +35,10 @@ def test_an_override_is_looked_at_too(foreign_competition: Competition) -> None:
     profile = foreign_competition.profile
     with pytest.raises(FormatError, match="mask_entities"):
         check_files(("typed-punct",), profile, [("formatting.mask_entities", True)])
-    with pytest.raises(VariantError, match="corrections"):
-        check_files(("typed-punct",), profile, [("clean.corrections", "a.csv")])
+    with pytest.raises(VariantError, match="restrict"):
+        check_files(("typed-punct",), profile, [("restrict.when", "predict")])
+    # whoever reads the file refuses corrections of types; those of labels are as good as elsewhere
+    check_files(("typed-punct",), profile, [("clean.corrections", "a.csv")])
     check_files(("no-such-variant", "entity-marker"), profile)  # said by whoever resolves it
     check_files(("entity-mask",), profile, [("learner", "linear")])
 

@@ -9,7 +9,10 @@ import torch
 
 from competition.errors import TrainingError
 from competition.folds.kfold import Prepared
+from models.data import ngrams
+from models.data.ngrams import FeatureReader
 from models.settings import MlpSettings
+from models.training.control import Progress
 from models.training.mlp import MlpModel, MlpTask, fit_mlp
 from models.training.mlp_file import read_mlp, write_mlp
 
@@ -40,6 +43,24 @@ def test_it_learns_and_gives_the_same_bytes_each_time(prepared: Prepared, gold: 
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
     assert fit(prepared, gold).predict(test.take(np.zeros(0, np.int64))).shape == (0, 4)
+
+
+def test_progress_is_reported_to_the_last_step(prepared: Prepared, gold: np.ndarray) -> None:
+    heard: list[Progress] = []
+    fit(prepared, gold, replace(TASK, report=heard.append))
+    assert (heard[-1].step, heard[-1].steps, heard[-1].eta_s) == (32, 32, 0)
+    assert 0 < heard[-1].loss < np.log(4)
+    assert heard[-1].rows_per_s > 0
+
+
+def test_features_do_not_depend_on_how_many_rows_are_hashed_at_a_time(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FeatureReader(TASK.settings).fit(prepared.corpus.train)
+    monkeypatch.setattr(ngrams, "HASHED_ROWS", 7)
+    parts = FeatureReader(TASK.settings).fit(prepared.corpus.train)
+    for name in ("data", "indices", "indptr"):
+        assert getattr(parts, name).tobytes() == getattr(whole, name).tobytes()
 
 
 def test_a_label_without_training_rows_is_improbable(prepared: Prepared, gold: np.ndarray) -> None:
