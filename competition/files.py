@@ -83,6 +83,19 @@ def first_problem(error: Exception) -> str:
     return f"{key}: {first['msg']}, not {reprlib.repr(first['input'])}" if key else first["msg"]
 
 
+def check_utf8(path: Path, remedy: str) -> None:
+    """Refuse a path that neither the library of Parquet files nor JSON can write.
+
+    Raises:
+        UsageError: it is not UTF-8; ends with the remedy.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = ascii(os.fsencode(path))[2:-1]
+        raise UsageError(f"the path {shown} is not UTF-8: {remedy}") from None
+
+
 def sync_directory(directory: Path) -> None:
     """Flush a directory's entries to disk (a no-op where the system has no such call)."""
     if os.name != "posix":

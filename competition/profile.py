@@ -25,8 +25,14 @@ from pydantic import (
 
 from competition.errors import ProfileError, UsageError
 from competition.file_kind import WrongFileError, read_toml_text
-from competition.files import parse_toml
-from competition.profile_language import Language, Relations, read_first_relations, read_language
+from competition.files import check_utf8, parse_toml
+from competition.profile_language import (
+    Language,
+    Relations,
+    check_label_words,
+    read_first_relations,
+    read_language,
+)
 from competition.profile_rows import (
     Benchmark,
     Columns,
@@ -182,17 +188,8 @@ class Profile(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_label_words(cls, values: Any) -> Any:
-        """Check the profile's own words of labels, before those of its language are added."""
-        language = values.get("language") if isinstance(values, Mapping) else None
-        words = language.get("label_words") if isinstance(language, Mapping) else None
-        labels = values.get("labels") if isinstance(words, Mapping) else None
-        if isinstance(words, Mapping) and isinstance(labels, list | tuple):
-            unknown = sorted(set(map(str, words)) - set(map(str, labels)))
-            if unknown:
-                raise ValueError(
-                    f"language.label_words names {unknown[0]!r}, which is not one of labels"
-                )
+    def _check_own_words(cls, values: Any) -> Any:
+        check_label_words(values)
         return values
 
     @model_validator(mode="after")
@@ -226,7 +223,7 @@ class Profile(Section):
             raise ValueError("folds.group_by names source, and columns.source is not set")
         if self.metrics.shifted_negative_share is not None and not self.negative_labels:
             raise ValueError("metrics.shifted_negative_share needs a negative_label")
-        self._check_counted()
+        self.metrics.check_labels(self.labels, self.negative_labels)
         columns_of_labels = self.submission.probs_columns
         if isinstance(columns_of_labels, tuple) and len(columns_of_labels) != self.n_labels:
             raise ValueError(
@@ -234,20 +231,6 @@ class Profile(Section):
                 f" {self.n_labels} labels"
             )
         return self
-
-    def _check_counted(self) -> None:
-        """Check the labels that ``metrics`` counts or merges."""
-        rules = self.metrics
-        merged = [label for group in rules.merged.values() for label in group]
-        check_unique(tuple(merged))
-        for key, named in (("labels", rules.labels or ()), ("merged", merged)):
-            for label in named:
-                if label not in self.labels:
-                    raise ValueError(f"metrics.{key} names {label!r}, which is not one of labels")
-        counted = rules.labels or [each for each in self.labels if each not in self.negative_labels]
-        for label in merged:
-            if label not in counted:
-                raise ValueError(f"metrics.merged names {label!r}, which is not counted")
 
 
 @dataclass(frozen=True)
@@ -418,17 +401,6 @@ def _substitute(competition: Competition) -> Competition:
     return replace(competition, profile=profile, substitutes=said) if said else competition
 
 
-def _check_home(home: Path) -> None:
-    """Refuse a path that the Parquet files' library cannot open."""
-    try:
-        str(home).encode()
-    except UnicodeEncodeError:
-        shown = ascii(os.fsencode(home))[2:-1]
-        raise UsageError(
-            f"the path {shown} is not UTF-8: rename the folder, or set {HOME_VARIABLE} to another"
-        ) from None
-
-
 def resolve_competition(
     competition: str | None, data: Path | None, limit: int | None, *, home: Path | None = None
 ) -> Competition:
@@ -453,7 +425,7 @@ def resolve_competition(
         raise UsageError(f"--limit {limit}: give the number of train rows to sample, at least 1")
     home = home or Path(os.environ.get(HOME_VARIABLE) or _PACKAGE.parent).expanduser()
     home = home.absolute()
-    _check_home(home)
+    check_utf8(home, f"rename the folder, or set {HOME_VARIABLE} to another")
     profile = read_profile(_find_profile(DEFAULT_PROFILE if competition is None else competition))
     if data is not None:
         data_dir = data.expanduser().absolute()

@@ -126,6 +126,23 @@ class Relations(Section):
         return {**self.inverse, **{label: label for label in self.symmetric}}
 
 
+def check_label_words(values: Any) -> None:
+    """Check the words of labels in a raw profile, before those of its language are added.
+
+    Raises:
+        ValueError: they name something that is not one of its labels.
+    """
+    language = values.get("language") if isinstance(values, Mapping) else None
+    words = language.get("label_words") if isinstance(language, Mapping) else None
+    labels = values.get("labels") if isinstance(words, Mapping) else None
+    if isinstance(words, Mapping) and isinstance(labels, list | tuple):
+        unknown = sorted(set(map(str, words)) - set(map(str, labels)))
+        if unknown:
+            raise ValueError(
+                f"language.label_words names {unknown[0]!r}, which is not one of labels"
+            )
+
+
 def list_languages() -> list[str]:
     """Return the names of the ready languages, sorted."""
     return sorted(path.stem for path in LANGUAGES.glob("*.toml"))

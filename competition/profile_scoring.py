@@ -41,6 +41,23 @@ class MetricRules(Section):
     average_over: Literal["gold", "seen", "all"] = "seen"
     shifted_negative_share: Share | None = None
 
+    def check_labels(self, labels: Sequence[str], negative_labels: Sequence[str]) -> None:
+        """Check the labels that are counted or merged.
+
+        Raises:
+            ValueError: names one that is not there.
+        """
+        merged = [label for group in self.merged.values() for label in group]
+        check_unique(tuple(merged))
+        for key, named in (("labels", self.labels or ()), ("merged", merged)):
+            for label in named:
+                if label not in labels:
+                    raise ValueError(f"metrics.{key} names {label!r}, which is not one of labels")
+        counted = self.labels or [each for each in labels if each not in negative_labels]
+        for label in merged:
+            if label not in counted:
+                raise ValueError(f"metrics.merged names {label!r}, which is not counted")
+
 
 SUBMITTED = ("label_column", "probs_column", "probs_columns")
 

@@ -23,6 +23,7 @@ NAMES = {
     "models.formats",
     "models.fresh",
     "models.heads",
+    "models.label_words",
     "models.linear",
     "models.losses",
     "models.masking",

@@ -7,13 +7,12 @@ weights of a warm start. They are found by walking the fields, so a new kind of 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from competition.errors import UsageError
+from competition.files import check_utf8
 from models.jobs.spec import JobSpec
 
 CHECKPOINTS = "checkpoints"
@@ -77,14 +76,7 @@ def check_paths(spec: JobSpec) -> None:
         UsageError: one is not UTF-8.
     """
     for path in _walk(spec):
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            shown = ascii(os.fsencode(path))[2:-1]
-            raise UsageError(
-                f"{shown} is not UTF-8, and only such paths travel to other machines; rename the "
-                "folder, or leave out --engine"
-            ) from None
+        check_utf8(path, "rename the folder, or leave out --engine")
 
 
 def _look_into(path: Path) -> Input:
