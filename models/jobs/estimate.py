@@ -23,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.rerun import write_command
-from competition.predictions.store import ResultKey, open_store
+from competition.predictions.store import open_store
 from competition.progress import format_seconds
-from models.jobs.request import FoldRequest
+from models.jobs.request import FoldRequest, list_missing
 from models.network.encoder_source import find_copy
 from models.training.hardware import (
     choose_precision,
@@ -180,17 +180,15 @@ def estimate_run(
     """
     competition = prepared.competition
     store = open_store(competition)
-    folds = request.folds or range(prepared.folds.count)
+    n_folds = len(set(request.folds)) or prepared.folds.count
     threads = threads_per_job(request.threads, request.workers)
     tokens = estimate_tokens(prepared.corpus.train.text("sentence").tolist())
     sizes: dict[str, EncoderSize] = {}
     work: dict[int, float] = {}  # operations by hidden size
     n_done, n_jobs, seconds, kept = 0, 0, 0.0, 0.0
     for variant in variants:
-        wanted = {ResultKey(variant.name, seed, fold) for seed in variant.seeds for fold in folds}
-        stored = wanted & set(store.keys(variant.name)) if not request.overwrite else set()
-        n_done += len(stored)
-        missing = len(wanted) - len(stored)
+        missing = len(list_missing(store, request, variant, prepared.folds.count))
+        n_done += len(set(variant.seeds)) * n_folds - missing
         n_jobs += missing
         if not missing:
             continue

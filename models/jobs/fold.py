@@ -40,6 +40,7 @@ from models.jobs.plan import plan_jobs
 from models.jobs.request import (
     FoldRequest,
     check_variant,
+    list_missing,
     resolve_all,
 )
 from models.jobs.spec import JobOutcome, JobSpec
@@ -105,7 +106,7 @@ def run_fold(
     with closing(_open_engine(request, launch)) as engine:
         fold = _Fold(prepared, request, engine, deadline, board)
         run = fold.run(order_in_waves(competition.profile, request, variants))
-    raise_failures(fold.failed)
+    raise_failures(run.failed)
     scores = score_variants(prepared, [variant.name for variant in variants])
     table = build_summary(prepared, request, variants, run, scores)
     if request.track:
@@ -130,20 +131,31 @@ class _Fold:
         if isinstance(engine, LaunchEngine):
             self.shared = f" in {engine.size} processes together"
         self.say = _say_once(board.say)
-        self.failed: list[tuple[ResultKey, str]] = []
         self.broken: set[str] = set()
 
     def run(self, waves: Sequence[Sequence[Variant]]) -> FoldRun:
-        """Run all waves, or those before a stop; return the outcome of the last."""
-        run = FoldRun((), (), ())
+        """Run all waves, or those before a stop; return the outcomes of all.
+
+        Jobs of waves after a stop count as stopped.
+        """
+        finished: list[JobOutcome] = []
+        stopped: list[ResultKey] = []
+        failed: list[tuple[ResultKey, str]] = []
         for place, wave in enumerate(waves):
-            later = [variant.name for each in waves[place + 1 :] for variant in each]
-            run = self._run_wave(wave, later)
-            self.failed += run.failed
+            later = [variant for each in waves[place + 1 :] for variant in each]
+            run = self._run_wave(wave, [variant.name for variant in later])
+            finished += run.finished
+            stopped += run.stopped
+            failed += run.failed
             self.broken |= {key.variant for key, _ in run.failed}
-            if run.stopped:
+            if run.asked_to_stop or run.stopped:
+                stopped += [key for variant in later for key in self._list_missing(variant)]
                 break
-        return run
+        return FoldRun(tuple(finished), tuple(stopped), tuple(failed))
+
+    def _list_missing(self, variant: Variant) -> list[ResultKey]:
+        store = open_store(self.prepared.competition)
+        return list_missing(store, self.request, variant, self.prepared.folds.count)
 
     def _run_wave(self, wave: Sequence[Variant], later: Sequence[str]) -> FoldRun:
         engine, profile = self.engine, self.prepared.competition.profile

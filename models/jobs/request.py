@@ -14,7 +14,7 @@ from typing import Any
 from competition.errors import UsageError, VariantError
 from competition.files import is_name
 from competition.predictions.rerun import find_command, write_command
-from competition.predictions.store import Store
+from competition.predictions.store import ResultKey, Store
 from competition.profile import Profile
 from models.jobs.engines.engine import EngineChoice
 from models.network.encoder_source import recommended_settings
@@ -104,6 +104,19 @@ def resolve_all(profile: Profile, request: FoldRequest) -> tuple[Variant, ...]:
     if len({variant.name for variant in variants}) < len(variants):
         raise UsageError("two of the variants have the same name; name each variant once")
     return variants
+
+
+def list_missing(
+    store: Store, request: FoldRequest, variant: Variant, n_folds: int
+) -> list[ResultKey]:
+    """List the requested results of a variant that are not stored; with ``--overwrite``, all.
+
+    Unlike ``models.jobs.plan``, it does not compare recipes, so it needs no encoder.
+    """
+    stored = set() if request.overwrite else set(store.keys(variant.name))
+    folds = request.folds or range(n_folds)
+    wanted = {ResultKey(variant.name, seed, fold) for seed in variant.seeds for fold in folds}
+    return sorted(wanted - stored)
 
 
 def resolve_requested(

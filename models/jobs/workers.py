@@ -35,11 +35,15 @@ class FoldHooks:
 
 @dataclass(frozen=True)
 class FoldRun:
-    """Outcomes of jobs: finished, stopped after writing a training state, or failed, and why."""
+    """Outcomes of jobs: finished, stopped after writing a training state, or failed, and why.
+
+    ``asked_to_stop`` is True after a signal or the deadline, even if every job still finished.
+    """
 
     finished: tuple[JobOutcome, ...]
     stopped: tuple[ResultKey, ...]
     failed: tuple[tuple[ResultKey, str], ...]
+    asked_to_stop: bool = False
 
 
 def run_jobs(
@@ -62,9 +66,13 @@ def run_jobs(
     running = 0
     outcomes = _Outcomes(hooks)
     retry_at: dict[ResultKey, float] = {}  # jobs that another process is running
-    with stop_requests(STOPPING, deadline=deadline) as should_stop:
+    with stop_requests(STOPPING, deadline=deadline) as is_asked:
+
+        def should_stop() -> bool:
+            return is_asked() or (stop is not None and stop.is_set())
+
         while waiting or running:
-            stopping = should_stop() or (stop is not None and stop.is_set())
+            stopping = should_stop()
             now = time.monotonic()
             ready = [spec for spec in waiting if retry_at.get(spec.key, 0.0) <= now]
             chosen = ready[: 0 if stopping else engine.slots - running]
@@ -85,7 +93,7 @@ def run_jobs(
                     outcomes.take(message)
             if waiting and not running:
                 time.sleep(POLL_S)
-    return outcomes.build()
+    return outcomes.build(asked_to_stop=should_stop())  # asked perhaps while the last jobs ended
 
 
 class _Outcomes:
@@ -115,9 +123,10 @@ class _Outcomes:
         else:
             self.stopped.append(spec.key)
 
-    def build(self) -> FoldRun:
+    def build(self, *, asked_to_stop: bool) -> FoldRun:
         """Return what came of the jobs."""
-        return FoldRun(tuple(self.finished), tuple(self.stopped), tuple(self.failed))
+        outcomes = tuple(self.finished), tuple(self.stopped), tuple(self.failed)
+        return FoldRun(*outcomes, asked_to_stop)
 
 
 def raise_failures(failed: Sequence[tuple[ResultKey, str]]) -> None:

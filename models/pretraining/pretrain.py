@@ -178,15 +178,23 @@ def make_adapted_encoder(
     exposure = resolve_exposure(request, source, folds_hash)
     job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
     update = _say_periodically(say, f"pretraining {source.name} (TAPT)")
-    with stop_requests(STOPPING, deadline=deadline) as should_stop:
+    with stop_requests(STOPPING) as is_asked:
+
+        def should_stop() -> bool:
+            return is_asked() or (deadline is not None and time.monotonic() > deadline)
+
         facts, complete = run_pretraining(job, PretrainHooks(say, update, should_stop), wait=True)
     clear_device_cache(garbage_collection=True)  # jobs in other processes need the memory
-    if complete:  # never continued with more tokens
-        (out / TRAINING_DIR / STABLE_FILE).unlink(missing_ok=True)
-    else:
+    if not complete:
         raise StoppedError(
             f"pretraining {source.name} (TAPT) was stopped at step {facts['stopped_at']}; run the "
             "same command again to continue"
+        )
+    (out / TRAINING_DIR / STABLE_FILE).unlink(missing_ok=True)  # never continued with more tokens
+    if is_asked():  # while the last step ran or the encoder was written
+        raise StoppedError(
+            f"stopped after pretraining {source.name} (TAPT), which is done; run the same command "
+            "again to continue"
         )
     return EncoderSource(f"{source.name}+tapt", out, facts["fingerprint"], has_weights=True)
 

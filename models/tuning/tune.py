@@ -167,6 +167,7 @@ class _Tuner:
         self.waits = waits
         self.failures = 0
         self.has_planned = False
+        self.asked_to_stop = False
 
     @property
     def objective(self) -> str:
@@ -183,7 +184,7 @@ class _Tuner:
             wanted = self.shared.trials
             if counts.spent >= wanted:
                 return True
-            if self.common.stop.is_set():
+            if self.asked_to_stop or self.common.stop.is_set():
                 return False
             if self.deadline is not None and time.monotonic() > self.deadline:
                 return False
@@ -250,8 +251,11 @@ class _Tuner:
             for key, score in scores.scores.items():
                 trial.set_user_attr(key, score)
             trial.set_user_attr(FOLDS_DONE, [each for each in folds if each <= batch[-1]])
-            if batch[-1] != folds[-1] and trial.should_prune():
+            is_last = batch[-1] == folds[-1]
+            if not is_last and trial.should_prune():
                 _prune(trial, f"below the median after fold {batch[-1]}")
+            if not is_last and self.asked_to_stop:
+                raise StoppedError
         trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
         return value
 
@@ -301,6 +305,7 @@ class _Tuner:
             hooks=_hooks(self.board, place),
             stop=self.common.stop,
         )
+        self.asked_to_stop = run.asked_to_stop
         if run.failed:
             reason = run.failed[0][1]
             if DIVERGED in reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from models.jobs.job import run_job
 from models.jobs.plan import plan_jobs
 from models.jobs.predict import PredictRequest, run_predict
 from models.jobs.request import FoldRequest, resolve_all
-from models.jobs.spec import FACTS_FILE, WEIGHTS_FILE
+from models.jobs.spec import FACTS_FILE, WEIGHTS_FILE, JobSpec
 from models.jobs.waves import include_bases, order_in_waves
+from models.jobs.workers import FoldRun
 from models.training.checkpoints import read_weight_facts
 from models.training.control import Watch
 from tests.models.conftest import read_home, request_for
@@ -233,6 +235,34 @@ def test_a_failure_skips_only_the_variants_that_build_on_it(
     assert "1 job to train, 0 done before; 1 at a time, 1 thread each; then next, tfidf" in said
     assert "next: skipped, because it builds on bad, which failed" in said
     assert Store(competition.oof_dir, competition.profile.labels).variants() == ["tfidf-linear"]
+
+
+def test_a_stop_while_the_last_jobs_of_a_wave_end_keeps_later_waves_from_starting(
+    prepared: Prepared, quiet_watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def run(specs: Sequence[JobSpec], **how: Any) -> FoldRun:
+        started.extend(spec.key.variant for spec in specs)
+        outcomes = [run_job(spec, quiet_watch) for spec in specs]
+        return FoldRun(tuple(outcomes), (), (), asked_to_stop=True)
+
+    monkeypatch.setattr("models.jobs.fold.run_jobs", run)
+    request = FoldRequest(
+        variants=("ngram-distil",),
+        overrides=(("distil.members", ["tfidf-linear"]), ("mlp.epochs", 1)),
+        save_as="taught",
+        folds=(0,),
+        threads=1,
+    )
+    with ProgressBoard(live=False) as board:
+        stopped = run_fold(prepared.competition, request, board)
+        assert started == ["tfidf-linear"]
+        assert not stopped.complete
+        again = "1 job not done; run the same command again to continue."
+        assert again in stopped.tables[0].notes
+        assert run_fold(prepared.competition, request, board).complete
+    assert started[1:] == ["taught"]
 
 
 def test_variants_that_build_on_each_other_are_refused(prepared: Prepared) -> None:

@@ -4,6 +4,7 @@ import errno
 import gc
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -19,9 +20,11 @@ import torch
 
 from competition.errors import TrainingError
 from models.jobs.engines import processes
+from models.jobs.engines.engine import Message
 from models.jobs.engines.local import LocalEngine
 from models.jobs.engines.worker import work
-from models.jobs.spec import LOG_FILE, JobSpec
+from models.jobs.spec import LOG_FILE, JobOutcome, JobSpec
+from models.jobs.workers import FoldHooks, run_jobs
 
 Specs = Callable[..., list[JobSpec]]
 
@@ -91,6 +94,29 @@ def test_the_start_method_depends_on_the_platform(
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: methods)
     assert processes.process_context().get_start_method() == method
+
+
+class EndsWhileAsked:
+    """An engine whose only job ends just after the command was asked to stop."""
+
+    slots = threads = 1
+
+    def start(self, spec: JobSpec) -> None:
+        self.spec = spec
+
+    def receive(self, timeout_s: float) -> list[Message]:
+        signal.raise_signal(signal.SIGTERM)
+        return [Message(self.spec, "done", JobOutcome(self.spec.key, finished=True))]
+
+
+def test_a_stop_request_is_reported_although_every_job_finished(make_specs: Specs) -> None:
+    specs = make_specs(folds=(0,))
+    hooks = FoldHooks(*[lambda *said: None] * 5)
+    run = run_jobs(specs, engine=EndsWhileAsked(), deadline=None, hooks=hooks)  # type: ignore[arg-type]
+    assert [outcome.key for outcome in run.finished] == [specs[0].key]
+    assert run.stopped == ()
+    assert run.asked_to_stop
+    assert not run_jobs([], engine=EndsWhileAsked(), deadline=None, hooks=hooks).asked_to_stop  # type: ignore[arg-type]
 
 
 def _count_frozen(link: Any) -> None:

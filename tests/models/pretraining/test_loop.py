@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -472,6 +473,13 @@ def test_tapt_runs_once_per_encoder(
         == adapted
     )
     assert "done before" in said[-1]
+
+    def interrupt(text: str) -> None:
+        if "done before" in text:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(StoppedError, match=r"stopped after pretraining .*, which is done"):
+        make_adapted_encoder(source, tiny_competition, run=RUN, say=interrupt, threads=1)
 
 
 def test_tapt_works_on_a_scratch_encoder(tiny_competition: Competition, tmp_path: Path) -> None:

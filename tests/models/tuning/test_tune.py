@@ -220,6 +220,22 @@ def test_a_stopped_search_continues_with_the_same_trials(
     assert len(jobs.started) == 11 + 11 + len(stops)
 
 
+@pytest.mark.parametrize("folds", [(0,), (0, 1)])
+def test_a_stop_while_jobs_end_is_not_forgotten(
+    folds: tuple[int, ...], prepared: Prepared, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(specs: Sequence[JobSpec], **how: Any) -> FoldRun:
+        return replace(jobs.run(specs, **how), asked_to_stop=True)
+
+    monkeypatch.setattr(room, "run_jobs", run)
+    assert not tune(prepared, trials=2, folds=folds).complete
+    assert len(jobs.started) == 1
+    monkeypatch.setattr(room, "run_jobs", jobs.run)
+    assert [row["trial"] for row in trials_in(tune(prepared, trials=2, folds=folds))] == [0, 1]
+    monkeypatch.setattr(room, "run_jobs", run)
+    assert tune(prepared, trials=1, folds=(0,), study="one").complete  # nothing was left to stop
+
+
 def test_a_retried_trial_finds_its_own_files(prepared: Prepared, jobs: FakeJobs) -> None:
     jobs.stop = lambda spec: spec.key.fold == 1 and len(jobs.started) == 2
     assert not tune(prepared, folds=(0, 1), trials=1).complete
