@@ -22,10 +22,9 @@ from models.data.batches import TokenizedRows, open_tokenized, stack_rows
 from models.data.fold_inputs import Augmenter, FoldInputs, Pairs
 from models.data.pool import read_texts
 from models.jobs.spec import STATE_FILE, WEIGHTS_FILE, JobSpec, Learned, NetworkSpec, describe_model
-from models.network.label_words import init_label_words
+from models.network.label_words import init_head
 from models.network.network import RelationModel, build_model, enable_gradient_checkpointing
 from models.network.tokenizer import load_tokenizer
-from models.parts.heads import LabelWordsHead
 from models.parts.restriction import build_table, measure_coverage, number_pairs
 from models.training import linear
 from models.training.checkpoints import read_start, round_weights, write_weights
@@ -83,10 +82,8 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
         device_type=accelerator.device.type,
         precision=precision,
     )
-    if isinstance(model.head, LabelWordsHead):
-        language = spec.language or read_language()
-        words = language.words_of_all(spec.labels)
-        init_label_words(model, spec.variant, network.source, tokenizer, words)
+    words = (spec.language or read_language()).words_of_all(spec.labels)
+    init_head(model, spec.variant, network.source, tokenizer, words)
     if network.start is not None:
         path, wanted = network.start
         base = None if spec.variant.adapt is None else network.source.identity

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from competition.errors import EncoderError
-from models.network.config import Kind, first_line, name_kind, quiet
+from models.network.config import Kind, first_line, name_kind, quiet, read_config
 from models.network.encoder_source import EncoderSource
 from models.network.varlen import VARLEN, check_varlen, has_soft_cap, register_varlen
 from models.variant import Variant
@@ -111,15 +111,14 @@ def load_weights(
     return network, sorted(report["missing_keys"])
 
 
-def load_masked(
-    source: EncoderSource, config: Any, *, bin_weights: bool
-) -> tuple[Any, list[str]] | None:
+def load_masked(source: EncoderSource, *, bin_weights: bool) -> tuple[Any, list[str]] | None:
     """Load an encoder with its masked-language head, and the names of absent weights.
 
     None if there is no such head for its kind.
     """
     from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM
 
+    config = read_config(source)
     if name_kind(config) != "encoder" or type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
         return None
     options = {"config": config, "dtype": torch.float32}

@@ -1,4 +1,4 @@
-"""Initialise a head with the vectors of words for the labels, from a backbone's output layer.
+"""Initialise a head from what its backbone learnt: the mask head, and words for the labels.
 
 Legend: C labels, D hidden, V tokens.
 """
@@ -17,7 +17,7 @@ from models.network.config import name_kind
 from models.network.encoder_source import SAFE_WEIGHTS, EncoderSource
 from models.network.network import RelationModel
 from models.network.new_parameters import init_mask_head
-from models.parts.heads import LabelWordsHead
+from models.parts.heads import LabelWordsHead, MaskHead
 from models.variant import Variant
 
 RESULT_VERSION = 1
@@ -54,16 +54,16 @@ def tokenize_words(tokenizer: Any, words_of: Mapping[str, str]) -> list[list[int
     return [list(tokens) for tokens in found]
 
 
-def init_label_words(
+def init_head(
     model: RelationModel,
     variant: Variant,
     source: EncoderSource,
     tokenizer: Any,
     words_of: Mapping[str, str],
 ) -> None:
-    """Initialise a ``LabelWordsHead`` from the output layer that its backbone was pretrained with.
+    """Initialise a head that reads a [MASK] or scores words, from what its backbone learnt.
 
-    A backbone without weights has none: its head stays random.
+    Other heads, and those of a backbone without weights, stay random.
 
     Args:
         words_of: the words of the C labels, in their order.
@@ -73,13 +73,24 @@ def init_label_words(
             have no output layer of the network's size.
         EncoderError: a file cannot be read.
     """
+    head = model.head
+    if not source.has_weights or not isinstance(head, MaskHead):
+        return
+    if isinstance(head, LabelWordsHead):
+        _init_label_words(model, variant, source, tokenize_words(tokenizer, words_of))
+        return
+    masked = load_masked(source, bin_weights=variant.run.bin_weights)
+    if masked is not None:
+        init_mask_head(head, *masked)
+
+
+def _init_label_words(
+    model: RelationModel, variant: Variant, source: EncoderSource, tokens: Sequence[Sequence[int]]
+) -> None:
     head, encoder = model.head, model.encoder
     assert isinstance(head, LabelWordsHead)
-    if not source.has_weights:
-        return
-    tokens = tokenize_words(tokenizer, words_of)
     if name_kind(encoder.config) != "decoder":
-        _init_from_masked(head, variant, source, encoder.config, tokens)
+        _init_from_masked(head, variant, source, tokens)
     elif getattr(encoder.config, "tie_word_embeddings", False):
         _init(head.out, encoder.get_input_embeddings().weight, None, tokens)
     else:
@@ -93,11 +104,10 @@ def _init_from_masked(
     head: LabelWordsHead,
     variant: Variant,
     source: EncoderSource,
-    config: Any,
     tokens: Sequence[Sequence[int]],
 ) -> None:
     """Begin with both layers of a masked-language head."""
-    loaded = load_masked(source, config, bin_weights=variant.run.bin_weights)
+    loaded = load_masked(source, bin_weights=variant.run.bin_weights)
     if loaded is None or not init_mask_head(head, *loaded):
         raise _refuse(source.name)
     layer = loaded[0].get_output_embeddings()

@@ -17,14 +17,13 @@ from models.network.backbone import (
     LAYER,
     Precision,
     load_backbone,
-    load_masked,
     open_mask,
 )
 from models.network.config import POSITIONS_AFTER_PAD, check_length, name_kind, read_config
 from models.network.dropout import list_rates, set_dropout
 from models.network.encoder_source import EncoderSource
 from models.network.entity_embedding import RoleEmbedding
-from models.network.new_parameters import draw_new_tokens, init_mask_head
+from models.network.new_parameters import draw_new_tokens
 from models.network.varlen import VARLEN
 from models.parts.heads import (
     HEADS,
@@ -32,7 +31,6 @@ from models.parts.heads import (
     READS_FIRST,
     READS_LAST,
     LabelWordsHead,
-    MaskHead,
     Positions,
     list_masked_formats,
 )
@@ -232,6 +230,8 @@ def build_model(
 ) -> RelationModel:
     """Build the network with trained weights in float32; random ones use torch's global generator.
 
+    Heads are random; ``models.network.label_words.init_head`` initialises some of them.
+
     Args:
         labels: number of labels C.
         vocabulary: tokens of the tokenizer, a format's new tokens included.
@@ -263,10 +263,6 @@ def build_model(
         head.skip_layer()
         # adapters learn to say the words, which stay what they mean
         head.out.weight.requires_grad_(variant.adapt is None)
-    elif type(head) is MaskHead and source.has_weights:
-        masked = load_masked(source, config, bin_weights=variant.run.bin_weights)
-        if masked is not None:
-            init_mask_head(head, *masked)
     # initialised last, so that encoder and head get the same random weights without it
     roles = RoleEmbedding(encoder.get_input_embeddings()) if variant.entity_embedding else None
     return RelationModel(encoder, head, labels, roles, is_open=variant.bidirectional)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 from competition.errors import EncoderError, VariantError
 from competition.profile_language import read_language
 from models.network.encoder_source import EncoderSource
-from models.network.label_words import init_label_words, tokenize_words
+from models.network.label_words import init_head, tokenize_words
 from models.network.network import RelationModel, build_model
 from models.parts.heads import LabelWordsHead, Positions
 from models.variant import resolve_variant
@@ -42,7 +42,7 @@ def build(folder: Path, *overrides: tuple[str, Any], name: str = "label-words") 
     )
     source = EncoderSource("tiny", folder, "identity", has_weights=True)
     model = build_model(variant, source, labels=4, vocabulary=9, device_type="cpu")
-    init_label_words(model, variant, source, Tokenizer(), WORDS_OF)
+    init_head(model, variant, source, Tokenizer(), WORDS_OF)
     return model.eval()
 
 
@@ -133,7 +133,7 @@ def test_what_cannot_score_words_is_refused_with_a_way_out(tmp_path: Path) -> No
     variant = resolve_variant("label-words", encoder="none", encoder_override=str(folder))
     source = EncoderSource("tiny", folder, "identity", has_weights=True)
     with pytest.raises(EncoderError, match=r"a\.safetensors cannot be read"):
-        init_label_words(as_model(folder), variant, source, Tokenizer(), WORDS_OF)
+        init_head(as_model(folder), variant, source, Tokenizer(), WORDS_OF)
     with pytest.raises(VariantError, match=r"format = 'mask-prompt'"):
         build(tmp_path / "bert", ("format", "typed-punct"))
 
@@ -156,7 +156,7 @@ def test_an_encoder_without_weights_begins_with_a_random_head(tmp_path: Path) ->
     source = EncoderSource("tiny", folder, "identity", has_weights=False)
     model = build_model(variant, source, labels=4, vocabulary=9, device_type="cpu")
     before = model.head.get_parameter("out.weight").clone()
-    init_label_words(model, variant, source, None, {})
+    init_head(model, variant, source, None, {})
     assert isinstance(model.head, LabelWordsHead)
     assert torch.equal(before, model.head.get_parameter("out.weight"))
 

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from models.network.encoder_source import EncoderSource
+from models.network.label_words import init_head
 from models.network.network import RelationModel, build_model
 from models.network.new_parameters import draw_new_tokens
 from models.parts.heads import MaskHead
@@ -18,7 +19,9 @@ def build(folder: Path, *, new_tokens: int = 0) -> RelationModel:
     vocabulary = AutoConfig.from_pretrained(folder).vocab_size + new_tokens
     variant = resolve_variant("mask-prompt", encoder="none", encoder_override=str(folder))
     source = EncoderSource("tiny", folder, "identity", has_weights=True)
-    return build_model(variant, source, labels=4, vocabulary=vocabulary, device_type="cpu")
+    model = build_model(variant, source, labels=4, vocabulary=vocabulary, device_type="cpu")
+    init_head(model, variant, source, None, {})
+    return model
 
 
 def test_new_tokens_have_the_spread_of_known_tokens_and_differ() -> None:
