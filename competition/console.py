@@ -205,12 +205,18 @@ def format_value(value: Any, kind: Kind) -> str:
     ('71.53', '70.00–73.00')
     >>> format_value(None, "score"), format_value(0.294, "share")
     ('–', '29.4%')
+    >>> format_value((math.nan, math.nan), "plain_spread")
+    '–'
     >>> format_value(-0.012, "difference")
     '-1.20'
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _is_unknown(value) or (isinstance(value, tuple | list) and any(map(_is_unknown, value))):
         return "–"
     return escape(FORMATTERS[kind](value))
+
+
+def _is_unknown(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def write_count(count: int, one: str, many: str | None = None) -> str:

@@ -22,7 +22,7 @@ from competition.blend.public_noise import HalfNoise
 from competition.blend.reweighting import EXPECTED, Reweight, ReweightedFit
 from competition.blend.search import BEST_SINGLE, BLEND, CONVEX, GREEDY, SYSTEMS, UNIFORM
 from competition.folds.kfold import Prepared
-from competition.predictions.expected_scores import Forecast
+from competition.predictions.expected_scores import TestForecast
 from competition.predictions.members import LeftOut, Member
 from competition.scoring.assessment import Assessment, PairedScores, Side
 from competition.scoring.criteria import Criteria
@@ -74,7 +74,7 @@ class BlendInputs:
     rows: PooledRows
     shift: Shift | None
     row_weights: Mapping[str, Weights]
-    forecast: Forecast | None
+    forecast: TestForecast | None
 
     @property
     def negative_share(self) -> float | None:

@@ -208,7 +208,8 @@ def _describe_temperature(report: BlendReport) -> list[str]:
         said = f"temperature 1; no other improves {kind.title} on the fitted rows{folds}."
         return [f"Probabilities: {said}"]
     place = report.inputs.criteria.kinds.index(kind)
-    before, after = evaluation.as_pooled or 0.0, evaluation.fitted[BLEND].scores[place].value
+    before, after = evaluation.as_pooled, evaluation.fitted[BLEND].scores[place].value
+    assert before is not None
     shown = [kind.write(v) if kind.is_loss else f"{100 * v:.1f}" for v in (before, after)]
     return [
         f"Probabilities: {'flattened' if chosen > 1 else 'sharpened'} with temperature {chosen:g}"
@@ -296,7 +297,7 @@ def _front_table(report: BlendReport) -> Table:
     rows = [
         {
             first.short: first.show(point.primary),
-            second.short: second.show(point.secondary or 0.0),
+            second.short: None if point.secondary is None else second.show(point.secondary),
             "kept": "kept" if point is kept else "",
             "weights": " ".join(f"{weight:.2f}" for weight in point.weights),
         }

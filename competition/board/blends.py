@@ -94,7 +94,11 @@ def index_blends(blends: Sequence[BlendFile]) -> Blends:
 
 
 def _read_blend(path: Path) -> BlendFile:
-    digest, spec_path = sha256_of(path), path.with_suffix(".json")
+    spec_path = path.with_suffix(".json")
+    try:
+        digest = sha256_of(path)
+    except OSError as error:
+        return BlendFile(path, "", None, f"it cannot be read ({error.strerror})")
     if not spec_path.exists():
         return BlendFile(path, digest, None, f"there is no {spec_path.name}")
     try:

@@ -30,11 +30,11 @@ from competition.folds.kfold import read_prepared
 from competition.predictions.store import open_store
 from competition.predictions.variant_scores import (
     VariantScore,
-    build_variants_table,
     describe_ranking,
     rank_variants,
     score_variants,
 )
+from competition.predictions.variants_table import build_variants_table
 from competition.profile import Competition
 from competition.scoring.criteria import build_criteria
 from competition.scoring.metrics.metric import MetricKind

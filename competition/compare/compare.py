@@ -226,8 +226,8 @@ def _decide(
             "--threshold tunes each fold's threshold on the other folds, but there is only one fold"
             " in common; train another, or omit --threshold"
         )
-    if contender.nested_pred is not None:
-        return contender.nested_pred[rows.common], ()
+    if contender.blend_pred is not None:
+        return contender.blend_pred[rows.common], ()
     pred = np.empty(len(rows.gold), dtype=np.int64)
     criteria, rules = rows.criteria, []
     assert criteria.decided is not None
@@ -260,8 +260,15 @@ def _compare_overall(
     forecast = forecast_test(prepared, store)
     if forecast is not None and forecast.weights[rows.common].any():
         weightings.append((", expected on the test", forecast.weights))
+    part = np.ones(len(rows.common), dtype=bool)
+    for each in contenders:
+        part &= True if each.part is None else each.part
     spreads = measure_seed_spreads(
-        prepared, store, [weights for _, weights in weightings], {c.learner for c in contenders}
+        prepared,
+        store,
+        [weights for _, weights in weightings],
+        part,
+        {each.learner for each in contenders},
     )
     for (suffix, row_weights), of_variants in zip(weightings, spreads, strict=True):
         own = None if row_weights is None else row_weights[rows.common]

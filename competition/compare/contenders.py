@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from competition.arrays import Probs
+from competition.arrays import Bools, Probs
 from competition.audit.shift import explain_absence, read_or_fit_shift
 from competition.blend.fit import estimate_nested, predict_pool
 from competition.blend.objective import Point
@@ -27,10 +27,10 @@ from competition.blend.search import BLEND, SearchPlan
 from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.belonging import check_belongs, place_rows
+from competition.predictions.log_mean import average_in_log_space
 from competition.predictions.members import (
     ROUTE_PREFIX,
     Member,
-    average_in_log_space,
     find_specialists,
     is_tuned_elsewhere,
     read_headers,
@@ -58,11 +58,12 @@ class Contender:
         name: as the user typed it.
         probs: (N, C) float32 out-of-fold probabilities, a blend's flattened; NaN for rows that it
             does not predict.
-        nested_pred: (N,) label ids under a blend's nested thresholds (from ``read_contender``,
-            its fitted threshold); None for variants.
+        blend_pred: (N,) label ids that a blend predicts: under its nested thresholds from
+            ``read_contenders``, under its fitted one from ``read_contender``; None for variants.
         seeds: averaged over; empty for blends and imported tables.
         seed_counts: the number of them in each fold.
         learner: of variants.
+        part: (N,) bool, the train rows that it predicts when all folds are trained; None: all.
         tuned_on: folds its hyperparameters were tuned on, where its scores are optimistic.
         is_tuned_elsewhere: it was tuned on another fold assignment, so all folds are affected.
         settings: of a single trained variant, by dotted key; empty for anything else.
@@ -71,14 +72,20 @@ class Contender:
 
     name: str
     probs: Probs
-    nested_pred: npt.NDArray[np.int64] | None = None
+    blend_pred: npt.NDArray[np.int64] | None = None
     seeds: tuple[int, ...] = ()
     seed_counts: tuple[int, ...] = ()
     learner: str = ""
+    part: Bools | None = None
     tuned_on: tuple[int, ...] = ()
     temperatures: tuple[float, ...] = ()
     is_tuned_elsewhere: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_blend(self) -> bool:
+        """Return whether it is a blend, whose labels depend on tuned weights."""
+        return self.blend_pred is not None
 
 
 def list_different_settings(first: Contender, second: Contender) -> list[tuple[str, Any, Any]]:
@@ -145,7 +152,7 @@ def read_contender(prepared: Prepared, name: str) -> Contender:
                 " missing ones: python run.py fold VARIANT --seeds … --folds …"
             )
         return _read_variants(store, name, side, sorted(side.jobs), prepared)
-    record = _read_record(side)
+    record = _read_record(side, len(store.labels))
     rows = _read_blend_rows(store, name, record, prepared)
     weights = np.array([member.weight for member in record.members])
     point = Point(weights, record.rule, primary=0.0, temperature=record.temperature)
@@ -247,8 +254,10 @@ def _read_variants(
     elsewhere = False
     settings: dict[str, Any] = {}
     learner = ""
+    part = np.zeros(len(prepared.corpus.train), dtype=bool)
     for variant in side.variants:
-        header, own = _read_variant(store, variant, jobs, prepared)
+        header, own, predicted = _read_variant(store, variant, jobs, prepared)
+        part |= predicted
         both = ~np.isnan(probs[:, 0]) & ~np.isnan(own[:, 0])
         if both.any():
             raise UsageError(
@@ -271,6 +280,7 @@ def _read_variants(
         seeds=seeds,
         seed_counts=tuple(Counter(fold for _, fold in jobs).values()) if seeds else (),
         learner=learner,
+        part=part,
         tuned_on=tuple(sorted(tuned_on)),
         is_tuned_elsewhere=elsewhere,
         settings=settings,
@@ -279,11 +289,12 @@ def _read_variants(
 
 def _read_variant(
     store: Store, variant: str, jobs: Sequence[Job], prepared: Prepared
-) -> tuple[Header, Probs]:
+) -> tuple[Header, Probs, Bools]:
     """Return a variant's header and its out-of-fold probabilities from some jobs.
 
     Returns:
-        The header; (N, C) float32, averaged over the seeds of each fold, NaN for other rows.
+        The header; (N, C) float32, averaged over the seeds of each fold, NaN for other rows; (N,)
+        which rows the variant predicts in all folds together.
     """
     found = read_headers(store, [ResultKey(variant, seed, fold) for seed, fold in jobs])
     answered = check_belongs(found, prepared)
@@ -300,7 +311,7 @@ def _read_variant(
             rows = place_rows(result.oof_ids, row_of, expected, f"{store.path(key)}, oof rows")
             predictions.append(result.oof_probs[np.argsort(rows)])
         probs[expected] = average_in_log_space(predictions)
-    return header, probs
+    return header, probs, answered.train
 
 
 def _read_blend(
@@ -314,7 +325,7 @@ def _read_blend(
 
     Its fitted predictions were tuned on the same rows and are too optimistic for a comparison.
     """
-    record = _read_record(path)
+    record = _read_record(path, len(store.labels))
     if record.shrink:
         raise PredictionsError(
             f"{path} was made with --shrink, which blend no longer has, so its nested predictions"
@@ -348,9 +359,9 @@ def _read_blend(
     return Contender(name, nested.probs, nested.pred, temperatures=temperatures)
 
 
-def _read_record(path: Path) -> BlendRecord:
+def _read_record(path: Path, n_labels: int) -> BlendRecord:
     try:
-        record = read_record(path)
+        record = read_record(path, n_labels)
         reason = "it comes from another tool"
     except (OSError, ValueError) as error:
         record, reason = None, str(error)

@@ -170,9 +170,20 @@ def _describe_seed_effect(found: Comparison) -> str:
         f"{kind.title} {kind.write_difference(abs(each)).lstrip('+-')}"
         for kind, each in zip(kinds, effect.deviations, strict=True)
     )
+    known = [each.name for each in found.contenders if each.name not in effect.unknown]
+    whose = f" of {' and '.join(known)}" if effect.unknown else ""
+    said = (
+        f"The overall intervals include the seed{whose}, which moves the difference by {figures}"
+        f" (standard deviation, from {', '.join(effect.variants)}); those below are of the rows"
+        " alone."
+    )
+    if not effect.unknown:
+        return said
+    (missing,) = effect.unknown
     return (
-        f"The overall intervals include the seed, which moves the difference by {figures} (standard"
-        f" deviation, from {', '.join(effect.variants)}); those below are of the rows alone."
+        f"{said} How far another seed would move {missing} is unknown and left out, so they are too"
+        " narrow; to include it, train it with several: python run.py fold VARIANT --seeds"
+        " 42,43,44."
     )
 
 
@@ -221,7 +232,7 @@ def _write(value: object) -> str:
 
 def _describe_contender(letter: str, each: Contender, found: Comparison) -> list[str]:
     notes = []
-    if each.nested_pred is not None:
+    if each.is_blend:
         chosen = "weights and thresholds" if found.by_threshold else "weights"
         notes.append(f"{letter} is a blend: {chosen} are nested, tuned on the other folds.")
         distinct = sorted(set(each.temperatures))

@@ -117,7 +117,7 @@ def _place(
         has_folds=array.ndim == 3 and here == OOF,
         probs=probs,
         unread=set(),
-        is_named=False,
+        named=np.zeros(len(ids), dtype=bool),
         notices=[ORDER.format(file=path.name, data=file)],
     )
 

@@ -127,7 +127,7 @@ def _take_file_order(table: ForeignTable, check: Check) -> ForeignTable | None:
     return replace(table, ids=ids)
 
 
-def place_rows(table: ForeignTable, check: Check) -> tuple[Int64s, Int64s]:
+def match_rows(table: ForeignTable, check: Check) -> tuple[Int64s, Int64s]:
     """Return (n,) the train row and (n,) the test row of each line, -1 for none."""
     assert table.ids is not None
     assert table.split is not None

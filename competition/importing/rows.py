@@ -28,7 +28,7 @@ from competition.importing.label_order import (
     find_order,
     read_label_order,
 )
-from competition.importing.places import OTHER_ID, Check, place_rows, read_part
+from competition.importing.places import OTHER_ID, Check, match_rows, read_part
 from competition.importing.probs import make_probs
 from competition.importing.table import NO_FOLD, OOF, TEST, ForeignTable
 from competition.predictions.members import AVERAGE
@@ -95,11 +95,11 @@ def read_foreign_rows(
     check = Check(prepared)
     labels = prepared.competition.profile.labels
     order = None if files.label_order is None else read_label_order(files.label_order, labels)
-    table = _read_table(files, check)
+    table = _read_table(files, order, check)
     rows = None
     if table is not None:
         check.notices += table.notices
-        rows = _check_table(table, order, check, needs_folds=needs_folds)
+        rows = _check_table(table, check, has_order=order is not None, needs_folds=needs_folds)
     count = 0 if table is None else len(table)
     merged = gather_causes(check.offences, max(1, count))
     return ForeignReading(
@@ -107,16 +107,47 @@ def read_foreign_rows(
     )
 
 
-def _read_table(files: ForeignFiles, check: Check) -> ForeignTable | None:
-    if files.test is None:
-        return read_part(files.path, None, check)
-    parts = [read_part(files.path, OOF, check), read_part(files.test, TEST, check)]
+def _read_table(files: ForeignFiles, order: Places | None, check: Check) -> ForeignTable | None:
+    wanted: list[tuple[Path, str | None]] = [(files.path, None)]
+    if files.test is not None:
+        wanted = [(files.path, OOF), (files.test, TEST)]
+    parts = [read_part(path, split, check) for path, split in wanted]
     whole = [part for part in parts if part is not None]
-    return ForeignTable.join(whole) if len(whole) == len(parts) else None
+    if len(whole) < len(parts):
+        return None
+    if order is not None:
+        whole = _apply_label_order(whole, order, check)
+    return ForeignTable.join(whole)
+
+
+def _apply_label_order(
+    parts: Sequence[ForeignTable], order: Places, check: Check
+) -> list[ForeignTable]:
+    """Bring columns from the order that the user names to the profile's.
+
+    Where only one file names its labels, the order is that of the other one. Files whose columns
+    are in different orders are reported: it is not known which of them the order is meant for.
+    """
+    is_named = [bool(part.named.all()) for part in parts]
+    meant = [part for part, named in zip(parts, is_named, strict=True) if not named] or parts
+    first, last = meant[0], meant[-1]
+    if not np.array_equal(first.left_to_right, last.left_to_right):
+        found = f"the columns are in another order than those of {first.files[0]}"
+        remedy = "--label-order is the order of both files: write them in one order"
+        check.report(Offence(last.files[0], None, None, None, found, remedy))
+    ordered = []
+    for part in parts:
+        if any(part is each for each in meant):
+            places = part.left_to_right[order]
+            ordered.append(replace(part, probs=part.probs[:, places]))
+        else:
+            said = f"{part.files[0]} names its columns: --label-order is not applied to it"
+            ordered.append(replace(part, notices=[*part.notices, said]))
+    return ordered
 
 
 def _check_table(
-    table: ForeignTable, order: Places | None, check: Check, *, needs_folds: bool
+    table: ForeignTable, check: Check, *, has_order: bool, needs_folds: bool
 ) -> ForeignRows | None:
     """Check a table against the corpus; None if something is wrong, which was reported."""
 
@@ -125,12 +156,9 @@ def _check_table(
 
     probs, said = make_probs(table.probs, table.unread, offend)
     check.notices += said
-    if order is not None:
-        as_in_file = probs if table.file_order is None else probs[:, table.file_order]
-        probs = as_in_file[:, order]
     table = replace(table, probs=probs)
-    places = place_rows(table, check)
-    if order is None:
+    places = match_rows(table, check)
+    if not has_order:
         table = _check_label_order(table, places[0], check)
     table = _check_folds(table, places[0], check, needs_folds=needs_folds)
     is_average = _check_coverage(table, places, check)
@@ -143,7 +171,8 @@ def _check_table(
 def _check_label_order(table: ForeignTable, oof_row: Int64s, check: Check) -> ForeignTable:
     """Compare the columns with the gold labels; use another order if it has a name.
 
-    Columns that name their labels are not moved: then name and numbers contradict each other.
+    Columns that name their labels are not moved: if those of the out-of-fold rows do, name and
+    numbers contradict each other.
     """
     here = np.flatnonzero(oof_row >= 0)
     usable = here[np.isfinite(table.probs[here]).all(axis=1)]
@@ -158,12 +187,14 @@ def _check_label_order(table: ForeignTable, oof_row: Int64s, check: Check) -> Fo
         _describe_scores(gold, probs, check.prepared)
         for probs in (table.probs[usable], table.probs[usable][:, found.places])
     )
-    if found.name is not None and not table.is_named:
+    is_named = bool(table.named[usable].all())
+    if found.name is not None and not is_named:
         said = f"columns are in another order of the labels ({found.name}): read so"
         check.notices.append(f"{said}; in the profile's order they give {before}")
-        return replace(table, probs=table.probs[:, found.places])
+        probs = np.where(table.named[:, None], table.probs, table.probs[:, found.places])
+        return replace(table, probs=probs)
     what = "the columns hold other labels than their names say"
-    if not table.is_named:
+    if not is_named:
         what = "the columns are in another order than the profile's labels"
     found_ = (
         f"{what}: {describe_order(found.places, labels)}; in this order {before}, permuted {after}"

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.arrays import Int64s, Objects
+from competition.arrays import Bools, Int64s, Objects
 from competition.data.csv_records import show
 from competition.errors import Offence
 from competition.importing.cells import CellTable, Report, as_text, read_cells
@@ -54,7 +54,8 @@ class ForeignTable:
         split: (n,) ``oof`` or ``test``, other text if it was not recognised, None without a column.
         fold: (n,) -1 where the cell is empty or there is none.
         unread: rows with a cell that could not be read; it was reported.
-        is_named: the columns name their labels; else their order is assumed.
+        named: (n,) bool, the columns of the row's file name their labels; else their order is
+            assumed.
         ids: (n,), None where the table has none.
         file_order: (C,) the label that each column names, from left to right, where they do.
     """
@@ -67,13 +68,20 @@ class ForeignTable:
     has_folds: bool
     probs: NDArray[np.float64]
     unread: set[int]
-    is_named: bool
+    named: Bools
     notices: list[str] = field(default_factory=list)
     file_order: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         """Return n."""
         return len(self.lines)
+
+    @property
+    def left_to_right(self) -> NDArray[np.intp]:
+        """Return (C,) the place among ``probs`` of each column, as the file orders them."""
+        if self.file_order is not None:
+            return self.file_order
+        return np.arange(self.probs.shape[1], dtype=np.intp)
 
     def count(self, split: str) -> int:
         """Return how many rows are of a split."""
@@ -86,7 +94,10 @@ class ForeignTable:
 
     @classmethod
     def join(cls, parts: Sequence[ForeignTable]) -> ForeignTable:
-        """Join tables whose splits and ids are known."""
+        """Join tables whose splits and ids are known, with columns in the profile's order.
+
+        The order that columns had in their files is lost: it may differ between files.
+        """
         if len(parts) == 1:
             return parts[0]
         starts = np.cumsum([0, *map(len, parts)])
@@ -103,9 +114,8 @@ class ForeignTable:
                 for start, part in zip(starts, parts, strict=False)
                 for row in part.unread
             },
-            is_named=all(part.is_named for part in parts),
+            named=np.concatenate([part.named for part in parts]),
             notices=[notice for part in parts for notice in part.notices],
-            file_order=parts[0].file_order,
         )
 
 
@@ -145,7 +155,7 @@ def read_rows_of_table(path: Path, profile: Profile, report: Report) -> ForeignT
         has_folds=columns.fold is not None,
         probs=np.full((len(table), profile.n_labels), np.nan),
         unread=set(),
-        is_named=columns.is_named,
+        named=np.full(len(table), columns.is_named),
         notices=[*table.notices, *columns.notices],
         file_order=_find_file_order(table, columns) if columns.labels else None,
     )

@@ -44,7 +44,7 @@ SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Forecast:
+class TestForecast:
     """An estimate of the test set's composition, for systems on the same train rows.
 
     Attributes:
@@ -61,6 +61,8 @@ class Forecast:
     n_rows: int
     n_members: int
     strict_share: float
+
+    __test__ = False  # not a test class for pytest
 
     @cached_property
     def weights(self) -> Float64s:
@@ -83,7 +85,7 @@ class TestReader:
     prepared: Prepared
     strata: Strata
 
-    def forecast(self, members: Iterable[Member]) -> Forecast | None:
+    def forecast(self, members: Iterable[Member]) -> TestForecast | None:
         """Combine the evidence of one or more members that predict the same rows.
 
         Returns:
@@ -106,7 +108,7 @@ class TestReader:
         if ground is None:
             return None
         strict = 0.0 if self.strata.train_repeated else self.strata.test_repeated
-        return Forecast(TestMix(ground, evidence), places, n_rows, len(evidence), strict)
+        return TestForecast(TestMix(ground, evidence), places, n_rows, len(evidence), strict)
 
     def _build_ground(self, rows: Int64s, test_rows: Int64s) -> Ground:
         profile = self.prepared.competition.profile
@@ -152,7 +154,7 @@ def build_test_reader(prepared: Prepared) -> TestReader:
     return TestReader(prepared, build_strata(corpus.train, corpus.test, prepared.folds.fold_of))
 
 
-def forecast_test(prepared: Prepared, store: Store) -> Forecast | None:
+def forecast_test(prepared: Prepared, store: Store) -> TestForecast | None:
     """Estimate the test set's composition from every complete variant in a store.
 
     Args:
@@ -181,7 +183,7 @@ def read_whole(store: Store, read: Callable[[str], Member]) -> Iterator[Member]:
             yield member
 
 
-def describe_forecast(forecast: Forecast, negative_name: str | None) -> list[str]:
+def describe_forecast(forecast: TestForecast, negative_name: str | None) -> list[str]:
     """Return notes that explain expected scores and their limits."""
     share, count = forecast.mix.negative_share, forecast.n_members
     whose = f"{count} variants" if count > 1 else "one variant"

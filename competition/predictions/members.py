@@ -26,11 +26,11 @@ from competition.predictions.belonging import (
     get_recipe,
     place_rows,
 )
+from competition.predictions.log_mean import LogSpaceMean
 from competition.predictions.rerun import advise_training
 from competition.predictions.store import Header, Result, ResultKey, Store
 from competition.threads import map_in_threads
 
-PROBABILITY_FLOOR = 1e-6
 AVERAGE = "one average"
 TUNED_ELSEWHERE = "was tuned on rows of other folds; no fold here is free of it."
 ROUTE_PREFIX = "route:"  # before the name of a member that is several specialists
@@ -67,6 +67,11 @@ class Member:
         return ~np.isnan(self.oof[:, 0])
 
     @property
+    def n_bytes(self) -> int:
+        """Return the memory that its predictions take."""
+        return self.oof.nbytes + self.test.nbytes
+
+    @property
     def test_covered(self) -> Bools:
         """Return (M,) which test rows it predicts."""
         return ~np.isnan(self.test[0, :, 0])
@@ -78,21 +83,6 @@ class LeftOut:
 
     name: str
     reason: str
-
-
-def average_in_log_space(probs: Sequence[Probs]) -> Probs:
-    """Average predictions (…, C) by a renormalised geometric mean; NaN stays NaN.
-
-    Probabilities are clipped at ``PROBABILITY_FLOOR``. A single prediction is returned unchanged.
-    """
-    if len(probs) == 1:
-        return probs[0]
-    total = np.zeros(probs[0].shape)
-    for each in probs:
-        total += np.log(np.maximum(each, PROBABILITY_FLOOR), dtype=np.float64)
-    total = np.exp(total / len(probs))
-    total /= total.sum(axis=-1, keepdims=True)
-    return total.astype(np.float32)
 
 
 def find_missing_folds(store: Store, variant: str, n_folds: int) -> dict[int, list[int]]:
@@ -129,11 +119,15 @@ def read_member(
             f"{variant}: {lacking}; {advise_training(store.directory / variant)}"
         )
     used = complete if seeds is None else [seed for seed in complete if seed in seeds]
-    per_seed = [_read_seed(store, header, seed, prepared, answered) for seed in used]
+    on_train, on_test = LogSpaceMean(), LogSpaceMean()
+    for seed in used:
+        oof, test = _read_seed(store, header, seed, prepared, answered)
+        on_train.add(oof)
+        on_test.add(test)
     return Member(
         name=variant,
-        oof=average_in_log_space([oof for oof, _ in per_seed]),
-        test=average_in_log_space([test for _, test in per_seed]),
+        oof=on_train.compute(),
+        test=on_test.compute(),
         seeds=tuple(used),
         route=header.route,
         recipe=header.recipe,

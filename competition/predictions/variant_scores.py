@@ -7,25 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from competition.arrays import Float64s
-from competition.console import Column, Table
 from competition.errors import HarnessError, PredictionsError
 from competition.folds.kfold import Prepared
 from competition.predictions.expected_scores import (
-    Forecast,
+    TestForecast,
     TestReader,
     build_test_reader,
-    describe_forecast,
-    lay_out_expected,
     read_whole,
 )
 from competition.predictions.fold_scales import warn_of_scales
 from competition.predictions.members import (
-    TUNED_ELSEWHERE,
     Member,
     find_missing_folds,
     group_specialists,
@@ -42,6 +39,9 @@ from competition.scoring.expected import Expected
 from competition.scoring.metrics.metric import MetricKind
 from competition.threads import map_in_threads
 
+MAX_KEPT_BYTES = 2**30
+"""Of members while variants are scored: 120 of KLUE-RE."""
+
 
 @dataclass(frozen=True, eq=False)
 class OnTest:
@@ -55,7 +55,7 @@ class OnTest:
     """
 
     expected: Expected
-    forecast: Forecast
+    forecast: TestForecast
     assessment: Assessment
 
     @property
@@ -161,7 +161,7 @@ def score_variants(
         One score for each name, in order, then one for each set of specialists among them that
         together predict every row.
     """
-    scorer = _Scorer(
+    scorer = _MemberScorer(
         open_store(prepared.competition),
         prepared,
         build_test_reader(prepared),
@@ -218,101 +218,20 @@ def describe_ranking(ranked: Sequence[VariantScore], n_rows: int) -> list[str]:
     return [f"Sorted by {what}; {noise}"]
 
 
-def build_variants_table(prepared: Prepared, scores: Sequence[VariantScore]) -> Table:
-    """Build the table of variants with scores and missing folds."""
-    profile = prepared.competition.profile
-    criteria = build_criteria(profile)
-    columns = [
-        Column("variant", "variant"),
-        Column("done", "folds"),
-        *_lay_out_columns(criteria.kinds),
-        Column("rows_per_s", "rows/s", "count"),
-    ]
-    tunes = {
-        "threshold": "; blend tunes a threshold too",
-        "prior": "; blend tunes a power of the label shares too",
-        "argmax": "",
-    }
-    notes = [f"Scored on out-of-fold rows by the most probable label{tunes[criteria.rule]}."]
-    n_rows = len(prepared.corpus.train)
-    whole = [each for each in scores if each.on_test is not None and each.n_rows == n_rows]
-    if whole and whole[0].on_test is not None:
-        notes += describe_forecast(whole[0].on_test.forecast, profile.negative_name)
-    parts = [each.name for each in scores if each.n_rows < n_rows]
-    if parts:
-        notes.append(f"On the rows of their route only: {', '.join(parts)}.")
-    notes += [f"{e.name}: seeds {_list_seeds(e)}" for e in scores if len(e.missing) > 1]
-    notes += [f"{each.name} lacks {each.lacks}" for each in scores if each.lacks]
-    notes += [f"Warning: {each.name}: {each.warning}" for each in scores if each.warning]
-    notes += [f"{each.name}: {each.why}" for each in scores if each.why]
-    for each in scores:
-        if each.tuned_on:
-            folds = ", ".join(map(str, each.tuned_on))
-            flattered = f"was tuned on folds {folds}, whose scores are too good."
-            notes.append(f"{each.name} {TUNED_ELSEWHERE if each.is_tuned_elsewhere else flattered}")
-    return Table("variants", "Variants", columns, [_build_row(each) for each in scores], notes)
-
-
-def _lay_out_columns(kinds: Sequence[MetricKind]) -> list[Column]:
-    """Return the columns of plain scores, then of expected test scores."""
-    plain, expected = [], []
-    for place, kind in enumerate(kinds):
-        head = f"OOF {kind.head}" if place == 0 else kind.head
-        plain += [
-            kind.column(kind.key, head),
-            kind.column(f"{kind.key}_interval", "95%", "interval"),
-        ]
-        own = f"expected_{kind.short}"
-        expected.append(kind.column(own, f"expected {kind.head}", begins_part=place == 0))
-        if place == 0:
-            expected.append(kind.column(f"{own}_interval", "95%", "interval"))
-    return [*plain, *expected]
-
-
-def _list_seeds(score: VariantScore) -> str:
-    return ", ".join(map(str, score.missing))
-
-
-def _build_row(score: VariantScore) -> dict[str, Any]:
-    """Build a row of the table, without unknown values."""
-    row: dict[str, Any] = {
-        "variant": score.name,
-        "why": score.why,
-        "seeds": _list_seeds(score),
-        "lacks": score.lacks,
-    }
-    if score.progress is not None:
-        row |= {
-            "tuned_on": list(score.tuned_on),
-            "is_tuned_elsewhere": score.is_tuned_elsewhere,
-            "done": "{}/{}".format(*score.progress),
-            "rows_per_s": score.rows_per_s,
-            "route": score.route,
-            "rows": score.n_rows,
-        }
-    found = score.assessment
-    if found is None:
-        return row
-    if score.on_test is not None:
-        row |= lay_out_expected(score.on_test.expected, [each.kind for each in found.measured])
-    row["rows"] = score.n_rows
-    for each in found.measured:
-        kind = each.kind
-        row |= {
-            kind.key: kind.show(each.score.value),
-            f"{kind.key}_interval": kind.show_ends(each.score.low, each.score.high),
-        }
-    return row
-
-
 @dataclass(frozen=True)
-class _Scorer:
-    """Scores members on the rows that they predict."""
+class _MemberScorer:
+    """Scores members on the rows that they predict.
+
+    Reading a member takes longer than scoring it, and each is needed three times. Those that fit
+    in ``MAX_KEPT_BYTES`` together are kept; the others are read again, so that memory does not grow
+    with the store.
+    """
 
     store: Store
     prepared: Prepared
     reader: TestReader
-    read: dict[str, Member]
+    kept: dict[str, Member]
+    lock: Lock = field(default_factory=Lock)
 
     def score_variant(self, name: str) -> VariantScore:
         n_folds = self.prepared.folds.count
@@ -340,10 +259,15 @@ class _Scorer:
         )
 
     def _read(self, name: str) -> Member:
-        """Read a variant; only once, as it takes longer than scoring it."""
-        if name not in self.read:
-            self.read[name] = read_member(self.store, name, self.prepared)
-        return self.read[name]
+        """Return a variant's member, and keep it if there is room."""
+        member = self.kept.get(name)
+        if member is None:
+            member = read_member(self.store, name, self.prepared)
+            with self.lock:
+                n_bytes = sum(each.n_bytes for each in self.kept.values())
+                if n_bytes + member.n_bytes <= MAX_KEPT_BYTES:
+                    self.kept[name] = member
+        return member
 
     def _warn_of_scales(self, member: Member) -> str:
         """Return a warning if pooled rows are ranked worse than those of every fold."""
@@ -386,23 +310,28 @@ class _Scorer:
 
         every = read_whole(self.store, self._read)
         shared = self.reader.forecast(every) or self.reader.forecast(map(read, sorted(whole)))
-        waiting = []
-        for each in scored:
-            member = read(each.name)
-            forecast = shared if each.name in whole else self.reader.forecast([member])
-            if forecast is not None:
-                waiting.append((each.name, member, forecast))
-        expected = map_in_threads(lambda one: self._expect(one[1], one[2]), waiting)
-        found = {name: on_test for (name, *_), on_test in zip(waiting, expected, strict=True)}
+
+        def expect(name: str) -> OnTest | None:
+            try:
+                member = read(name)
+            except HarnessError:
+                return None  # changed or deleted since it was scored
+            forecast = shared if name in whole else self.reader.forecast([member])
+            return None if forecast is None else self._expect(member, forecast)
+
+        names = [each.name for each in scored]
+        found = dict(zip(names, map_in_threads(expect, names), strict=True))
         return [replace(each, on_test=found.get(each.name)) for each in scores]
 
-    def _expect(self, member: Member, forecast: Forecast) -> OnTest:
+    def _expect(self, member: Member, forecast: TestForecast) -> OnTest:
         probs = member.oof[member.covered]
         pred = decide(probs)
         _, assessment = self._assess(member, forecast)
         return OnTest(forecast.expect(probs, pred), forecast, assessment)
 
-    def _assess(self, member: Member, forecast: Forecast | None = None) -> tuple[int, Assessment]:
+    def _assess(
+        self, member: Member, forecast: TestForecast | None = None
+    ) -> tuple[int, Assessment]:
         """Return the number of rows that a member predicts, and its scores on them.
 
         ``forecast`` weights the rows; None weights them equally.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from competition.console import Column, Table
 from competition.folds.kfold import Prepared
-from competition.report.errors import (
+from competition.report.error_analysis import (
     CROSS_FITTED,
     Errors,
     count_confusions,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from competition.board.blends import BlendFile
@@ -46,12 +46,7 @@ class Standing:
     @property
     def blend(self) -> BlendFile | None:
         """Return the best blend by its nested score; without scores, the newest."""
-
-        def rank(blend: BlendFile) -> float:
-            nested = blend.get_nested(self.kind)
-            return -math.inf if nested is None else nested
-
-        return max(self.blends, key=rank, default=None)
+        return find_best_blend(self.blends, self.kind)
 
     @property
     def kind(self) -> MetricKind:
@@ -72,6 +67,16 @@ class Standing:
         return blend is not None and any(
             each.entry.outcome == "sent" and each.entry.sha256 == blend.sha256 for each in self.sent
         )
+
+
+def find_best_blend(blends: Sequence[BlendFile], kind: MetricKind) -> BlendFile | None:
+    """Return the blend with the best nested score, the first without scores; None without any."""
+
+    def rank(blend: BlendFile) -> float:
+        nested = blend.get_nested(kind)
+        return -math.inf if nested is None else nested
+
+    return max(blends, key=rank, default=None)
 
 
 def get_primary(score: VariantScore) -> float:
@@ -203,12 +208,8 @@ def _propose_sending(standing: Standing) -> list[Proposal]:
 
 def _list_parts(blend: BlendFile) -> set[str]:
     """Return the variants of a blend, including those with weight 0."""
-    members = () if blend.record is None else blend.record.members or ()
-    parts: set[str] = set()
-    for member in members:
-        if isinstance(member, Mapping):
-            parts |= {str(part) for part in member.get("parts", ())}
-    return parts
+    weights = [] if blend.record is None else blend.record.list_weights()[0]
+    return {part for each in weights for part in each.parts}
 
 
 def _propose_analysis(standing: Standing) -> list[Proposal]:

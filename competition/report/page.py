@@ -103,6 +103,7 @@ class Page:
     in_context: Callable[[str], str] = str
     _parts: list[str] = field(default_factory=list)
     _sections: list[tuple[str, str]] = field(default_factory=list)
+    _faults: list[str] = field(default_factory=list)
     _count: int = 0
 
     def write_text(self, text: object) -> str:
@@ -118,6 +119,10 @@ class Page:
     def add_paragraph(self, text: str) -> None:
         """Add a sentence or two."""
         self._parts.append(f"<p>{self.write_text(text)}</p>")
+
+    def add_fault(self, text: str) -> None:
+        """Name a file, or a part of one, that is left aside; the last section lists them."""
+        self._faults.append(text)
 
     def add_commands(self, commands: Sequence[tuple[str, str]]) -> None:
         """Add commands, each with its reason."""
@@ -184,6 +189,11 @@ class Page:
         Args:
             plot_script: the plotting library's source, which goes into the page once.
         """
+        if self._faults:
+            self.add_section("Left aside")
+            for fault in dict.fromkeys(self._faults):
+                self.add_paragraph(fault)
+            self._faults = []
         links = "".join(
             f'<a href="#{key}">{self.write_text(title)}</a>' for key, title in self._sections
         )

@@ -8,11 +8,10 @@ Legend: N rows, C labels, M members.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,11 +25,12 @@ from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.members import Member, read_members
 from competition.predictions.store import Store, open_store
 from competition.predictions.variant_scores import (
-    build_variants_table,
+    VariantScore,
     describe_ranking,
     rank_variants,
     score_variants,
 )
+from competition.predictions.variants_table import build_variants_table
 from competition.profile import Competition
 from competition.report.curves import (
     correlate,
@@ -44,16 +44,17 @@ from competition.report.curves import (
     trace_precision_recall,
     trace_roc,
 )
+from competition.report.error_analysis import Errors, describe_errors, mark_entities, rank_labels
 from competition.report.error_tables import (
     build_confusions_table,
     build_hardest_table,
     build_labels_table,
     build_suspects_table,
 )
-from competition.report.errors import Errors, describe_errors, mark_entities, rank_labels
 from competition.report.next_steps import (
     Standing,
     describe_standing,
+    find_best_blend,
     get_primary,
     propose_commands,
 )
@@ -73,7 +74,8 @@ LABELS_SHOWN = 40
 class Material:
     """The data of the report; ``errors`` are of the best blend, else of the best member.
 
-    ``store`` and ``blends`` are all that is there, whole or not.
+    ``store`` and ``blends`` are all that is there, whole or not; ``faults``: why the errors of what
+    is better are not shown.
     """
 
     standing: Standing
@@ -81,6 +83,7 @@ class Material:
     errors: Errors | None
     store: Store
     blends: Sequence[BlendFile]
+    faults: Sequence[str] = ()
 
 
 def write_report(
@@ -100,6 +103,8 @@ def write_report(
     material = _gather(prepared)
     page = Page(f"{competition.profile.title}, {now:%Y-%m-%d %H:%M} UTC", in_context)
     _add_now(page, material)
+    for fault in material.faults:
+        page.add_fault(fault)
     page.add_section("Board")
     ranked = rank_variants(material.standing.variants)
     variants = build_variants_table(prepared, ranked)
@@ -137,10 +142,11 @@ def _gather(prepared: Prepared) -> Material:
     kind = build_criteria(competition.profile).primary.kind
     sent = [SentSubmission(entry, known.get(entry.sha256), kind) for entry in entries]
     scores = score_variants(prepared, store.variants(), members)
-    standing = Standing(competition, scores, sound, sent)
-    errors = _find_errors(prepared, standing, members)
-    standing = replace(standing, n_suspects=0 if errors is None else len(errors.suspects))
-    return Material(standing, members, errors, store, blends)
+    best = find_best_blend(sound, kind)
+    errors, faults = _find_errors(prepared, best, scores, members)
+    n_suspects = 0 if errors is None else len(errors.suspects)
+    standing = Standing(competition, scores, sound, sent, n_suspects)
+    return Material(standing, members, errors, store, blends, faults)
 
 
 def _is_of_today(blend: BlendFile, prepared: Prepared) -> bool:
@@ -154,20 +160,27 @@ def _is_of_today(blend: BlendFile, prepared: Prepared) -> bool:
 
 
 def _find_errors(
-    prepared: Prepared, standing: Standing, members: Sequence[Member]
-) -> Errors | None:
-    """Describe the best blend's errors, else those of the best variant that answers all rows."""
-    scored = sorted((e for e in standing.variants if e.assessment), key=get_primary, reverse=True)
+    prepared: Prepared,
+    blend: BlendFile | None,
+    scores: Sequence[VariantScore],
+    members: Sequence[Member],
+) -> tuple[Errors | None, list[str]]:
+    """Describe the best blend's errors, else those of the best variant that answers all rows.
+
+    Returns:
+        None if nothing has a score; and why others, which are better, are not described.
+    """
+    scored = sorted((each for each in scores if each.assessment), key=get_primary, reverse=True)
     scored.sort(key=lambda each: -each.n_rows)
-    blend = standing.blend
+    faults: list[str] = []
     names = [*([] if blend is None else [blend.name]), *(each.name for each in scored)]
     judges = {each.name: each.oof for each in members}
     for name in names:
         try:
-            return describe_errors(prepared, read_contender(prepared, name), judges)
-        except HarnessError:
-            continue  # a blend of another tool, or one whose members changed since
-    return None
+            return describe_errors(prepared, read_contender(prepared, name), judges), faults
+        except HarnessError as error:  # a blend of another tool, or its members changed since
+            faults.append(f"The errors of {name} are not shown: {error}")
+    return None, faults
 
 
 def _add_now(page: Page, material: Material) -> None:
@@ -356,15 +369,16 @@ def _add_disagreement(page: Page, prepared: Prepared, members: Sequence[Member])
 def _add_blend(page: Page, blend: BlendFile | None) -> None:
     """Show the best blend's weights."""
     record = None if blend is None else blend.record
-    if blend is None or record is None or not record.members:
+    if blend is None or record is None:
         return
-    members = [each for each in record.members if isinstance(each, Mapping) and "weight" in each]
+    members, faults = record.list_weights()
+    for fault in faults:
+        page.add_fault(f"{blend.path.with_suffix('.json')}: {fault}")
     if not members:
         return
     page.add_section(f"Blend {blend.name}")
-    names = [str(each.get("name")) for each in members]
-    weights = [float(each["weight"]) for each in members]
-    spread = [_read_spread(each) for each in members]
+    names, weights = [each.name for each in members], [each.weight for each in members]
+    spread = [_find_spread(each.weight_by_fold) for each in members]
     columns = [
         Column("name", "member"),
         Column("weight", "weight", "number"),
@@ -384,13 +398,9 @@ def _add_blend(page: Page, blend: BlendFile | None) -> None:
     page.add_figure(draw_bars({"weight": (names, weights)}, "weight", (below, above)), table)
 
 
-def _read_spread(member: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Return the lowest and the highest weight of a member in the folds; None in older files."""
-    found = member.get("weight_by_fold")
-    if not isinstance(found, list) or not found:
-        return None, None
-    weights = [float(each) for each in found]
-    return min(weights), max(weights)
+def _find_spread(weights: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the lowest and the highest weight in the folds; None in older files."""
+    return (min(weights), max(weights)) if weights else (None, None)
 
 
 def _add_scores(page: Page, sent: Sequence[SentSubmission]) -> None:

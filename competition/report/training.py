@@ -5,6 +5,7 @@ They are read from the store and the checkpoint folder, where jobs and ``tune`` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from competition.arrays import Say
 from competition.console import Column, Table
 from competition.errors import PredictionsError
 from competition.predictions.learning_curves import CurvePoint, read_curve
@@ -51,9 +53,10 @@ def add_jobs(
     page: Page, store: Store, keys: Sequence[ResultKey], kinds: Sequence[MetricKind]
 ) -> None:
     """List every result with its scores and cost, and the settings in which variants differ."""
-    rows, settings = [], {}
+    rows: list[dict[str, Any]] = []
+    settings: dict[str, Mapping[str, str]] = {}
     for key in keys:
-        run = _read_run(store, key)
+        run, described = _read_run(page, store, key), _read_settings(page, store, key)
         rows.append(
             {
                 "variant": key.variant,
@@ -67,9 +70,8 @@ def add_jobs(
                 "device": _read_device(run),
             }
         )
-        if key.variant not in settings:
-            header = store.read_header(key)
-            settings[key.variant] = {} if header is None else dict(_flatten(header.variant))
+        if described is not None:
+            settings.setdefault(key.variant, described)
     if not rows:
         return
     page.add_section("Jobs")
@@ -108,12 +110,23 @@ def _add_settings(page: Page, settings: Mapping[str, Mapping[str, str]]) -> None
     page.add_table(Table("settings", "Settings", columns, rows, [note]), folded=True)
 
 
-def _read_run(store: Store, key: ResultKey) -> Mapping[str, Any]:
+def _read_run(page: Page, store: Store, key: ResultKey) -> Mapping[str, Any]:
     """Return the provenance of a result; empty if there is none or it is damaged."""
     try:
         return store.read_run(key)
-    except (OSError, PredictionsError):
+    except (OSError, PredictionsError) as error:
+        page.add_fault(str(error))
         return {}
+
+
+def _read_settings(page: Page, store: Store, key: ResultKey) -> Mapping[str, str] | None:
+    """Return the settings in the header of a result; None if it is damaged or gone."""
+    try:
+        header = store.read_header(key)
+    except (OSError, PredictionsError) as error:
+        page.add_fault(str(error))
+        return None
+    return None if header is None else dict(_flatten(header.variant))
 
 
 def _read_number(run: Mapping[str, Any], name: str) -> float | None:
@@ -140,10 +153,13 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 def add_learning_curves(page: Page, competition: Competition, keys: Sequence[ResultKey]) -> None:
     """Draw the loss of every job that left a curve, by optimiser step."""
     curves: dict[str, list[CurvePoint]] = {}
-    damaged: list[str] = []
     for key in keys:
         folder = competition.checkpoints_dir / key.variant / f"s{key.seed}-f{key.fold}"
+        damaged: list[str] = []
         points = read_curve(folder, damaged.append)
+        if damaged:
+            more = f", and {len(damaged) - 1} lines more" if len(damaged) > 1 else ""
+            page.add_fault(f"{damaged[0]}{more}")
         if len(points) > 1:
             curves[f"{key.variant} s{key.seed} f{key.fold}"] = thin(points)
     if not curves:
@@ -174,7 +190,7 @@ def add_learning_curves(page: Page, competition: Competition, keys: Sequence[Res
     note = "Training loss, a mean over the steps since the point before. It is no score."
     if len(shown) < len(curves):
         note += f" The first {len(shown)} of {len(curves)} jobs are drawn."
-    table = Table("curves", "Training loss", columns, rows, [note, *damaged])
+    table = Table("curves", "Training loss", columns, rows, [note])
     page.add_figure(draw_lines(lines, ("optimiser step", "loss")), table)
 
 
@@ -194,7 +210,7 @@ def thin(points: Sequence[CurvePoint]) -> list[CurvePoint]:
 
 def add_studies(page: Page, competition: Competition) -> None:
     """Draw the history of each study that ``tune`` left in a journal, and its importances."""
-    for study in read_studies(competition.tune_dir):
+    for study in read_studies(competition.tune_dir, page.add_fault):
         page.add_section(f"Search {study.name}")
         kind = METRICS.get(study.objective)
         is_loss = kind is not None and kind.is_loss
@@ -238,22 +254,29 @@ def _add_importances(page: Page, study: StudyHistory) -> None:
     page.add_figure(draw_bars({"importance": (names, values)}, ""), table)
 
 
-def read_studies(folder: Path) -> Iterator[StudyHistory]:
+def read_studies(folder: Path, say: Say) -> Iterator[StudyHistory]:
     """Read every study with a scored trial from the journals under a folder, by name.
 
-    A journal that cannot be read is left out; ``tune`` says what is wrong with it.
+    Args:
+        folder: with a folder for each study.
+        say: called with a line about each journal that cannot be read, which is left out.
     """
     for path in sorted(folder.glob(f"*/{STUDY_JOURNAL}")):
         try:
             found = list(_read_journal(path))
-        except Exception:  # noqa: S112 - the library checks nothing, and raises whatever comes
+        except Exception as error:  # the library checks nothing, and raises whatever comes
+            reason = f"{type(error).__name__} {error}".strip().splitlines()[0][:200]
+            say(f"{path} is damaged and left out ({reason}); run tune again under another name")
             continue
         yield from found
 
 
 def _read_journal(path: Path) -> Iterator[StudyHistory]:
     storage = JournalStorage(JournalFileBackend(str(path)))
-    for found in storage.get_all_studies():
+    studies = storage.get_all_studies()
+    if not studies and path.stat().st_size:
+        raise ValueError("it holds no study")
+    for found in studies:
         study = optuna.load_study(study_name=found.study_name, storage=storage)
         trials = study.get_trials(deepcopy=False)
         scored = [each for each in trials if _has_score(each)]
@@ -280,7 +303,7 @@ def _measure_importances(study: optuna.Study, scored: Sequence[FrozenTrial]) -> 
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=STUDY_SEED)
     found: Mapping[str, float] = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return found
+    return found if all(map(math.isfinite, found.values())) else {}
 
 
 def _write(value: object) -> str:

@@ -8,7 +8,6 @@ Legend: C labels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -96,9 +95,8 @@ class Criteria:
         return {each.kind.key: each.score(gold, predicted) for each in self.metrics}
 
     def write(self, scores: Mapping[str, float | None]) -> str:
-        """Write scores of ``score`` for a person: ``micro-F1 71.53, AUPRC 60.20``."""
-        known = {key: score for key, score in scores.items() if score and not math.isnan(score)}
-        return ", ".join(f"{k.title} {k.write(known.get(k.key, 0.0))}" for k in self.kinds)
+        """Write scores of ``score`` for a person: ``micro-F1 71.53, AUPRC –`` if one is unknown."""
+        return ", ".join(f"{kind.title} {kind.write(scores.get(kind.key))}" for kind in self.kinds)
 
     def show(self, scores: Mapping[str, float]) -> dict[str, float]:
         """Return scores of ``score`` as people and leaderboards write them."""

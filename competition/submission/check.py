@@ -194,7 +194,7 @@ def _remark_blend(
 ) -> None:
     """Compare a submission to the blend described by the JSON beside it."""
     try:
-        rule = read_rule(path.with_name(f"{path.stem}.json"))
+        rule = read_rule(path.with_name(f"{path.stem}.json"), profile.n_labels)
     except (OSError, ValueError) as error:
         found = f"{path.stem}.json does not say how labels were decided ({error})"
         remedy = "labels were not compared to it; run blend again with that name"

@@ -176,11 +176,12 @@ def _match_rows(competition: Competition, written: Sequence[str]) -> list[str]:
     every = _read_all_test_ids(competition)
     by_place = competition.profile.columns.id is None and len(written) == len(every)
     matched = list(every) if by_place else match_ids(written, every)
-    missing = sorted(set(every) - set(matched), key=every.index)
-    if missing or len(matched) != len(every) or set(matched) != set(every):
+    answered = set(matched)
+    missing = next((row_id for row_id in every if row_id not in answered), None)
+    if missing is not None or len(matched) != len(every) or answered != set(every):
         found = f"{len(written):,} rows where the test file has {len(every):,}"
-        if missing:
-            found += f"; it lacks id {show_id(missing[0])}"
+        if missing is not None:
+            found += f"; it lacks id {show_id(missing)}"
         raise _refuse(competition, found, "take the sample file and the test file of one download")
     return matched
 

@@ -64,6 +64,9 @@ class BlendRule(_Record):
         return Rule(self.threshold, self.prior_power, self.label_factors)
 
 
+B = TypeVar("B", bound=BlendRule)
+
+
 class BlendRecord(BlendRule):
     """Everything needed to reproduce a blend.
 
@@ -76,6 +79,15 @@ class BlendRecord(BlendRule):
     reweight: str | None
     shrink: bool = False
     members: Annotated[tuple[BlendMember, ...], Field(min_length=1)]
+
+
+class MemberWeight(_Record):
+    """The weight of a member; ``weight_by_fold`` and ``parts`` are empty in older files."""
+
+    name: str
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    weight_by_fold: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 class ScoreEstimate(_Record):
@@ -146,7 +158,7 @@ class SubmissionRecord(_Record):
         csv_sha256: of the CSV that it was written for.
         corpus_hash: of the data it was tuned on; None in files of other tools.
         folds_hash: of their folds.
-        members: of the blend.
+        members: of the blend, as another tool may describe them; see ``list_weights``.
         fitted: scores on the rows that were tuned on, by system.
         nested: scores on held-out folds, by system.
         noise: simulated noise of the public leaderboard.
@@ -162,6 +174,22 @@ class SubmissionRecord(_Record):
     noise: tuple[HalfNoiseRecord, ...] = ()
     alarms: tuple[WarningRecord, ...] = ()
 
+    def list_weights(self) -> tuple[list[MemberWeight], list[str]]:
+        """Return the members' weights, and what is wrong with each member that is left out.
+
+        A member without a weight, as other tools write them, is left out without a word.
+        """
+        found: list[MemberWeight] = []
+        faults: list[str] = []
+        for place, member in enumerate(self.members or ()):
+            if not isinstance(member, Mapping) or "weight" not in member:
+                continue
+            try:
+                found.append(_validate(MemberWeight, member))
+            except ValueError as error:
+                faults.append(f"members.{place}.{error}")
+        return found, faults
+
 
 def read_submission(path: Path) -> SubmissionRecord:
     """Read the JSON of a submission, written by ``blend`` or another tool.
@@ -176,26 +204,34 @@ def read_submission(path: Path) -> SubmissionRecord:
     return _validate(SubmissionRecord, found)
 
 
-def read_record(path: Path) -> BlendRecord | None:
+def read_record(path: Path, n_labels: int) -> BlendRecord | None:
     """Read everything needed to reproduce a blend; None if the file is not a blend's or absent.
 
+    Args:
+        path: of the JSON.
+        n_labels: of the competition.
+
     Raises:
         OSError: it cannot be read.
         ValueError: it is not JSON, or is a blend's and a field is missing or invalid.
     """
     found = _read(path)
-    return None if found is None else _validate(BlendRecord, found)
+    return None if found is None else _check_factors(_validate(BlendRecord, found), n_labels)
 
 
-def read_rule(path: Path) -> BlendRule | None:
+def read_rule(path: Path, n_labels: int) -> BlendRule | None:
     """Read the decision rule of a blend; None if the file is not a blend's or absent.
 
+    Args:
+        path: of the JSON.
+        n_labels: of the competition.
+
     Raises:
         OSError: it cannot be read.
         ValueError: it is not JSON, or is a blend's and a field is missing or invalid.
     """
     found = _read(path)
-    return None if found is None else _validate(BlendRule, found)
+    return None if found is None else _check_factors(_validate(BlendRule, found), n_labels)
 
 
 def list_blends(folder: Path) -> list[str]:
@@ -238,6 +274,13 @@ def _validate(kind: type[R], found: Mapping[str, Any]) -> R:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "scores")  # our own field
         raise ValueError(f"{where}: {first['msg']}") from None
+
+
+def _check_factors(rule: B, n_labels: int) -> B:
+    factors = rule.label_factors
+    if factors is not None and len(factors) != n_labels:
+        raise ValueError(f"label_factors: {len(factors)} numbers for {n_labels} labels")
+    return rule
 
 
 def _is_blend(path: Path) -> bool:

@@ -18,9 +18,9 @@ from competition.predictions.rerun import write_command
 from competition.predictions.store import ResultKey, open_store
 from competition.predictions.variant_scores import (
     VariantScore,
-    build_variants_table,
     score_variants,
 )
+from competition.predictions.variants_table import build_variants_table
 from competition.profile import Competition
 from competition.progress import ProgressBoard, RemainingTime, format_seconds
 from competition.scoring.criteria import build_criteria

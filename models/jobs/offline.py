@@ -25,7 +25,8 @@ from competition.data.rows import Rows
 from competition.errors import CorpusError, UsageError
 from competition.files import first_problem, sha256_of
 from competition.folds.length_routes import route_lengths
-from competition.predictions.members import Member, average_in_log_space
+from competition.predictions.log_mean import average_in_log_space
+from competition.predictions.members import Member
 from competition.profile import Profile
 from competition.progress import format_seconds
 from competition.submission.record import BlendRecord

@@ -24,7 +24,8 @@ from competition.errors import CorpusError, PredictionsError, UsageError
 from competition.files import check_writable
 from competition.folds.kfold import Prepared, read_prepared
 from competition.folds.length_routes import read_or_make_length_routes, route_lengths
-from competition.predictions.members import Member, average_in_log_space, read_members
+from competition.predictions.log_mean import average_in_log_space
+from competition.predictions.members import Member, read_members
 from competition.predictions.rerun import advise_training
 from competition.predictions.store import Header, ResultKey, Store, open_store
 from competition.profile import Competition
@@ -119,7 +120,7 @@ def read_blend(competition: Competition, name: str | None) -> tuple[str, BlendRe
         raise UsageError(f"no blend {name!r} in {folder}; choose one of {', '.join(known)}")
     path = folder / f"{name}.json"
     try:
-        record = read_record(path)
+        record = read_record(path, competition.profile.n_labels)
     except (OSError, ValueError) as error:
         record, reason = None, str(error)
     else:

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from competition.errors import HarnessError, StoppedError, TrainingError, UsageError, VariantError
 from competition.files import check_name, check_writable
 from competition.folds.kfold import Prepared, read_prepared
-from competition.predictions.members import average_in_log_space
+from competition.predictions.log_mean import average_in_log_space
 from competition.predictions.store import Store
 from competition.profile import Competition
 from competition.progress import ProgressBoard, format_seconds

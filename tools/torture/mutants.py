@@ -134,7 +134,7 @@ def build_kinds(folder: Path) -> dict[str, Kind]:
         **_kinds_of_submissions(competition, folder),
     }
     (folder / "good.json").write_bytes(kinds["blend record"].data)
-    record = read_record(folder / "good.json")
+    record = read_record(folder / "good.json", prepared.competition.profile.n_labels)
     assert record is not None
     return {**kinds, **build_artefact_kinds(prepared, store, record)}
 
@@ -368,9 +368,14 @@ def _kinds_of_submissions(competition: Competition, folder: Path) -> dict[str, K
 
     def read_records(data: bytes) -> None:
         record_path.write_bytes(data)
-        for read in (read_record, read_rule, read_submission):
+        n_labels = competition.profile.n_labels
+        for read in (
+            lambda: read_record(record_path, n_labels),
+            lambda: read_rule(record_path, n_labels),
+            lambda: read_submission(record_path).list_weights(),
+        ):
             try:
-                read(record_path)
+                read()
             except ValueError as error:  # what these readers raise; their callers name the file
                 if isinstance(error, UnicodeEncodeError):
                     raise

@@ -10,6 +10,7 @@ Legend: N rows, C labels, k sums.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -31,6 +32,9 @@ Weigher = Callable[[Float64s], float]
 
 Figure = Literal["score", "interval", "difference", "spread"]
 """What a column shows of a metric."""
+
+UNKNOWN = "–"
+"""Stands for a score that is None or NaN, as in tables."""
 
 RuleKind = Literal["threshold", "prior", "argmax"]
 """How probabilities become labels: see ``scoring.decisions``."""
@@ -136,13 +140,17 @@ class MetricKind:
         """Return both ends of an interval as people write them."""
         return (0.0 - high, 0.0 - low) if self.is_loss else (low, high)
 
-    def write(self, score: float) -> str:
-        """Write a score for a person: ×100, a loss as it is.
+    def write(self, score: float | None) -> str:
+        """Write a score for a person: ×100, a loss as it is, a dash if it is unknown.
 
         >>> from competition.scoring.metrics.catalogue import METRICS
         >>> METRICS["accuracy"].write(0.7153), METRICS["log-loss"].write(-0.4321)
         ('71.53', '0.4321')
+        >>> METRICS["auprc"].write(float("nan")), METRICS["log-loss"].write(None)
+        ('–', '–')
         """
+        if score is None or math.isnan(score):
+            return UNKNOWN
         return f"{self.show(score):.4f}" if self.is_loss else f"{100 * score:.2f}"
 
     def write_difference(self, difference: float) -> str:
@@ -154,6 +162,8 @@ class MetricKind:
         >>> METRICS["log-loss"].write_difference(0.0)
         '+0.0000'
         """
+        if math.isnan(difference):
+            return UNKNOWN
         return f"{self.show(difference):+.4f}" if self.is_loss else f"{100 * difference:+.2f}"
 
     def column(

@@ -36,9 +36,13 @@ from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.folds.length_routes import Routes, read_or_make_length_routes
 from competition.predictions.expected_scores import forecast_test
-from competition.predictions.members import average_in_log_space, read_member
+from competition.predictions.log_mean import average_in_log_space
+from competition.predictions.members import read_member
 from competition.predictions.store import Result, ResultKey, Store
-from competition.predictions.variant_scores import build_variants_table, score_variants
+from competition.predictions.variant_scores import (
+    score_variants,
+)
+from competition.predictions.variants_table import build_variants_table
 from competition.profile import Competition
 from competition.scoring.bootstrap import (
     BOOTSTRAP_SEED,
@@ -439,7 +443,7 @@ def test_a_blend_is_compared_by_its_nested_answers(prepared: Prepared, how: dict
     assert 0 < heard[-1][0] <= heard[-1][1] == total  # one member alone needs no search
     nested = made.fit.nested[BLEND]
     assert np.array_equal(found.contenders[0].probs, nested.probs)
-    assert np.array_equal(found.contenders[0].nested_pred, nested.pred)
+    assert np.array_equal(found.contenders[0].blend_pred, nested.pred)
     spec = json.loads(made.path.with_suffix(".json").read_text())["nested"][BLEND]
     assert found.overall[0].first == spec["f1"]["value"]
     assert found.overall[1].first == spec["auprc"]["value"]
@@ -633,9 +637,42 @@ def test_intervals_include_the_spread_between_seeds(prepared: Prepared, store: S
     assert twice.deviations == pytest.approx(effect.deviations)
     write(prepared, "uneven", 2, seeds=(1, 2), folds=(0,))
     write(prepared, "uneven", 2, seeds=(1,), folds=(1, 2))
+    assert "How far" not in notes_of(found)
     mixed = run_compare(prepared, ("many", "uneven"), PLAIN).seed_effect
     assert mixed is not None  # two seeds of one fold, one of the others: (1/2 + 1 + 1) / 9
     assert mixed.deviations[1] < effect.deviations[1]
+
+
+def test_the_contender_whose_seeds_are_unknown_is_named(prepared: Prepared) -> None:
+    write(prepared, "network", 2, seeds=(1, 2, 3))
+    write(prepared, "single", 2, variant={"why": "", "learner": "linear"})
+    found = run_compare(prepared, ("network", "single"), PLAIN)
+    assert found.seed_effect is not None
+    assert found.seed_effect.unknown == ("single",)
+    assert "include the seed of network, which" in notes_of(found)
+    assert "How far another seed would move single is unknown and left out" in notes_of(found)
+
+
+def test_seeds_of_specialists_count_for_rows_of_their_route_alone(prepared: Prepared) -> None:
+    lengths = np.arange(len(prepared.corpus.train))
+    routes = read_or_make_length_routes(prepared, lambda rows: lengths[: len(rows)], "rows")
+    for name in ("a", "b"):
+        write(prepared, name, 2)
+    for seed in (1, 2, 3):
+        write(prepared, "short", seed, seeds=(seed,), routes=(routes, "short"))
+    assert run_compare(prepared, ("a", "b"), PLAIN).seed_effect is None
+    write(prepared, "many", 2, seeds=(1, 2, 3))
+    whole = run_compare(prepared, ("a", "b"), PLAIN).seed_effect
+    assert whole is not None
+    assert whole.variants == ("many",)
+    own = run_compare(prepared, ("short", "a"), PLAIN).seed_effect
+    assert own is not None
+    assert own.variants == ("many", "short")  # "many" too is scored on the short rows
+    write(prepared, "medium", 2, routes=(routes, "medium"))
+    found = run_compare(prepared, ("medium", "a"), PLAIN).seed_effect
+    assert found is not None
+    assert found.variants == ("many",)
+    assert found.deviations[1] != pytest.approx(whole.deviations[1])
 
 
 def test_seeds_of_other_rows_and_of_tables_say_nothing(prepared: Prepared, store: Store) -> None:

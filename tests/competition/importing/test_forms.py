@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,6 +247,50 @@ def test_columns_without_names_may_be_in_alphabetical_order(
     order.write_text("no_relation\nper:cousin", "utf-8")
     with pytest.raises(UsageError, match="other labels than the profile"):
         take(prepared, tmp_path / "odd.npz", **options)
+
+
+def test_a_named_order_is_not_applied_to_a_file_in_another_order(
+    prepared: Prepared, store: Store, tmp_path: Path
+) -> None:
+    labels, odd = prepared.competition.profile.labels, [2, 0, 3, 1]
+    oof, test = draw(prepared)
+    train = pd.DataFrame(oof[:, odd]).assign(id=prepared.corpus.train.ids)
+    train.to_csv(tmp_path / "oof.csv", index=False)
+    order = tmp_path / "order.txt"
+    order.write_text("\n".join(labels[i] for i in odd), "utf-8")
+    options = {
+        "folds_hash": prepared.folds.hash[:10],
+        "label_order": str(order),
+        "test": tmp_path / "test.csv",
+    }
+    average = pd.DataFrame(test.mean(axis=0)[:, odd]).assign(id=prepared.corpus.test.ids)
+    average[[1, 0, 3, 2, "id"]].to_csv(tmp_path / "test.csv", index=False)
+    (offence,) = take(prepared, tmp_path / "oof.csv", **options).offences
+    assert "the columns are in another order than those of oof.csv" in offence.found
+    for columns in (average, average.set_axis([*(labels[i] for i in odd), "id"], axis=1)):
+        columns.to_csv(tmp_path / "test.csv", index=False)
+        assert take(prepared, tmp_path / "oof.csv", **options).offences == ()
+        member = read_member(store, "oof", prepared)
+        np.testing.assert_allclose(member.oof, oof, atol=1e-6)
+        np.testing.assert_allclose(member.test[0], test.mean(axis=0), atol=1e-6)
+        shutil.rmtree(prepared.competition.oof_dir / "oof")
+
+
+def test_an_order_that_is_found_moves_no_columns_with_names(
+    prepared: Prepared, store: Store, tmp_path: Path
+) -> None:
+    labels = prepared.competition.profile.labels
+    by_name = sorted(range(len(labels)), key=lambda i: labels[i])
+    oof, test = draw(prepared)
+    np.save(tmp_path / "oof.npy", oof[:, by_name])
+    average = pd.DataFrame(test.mean(axis=0), columns=list(labels))
+    average.assign(id=prepared.corpus.test.ids).to_csv(tmp_path / "test.csv", index=False)
+    hash_, path = prepared.folds.hash[:10], tmp_path / "test.csv"
+    report = take(prepared, tmp_path / "oof.npy", folds_hash=hash_, test=path)
+    assert any("(alphabetical): read so" in note for note in report.notes)
+    member = read_member(store, "oof", prepared)
+    np.testing.assert_allclose(member.oof, oof, atol=1e-6)
+    np.testing.assert_allclose(member.test[0], test.mean(axis=0), atol=1e-6)
 
 
 def test_columns_whose_names_and_numbers_contradict_each_other_are_refused(

@@ -25,7 +25,8 @@ from competition.importing.importing import (
     build_import_tables,
     run_import,
 )
-from competition.predictions.members import average_in_log_space, read_member
+from competition.predictions.log_mean import average_in_log_space
+from competition.predictions.members import read_member
 from competition.predictions.store import ResultKey, Store
 from competition.profile import Competition, resolve_competition
 from tests.competition.predictions.test_members import fill, fill_routes, make_result

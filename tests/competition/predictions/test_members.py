@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from competition import threads
 from competition.errors import FoldsError, HarnessError, PredictionsError, UsageError
 from competition.folds.kfold import Prepared
 from competition.folds.length_routes import Routes, read_or_make_length_routes
 from competition.importing.importing import ImportOptions, run_import
+from competition.predictions import log_mean, members, variant_scores
+from competition.predictions.log_mean import average_in_log_space
 from competition.predictions.members import (
     Member,
-    average_in_log_space,
     find_missing_folds,
     find_specialists,
     read_member,
@@ -384,6 +387,62 @@ def test_an_average_keeps_nan_and_floors_zero() -> None:
     both = average_in_log_space([one, one[:, ::-1]])
     assert np.allclose(both[0], 0.5)
     assert np.isnan(both[1]).all()
+
+
+def test_members_are_averaged_without_holding_every_seed(
+    store: Store, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, prepared, "v", seeds=(1, 2, 3, 4))
+    whole = read_member(store, "v", prepared)
+    monkeypatch.setattr(log_mean, "CHUNK_ROWS", 7)
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+    read_seed = members._read_seed
+
+    def watch(*given: Any) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal most
+        oof, test = read_seed(*given)
+        alive.append(weakref.ref(oof))
+        most = max(most, sum(each() is not None for each in alive))
+        return oof, test
+
+    monkeypatch.setattr(members, "_read_seed", watch)
+    again = read_member(store, "v", prepared)
+    assert most <= 2  # that of the seed before, and the new one
+    assert np.array_equal(again.oof, whole.oof)
+    assert np.array_equal(again.test, whole.test)
+
+
+def test_members_beyond_the_bound_are_read_again(
+    store: Store, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"v{place}" for place in range(6)]
+    for name in names:
+        fill(store, prepared, name)
+    scores = score_variants(prepared, names)
+    kept = read_member(store, "v0", prepared).n_bytes
+    monkeypatch.setattr(variant_scores, "MAX_KEPT_BYTES", kept)
+    monkeypatch.setattr(threads, "MAX_WORKERS", 1)
+    alive: weakref.WeakSet[Member] = weakref.WeakSet()
+    most = 0
+
+    def watch(*given: Any) -> Member:
+        nonlocal most
+        member = read_member(*given)
+        alive.add(member)
+        most = max(most, len(alive))
+        return member
+
+    monkeypatch.setattr(variant_scores, "read_member", watch)
+    again = score_variants(prepared, names)
+    assert most <= 3  # the one that is kept, the one before, and the new one
+    for one, other in zip(scores, again, strict=True):
+        assert one.assessment is not None
+        assert other.assessment is not None
+        assert one.assessment.primary == other.assessment.primary
+        assert (one.on_test is None) == (other.on_test is None)
+        if one.on_test is not None and other.on_test is not None:
+            assert one.on_test.expected == other.on_test.expected
 
 
 def _drop_fold(store: Store, prepared: Prepared) -> None:

@@ -18,8 +18,10 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score, roc
 from competition.blend.blend import run_blend
 from competition.console import Column, Table
 from competition.folds.kfold import Prepared, read_prepared
+from competition.predictions.learning_curves import CURVE_FILE
+from competition.predictions.store import ResultKey, Store
 from competition.predictions.variant_scores import VariantScore, score_variants
-from competition.profile import Competition
+from competition.profile import STUDY_JOURNAL, Competition
 from competition.report.curves import (
     correlate,
     measure_calibration,
@@ -32,6 +34,7 @@ from competition.report.curves import (
 from competition.report.next_steps import Standing, describe_standing, propose_commands
 from competition.report.page import Page
 from competition.report.report import write_report
+from competition.submission.record import SubmissionRecord
 from competition.upload.send import SubmitOptions, submit
 from tests.competition.blend.test_blend import RUN, few_draws, write_variant
 from tests.competition.klue_scores import decide
@@ -138,6 +141,34 @@ def test_every_text_is_escaped() -> None:
     assert json.loads(figure[1])["data"][0]["name"] == "</script>" + ATTACK
 
 
+def test_damaged_files_are_left_aside_and_named(
+    tiny_competition: Competition, prepared: Prepared, store: Store
+) -> None:
+    for name in ("first", "second", "useless"):
+        write_variant(prepared, name)
+    blend = run_blend(tiny_competition, ("first", "second"), trials=1, seed=0, name="both", run=RUN)
+    header, run = store.path(ResultKey("useless", 1, 0)), store.run_path(ResultKey("first", 1, 1))
+    header.write_bytes(header.read_bytes()[:-9])
+    run.write_bytes(b"\xff")
+    curve = tiny_competition.checkpoints_dir / "first" / "s1-f0" / CURVE_FILE
+    journal = tiny_competition.tune_dir / "search" / STUDY_JOURNAL
+    for path in (curve, journal):
+        path.parent.mkdir(parents=True)
+        path.write_text("{}\n{", encoding="utf-8")
+    spec = blend.path.with_suffix(".json")
+    record = json.loads(spec.read_text("utf-8"))
+    record["members"][0]["weight"] = None
+    spec.write_text(json.dumps(record), encoding="utf-8")
+    (tiny_competition.submissions_dir / "folder.csv").mkdir()
+    text = unescape(write_report(tiny_competition, now=NOON).read_text("utf-8"))
+    aside = text[text.rindex("Left aside</h2>") :]
+    for path in (header, run, curve, journal, spec):
+        assert str(path) in aside
+    assert "members.0.weight" in aside
+    assert "The errors of both are not shown" in aside
+    assert "folder: it cannot be read (Is a directory)" in text
+
+
 def test_an_empty_competition_says_what_to_run(tiny_competition: Competition) -> None:
     text = unescape(write_report(tiny_competition, now=NOON).read_text("utf-8"))
     assert "No variant has out-of-fold scores yet." in text
@@ -191,20 +222,23 @@ def test_the_next_commands_follow_what_is_there(prepared: Prepared) -> None:
         write_variant(prepared, name, save_as="concat-cls" if name == "first" else None)
     scores = score_variants(prepared, ["concat-cls", "second"])
     assert propose(scores)[0] == "python run.py blend"
-    member = {"parts": ["concat-cls"], "weight": 1.0}
+
+    def describe(*parts: str) -> SubmissionRecord:
+        members = tuple({"name": part, "parts": [part], "weight": 0.5} for part in parts)
+        return SubmissionRecord(csv_sha256="x", members=members)
+
     blend = SimpleNamespace(
         name="b", path=Path("b.csv"), sha256="x", get_nested=lambda _kind: None,
-        get_nested_single=lambda _kind: None, record=SimpleNamespace(members=[]),
+        get_nested_single=lambda _kind: None, record=describe("concat-cls"),
     )  # fmt: skip
-    blend.record.members = [member]
     assert propose(scores, blend)[0] == "python run.py blend", "one is not in the blend"
-    blend.record.members = [member, {"parts": ["second"], "weight": 0.0}]
+    blend.record = describe("concat-cls", "second")
     commands = propose(scores, blend)
     assert commands[0] == "python run.py submit b.csv"
     assert commands[1].startswith("python run.py compare ")
     assert len(commands) == 3
     alone = SimpleNamespace(**{**vars(blend), "name": "a", "path": Path("a.csv")})
-    alone.get_nested, alone.record = (lambda _kind: 0.5), SimpleNamespace(members=[member])
+    alone.get_nested, alone.record = (lambda _kind: 0.5), describe("concat-cls")
     best = "the best blend by its nested score, though the newest has all variants"
     assert propose(scores, blend, alone)[0] == "python run.py submit a.csv", best
     assert propose(score_variants(prepared, ["second"]))[1] == "python run.py fold concat-cls"

@@ -82,7 +82,10 @@ def test_a_study_has_its_history_and_importances(tiny_competition: Competition) 
     broken = tiny_competition.tune_dir / "broken"
     broken.mkdir()
     (broken / STUDY_JOURNAL).write_text("<html>", encoding="utf-8")
-    studies = list(read_studies(tiny_competition.tune_dir))
+    said: list[str] = []
+    studies = list(read_studies(tiny_competition.tune_dir, said.append))
+    assert len(said) == 1
+    assert str(broken / STUDY_JOURNAL) in said[0]
     assert [(study.name, len(study.trials), study.n_trials) for study in studies] == [
         ("typed-punct-1", 12, 13)
     ]

@@ -13,13 +13,19 @@ from competition.errors import ProfileError
 from competition.profile import read_bundled
 from competition.profile_scoring import MetricRules
 from competition.scoring.bootstrap import build_resamples, compare_pair, replicate
-from competition.scoring.criteria import build_criteria
+from competition.scoring.criteria import assemble_criteria, build_criteria
 from competition.scoring.decisions import ARGMAX, Rule, decide, fit_rule
 from competition.scoring.metrics.catalogue import METRICS, build_metric
 from competition.scoring.metrics.metric import Task
 
 N_LABELS, N_ROWS = 5, 300
 NEGATIVE = (0, 3)  # several labels may be negative
+
+
+def test_an_unknown_score_is_no_zero() -> None:
+    criteria = assemble_criteria("log-loss", "auprc", Task(3))
+    assert criteria.write({"log_loss": -0.0, "auprc": float("nan")}) == "log-loss 0.0000, AUPRC –"
+    assert criteria.write({"log_loss": None}) == "log-loss –, AUPRC –"
 
 
 def by_sklearn(name, gold, probs, pred, weights):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from competition.predictions.store import Store
 from competition.profile import Competition, resolve_competition
 from competition.scoring import bootstrap
 from competition.scoring.criteria import build_criteria
+from competition.submission import form
 from competition.submission.check import check_submission
 from competition.submission.form import read_lines
 from competition.submission.score import score_submission
@@ -250,6 +252,19 @@ def test_a_sample_file_of_a_few_rows_shows_the_columns_only(tmp_path: Path) -> N
     form, rows = read_lines(competition) or pytest.fail("no test file")
     assert form.columns == ("id", "answer")
     assert rows.written == tuple(row[0] for row in test)
+
+
+def test_ids_that_a_sample_lacks_are_found_in_one_pass(
+    tiny_competition: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [str(number) for number in range(30_000)]
+    monkeypatch.setattr(form, "_read_all_test_ids", lambda _competition: ids)
+    before_s = time.process_time()
+    with pytest.raises(SubmissionError) as caught:
+        form._match_rows(tiny_competition, ids[::-2])
+    found = caught.value.offences[0].found
+    assert found == "15,000 rows where the test file has 30,000; it lacks id 0"
+    assert time.process_time() - before_s < 1  # a search in the list for each took 5 s
 
 
 def test_an_incomplete_solution_is_named_and_not_the_submission(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def put(folder: Path, name: str, found: Any) -> Path:
 
 def test_a_whole_one_is_read(tmp_path: Path) -> None:
     path = put(tmp_path, "one", WHOLE)
-    record, rule = read_record(path), read_rule(path)
+    record, rule = read_record(path, 3), read_rule(path, 3)
     assert record is not None
     assert rule is not None
     assert (record.threshold, record.temperature) == (rule.threshold, rule.temperature) == (0.3, 2)
@@ -65,10 +65,10 @@ def test_what_is_damaged_is_refused_with_its_place(
     tmp_path: Path, key: str, value: Any, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{reason}: "):
-        read_record(put(tmp_path, "one", {**WHOLE, key: value}))
+        read_record(put(tmp_path, "one", {**WHOLE, key: value}), 3)
     rest = {name: each for name, each in WHOLE.items() if name != key}
     with pytest.raises(ValueError, match=f"^{key}: Field required"):
-        read_record(put(tmp_path, "one", rest))
+        read_record(put(tmp_path, "one", rest), 3)
 
 
 def test_what_a_submission_scored_is_read_as_far_as_it_is_said(tmp_path: Path) -> None:
@@ -108,15 +108,39 @@ def test_what_a_submission_scored_is_read_as_far_as_it_is_said(tmp_path: Path) -
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "\x00"])
 def test_what_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
-    for read in (read_record, read_rule, read_submission):
+    path = put(tmp_path, "one", text)
+    for read in (lambda: read_record(path, 3), lambda: read_rule(path, 3)):
         with pytest.raises(ValueError, match=r"."):
-            read(put(tmp_path, "one", text))
+            read()
+    with pytest.raises(ValueError, match=r"."):
+        read_submission(path)
+
+
+def test_factors_are_as_many_as_labels(tmp_path: Path) -> None:
+    path = put(tmp_path, "one", {**WHOLE, "label_factors": [1.0, 2.0, 0.5]})
+    assert read_rule(path, 3) is not None
+    for read in (read_record, read_rule):
+        with pytest.raises(ValueError, match=r"^label_factors: 3 numbers for 30 labels"):
+            read(path, 30)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"weight": None}, {"weight": "much"}, {"weight": [1]}, {"weight_by_fold": [0.1, None]},
+     {"parts": 3}, {"name": None}],
+)  # fmt: skip
+def test_members_that_cannot_be_shown_are_named(tmp_path: Path, changed: dict[str, Any]) -> None:
+    said = {"csv_sha256": "c", "members": [MEMBER, {**MEMBER, **changed}, "of another tool"]}
+    members, faults = read_submission(put(tmp_path, "one", said)).list_weights()
+    assert [(each.name, each.weight, each.parts) for each in members] == [("a", 0.5, ("a",))]
+    assert len(faults) == 1
+    assert faults[0].startswith(f"members.1.{next(iter(changed))}")
 
 
 def test_anothers_file_is_none(tmp_path: Path) -> None:
-    assert read_record(tmp_path / "absent.json") is None
+    assert read_record(tmp_path / "absent.json", 3) is None
     for found in ([], 3, {"kind": "another tool"}, {"members": []}):
-        assert read_record(put(tmp_path, "one", found)) is None
+        assert read_record(put(tmp_path, "one", found), 3) is None
 
 
 def test_the_newest_blend_is_the_last_by_its_own_files(tmp_path: Path) -> None:

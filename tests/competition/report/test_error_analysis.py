@@ -16,8 +16,7 @@ from competition.data.rows import Entity, Row
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.store import Store
-from competition.report.error_tables import build_errors_tables, run_errors
-from competition.report.errors import (
+from competition.report.error_analysis import (
     CROSS_FITTED,
     count_confusions,
     find_errors,
@@ -27,6 +26,7 @@ from competition.report.errors import (
     suspects_path,
     write_suspects,
 )
+from competition.report.error_tables import build_errors_tables, run_errors
 from competition.report.suspects import find_suspects, pool_members
 from models.data.corrections import read_corrections
 from tests.competition.blend.test_blend import RUN, few_draws, write_variant

@@ -121,16 +121,23 @@ def describe_errors(
     rows = np.flatnonzero(~np.isnan(contender.probs[:, 0]))
     probs = contender.probs[rows]
     gold = prepared.corpus.train.gold[rows].astype(np.int64)
-    decided = contender.nested_pred
-    pred = probs.argmax(axis=1) if decided is None else decided[rows]
+    answers = contender.blend_pred
+    pred = probs.argmax(axis=1) if answers is None else answers[rows]
     used = {name: each[rows] for name, each in judges.items()}
     used = {name: each for name, each in used.items() if not np.isnan(each[:, 0]).any()}
-    if decided is None or not used:
+    if not contender.is_blend or not used:
         used.setdefault(contender.name, probs)
     suspects = find_suspects(gold, pool_members(gold, list(used.values())))
-    is_blend = decided is not None
     return Errors(
-        contender.name, is_blend, prepared, rows, gold, pred, probs, suspects, tuple(used)
+        name=contender.name,
+        is_blend=contender.is_blend,
+        prepared=prepared,
+        rows=rows,
+        gold=gold,
+        pred=pred,
+        probs=probs,
+        suspects=suspects,
+        judges=tuple(used),
     )
 
 
