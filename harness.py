@@ -110,9 +110,7 @@ def fold(
         save_as=save_as,
         overwrite=overwrite,
         keep_checkpoints=keep_checkpoints,
-        workers=workers or 1,
         engine=EngineChoice(engine, address, workers, threads, gpus_per_job),
-        threads=threads,
         stop_after_s=stop_after_s,
         yes=yes,
     )

@@ -360,9 +360,7 @@ def fold(
         save_as=save_as,
         overwrite=overwrite,
         keep_checkpoints=not no_checkpoints,
-        workers=workers or 1,
         engine=EngineChoice(engine, address, workers, threads, gpus_per_job),
-        threads=threads,
         stop_after_s=_duration(stop_after),
         track=tuple(track or ()),
         yes=yes,
@@ -661,9 +659,7 @@ def tune(
         study=study,
         dead_after_s=_duration(dead_after, "--dead-after") or 0.0,
         write=write,
-        workers=(workers or 1) if engine == "local" else 1,  # on Ray, trials are parallel
         engine=EngineChoice(engine, address, workers, threads, gpus_per_job),
-        threads=threads,
         stop_after_s=_duration(stop_after),
     )
     with ProgressBoard() as board:

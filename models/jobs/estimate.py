@@ -181,7 +181,8 @@ def estimate_run(
     competition = prepared.competition
     store = open_store(competition)
     n_folds = len(set(request.folds)) or prepared.folds.count
-    threads = threads_per_job(request.threads, request.workers)
+    workers = request.engine.jobs_here
+    threads = threads_per_job(request.engine.threads, workers)
     tokens = estimate_tokens(prepared.corpus.train.text("sentence").tolist())
     sizes: dict[str, EncoderSize] = {}
     work: dict[int, float] = {}  # operations by hidden size
@@ -210,11 +211,11 @@ def estimate_run(
     largest = max((each.weights for each in sizes.values()), default=0.0)
     # on a GPU the weights are trained there, and pass through memory once
     per_weight = 4 if find_device() == "cuda" else TRAINING_BYTES
-    at_once = min(request.workers, max(1, n_jobs))
+    at_once = min(workers, max(1, n_jobs))
     return Estimate(
         n_jobs=n_jobs,
         n_done=n_done,
-        seconds=seconds / _count_beside(request.workers, threads),
+        seconds=seconds / _count_beside(workers, threads),
         sizes=sizes,
         state_bytes=2 * STATE_BYTES * largest * at_once,  # a new one is written beside the old
         kept_bytes=kept if request.keep_checkpoints else 0.0,

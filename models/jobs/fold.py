@@ -100,7 +100,7 @@ def run_fold(
         prepared, request, resolve_all(competition.profile, request), board.say
     )
     _check_sharding(variants, launch)
-    if request.engine_choice.name == LOCAL:
+    if request.engine.name == LOCAL:
         _say_plan(prepared, request, variants, board.say)
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
     with closing(_open_engine(request, launch)) as engine:
@@ -169,19 +169,27 @@ class _Fold:
         )
         for key in plan.done:
             self.say(f"{name_of(key)}: done before, kept")
-        jobs = order_longest_first(plan.jobs) if engine.slots > 1 else plan.jobs
+        jobs = order_longest_first(plan.jobs) if engine.max_started > 1 else plan.jobs
         if jobs:
             what = ", ".join(later) if len(later) <= MAX_NAMED else f"{len(later)} more variants"
             then = f"; then {what}" if later else ""
             self.say(
                 f"{write_count(len(jobs), 'job')} to train, {len(plan.done)} done before; "
-                f"{engine.room} at a time{self.shared}, "
-                f"{write_count(engine.threads, 'thread')} each{then}"
+                f"{engine.count_running([spec.variant for spec in jobs])} at a time{self.shared}, "
+                f"{_write_threads(jobs)} each{then}"
             )
             for line in engine.describe(jobs):
                 self.say(line)
         hooks = _hooks(self.board, jobs)
         return run_jobs(jobs, engine=engine, deadline=self.deadline, hooks=hooks)
+
+
+def _write_threads(jobs: Sequence[JobSpec]) -> str:
+    """Write the threads of each job; models of n-grams have fewer than networks."""
+    fewest, *more = sorted({spec.threads for spec in jobs})
+    return (
+        f"{fewest} or {write_count(more[0], 'thread')}" if more else write_count(fewest, "thread")
+    )
 
 
 def _track_scores(
@@ -201,15 +209,15 @@ def _suit_launch(request: FoldRequest, launch: Launch | None) -> FoldRequest:
     """Return the request as a launch runs it."""
     if launch is None:
         return request
-    if request.engine_choice.name != LOCAL:
+    if request.engine.name != LOCAL:
         raise UsageError(
-            f"--engine {request.engine_choice.name}: a launcher starts its own processes; start "
+            f"--engine {request.engine.name}: a launcher starts its own processes; start "
             "run.py without it"
         )
-    if request.workers > 1:
+    if request.engine.jobs_here > 1:
         raise UsageError(
-            f"--workers {request.workers}: the {launch.size} processes of a launch train one job "
-            "at a time, together; leave out --workers, or start run.py without a launcher"
+            f"--workers {request.engine.jobs_here}: the {launch.size} processes of a launch train "
+            "one job at a time, together; leave out --workers, or start run.py without a launcher"
         )
     sharding = (("run.shard", True),) if launch.shards else ()
     return replace(request, overrides=(*request.overrides, *sharding))
@@ -225,8 +233,8 @@ def _check_sharding(variants: Sequence[Variant], launch: Launch | None) -> None:
 
 def _open_engine(request: FoldRequest, launch: Launch | None) -> Engine:
     if launch is None:
-        return open_engine(request.engine_choice)
-    return LaunchEngine(launch, request.threads)
+        return open_engine(request.engine)
+    return LaunchEngine(launch, request.engine.threads)
 
 
 def _say_plan(

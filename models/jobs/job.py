@@ -130,7 +130,7 @@ def _score(spec: JobSpec, learned: Learned) -> JobOutcome:
         scores=spec.criteria.score(gold, (learned.oof_probs, pred)),
         rows_per_s=learned.rows_per_s,
         seconds=learned.seconds,
-        step=learned.steps,
+        step=learned.steps or 0,
         warnings=tuple(warnings),
         notes=learned.notes,
     )

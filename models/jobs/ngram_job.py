@@ -12,7 +12,7 @@ from dataclasses import replace
 from competition.files import dump_json, write_atomically
 from models.data.pool import read_texts
 from models.jobs.spec import FACTS_FILE, JobSpec, Learned, describe_model
-from models.training.control import Watch
+from models.training.control import Progress, Watch
 from models.training.linear import LinearModel, LinearTask, fit_linear
 from models.training.mlp import MlpModel, MlpTask, fit_mlp
 from models.variant import LINEAR, MLP
@@ -37,7 +37,14 @@ def learn_ngrams(spec: JobSpec, watch: Watch) -> Learned | int:
     started = time.monotonic()
     rows = spec.rows
     held, test = read_texts(spec.texts, rows.heldout_rows), read_texts({"test": spec.texts["test"]})
-    model = FITS[spec.variant.learner](spec, watch)
+    steps = None
+
+    def report(progress: Progress) -> None:
+        nonlocal steps
+        steps = progress.step
+        watch.report(progress)
+
+    model = FITS[spec.variant.learner](spec, replace(watch, report=report))
     if model is None:
         return 0
     fitted = time.monotonic()
@@ -48,7 +55,7 @@ def learn_ngrams(spec: JobSpec, watch: Watch) -> Learned | int:
     seconds = fitted - started
     epochs = spec.variant.mlp.epochs if spec.variant.learner == MLP else 1
     rate = len(rows.train_rows) * epochs / seconds
-    learned = Learned(oof_probs, test_probs, seconds, rate, predicted_per_s, steps=1, facts={})
+    learned = Learned(oof_probs, test_probs, seconds, rate, predicted_per_s, steps, facts={})
     if isinstance(model, LinearModel):
         warnings = () if model.is_calibrated else (UNCALIBRATED,)
         return replace(learned, facts={"calibrated": model.is_calibrated}, warnings=warnings)

@@ -23,7 +23,15 @@ from competition.scoring.criteria import build_criteria
 from models.data.pool import PredictedLabels, choose_fold_rows
 from models.jobs.request import PSEUDO, START, TEACHER, FoldRequest, name_bases, resolve_all
 from models.jobs.setup import VariantSetup, set_up_variant, tokenize_pool, write_pool_texts
-from models.jobs.spec import LEASED, STATE_FILE, WEIGHTS_FILE, JobSpec, NetworkSpec, read_kept
+from models.jobs.spec import (
+    LEASED,
+    STATE_FILE,
+    WEIGHTS_FILE,
+    JobSpec,
+    NetworkSpec,
+    count_threads,
+    read_kept,
+)
 from models.training.checkpoints import read_facts
 from models.training.linear import RARE_LABELS_VERSION, find_rare_labels
 from models.variant import LINEAR, Variant, fingerprint
@@ -70,7 +78,7 @@ def plan_jobs(
             prepared,
             bases=name_bases(prepared.competition.profile, request, variant),
             say=say,
-            threads=threads * request.workers,  # no job is running yet
+            threads=threads * request.engine.jobs_here,  # no job is running yet
             deadline=deadline,
         )
         wanted = _plan_results(setup, folds)
@@ -216,7 +224,7 @@ def _build_specs(
                 texts=texts,
                 network=_build_network(setup, wanted.bases.get(START), folders),
                 keep_checkpoint=request.keep_checkpoints,
-                threads=threads,
+                threads=count_threads(variant, threads),
                 command=request.command,
                 track=request.track,
                 relations=profile.exchange_rules,

@@ -16,7 +16,7 @@ from competition.files import is_name
 from competition.predictions.rerun import find_command, write_command
 from competition.predictions.store import ResultKey, Store
 from competition.profile import Profile
-from models.jobs.engines.engine import EngineChoice
+from models.jobs.engines.engine import HERE, EngineChoice
 from models.network.encoder_source import recommended_settings
 from models.variant import (
     SCRATCH,
@@ -47,18 +47,11 @@ class FoldRequest:
     save_as: str | None = None
     overwrite: bool = False
     keep_checkpoints: bool = True
-    workers: int = 1
-    engine: EngineChoice | None = None  # None: processes of this machine, ``workers`` at a time
-    threads: int | None = None
+    engine: EngineChoice = HERE
     stop_after_s: float | None = None
     track: tuple[str, ...] = ()
     yes: bool = False  # train, however long it is estimated to take
     command: str = ""
-
-    @property
-    def engine_choice(self) -> EngineChoice:
-        """Return where the jobs run."""
-        return self.engine or EngineChoice(jobs=self.workers, threads=self.threads)
 
 
 def check_variant(store: Store, name: str) -> None:

@@ -57,6 +57,7 @@ class JobSpec:
         has_rare_labels: see ``linear.find_rare_labels``; part of the fingerprint.
         relations: which labels have an inverse, for swapped roles.
         language: in which formats write.
+        threads: see ``count_threads``.
         sharers: jobs at a time on its GPU, this one included; set by the engine.
     """
 
@@ -101,8 +102,8 @@ class JobSpec:
 class Learned:
     """Output of a learner: probabilities (n, C) and (m, C), and facts for the provenance.
 
-    ``rows_per_s`` is the speed of training, ``predicted_per_s`` that of predicting. ``warnings``
-    and ``notes`` are printed for the user.
+    ``rows_per_s`` is the speed of training, ``predicted_per_s`` that of predicting. ``steps`` is
+    None for a learner without any. ``warnings`` and ``notes`` are printed for the user.
     """
 
     oof_probs: Probs
@@ -110,7 +111,7 @@ class Learned:
     seconds: float
     rows_per_s: float
     predicted_per_s: float
-    steps: int
+    steps: int | None
     facts: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -121,6 +122,7 @@ class JobOutcome:
     """Outcome of a job: whether it finished, its scores, and messages for the user.
 
     ``scores`` are by the key of each metric, higher being better; None if another process has them.
+    ``step`` is the last one of the fit, 0 for a learner without steps.
     """
 
     key: ResultKey
@@ -131,6 +133,11 @@ class JobOutcome:
     step: int = 0
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def count_threads(variant: Variant, threads: int) -> int:
+    """Return the threads of a job: those of a network, or one for a model of n-grams."""
+    return threads if variant.is_network else 1
 
 
 def describe_model(spec: JobSpec) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def run_jobs(
     waiting = list(specs)
     running = 0
     outcomes = _Outcomes(hooks)
+    engine.expect(specs)
     retry_at: dict[ResultKey, float] = {}  # jobs that another process is running
     with stop_requests(STOPPING, deadline=deadline) as is_asked:
 
@@ -75,7 +76,7 @@ def run_jobs(
             stopping = should_stop()
             now = time.monotonic()
             ready = [spec for spec in waiting if retry_at.get(spec.key, 0.0) <= now]
-            chosen = ready[: 0 if stopping else engine.slots - running]
+            chosen = ready[: 0 if stopping else engine.max_started - running]
             waiting = [spec for spec in waiting if not any(spec is one for one in chosen)]
             for spec in chosen:
                 engine.start(spec)

@@ -16,7 +16,7 @@ from competition.folds.kfold import Prepared
 from competition.predictions.store import open_store
 from competition.profile import STUDY_JOURNAL
 from competition.scoring.criteria import BOTH, Criteria, build_criteria
-from models.jobs.engines.engine import EngineChoice
+from models.jobs.engines.engine import HERE, EngineChoice
 from models.jobs.request import check_variant, resolve_requested
 from models.tuning.space import Dimension, Found, check_space, choose_space, place_variant
 from models.tuning.storage import parse_storage
@@ -58,9 +58,7 @@ class TuneRequest:
     study: str | None = None
     dead_after_s: float = 120.0
     write: Path | None = None
-    workers: int = 1
-    engine: EngineChoice | None = None  # None: processes of this machine, ``workers`` at a time
-    threads: int | None = None
+    engine: EngineChoice = HERE
     stop_after_s: float | None = None
 
 

@@ -33,7 +33,7 @@ from competition.progress import ProgressBoard, format_seconds
 from competition.scoring.criteria import build_criteria
 from competition.scoring.decisions import decide
 from models.jobs.engines.choice import open_engine
-from models.jobs.engines.engine import LOCAL, Engine, EngineChoice
+from models.jobs.engines.engine import LOCAL, Engine
 from models.jobs.plan import job_dir, plan_jobs
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
@@ -75,17 +75,20 @@ def run_tune(competition: Competition, request: TuneRequest, board: ProgressBoar
     prepared = read_prepared(competition)
     search = plan_search(prepared, request)
     board.say(f"study {search.plan.name}, in {search.plan.shown}")
-    for notice in list_gpu_notices(request.workers) if search.base.is_network else ():
-        board.say(notice)
+    if search.base.is_network and request.engine.name == LOCAL:
+        for notice in list_gpu_notices(request.engine.jobs_here):
+            board.say(notice)
     deadline = None
     if request.stop_after_s is not None:
         deadline = time.monotonic() + request.stop_after_s
     run = _Run(search, board, deadline)
     with (
         open_study(search.plan, board.say) as shared,
-        closing(open_engine(run.choice)) as engine,
+        closing(open_engine(request.engine)) as engine,
     ):
-        at_once = 1 if run.choice.name == LOCAL else min(engine.room, request.trials)
+        is_local = request.engine.name == LOCAL
+        room = 1 if is_local else engine.count_running([search.base])
+        at_once = min(room, request.trials)
         if at_once == 1:
             complete = _Tuner(run, shared, engine).run()
         else:
@@ -128,21 +131,13 @@ class _Run:
     stop: threading.Event = field(default_factory=threading.Event)
     planning: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def choice(self) -> EngineChoice:
-        """Return where the jobs of trials run."""
-        request = self.search.request
-        chosen = request.engine or EngineChoice(jobs=request.workers, threads=request.threads)
-        needs_none = not self.search.base.is_network and chosen.name != LOCAL
-        return replace(chosen, gpus_per_job=0.0) if needs_none else chosen
-
 
 def _tune_beside(run: _Run, place: int) -> bool:
     """Run trials in one of several threads, with its own study, sampler and engine."""
     plan = replace(run.search.plan, sampler=copy.deepcopy(run.search.plan.sampler))
     with (
         open_study(plan, run.board.say) as shared,
-        closing(open_engine(run.choice)) as engine,
+        closing(open_engine(run.search.request.engine)) as engine,
     ):
         return _Tuner(run, shared, engine, waits=place == 0).run()
 
@@ -238,7 +233,7 @@ class _Tuner:
         parameters = {each.key: each.suggest(trial) for each in self.search.space}
         specs = self._plan(trial, place, read_found(self.search.space, parameters))
         folds = sorted({spec.key.fold for spec in specs})
-        workers = self.search.request.workers
+        workers = self.search.request.engine.jobs_here
         started = time.monotonic()
         value = float("nan")
         for start in range(0, len(folds), workers):
@@ -271,8 +266,7 @@ class _Tuner:
             save_as=check_name(name),
             overwrite=True,
             keep_checkpoints=False,
-            workers=search.request.workers,
-            threads=search.request.threads,
+            engine=search.request.engine,
         )
         try:
             search.resolve(found, name)

@@ -16,6 +16,7 @@ from competition.blend.blend import run_blend
 from competition.folds.kfold import Prepared, read_prepared
 from competition.profile import Competition, resolve_competition
 from models.data.fold_inputs import FoldInputs
+from models.jobs.engines.engine import EngineChoice
 from models.jobs.job import run_job
 from models.jobs.network_job import open_inputs
 from models.jobs.plan import plan_jobs
@@ -26,6 +27,7 @@ from models.network.tokenizer import load_tokenizer
 from models.training.control import Watch
 from tests.conftest import write_tiny
 
+ONE_THREAD = EngineChoice(threads=1)
 TINY_SCRATCH = (
     ("scratch.layers", 1),
     ("scratch.hidden", 32),
@@ -95,7 +97,7 @@ def request_for(
         variants=names,
         encoder="scratch",
         overrides=(*TINY_SCRATCH, ("train.epochs", 1), *overrides),
-        threads=1,
+        engine=ONE_THREAD,
         **more,
     )
 
@@ -106,7 +108,7 @@ def blended_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("blended")
     prepared = read_home(home, write_tiny(home))
     watch = Watch(report=lambda at: None, should_stop=lambda: False, log=lambda text: None)
-    linear = FoldRequest(variants=("tfidf-linear",), threads=1)
+    linear = FoldRequest(variants=("tfidf-linear",), engine=ONE_THREAD)
     networks = [
         request_for(name, save_as=save_as)
         for name, save_as in (("typed-punct", "net"), ("type-restricted", "held"))

@@ -14,7 +14,7 @@ def _open_local(choice: EngineChoice) -> Engine:
     if choice.address is not None or choice.gpus_per_job is not None:
         option = "--address" if choice.address is not None else "--gpus-per-job"
         raise UsageError(f"{option} is for --engine ray")
-    return LocalEngine(choice.jobs or 1, threads=choice.threads)
+    return LocalEngine(choice.workers or 1, threads=choice.threads)
 
 
 def _open_ray(choice: EngineChoice) -> Engine:

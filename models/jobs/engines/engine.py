@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from models.jobs.spec import JobSpec
+from models.variant import Variant
 
 LOCAL = "local"
 Kind = Literal["started", "progress", "said", "busy", "failed", "done"]
@@ -40,33 +41,46 @@ class EngineChoice:
 
     Attributes:
         address: of a Ray cluster; None for the one of this machine.
-        jobs: the largest number of jobs at a time; None for the engine's own.
-        threads: of each job; None for the engine's own.
+        workers: the largest number of jobs at a time; None for the engine's own.
+        threads: of each job of a network; None for the engine's own.
         gpus_per_job: of each job of a network; None for the engine's own.
     """
 
     name: str = LOCAL
     address: str | None = None
-    jobs: int | None = None
+    workers: int | None = None
     threads: int | None = None
     gpus_per_job: float | None = None
+
+    @property
+    def jobs_here(self) -> int:
+        """Return how many jobs run at a time in processes that this command starts itself."""
+        return (self.workers or 1) if self.name == LOCAL else 1
+
+
+HERE = EngineChoice()
+"""One job at a time in a process of this machine."""
 
 
 class Engine(Protocol):
     """Runs jobs. Closed by its owner, after which none of its jobs runs any more.
 
     Attributes:
-        slots: the largest number of jobs that may be started and not yet ended.
-        room: of these, about how many run at the same time.
-        threads: of each job, which its results depend on in the last bits.
+        max_started: the largest number of jobs that may be started and not yet ended.
+        threads: of each job of a network, which its results depend on in the last bits.
     """
 
-    slots: int
-    room: int
+    max_started: int
     threads: int
+
+    def count_running(self, variants: Sequence[Variant]) -> int:
+        """Return about how many jobs of some variants run at a time, of those started."""
 
     def describe(self, jobs: Sequence[JobSpec]) -> list[str]:
         """Return lines that say where jobs will run."""
+
+    def expect(self, jobs: Sequence[JobSpec]) -> None:
+        """Prepare for jobs, all that will be started before the next call."""
 
     def start(self, spec: JobSpec) -> None:
         """Start a job, or queue it where it will run."""

@@ -31,6 +31,7 @@ from models.jobs.spec import JobSpec
 from models.training.control import Watch
 from models.training.hardware import report_gpu_errors, threads_per_job
 from models.training.ranks import LOST, joined
+from models.variant import Variant
 
 PATIENCE_S = 15.0
 """How long processes may take to end after the first of them did, before they are killed."""
@@ -189,7 +190,7 @@ class _Job:
 class LaunchEngine:
     """Runs one job at a time, in all processes of a launch."""
 
-    slots = room = 1
+    max_started = 1
 
     def __init__(self, launch: Launch, threads: int | None = None) -> None:
         self.threads = threads_per_job(threads, launch.local)
@@ -199,9 +200,17 @@ class LaunchEngine:
         self._job: _Job | None = None
         self._launcher = os.getppid()
 
+    def count_running(self, variants: Sequence[Variant]) -> int:
+        """Return how many jobs run at a time: one."""
+        del variants
+        return 1
+
     def describe(self, jobs: Sequence[JobSpec]) -> list[str]:
         """Return lines that describe the device of the networks among jobs."""
         return describe_hardware(jobs, self._launch.local)
+
+    def expect(self, jobs: Sequence[JobSpec]) -> None:
+        """Do nothing: jobs run one after the other, and share no GPU."""
 
     def start(self, spec: JobSpec) -> None:
         """Start a job in the main process."""

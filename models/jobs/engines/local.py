@@ -26,6 +26,7 @@ from models.training.hardware import (
     list_gpu_notices,
     threads_per_job,
 )
+from models.variant import Variant
 
 
 @dataclass
@@ -45,7 +46,7 @@ class LocalEngine:
     """Runs jobs in processes of this machine; the job in slot i uses GPU i."""
 
     def __init__(self, workers: int, entry: Entry = work, *, threads: int | None = None) -> None:
-        self.slots = self.room = workers
+        self.max_started = workers
         self.threads = threads_per_job(threads, workers)
         self._sharers = count_sharers(workers)
         self._entry = entry
@@ -57,14 +58,22 @@ class LocalEngine:
         """Return the links to the processes that run."""
         return [job.link for job in self._running.values()]
 
+    def count_running(self, variants: Sequence[Variant]) -> int:
+        """Return how many jobs run at a time, whatever they are."""
+        del variants
+        return self.max_started
+
     def describe(self, jobs: Sequence[JobSpec]) -> list[str]:
-        """Return lines that describe the device of the networks among jobs that share it."""
-        self._sharers = count_sharers(min(self.slots, max(1, len(jobs))))
-        return describe_hardware(jobs, self.slots)
+        """Return lines that describe the device of the networks among jobs."""
+        return describe_hardware(jobs, self.max_started)
+
+    def expect(self, jobs: Sequence[JobSpec]) -> None:
+        """Divide the memory of each GPU among the jobs that will share it."""
+        self._sharers = count_sharers(min(self.max_started, max(1, len(jobs))))
 
     def start(self, spec: JobSpec) -> None:
         """Start the process of a job."""
-        slot = next(i for i in range(self.slots) if i not in self._running)
+        slot = next(i for i in range(self.max_started) if i not in self._running)
         context = process_context()
         ours, theirs = context.Pipe()
         shared = replace(spec, sharers=self._sharers)

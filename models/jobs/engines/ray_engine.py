@@ -1,16 +1,14 @@
 """Run jobs on a Ray cluster: each is a task that asks for CPUs and GPUs, and runs on some node.
 
-The only modules that need Ray are this one and ``ray_node``. The driver is the process of the
-command: it alone holds leases, writes the store, and keeps the training states that nodes send. A
-job whose node is lost starts again elsewhere from the last of them.
+The only modules that need Ray are this one, ``ray_cluster`` and ``ray_node``. The driver is the
+process of the command: it alone holds leases, writes the store, and keeps the training states that
+nodes send. A job whose node is lost starts again elsewhere from the last of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -22,11 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import (
+    ObjectStoreFullError,
+    OutOfDiskError,
+    RayError,
+    RayTaskError,
+    TaskCancelledError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from competition.console import write_count
-from competition.errors import HarnessError, UsageError, explain_os_error
+from competition.errors import HarnessError, explain_os_error
 from competition.files import parse_json, write_atomically
 from competition.lease import Lease, Leases
 from competition.predictions.learning_curves import CURVE_FILE
@@ -35,20 +39,23 @@ from competition.provenance import read_commit
 from models.jobs.engines.engine import ENDS, EngineChoice, Message
 from models.jobs.engines.parcel import CHECKPOINTS, Input, check_paths, find_inputs, name_folders
 from models.jobs.engines.processes import explain_death
+from models.jobs.engines.ray_cluster import connect, count_resources, explain_lost, name_node
 from models.jobs.engines.ray_node import Delivery, Mailbox, Shipment, clean, read_bytes, run_there
 from models.jobs.engines.wire import read_message, write_rows, write_spec
-from models.jobs.engines.worker import append_to_log, claim, write_answer
-from models.jobs.spec import STATE_FILE, JobOutcome, JobSpec
+from models.jobs.engines.worker import append_to_log, claim, explain_failure, write_answer
+from models.jobs.spec import STATE_FILE, JobOutcome, JobSpec, count_threads
 from models.jobs.tracking import Recorder
+from models.variant import Variant
 
 MAX_ATTEMPTS = 4  # of a job whose nodes or tasks are lost; then it counts as failed
 MAX_THREADS = 8  # of a job on a GPU, if the command does not say
 POLL_S = 0.25
-CONNECT_S = 10.0
 CLEAN_S = 10.0
-ROOT = Path(__file__).resolve().parents[3]
-NAMESPACE = "relation-extraction-harness"
-ANY_NUMBER = 1_000_000
+NO_LIMIT = 1_000_000  # of jobs that are started
+STORE_FULL = (
+    "Ray's object store has no room for what the job reads: start Ray with more "
+    "(`ray start --object-store-memory BYTES`), or free the disk of its temporary folder"
+)
 
 
 @dataclass
@@ -105,13 +112,11 @@ class RayEngine:
         self._is_owner = not ray.is_initialized()
         if self._is_owner:
             connect(choice.address)
-        resources = ray.cluster_resources()
-        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        cpus, gpus = count_resources()
         self.gpus = choice.gpus_per_job if choice.gpus_per_job is not None else float(gpus > 0)
         self.threads = choice.threads or _share_cpus(cpus, gpus, self.gpus)
-        self.slots = choice.jobs or ANY_NUMBER
-        room = int(min(cpus / self.threads, gpus / self.gpus if self.gpus else ANY_NUMBER))
-        self.room = choice.jobs or max(1, room)
+        self.max_started = choice.workers or NO_LIMIT
+        self._workers = choice.workers
         self._is_stopping = False
         self._leases = Leases()
         self._shared = _share(ray.get_runtime_context().get_job_id())
@@ -122,27 +127,37 @@ class RayEngine:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
 
+    def count_running(self, variants: Sequence[Variant]) -> int:
+        """Return how many jobs the cluster has room for, if each takes what the largest does."""
+        if self._workers is not None:
+            return self._workers
+        cpus, gpus = count_resources()
+        asked_cpus, asked_gpus = max(map(self._ask, variants))
+        room = min(cpus / asked_cpus, gpus / asked_gpus if asked_gpus else NO_LIMIT)
+        return max(1, int(room))
+
     def describe(self, jobs: Sequence[JobSpec]) -> list[str]:
         """Return lines that say where jobs run, and what each takes."""
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        resources = ray.cluster_resources()
-        cpus, gpus = (f"{resources.get(kind, 0.0):g}" for kind in ("CPU", "GPU"))
-        takes = write_count(self.threads, "CPU")
-        is_network = any(spec.variant.is_network for spec in jobs)
-        asked = self.gpus if is_network else 0.0
-        takes += f" and {asked:g} GPU" if asked else ""
+        cpus, gpus = count_resources()
+        asked = sorted({self._ask(spec.variant) for spec in jobs}, reverse=True)
+        largest, *smaller = map(_write_resources, asked)
+        smaller = [f", of a model of n-grams {each}" for each in smaller]
         lines = [
-            f"on Ray, {write_count(len(nodes), 'node')} with {cpus} CPUs and {gpus} GPUs; each job"
-            f" takes {takes}"
+            f"on Ray, {write_count(len(nodes), 'node')} with {cpus:g} CPUs and {gpus:g} GPUs; each"
+            f" job takes {largest}{''.join(smaller)}"
         ]
         fits = any(
-            node["Resources"].get("CPU", 0.0) >= self.threads
-            and node["Resources"].get("GPU", 0.0) >= asked
+            node["Resources"].get("CPU", 0.0) >= asked[0][0]
+            and node["Resources"].get("GPU", 0.0) >= asked[0][1]
             for node in nodes
         )
         if not fits:
-            lines.append(f"notice: no node has {takes}; jobs wait until such a node joins")
+            lines.append(f"notice: no node has {largest}; jobs wait until such a node joins")
         return lines
+
+    def expect(self, jobs: Sequence[JobSpec]) -> None:
+        """Do nothing: each job asks for its part of a GPU."""
 
     def start(self, spec: JobSpec) -> None:
         """Send a job to the cluster, where it waits for room; its lease is taken now."""
@@ -191,16 +206,17 @@ class RayEngine:
         if self._is_owner:
             ray.shutdown()
 
+    def _ask(self, variant: Variant) -> tuple[int, float]:
+        """Return how many CPUs and GPUs a job of a variant asks for."""
+        return count_threads(variant, self.threads), self.gpus if variant.is_network else 0.0
+
     def _wait(self, timeout_s: float) -> None:
         by_ref = {task.ref: task for task in self._tasks.values()}
         ready, _ = ray.wait(list(by_ref), num_returns=1, timeout=timeout_s)
         try:
             mail = ray.get(self._mailbox.collect.remote())
         except RayError as error:
-            raise UsageError(
-                f"the connection to the Ray cluster was lost ({type(error).__name__}); run the "
-                "same command again to continue"
-            ) from None
+            raise explain_lost(error) from None
         for job, node, raw, state in mail:
             if job in self._tasks:  # else it was given up
                 self._hear(self._tasks[job], node, raw, state)
@@ -235,7 +251,7 @@ class RayEngine:
         try:
             delivery: Delivery = ray.get(task.ref)
         except TaskCancelledError:
-            self._finish(task, "done", JobOutcome(task.spec.key, finished=False))
+            self._finish(task.spec, task.lease, "done", _leave(task.spec))
         except RayTaskError as error:  # before its process was started, or after its end
             self._send_again(task, f"its task failed: {_explain(error.cause)}")
         except RayError as error:
@@ -250,15 +266,15 @@ class RayEngine:
                     self._take_files(task.spec, delivery)
                 except OSError as error:
                     task.last = ("failed", _explain(error))
-            self._finish(task, *task.last)
+            self._finish(task.spec, task.lease, *task.last)
 
-    def _finish(self, task: _Task, kind: Any, payload: Any) -> None:
-        append_to_log(task.spec, write_answer((kind, payload)))
-        self._leases.release(task.lease)
-        self._messages.append(Message(task.spec, kind, payload))
+    def _finish(self, spec: JobSpec, lease: Lease, kind: Any, payload: Any) -> None:
+        append_to_log(spec, write_answer((kind, payload)))
+        self._leases.release(lease)
+        self._messages.append(Message(spec, kind, payload))
 
     def _send_again(self, task: _Task, what: str, details: str = "") -> None:
-        """Send a job again, or give it up.
+        """Send a job again, or give it up; after a request to stop, leave it unfinished.
 
         Args:
             task: what became of its last attempt is known.
@@ -267,13 +283,33 @@ class RayEngine:
         """
         if task.attempt == MAX_ATTEMPTS:
             text = f"given up after {MAX_ATTEMPTS} attempts, the last: {what} {details}".rstrip()
-            self._finish(task, "failed", text)
+            self._finish(task.spec, task.lease, "failed", text)
             return
         append_to_log(task.spec, f"{_now()} {what} {details}".rstrip() + "\n")
+        if self._is_stopping:
+            self._finish(task.spec, task.lease, "done", _leave(task.spec))
+            return
         self._messages.append(Message(task.spec, "said", f"{what}; it runs again"))
         self._send(task.spec, task.lease, attempt=task.attempt + 1)
 
     def _send(self, spec: JobSpec, lease: Lease, *, attempt: int) -> None:
+        """Send a job to the cluster; it fails alone if what it reads cannot be sent.
+
+        Raises:
+            UsageError: the connection was lost.
+        """
+        try:
+            self._submit(spec, lease, attempt)
+        except (ObjectStoreFullError, OutOfDiskError) as error:
+            self._finish(spec, lease, "failed", f"{STORE_FULL} ({type(error).__name__})")
+        except (RayError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # a file is gone
+                self._finish(spec, lease, "failed", explain_failure(error))
+                return
+            self._leases.release(lease)
+            raise explain_lost(error) from None
+
+    def _submit(self, spec: JobSpec, lease: Lease, attempt: int) -> None:
         state = spec.job_dir / STATE_FILE
         key = spec.key
         job = f"{key.variant}-s{key.seed}-f{key.fold}.{attempt}"
@@ -286,11 +322,9 @@ class RayEngine:
             state_file=f"{name_folders(spec)[1]}/{STATE_FILE}",
             state=ray.put(read_bytes(state)) if state.is_file() else None,
         )
+        cpus, gpus = self._ask(spec.variant)
         task = ray.remote(max_calls=0)(run_there).options(
-            name=job,
-            num_cpus=spec.threads,
-            num_gpus=self.gpus if spec.variant.is_network else 0,
-            max_retries=0,
+            name=job, num_cpus=cpus, num_gpus=gpus, max_retries=0
         )
         ref = task.remote(shipment, self._mailbox)
         curve = Recorder(replace(spec, track=()), lambda text: append_to_log(spec, f"{text}\n"))
@@ -343,64 +377,9 @@ class RayEngine:
         ray.wait(refs, num_returns=len(refs), timeout=CLEAN_S)
 
 
-def name_node(identifier: str) -> str:
-    """Return the name that a node was started with, else its host and part of its identifier."""
-    known: dict[str, dict[str, Any]] = {each["NodeID"]: each for each in ray.nodes()}
-    node = known.get(identifier, {})
-    name: str = node.get("NodeName", "")
-    if name and name != node.get("NodeManagerAddress"):
-        return name
-    return f"{node.get('NodeManagerHostname', 'unknown')} ({identifier[:6]})"
-
-
-def connect(address: str | None) -> None:
-    """Connect this process to a Ray cluster, or start one of this machine if there is none.
-
-    Raises:
-        UsageError: no cluster answers, or it runs another Python or Ray.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is not None:
-        check_reachable(address)
-    code = [str(ROOT / name) for name in ("competition", "models")]
-    excludes = ["**/encoders/*/", "**/demo/data/", "**/__pycache__/"]
-    try:
-        ray.init(
-            address=address,
-            namespace=NAMESPACE,
-            runtime_env={"py_modules": code, "excludes": excludes},
-            log_to_driver=False,
-            logging_level="ERROR",
-            include_dashboard=False,
-        )
-    except AuthenticationError:
-        raise UsageError(
-            f"the Ray cluster {address or ''} asks for a token: set RAY_AUTH_MODE=token, here and "
-            "on every node, with ~/.ray/auth_token of its head on all of them"
-        ) from None
-    except Exception as error:  # Ray raises a bare one if its daemons do not start in time
-        reason = str(error).strip().partition("\n")[0]
-        which = f"cluster {address}" if address else "cluster of this machine"
-        raise UsageError(f"cannot use the Ray {which}: {reason}") from None
-
-
-def check_reachable(address: str) -> None:
-    """Raise if nothing listens at an address of the form HOST:PORT.
-
-    Raises:
-        UsageError: says how a cluster is started.
-    """
-    if address in ("auto", "local"):
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=CONNECT_S):
-            pass
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--address {address}: no Ray cluster answers there ({error}); start one with "
-            "`ray start --head` and give the address that it prints, HOST:PORT"
-        ) from None
+def _write_resources(asked: tuple[int, float]) -> str:
+    cpus, gpus = asked
+    return write_count(cpus, "CPU") + (f" and {gpus:g} GPU" if gpus else "")
 
 
 def _share_cpus(cpus: float, gpus: float, gpus_per_job: float) -> int:
@@ -408,6 +387,11 @@ def _share_cpus(cpus: float, gpus: float, gpus_per_job: float) -> int:
     if not gpus_per_job or not gpus:
         return 1
     return int(min(MAX_THREADS, max(1.0, cpus * gpus_per_job // gpus)))
+
+
+def _leave(spec: JobSpec) -> JobOutcome:
+    """Return the outcome of a job that was not finished."""
+    return JobOutcome(spec.key, finished=False)
 
 
 def _explain(error: Exception) -> str:

@@ -27,7 +27,7 @@ from models.jobs.waves import include_bases, order_in_waves
 from models.jobs.workers import FoldRun
 from models.training.checkpoints import read_weight_facts
 from models.training.control import Watch
-from tests.models.conftest import read_home, request_for
+from tests.models.conftest import ONE_THREAD, read_home, request_for
 
 
 def train_base(
@@ -230,7 +230,7 @@ def test_a_failure_skips_only_the_variants_that_build_on_it(
         ProgressBoard(live=False) as board,
         pytest.raises(TrainingError, match=r"^bad s42 f0: .*the loss is"),
     ):
-        run_fold(competition, FoldRequest(variants=names, folds=(0,), threads=1), board)
+        run_fold(competition, FoldRequest(variants=names, folds=(0,), engine=ONE_THREAD), board)
     said = capsys.readouterr().err
     assert "1 job to train, 0 done before; 1 at a time, 1 thread each; then next, tfidf" in said
     assert "next: skipped, because it builds on bad, which failed" in said
@@ -253,7 +253,7 @@ def test_a_stop_while_the_last_jobs_of_a_wave_end_keeps_later_waves_from_startin
         overrides=(("distil.members", ["tfidf-linear"]), ("mlp.epochs", 1)),
         save_as="taught",
         folds=(0,),
-        threads=1,
+        engine=ONE_THREAD,
     )
     with ProgressBoard(live=False) as board:
         stopped = run_fold(prepared.competition, request, board)

@@ -162,7 +162,7 @@ def test_the_notebook_answers_without_network(
         request_for("typed-punct", save_as=part, overrides=(("route", f"length:{part}"),))
         for part in ("short", "medium", "long")
     ]
-    ngrams = FoldRequest(variants=("tfidf-linear", "ngram-mlp"), threads=1)
+    ngrams = FoldRequest(variants=("tfidf-linear", "ngram-mlp"))
     for wanted in (ngrams, *specialists):
         for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
             assert run_job(spec, quiet_watch).finished

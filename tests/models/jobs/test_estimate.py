@@ -23,8 +23,9 @@ from models.jobs.request import FoldRequest, resolve_all
 from models.network.encoder_source import BUNDLED_DIR
 from tests.competition.predictions.test_members import fill
 from tests.conftest import RunCommand, write_tiny
+from tests.models.conftest import ONE_THREAD
 
-LARGE = FoldRequest(("concat-cls",), encoder="klue/roberta-large", threads=1)
+LARGE = FoldRequest(("concat-cls",), encoder="klue/roberta-large", engine=ONE_THREAD)
 
 
 @pytest.fixture

@@ -100,7 +100,6 @@ class Trained:
             encoder="scratch" if is_network else None,
             overrides=(*TINY, *overrides) if is_network else overrides,
             save_as=save_as,
-            threads=1,
         )
         competition = self.prepared.competition
         profile = competition.profile

@@ -399,6 +399,19 @@ def run_all(specs: list[JobSpec], **options: Any) -> tuple[FoldRun, list[str]]:
     return run, heard
 
 
+@pytest.mark.parametrize("variant", ["ngram-mlp", "tfidf-linear"])
+def test_a_model_of_ngrams_ends_at_the_last_step_that_it_reports(
+    variant: str, prepared: Prepared
+) -> None:
+    request = FoldRequest((variant,), (0,), overrides=(("mlp.epochs", 1),) * ("mlp" in variant))
+    (spec,) = plan_jobs(prepared, request, lambda text: None, threads=8).jobs
+    assert spec.threads == 1
+    reported = [0]
+    watch = Watch(lambda at: reported.append(at.step), lambda: False, lambda text: None)
+    assert run_job(spec, watch).step == reported[-1]
+    assert (reported[-1] > 0) == (variant == "ngram-mlp")
+
+
 def test_jobs_in_worker_processes_give_the_same_result(
     make_specs: Specs, quiet_watch: Watch
 ) -> None:

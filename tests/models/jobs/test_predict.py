@@ -30,7 +30,7 @@ from models.training.control import Watch
 @pytest.fixture
 def blended(prepared: Prepared, quiet_watch: Watch) -> Competition:
     """A linear model alone, trained and blended on the tiny competition, without provenance."""
-    wanted = FoldRequest(variants=("tfidf-linear",), threads=1)
+    wanted = FoldRequest(variants=("tfidf-linear",))
     for spec in plan_jobs(prepared, wanted, print, threads=1).jobs:
         assert run_job(spec, quiet_watch).finished
     competition = prepared.competition

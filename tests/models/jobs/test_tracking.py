@@ -18,7 +18,7 @@ from models.jobs import tracking
 from models.jobs.fold import run_fold
 from models.jobs.request import FoldRequest
 from models.jobs.tracking import Trackers, check_trackers, track_summary
-from tests.models.conftest import TINY_SCRATCH
+from tests.models.conftest import ONE_THREAD, TINY_SCRATCH
 
 
 class Remembering:
@@ -162,7 +162,7 @@ def test_fold_logs_each_job_and_the_summary_to_tensorboard(prepared: Prepared) -
         encoder="scratch",
         overrides=(*TINY_SCRATCH, ("train.epochs", 1)),
         save_as="tracked",
-        threads=1,
+        engine=ONE_THREAD,
         track=("tensorboard",),
     )
     with ProgressBoard() as board:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from multiprocessing.connection import arbitrary_address
 from pathlib import Path
@@ -99,7 +99,10 @@ def test_the_start_method_depends_on_the_platform(
 class EndsWhileAsked:
     """An engine whose only job ends just after the command was asked to stop."""
 
-    slots = threads = 1
+    max_started = threads = 1
+
+    def expect(self, jobs: Sequence[JobSpec]) -> None:
+        pass
 
     def start(self, spec: JobSpec) -> None:
         self.spec = spec
@@ -134,6 +137,18 @@ def test_no_job_collects_garbage_among_the_libraries() -> None:
 
 def _greet(spec: JobSpec, slot: int, link: Any) -> None:
     link.send(f"hello from {spec.variant.name}")
+
+
+def test_a_gpu_is_divided_among_the_jobs_that_run_not_among_those_that_could(
+    make_specs: Specs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.jobs.engines.local.count_sharers", lambda workers: workers)
+    specs = make_specs(folds=(0, 1))
+    engine = LocalEngine(4)
+    for n_jobs in (2, 1):
+        engine.expect(specs[:n_jobs])
+        engine.describe(specs)
+        assert engine._sharers == n_jobs
 
 
 def test_a_job_does_not_run_the_main_module_again(

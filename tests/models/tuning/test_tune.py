@@ -32,10 +32,10 @@ from models.tuning.plan import TuneRequest, plan_search
 from models.tuning.report import TuneSummary, build_toml
 from models.tuning.study import MAX_ATTEMPTS, open_study
 from models.tuning.tune import run_tune
-from models.variant import list_variants, resolve_variant
+from models.variant import Variant, list_variants, resolve_variant
 from tests.competition.klue_scores import auprc, decide, micro_f1
 from tests.competition.planted import softmax
-from tests.models.conftest import TINY_SCRATCH
+from tests.models.conftest import ONE_THREAD, TINY_SCRATCH
 
 SEARCH = ("train.lr=1e-4..1e-2:log", "train.label_smoothing=0.0|0.1|0.2")
 REQUEST = TuneRequest(
@@ -46,7 +46,7 @@ REQUEST = TuneRequest(
     encoder="scratch",
     overrides=TINY_SCRATCH,
     study="s",
-    threads=1,
+    engine=ONE_THREAD,
 )
 BEST_LR = 2e-3
 
@@ -304,7 +304,7 @@ def test_folds_run_in_parallel_with_several_workers(
         return jobs.run(specs, **how)
 
     monkeypatch.setattr(room, "run_jobs", run)
-    tune(prepared, folds=(0, 1, 2), trials=1, workers=2)
+    tune(prepared, folds=(0, 1, 2), trials=1, engine=EngineChoice(workers=2))
     assert batches == [[0, 1], [2]]
 
 
@@ -462,7 +462,7 @@ def test_an_invalid_request_is_refused_before_anything_is_written(
 
 def test_the_name_of_a_study_depends_on_its_search(prepared: Prepared) -> None:
     base = plan_search(prepared, replace(REQUEST, study=None)).plan.name
-    same = replace(REQUEST, study=None, trials=99, workers=2, stop_after_s=1.0)
+    same = replace(REQUEST, study=None, trials=99, engine=EngineChoice(workers=2), stop_after_s=1.0)
     assert plan_search(prepared, same).plan.name == base
     for change in ({"folds": (1,)}, {"search": SEARCH[:1]}, {"seed": 1}, {"objective": "auprc"}):
         other = plan_search(prepared, replace(REQUEST, study=None, **change))  # type: ignore[arg-type]
@@ -545,10 +545,13 @@ def test_on_an_engine_with_room_several_trials_run_beside_each_other(
 class FakeRoom:
     """An engine with room for three jobs; its jobs are fakes."""
 
-    room: int = 3
-    slots: int = 3
+    max_started: int = 3
     threads: int = 1
     is_closed: bool = False
+
+    def count_running(self, variants: Sequence[Variant]) -> int:
+        assert [variant.is_network for variant in variants] == [True]
+        return 3
 
     def close(self) -> None:
         self.is_closed = True
