@@ -85,13 +85,12 @@ class Language(Section):
         if not isinstance(values, Mapping):
             return values
         name = values.get("name", FIRST_LANGUAGE)
-        path = LANGUAGES / f"{name}.toml"
-        if name not in list_languages():
+        ready = _read_ready(name)
+        if ready is None:
             if "query" in values:
                 return values
             known = ", ".join(list_languages())
             raise ValueError(f"no language {name!r}; choose {known}, or write every key of it")
-        ready = tomllib.loads(path.read_text(encoding="utf-8"))
         own_words = values.get("label_words", {})
         if isinstance(own_words, Mapping):  # else it is refused below
             own_words = {**ready.get("label_words", {}), **own_words}
@@ -127,20 +126,33 @@ class Relations(Section):
 
 
 def check_label_words(values: Any) -> None:
-    """Check the words of labels in a raw profile, before those of its language are added.
+    """Check the words of labels in a raw profile.
+
+    A profile that was read and written again, as in a bundle, has all words of its language too,
+    whichever labels these are for.
 
     Raises:
         ValueError: they name something that is not one of its labels.
     """
     language = values.get("language") if isinstance(values, Mapping) else None
-    words = language.get("label_words") if isinstance(language, Mapping) else None
-    labels = values.get("labels") if isinstance(words, Mapping) else None
+    if not isinstance(language, Mapping):
+        return
+    words, labels = language.get("label_words"), values.get("labels")
     if isinstance(words, Mapping) and isinstance(labels, list | tuple):
-        unknown = sorted(set(map(str, words)) - set(map(str, labels)))
+        ready = _read_ready(language.get("name", FIRST_LANGUAGE)) or {}
+        known = {*map(str, labels), *ready.get("label_words", {})}
+        unknown = sorted(set(map(str, words)) - known)
         if unknown:
             raise ValueError(
                 f"language.label_words names {unknown[0]!r}, which is not one of labels"
             )
+
+
+def _read_ready(name: Any) -> dict[str, Any] | None:
+    """Return the keys of a ready language; None if there is none of that name."""
+    if name not in list_languages():
+        return None
+    return tomllib.loads((LANGUAGES / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def list_languages() -> list[str]:

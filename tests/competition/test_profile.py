@@ -216,7 +216,9 @@ def test_a_profile_adds_its_own_words_for_labels(tmp_path: Path) -> None:
     text = write_tiny(tmp_path).read_text("utf-8")
     path = tmp_path / "own.toml"
     path.write_text(f'{text}\n[language.label_words]\n"no_relation" = "없음"\n', "utf-8")
-    language = read_profile(path).language
+    profile = read_profile(path)
+    assert Profile.model_validate_json(profile.model_dump_json()) == profile  # as in a bundle
+    language = profile.language
     assert language.words_of("no_relation") == "없음"
     assert language.words_of("per:spouse") == "배우자"
     path.write_text(f'{text}\n[language.label_words]\n"per:friend" = "친구"\n', "utf-8")
