@@ -66,6 +66,7 @@ def fold(
     address: str | None = None,
     gpus_per_job: float | None = None,
     stop_after_s: float | None = None,
+    track: Sequence[str] = (),
     yes: bool = False,
     competition: str | None = None,
     data: str | Path | None = None,
@@ -88,6 +89,7 @@ def fold(
         address: of the cluster, ``HOST:PORT``; None: the one of this machine.
         gpus_per_job: on Ray; None: 1 if there are any.
         stop_after_s: stop cleanly after so many seconds; the next call goes on.
+        track: log to these too: ``tensorboard``, ``wandb``, ``mlflow``, ``trackio``.
         yes: train, even if it is estimated to take days.
         competition: a profile's name, or the path of its TOML file.
         data: the folder of its files.
@@ -112,6 +114,7 @@ def fold(
         keep_checkpoints=keep_checkpoints,
         engine=EngineChoice(engine, address, workers, threads, gpus_per_job),
         stop_after_s=stop_after_s,
+        track=tuple(track),
         yes=yes,
     )
     with ProgressBoard() as progress:

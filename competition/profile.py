@@ -26,6 +26,7 @@ from pydantic import (
 from competition.errors import ProfileError, UsageError
 from competition.file_kind import WrongFileError, read_toml_text
 from competition.files import check_utf8, parse_toml
+from competition.options import MAX_SEED
 from competition.profile_language import (
     Language,
     Relations,
@@ -87,7 +88,7 @@ class FoldRules(Section):
     """
 
     count: Annotated[int, Field(ge=2, le=100)] = 5
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 42
     group_by: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(check_unique)] = (
         "sentence",
         "entity_pair",

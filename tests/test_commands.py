@@ -18,7 +18,11 @@ import pytest
 from typer import BadParameter
 
 from competition.errors import UsageError
-from run import _seeds
+from competition.options import MAX_SEED
+from models.jobs.request import FoldRequest
+from models.pretraining.request import PretrainRequest
+from models.tuning.plan import TuneRequest
+from run import _integers
 from tests.conftest import RunCommand, write_tiny
 from tools.torture.warm import Starter
 
@@ -242,14 +246,19 @@ def test_a_wrong_metric_is_refused_before_anything_is_read(
 
 
 def test_a_seed_is_what_every_generator_accepts() -> None:
-    assert _seeds(f"42, {2**32 - 1}") == (42, 2**32 - 1)
-    assert _seeds(None) == ()
-    for wrong in (str(2**32), "42,99999999999999999999"):
-        with pytest.raises(UsageError, match=f"--seeds {wrong}: a seed is an integer from 0 to"):
-            _seeds(wrong)
+    assert _integers("--seeds", f"42, {MAX_SEED}") == (42, MAX_SEED)
+    assert _integers("--seeds", None) == ()
     for wrong in ("-1", "1.5", "9" * 5_000):
         with pytest.raises(BadParameter, match="not a list like 0,1"):
-            _seeds(wrong)
+            _integers("--seeds", wrong)
+    for seed in (-1, MAX_SEED + 1):
+        for request in (
+            lambda seed: FoldRequest(seeds=(42, seed)),
+            lambda seed: TuneRequest("typed-punct", seed=seed),
+            lambda seed: PretrainRequest(size="mini", seed=seed),
+        ):
+            with pytest.raises(UsageError, match=rf"--seeds? {seed}: a seed is an integer from 0"):
+                request(seed)
 
 
 def test_bad_rows_stop_every_command_and_nothing_is_written(

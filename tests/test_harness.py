@@ -6,13 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 import harness
+import run
 from competition.console import Column, Table
+from competition.errors import UsageError
 from run import app
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +57,37 @@ def test_errors_of_a_variant_and_of_a_blend(home: Path, monkeypatch: pytest.Monk
         assert len(found["labels"]) == 30
         assert len(found["hardest"]) == 3
         assert (home / "reports" / "demo@200" / f"{name}-labels.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "said"),
+    [
+        ("fold", {"seeds": [-1]}, "--seeds -1: a seed is an integer from 0 to"),
+        ("fold", {"settings": {"seeds": [7, -1]}}, "seeds -1: a seed is an integer from 0 to"),
+        ("fold", {"workers": -1}, "--workers -1: give a number from 1"),
+        ("fold", {"threads": 0}, "--threads 0: give a number from 1"),
+        ("fold", {"gpus_per_job": -0.5}, r"--gpus-per-job -0\.5: give a number from 0"),
+        ("fold", {"track": ["nope"]}, "nope"),
+        ("blend", {"seed": 2**32}, f"--seed {2**32}: a seed is an integer from 0 to"),
+        ("blend", {"trials": -1}, "--trials -1: give a number from 0"),
+        ("errors", {"cross_fit": 1}, "--cross-fit 1: give a number from 2"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_in_one_line(
+    function: str, options: dict[str, Any], said: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPETITION_HOME", str(home))
+    with pytest.raises(UsageError, match=said) as refused:
+        getattr(harness, function)("tfidf-linear", **options, **OWN)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["fold", "blend", "board", "errors"])
+def test_a_function_has_the_options_of_its_command(name: str) -> None:
+    renamed = {"no_checkpoints": "keep_checkpoints", "stop_after": "stop_after_s"}
+    renamed |= {"overrides": "settings"}
+    command = {renamed.get(each, each) for each in signature(getattr(run, name)).parameters}
+    assert command - {"as_json", "full"} == set(signature(getattr(harness, name)).parameters)
 
 
 def test_it_works_from_another_folder(home: Path, tmp_path: Path) -> None:

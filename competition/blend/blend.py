@@ -40,6 +40,7 @@ from competition.blend.spec import build_spec, name_blend
 from competition.errors import BlendError, UsageError
 from competition.files import check_name
 from competition.folds.kfold import read_prepared
+from competition.options import check_at_least, check_seeds
 from competition.predictions.expected_scores import build_test_reader
 from competition.predictions.members import read_members
 from competition.predictions.store import open_store
@@ -86,8 +87,11 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     Raises:
         BlendError: nothing can be blended, or the blend would not fit in memory.
         PredictionsError: a named variant cannot be a member.
-        UsageError: the requested row weights are not available, or no such objective.
+        UsageError: an option is out of range, the requested row weights are not available, or no
+            such objective.
     """
+    check_at_least("--trials", trials, 0)
+    check_seeds("--seed", [seed])
     if name is not None:
         check_name(name)
     objective, is_primary = choose_objective(build_criteria(competition.profile), objective)

@@ -13,6 +13,7 @@ from typing import Any
 
 from competition.errors import UsageError, VariantError
 from competition.files import is_name
+from competition.options import check_seeds
 from competition.predictions.rerun import find_command, write_command
 from competition.predictions.store import ResultKey, Store
 from competition.profile import Profile
@@ -52,6 +53,14 @@ class FoldRequest:
     track: tuple[str, ...] = ()
     yes: bool = False  # train, however long it is estimated to take
     command: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the seeds.
+
+        Raises:
+            UsageError: one is out of range.
+        """
+        check_seeds("--seeds", self.seeds)
 
 
 def check_variant(store: Store, name: str) -> None:
@@ -125,7 +134,8 @@ def resolve_requested(
     The profile's overrides are for its default encoder and are ignored with any other.
 
     Raises:
-        UsageError: the encoder is set with ``--set`` instead of ``--encoder``.
+        UsageError: the encoder is set with ``--set`` instead of ``--encoder``, or a seed is out of
+            range.
         VariantError: an unknown variant, key or value.
     """
     if any(key == "encoder" for key, _ in overrides):
@@ -143,6 +153,7 @@ def resolve_requested(
         overrides=overrides,
         save_as=save_as,
     )
+    check_seeds(f"variant {variant.name}: seeds", variant.seeds)
     return _name_labels(variant, profile)
 
 

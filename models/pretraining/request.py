@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from competition.errors import UsageError
+from competition.options import check_at_least, check_seeds
 from models.network.encoder_source import MINI, PRETRAINED, find_kind
 from models.settings import RunSettings, ScratchSettings
 from models.variant import SCRATCH
@@ -156,6 +157,15 @@ class PretrainRequest:
     overrides: tuple[tuple[str, Any], ...] = ()
     licence: str | None = None
     context: tuple[str, ...] = ()  # the arguments that name the competition
+
+    def __post_init__(self) -> None:
+        """Check the seed and the number of threads.
+
+        Raises:
+            UsageError: one is out of range.
+        """
+        check_seeds("--seed", [self.seed])
+        check_at_least("--threads", self.threads, 1)
 
     @property
     def default_name(self) -> str:

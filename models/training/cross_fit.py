@@ -17,6 +17,7 @@ from competition.arrays import Probs, Say, cache, read_cached
 from competition.errors import UsageError
 from competition.folds.assignment import build_folds
 from competition.folds.kfold import Prepared
+from competition.options import check_at_least
 from competition.progress import format_seconds
 from models.settings import LinearSettings
 from models.training import linear
@@ -40,8 +41,9 @@ def cross_fit_linear(prepared: Prepared, count: int, say: Say) -> Probs:
         (N, C) float32, rows sum to 1.
 
     Raises:
-        UsageError: there are fewer groups than folds.
+        UsageError: there are fewer groups than folds, or fewer than two folds.
     """
+    check_at_least("--cross-fit", count, 2)
     n_groups = len(np.unique(prepared.groups))
     if count > n_groups:
         raise UsageError(f"--cross-fit {count}: there are {n_groups} groups of rows; choose fewer")

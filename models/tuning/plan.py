@@ -13,6 +13,7 @@ from typing import Any
 from competition.errors import UsageError
 from competition.files import check_name
 from competition.folds.kfold import Prepared
+from competition.options import check_at_least, check_seeds
 from competition.predictions.store import open_store
 from competition.profile import STUDY_JOURNAL
 from competition.scoring.criteria import BOTH, Criteria, build_criteria
@@ -60,6 +61,15 @@ class TuneRequest:
     write: Path | None = None
     engine: EngineChoice = HERE
     stop_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the seed and the number of trials.
+
+        Raises:
+            UsageError: one is out of range.
+        """
+        check_seeds("--seed", [self.seed])
+        check_at_least("--trials", self.trials, 1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from competition.options import check_at_least
 from models.jobs.spec import JobSpec
 from models.variant import Variant
 
@@ -51,6 +52,16 @@ class EngineChoice:
     workers: int | None = None
     threads: int | None = None
     gpus_per_job: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UsageError: one is too small.
+        """
+        check_at_least("--workers", self.workers, 1)
+        check_at_least("--threads", self.threads, 1)
+        check_at_least("--gpus-per-job", self.gpus_per_job, 0)
 
     @property
     def jobs_here(self) -> int:
