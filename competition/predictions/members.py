@@ -197,7 +197,7 @@ def read_members(
     route_of = {name: str(member.route) for name, member in specialists.items()}
     groups = group_specialists(route_of, by_name=not variants)
     for joined_name, names in groups.items():
-        parts = [specialists[name] for name in names]
+        parts = [specialists.pop(name) for name in names]
         try:
             members.append(_join_route(store, joined_name, parts, prepared))
         except PredictionsError as error:
@@ -320,7 +320,10 @@ def _read_seed(
 
 
 def _join_route(store: Store, name: str, parts: list[Member], prepared: Prepared) -> Member:
-    """Join specialists whose parts exactly partition the rows, using their common seeds."""
+    """Join specialists whose parts exactly partition the rows, using their common seeds.
+
+    The arrays of the first part are filled with the rows of the others: it is not to be used again.
+    """
     route = str(parts[0].route).partition(":")[0]
     names = _list(part.name for part in parts)
     seeds = sorted(set.intersection(*(set(part.seeds) for part in parts)))
@@ -346,7 +349,7 @@ def _join_route(store: Store, name: str, parts: list[Member], prepared: Prepared
         p if p.seeds == tuple(seeds) else read_member(store, p.name, prepared, seeds=seeds)
         for p in parts
     ]
-    joined = replace(parts[0], oof=parts[0].oof.copy(), test=parts[0].test.copy())
+    joined = parts[0]
     for part, (on_train, on_test) in zip(parts[1:], answers[1:], strict=True):
         joined.oof[on_train] = part.oof[on_train]
         joined.test[:, on_test] = part.test[:, on_test]
