@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -63,8 +63,16 @@ class BlendRule(_Record):
         """Return how labels are decided."""
         return Rule(self.threshold, self.prior_power, self.label_factors)
 
+    def check_factors(self, n_labels: int) -> Self:
+        """Return the rule itself, if its factors are those of as many labels.
 
-B = TypeVar("B", bound=BlendRule)
+        Raises:
+            ValueError: there are more or fewer.
+        """
+        factors = self.label_factors
+        if factors is not None and len(factors) != n_labels:
+            raise ValueError(f"label_factors: {len(factors)} numbers for {n_labels} labels")
+        return self
 
 
 class BlendRecord(BlendRule):
@@ -216,7 +224,7 @@ def read_record(path: Path, n_labels: int) -> BlendRecord | None:
         ValueError: it is not JSON, or is a blend's and a field is missing or invalid.
     """
     found = _read(path)
-    return None if found is None else _check_factors(_validate(BlendRecord, found), n_labels)
+    return None if found is None else _validate(BlendRecord, found).check_factors(n_labels)
 
 
 def read_rule(path: Path, n_labels: int) -> BlendRule | None:
@@ -231,7 +239,7 @@ def read_rule(path: Path, n_labels: int) -> BlendRule | None:
         ValueError: it is not JSON, or is a blend's and a field is missing or invalid.
     """
     found = _read(path)
-    return None if found is None else _check_factors(_validate(BlendRule, found), n_labels)
+    return None if found is None else _validate(BlendRule, found).check_factors(n_labels)
 
 
 def list_blends(folder: Path) -> list[str]:
@@ -274,13 +282,6 @@ def _validate(kind: type[R], found: Mapping[str, Any]) -> R:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "scores")  # our own field
         raise ValueError(f"{where}: {first['msg']}") from None
-
-
-def _check_factors(rule: B, n_labels: int) -> B:
-    factors = rule.label_factors
-    if factors is not None and len(factors) != n_labels:
-        raise ValueError(f"label_factors: {len(factors)} numbers for {n_labels} labels")
-    return rule
 
 
 def _is_blend(path: Path) -> bool:

@@ -95,6 +95,7 @@ class Bundle(_Part):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Bundle:
+        self.blend.check_factors(self.profile.n_labels)
         used = {each.name for each in self.blend.members if each.weight > 0}
         if used != set(self.jobs):
             raise ValueError("its models are not those of the blend's members")
