@@ -125,7 +125,7 @@ def test_a_bundle_of_others_stays_inside_and_is_whole(
     content = json.loads(path.read_text("utf-8"))
     factors = {**content["blend"], "label_factors": [1.0]}
     path.write_text(json.dumps({**content, "blend": factors}), "utf-8")
-    with pytest.raises(UsageError, match="is damaged .*1 numbers for"):
+    with pytest.raises(UsageError, match=r"is damaged .*1 numbers for"):
         read_bundle(path.parent)
     job = next(iter(content["jobs"].values()))[0]
     job[key] = value
