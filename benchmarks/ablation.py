@@ -31,12 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from competition.data.groups import build_groups, sample_rows
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.expected_scores import build_test_reader, forecast_test
-from competition.predictions.members import (
-    Member,
-    average_in_log_space,
-    group_specialists,
-    read_members,
-)
+from competition.predictions.log_mean import average_in_log_space
+from competition.predictions.members import Member, group_specialists, read_members
 from competition.predictions.store import ResultKey, Store
 from competition.profile import resolve_competition
 from competition.scoring.assessment import build_assessor, compare
@@ -156,7 +152,7 @@ def write_expected(prepared: Prepared, path: Path, folds: tuple[int, ...]) -> No
 def read_folds(prepared: Prepared, store: Store, folds: tuple[int, ...]) -> list[Member]:
     """Read some folds of the variants that have them; other train rows count as not predicted.
 
-    The specialists of a route are members of their own and joined as well.
+    The specialists of a route are joined to one member, if together they predict every row.
     """
     members, route_of = [], {}
     train_row = {row_id: row for row, row_id in enumerate(prepared.corpus.train.ids)}
@@ -178,13 +174,17 @@ def read_folds(prepared: Prepared, store: Store, folds: tuple[int, ...]) -> list
         member = Member(name, oof, test, (SEED,), result.route, result.recipe, False, "")
         members.append(member)
     named = {member.name: member for member in members}
+    members = [member for member in members if member.route is None]
+    in_folds = np.isin(prepared.folds.fold_of, folds)
     for name, parts in group_specialists(route_of).items():
         first, *others = (named[part] for part in parts)
         oof, test = first.oof.copy(), first.test.copy()
         for other in others:
             oof[other.covered] = other.oof[other.covered]
             test[:, other.test_covered] = other.test[:, other.test_covered]
-        members.append(replace(first, name=name, oof=oof, test=test))
+        joined = replace(first, name=name, oof=oof, test=test)
+        if joined.covered[in_folds].all() and joined.test_covered.all():
+            members.append(joined)
     return members
 
 

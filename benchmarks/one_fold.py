@@ -17,7 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from competition.folds.kfold import read_prepared
-from competition.predictions.members import average_in_log_space
+from competition.predictions.log_mean import average_in_log_space
 from competition.predictions.store import Store
 from competition.profile import resolve_competition
 from competition.scoring.decisions import decide

@@ -34,7 +34,8 @@ from competition.audit.shift import fit_shift
 from competition.data.rows import Rows
 from competition.folds.kfold import Prepared, read_prepared
 from competition.folds.strata import build_strata
-from competition.predictions.members import average_in_log_space, read_member
+from competition.predictions.log_mean import average_in_log_space
+from competition.predictions.members import read_member
 from competition.predictions.store import Store
 from competition.profile import resolve_competition
 from competition.scoring.criteria import build_criteria

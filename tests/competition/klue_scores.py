@@ -26,8 +26,7 @@ def negatives(negative_id: int | None) -> tuple[int, ...]:
 
 def criteria_of(negative_id: int | None, n_labels: int = MOST_LABELS) -> Criteria:
     task = Task(n_labels, negatives(negative_id))
-    metrics = (build_metric(name, task) for name in ("micro-f1", "auprc"))
-    return Criteria(*metrics, task)
+    return Criteria(build_metric("micro-f1", task), build_metric("auprc", task), task)
 
 
 def decide(probs: Any, negative_id: int | None, threshold: float | None) -> Any:

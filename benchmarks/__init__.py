@@ -1,0 +1,1 @@
+"""Measurements of the project: speed, exactness, and the comparisons of docs/experiments.md."""
