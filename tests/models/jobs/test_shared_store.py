@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,14 @@ COMMANDS = 8
 class FakeEngine:
     """Runs jobs within ``start``; they write a result and a line, or kill the whole process."""
 
-    slots = 1
+    max_started = 1
 
     def __init__(self, trained: Path, dies_at: int | None) -> None:
         self.trained, self.dies_at, self.begun = trained, dies_at, 0
         self.messages: list[Message] = []
+
+    def expect(self, jobs: Sequence[JobSpec]) -> None:
+        """There is nothing to prepare."""
 
     def start(self, spec: JobSpec) -> None:
         with Leases() as leases:
