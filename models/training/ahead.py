@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import torch
 
@@ -29,7 +29,7 @@ class Ahead(Generic[Key, Made]):
         self._thread = ThreadPoolExecutor(1, "ahead") if self.steps else None
         self._waiting: dict[Key, Future[Made]] = {}
 
-    def __enter__(self) -> Ahead[Key, Made]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

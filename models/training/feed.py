@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -50,33 +49,19 @@ class FeedPlan:
     packs: bool
 
 
-class Feed:
-    """Hands out the micro-batches of steps; those of the next steps are collated ahead.
-
-    Use it as a context manager: leaving it ends the thread.
-    """
+class Feed(Ahead[tuple[int, int], FedStep]):
+    """Hands out the micro-batches of steps; those of the next steps are collated ahead."""
 
     def __init__(self, plan: FeedPlan, inputs: FoldInputs, device: torch.device) -> None:
+        super().__init__(self._collate, device)
         self._plan, self._inputs = plan, inputs
         self._pins = device.type == "cuda"
-        self._ahead: Ahead[tuple[int, int], FedStep] = Ahead(self._collate, device)
         self._epoch: tuple[int, list[Int64s], EpochRows] | None = None
 
-    def __enter__(self) -> Feed:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._ahead.__exit__(kind, error, at)
-
-    def take(self, step: int, tokens: int) -> FedStep:
+    def take_step(self, step: int, tokens: int) -> FedStep:
         """Return the micro-batches of a step, of at most ``tokens`` tokens with padding."""
-        last = min(step + self._ahead.steps, self._plan.total_steps - 1)
-        return self._ahead.take([(at, tokens) for at in range(step, last + 1)])
+        last = min(step + self.steps, self._plan.total_steps - 1)
+        return self.take([(at, tokens) for at in range(step, last + 1)])
 
     def _collate(self, key: tuple[int, int]) -> FedStep:
         step, tokens = key

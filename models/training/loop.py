@@ -141,7 +141,7 @@ def fit_fold(
             loss = None
             while loss is None:  # again in smaller parts if memory is full
                 torch.manual_seed(rank_seed(task.seed, task.fold, step, ranks))
-                fed = feed.take(step, budget.tokens)
+                fed = feed.take_step(step, budget.tokens)
                 try:
                     loss = take_step(
                         prepared,

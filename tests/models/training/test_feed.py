@@ -53,14 +53,16 @@ def test_steps_are_the_same_ahead_also_where_memory_was_full(
     steps = range(plan.total_steps)
     sizes = [4096 if step < 3 else 100 for step in steps]
     with Feed(plan, inputs, CPU) as now:
-        wanted = [tokens_of(now.take(*each)) for each in zip(steps, sizes, strict=True)]
+        wanted = [tokens_of(now.take_step(*each)) for each in zip(steps, sizes, strict=True)]
     monkeypatch.setitem(AHEAD, "cpu", 2)
     before = threading.active_count()
     with Feed(plan, inputs, CPU) as ahead:
-        first = ahead.take(0, 4096)
+        first = ahead.take_step(0, 4096)
         assert threading.active_count() == before + 1
         found = [tokens_of(first)]
-        found += [tokens_of(ahead.take(*each)) for each in list(zip(steps, sizes, strict=True))[1:]]
+        found += [
+            tokens_of(ahead.take_step(*each)) for each in list(zip(steps, sizes, strict=True))[1:]
+        ]
     assert found == wanted
     assert threading.active_count() == before
     assert first.rows == sum(len(part.label_ids) for part in first.parts)
@@ -79,7 +81,7 @@ def test_what_fails_ahead_is_raised_where_it_is_taken(
     with Feed(plan, inputs, CPU) as ahead:
         monkeypatch.setattr(feed, "collate", fail)
         with pytest.raises(OSError, match="the disk is gone"):
-            ahead.take(0, 4096)
+            ahead.take_step(0, 4096)
 
 
 def test_a_fit_that_collates_ahead_has_the_same_bytes(
