@@ -40,10 +40,14 @@ def build_risk_tables(report: BlendReport) -> list[Table]:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedShares:
-    """Share of positive predictions to expect in the test, and of the negative label in it."""
+    """Share of positive predictions to expect in the test, and of the negative label in it.
+
+    ``is_estimated`` if the share of the negative label is not the profile's.
+    """
 
     negative_share: float
     positive_share: float
+    is_estimated: bool = False
 
 
 def warn_of_differences(
@@ -87,7 +91,11 @@ def _explain_mix(test: Side, expected: ExpectedShares | None, per_row: float) ->
             " averaged models. Out-of-fold scores do not predict the leaderboard score."
         )
     share, positive = expected.negative_share, expected.positive_share
-    start = f"; {share:.0%} of negative rows in the test let expect {100 * positive:.1f}%"
+    source = "as estimated" if expected.is_estimated else "as the profile says"
+    start = (
+        f"; with {share:.0%} of negative rows in the test, {source}, {100 * positive:.1f}% are"
+        " to be expected"
+    )
     if _explains(expected, test, per_row):
         return (
             f"{start}, which explains it: choose by expected scores, not by plain ones; compare"
@@ -127,7 +135,8 @@ def expect_shares(report: BlendReport) -> ExpectedShares | None:
         float(np.average(~is_any_of(pred[side], negative_ids), weights=own))
         for side, own in ((each, weights[each] + TINY) for each in (is_negative, ~is_negative))
     )
-    return ExpectedShares(share, share * negative + (1 - share) * positive)
+    known = report.inputs.prepared.competition.profile.metrics.shifted_negative_share
+    return ExpectedShares(share, share * negative + (1 - share) * positive, known is None)
 
 
 def _expected_table(report: BlendReport) -> Table:

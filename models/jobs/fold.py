@@ -12,7 +12,7 @@ from pathlib import Path
 
 from competition.arrays import Say
 from competition.console import Table, write_count
-from competition.errors import HarnessError, UsageError
+from competition.errors import HarnessError, StoppedError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.rerun import write_command
 from competition.predictions.store import ResultKey, open_store
@@ -143,19 +143,26 @@ class _Fold:
         failed: list[tuple[ResultKey, str]] = []
         for place, wave in enumerate(waves):
             later = [variant for each in waves[place + 1 :] for variant in each]
-            run = self._run_wave(wave, [variant.name for variant in later])
+            try:
+                run = self._run_wave(wave, [variant.name for variant in later])
+            except StoppedError as error:
+                if place == 0:
+                    raise
+                self.say(str(error))  # what earlier waves finished is still summarised
+                run = FoldRun((), tuple(self._list_missing(wave)), (), asked_to_stop=True)
             finished += run.finished
             stopped += run.stopped
             failed += run.failed
             self.broken |= {key.variant for key, _ in run.failed}
             if run.asked_to_stop or run.stopped:
-                stopped += [key for variant in later for key in self._list_missing(variant)]
+                stopped += self._list_missing(later)
                 break
         return FoldRun(tuple(finished), tuple(stopped), tuple(failed))
 
-    def _list_missing(self, variant: Variant) -> list[ResultKey]:
-        store = open_store(self.prepared.competition)
-        return list_missing(store, self.request, variant, self.prepared.folds.count)
+    def _list_missing(self, variants: Sequence[Variant]) -> list[ResultKey]:
+        store, count = open_store(self.prepared.competition), self.prepared.folds.count
+        missing = (list_missing(store, self.request, each, count) for each in variants)
+        return [key for keys in missing for key in keys]
 
     def _run_wave(self, wave: Sequence[Variant], later: Sequence[str]) -> FoldRun:
         engine, profile = self.engine, self.prepared.competition.profile

@@ -423,8 +423,10 @@ def test_different_sides_raise_a_warning_and_noise_does_not():
 def test_another_mix_is_compared_to_the_share_that_the_profile_expects(report):
     oof, test = Side(0.7, 0.8, (), 30_000), Side(0.45, 0.8, (), 8_000)
     (explained,) = warn_of_differences(oof, test, ExpectedShares(0.6, 0.43))
-    assert "60% of negative rows in the test let expect 43.0%" in explained
+    assert "with 60% of negative rows in the test, as the profile says, 43.0% are" in explained
     assert "choose by expected scores" in explained
+    (guessed,) = warn_of_differences(oof, test, ExpectedShares(0.6, 0.43, is_estimated=True))
+    assert "in the test, as estimated, 43.0% are" in guessed
     (odd,) = warn_of_differences(oof, test, ExpectedShares(0.6, 0.65))
     assert "does not explain it" in odd
     gold, pred = report.inputs.rows.gold, report.fit.fitted[BLEND].pred
@@ -437,6 +439,7 @@ def test_another_mix_is_compared_to_the_share_that_the_profile_expects(report):
     expected = expect_shares(report)
     assert expected.positive_share == pytest.approx(0.6 * of_each[0] + 0.4 * of_each[1])
     assert expected.negative_share == 0.6
+    assert not expected.is_estimated  # the profile of the fixture says it
 
 
 def test_where_the_submission_lies_and_what_comes_next_is_said_last(report):

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from competition.errors import PredictionsError, TrainingError, UsageError, VariantError
+from competition.errors import (
+    PredictionsError,
+    StoppedError,
+    TrainingError,
+    UsageError,
+    VariantError,
+)
 from competition.folds.kfold import Prepared
 from competition.predictions.members import AVERAGE
 from competition.predictions.store import ResultKey, Store
@@ -263,6 +269,32 @@ def test_a_stop_while_the_last_jobs_of_a_wave_end_keeps_later_waves_from_startin
         assert again in stopped.tables[0].notes
         assert run_fold(prepared.competition, request, board).complete
     assert started[1:] == ["taught"]
+
+
+def test_a_stop_while_a_later_wave_is_planned_leaves_the_summary(
+    prepared: Prepared, quiet_watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Task-adaptive pretraining of a later wave runs while its jobs are planned."""
+    planned: list[int] = []
+
+    def plan(*args: Any, **how: Any) -> Any:
+        planned.append(1)
+        if len(planned) == 2:
+            raise StoppedError("pretraining was stopped")
+        return plan_jobs(*args, **how)
+
+    monkeypatch.setattr("models.jobs.fold.plan_jobs", plan)
+    request = FoldRequest(
+        variants=("ngram-distil",),
+        overrides=(("distil.members", ["tfidf-linear"]), ("mlp.epochs", 1)),
+        folds=(0,),
+        engine=ONE_THREAD,
+    )
+    with ProgressBoard(live=False) as board:
+        stopped = run_fold(prepared.competition, request, board)
+    assert not stopped.complete
+    assert "tfidf-linear" in {row["variant"] for row in stopped.tables[0].rows}
+    assert stopped.tables[0].notes[-1].startswith("1 job not done; run the same command again")
 
 
 def test_variants_that_build_on_each_other_are_refused(prepared: Prepared) -> None:
