@@ -226,15 +226,17 @@ def _remove_leftovers_once(directory: Path) -> None:
 
 @cache
 def name_machine() -> str:
-    """Return a short name of this machine; containers that share a host name have their own.
+    """Return a short name of this machine since its start.
 
-    A process can check by number only whether processes in its own name space are alive.
+    Containers have their own, and so have machines that share a host name, such as copies of one
+    image: a process can check by number only whether processes in its own name space are alive.
     """
-    try:
-        space = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        space = ""
-    return hashlib.sha256(f"{socket.gethostname()}{space}".encode()).hexdigest()[:8]
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip())
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:8]
 
 
 def is_alive(pid: int) -> bool:

@@ -92,13 +92,14 @@ class Leases:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         before = list_leases(path)
+        owner = _identify(before[-1]) if before else None
         if before and not is_stale(before[-1], self._stale_s):
             return None
         lease = _create(path, 1 + (_number(before[-1]) if before else 0))
         if lease is None:
             return None
         # the predecessor may have been released, and another process may have started at 1 again
-        is_next = not before or before[-1].exists()
+        is_next = not before or (owner is not None and _identify(before[-1]) == owner)
         if not is_next or list_leases(path)[-1:] != [lease.file]:
             lease.file.unlink(missing_ok=True)
             return None
@@ -276,6 +277,17 @@ def _read_facts(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return {"host": "another machine", "born": None, **facts} if known else None
+
+
+def _identify(file: Path) -> str | None:
+    """Return what distinguishes a lease from a later one of the same name; None if it is gone."""
+    facts = _read_facts(file)
+    if facts is not None and "token" in facts:
+        return str(facts["token"])
+    try:
+        return f"inode {file.stat().st_ino}"
+    except OSError:
+        return None
 
 
 def _number(file: Path) -> int:

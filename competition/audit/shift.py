@@ -282,7 +282,8 @@ def build_features(rows: Rows) -> tuple[csr_matrix, list[tuple[str, str]]]:
     for column in ("source", "subject_type", "object_type"):
         if frame[column].notna().any():
             codes, found = pd.factorize(frame[column].fillna("none"))
-            parts.append(csr_matrix(np.eye(len(found), dtype=np.float32)[codes]))
+            ones, at = np.ones(len(codes), np.float32), np.arange(len(codes))
+            parts.append(csr_matrix((ones, (at, codes)), shape=(len(codes), len(found))))
             names += [(column.replace("_", " "), str(value)) for value in found]
     for name, values in _build_numbers(frame).items():
         scaled = (values - values.mean()) / max(float(values.std()), 1e-9)

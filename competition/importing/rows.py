@@ -179,8 +179,9 @@ def _check_label_order(table: ForeignTable, oof_row: Int64s, check: Check) -> Fo
     labels = check.prepared.competition.profile.labels
     if not len(usable):
         return table
-    gold = check.prepared.corpus.train.gold[oof_row[usable]].astype(np.int64)
-    found = find_order(gold, table.probs[usable].argmax(axis=1).astype(np.int64), labels)
+    file_gold = check.prepared.corpus.train.gold.astype(np.int64)
+    gold, answers = file_gold[oof_row[usable]], table.probs[usable].argmax(axis=1).astype(np.int64)
+    found = find_order(gold, answers, labels, file_gold)
     if found is None:
         return table
     before, after = (

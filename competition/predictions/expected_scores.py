@@ -25,7 +25,7 @@ from competition.folds.kfold import Prepared
 from competition.folds.strata import Strata, build_strata
 from competition.predictions.members import Member, read_member
 from competition.predictions.store import Store
-from competition.scoring.criteria import FIRST, build_criteria
+from competition.scoring.criteria import build_criteria
 from competition.scoring.decisions import decide
 from competition.scoring.expected import (
     Evidence,
@@ -139,8 +139,8 @@ class TestReader:
         prepared = self.prepared
         about = [VERSION, prepared.corpus.hash, prepared.folds.hash, system.is_average]
         about.append(sorted(prepared.competition.profile.folds.group_by))
-        if ground.criteria.primary.kind.name != FIRST:
-            about.append(repr(ground.criteria.primary))  # what is kept was measured by it
+        # what is kept was measured by these
+        about += [ground.criteria.primary.kind.name, repr(ground.criteria.task)]
         digest.update(json.dumps(about).encode())
         for array in (rows, test_rows, system.probs, system.test_probs):
             digest.update(np.ascontiguousarray(array).tobytes())

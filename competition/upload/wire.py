@@ -332,10 +332,10 @@ def is_loopback(url: str) -> bool:
 def is_plain_http(url: str) -> bool:
     """Return whether data sent to an address would cross a network unencrypted.
 
-    >>> is_plain_http("http://board.example.org"), is_plain_http("http://127.0.0.1:8000")
+    >>> is_plain_http("HTTP://board.example.org"), is_plain_http("http://127.0.0.1:8000")
     (True, False)
     """
-    return url.startswith("http://") and not is_loopback(url)
+    return urlsplit(url).scheme == "http" and not is_loopback(url)
 
 
 def check_upload_url(url: Any, base: str) -> str:

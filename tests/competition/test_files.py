@@ -194,6 +194,17 @@ def test_what_a_killed_writer_left_is_removed_at_the_next_write(tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", alive, elsewhere, own}
 
 
+def test_machines_that_share_a_host_name_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of one image have the same host name and the same initial name space."""
+    read, boots = Path.read_text, iter(["0000-1\n", "0000-2\n"])
+
+    def read_boot(path: Path, *args: str) -> str:
+        return next(boots) if path.name == "boot_id" else read(path, *args)
+
+    monkeypatch.setattr(Path, "read_text", read_boot)
+    assert files.name_machine.__wrapped__() != files.name_machine.__wrapped__()
+
+
 def test_what_a_library_writes_is_hidden_until_it_is_whole(tmp_path: Path) -> None:
     with hidden_folder(tmp_path / "job") as folder:
         (folder / "x").write_text("whole", "utf-8")

@@ -139,6 +139,28 @@ def test_a_lease_that_is_released_while_it_is_taken_over_has_no_successor(
         assert list_leases(path) == []
 
 
+def test_a_lease_of_the_same_name_that_others_took_meanwhile_is_theirs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One succeeds the stale lease and releases it, and another starts at 1 again."""
+    leave_lease(path)
+    create = room._create
+    others = [Leases(), Leases()]
+
+    def pause(found: Path, number: int) -> room.Lease | None:
+        monkeypatch.setattr(room, "_create", create)
+        second = others[0].acquire(found)
+        assert second is not None
+        others[0].release(second)
+        assert others[1].acquire(found) is not None
+        return create(found, number)
+
+    monkeypatch.setattr(room, "_create", pause)
+    with others[0], others[1], Leases() as leases:
+        assert leases.acquire(path) is None
+        assert [each.name for each in list_leases(path)] == [f"{path.name}.1.lease"]
+
+
 def test_a_file_system_without_hard_links_will_do(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

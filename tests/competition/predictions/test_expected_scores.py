@@ -88,6 +88,21 @@ def test_evidence_is_kept_and_a_damaged_file_is_measured_again(
     assert (third.weights == first.weights).all()
 
 
+def test_evidence_is_measured_again_for_other_negative_labels(
+    prepared: Prepared, store: Store
+) -> None:
+    competition = prepared.competition
+    first = forecast_test(prepared, store)
+    assert first is not None
+    assert first.mix.negative_share is not None
+    changed = competition.profile.model_copy(update={"negative_label": None})
+    without = replace(prepared, competition=replace(competition, profile=changed))
+    second = forecast_test(without, store)
+    assert second is not None
+    assert second.mix.negative_share is None
+    assert len(cache_files(prepared)) == 4
+
+
 def test_a_disk_that_keeps_nothing_does_no_harm(prepared: Prepared, store: Store) -> None:
     prepared.competition.checkpoints_dir.parent.mkdir(parents=True, exist_ok=True)
     prepared.competition.checkpoints_dir.write_text("a file where the folder would be")
