@@ -14,6 +14,7 @@ from typing import Any
 from competition.blend.search import BEST_SINGLE, BLEND
 from competition.console import Column, Table
 from competition.files import sha256_of
+from competition.folds.kfold import Prepared
 from competition.predictions.store import open_store
 from competition.profile import Competition
 from competition.scoring.criteria import build_criteria
@@ -115,8 +116,24 @@ def _read_blend(path: Path) -> BlendFile:
     return BlendFile(path, digest, record, changed)
 
 
-def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) -> Table:
-    """Build the table of blends with fitted, nested and expected scores."""
+def is_current(blend: BlendFile, prepared: Prepared) -> bool:
+    """Return whether a blend was tuned on these data and folds; scores of others do not compare."""
+    record = blend.record
+    return (
+        record is not None
+        and record.corpus_hash in (None, prepared.corpus.hash)
+        and record.folds_hash in (None, prepared.folds.hash)
+    )
+
+
+def build_blends_table(
+    competition: Competition, blends: Sequence[BlendFile], prepared: Prepared | None = None
+) -> Table:
+    """Build the table of blends with fitted, nested and expected scores.
+
+    Args:
+        prepared: today's data and folds; None if they cannot be read.
+    """
     first, *others = kinds = build_criteria(competition.profile).kinds
     columns = [
         Column("name", "blend"),
@@ -143,6 +160,13 @@ def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) ->
         tuned = " with its tuned threshold" if has_threshold else ""
         notes.append(f"Best single: nested {first.head} of the best variant{tuned}.")
     notes += [f"{blend.name}: {blend.fault}" for blend in blends if blend.fault is not None]
+    if prepared is not None:
+        notes += [
+            f"{blend.name} was made with other data or folds, so its scores do not compare; run"
+            " blend again."
+            for blend in blends
+            if blend.fault is None and not is_current(blend, prepared)
+        ]
     notes += [
         f"{blend.name}, warning: {warning.text}"
         for blend in blends

@@ -21,12 +21,13 @@ from competition.board.blends import (
     Blends,
     build_blends_table,
     index_blends,
+    is_current,
     read_blends,
 )
 from competition.board.final_table import build_final_table, get_public, measure_half_variance
 from competition.console import Column, Table
 from competition.errors import HarnessError
-from competition.folds.kfold import read_prepared
+from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.store import open_store
 from competition.predictions.variant_scores import (
     VariantScore,
@@ -85,12 +86,18 @@ class SentSubmission:
 
 def build_board_tables(competition: Competition, *, now: datetime) -> list[Table]:
     """Build all tables; ``now`` determines which submissions are today's."""
-    variants, scores = _show_variants(competition)
+    variants, scores, prepared = _show_variants(competition)
     files = read_blends(competition.submissions_dir)
-    tables = [variants, *build_sent_tables(competition, now=now, files=files)]
+    sent = build_sent_tables(competition, now=now, files=files, prepared=prepared)
+    tables = [variants, *sent]
     first = build_criteria(competition.profile).kinds[0]
     picks = tables[-1].rows if tables[-1].name == "final" else ()
-    closing = _close_board(scores, files, picks, first)
+    current = [
+        each
+        for each in files
+        if each.fault is None and (prepared is None or is_current(each, prepared))
+    ]
+    closing = _close_board(scores, current, picks, first)
     tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *closing))
     return tables
 
@@ -101,7 +108,14 @@ def _close_board(
     picks: Sequence[Mapping[str, Any]],
     kind: MetricKind,
 ) -> list[str]:
-    """Return the closing line: what is expected to score best on the test, and what to select."""
+    """Return the closing line: what is expected to score best on the test, and what to select.
+
+    Args:
+        scores: of variants that answer all rows.
+        files: blends made with today's data and folds.
+        picks: rows of the final table.
+        kind: the primary metric.
+    """
     expected = {
         each.name: each.on_test.expected.primary.value
         for each in scores
@@ -109,7 +123,7 @@ def _close_board(
     }
     for blend in files:
         value = blend.get_expected(kind)
-        if value is not None and blend.fault is None:
+        if value is not None:
             expected[blend.name] = value
     said = []
     if expected:
@@ -123,34 +137,47 @@ def _close_board(
 
 
 def build_sent_tables(
-    competition: Competition, *, now: datetime, files: Sequence[BlendFile]
+    competition: Competition,
+    *,
+    now: datetime,
+    files: Sequence[BlendFile],
+    prepared: Prepared | None,
 ) -> list[Table]:
     """Build the tables of blends, submissions and, if any were sent, the final selection."""
     blends = index_blends(files)
     tables = [
-        build_blends_table(competition, files),
+        build_blends_table(competition, files, prepared),
         build_submissions_table(competition, blends, now=now),
     ]
     final = build_final_table(competition, open_ledger(competition).read(), blends)
     return tables if final is None else [*tables, final]
 
 
-def _show_variants(competition: Competition) -> tuple[Table, Sequence[VariantScore]]:
-    """Build the table of variants with their out-of-fold scores, and return the scores too."""
+def _show_variants(
+    competition: Competition,
+) -> tuple[Table, Sequence[VariantScore], Prepared | None]:
+    """Build the table of variants with their out-of-fold scores.
+
+    Returns:
+        The table, the scores of variants that answer all rows, and data and folds if they can be
+        read.
+    """
     names = open_store(competition).variants()
     if not names:
         note = "There is no trained variant yet; run: python run.py fold"
-        return Table("variants", "Variants", (), [], [note]), ()
+        return Table("variants", "Variants", (), [], [note]), (), None
     try:
         prepared = read_prepared(competition)
     except HarnessError as error:
         rows, columns = [{"variant": name} for name in names], [Column("variant", "variant")]
         note = f"Variants cannot be scored: {error}"
-        return Table("variants", "Variants", columns, rows, [note]), ()
+        return Table("variants", "Variants", columns, rows, [note]), (), None
     ranked = rank_variants(score_variants(prepared, names))
     table = build_variants_table(prepared, ranked)
-    notes = describe_ranking(ranked, len(prepared.corpus.train))
-    return replace(table, notes=(*notes, *table.notes)), ranked
+    n_rows = len(prepared.corpus.train)
+    notes = describe_ranking(ranked, n_rows)
+    whole = [each for each in ranked if each.n_rows == n_rows]
+    return replace(table, notes=(*notes, *table.notes)), whole, prepared
 
 
 def build_submissions_table(competition: Competition, blends: Blends, *, now: datetime) -> Table:

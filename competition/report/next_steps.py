@@ -31,6 +31,7 @@ class Standing:
 
     Attributes:
         competition: the competition.
+        n_rows: the number of train rows.
         variants: those in the store, including joined specialists.
         blends: those that have not been changed, the newest first.
         sent: the ledger's entries, in order.
@@ -38,6 +39,7 @@ class Standing:
     """
 
     competition: Competition
+    n_rows: int
     variants: Sequence[VariantScore]
     blends: Sequence[BlendFile]
     sent: Sequence[SentSubmission]
@@ -56,8 +58,7 @@ class Standing:
     @property
     def complete(self) -> list[VariantScore]:
         """Return the variants that are scored on every row, best primary score first."""
-        most = max((each.n_rows for each in self.variants), default=0)
-        whole = [each for each in self.variants if each.assessment and each.n_rows == most]
+        whole = [each for each in self.variants if each.assessment and each.n_rows == self.n_rows]
         return sorted(whole, key=get_primary, reverse=True)
 
     @property
@@ -92,7 +93,10 @@ def describe_standing(standing: Standing) -> list[str]:
 def _describe_variants(standing: Standing) -> str:
     complete = standing.complete
     if not complete:
-        return "No variant has out-of-fold scores yet."
+        n_partial = sum(each.assessment is not None for each in standing.variants)
+        if not n_partial:
+            return "No variant has out-of-fold scores yet."
+        return f"No variant has out-of-fold scores on all rows yet, {n_partial} on a part."
     best, found = complete[0], complete[0].assessment
     assert found is not None
     first, *others = found.measured

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from competition.board.blends import BlendFile, index_blends, read_blends
+from competition.board.blends import BlendFile, index_blends, is_current, read_blends
 from competition.board.board import SentSubmission, build_sent_tables
 from competition.compare.contenders import read_contender
 from competition.console import Column, Table
@@ -110,7 +110,8 @@ def write_report(
     variants = build_variants_table(prepared, ranked)
     notes = describe_ranking(ranked, len(prepared.corpus.train))
     variants = replace(variants, notes=(*notes, *variants.notes))
-    for table in (variants, *build_sent_tables(competition, now=now, files=material.blends)):
+    sent = build_sent_tables(competition, now=now, files=material.blends, prepared=prepared)
+    for table in (variants, *sent):
         page.add_table(table)
     if material.errors is not None:
         _add_errors(page, material.errors)
@@ -135,7 +136,7 @@ def _gather(prepared: Prepared) -> Material:
     store = open_store(competition)
     members, _ = read_members(store, (), prepared) if store.variants() else ([], [])
     blends = read_blends(competition.submissions_dir)
-    sound = [each for each in blends if each.fault is None and _is_of_today(each, prepared)]
+    sound = [each for each in blends if each.fault is None and is_current(each, prepared)]
     sound.sort(key=lambda each: when_written(each.path), reverse=True)
     known = index_blends(blends)
     entries = open_ledger(competition).read()
@@ -145,18 +146,9 @@ def _gather(prepared: Prepared) -> Material:
     best = find_best_blend(sound, kind)
     errors, faults = _find_errors(prepared, best, scores, members)
     n_suspects = 0 if errors is None else len(errors.suspects)
-    standing = Standing(competition, scores, sound, sent, n_suspects)
+    n_rows = len(prepared.corpus.train)
+    standing = Standing(competition, n_rows, scores, sound, sent, n_suspects)
     return Material(standing, members, errors, store, blends, faults)
-
-
-def _is_of_today(blend: BlendFile, prepared: Prepared) -> bool:
-    """Return whether a blend was tuned on these data and folds; scores of others do not compare."""
-    record = blend.record
-    return (
-        record is not None
-        and record.corpus_hash in (None, prepared.corpus.hash)
-        and record.folds_hash in (None, prepared.folds.hash)
-    )
 
 
 def _find_errors(

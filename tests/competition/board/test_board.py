@@ -18,6 +18,7 @@ from competition.console import Table, print_tables
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.members import read_member
 from competition.predictions.store import ResultKey, Store
+from competition.predictions.variant_scores import VariantScore, score_variants
 from competition.profile import Competition
 from competition.submission.ledger import build_score, open_ledger
 from competition.upload.send import SubmitOptions, submit
@@ -235,6 +236,34 @@ def test_a_real_blend_is_shown_with_its_estimates(
     assert low <= row["nested_f1"] <= high
     report = submit(tiny_competition, None, SubmitOptions(), clock=lambda: NOON)
     assert (report.name, report.outcome) == ("mix", "sent")
+
+
+def test_the_verdict_is_of_what_can_be_compared(
+    tiny_competition: Competition,
+    store: Store,
+    prepared: Prepared,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Specialists answer easier rows, and blends of other folds other ones."""
+
+    def score_with_specialist(prepared: Prepared, names: Any) -> list[VariantScore]:
+        (whole,) = score_variants(prepared, names)
+        assert whole.on_test is not None
+        expected = whole.on_test.expected
+        better = replace(expected, primary=replace(expected.primary, value=0.99))
+        on_test = replace(whole.on_test, expected=better)
+        return [whole, replace(whole, name="short", n_rows=whole.n_rows - 1, on_test=on_test)]
+
+    fill(store, prepared, "whole", seeds=(9,))
+    run = {"time": "2026-11-22T12:00:00+00:00"}
+    run_blend(tiny_competition, (), trials=3, seed=1, name="mix", run=run)
+    spec = tiny_competition.submissions_dir / "mix.json"
+    found = json.loads(spec.read_text("utf-8"))
+    spec.write_text(json.dumps(found | {"folds_hash": "f" * 16}), "utf-8")
+    monkeypatch.setattr("competition.board.board.score_variants", score_with_specialist)
+    tables = build_board_tables(tiny_competition, now=NOON)
+    assert tables[-1].notes[-1].startswith("Verdict: best expected F1 on the test: whole, ")
+    assert any(note.startswith("mix was made with other data or folds") for note in tables[1].notes)
 
 
 def send_scored(

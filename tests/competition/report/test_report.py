@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from html import unescape
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -210,7 +211,8 @@ def test_the_next_commands_follow_what_is_there(prepared: Prepared) -> None:
     competition = prepared.competition
 
     def propose(variants: list[VariantScore], *blends: object) -> list[str]:
-        standing = Standing(competition, variants, blends, [], 3)  # type: ignore[arg-type]
+        n_rows = len(prepared.corpus.train)
+        standing = Standing(competition, n_rows, variants, blends, [], 3)  # type: ignore[arg-type]
         assert len(describe_standing(standing)) == 3
         assert all(reason for _, reason in propose_commands(standing))
         return [command for command, _ in propose_commands(standing)]
@@ -222,6 +224,11 @@ def test_the_next_commands_follow_what_is_there(prepared: Prepared) -> None:
         write_variant(prepared, name, save_as="concat-cls" if name == "first" else None)
     scores = score_variants(prepared, ["concat-cls", "second"])
     assert propose(scores)[0] == "python run.py blend"
+    on_a_part = [replace(each, n_rows=each.n_rows - 1) for each in scores]
+    assert "python run.py blend" not in propose(on_a_part), "specialists alone cannot be blended"
+    standing = Standing(competition, len(prepared.corpus.train), on_a_part, [], [])
+    said = "No variant has out-of-fold scores on all rows yet, 2 on a part."
+    assert describe_standing(standing)[0] == said
 
     def describe(*parts: str) -> SubmissionRecord:
         members = tuple({"name": part, "parts": [part], "weight": 0.5} for part in parts)
