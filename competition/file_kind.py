@@ -397,6 +397,25 @@ def _open_packed(path: Path, compression: Compression) -> Any:
             return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
 
 
+def pack_as_named(path: Path, data: bytes) -> bytes:
+    """Compress the content of a file if its name says that it is compressed."""
+    match path.suffix.lower():
+        case ".gz":
+            return gzip.compress(data, mtime=0)
+        case ".bz2":
+            return bz2.compress(data)
+        case ".xz":
+            return lzma.compress(data)
+        case ".zst":
+            import pyarrow as pa
+
+            sink = pa.BufferOutputStream()
+            with pa.CompressedOutputStream(sink, "zstd") as stream:
+                stream.write(data)
+            return bytes(sink.getvalue())
+    return data
+
+
 @contextmanager
 def _name_damage(path: Path, compression: Compression) -> Iterator[None]:
     try:

@@ -7,11 +7,12 @@ every change is listed.
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from competition.data.tables import (
 )
 from competition.data.values import parse_value
 from competition.errors import CorpusError, Offence, UsageError
-from competition.file_kind import WrongFileError, recognise
+from competition.file_kind import WrongFileError, pack_as_named, recognise
 from competition.files import write_atomically
 from competition.profile import Competition, Profile
 
@@ -69,7 +70,8 @@ def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) 
     The sample submission and the solution are copied as they are, so that ``--data`` finds all.
 
     Raises:
-        UsageError: the folder is the data's own, or nothing could be repaired in this form.
+        UsageError: the folder is the data's own or holds a file of a copy's name, or nothing could
+            be repaired in this form.
         CorpusError: a file is no clean table, so a copy would lose rows.
     """
     profile, folder = competition.profile, folder.expanduser().absolute()
@@ -81,51 +83,67 @@ def run_mend(competition: Competition, folder: Path, *, is_whole: bool = False) 
         raise UsageError("--mend repairs offsets in characters; these rows have none")
     layouts = dict.fromkeys(competition.train_paths, train_layout(profile))
     layouts |= {competition.test_path: test_layout(profile)}
-    repaired = [
-        _repair_file(path, folder / _name_copy(path, competition.data_dir), profile, layout)
-        for path, layout in layouts.items()
+    others = [
+        path
+        for path in (competition.sample_path, competition.solution_path)
+        if path is not None and path.is_file() and path not in layouts
     ]
-    for path in (competition.sample_path, competition.solution_path):
-        if path is not None and path.is_file() and path not in layouts:
-            write_atomically(folder / _name_copy(path, competition.data_dir), path.read_bytes())
+    copies = _name_copies([*layouts, *others], competition.data_dir, folder)
+    repaired = [
+        _repair_file(path, copies[path], profile, layout) for path, layout in layouts.items()
+    ]
+    for path in others:
+        write_atomically(copies[path], path.read_bytes())
     return _build_tables(repaired, folder, None if is_whole else SHOWN)
 
 
-def _name_copy(path: Path, folder: Path) -> Path:
-    """Return where a copy lies in its folder: as the file lies in the data folder."""
-    return path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+def _name_copies(paths: Collection[Path], data_dir: Path, folder: Path) -> dict[Path, Path]:
+    """Return where each copy lies: in the folder as the file lies in the data folder.
+
+    Raises:
+        UsageError: a file is there already, such as the original, or two have the same name.
+    """
+    copies: dict[Path, Path] = {}
+    for path in paths:
+        inside = path.is_relative_to(data_dir)
+        target = folder / (path.relative_to(data_dir) if inside else path.name)
+        if target.exists() or target in copies.values():
+            found = "is there already" if target.exists() else "would be written twice"
+            raise UsageError(f"--mend {folder}: {target} {found}; give a new folder for the copies")
+        copies[path] = target
+    return copies
 
 
-def _repair_file(path: Path, copy: Path, profile: Profile, layout: Layout) -> RepairedFile:
+def _repair_file(path: Path, target: Path, profile: Profile, layout: Layout) -> RepairedFile:
     form = build_form(profile)
-    repaired = RepairedFile(copy)
+    repaired = RepairedFile(target)
     try:
         kind = recognise(path).form
         if kind == "text":
-            records, names, separator = _read_csv(path, form, profile, layout)
+            reader, records = _read_csv(path, form, profile, layout)
         else:
-            records, names, separator = list(read_objects(path)), [], ","
+            reader, records = None, list(read_objects(path))
     except WrongFileError as wrong:
         raise UsageError(f"{path}: {wrong}") from None
     for line, record in records:
         _repair_record(record, line, form, profile, repaired)
     rows = [record for _, record in records]
-    if kind == "text":
-        text = _write_csv(rows, names if layout.header is None else None, separator)
-        write_atomically(repaired.path, text)
+    if reader is not None:
+        written = _write_csv(rows, reader, has_header=layout.header is None).encode()
     elif kind == "parquet":
-        write_atomically(repaired.path, _write_parquet(rows))
+        written = _write_parquet(rows)
     elif kind == "json":
-        write_atomically(repaired.path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+        written = (json.dumps(rows, ensure_ascii=False, indent=1) + "\n").encode()
     else:
         lines = [json.dumps(record, ensure_ascii=False) for record in rows]
-        write_atomically(repaired.path, "\n".join(lines) + "\n")
+        written = ("\n".join(lines) + "\n").encode()
+    write_atomically(target, pack_as_named(target, written))
     return repaired
 
 
 def _read_csv(
     path: Path, form: RowForm, profile: Profile, layout: Layout
-) -> tuple[list[tuple[int, Record]], list[str], str]:
+) -> tuple[RecordReader, list[tuple[int, Record]]]:
     """Read every column of a CSV; reject invalid records, which would be lost."""
     wanted = {name: name for name in (profile.columns.sentence, *form.wanted.values())}
     offences: list[Offence] = []
@@ -139,14 +157,20 @@ def _read_csv(
     records = [(line, dict(zip(every, fields, strict=True))) for line, fields in reader.read()]
     if offences:
         raise CorpusError(f"{path} is not a valid table; correct these by hand first", offences)
-    return records, first.names, first.used_separator
+    return reader, records
 
 
-def _write_csv(rows: list[Record], names: list[str] | None, separator: str) -> str:
+def _write_csv(rows: list[Record], reader: RecordReader, *, has_header: bool) -> str:
     stream = io.StringIO()
-    writer = csv.writer(stream, delimiter=separator, lineterminator="\n")
-    if names is not None:
-        writer.writerow(names)
+    writer = csv.writer(
+        stream,
+        delimiter=reader.used_separator,
+        lineterminator="\n",
+        quoting=csv.QUOTE_MINIMAL if reader.used_quotes else csv.QUOTE_NONE,
+        quotechar='"' if reader.used_quotes else None,
+    )
+    if has_header:
+        writer.writerow(reader.names)
     writer.writerows(list(row.values()) for row in rows)
     return stream.getvalue()
 
@@ -206,44 +230,47 @@ def _get(record: Record, name: str) -> Any:
 
 
 def _set_span(record: Record, role: str, cell: Cell, start: int, profile: Profile) -> bool:
-    """Write a span into a record; return False if its form cannot be written."""
+    """Write a span into a record; return False, with the record unchanged, if it cannot be."""
     rules = profile.entity
     end = start + len(cell.word) - (1 if rules.end_inclusive else 0)
     if rules.given_as == "cell":
-        column = str(getattr(profile.columns, role))
-        return _set_cell(record, column, {str(rules.start): start, str(rules.end): end})
-    place = dict(zip(ROLES, rules.places, strict=True))[role]
-    held = [(place.start, start), (place.end, end)]
-    return all(_set(record, name, value) for name, value in held if name is not None)
-
-
-def _set_cell(record: Record, column: str, values: Record) -> bool:
-    text = record[column]
-    if isinstance(text, dict):
-        text.update(values)
-        return True
-    cell = parse_value(text)
-    cell.update(values)
-    is_literal = _LITERAL.match(text) is not None
-    record[column] = repr(cell) if is_literal else json.dumps(cell, ensure_ascii=False)
-    return True
-
-
-def _set(record: Record, name: str, value: int) -> bool:
-    if name in record:
-        record[name] = str(value) if isinstance(record[name], str) else value
-        return True
-    *path, last = name.split(".")
-    held: Any = record
-    for key in path:
-        held = held[int(key)] if isinstance(held, list) else held.get(key)
-    if isinstance(held, list):
-        held[int(last)] = value
-    elif isinstance(held, dict):
-        held[last] = value
+        column = split_path(str(getattr(profile.columns, role)), list(record))
+        named = [(rules.start, start), (rules.end, end)]
+        held = [((*column, key), value) for key, value in named if key is not None]
     else:
+        place = dict(zip(ROLES, rules.places, strict=True))[role]
+        named = [(place.start, start), (place.end, end)]
+        held = [(split_path(key, list(record)), value) for key, value in named if key is not None]
+    before = copy.deepcopy(record)
+    try:
+        for path, value in held:
+            _replace(record, path, value)
+    except (LookupError, ValueError):
+        record.clear()
+        record.update(before)
         return False
     return True
+
+
+def _replace(value: Any, path: Sequence[str], new: int) -> Any:
+    """Return a nested value with the number at a path replaced; text keeps its notation.
+
+    >>> _replace("{'pos': [3, 5]}", ("pos", "0"), 4), _replace({"start": "3"}, ("start",), 4)
+    ("{'pos': [4, 5]}", {'start': '4'})
+
+    Raises:
+        LookupError, ValueError: the path does not exist.
+    """
+    if not path:
+        return str(new) if isinstance(value, str) else new
+    if isinstance(value, str):
+        changed = _replace(parse_value(value), path, new)
+        is_literal = _LITERAL.match(value) is not None
+        return repr(changed) if is_literal else json.dumps(changed, ensure_ascii=False)
+    key, *rest = path
+    place: Any = int(key) if isinstance(value, list) else key
+    value[place] = _replace(value[place], rest, new)
+    return value
 
 
 def _build_tables(repaired: list[RepairedFile], folder: Path, most: int | None) -> list[Table]:

@@ -116,7 +116,8 @@ class RecordReader:
     header: Sequence[str] | None = None
     quotes: bool | None = None
     names: list[str] = field(default_factory=list)  # of all columns, after the header was read
-    used_separator: str = ","  # after reading has begun
+    used_separator: str = ","  # this and the next after reading has begun
+    used_quotes: bool = True
     carriage_returns: Oddity = field(default_factory=Oddity)
     empty_lines: Oddity = field(default_factory=Oddity)
     kind: FileKind | None = None
@@ -247,7 +248,7 @@ class RecordReader:
         if separator != "," and self.quotes is not True:
             first += islice(lines, SAMPLE_LINES)
             if self.quotes is False or not _looks_quoted(first, separator):
-                quoting = csv.QUOTE_NONE
+                quoting, self.used_quotes = csv.QUOTE_NONE, False
         reader = csv.reader(chain(first, lines), delimiter=separator, quoting=quoting, strict=True)
         while True:
             line = reader.line_num + 1

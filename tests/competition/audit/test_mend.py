@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from competition.audit.mend import run_mend
 from competition.data.corpus import read_corpus
 from competition.errors import CorpusError, UsageError
+from competition.file_kind import pack_as_named, read_text, recognise
 from competition.profile import Competition, resolve_competition
 from tests.competition.data.test_row_forms import (
     COLUMNS_ENTITY,
@@ -16,12 +18,15 @@ from tests.competition.data.test_row_forms import (
     NESTED_ENTITY,
     WRITERS,
     Form,
+    Record,
     flat,
+    in_cells,
     make,
     marked,
     nested,
     profile_with,
 )
+from tests.conftest import TINY_PROFILE, Made
 
 
 def see(competition: Competition, folder: Path) -> Competition:
@@ -93,8 +98,6 @@ def test_of_several_places_the_nearest_is_taken(tiny_competition: Competition) -
 def test_every_kind_of_file_keeps_its_format(
     tiny_competition: Competition, tmp_path: Path, kind: str, entity: str, form: Form
 ) -> None:
-    if (kind, form) == ("tsv", nested):
-        pytest.skip("a text of a dict in a cell is repaired as a cell, not as a path")
     wanted = read_corpus(tiny_competition)
     calls = iter(range(1_000))
 
@@ -117,6 +120,60 @@ def test_every_kind_of_file_keeps_its_format(
     assert read_corpus(see(other, folder)).hash == wanted.hash
 
 
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zst"])
+def test_a_copy_is_compressed_as_its_name_says(
+    tiny_competition: Competition, tmp_path: Path, ending: str
+) -> None:
+    path = tiny_competition.train_path
+    wanted = path.read_bytes()
+    packed = path.with_name(path.name + ending)
+    packed.write_bytes(pack_as_named(packed, wanted))
+    path.unlink()
+    files = tiny_competition.profile.files.model_copy(update={"train": packed.name})
+    profile = tiny_competition.profile.model_copy(update={"files": files})
+    competition = replace(tiny_competition, profile=profile)
+    run_mend(competition, tmp_path / "copies")
+    copy = tmp_path / "copies" / packed.name
+    assert recognise(copy).compression is not None
+    assert read_text(copy).encode() == wanted
+
+
+def test_quotes_are_characters_where_fields_are_not_quoted(tmp_path: Path) -> None:
+    def quoting(row: Made) -> Record:
+        record = flat(row)
+        word = '"' + record["s_word"][1:]
+        record["sentence"] = record["sentence"].replace(record["s_word"], word, 1)
+        return {**record, "s_word": word, "s_start": record["s_start"] + 1}
+
+    def write(path: Path, records: list[Record]) -> None:
+        lines = ["\t".join(map(str, record.values())) for record in records]
+        path.write_text("\n".join(["\t".join(records[0]), *lines]) + "\n", "utf-8")
+
+    home = tmp_path / "home"
+    home.mkdir()
+    other = make(home, profile_with(COLUMNS_ENTITY), write, quoting)
+    files, _ = run_mend(other, home / "copies")
+    mended = read_corpus(see(other, home / "copies"))
+    assert sum(row["mended"] for row in files.rows) > 0
+    assert mended.train.row(0).subject.word.startswith('"')
+
+
+def test_a_cell_inside_another_value_is_repaired(tmp_path: Path) -> None:
+    def inside(row: Made) -> Record:
+        record = in_cells(row)
+        cells = {name[0]: record.pop(f"{name}_entity") for name in ("subject", "object")}
+        cells["s"]["start_idx"] += 1
+        return {**record, "e": cells}
+
+    home = tmp_path / "home"
+    home.mkdir()
+    text = TINY_PROFILE.replace('"subject_entity"', '"e.s"').replace('"object_entity"', '"e.o"')
+    other = make(home, text, WRITERS["json lines"], inside)
+    files, _ = run_mend(other, home / "copies")
+    assert [row["left"] for row in files.rows] == [0, 0]
+    assert len(read_corpus(see(other, home / "copies")).train) == files.rows[0]["mended"]
+
+
 def test_what_cannot_be_repaired_stays_and_is_counted(tiny_competition: Competition) -> None:
     path = tiny_competition.train_path
     lines = path.read_text("utf-8").splitlines(keepends=True)
@@ -130,6 +187,18 @@ def test_what_cannot_be_repaired_stays_and_is_counted(tiny_competition: Competit
 def test_the_data_itself_is_never_written_over(tiny_competition: Competition) -> None:
     with pytest.raises(UsageError, match="that is the data itself"):
         run_mend(tiny_competition, tiny_competition.data_dir)
+    elsewhere = tiny_competition.home / "elsewhere"
+    elsewhere.mkdir()
+    test = tiny_competition.test_path.rename(elsewhere / "test.csv")
+    files = tiny_competition.profile.files.model_copy(update={"test": str(test)})
+    profile = tiny_competition.profile.model_copy(update={"files": files})
+    split = replace(tiny_competition, profile=profile)
+    before = test.read_bytes()
+    with pytest.raises(UsageError, match=r"test\.csv is there already; give a new folder"):
+        run_mend(split, elsewhere)
+    assert test.read_bytes() == before
+    assert [path.name for path in elsewhere.iterdir()] == ["test.csv"]
+    test.rename(tiny_competition.test_path)
     text = tiny_competition.train_path.read_text("utf-8")
     tiny_competition.train_path.write_text(text + "x\n", encoding="utf-8")
     with pytest.raises(CorpusError, match="not a valid table"):

@@ -6,9 +6,9 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
