@@ -48,6 +48,7 @@ from competition.profile_rows import (
 from competition.profile_scoring import MetricRules, SubmissionRules
 from competition.upload_rules import SLUG, UploadRules
 
+NAME_CHARS = 64  # of a name, which folders are named after
 DEFAULT_PROFILE = "klue-re"
 DEMO_PROFILE = "demo"
 JOINED_BY_ID = ("kaggle", "local", "folder")
@@ -131,7 +132,7 @@ class Defaults(Section):
 class Profile(Section):
     """A competition as its TOML file describes it."""
 
-    name: Annotated[str, Field(pattern=SLUG, max_length=64)]
+    name: Annotated[str, Field(pattern=SLUG, max_length=NAME_CHARS)]
     title: Text
     labels: Annotated[Texts, Field(min_length=2, max_length=32_767)]
     negative_label: Text | Texts | None = None

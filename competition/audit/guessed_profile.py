@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from competition.console import Column, Table
 from competition.data.corpus import read_rows
 from competition.errors import UsageError
 from competition.files import write_atomically
-from competition.profile import Profile, list_profiles, read_profile
+from competition.profile import NAME_CHARS, Profile, list_profiles, read_profile
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 KINDS = (
@@ -62,7 +63,8 @@ def run_init(paths: Sequence[Path], out: Path | None, *, overwrite: bool = False
     sample = None if files.sample is None else peek(files.sample)
     found = guess_all(train, test, sample)
     _check_whole(found, train)
-    name = re.sub(r"[^a-z0-9._-]+", "-", files.train.absolute().parent.name.lower()).strip("-._")
+    name = re.sub(r"[^a-z0-9._-]+", "-", files.train.absolute().parent.name.lower())
+    name = name[:NAME_CHARS].strip("-._")
     name = f"{name}-own" if name in list_profiles() else name or "competition"
     target = out or Path(f"{name}.toml")
     if target.exists() and not overwrite:
@@ -302,5 +304,5 @@ def _count_rows(target: Path, files: Found, profile: Profile) -> Table:
     )
     is_clean = all(row["first"] == "–" for row in rows)
     after = "fold" if is_clean else "data"
-    notes = [f"Next: python run.py {after} --competition {target}"]
+    notes = [f"Next: python run.py {after} --competition {shlex.quote(str(target))}"]
     return Table("fit", "How it fits", columns, rows, notes)

@@ -8,6 +8,7 @@ records that a score was entered by hand; ``board`` and the final picks use it l
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -222,8 +223,8 @@ def _advise_sending(competition: Competition, name: str, known: set[str] | None 
         return f"{said}; a sample's submissions cannot be sent: leave out --limit"
     if path.is_file():
         return (
-            f"{said}; if you uploaded it by hand, record it: python run.py submit {path} --to"
-            " folder"
+            f"{said}; if you uploaded it by hand, record it: python run.py submit"
+            f" {shlex.quote(str(path))} --to folder"
         )
     sent = f"; it has {', '.join(sorted(known))}" if known else ""
     return f"{said}{sent}; to record a file: python run.py submit FILE --to folder"

@@ -13,7 +13,7 @@ from competition.console import Table
 from competition.data.corpus import read_corpus, read_train
 from competition.data.rows import Rows
 from competition.errors import UsageError
-from competition.profile import Competition, resolve_competition
+from competition.profile import Competition, read_profile, resolve_competition
 from tests.competition.data.test_row_forms import (
     WRITERS,
     Form,
@@ -231,6 +231,15 @@ def test_a_profile_that_is_there_stays(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is there already"):
         run_init([folder], tmp_path / "guessed.toml")
     run_init([folder], tmp_path / "guessed.toml", overwrite=True)
+
+
+def test_a_long_folder_name_is_cut_and_the_next_command_can_be_pasted(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "csv", flat).rename(tmp_path / ("long-name-" * 8))
+    out = tmp_path / "my profile.toml"
+    tables = run_init([folder], out)
+    assert len(read_profile(out).name) <= 64
+    (note,) = next(table.notes for table in tables if table.name == "fit")
+    assert note.endswith(f" --competition '{out}'")
 
 
 def test_files_may_be_named_in_order_and_missing_ones_are_said(tmp_path: Path) -> None:
