@@ -286,8 +286,10 @@ def resolve_variant(
     """
     stem, own = _read_own(name)
     tree: Settings = {"encoder": encoder}
+    learner = dict(overrides).get("learner", own.get("learner", NETWORK))
     for key, value in (defaults or {}).items():
-        _set_dotted(tree, key, value, where="defaults")
+        if learner == NETWORK or not key.startswith("adapt."):  # a model of n-grams has no backbone
+            _set_dotted(tree, key, value, where="defaults")
     _merge(tree, own)
     if encoder_override is not None:
         tree["encoder"] = encoder_override

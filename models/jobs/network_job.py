@@ -89,7 +89,16 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
         base = None if spec.variant.adapt is None else network.source.identity
         read_start(path, model, wanted, base=base)
     inputs = _open_in_turn(spec, tokenizer, ranks)
-    task = FitTask(spec.key.seed, spec.key.fold, spec.fingerprint, spec.job_dir / STATE_FILE, ranks)
+    task = FitTask(
+        spec.key.seed,
+        spec.key.fold,
+        spec.fingerprint,
+        spec.job_dir / STATE_FILE,
+        ranks,
+        layout=fingerprint(
+            {"labels": spec.labels, "types": spec.entity_types, "new_tokens": network.new_tokens}
+        ),
+    )
     variant = _lay_out(model, spec, inputs, accelerator, ranks, watch)
     if variant.run.compile:
         compile_encoder(model.encoder)
@@ -108,6 +117,7 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
             "encoder": {"name": network.source.name, "identity": network.source.identity},
             "labels": spec.labels,
             "new_tokens": network.new_tokens,
+            "entity_types": spec.entity_types,
             "allowed": None if inputs.pairs is None else inputs.pairs.table.tolist(),
         }
         write_weights(spec.job_dir / WEIGHTS_FILE, weights, saved)
@@ -281,7 +291,7 @@ def _read_difficulty(spec: JobSpec) -> Float64s | None:
     rows = spec.rows
     made_from = fingerprint(
         {
-            "texts": {name: path.name for name, path in spec.texts.items()},
+            "texts": {name: path.parent.name for name, path in spec.texts.items()},
             "rows": rows.train_rows.tolist(),
             "labels": rows.train_label_ids.tolist(),
             "folds": rows.train_folds.tolist(),

@@ -222,7 +222,7 @@ class _Reader:
             source=self._find_encoder(job.encoder, has_weights=job.encoder_has_weights),
             new_tokens=kept.new_tokens,
             labels=profile.labels,
-            entity_types=tuple(profile.entity_types),
+            entity_types=kept.entity_types or tuple(profile.entity_types),
             language=profile.language,
         )
 

@@ -144,15 +144,33 @@ def _plan_results(setup: VariantSetup, folds: Sequence[int]) -> list[_Wanted]:
     for seed in setup.variant.seeds:
         for fold in folds:
             key = ResultKey(setup.variant.name, seed, fold)
-            bases = setup.find_bases(key)
-            ids = {role: header.fingerprint for role, header in bases.items()}
-            extra: dict[str, Any] = {"builds_on": ids} if ids else {}
-            is_rare = fold in rare
-            if is_rare:  # else results are those of versions that knew no such case
-                extra["rare_labels"] = RARE_LABELS_VERSION
-            print_ = fingerprint({**setup.parts, "seed": seed, "fold": fold, **extra})
-            wanted.append(_Wanted(key, print_, bases, setup.store.read_header(key), is_rare))
+            stored = setup.store.read_header(key)
+            found = (
+                _identify(setup, key, bases, stored, has_rare_labels=fold in rare)
+                for bases in setup.list_bases(key)
+            )
+            best = next(found)
+            is_other = stored is not None and best.fingerprint != stored.fingerprint
+            others = (each for each in found if stored and each.fingerprint == stored.fingerprint)
+            wanted.append(next(others, best) if is_other else best)
     return wanted
+
+
+def _identify(
+    setup: VariantSetup,
+    key: ResultKey,
+    bases: Mapping[str, Header],
+    stored: Header | None,
+    *,
+    has_rare_labels: bool,
+) -> _Wanted:
+    """Return a result that builds on these results."""
+    ids = {role: header.fingerprint for role, header in bases.items()}
+    extra: dict[str, Any] = {"builds_on": ids} if ids else {}
+    if has_rare_labels:  # else results are those of versions that knew no such case
+        extra["rare_labels"] = RARE_LABELS_VERSION
+    print_ = fingerprint({**setup.parts, "seed": key.seed, "fold": key.fold, **extra})
+    return _Wanted(key, print_, bases, stored, has_rare_labels)
 
 
 def _find_rare_folds(setup: VariantSetup, folds: Sequence[int]) -> set[int]:

@@ -36,7 +36,7 @@ from models.data.route import count_tokens, name_unit
 from models.jobs.ngram_job import refit
 from models.jobs.plan import build_job, job_dir
 from models.jobs.saved import SavedNetwork, predict_saved
-from models.jobs.spec import WEIGHTS_FILE, JobSpec, read_kept
+from models.jobs.spec import WEIGHTS_FILE, JobSpec, KeptModel, read_kept
 from models.network.tokenizer import load_tokenizer
 from models.training.hardware import list_gpu_notices, report_gpu_errors, threads_per_job
 
@@ -206,7 +206,16 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
             f"{folder} does not match {store.path(key)}: the data, the encoder or the code "
             f"have changed since; {again}"
         )
-    return spec
+    return _as_trained(spec, kept)
+
+
+def _as_trained(spec: JobSpec, kept: KeptModel) -> JobSpec:
+    """Return a job with entity types and new tokens in the order of its weights."""
+    if spec.network is None:
+        return spec
+    tokens = kept.new_tokens or spec.network.new_tokens
+    network = replace(spec.network, new_tokens=tokens)
+    return replace(spec, network=network, entity_types=kept.entity_types or spec.entity_types)
 
 
 def _check_trained_here(store: Store, header: Header, folder: Path) -> None:

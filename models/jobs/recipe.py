@@ -16,6 +16,7 @@ from typing import Any
 
 from competition.folds.kfold import Prepared
 from competition.profile import Profile
+from competition.profile_language import Language, list_languages, read_language
 from models.data import (
     augmentation,
     batches,
@@ -105,10 +106,13 @@ def describe_wording(variant: Variant, profile: Profile) -> dict[str, Any]:
     """
     language = profile.language
     wordings: dict[str, dict[str, Any]] = {
-        "query": {"query": language.query},
+        "query": {"query": language.query, **_describe_types(language, language.query)},
         "declarative": {"declarative": language.declarative, "types": language.type_words},
         "instruct": {"types": language.type_words},
-        "mask-prompt": {"mask_prompt": language.mask_prompt},
+        "mask-prompt": {
+            "mask_prompt": language.mask_prompt,
+            **_describe_types(language, language.mask_prompt),
+        },
         "typed-punct-ko": {"types": language.type_words},
     }
     used = wordings.get(variant.format, {})
@@ -116,6 +120,16 @@ def describe_wording(variant: Variant, profile: Profile) -> dict[str, Any]:
         used = {**used, "untyped": language.untyped}
     is_first = not variant.is_network or not used or fingerprint(used) in FIRST_WORDINGS
     return {} if is_first else {"language": used}
+
+
+def _describe_types(language: Language, template: str) -> dict[str, Any]:
+    """Return the words for types that a template uses, unless they are those of a ready language.
+
+    These stay out of the recipe, so that earlier results remain valid.
+    """
+    used = "{subject_type" in template or "{object_type" in template
+    ready = [read_language(name).type_words for name in list_languages()]
+    return {"types": language.type_words} if used and language.type_words not in ready else {}
 
 
 def describe_label_words(variant: Variant, profile: Profile) -> dict[str, Any]:

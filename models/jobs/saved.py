@@ -6,6 +6,7 @@ Legend: R rows, C labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from models.network.encoder_source import EncoderSource
 from models.network.network import build_model
 from models.network.tokenizer import load_tokenizer
 from models.parts.formats import choose_format
-from models.parts.restriction import number_pairs
+from models.parts.restriction import Table, number_pairs
 from models.training.checkpoints import read_weights
 from models.training.hardware import (
     build_accelerator,
@@ -90,6 +91,15 @@ def predict_saved(network: SavedNetwork, rows: Rows, threads: int) -> Probs:
     )
     allowed = None
     if facts.get("allowed") is not None:
-        allowed = np.asarray(facts["allowed"], bool)[number_pairs(rows, network.entity_types)]
+        allowed = _list_allowed(np.asarray(facts["allowed"], bool), rows, network.entity_types)
     predictor = Predictor(model, accelerator, tokenizer.pad_token_id, variant.run.micro_tokens)
     return predictor.predict(tokens, np.arange(len(rows)), allowed)
+
+
+def _list_allowed(table: Table, rows: Rows, entity_types: Sequence[str]) -> Table:
+    """Return the labels allowed for each row, (R, C); all for types that came after training."""
+    allowed = np.ones((len(rows), table.shape[1]), bool)
+    types = (rows.text(f"{role}_type").tolist() for role in ("subject", "object"))
+    known = [at for at, pair in enumerate(zip(*types, strict=True)) if {*pair} <= {*entity_types}]
+    allowed[known] = table[number_pairs(rows.take(np.array(known, np.int64)), entity_types)]
+    return allowed

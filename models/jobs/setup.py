@@ -5,9 +5,10 @@ Slow steps, and those that need internet access, happen here once, in the parent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from models.data import batches
 from models.data.batches import read_or_tokenize
 from models.data.pool import Pool, build_pool, write_texts
 from models.data.route import Route, read_route
-from models.jobs.recipe import describe_wording, recipe_parts
+from models.jobs.recipe import recipe_parts
 from models.jobs.request import START
 from models.jobs.suitability import check_suits
 from models.network.encoder_source import EncoderSource, resolve_encoder
@@ -34,6 +35,8 @@ from models.parts.formats import FORMATS, choose_format
 from models.parts.heads import HEADS, LabelWordsHead
 from models.pretraining.exposure import explain_left_out, read_exposure
 from models.variant import Variant, fingerprint
+
+MOST_BASES = 200  # combinations of seeds of what a job builds on that are tried
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,28 @@ class VariantSetup:
         competition = self.prepared.competition
         return open_store(competition)
 
-    def find_bases(self, key: ResultKey) -> dict[str, Header]:
-        """Return the results that a job builds on, with the same seed where there is one."""
-        return {role: self._find_base(role, name, key) for role, name in self.bases.items()}
+    def list_bases(self, key: ResultKey) -> Iterator[dict[str, Header]]:
+        """Yield the results that a job may build on, by role, best first.
 
-    def _find_base(self, role: str, name: str, key: ResultKey) -> Header:
+        First those with the job's seed, or else the lowest. Other seeds follow: a result that is
+        stored may have been built on one of them when it was the lowest.
+        """
+        choices = [self._list_seeds(name, key) for name in self.bases.values()]
+        for seeds in islice(product(*choices), MOST_BASES):
+            named = zip(self.bases.items(), seeds, strict=True)
+            yield {role: self._read_base(role, name, seed, key) for (role, name), seed in named}
+
+    def _list_seeds(self, name: str, key: ResultKey) -> list[int]:
+        """Return the stored seeds of what a job builds on, its own first."""
         seeds = [k.seed for k in self.store.keys(name) if k.fold == key.fold]
         if not seeds:
             raise UsageError(
                 f"{self.variant.name} builds on {name}, which has no result for fold {key.fold} "
                 "yet; train it first, by its file or with the command that used --as"
             )
-        seed = key.seed if key.seed in seeds else min(seeds)
+        return sorted(seeds, key=lambda seed: (seed != key.seed, seed))
+
+    def _read_base(self, role: str, name: str, seed: int, key: ResultKey) -> Header:
         header = self.store.read_header(ResultKey(name, seed, key.fold))
         assert header is not None
         prepared = self.prepared
@@ -187,12 +200,12 @@ def tokenize_pool(setup: VariantSetup, say: Say) -> dict[str, Path]:
             "format": variant.format,
             "formatting": variant.formatting.model_dump(mode="json"),
             "encoder": source.identity,
-            "tokens": len(setup.tokenizer),
+            "new_tokens": list(setup.new_tokens),
+            "language": profile.language.model_dump(mode="json"),
             "max_tokens": variant.max_tokens,
             "versions": [room.RESULT_VERSION for room in (batches, formats, particles)],
             "layout": batches.LAYOUT,
             **setup.pool.made_of,
-            **describe_wording(variant, profile),
         }
         folders[name] = setup.cache_dir / f"rows-{name}-{fingerprint(made_from)[:16]}"
         made = read_or_tokenize(

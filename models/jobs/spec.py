@@ -158,6 +158,7 @@ class KeptModel(BaseModel):
     variant: Variant
     bases: dict[str, str] = {}
     new_tokens: tuple[str, ...] = ()
+    entity_types: tuple[str, ...] = ()
 
 
 def read_kept(folder: Path) -> KeptModel | None:

@@ -27,7 +27,7 @@ from models.data.sampling import PlanFacts, build_planner
 from models.network.network import RelationModel, parameter_depth
 from models.parts.losses import Objective, build_objective
 from models.settings import TrainSettings
-from models.training.checkpoints import read_state, write_state
+from models.training.checkpoints import read_facts, read_state, write_state
 from models.training.control import Pace, Progress, Watch
 from models.training.ema import build_average, take_average
 from models.training.feed import Feed, FeedPlan, build_parts
@@ -57,7 +57,9 @@ class FitTask:
     """Identify a fit; all its random numbers derive from ``seed`` and ``fold``.
 
     Training states (checkpoints to resume from) are written to ``state_path``, unless it is
-    ``None``, and are resumed only under the same ``fingerprint``, by any number of ``ranks``.
+    ``None``, and are resumed only under the same ``fingerprint``, by any number of ``ranks``, and
+    with the same ``layout``: the order of labels, entity types and new tokens, which says what the
+    rows of weights belong to.
     """
 
     seed: int
@@ -65,6 +67,7 @@ class FitTask:
     fingerprint: str = ""
     state_path: Path | None = None
     ranks: Ranks = ALONE
+    layout: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +298,12 @@ def _keep_state(
         contribute what they hold.
     """
     assert task.state_path is not None
-    facts = {"fingerprint": task.fingerprint, "step": step, "scaler": _scaler_state(accelerator)}
+    facts = {
+        "fingerprint": task.fingerprint,
+        "layout": task.layout,
+        "step": step,
+        "scaler": _scaler_state(accelerator),
+    }
     try:
         write_state(
             task.state_path,
@@ -384,7 +392,10 @@ def _resume(
     """Load the training state of this task if there is one; return the step to resume at."""
     if task.state_path is None:
         return 0
-    facts = read_state(task.state_path, model, _bare_optimizer(optimizer), task.fingerprint)
+    facts = None
+    # states of earlier versions say nothing of their layout
+    if (read_facts(task.state_path) or {}).get("layout", task.layout) == task.layout:
+        facts = read_state(task.state_path, model, _bare_optimizer(optimizer), task.fingerprint)
     steps = task.ranks.gather(0 if facts is None else int(facts["step"]))
     if len(set(steps)) > 1:
         raise TrainingError(

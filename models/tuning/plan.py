@@ -17,6 +17,7 @@ from competition.options import check_at_least, check_seeds
 from competition.predictions.store import open_store
 from competition.profile import STUDY_JOURNAL
 from competition.scoring.criteria import BOTH, Criteria, build_criteria
+from models.data.pool import build_pool
 from models.jobs.engines.engine import HERE, EngineChoice
 from models.jobs.request import check_variant, resolve_requested
 from models.tuning.space import Dimension, Found, check_space, choose_space, place_variant
@@ -135,6 +136,8 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
         "data": prepared.corpus.hash,
         "folds_hash": prepared.folds.hash,
     }
+    if base.clean.corrections or base.extra_train:  # files enter by content, not by name
+        made_from["files"] = build_pool(prepared, base).made_of
     name = check_name(request.study or f"{base.name}-{fingerprint(made_from)[:8]}")
     folder = competition.tune_dir / name
     sampler = SeededByPlace(

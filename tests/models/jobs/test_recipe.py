@@ -53,6 +53,13 @@ def test_another_wording_is_another_recipe_for_who_uses_it(
         "language": {"query": "{subject}, {object}?"}
     }
     assert describe_wording(variant_of("declarative"), profile) == {}
+    typed = changed.model_copy(update={"query": "{subject} ({subject_type}), {object}?"})
+    for words, is_ready in ((typed.type_words, True), ({"PER": "인간"}, False)):
+        language = typed.model_copy(update={"type_words": words})
+        used = describe_wording(
+            variant_of("query"), profile.model_copy(update={"language": language})
+        )
+        assert ("types" in used["language"]) != is_ready
 
 
 def test_without_types_their_word_is_part_of_the_recipe(foreign_competition: Competition) -> None:
