@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from competition.errors import EncoderError
+from competition.errors import EncoderError, PretrainingError
 from models.network.backbone import load_weights
 from models.network.config import check_length, read_config
 from models.network.encoder_source import EncoderSource
@@ -107,6 +107,19 @@ def build_masked_model(
     if settings.run.gradient_checkpointing:
         enable_gradient_checkpointing(whole)
     return MaskedModel(whole)
+
+
+def check_optimizer(settings: PretrainSettings) -> None:
+    """Check that torch has the optimiser, before any text is read.
+
+    Raises:
+        PretrainingError: it has no Muon.
+    """
+    if settings.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+        raise PretrainingError(
+            f"optimizer=muon needs torch 2.9 or newer, not {torch.__version__}; leave it out for "
+            "AdamW"
+        )
 
 
 def build_optimizers(model: nn.Module, settings: PretrainSettings) -> list[torch.optim.Optimizer]:

@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -106,8 +106,25 @@ def choose_precision(wanted: str, *, is_firm: bool = True) -> Precision:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device == "mps":
         return "float32"
-    able = torch.cpu.get_capabilities()
+    able = read_cpu()
     return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+
+
+def read_cpu() -> Mapping[str, Any]:
+    """Return what torch knows of the CPU: its name, and whether it has some instructions.
+
+    Before torch 2.11 it is no more than whether bf16 has instructions. Every CPU with tiles (AMX)
+    multiplies bf16 in them.
+    """
+    read = getattr(torch.cpu, "get_capabilities", None)
+    if read is not None:
+        known: Mapping[str, Any] = read()
+        return known
+    names = {
+        "avx512_bf16": "_is_avx512_bf16_supported",
+        "amx_bf16": "_is_amx_tile_supported",
+    }
+    return {key: getattr(torch.cpu, name, bool)() for key, name in names.items()}
 
 
 def build_accelerator(precision: Precision, ranks: Ranks = ALONE) -> Any:
@@ -168,7 +185,7 @@ def describe_machine() -> dict[str, str]:
     return {
         "host": platform.node(),
         "device": describe_device(),
-        "cpu": str(torch.cpu.get_capabilities().get("cpu_name", platform.machine())),
+        "cpu": str(read_cpu().get("cpu_name", platform.machine())),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

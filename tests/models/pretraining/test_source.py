@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from competition.errors import UsageError
+from competition.errors import PretrainingError, UsageError
 from competition.folds.kfold import read_prepared
 from competition.profile import Competition
 from competition.progress import ProgressBoard
@@ -134,3 +135,15 @@ def test_texts_with_the_same_name_and_encoder_scratch_are_refused(
         read_corpus_texts(tiny_competition, PretrainRequest(size="mini", corpora=corpora), print)
     with ProgressBoard(live=False) as board, pytest.raises(UsageError, match="--scratch"):
         run_pretrain(tiny_competition, PretrainRequest(encoder="scratch"), board)
+
+
+def test_a_torch_without_muon_is_reported_before_any_text_is_read(
+    tiny_competition: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    request = PretrainRequest(encoder="scratch", overrides=(("optimizer", "muon"),))
+    with (
+        ProgressBoard(live=False) as board,
+        pytest.raises(PretrainingError, match=r"optimizer=muon needs torch 2\.9"),
+    ):
+        run_pretrain(tiny_competition, request, board)

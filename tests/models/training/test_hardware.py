@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -157,6 +158,26 @@ def test_auto_follows_the_device(devices: pytest.MonkeyPatch) -> None:
     assert choose_precision("auto") == "float32"
     assert find_device() == "mps"
     assert describe_machine()["device"] == "mps"
+
+
+@pytest.mark.parametrize(
+    ("able", "precision"),
+    [
+        (None, "float32"),
+        ("_is_avx512_bf16_supported", "bf16"),
+        ("_is_amx_tile_supported", "bf16"),
+    ],
+)
+def test_an_older_torch_knows_less_of_the_cpu(
+    able: str | None, precision: str, devices: pytest.MonkeyPatch
+) -> None:
+    devices.delattr(torch.cpu, "get_capabilities")
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        devices.delattr(torch.cpu, name)
+        if name == able:
+            devices.setattr(torch.cpu, name, lambda: True, raising=False)
+    assert choose_precision("auto") == precision
+    assert describe_machine()["cpu"] == platform.machine()
 
 
 @pytest.mark.skipif(
