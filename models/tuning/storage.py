@@ -7,6 +7,7 @@ is for machines that do not, which detect them by heartbeats.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import platform
 import time
@@ -185,13 +186,19 @@ def _make_tables(url: str, dead_after_s: float, on_stale: OnStale) -> RDBStorage
                     engine_kwargs={"pool_pre_ping": True},
                     heartbeat_interval=interval,
                     grace_period=max(2, round(dead_after_s)),
-                    heartbeat_stale_trial_callback=on_stale,
+                    **{_name_callback(): on_stale},
                 )
         except (IntegrityError, ProgrammingError):  # another process creates the same tables
             if not left:
                 raise
             time.sleep(0.5)
     raise AssertionError("unreachable")
+
+
+def _name_callback() -> str:
+    """Return what a database calls ``on_stale``: before Optuna 4.9 it had another name."""
+    name = "heartbeat_stale_trial_callback"
+    return name if name in inspect.signature(RDBStorage).parameters else "failed_trial_callback"
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -126,6 +128,42 @@ def test_an_unreachable_database_is_reported_without_its_password() -> None:
         raise AssertionError("it answers")
     assert "hunter2" not in str(caught.value)
     assert time.monotonic() - begun < 30
+
+
+def open_newer(
+    url: str,
+    *,
+    heartbeat_stale_trial_callback: Any = None,
+    failed_trial_callback: Any = None,
+    **options: Any,
+) -> Any:
+    """Take the callbacks that a database of Optuna 4.9 takes."""
+    assert failed_trial_callback is None  # deprecated
+    return Mock(on_stale=heartbeat_stale_trial_callback)
+
+
+def open_older(
+    url: str,
+    *,
+    engine_kwargs: Any,
+    heartbeat_interval: int,
+    grace_period: int,
+    failed_trial_callback: Any = None,
+) -> Any:
+    """Take the arguments that a database of Optuna 4.6 takes."""
+    return Mock(on_stale=failed_trial_callback)
+
+
+@pytest.mark.parametrize("database", [open_newer, open_older])
+def test_every_version_of_optuna_gets_what_to_call_for_stale_trials(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_stale(study: Any, trial: Any) -> None:
+        raise AssertionError("no trial is stale")
+
+    monkeypatch.setattr(room, "RDBStorage", database)
+    with open_database("postgresql+psycopg://a@b/c", 5.0, on_stale) as opened:
+        assert opened.on_stale is on_stale  # type: ignore[attr-defined]
 
 
 def test_a_path_is_a_journal(tmp_path: Path) -> None:
