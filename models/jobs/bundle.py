@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from models.network.tokenizer import TOKENIZER_FILES
 from models.training.linear_file import write_linear
 from models.training.mlp import MlpModel
 from models.training.mlp_file import write_mlp
+from models.variant import Variant
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("competition", "models")
@@ -42,6 +43,8 @@ CODE_FILES = (".py", ".toml")
 OWNER = "YOUR-KAGGLE-NAME"
 UNUSED_OFFLINE = ("optuna", "SQLAlchemy", "plotly", "tenacity", "httpx")
 """Dependencies that predicting never imports."""
+ADAPTERS, FOUR_BITS = "peft", "bitsandbytes"
+"""Libraries of adapters, and of a base in 4 bits."""
 README = """\
 # {name}: prediction without network
 
@@ -92,15 +95,15 @@ def run_bundle(competition: Competition, request: BundleRequest, say: Say) -> Ta
     )
     owner = request.owner or os.environ.get("KAGGLE_USERNAME")
     _write_metadata(out, competition, name, owner)
-    libraries = list_libraries() + (["peft"] if _has_adapters(found) else [])
+    libraries = list_libraries(spec.variant for spec in _list_jobs(found))
     write_atomically(out / "wheels.txt", "\n".join(libraries) + "\n")
     (out / "wheels").mkdir(exist_ok=True)
     write_atomically(out / MANIFEST, bundle.model_dump_json(indent=2) + "\n")
     return _build_table(out, name, has_owner=owner is not None)
 
 
-def _has_adapters(found: Sequence[FoundMember]) -> bool:
-    return any(_needs_base(spec) for each in found for some in each.jobs.values() for spec in some)
+def _list_jobs(found: Sequence[FoundMember]) -> list[JobSpec]:
+    return [spec for each in found for some in each.jobs.values() for spec in some]
 
 
 def _check_replaceable(out: Path, *, overwrite: bool) -> None:
@@ -206,8 +209,7 @@ def _find_routes(
     prepared: Prepared, found: Sequence[FoundMember], out: Path
 ) -> BundledRoutes | None:
     """Return by which lengths rows go to specialists; None where there are none."""
-    every = [spec for each in found for specs in each.jobs.values() for spec in specs]
-    specialist = next((spec for spec in every if spec.variant.route is not None), None)
+    specialist = next((spec for spec in _list_jobs(found) if spec.variant.route is not None), None)
     if specialist is None:
         return None
     borders, _ = read_borders(prepared, specialist)
@@ -232,8 +234,8 @@ def _write_metadata(out: Path, competition: Competition, name: str, owner: str |
     write_atomically(out / "README.md", README.format(name=name))
 
 
-def list_libraries() -> list[str]:
-    """Return what predicting needs, with the lowest versions of ``pyproject.toml``."""
+def list_libraries(variants: Iterable[Variant] = ()) -> list[str]:
+    """Return what predicting with variants needs, as ``pyproject.toml`` names it."""
     path = ROOT / "pyproject.toml"
     if path.is_file():
         named = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
@@ -243,8 +245,12 @@ def list_libraries() -> list[str]:
         from competition.provenance import PROJECT
 
         named = [line for line in metadata.requires(PROJECT) or () if ";" not in line]
-    unused = re.compile(rf"({'|'.join(UNUSED_OFFLINE)})\b")
-    return [line for line in named if not unused.match(line)]
+    adapters = [each.adapt for each in variants if each.adapt is not None]
+    idle = UNUSED_OFFLINE if adapters else (*UNUSED_OFFLINE, ADAPTERS)
+    unused = re.compile(rf"({'|'.join(idle)})\b")
+    libraries = [line for line in named if not unused.match(line)]
+    is_quantised = any(each.quantise != "none" for each in adapters)
+    return [*libraries, FOUR_BITS] if is_quantised else libraries
 
 
 def _build_table(out: Path, name: str, *, has_owner: bool) -> Table:

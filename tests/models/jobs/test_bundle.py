@@ -22,7 +22,9 @@ from models.jobs.offline import MANIFEST, predict_bundle, read_bundle
 from models.jobs.plan import plan_jobs
 from models.jobs.predict import PredictRequest, run_predict
 from models.jobs.request import FoldRequest
+from models.settings import AdaptSettings
 from models.training.control import Watch
+from models.variant import Variant
 from tests.models.conftest import read_home, request_for
 
 NO_NETWORK = """
@@ -152,7 +154,16 @@ def test_no_key_is_in_a_bundle_or_a_report(
 def test_predicting_needs_no_more_than_is_listed() -> None:
     listed = list_libraries()
     assert any(line.startswith("hgtk") for line in listed)
-    assert not any(line.startswith(("optuna", "plotly")) for line in listed)
+    assert not any(line.startswith(("optuna", "plotly", "peft", "bitsandbytes")) for line in listed)
+
+
+@pytest.mark.parametrize("quantise", ["none", "nf4"])
+def test_adapters_need_their_libraries(quantise: str) -> None:
+    adapt = AdaptSettings.model_validate({"rank": 2, "quantise": quantise})
+    variant = Variant(name="lora", why="for a test", encoder="x", head="cls", adapt=adapt)
+    listed = "\n".join(list_libraries([variant]))
+    assert "peft" in listed
+    assert ("bitsandbytes" in listed) == (quantise == "nf4")
 
 
 @pytest.mark.slow
