@@ -17,6 +17,7 @@ from competition.arrays import Probs
 from competition.data.rows import Rows
 from competition.profile_language import Language
 from models.data.batches import tokenize_rows
+from models.network.backbone import relax_attention
 from models.network.encoder_source import EncoderSource
 from models.network.network import build_model
 from models.network.tokenizer import load_tokenizer
@@ -71,13 +72,14 @@ def predict_saved(network: SavedNetwork, rows: Rows, threads: int) -> Probs:
     # a model trained in fp16 on a GPU can predict on a CPU
     precision = choose_precision(variant.run.precision, is_firm=False)
     accelerator = build_accelerator(precision)
+    device_type = accelerator.device.type
     tokenizer = load_tokenizer(network.source, network.new_tokens)
     model = build_model(
-        variant,
+        relax_attention(variant, network.source, device_type=device_type, precision=precision),
         network.source,
         labels=len(network.labels),
         vocabulary=len(tokenizer),
-        device_type=accelerator.device.type,
+        device_type=device_type,
         precision=precision,
     )
     facts = read_weights(network.weights, model)

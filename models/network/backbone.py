@@ -17,7 +17,13 @@ from torch import Tensor
 from competition.errors import EncoderError
 from models.network.config import Kind, first_line, name_kind, quiet, read_config
 from models.network.encoder_source import EncoderSource
-from models.network.varlen import VARLEN, check_varlen, has_soft_cap, register_varlen
+from models.network.varlen import (
+    VARLEN,
+    can_pack,
+    check_varlen,
+    has_soft_cap,
+    register_varlen,
+)
 from models.variant import Variant
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -140,6 +146,23 @@ def choose_attention(
     can_fuse = network is None or getattr(network, "_supports_sdpa", False)
     can_fuse = can_fuse and not has_soft_cap(config)
     return "sdpa" if device_type != "cpu" and can_fuse else "eager"
+
+
+def relax_attention(
+    variant: Variant, source: EncoderSource, *, device_type: str, precision: Precision
+) -> Variant:
+    """Return a variant that can predict here: with padding, if it cannot be without.
+
+    A network may have been trained where there are other kernels; results are the same.
+    """
+    if variant.run.attention != VARLEN:
+        return variant
+    config = read_config(source)
+    _, network = _find_class(config, name_kind(config))
+    if can_pack(config, network, device_type=device_type, precision=precision):
+        return variant
+    padded = variant.run.model_copy(update={"attention": "auto"})
+    return variant.model_copy(update={"run": padded})
 
 
 def open_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:

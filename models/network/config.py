@@ -26,6 +26,8 @@ POSITIONS_AFTER_PAD = frozenset(
 """Kinds whose positions start at the id of the padding token plus one."""
 READ_BOTH_WAYS = frozenset({"xlnet"})
 """Kinds that can generate text and, as loaded here, use bidirectional attention."""
+POSITIONS_FROM_MASK = frozenset({"biogpt", "bloom", "opt"})
+"""Kinds of decoders that count positions from the mask of (B, T), which ``open_mask`` replaces."""
 
 
 def read_config(source: EncoderSource) -> Any:
@@ -69,9 +71,16 @@ def name_kind(config: Any) -> Kind:
 def count_positions(config: Any) -> int | None:
     """Return the maximum number of tokens of a backbone; None if there is no limit."""
     positions: int | None = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in POSITIONS_AFTER_PAD:
+    if positions is None or positions <= 0:  # XLNet says -1
+        return None
+    if config.model_type in POSITIONS_AFTER_PAD:
         positions -= config.pad_token_id + 1
     return positions
+
+
+def counts_from_mask(config: Any) -> bool:
+    """Return whether a decoder needs the mask of padding (B, T) to count positions."""
+    return config.model_type in POSITIONS_FROM_MASK or bool(getattr(config, "alibi", False))
 
 
 def check_length(source: EncoderSource, config: Any, wanted: int, setting: str) -> None:

@@ -19,7 +19,13 @@ from models.network.backbone import (
     load_backbone,
     open_mask,
 )
-from models.network.config import POSITIONS_AFTER_PAD, check_length, name_kind, read_config
+from models.network.config import (
+    POSITIONS_AFTER_PAD,
+    check_length,
+    counts_from_mask,
+    name_kind,
+    read_config,
+)
 from models.network.dropout import list_rates, set_dropout
 from models.network.encoder_source import EncoderSource
 from models.network.entity_embedding import RoleEmbedding
@@ -185,6 +191,11 @@ def check_backbone(variant: Variant, source: EncoderSource) -> Any:
         raise VariantError(
             f"variant {variant.name}: bidirectional does nothing for {source.name}, which reads "
             "both ways already; leave it out"
+        )
+    if variant.bidirectional and counts_from_mask(config):
+        raise VariantError(
+            f"variant {variant.name}: {source.name} cannot read both ways: a {config.model_type} "
+            "counts positions from the mask that bidirectional replaces; leave it out"
         )
     if is_causal and not variant.bidirectional and variant.head in READS_EARLY:
         raise VariantError(

@@ -24,6 +24,8 @@ from models.data.packing import Packing
 
 VARLEN = "varlen"
 ATTENTION_RATES = ("attention_probs_dropout_prob", "attention_dropout")
+ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of layers (``layer_types`` of a configuration) whose attention is computed here."""
 EVERYWHERE = (-1, -1)
 """The window of a layer without one: how many tokens to the left and to the right are seen."""
 
@@ -33,6 +35,11 @@ def register_varlen() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(VARLEN, attend)
+
+
+def can_pack(config: Any, network: Any, *, device_type: str, precision: str) -> bool:
+    """Return whether a backbone can be computed without padding, as ``check_varlen`` checks."""
+    return _find_problem(config, network, device_type, precision) is None
 
 
 def check_varlen(config: Any, network: Any, *, device_type: str, precision: str) -> None:
@@ -56,11 +63,9 @@ def check_varlen(config: Any, network: Any, *, device_type: str, precision: str)
 
 
 def _find_problem(config: Any, network: Any, device_type: str, precision: str) -> str | None:
-    needed = ("_supports_attention_backend", "_supports_flash_attn", "_supports_sdpa")
-    if has_soft_cap(config) or not all(getattr(network, each, False) for each in needed):
-        return f"cannot be used with a {config.model_type}, whose attention is of its own kind"
-    if device_type == "cpu":
-        return None
+    problem = _find_unfit(config, network)
+    if problem is not None or device_type == "cpu":
+        return problem
     if device_type != "cuda" or precision == "float32":
         return f"needs a CUDA GPU in bf16 or fp16, not {device_type} in {precision}"
     if any(getattr(config, name, 0.0) for name in ATTENTION_RATES) and not _has_dropout_kernel():
@@ -71,6 +76,33 @@ def _find_problem(config: Any, network: Any, device_type: str, precision: str) -
     if not _has_torch_kernel():
         return f"needs torch 2.12 or newer, not {torch.__version__}"
     return None
+
+
+def _find_unfit(config: Any, network: Any) -> str | None:
+    """Return why a backbone cannot be computed without padding anywhere, else None."""
+    needed = ("_supports_attention_backend", "_supports_flash_attn", "_supports_sdpa")
+    if has_soft_cap(config) or not all(getattr(network, each, False) for each in needed):
+        return f"cannot be used with a {config.model_type}, whose attention is of its own kind"
+    if _crosses_rows(config, network):
+        return (
+            f"cannot be used with a {config.model_type}, where not only attention reads other "
+            "tokens: rows that follow one another would mix"
+        )
+    return None
+
+
+def _crosses_rows(config: Any, network: Any) -> bool:
+    """Return whether a token sees its neighbours by other means than attention.
+
+    So do recurrent layers and convolutions, layers of other attention, and MobileBERT's input of
+    three words.
+    """
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
+    return (
+        bool(getattr(network, "_is_stateful", False))
+        or not kinds <= ATTENTION_LAYERS
+        or bool(getattr(config, "trigram_input", False))
+    )
 
 
 def has_soft_cap(config: Any) -> bool:

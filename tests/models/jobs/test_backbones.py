@@ -103,6 +103,16 @@ def test_a_fold_is_trained_resumed_and_predicted_the_same(
     np.testing.assert_array_equal(again, result_of(spec).test_probs)
 
 
+def test_a_job_without_padding_predicts_on_a_machine_that_cannot(
+    plan: Callable[..., JobSpec], prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = plan("klue-roberta", ("run.attention", "varlen"))
+    assert run_job(spec, watch_that_stops(10**9)).finished
+    monkeypatch.setattr("models.network.varlen._find_problem", lambda *given: "needs a kernel")
+    again = predict_job(spec, prepared.corpus.test, 1)
+    np.testing.assert_allclose(again, result_of(spec).test_probs, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", by_speed(["bert", "t5", "qwen3", "gemma2", "llama"]))
 def test_adapters_alone_are_trained_kept_and_predicted_with(
     name: str, plan: Callable[..., JobSpec], prepared: Prepared

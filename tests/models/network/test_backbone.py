@@ -10,15 +10,23 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
 from competition.errors import EncoderError, VariantError
 from competition.folds.kfold import Prepared
 from models.data.batches import Batch, collate, tokenize_rows
-from models.network.backbone import choose_attention
-from models.network.config import name_kind, read_config
+from models.network.backbone import choose_attention, relax_attention
+from models.network.config import check_length, name_kind, read_config
 from models.network.encoder_source import EncoderSource, resolve_encoder
-from models.network.network import RelationModel, build_model, check_first_token, parameter_depth
+from models.network.network import (
+    RelationModel,
+    build_model,
+    check_backbone,
+    check_first_token,
+    parameter_depth,
+)
 from models.network.tokenizer import load_tokenizer
+from models.network.varlen import check_varlen
 from models.parts.formats import FORMATS
 from models.variant import Variant, resolve_variant
 from tests.models.conftest import BACKBONES, DECODERS, ENCODERS, make_encoder
@@ -167,6 +175,39 @@ def test_rows_without_padding_give_the_same_logits_and_gradients(
     torch.testing.assert_close(packed_grad, padded_grad, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "packs"),
+    [
+        ("mobilebert", {}, False),
+        ("mobilebert", {"trigram_input": False}, True),
+        ("lfm2", {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2}, False),
+        ("minimax", {}, False),
+        ("granitemoehybrid", {}, False),
+    ],
+)
+def test_layers_that_would_mix_neighbouring_rows_need_padding(
+    kind: str, settings: dict[str, Any], packs: bool
+) -> None:
+    config = CONFIG_MAPPING[kind](**settings)
+    network = MODEL_MAPPING[type(config)]
+    if packs:
+        check_varlen(config, network, device_type="cpu", precision="float32")
+        return
+    with pytest.raises(VariantError, match=r"rows that follow one another would mix; leave run\."):
+        check_varlen(config, network, device_type="cpu", precision="float32")
+
+
+def test_a_network_trained_without_padding_predicts_where_there_is_no_kernel(
+    tmp_path: Path,
+) -> None:
+    source = EncoderSource("bert", make_encoder("bert", tmp_path), "i", has_weights=True)
+    trained = variant_of(str(tmp_path), ("run.attention", "varlen"))
+    here = {"device_type": "cpu", "precision": "float32"}
+    assert relax_attention(trained, source, **here) is trained
+    relaxed = relax_attention(trained, source, device_type="cuda", precision="float32")
+    assert relaxed == variant_of(str(tmp_path))
+
+
 def first_state_moves(model: RelationModel, batch: Batch) -> bool:
     """Say whether the first token's state changes when the last token does."""
     changed = batch.input_ids.clone()
@@ -240,6 +281,26 @@ def test_a_head_that_a_backbone_does_not_suit_is_refused(
     source = EncoderSource(name, make_encoder(name, tmp_path), "i", has_weights=True)
     with pytest.raises(VariantError, match=said):
         build(source, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("opt", {}), ("biogpt", {}), ("bloom", {}), ("falcon", {"alibi": True})]
+)
+def test_a_decoder_that_counts_positions_from_the_mask_reads_one_way(
+    kind: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    CONFIG_MAPPING[kind](**settings).save_pretrained(tmp_path)
+    source = EncoderSource(kind, tmp_path, "i", has_weights=True)
+    check_backbone(variant_of(str(tmp_path), ("head", "entity-close-last")), source)
+    wanted = variant_of(str(tmp_path), ("bidirectional", True))
+    with pytest.raises(VariantError, match=f"a {kind} counts positions from the mask"):
+        check_backbone(wanted, source)
+
+
+def test_xlnet_has_no_limit_of_tokens(tmp_path: Path) -> None:
+    config = CONFIG_MAPPING["xlnet"]()
+    assert name_kind(config) == "encoder"
+    check_length(EncoderSource("xlnet", tmp_path, "i", has_weights=True), config, 4096, "max")
 
 
 def test_a_head_that_reads_a_first_token_needs_one(tmp_path: Path) -> None:
