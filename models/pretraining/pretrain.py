@@ -29,16 +29,18 @@ from models.network.encoder_source import EncoderSource
 from models.network.tokenizer import load_tokenizer
 from models.pretraining import corpora, loop, masking
 from models.pretraining.corpora import PackedText, Text, build_library, pack_texts
-from models.pretraining.export import check_free, export_encoder, read_done
+from models.pretraining.export import WEIGHTS_FILE, check_free, export_encoder, read_done
 from models.pretraining.exposure import Exposure, read_exposure
 from models.pretraining.loop import PretrainProgress, PretrainWatch, pretrain
-from models.pretraining.masked_model import build_masked_model
+from models.pretraining.masked_model import build_masked_model, check_optimizer
 from models.pretraining.masking import MaskRules
 from models.pretraining.request import (
     PretrainRequest,
     PretrainSettings,
     build_schedule,
     describe_command,
+    leave_out_unused,
+    list_unused,
     resolve_settings,
 )
 from models.pretraining.source import (
@@ -115,6 +117,7 @@ def run_pretrain(
     """
     started = time.monotonic()
     settings = resolve_settings(request)
+    check_optimizer(settings)
     texts, folds_hash = read_corpus_texts(competition, request, board.say)
     cache_dir = competition.checkpoints_dir / "cache"
     source = resolve_source(competition, request, settings, texts, cache_dir)
@@ -165,7 +168,8 @@ def make_adapted_encoder(
         encoder=str(source.path) if source.has_weights else SCRATCH, threads=threads
     )
     texts, folds_hash = read_corpus_texts(competition, request, say)
-    settings = resolve_settings(request).model_copy(update={"run": run})
+    own = leave_out_unused(run)
+    settings = resolve_settings(request).model_copy(update={"run": own})
     made_from = {
         "encoder": source.identity,
         "texts": [text.hash for text in texts],
@@ -177,6 +181,9 @@ def make_adapted_encoder(
     cache_dir = competition.checkpoints_dir / "cache"
     exposure = resolve_exposure(request, source, folds_hash)
     job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
+    unused = list_unused(run)
+    if unused and not (out / WEIGHTS_FILE).is_file():
+        say(f"notice: {' and '.join(unused)} will apply to the jobs, not to pretraining (TAPT)")
     update = _say_periodically(say, f"pretraining {source.name} (TAPT)")
     with stop_requests(STOPPING) as is_asked:
 

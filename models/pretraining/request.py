@@ -21,6 +21,20 @@ from models.network.encoder_source import MINI, PRETRAINED, find_kind
 from models.settings import RunSettings, ScratchSettings
 from models.variant import SCRATCH
 
+UNUSED = {"attention": "varlen", "compile": True, "shard": True}
+"""Run settings without effect on pretraining: no sequence has padding, and one process trains."""
+
+
+def list_unused(run: RunSettings) -> list[str]:
+    """Return the names of run settings that have a value without effect on pretraining."""
+    return [f"run.{name}" for name, value in UNUSED.items() if getattr(run, name) == value]
+
+
+def leave_out_unused(run: RunSettings) -> RunSettings:
+    """Return run settings with the defaults of those without effect on pretraining."""
+    kept = run.model_dump(exclude={name.removeprefix("run.") for name in list_unused(run)})
+    return RunSettings(**kept)
+
 
 class PretrainSettings(BaseModel):
     """Hyperparameters of pretraining; every field except ``run`` changes results."""
@@ -228,7 +242,8 @@ def resolve_settings(request: PretrainRequest) -> PretrainSettings:
     """Return the settings: the defaults, those of the kind of run, then ``--set``.
 
     Raises:
-        UsageError: neither or both of encoder and size; an unknown size, setting or value.
+        UsageError: neither or both of encoder and size; an unknown size, setting or value; a run
+            setting without effect.
     """
     if (request.encoder is None) == (request.size is None):
         raise UsageError(
@@ -250,9 +265,13 @@ def resolve_settings(request: PretrainRequest) -> PretrainSettings:
         else:
             raise UsageError(f"--set {key}: {group!r} is a single value, not a section")
     try:
-        return PretrainSettings.model_validate(tree)
+        settings = PretrainSettings.model_validate(tree)
     except ValidationError as error:
         raise UsageError("\n".join(map(_explain, error.errors()))) from None
+    unused = list_unused(settings.run)
+    if unused:
+        raise UsageError(f"--set {unused[0]} has no effect on pretraining; leave it out")
+    return settings
 
 
 def _explain(problem: Any) -> str:

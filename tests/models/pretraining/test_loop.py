@@ -53,6 +53,7 @@ TINY_SHAPE = ScratchSettings(
     layers=2, hidden=32, heads=1, feed_forward=32, vocabulary=200, dropout=0.1
 )
 RUN = RunSettings()
+FOR_JOBS = RunSettings(attention="varlen", shard=True)
 TINY = PretrainSettings(
     batch_sequences=4,
     sequence_tokens=16,
@@ -455,12 +456,15 @@ def test_tapt_runs_once_per_encoder(
     said: list[str] = []
     with pytest.raises(StoppedError, match="stopped at step 1;"):
         make_adapted_encoder(
-            source, tiny_competition, run=RUN, say=said.append, deadline=0.0, threads=1
+            source, tiny_competition, run=FOR_JOBS, say=said.append, deadline=0.0, threads=1
         )
-    adapted = make_adapted_encoder(source, tiny_competition, run=RUN, say=said.append, threads=1)
+    adapted = make_adapted_encoder(
+        source, tiny_competition, run=FOR_JOBS, say=said.append, threads=1
+    )
     assert adapted.has_weights
     assert adapted.name == f"{source.name}+tapt"
     assert adapted.identity != source.identity
+    assert sum("run.attention and run.shard will apply to the jobs" in line for line in said) == 2
     facts = json.loads((adapted.path / "pretraining.json").read_text())
     (text,) = facts["texts"]
     assert facts["tokens"] == pytest.approx(10 * text["tokens"], abs=STEP_TOKENS)
@@ -469,10 +473,11 @@ def test_tapt_runs_once_per_encoder(
     }  # fmt: skip
     assert not list((adapted.path / "training").glob("*.safetensors"))
     assert (
-        make_adapted_encoder(source, tiny_competition, run=RUN, say=said.append, threads=1)
+        make_adapted_encoder(source, tiny_competition, run=FOR_JOBS, say=said.append, threads=1)
         == adapted
     )
     assert "done before" in said[-1]
+    assert sum("will apply to the jobs" in line for line in said) == 2
 
     def interrupt(text: str) -> None:
         if "done before" in text:
@@ -490,7 +495,7 @@ def test_tapt_works_on_a_scratch_encoder(tiny_competition: Competition, tmp_path
         make_adapted_encoder(foreign, tiny_competition, run=RUN, say=lambda line: None, threads=1)
     source = resolve_encoder(variant, sentences=sentences, cache_dir=tmp_path)
     adapted = make_adapted_encoder(
-        source, tiny_competition, run=RUN, say=lambda line: None, threads=1
+        source, tiny_competition, run=FOR_JOBS, say=lambda line: None, threads=1
     )
     assert adapted.has_weights
     build_model(as_variant("x", TINY), adapted, labels=3, vocabulary=20, device_type="cpu")

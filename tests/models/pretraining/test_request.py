@@ -34,6 +34,10 @@ def test_settings_are_resolved_and_checked() -> None:
         (PretrainRequest(size="mini", overrides=(("run.lr", 1),)), "choose one of .*precision"),
         (PretrainRequest(size="mini", overrides=(("lr", "fast"),)), "--set lr"),
         (PretrainRequest(size="mini", overrides=(("lr", 1.0), ("lr.x", 1))), "single value"),
+        *(
+            (PretrainRequest(size="mini", overrides=(setting,)), f"{setting[0]} has no effect on p")
+            for setting in (("run.compile", True), ("run.shard", True), ("run.attention", "varlen"))
+        ),
         (
             PretrainRequest(size="mini", overrides=(("muon_lr", 1e-3),)),
             "--set muon_lr has no effect",
