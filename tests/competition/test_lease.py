@@ -143,7 +143,7 @@ def test_a_lease_of_the_same_name_that_others_took_meanwhile_is_theirs(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One succeeds the stale lease and releases it, and another starts at 1 again."""
-    leave_lease(path)
+    leave_lease(path, born="00000000-1", pid=os.getpid())
     create = room._create
     others = [Leases(), Leases()]
 
@@ -158,6 +158,7 @@ def test_a_lease_of_the_same_name_that_others_took_meanwhile_is_theirs(
     monkeypatch.setattr(room, "_create", pause)
     with others[0], others[1], Leases() as leases:
         assert leases.acquire(path) is None
+        assert room._create is create, "others came between"
         assert [each.name for each in list_leases(path)] == [f"{path.name}.1.lease"]
 
 

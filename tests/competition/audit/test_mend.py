@@ -151,7 +151,8 @@ def test_quotes_are_characters_where_fields_are_not_quoted(tmp_path: Path) -> No
 
     home = tmp_path / "home"
     home.mkdir()
-    other = make(home, profile_with(COLUMNS_ENTITY), write, quoting)
+    files_of = 'separator = "\\t"\nquotes = false'
+    other = make(home, profile_with(COLUMNS_ENTITY, files_of), write, quoting)
     files, _ = run_mend(other, home / "copies")
     mended = read_corpus(see(other, home / "copies"))
     assert sum(row["mended"] for row in files.rows) > 0
