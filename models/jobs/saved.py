@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from competition.arrays import Probs
+from competition.data.row_forms import ROLES
 from competition.data.rows import Rows
 from competition.profile_language import Language
 from models.data.batches import tokenize_rows
@@ -101,7 +102,7 @@ def predict_saved(network: SavedNetwork, rows: Rows, threads: int) -> Probs:
 def _list_allowed(table: Table, rows: Rows, entity_types: Sequence[str]) -> Table:
     """Return the labels allowed for each row, (R, C); all for types that came after training."""
     allowed = np.ones((len(rows), table.shape[1]), bool)
-    types = (rows.text(f"{role}_type").tolist() for role in ("subject", "object"))
-    known = [at for at, pair in enumerate(zip(*types, strict=True)) if {*pair} <= {*entity_types}]
-    allowed[known] = table[number_pairs(rows.take(np.array(known, np.int64)), entity_types)]
+    subject, obj = (np.isin(rows.text(f"{role}_type"), entity_types) for role in ROLES)
+    known = np.flatnonzero(subject & obj)
+    allowed[known] = table[number_pairs(rows.take(known), entity_types)]
     return allowed

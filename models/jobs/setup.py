@@ -67,13 +67,19 @@ class VariantSetup:
     def list_bases(self, key: ResultKey) -> Iterator[dict[str, Header]]:
         """Yield the results that a job may build on, by role, best first.
 
-        First those with the job's seed, or else the lowest. Other seeds follow: a result that is
-        stored may have been built on one of them when it was the lowest.
+        First those with the job's seed, or else the lowest. Other seeds follow, if they can be
+        built on: a stored result may have been, when one of them was the lowest.
         """
         choices = [self._list_seeds(name, key) for name in self.bases.values()]
-        for seeds in islice(product(*choices), MOST_BASES):
+        for place, seeds in enumerate(islice(product(*choices), MOST_BASES)):
             named = zip(self.bases.items(), seeds, strict=True)
-            yield {role: self._read_base(role, name, seed, key) for (role, name), seed in named}
+            try:
+                found = {r: self._read_base(r, name, seed, key) for (r, name), seed in named}
+            except PredictionsError:
+                if place == 0:
+                    raise
+                continue
+            yield found
 
     def _list_seeds(self, name: str, key: ResultKey) -> list[int]:
         """Return the stored seeds of what a job builds on, its own first."""

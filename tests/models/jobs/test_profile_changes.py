@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from competition.folds.kfold import Prepared
-from competition.predictions.store import open_store
+from competition.predictions.store import ResultKey, open_store
 from models.jobs.job import run_job
 from models.jobs.network_job import _read_difficulty
 from models.jobs.plan import plan_jobs
@@ -118,6 +118,11 @@ def test_one_more_seed_of_a_base_leaves_what_builds_on_another(
     assert plan(43, overrides=pseudo, save_as="second") == []
     store = open_store(prepared.competition)
     assert _find_job(prepared, store, built.key, print).fingerprint == built.fingerprint
+    other = store.read(ResultKey("tfidf-linear", 43, 0))
+    store.write(replace(other, key=ResultKey("tfidf-linear", 44, 0), data_hash="f" * 16), {})
+    stale = (*pseudo, ("linear.regularisation", 0.5))
+    (again,) = plan(43, overrides=stale, save_as="second", overwrite=True)
+    assert again.replaces == built.fingerprint, "a seed of other data is no obstacle"
     (new,) = plan(43, overrides=pseudo, save_as="third")
     assert new.fingerprint != built.fingerprint, "a new result builds on the same seed"
 
