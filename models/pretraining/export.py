@@ -17,6 +17,7 @@ from competition.files import dump_json, write_atomically
 from models.network.encoder_source import PRETRAINING_FILE, read_pretraining
 from models.network.scratch import save_settings
 from models.pretraining.exposure import Exposure
+from models.pretraining.request import DECAY_SETTINGS
 from models.pretraining.task import PretrainTask
 from models.training.checkpoints import distinct_weights, read_facts, round_tensors, write_weights
 
@@ -33,25 +34,52 @@ def read_done(out: Path, wanted: str) -> dict[str, Any] | None:
     return facts if facts is not None and facts.get("fingerprint") == wanted else None
 
 
-def check_free(out: Path, task: PretrainTask) -> None:
-    """Check that the folder holds no encoder or checkpoints of another run.
+def check_free(out: Path, task: PretrainTask, facts: Mapping[str, Any]) -> None:
+    """Check that this run replaces no other encoder, and no checkpoints of another run.
+
+    A finished encoder is replaced only to extend it: by the same run with more steps, which resumes
+    from the checkpoint at the start of its decay.
 
     Raises:
-        PretrainingError: it does, and this run would replace them.
+        PretrainingError: it does.
     """
     found = [read_facts(path) for path in (task.state_path, task.stable_path)]
-    prints = {str(facts.get("fingerprint")) for facts in found if facts is not None}
-    if prints & {task.stable_print, task.whole_print}:
-        return
+    prints = {str(each.get("fingerprint")) for each in found if each is not None}
+    is_known = bool(prints & {task.stable_print, task.whole_print})
     if (out / WEIGHTS_FILE).is_file():
+        before = read_pretraining(out)
+        # without its facts, it is left by an interrupted export, which the same run repeats
+        if is_known and (before is None or _extends(task, before, facts)):
+            return
         raise PretrainingError(
-            f"{out} holds another encoder; choose a new folder with --out, or delete that one"
+            f"{out} holds another encoder, which this run would replace; choose a new folder with"
+            " --out, or delete that one. Only the same command with a larger --tokens extends it"
         )
-    if prints:
+    if prints and not is_known:
         raise PretrainingError(
             f"{out} holds a stopped run with other text or settings; choose a new folder with"
             " --out, or delete that one"
         )
+
+
+def _extends(task: PretrainTask, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether a run extends a finished one: more steps, and the same decay."""
+    kept = read_facts(task.stable_path) or {}
+    step = kept.get("step")
+    return (
+        kept.get("fingerprint") == task.stable_print
+        and isinstance(step, int)
+        and step <= task.schedule.decay_start
+        and before.get("steps", 0) < task.schedule.steps
+        and _decay_of(before) == _decay_of(now)
+    )
+
+
+def _decay_of(facts: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Return what the facts of a run say about its decay, apart from its length."""
+    settings = facts.get("settings", {})
+    weights = [text.get("decay_weight") for text in facts.get("texts", ())]
+    return [settings.get(key) for key in DECAY_SETTINGS], weights
 
 
 def export_encoder(

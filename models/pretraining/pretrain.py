@@ -35,6 +35,7 @@ from models.pretraining.loop import PretrainProgress, PretrainWatch, pretrain
 from models.pretraining.masked_model import build_masked_model, check_optimizer
 from models.pretraining.masking import MaskRules
 from models.pretraining.request import (
+    DECAY_SETTINGS,
     PretrainRequest,
     PretrainSettings,
     build_schedule,
@@ -67,8 +68,6 @@ VERSIONED_ROOMS = (corpora, masking, loop)  # the last also for network and opti
 DEFAULT_EPOCHS = 10
 """Number of epochs over all text if no number of tokens is given."""
 INITIAL_STEP = 2**40  # seeds the random initialisation, before the first step
-DECAY_SETTINGS = ("decay_frac", "decay_shape", "final_mask_rate")
-"""Settings without effect before the learning-rate decay."""
 SAY_EVERY_S = 30.0
 TRAINING_DIR = "training"
 STOPPING = "stopping: the run writes a checkpoint; press Ctrl-C again to kill it"
@@ -260,7 +259,7 @@ def _run_leased(
         idle = "; --licence does not change its model card" if request.licence else ""
         hooks.say(f"{job.out}: done before, kept{idle}")
         return done, True
-    check_free(job.out, task)
+    check_free(job.out, task, facts)
     torch.manual_seed(step_seed(request.seed, DROPOUT_STREAM, INITIAL_STEP))
     attention = choose_attention(as_variant(job.source.name, settings), accelerator.device.type)
     model = build_masked_model(

@@ -69,6 +69,10 @@ class PretrainSettings(BaseModel):
         return self
 
 
+DECAY_SETTINGS = ("decay_frac", "decay_shape", "final_mask_rate")
+"""Settings without effect before the learning-rate decay."""
+
+
 @dataclass(frozen=True)
 class Size:
     """The architecture of an encoder trained from scratch, and its recommended settings."""

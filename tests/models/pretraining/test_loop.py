@@ -249,8 +249,13 @@ def test_a_folder_of_another_run_is_not_overwritten(make_job: Callable[..., Pret
     done = make_job(steps=20)
     run_pretraining(done, hooks())
     before = left_by(done)
+    for other in ({"lr": 1e-3}, {"steps": 12}, {"steps": 30, "final_mask_rate": 0.5}):
+        with pytest.raises(PretrainingError, match="holds another encoder"):
+            run_pretraining(make_job(**{"steps": 20, **other}), hooks())
+    heavier = replace(done.texts[0], decay_weight=3.0)
+    longer = make_job(steps=30)
     with pytest.raises(PretrainingError, match="holds another encoder"):
-        run_pretraining(make_job(steps=20, lr=1e-3), hooks())
+        run_pretraining(replace(longer, texts=(heavier, *longer.texts[1:])), hooks())
     with pytest.raises(PretrainingError, match="holds another encoder"):  # nor over its own source
         run_pretraining(replace(done, source=settled(done.out)), hooks())
     assert left_by(done) == before
@@ -276,9 +281,11 @@ def test_an_interrupted_export_is_repeated_by_the_same_command(
 def test_the_weights_before_the_decay_can_be_exported(
     make_job: Callable[..., PretrainJob],
 ) -> None:
-    run_pretraining(make_job(steps=20), hooks())  # its decay began at step 12
-    said: list[str] = []
-    facts, finished = run_pretraining(make_job(steps=12, decay_frac=0.0), hooks(said=said))
+    decayed = make_job("decayed", steps=20)  # its decay begins at step 12
+    run_pretraining(decayed, hooks())
+    bare, said = make_job("bare", steps=12, decay_frac=0.0), []
+    shutil.copytree(decayed.out / "training", bare.out / "training")
+    facts, finished = run_pretraining(bare, hooks(said=said))
     assert finished
     assert "resumed at step 12" in said
     assert facts["history"][-1]["step"] == 12
