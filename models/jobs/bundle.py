@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from competition.arrays import Say
 from competition.console import Column, Table
 from competition.errors import PredictionsError, UsageError
 from competition.files import check_folder, dump_json, sha256_of, write_atomically
 from competition.folds.kfold import Prepared, read_prepared
+from competition.lease import hold
 from competition.predictions.store import open_store
 from competition.profile import Competition
 from competition.submission.record import BlendRecord
@@ -40,6 +44,7 @@ from models.variant import Variant
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("competition", "models")
 CODE_FILES = (".py", ".toml")
+LIBRARIES = "wheels.txt"
 OWNER = "YOUR-KAGGLE-NAME"
 UNUSED_OFFLINE = ("optuna", "SQLAlchemy", "plotly", "tenacity", "httpx")
 """Dependencies that predicting never imports."""
@@ -73,7 +78,8 @@ def run_bundle(competition: Competition, request: BundleRequest, say: Say) -> Ta
 
     Raises:
         PredictionsError: weights of members are not kept; names the commands that make them.
-        UsageError: there is no such blend, or the folder is something else.
+        UsageError: there is no such blend, the folder is something else, or another process
+            writes a bundle into it.
     """
     name, record = read_blend(competition, request.blend)
     out = request.out or competition.submissions_dir / "bundles" / name
@@ -81,24 +87,26 @@ def run_bundle(competition: Competition, request: BundleRequest, say: Say) -> Ta
     _check_replaceable(out, overwrite=request.overwrite)
     prepared = read_prepared(competition)
     found = _find_members(prepared, record, say)
-    (out / MANIFEST).unlink(missing_ok=True)  # written last: a bundle that has it is whole
-    _copy_code(out / "code")
-    jobs = {each.member.name: _write_jobs(prepared, each, out, say) for each in found}
-    bundle = Bundle(
-        name=name,
-        profile=competition.profile,
-        blend=record,
-        folds=prepared.folds.count,
-        jobs=jobs,
-        routes=_find_routes(prepared, found, out),
-        test_sha256=sha256_of(competition.test_path),
-    )
     owner = request.owner or os.environ.get("KAGGLE_USERNAME")
-    _write_metadata(out, competition, name, owner)
-    libraries = list_libraries(spec.variant for spec in _list_jobs(found))
-    write_atomically(out / "wheels.txt", "\n".join(libraries) + "\n")
-    (out / "wheels").mkdir(exist_ok=True)
-    write_atomically(out / MANIFEST, bundle.model_dump_json(indent=2) + "\n")
+    with hold(out / "bundle", on_wait=partial(_refuse_second, out)):
+        _check_replaceable(out, overwrite=request.overwrite)  # another process may have been here
+        _clear(out)
+        libraries = list_libraries(spec.variant for spec in _list_jobs(found))
+        write_atomically(out / LIBRARIES, "\n".join(libraries) + "\n")  # marks it as a bundle
+        _copy_code(out / "code")
+        jobs = {each.member.name: _write_jobs(prepared, each, out, say) for each in found}
+        bundle = Bundle(
+            name=name,
+            profile=competition.profile,
+            blend=record,
+            folds=prepared.folds.count,
+            jobs=jobs,
+            routes=_find_routes(prepared, found, out),
+            test_sha256=sha256_of(competition.test_path),
+        )
+        _write_metadata(out, competition, name, owner)
+        (out / "wheels").mkdir(exist_ok=True)
+        write_atomically(out / MANIFEST, bundle.model_dump_json(indent=2) + "\n")
     return _build_table(out, name, has_owner=owner is not None)
 
 
@@ -108,13 +116,23 @@ def _list_jobs(found: Sequence[FoundMember]) -> list[JobSpec]:
 
 def _check_replaceable(out: Path, *, overwrite: bool) -> None:
     """Check that a folder is free, or a bundle that may be replaced."""
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or all(path.suffix == ".lease" for path in out.iterdir()):
         return
-    if not (out / "wheels.txt").is_file():
+    if not (out / LIBRARIES).is_file():
         raise UsageError(f"{out} holds other files; name an empty folder with --out")
     if not overwrite:
-        raise UsageError(f"{out} holds a bundle; replace it with --overwrite, or name --out DIR")
-    for name in ("code", "encoders", "models", "notebook"):  # wheels stay
+        held = "a bundle" if (out / MANIFEST).is_file() else "an unfinished bundle"
+        raise UsageError(f"{out} holds {held}; replace it with --overwrite, or name --out DIR")
+
+
+def _refuse_second(out: Path, owner: str) -> NoReturn:
+    raise UsageError(f"{owner} is writing a bundle into {out}; wait for it, or name --out DIR")
+
+
+def _clear(out: Path) -> None:
+    """Remove a bundle: first what says that it is whole; its wheels and ``wheels.txt`` stay."""
+    (out / MANIFEST).unlink(missing_ok=True)
+    for name in ("code", "encoders", "models", "notebook"):
         shutil.rmtree(out / name, ignore_errors=True)
 
 
@@ -264,8 +282,8 @@ def _build_table(out: Path, name: str, *, has_owner: bool) -> Table:
     if not has_owner:
         notes.append(f"Replace {OWNER} in its two -metadata.json files, or use --owner NAME.")
     notes += [
-        f"Next: kaggle datasets create --path {out} --dir-mode zip",
-        f"Next: kaggle kernels push --path {out / 'notebook'}",
+        f"Next: kaggle datasets create --path {shlex.quote(str(out))} --dir-mode zip",
+        f"Next: kaggle kernels push --path {shlex.quote(str(out / 'notebook'))}",
     ]
     return Table("bundle", f"Bundle of {name}", columns, rows, notes)
 

@@ -15,6 +15,7 @@ from competition.blend.blend import run_blend
 from competition.errors import CorpusError, PredictionsError, UsageError
 from competition.files import dump_json
 from competition.folds.kfold import Prepared
+from competition.lease import hold
 from competition.report.report import write_report
 from models.jobs.bundle import BundleRequest, list_libraries, run_bundle
 from models.jobs.job import run_job
@@ -106,6 +107,42 @@ def test_other_files_and_bundles_are_not_replaced(blended: Prepared, tmp_path: P
     (mine / MANIFEST).write_text("{}")
     with pytest.raises(UsageError, match="is damaged"):
         read_bundle(mine)
+
+
+def test_a_bundle_is_replaced_only_once_all_its_members_are_found(
+    blended: Prepared, tmp_path: Path
+) -> None:
+    competition, out = blended.competition, tmp_path / "my bundle"
+    request = BundleRequest("networks", out, overwrite=True)
+    notes = "\n".join(run_bundle(competition, request, lambda text: None).notes)
+    assert f"--path '{out}' --dir-mode" in notes
+    whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for weights in competition.checkpoints_dir.glob("*/*/model.safetensors"):
+        weights.rename(weights.with_name("away"))
+    with pytest.raises(PredictionsError):
+        run_bundle(competition, request, lambda text: None)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == whole
+
+
+def test_a_killed_bundle_is_done_again(blended: Prepared, tmp_path: Path) -> None:
+    def kill(text: str) -> None:
+        raise KeyboardInterrupt
+
+    competition, out = blended.competition, tmp_path / "b"
+    record = json.loads((competition.submissions_dir / "all.json").read_text("utf-8"))
+    for member in record["members"]:
+        member["weight"] = 0.5
+    (competition.submissions_dir / "all.json").write_text(dump_json(record), "utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        run_bundle(competition, BundleRequest("all", out), kill)
+    with pytest.raises(UsageError, match="unfinished bundle; replace it with --overwrite"):
+        run_bundle(competition, BundleRequest("all", out), lambda text: None)
+    again = BundleRequest("all", out, overwrite=True)
+    with hold(out / "bundle"), pytest.raises(UsageError, match="is writing a bundle into"):
+        run_bundle(competition, again, lambda text: None)
+    run_bundle(competition, again, lambda text: None)
+    assert read_bundle(out).name == "all"
+    assert not list(out.glob("*.lease"))
 
 
 @pytest.mark.parametrize(
