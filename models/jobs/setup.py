@@ -8,23 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 from competition.arrays import Say
 from competition.data.corpus import Corpus
-from competition.errors import PredictionsError, UsageError
 from competition.folds.kfold import Prepared
-from competition.predictions.members import is_average
 from competition.predictions.store import Header, ResultKey, Store, open_store
 from competition.profile import Competition, Profile
 from models.data import batches
 from models.data.batches import read_or_tokenize
 from models.data.pool import Pool, build_pool, write_texts
 from models.data.route import Route, read_route
+from models.jobs.bases import Bases
 from models.jobs.recipe import recipe_parts
-from models.jobs.request import START
 from models.jobs.suitability import check_suits
 from models.network.encoder_source import EncoderSource, resolve_encoder
 from models.network.label_words import tokenize_words
@@ -35,8 +32,6 @@ from models.parts.formats import FORMATS, choose_format
 from models.parts.heads import HEADS, LabelWordsHead
 from models.pretraining.exposure import explain_left_out, read_exposure
 from models.variant import Variant, fingerprint
-
-MOST_BASES = 200  # combinations of seeds of what a job builds on that are tried
 
 
 @dataclass(frozen=True)
@@ -65,45 +60,8 @@ class VariantSetup:
         return open_store(competition)
 
     def list_bases(self, key: ResultKey) -> Iterator[dict[str, Header]]:
-        """Yield the results that a job may build on, by role, best first.
-
-        First those with the job's seed, or else the lowest. Other seeds follow, if they can be
-        built on: a stored result may have been, when one of them was the lowest.
-        """
-        choices = [self._list_seeds(name, key) for name in self.bases.values()]
-        for place, seeds in enumerate(islice(product(*choices), MOST_BASES)):
-            named = zip(self.bases.items(), seeds, strict=True)
-            try:
-                found = {r: self._read_base(r, name, seed, key) for (r, name), seed in named}
-            except PredictionsError:
-                if place == 0:
-                    raise
-                continue
-            yield found
-
-    def _list_seeds(self, name: str, key: ResultKey) -> list[int]:
-        """Return the stored seeds of what a job builds on, its own first."""
-        seeds = [k.seed for k in self.store.keys(name) if k.fold == key.fold]
-        if not seeds:
-            raise UsageError(
-                f"{self.variant.name} builds on {name}, which has no result for fold {key.fold} "
-                "yet; train it first, by its file or with the command that used --as"
-            )
-        return sorted(seeds, key=lambda seed: (seed != key.seed, seed))
-
-    def _read_base(self, role: str, name: str, seed: int, key: ResultKey) -> Header:
-        header = self.store.read_header(ResultKey(name, seed, key.fold))
-        assert header is not None
-        prepared = self.prepared
-        if (header.data_hash, header.folds_hash) != (prepared.corpus.hash, prepared.folds.hash):
-            raise PredictionsError(f"{name} was trained on other data or folds; train it again")
-        if role != START and is_average(header):
-            raise PredictionsError(
-                f"{name} was imported with test predictions averaged over its folds, which leak "
-                "the labels of all held-out folds; pseudo-labelling and distillation need "
-                "them per fold"
-            )
-        return header
+        """Yield the results that a job may build on, by role, best first (``Bases.find``)."""
+        return Bases(self.prepared, self.variant.name, self.bases).find(key)
 
 
 def set_up_variant(

@@ -143,11 +143,18 @@ def resolve_encoder(
     folder = _find_folder(variant.encoder)
     if folder.is_dir():
         _check_weights(variant, folder, is_whole=True)
-        identity = _identify(folder, (*HUB_FILES, PICKLED_WEIGHTS))
+        identity = identify_folder(variant.encoder)
+        assert identity is not None
         return EncoderSource(folder.name, folder, identity, has_weights=True)
     if folder.is_absolute() or variant.encoder.startswith((".", "~")):
         raise EncoderError(f"encoder folder {variant.encoder} does not exist")
     return _resolve_hub(variant)
+
+
+def identify_folder(encoder: str) -> str | None:
+    """Return the identity of a bundled encoder or a local folder; None of any other."""
+    folder = _find_folder(encoder)
+    return _identify(folder, (*HUB_FILES, PICKLED_WEIGHTS)) if folder.is_dir() else None
 
 
 def find_copy(encoder: str) -> Path | None:

@@ -5,25 +5,32 @@ All checks of a request happen here, before anything is trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from competition.errors import UsageError
+from competition.errors import UsageError, VariantError
 from competition.files import check_name
 from competition.folds.kfold import Prepared
 from competition.options import check_at_least, check_seeds
-from competition.predictions.store import open_store
+from competition.predictions.store import ResultKey, open_store
 from competition.profile import STUDY_JOURNAL
 from competition.scoring.criteria import BOTH, Criteria, build_criteria
 from models.data.pool import build_pool
+from models.jobs.bases import Bases
 from models.jobs.engines.engine import HERE, EngineChoice
-from models.jobs.request import check_variant, resolve_requested
+from models.jobs.request import FoldRequest, check_variant, name_bases, resolve_requested
+from models.network.encoder_source import identify_folder
 from models.tuning.space import Dimension, Found, check_space, choose_space, place_variant
 from models.tuning.storage import parse_storage
 from models.tuning.study import SeededByPlace, StudyPlan
-from models.variant import Variant, fingerprint
+from models.variant import SCRATCH, Variant, fingerprint
+
+BY_NAME = ("clean.corrections", "extra_train", "start_from", "pseudo.variant", "distil.members")
+"""Settings that name files (the first two) or stored results, which may change under their name."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +98,19 @@ class Search:
 
     def resolve(self, found: Found, name: str) -> Variant:
         """Resolve the variant with some hyperparameters."""
-        return resolve_requested(
-            self.prepared.competition.profile,
-            self.request.variant,
-            encoder_override=self.request.encoder,
-            overrides=(*self.request.overrides, *found),
-            save_as=name,
-        )
+        return _resolve(self.prepared, self.request, found, name)
+
+
+def _resolve(
+    prepared: Prepared, request: TuneRequest, found: Found = (), name: str | None = None
+) -> Variant:
+    return resolve_requested(
+        prepared.competition.profile,
+        request.variant,
+        encoder_override=request.encoder,
+        overrides=(*request.overrides, *found),
+        save_as=name,
+    )
 
 
 def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
@@ -116,16 +129,13 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
     if beyond or not folds:
         raise UsageError(f"--folds: the folds are 0 to {prepared.folds.count - 1}")
     check_variant(open_store(competition), request.variant)
-    base = resolve_requested(
-        competition.profile,
-        request.variant,
-        encoder_override=request.encoder,
-        overrides=request.overrides,
-    )
-    space = choose_space(request.search, base)
-    fixed = {key for key, _ in request.overrides} & {each.key for each in space}
-    if fixed:
-        raise UsageError(f"--set and --search both name {sorted(fixed)[0]}; use one of them")
+    base = _resolve(prepared, request)
+
+    def resolve(found: Found) -> Variant:
+        return _resolve(prepared, request, found, "probe")
+
+    fixed = {key for key, _ in request.overrides}
+    space = choose_space(request.search, base, resolve, fixed=fixed)
     made_from = {
         "variant": base.recipe(),
         "seeds": list(base.seeds),
@@ -149,12 +159,58 @@ def plan_search(prepared: Prepared, request: TuneRequest) -> Search:
         name=name,
         storage=parse_storage(request.storage, folder / STUDY_JOURNAL),
         made_from=made_from,
+        content=_describe_content(prepared, request, base, _list_choices(space, resolve), folds),
         sampler=sampler,
         trials=request.trials,
         dead_after_s=request.dead_after_s,
     )
-    search = Search(
-        prepared, replace(request, folds=folds, objective=objective), base, space, plan, folder
+    check_space(space, resolve)
+    checked = replace(request, folds=folds, objective=objective)
+    return Search(prepared, checked, base, space, plan, folder)
+
+
+def _list_choices(
+    space: Sequence[Dimension], resolve: Callable[[Found], Variant]
+) -> dict[str, Variant]:
+    """Return the variant with each choice that names results or files, by its text."""
+    found = {}
+    for each in space:
+        for text in each.edges() if each.key in BY_NAME else ():
+            with suppress(VariantError):  # left to ``check_space``
+                found[f"{each.key}={text}"] = resolve(((each.key, each.read(text)),))
+    return found
+
+
+def _describe_content(
+    prepared: Prepared,
+    request: TuneRequest,
+    base: Variant,
+    choices: Mapping[str, Variant],
+    folds: Sequence[int],
+) -> dict[str, Any]:
+    """Return the identity of the encoder, of the results that trials build on, and of files.
+
+    Raises:
+        UsageError, PredictionsError: a result to build on is missing, or of other data.
+    """
+    fold_request = FoldRequest(
+        variants=(request.variant,), encoder=request.encoder, overrides=request.overrides
     )
-    check_space(space, lambda found: search.resolve(found, "probe"))
-    return search
+    content: dict[str, Any] = {}
+    if base.is_network and base.encoder != SCRATCH:
+        content["encoder"] = identify_folder(base.encoder)
+    results = {}
+    for variant in (base, *choices.values()):
+        names = name_bases(prepared.competition.profile, fold_request, variant)
+        bases = Bases(prepared, base.name, names)
+        for seed, fold in product(base.seeds, folds):
+            for header in next(bases.find(ResultKey(base.name, seed, fold))).values():
+                key = header.key
+                results[f"{key.variant}/s{key.seed}-f{key.fold}"] = header.fingerprint
+    content["results"] = results
+    content["files"] = {
+        text: build_pool(prepared, variant).made_of
+        for text, variant in choices.items()
+        if text.startswith(BY_NAME[:2])
+    }
+    return {key: value for key, value in content.items() if value}

@@ -7,6 +7,7 @@ later changes to its base.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from competition.console import Column, Table
 from competition.errors import TrainingError, UsageError
-from competition.files import write_atomically
+from competition.files import check_name, check_writable, write_atomically
 from competition.scoring.metrics.metric import MetricKind
 from models.settings import TuneSettings
 from models.tuning.plan import Search
@@ -187,11 +188,47 @@ def summarise(search: Search, shared: SharedStudy, complete: bool) -> TuneSummar
     if best is None:
         raise TrainingError(
             f"none of {len(ended)} trials finished; the first one: "
-            + next((each.reason for each in ended if each.reason), "")
+            + next((each.reason for each in ended if each.reason), "its reason is unknown")
         )
     path = write_best(search, best, len(ended))
     found = build_found_table(search.space, search.base, best, _importances(shared, scored))
     return TuneSummary((table, replace(found, notes=_advise(search, best, path))), True, path)
+
+
+def check_write(path: Path | None) -> None:
+    """Check that ``fold`` can read a file of this name, and that it can be written.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if path is None:
+        return
+    check_writable(path, "--write")
+    if path.suffix != ".toml":
+        raise UsageError(f"--write {path}: fold reads files whose names end in .toml")
+    try:
+        check_name(path.stem)  # of the variant
+    except UsageError as error:
+        raise UsageError(f"--write {path}: {error}") from None
+
+
+def check_owned(path: Path, study: str) -> None:
+    """Check that a file is free, or was written by a study.
+
+    Raises:
+        UsageError: it is another file.
+    """
+    if path.exists() and f'study = "{study}"'.encode() not in path.read_bytes():
+        raise UsageError(f"{path} exists and is not from this study; choose another --write")
+
+
+def find_path(search: Search) -> Path:
+    """Return the file to write: as requested, or in the folder of the study."""
+    return search.request.write or search.folder / f"{_name_best(search)}.toml"
+
+
+def _name_best(search: Search) -> str:
+    return f"{search.base.name}-tuned"
 
 
 def write_best(search: Search, best: FrozenTrial, n_trials: int) -> Path:
@@ -202,10 +239,9 @@ def write_best(search: Search, best: FrozenTrial, n_trials: int) -> Path:
     Raises:
         UsageError: the file exists and was not written by this study.
     """
-    name = f"{search.base.name}-tuned"
-    path = search.request.write or search.folder / f"{name}.toml"
+    path = find_path(search)
     folds = ", ".join(map(str, search.request.folds))
-    variant = search.resolve(read_found(search.space, best.params), name)
+    variant = search.resolve(read_found(search.space, best.params), _name_best(search))
     variant = variant.model_copy(
         update={
             "why": f"{search.base.why}; tuned on folds {folds}: best of {n_trials} trials by"
@@ -218,9 +254,7 @@ def write_best(search: Search, best: FrozenTrial, n_trials: int) -> Path:
             ),
         }
     )
-    mark = f'study = "{search.plan.name}"'
-    if path.exists() and mark not in path.read_text("utf-8"):
-        raise UsageError(f"{path} exists and is not from this study; choose another --write")
+    check_owned(path, search.plan.name)
     write_atomically(path, build_toml(variant))
     return path
 
@@ -237,7 +271,7 @@ def _advise(search: Search, best: FrozenTrial, path: Path) -> list[str]:
     """Return notes: the file, the next command, and that the score on tuned folds is optimistic."""
     count, tuned = search.prepared.folds.count, search.request.folds
     rest = [str(fold) for fold in range(count) if fold not in tuned]
-    notes = [f"Written: {path}", f"Next: python run.py fold {path}"]
+    notes = [f"Written: {path}", f"Next: python run.py fold {shlex.quote(str(path))}"]
     first = place_variant(search.space, search.base)
     if first is None:
         notes.append("The variant itself is outside the search space and was not a trial.")

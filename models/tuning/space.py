@@ -5,9 +5,10 @@ A dimension is a range of numbers or a list of choices, named by a dotted key as
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ UNSEARCHABLE = {
     "route": "specialists predict different rows, so their scores cannot be compared",
     "learner": "tune one learner at a time",
 }
+ADAPTERS = "adapters"
 DEFAULT_SPACES = {
     PRETRAINED: (
         "train.lr=8e-6..8e-5:log",
@@ -48,6 +50,14 @@ DEFAULT_SPACES = {
         "train.head_dropout=0.0..0.4",
         "train.label_smoothing=0.0..0.2",
     ),
+    ADAPTERS: (
+        "train.lr=5e-5..5e-4:log",
+        "train.epochs=1..4",
+        "train.batch_rows=8|16|32",
+        "train.warmup_frac=0.0..0.2",
+        "adapt.rank=8|16|32|64",
+        "adapt.dropout=0.0..0.1",
+    ),
     LINEAR: (
         "linear.regularisation=0.03..30.0:log",
         "linear.char_ngrams=[1, 3]|[1, 4]|[1, 5]|[2, 5]",
@@ -59,7 +69,7 @@ DEFAULT_SPACES = {
         "mlp.epochs=1..4",
     ),
 }
-"""The default search spaces, by kind of encoder."""
+"""The default search spaces, by kind of encoder, learner, or adapters."""
 
 Found = tuple[tuple[str, Any], ...]
 """Dotted keys and their values, as from ``--set``."""
@@ -213,19 +223,68 @@ def _unreadable(text: str) -> UsageError:
     )
 
 
-def choose_space(texts: Sequence[str], variant: Variant) -> tuple[Dimension, ...]:
+def choose_space(
+    texts: Sequence[str],
+    variant: Variant,
+    resolve: Callable[[Found], Variant],
+    *,
+    fixed: Collection[str] = (),
+) -> tuple[Dimension, ...]:
     """Parse the ``--search`` arguments; without any, return the default space of the variant.
 
+    The default space includes the variant itself. It leaves out what is fixed, and what is not
+    valid together with the other settings of the variant.
+
+    Args:
+        resolve: as for ``check_space``.
+        fixed: keys given with ``--set``.
+
     Raises:
-        UsageError: a text that cannot be parsed, or a repeated key.
+        UsageError: a text that cannot be parsed, a repeated or fixed key, or nothing to search.
     """
-    kind = find_kind(variant.encoder) if variant.is_network else variant.learner
-    space = tuple(map(parse_dimension, texts or DEFAULT_SPACES[kind]))
+    if not texts:
+        widened = (_widen(each, variant) for each in map(parse_dimension, _default_texts(variant)))
+        free = [each for each in widened if each.key not in fixed and _is_valid(each, resolve)]
+        if not free:
+            raise UsageError("nothing of the default search space is free; name some: --search")
+        return tuple(free)
+    space = tuple(map(parse_dimension, texts))
     keys = [dimension.key for dimension in space]
     twice = [key for key in keys if keys.count(key) > 1]
     if twice:
         raise UsageError(f"--search names {twice[0]} twice; name each hyperparameter once")
+    both = sorted(set(keys) & set(fixed))
+    if both:
+        raise UsageError(f"--set and --search both name {both[0]}; use one of them")
     return space
+
+
+def _default_texts(variant: Variant) -> Sequence[str]:
+    if not variant.is_network:
+        return DEFAULT_SPACES[variant.learner]
+    return DEFAULT_SPACES[ADAPTERS if variant.adapt is not None else find_kind(variant.encoder)]
+
+
+def _widen(dimension: Dimension, variant: Variant) -> Dimension:
+    """Return a dimension that includes the variant's own value, if it has one."""
+    value = get_setting(variant, dimension.key)
+    if value is None or dimension.place(value) is not None:
+        return dimension
+    if isinstance(dimension, Range):
+        low, high = min(dimension.low, value), max(dimension.high, value)
+        return replace(dimension, low=low, high=high)
+    plain = list(value) if isinstance(value, tuple) else value
+    return replace(dimension, texts=(json.dumps(plain), *dimension.texts))
+
+
+def _is_valid(dimension: Dimension, resolve: Callable[[Found], Variant]) -> bool:
+    """Return whether the variant can have each bound or choice of a dimension."""
+    try:
+        for edge in dimension.edges():
+            resolve(((dimension.key, dimension.read(edge)),))
+    except VariantError:
+        return False
+    return True
 
 
 def check_space(space: Sequence[Dimension], resolve: Callable[[Found], Variant]) -> None:

@@ -37,7 +37,7 @@ PRUNER_TRIALS = 4  # finished trials before the first may be pruned
 PROCESSES_DIR = "processes"
 
 PROCESS, ATTEMPT, PLACE, RETRY_OF = "process", "attempt", "place", "retry_of"
-MADE_FROM = "made_from"
+MADE_FROM, CONTENT = "made_from", "content"
 
 
 class SeededByPlace(optuna.samplers.BaseSampler):  # type: ignore[misc]  # optuna is untyped here
@@ -104,6 +104,7 @@ class StudyPlan:
     Attributes:
         storage: a journal file, or the URL of a PostgreSQL database.
         made_from: all that must be equal for trials to be comparable, as plain JSON.
+        content: the same of what may change under its name: encoder, stored results, files.
         trials: the total number of trials.
         dead_after_s: time without a heartbeat after which a process counts as dead (database).
     """
@@ -111,6 +112,7 @@ class StudyPlan:
     name: str
     storage: Path | str
     made_from: Mapping[str, Any]
+    content: Mapping[str, Any]
     sampler: SeededByPlace
     trials: int
     dead_after_s: float
@@ -277,17 +279,23 @@ def open_study(plan: StudyPlan, say: Callable[[str], None]) -> Iterator[SharedSt
             folder = plan.storage.parent / PROCESSES_DIR
             processes = stack.enter_context(Processes(folder))
             journal = open_journal(plan.storage, say)
-            yield _join(plan, journal, processes.name, processes)
+            yield _join(plan, journal, processes.name, processes, say)
         else:
             opened = open_database(plan.storage, plan.dead_after_s, _on_stale)
-            yield _join(plan, stack.enter_context(opened), name_process(), None)
+            yield _join(plan, stack.enter_context(opened), name_process(), None, say)
 
 
 def _on_stale(study: optuna.Study, trial: FrozenTrial) -> None:
     retry_trial(study, trial, failed=True)
 
 
-def _join(plan: StudyPlan, storage: Any, process: str, processes: Processes | None) -> SharedStudy:
+def _join(
+    plan: StudyPlan,
+    storage: Any,
+    process: str,
+    processes: Processes | None,
+    say: Callable[[str], None],
+) -> SharedStudy:
     study = optuna.create_study(
         storage=storage,
         study_name=plan.name,
@@ -299,13 +307,35 @@ def _join(plan: StudyPlan, storage: Any, process: str, processes: Processes | No
     known = study.user_attrs.get(MADE_FROM)
     if known is None:
         study.set_user_attr(MADE_FROM, dict(plan.made_from))
+        study.set_user_attr(CONTENT, dict(plan.content))
     elif known != plan.made_from:
         other = [key for key in plan.made_from if known.get(key) != plan.made_from[key]]
         raise UsageError(
             f"the study {plan.name} differs in {', '.join(other)}, so its trials cannot be compared"
             " with new ones; choose another --study, or remove --study"
         )
+    else:
+        _check_content(study, plan, say)
     return SharedStudy(study, process, plan.trials, processes)
+
+
+def _check_content(study: optuna.Study, plan: StudyPlan, say: Callable[[str], None]) -> None:
+    """Check that nothing changed under its name since the first trials of a study."""
+    known, now = study.user_attrs.get(CONTENT), dict(plan.content)
+    if known is None:  # of an earlier version, or its first process has only begun
+        study.set_user_attr(CONTENT, now)
+        if now and study.get_trials(deepcopy=False):
+            say(
+                f"notice: the trials of {plan.name} so far do not record the content of"
+                f" {' and '.join(now)}; they are taken to be made with what is here now"
+            )
+    elif known != now:
+        other = [key for key in sorted({*known, *now}) if known.get(key) != now.get(key)]
+        raise UsageError(
+            f"since the first trials of the study {plan.name}, this changed under its name:"
+            f" {', '.join(other)}. New trials could not be compared with them; begin another"
+            " study with --study NAME"
+        )
 
 
 @contextmanager

@@ -23,8 +23,15 @@ import optuna
 from optuna.exceptions import TrialPruned
 from optuna.trial import FrozenTrial, TrialState
 
-from competition.errors import HarnessError, StoppedError, TrainingError, UsageError, VariantError
-from competition.files import check_name, check_writable
+from competition.errors import (
+    HarnessError,
+    PredictionsError,
+    StoppedError,
+    TrainingError,
+    UsageError,
+    VariantError,
+)
+from competition.files import check_name, first_problem
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.log_mean import average_in_log_space
 from competition.predictions.store import Store
@@ -45,7 +52,15 @@ from models.training.hardware import (
 from models.training.loop import DIVERGED
 from models.tuning.parallel import run_beside
 from models.tuning.plan import Search, TrialScores, TuneRequest, plan_search
-from models.tuning.report import FOLDS_DONE, REASON, TuneSummary, summarise
+from models.tuning.report import (
+    FOLDS_DONE,
+    REASON,
+    TuneSummary,
+    check_owned,
+    check_write,
+    find_path,
+    summarise,
+)
 from models.tuning.space import Found, describe_found, read_found
 from models.tuning.study import PLACE, RETRY_OF, SharedStudy, open_study, retry_trial
 
@@ -70,10 +85,10 @@ def run_tune(competition: Competition, request: TuneRequest, board: ProgressBoar
         VariantError: an unknown hyperparameter, or a value that is never valid.
         TrainingError: jobs failed, or no trial finished.
     """
-    if request.write is not None:
-        check_writable(request.write, "--write")
+    check_write(request.write)
     prepared = read_prepared(competition)
     search = plan_search(prepared, request)
+    check_owned(find_path(search), search.plan.name)
     board.say(f"study {search.plan.name}, in {search.plan.shown}")
     if search.base.is_network and request.engine.name == LOCAL:
         for notice in list_gpu_notices(request.engine.jobs_here):
@@ -200,7 +215,11 @@ class _Tuner:
 
         def measure(trial: optuna.Trial) -> float:
             started.append(trial.number)
-            return self._measure(trial)
+            try:
+                return self._measure(trial)
+            except (HarnessError, JobFailedError) as error:
+                trial.set_user_attr(REASON, first_problem(error))  # if it is given up
+                raise
 
         try:
             study.optimize(measure, n_trials=1)
@@ -216,8 +235,7 @@ class _Tuner:
             if not started:
                 raise
             if not self._is_taken_over(started[-1]):
-                # an error that a user can fix may be due to this trial: it must not recur forever
-                self._requeue(started[-1], failed=isinstance(error, HarnessError))
+                self._requeue(started[-1], failed=_may_recur(error))
                 raise
             place = self._read(started[-1]).user_attrs[PLACE]
             self.board.say(f"trial {place} was taken over by another process")
@@ -349,6 +367,14 @@ def _prune(trial: optuna.Trial, reason: str) -> NoReturn:
     """Prune a trial and record the reason."""
     trial.set_user_attr(REASON, reason)
     raise TrialPruned(reason)
+
+
+def _may_recur(error: BaseException) -> bool:
+    """Return whether an error may be due to one trial, which must not fail again for ever.
+
+    Not one of the request or of stored results: with another trial it would be the same.
+    """
+    return isinstance(error, HarnessError) and not isinstance(error, UsageError | PredictionsError)
 
 
 def _say_nothing(text: str) -> None:

@@ -22,7 +22,7 @@ from models.tuning.space import (
     place_variant,
     read_found,
 )
-from models.variant import LINEAR, SCRATCH, Variant, resolve_variant
+from models.variant import LINEAR, SCRATCH, Variant, list_variants, resolve_variant
 
 
 def resolve(found: Any = (), **options: Any) -> Variant:
@@ -71,7 +71,7 @@ def test_the_default_space_contains_the_variant_itself() -> None:
         LINEAR: resolve(name="tfidf-linear"),
     }
     for kind, variant in kinds.items():
-        space = choose_space((), variant)
+        space = choose_space((), variant, lambda found: resolve())
         assert [str(each) for each in space] == [
             str(parse_dimension(text)) for text in DEFAULT_SPACES[kind]
         ]
@@ -86,21 +86,39 @@ def test_the_default_space_contains_the_variant_itself() -> None:
         assert again.recipe() == variant.recipe()
 
 
-def test_the_default_spaces_fit() -> None:
-    for encoder, name in (
-        ("klue/roberta-large", "typed-punct"),
-        ("ko-mini", "typed-punct"),
-        (SCRATCH, "typed-punct"),
-        ("a", "tfidf-linear"),
-    ):
-        kind = {"encoder": encoder, "name": name}
-        space = choose_space((), resolve(**kind))
-        check_space(space, lambda found, kind=kind: resolve(found, **kind))  # type: ignore[misc]
+@pytest.mark.parametrize("encoder", ["klue/roberta-large", "ko-mini", SCRATCH])
+def test_every_shipped_variant_is_inside_its_default_space(encoder: str) -> None:
+    for name in list_variants():
+
+        def resolved(found: Any = (), name: str = name) -> Variant:
+            defaults = recommended_settings(encoder)
+            return resolve(found, name=name, encoder=encoder, defaults=defaults)
+
+        variant = resolved()
+        space = choose_space((), variant, resolved)
+        assert place_variant(space, variant) is not None, name
+        check_space(space, resolved)
+
+
+def test_the_default_space_leaves_out_what_is_fixed_or_invalid() -> None:
+    def keys(name: str, *fixed: str, **options: Any) -> set[str]:
+        def resolved(found: Any = ()) -> Variant:
+            return resolve(found, name=name, **options)
+
+        return {each.key for each in choose_space((), resolved(), resolved, fixed=fixed)}
+
+    assert "train.label_smoothing" in keys("typed-punct")
+    assert keys("typed-punct") - keys("focal") == {"train.label_smoothing"}
+    assert keys("ngram-mlp") - keys("ngram-mlp", "mlp.epochs") == {"mlp.epochs"}
+    assert "train.head_dropout" not in keys("multi-dropout", encoder="ko-mini")
+    assert "adapt.rank" in keys("qwen3-lora")
+    with pytest.raises(UsageError, match="name some: --search"):
+        keys("tfidf-linear", "linear.regularisation", "linear.char_ngrams")
 
 
 def test_a_key_is_searched_once() -> None:
     with pytest.raises(UsageError, match=r"train\.lr twice"):
-        choose_space(("train.lr=1e-5..1e-4", "train.lr=1e-6..1e-5"), resolve())
+        choose_space(("train.lr=1e-5..1e-4", "train.lr=1e-6..1e-5"), resolve(), resolve)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,12 @@ Open = Callable[..., SharedStudy]
 
 
 @pytest.fixture
-def open_one(tmp_path: Path) -> Iterator[Open]:
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def open_one(tmp_path: Path, said: list[str]) -> Iterator[Open]:
     """Open the study of a test, as another process would."""
     with ExitStack() as stack:
 
@@ -45,12 +50,13 @@ def open_one(tmp_path: Path) -> Iterator[Open]:
                 "name": "s",
                 "storage": tmp_path / "journal.log",
                 "made_from": {"search": ["x"], "folds": [0]},
+                "content": {},
                 "sampler": SeededByPlace(7, FIRST, SPACE),
                 "trials": 3,
                 "dead_after_s": 5.0,
             }
             plan = StudyPlan(**(given | changes))
-            return stack.enter_context(open_study(plan, lambda text: None))
+            return stack.enter_context(open_study(plan, said.append))
 
         yield open_
 
@@ -89,6 +95,27 @@ def test_a_trial_of_a_dead_process_is_retried_with_its_settings(open_one: Open) 
     assert again.user_attrs[ATTEMPT] == 2
     shared.study.tell(again, 0.5)
     assert shared.count() == Counts(spent=1, running=0, waiting=0)
+
+
+def test_what_changed_under_its_name_is_not_mixed(open_one: Open, said: list[str]) -> None:
+    before, now = {"encoder": "e1", "results": {"t/s1-f0": "a"}}, {"encoder": "e1"}
+    begin(open_one(content=before))
+    open_one(content=before)
+    with pytest.raises(UsageError, match=r"changed under its name: results\. .*--study NAME"):
+        open_one(content=now)
+    with pytest.raises(UsageError, match="changed under its name: encoder"):
+        open_one(content={**before, "encoder": "e2"})
+    assert said == []
+
+
+def test_a_study_of_an_earlier_version_goes_on(open_one: Open, said: list[str]) -> None:
+    shared = open_one()
+    begin(shared)
+    shared.study.set_user_attr("content", None)
+    open_one(content={"encoder": "e1"})
+    assert "do not record the content of encoder" in said[0]
+    with pytest.raises(UsageError, match="changed under its name: encoder"):
+        open_one(content={"encoder": "e2"})
 
 
 def test_two_processes_sweeping_at_once_queue_a_trial_once(open_one: Open) -> None:

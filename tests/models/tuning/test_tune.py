@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import tomllib
 from collections.abc import Callable, Sequence
@@ -376,6 +375,45 @@ def test_a_trial_that_cannot_be_planned_is_finally_given_up(
             tune(prepared, trials=3)
     rows = trials_in(tune(prepared, trials=3))
     assert [row["state"] == "given up" for row in rows] == [False, True, False]
+    assert rows[1]["reason"] == "it builds on a variant that is not trained"
+
+
+def test_a_missing_base_costs_no_trial_and_another_one_is_not_mixed(
+    prepared: Prepared, jobs: FakeJobs, make_specs: Callable[..., list[JobSpec]]
+) -> None:
+    request = {"trials": 1, "overrides": (*TINY_SCRATCH, ("start_from", "base"))}
+    for _ in range(MAX_ATTEMPTS + 1):
+        with pytest.raises(UsageError, match="builds on base, which has no result for fold 0"):
+            tune(prepared, **request)
+    base = jobs.answer(make_specs(save_as="base", folds=(0,))[0])
+    store = Store(prepared.competition.oof_dir, base.labels)
+    store.write(base, {})
+    assert [row["state"] for row in trials_in(tune(prepared, **request))] == ["best"]
+    store.write(replace(base, fingerprint="f" * 64), {})
+    with pytest.raises(UsageError, match="changed under its name: results"):
+        tune(prepared, **request)
+
+
+def test_content_behind_names_is_recorded(prepared: Prepared, tmp_path: Path) -> None:
+    encoder = tmp_path / "enc"
+    encoder.mkdir()
+    (encoder / "config.json").write_text("{}")
+    first = str(prepared.corpus.train.ids[0])
+    kinds = prepared.competition.profile.entity_types
+    for name, kind in (("a.csv", kinds[0]), ("b.csv", kinds[1])):
+        lines = f"split,id,role,type\ntrain,{first},subject,{kind}\n"
+        (prepared.competition.home / name).write_text(lines, "utf-8")
+    search = ("train.lr=1e-4..1e-2:log", "clean.corrections=a.csv|b.csv")
+    request = replace(REQUEST, encoder=str(encoder), overrides=(), search=search)
+    before = plan_search(prepared, request).plan
+    (prepared.competition.home / "a.csv").write_text(lines, "utf-8")
+    changed = plan_search(prepared, request).plan
+    assert changed.content["encoder"] == before.content["encoder"]
+    assert changed.content["files"] != before.content["files"]
+    (encoder / "config.json").write_text("{ }")
+    after = plan_search(prepared, request).plan
+    assert after.content["encoder"] != before.content["encoder"]
+    assert before.made_from == after.made_from
 
 
 def test_a_trial_taken_over_by_another_process_is_left_to_it(
@@ -429,13 +467,19 @@ def test_a_file_of_the_user_is_not_overwritten(
 def test_write_is_checked_before_training(
     prepared: Prepared, jobs: FakeJobs, tmp_path: Path
 ) -> None:
-    shutil.rmtree(prepared.competition.checkpoints_dir)  # what was planned beforehand
     with pytest.raises(UsageError, match=r"--write .*: is a folder; give a file"):
         tune(prepared, write=tmp_path)
     with pytest.raises(UsageError, match=r"--write: .*tiny\.toml is not a folder"):
         tune(prepared, write=tmp_path / "tiny.toml" / "found.toml")
+    with pytest.raises(UsageError, match="names end in"):
+        tune(prepared, write=tmp_path / "best.txt")
+    with pytest.raises(UsageError, match="'my best' cannot be a name"):
+        tune(prepared, write=tmp_path / "my best.toml")
+    (tmp_path / "old.toml").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="is not from this study"):
+        tune(prepared, write=tmp_path / "old.toml")
     assert jobs.started == []
-    assert not prepared.competition.checkpoints_dir.exists()
+    assert not (prepared.competition.checkpoints_dir / "tune").exists()
 
 
 @pytest.mark.parametrize(
