@@ -87,13 +87,13 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     Raises:
         BlendError: nothing can be blended, or the blend would not fit in memory.
         PredictionsError: a named variant cannot be a member.
-        UsageError: an option is out of range, the requested row weights are not available, or no
-            such objective.
+        UsageError: an option is out of range, the name is a variant's, the requested row weights
+            are not available, or no such objective.
     """
     check_at_least("--trials", trials, 0)
     check_seeds("--seed", [seed])
     if name is not None:
-        check_name(name)
+        _check_free(name, competition)
     objective, is_primary = choose_objective(build_criteria(competition.profile), objective)
     options = BlendOptions(trials, seed, objective, reweight, is_primary)
     inputs = _read_inputs(competition, variants, on_step)
@@ -103,12 +103,22 @@ def run_blend(  # noqa: PLR0913 - the options of one command
     plan = SearchPlan(trials, seed, _count_trials(on_progress, total), objective)
     fit = fit_blend(inputs.names, replace(inputs.rows, weights=weights), plan)
     test = apply_blend(fit.blend, inputs.members)
-    name = name or name_blend(inputs.members, options)
+    name = name or name_blend(inputs.members, options, competition)
     path = competition.submissions_dir / f"{name}.csv"
     report = _build_report(path, options, inputs, fit, test)
     ids = list(inputs.prepared.corpus.test.ids)
     write_submission(competition, name, ids, *test, build_spec(report), run)
     return report
+
+
+def _check_free(name: str, competition: Competition) -> None:
+    """Check the name of a blend, which ``compare`` and ``errors`` tell from those of variants.
+
+    Raises:
+        UsageError: it cannot be a name, or is that of a variant.
+    """
+    if open_store(competition).keys(check_name(name)):
+        raise UsageError(f"--name {name}: a variant has that name; choose another for the blend")
 
 
 def choose_objective(criteria: Criteria, asked: Objective | None) -> tuple[Objective, bool]:

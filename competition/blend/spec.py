@@ -10,29 +10,62 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from competition.blend.report import BlendOptions, BlendReport
+from competition.blend.reweighting import SHARE
 from competition.predictions.members import Member
+from competition.profile import Competition, Profile
+from competition.scoring.criteria import describe_scoring
 from competition.scoring.decisions import Rule
 from competition.scoring.expected import Expected
 from competition.scoring.metrics.metric import MetricKind
+from competition.submission.record import read_record
 
 HASH_CHARS = 8
 MIN_SHOWN = 1e-6  # the smallest gain that six digits show
 
 
-def name_blend(members: Sequence[Member], options: BlendOptions) -> str:
-    """Return a unique name for this blend: ``blend-`` and a short hash of its inputs."""
+def name_blend(members: Sequence[Member], options: BlendOptions, competition: Competition) -> str:
+    """Return a unique name for this blend: ``blend-`` and a short hash of its inputs.
+
+    The hash leaves out the profile's metrics, as older names do. Where a blend with other metrics
+    has that name, they are hashed too, so that it is not overwritten.
+    """
     made_of = [(member.name, member.recipe, list(member.seeds)) for member in members]
     asked: list[Any] = [made_of, options.trials, options.seed]
     if not options.is_plain:
         asked += [options.objective, options.reweight, False]  # the False keeps older names valid
+    name = _hash(asked)
+    if _is_taken(competition.submissions_dir / f"{name}.json", options, competition.profile):
+        share = competition.profile.metrics.shifted_negative_share
+        described = describe_scoring(competition.profile)
+        name = _hash([*asked, described, share if options.reweight == SHARE else None])
+    return name
+
+
+def _hash(asked: list[Any]) -> str:
     text = json.dumps(asked, ensure_ascii=False)
     return f"blend-{hashlib.sha256(text.encode()).hexdigest()[:HASH_CHARS]}"
+
+
+def _is_taken(path: Path, options: BlendOptions, profile: Profile) -> bool:
+    """Return whether a JSON is that of a blend with other metrics, or of another share."""
+    try:
+        record = read_record(path, profile.n_labels)
+    except (OSError, ValueError):  # a damaged one is written again
+        return False
+    if record is None:
+        return False
+    share = profile.metrics.shifted_negative_share
+    is_same_share = options.reweight != SHARE or record.shifted_negative_share == share
+    return (
+        record.differs_from(profile) or record.objective != options.objective or not is_same_share
+    )
 
 
 def build_spec(report: BlendReport) -> dict[str, Any]:
@@ -46,6 +79,7 @@ def build_spec(report: BlendReport) -> dict[str, Any]:
         "folds_hash": prepared.folds.hash,
         "labels": list(profile.labels),
         "negative_label": profile.negative_label,
+        "scored_by": describe_scoring(profile),
         "trials": options.trials,
         "seed": options.seed,
         "objective": options.objective,

@@ -6,7 +6,7 @@ The board's other tables take a submission's nested estimate from ``BlendFile``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from competition.console import Column, Table
 from competition.files import sha256_of
 from competition.folds.kfold import Prepared
 from competition.predictions.store import open_store
-from competition.profile import Competition
+from competition.profile import Competition, Profile
 from competition.scoring.criteria import build_criteria
 from competition.scoring.metrics.metric import MetricKind
 from competition.submission.record import (
+    HalfNoiseRecord,
     ScoreEstimate,
     SubmissionRecord,
     SystemEstimate,
+    list_submissions,
     read_submission,
 )
 
@@ -38,12 +40,15 @@ class BlendFile:
         sha256: of the CSV.
         record: content of the JSON; None if it is absent or invalid.
         fault: why the JSON does not apply to this CSV, or None.
+        made_with: the other data, folds or metrics that it was tuned on, whose scores compare to
+            nothing today and are therefore not given; None if it was tuned on today's.
     """
 
     path: Path
     sha256: str
     record: SubmissionRecord | None
     fault: str | None = None
+    made_with: str | None = None
 
     @property
     def name(self) -> str:
@@ -51,21 +56,37 @@ class BlendFile:
         return self.path.stem
 
     @property
+    def is_current(self) -> bool:
+        """Return whether its scores are of this CSV and of today's data, folds and metrics."""
+        return self.fault is None and self.made_with is None
+
+    @property
+    def estimates(self) -> SubmissionRecord | None:
+        """Return the JSON with its scores, None if they do not compare to others."""
+        return None if self.made_with is not None else self.record
+
+    @property
     def fitted(self) -> SystemEstimate:
         """Return the blend's scores on the rows it was tuned on."""
-        return NO_ESTIMATE if self.record is None else self.record.fitted.get(BLEND, NO_ESTIMATE)
+        found = self.estimates
+        return NO_ESTIMATE if found is None else found.fitted.get(BLEND, NO_ESTIMATE)
 
     @property
     def nested(self) -> SystemEstimate:
         """Return the blend's scores on held-out folds."""
-        return NO_ESTIMATE if self.record is None else self.record.nested.get(BLEND, NO_ESTIMATE)
+        found = self.estimates
+        return NO_ESTIMATE if found is None else found.nested.get(BLEND, NO_ESTIMATE)
 
     @property
     def nested_single(self) -> SystemEstimate:
         """Return the nested scores of the best single variant."""
-        if self.record is None:
-            return NO_ESTIMATE
-        return self.record.nested.get(BEST_SINGLE, NO_ESTIMATE)
+        found = self.estimates
+        return NO_ESTIMATE if found is None else found.nested.get(BEST_SINGLE, NO_ESTIMATE)
+
+    @property
+    def noise(self) -> Sequence[HalfNoiseRecord]:
+        """Return the simulated noise of the public leaderboard."""
+        return () if self.estimates is None else self.estimates.noise
 
     def get_nested(self, kind: MetricKind) -> float | None:
         """Return the nested score by a metric, higher being better, or None if absent."""
@@ -84,9 +105,16 @@ Blends = Mapping[str, BlendFile]
 """The submissions whose JSON applies to them, by the CSV's SHA-256."""
 
 
-def read_blends(folder: Path) -> list[BlendFile]:
-    """Read all submissions of a folder, sorted by name."""
-    return [_read_blend(path) for path in sorted(folder.glob("*.csv"))] if folder.is_dir() else []
+def read_blends(competition: Competition, prepared: Prepared | None) -> list[BlendFile]:
+    """Read all submissions of a competition, sorted by name.
+
+    Args:
+        prepared: today's data and folds; None if they cannot be read, so nothing is held to them.
+    """
+    return [
+        replace(blend, made_with=_find_difference(blend.record, competition.profile, prepared))
+        for blend in map(_read_blend, list_submissions(competition.submissions_dir))
+    ]
 
 
 def index_blends(blends: Sequence[BlendFile]) -> Blends:
@@ -116,24 +144,22 @@ def _read_blend(path: Path) -> BlendFile:
     return BlendFile(path, digest, record, changed)
 
 
-def is_current(blend: BlendFile, prepared: Prepared) -> bool:
-    """Return whether a blend was tuned on these data and folds; scores of others do not compare."""
-    record = blend.record
-    return (
-        record is not None
-        and record.corpus_hash in (None, prepared.corpus.hash)
-        and record.folds_hash in (None, prepared.folds.hash)
-    )
+def _find_difference(
+    record: SubmissionRecord | None, profile: Profile, prepared: Prepared | None
+) -> str | None:
+    """Return what a blend was tuned on that is not today's, or None."""
+    if record is None:
+        return None
+    if prepared is not None and (
+        record.corpus_hash not in (None, prepared.corpus.hash)
+        or record.folds_hash not in (None, prepared.folds.hash)
+    ):
+        return "other data or folds"
+    return "other metrics or negative labels" if record.differs_from(profile) else None
 
 
-def build_blends_table(
-    competition: Competition, blends: Sequence[BlendFile], prepared: Prepared | None = None
-) -> Table:
-    """Build the table of blends with fitted, nested and expected scores.
-
-    Args:
-        prepared: today's data and folds; None if they cannot be read.
-    """
+def build_blends_table(competition: Competition, blends: Sequence[BlendFile]) -> Table:
+    """Build the table of blends with fitted, nested and expected scores."""
     first, *others = kinds = build_criteria(competition.profile).kinds
     columns = [
         Column("name", "blend"),
@@ -160,25 +186,27 @@ def build_blends_table(
         tuned = " with its tuned threshold" if has_threshold else ""
         notes.append(f"Best single: nested {first.head} of the best variant{tuned}.")
     notes += [f"{blend.name}: {blend.fault}" for blend in blends if blend.fault is not None]
-    if prepared is not None:
-        notes += [
-            f"{blend.name} was made with other data or folds, so its scores do not compare; run"
-            " blend again."
-            for blend in blends
-            if blend.fault is None and not is_current(blend, prepared)
-        ]
+    notes += [
+        f"{blend.name} was made with {blend.made_with}, so its scores do not compare and are left"
+        " out; run blend again."
+        for blend in blends
+        if blend.fault is None and blend.made_with is not None
+    ]
     notes += [
         f"{blend.name}, warning: {warning.text}"
         for blend in blends
         if blend.record is not None
         for warning in blend.record.alarms
     ]
-    ranked = sorted(blends, key=lambda blend: _rank(blend, first), reverse=True)
+    ranked = sorted(blends, key=lambda blend: rank_blend(blend, first), reverse=True)
     return Table("blends", "Blends", columns, [_build_row(blend, kinds) for blend in ranked], notes)
 
 
-def _rank(blend: BlendFile, kind: MetricKind) -> tuple[float, float]:
-    """Return what blends are sorted by, best first: the expected, then the nested score."""
+def rank_blend(blend: BlendFile, kind: MetricKind) -> tuple[float, float]:
+    """Return what blends are ranked by, higher being better: the expected, then the nested score.
+
+    Older blends, whose JSON does not say the expected score, come after all others.
+    """
     expected, nested = blend.get_expected(kind), blend.get_nested(kind)
     return (-inf if expected is None else expected, -inf if nested is None else nested)
 
@@ -203,7 +231,7 @@ def _build_row(blend: BlendFile, kinds: Sequence[MetricKind]) -> dict[str, Any]:
         f"nested_single_{first.short}": _show(blend.nested_single.scores.get(first.short)),
         "noise": [
             {"agreement": noise.agreement, f"{first.short}_sd": noise.sds.get(first.short)}
-            for noise in record.noise
+            for noise in blend.noise
         ],
         "alarms": [warning.text for warning in record.alarms],
     }

@@ -9,6 +9,7 @@ Legend: N train rows, K folds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import sqrt
@@ -21,10 +22,14 @@ from competition.board.blends import (
     Blends,
     build_blends_table,
     index_blends,
-    is_current,
     read_blends,
 )
-from competition.board.final_table import build_final_table, get_public, measure_half_variance
+from competition.board.final_table import (
+    build_final_table,
+    get_public,
+    measure_half_variance,
+    select_one_place,
+)
 from competition.console import Column, Table
 from competition.errors import HarnessError
 from competition.folds.kfold import Prepared, read_prepared
@@ -41,6 +46,7 @@ from competition.scoring.criteria import build_criteria
 from competition.scoring.metrics.metric import MetricKind
 from competition.submission.ledger import Entry, open_ledger
 from competition.submission.ledger_damage import describe_damage
+from competition.submission.record import list_submissions
 from competition.upload.send import TARGETS, count_quota_left
 from competition.upload.target import TargetOptions
 
@@ -87,17 +93,12 @@ class SentSubmission:
 def build_board_tables(competition: Competition, *, now: datetime) -> list[Table]:
     """Build all tables; ``now`` determines which submissions are today's."""
     variants, scores, prepared = _show_variants(competition)
-    files = read_blends(competition.submissions_dir)
-    sent = build_sent_tables(competition, now=now, files=files, prepared=prepared)
+    files = read_blends(competition, prepared)
+    sent = build_sent_tables(competition, now=now, files=files)
     tables = [variants, *sent]
     first = build_criteria(competition.profile).kinds[0]
     picks = tables[-1].rows if tables[-1].name == "final" else ()
-    current = [
-        each
-        for each in files
-        if each.fault is None and (prepared is None or is_current(each, prepared))
-    ]
-    closing = _close_board(scores, current, picks, first)
+    closing = _close_board(scores, [each for each in files if each.is_current], picks, first)
     tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *closing))
     return tables
 
@@ -112,23 +113,25 @@ def _close_board(
 
     Args:
         scores: of variants that answer all rows.
-        files: blends made with today's data and folds.
+        files: blends made with today's data, folds and metrics.
         picks: rows of the final table.
         kind: the primary metric.
     """
-    expected = {
-        each.name: each.on_test.expected.primary.value
+    expected = [
+        (each.on_test.expected.primary.value, each.name)
         for each in scores
         if each.on_test is not None
-    }
+    ]
+    variants = {name for _, name in expected}
     for blend in files:
         value = blend.get_expected(kind)
         if value is not None:
-            expected[blend.name] = value
+            name = f"the blend {blend.name}" if blend.name in variants else blend.name
+            expected.append((value, name))
     said = []
     if expected:
-        best = max(expected, key=lambda each: expected[each])
-        said = [f"best expected {kind.head} on the test: {best}, {kind.write(expected[best])}"]
+        value, best = max(expected, key=lambda each: each[0])
+        said = [f"best expected {kind.head} on the test: {best}, {kind.write(value)}"]
     if picks:
         names = " and ".join(pick["name"] for pick in picks)
         figure = kind.write(kind.show(picks[0][f"expected_{kind.short}"]))
@@ -141,12 +144,11 @@ def build_sent_tables(
     *,
     now: datetime,
     files: Sequence[BlendFile],
-    prepared: Prepared | None,
 ) -> list[Table]:
     """Build the tables of blends, submissions and, if any were sent, the final selection."""
     blends = index_blends(files)
     tables = [
-        build_blends_table(competition, files, prepared),
+        build_blends_table(competition, files),
         build_submissions_table(competition, blends, now=now),
     ]
     final = build_final_table(competition, open_ledger(competition).read(), blends)
@@ -204,9 +206,15 @@ def build_submissions_table(competition: Competition, blends: Blends, *, now: da
     unsent = [entry for entry in entries if entry.outcome != "sent"]
     notes += [f"{e.name}, {e.outcome}: {e.message or 'there was no answer'}" for e in unsent]
     notes += _describe_entered(entries, kinds)
-    notes += _describe_gaps(sent, measure_half_variance(blends, first), first)
-    for name in dict.fromkeys((competition.profile.upload.default, *(e.target for e in entries))):
-        if name in TARGETS:
+    comparable = {each.id for each in select_one_place(entries, first)}
+    notes += _describe_gaps(
+        [each for each in sent if each.entry.id in comparable],
+        measure_half_variance(blends, first),
+        first,
+    )
+    used = (competition.profile.upload.default, *(entry.target for entry in entries))
+    for name in dict.fromkeys(each for each in used if each in TARGETS):
+        with suppress(HarnessError):  # nothing of this competition is sent there any more
             left = count_quota_left(competition, ledger, TARGETS[name](TargetOptions()), now)
             if left is not None:
                 notes.append(f"Left today ({rules.timezone}) at {name}: {left} of {rules.per_day}")
@@ -222,8 +230,7 @@ def _advise_sending(competition: Competition) -> str:
     """Suggest the next step if nothing was sent."""
     if competition.limit is not None:
         return "Nothing was sent; blends of a sample cannot be submitted."
-    folder = competition.submissions_dir
-    if folder.is_dir() and any(folder.glob("*.csv")):
+    if list_submissions(competition.submissions_dir):
         return "Next: nothing was sent yet; run: python run.py submit"
     return "Nothing was sent yet; run blend first."
 
@@ -249,7 +256,13 @@ def _describe_entered(entries: Sequence[Entry], kinds: Sequence[MetricKind]) -> 
 def _describe_gaps(
     sent: Sequence[SentSubmission], half_variance: float, kind: MetricKind
 ) -> list[str]:
-    """Describe the gap between public and nested scores, and its trend over time."""
+    """Describe the gap between public and nested scores, and its trend over time.
+
+    Args:
+        sent: distinct files at one destination, in order; another has other rows.
+        half_variance: as of ``measure_half_variance``.
+        kind: the primary metric.
+    """
     gaps = [each.gap for each in sent if each.gap is not None]
     if not gaps:
         return []

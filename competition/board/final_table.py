@@ -32,7 +32,7 @@ def build_final_table(
 ) -> Table | None:
     """Build the table of recommended submissions; None if nothing was sent."""
     kind = build_criteria(competition.profile).primary.kind
-    sent = _sent_to_one_place(entries, kind)
+    sent = select_one_place(entries, kind)
     if not sent:
         return None
     uses = Counter(entry.name for entry in sent)
@@ -70,7 +70,7 @@ def build_final_table(
     return Table("final", title, columns, rows, _explain(candidates, picks[0].name, forecast, kind))
 
 
-def _sent_to_one_place(entries: Sequence[Entry], kind: MetricKind) -> list[Entry]:
+def select_one_place(entries: Sequence[Entry], kind: MetricKind) -> list[Entry]:
     """Return the distinct files sent to the destination with the most public scores."""
     places: dict[tuple[str, str], dict[str, Entry]] = {}
     for entry in entries:
@@ -126,8 +126,8 @@ def _read_labels(path: Path, competition: Competition) -> NDArray[np.object_] | 
 def measure_half_variance(blends: Blends, kind: MetricKind) -> float:
     """Return the noise variance that blends measured, per share of differing labels."""
     found = []
-    for record in (blend.record for blend in blends.values() if blend.record is not None):
-        for noise in record.noise:
+    for blend in blends.values():
+        for noise in blend.noise:
             disagreement = 1.0 - noise.agreement
             sd = noise.sds.get(kind.short, 0.0)
             if disagreement > 0 and sd > 0:

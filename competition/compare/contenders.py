@@ -38,12 +38,13 @@ from competition.predictions.members import (
     read_unchanged,
 )
 from competition.predictions.store import Header, ResultKey, Store, open_store
-from competition.profile import flatten_settings
+from competition.profile import Profile, flatten_settings
 from competition.scoring.criteria import build_criteria
-from competition.submission.record import BlendRecord, read_record
+from competition.submission.record import BlendRecord, is_blend, list_blends, read_record
 
 NETWORK = "network"  # the learner of a variant that names none
 NO_SETTINGS = ("name", "why", "seeds", "tune")  # metadata of a variant
+NAMED = 20  # blends in a message, the newest
 TOGETHER = ","  # separates specialists in one argument; names cannot contain it
 
 Job = tuple[int, int]
@@ -152,7 +153,7 @@ def read_contender(prepared: Prepared, name: str) -> Contender:
                 " missing ones: python run.py fold VARIANT --seeds … --folds …"
             )
         return _read_variants(store, name, side, sorted(side.jobs), prepared)
-    record = _read_record(side, len(store.labels))
+    record = _read_record(side, prepared.competition.profile)
     rows = _read_blend_rows(store, name, record, prepared)
     weights = np.array([member.weight for member in record.members])
     point = Point(weights, record.rule, primary=0.0, temperature=record.temperature)
@@ -191,11 +192,19 @@ def _find(prepared: Prepared, store: Store, name: str) -> _Parts | Path:
     else:
         variants = tuple(part.strip() for part in name.split(TOGETHER) if part.strip())
         spec = prepared.competition.submissions_dir / f"{name}.json"
-        if len(variants) == 1 and not store.keys(variants[0]) and spec.is_file():
-            return spec
+        if len(variants) == 1 and spec.is_file():
+            if not store.keys(variants[0]):
+                return spec
+            if is_blend(spec):
+                raise UsageError(
+                    f"{name} is the name of a variant and of a blend, {spec}; rename the files of"
+                    " the blend, or make it again with another name: python run.py blend --name …"
+                )
     missing = [variant for variant in variants if not store.keys(variant)]
     if missing or not variants:
         known = ", ".join(store.variants()) or "none yet; run: python run.py fold"
+        blends = list_blends(prepared.competition.submissions_dir)[-NAMED:]
+        known += f"; blends: {', '.join(blends)}" if blends else ""
         what = missing[0] if missing else name
         raise UsageError(f"{what!r} has no out-of-fold rows and is not a blend; variants: {known}")
     done = [{(key.seed, key.fold) for key in store.keys(variant)} for variant in variants]
@@ -325,7 +334,7 @@ def _read_blend(
 
     Its fitted predictions were tuned on the same rows and are too optimistic for a comparison.
     """
-    record = _read_record(path, len(store.labels))
+    record = _read_record(path, prepared.competition.profile)
     if record.shrink:
         raise PredictionsError(
             f"{path} was made with --shrink, which blend no longer has, so its nested predictions"
@@ -341,7 +350,7 @@ def _read_blend(
     corpus, profile = prepared.corpus, prepared.competition.profile
     if record.reweight is not None:
         shift = read_or_fit_shift(prepared.competition, corpus)
-        share = profile.metrics.shifted_negative_share
+        share = record.shifted_negative_share or profile.metrics.shifted_negative_share
         weightings = build_row_weights(rows.gold, profile.negative_ids, share, shift)
         weights = choose_row_weights(weightings, record.reweight, explain_absence(shift, corpus))
         rows = replace(rows, weights=weights)
@@ -359,9 +368,9 @@ def _read_blend(
     return Contender(name, nested.probs, nested.pred, temperatures=temperatures)
 
 
-def _read_record(path: Path, n_labels: int) -> BlendRecord:
+def _read_record(path: Path, profile: Profile) -> BlendRecord:
     try:
-        record = read_record(path, n_labels)
+        record = read_record(path, profile.n_labels)
         reason = "it comes from another tool"
     except (OSError, ValueError) as error:
         record, reason = None, str(error)
@@ -369,6 +378,11 @@ def _read_record(path: Path, n_labels: int) -> BlendRecord:
         raise PredictionsError(
             f"{path} does not describe a blend ({reason}); only a submission that blend wrote can"
             f" be compared: python run.py blend --name {path.stem}"
+        )
+    if record.differs_from(profile):
+        raise PredictionsError(
+            f"{path} was made with other metrics or negative labels than the profile's; run: python"
+            f" run.py blend --name {path.stem}"
         )
     return record
 

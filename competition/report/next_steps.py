@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from competition.board.blends import BlendFile
+from competition.board.blends import BlendFile, rank_blend
 from competition.board.board import SentSubmission
 from competition.predictions.rerun import find_command, write_command
 from competition.predictions.variant_scores import VariantScore
@@ -47,7 +47,7 @@ class Standing:
 
     @property
     def blend(self) -> BlendFile | None:
-        """Return the best blend by its nested score; without scores, the newest."""
+        """Return the best blend, ranked as the board does; without scores, the newest."""
         return find_best_blend(self.blends, self.kind)
 
     @property
@@ -71,13 +71,8 @@ class Standing:
 
 
 def find_best_blend(blends: Sequence[BlendFile], kind: MetricKind) -> BlendFile | None:
-    """Return the blend with the best nested score, the first without scores; None without any."""
-
-    def rank(blend: BlendFile) -> float:
-        nested = blend.get_nested(kind)
-        return -math.inf if nested is None else nested
-
-    return max(blends, key=rank, default=None)
+    """Return the blend that the board ranks first, the first without scores; None without any."""
+    return max(blends, key=lambda each: rank_blend(each, kind), default=None)
 
 
 def get_primary(score: VariantScore) -> float:
@@ -121,6 +116,12 @@ def _describe_blend(standing: Standing) -> str:
     if nested is None:
         return f"The newest blend, {blend.name}, has no nested score."
     said = f"The best blend, {blend.name}, has nested {kind.title} {kind.write(nested)}"
+    expected = blend.get_expected(kind)
+    if expected is not None:
+        said = (
+            f"The best blend, {blend.name}, is expected to have {kind.title}"
+            f" {kind.write(expected)} on the test; its nested {kind.title} is {kind.write(nested)}"
+        )
     if single is None:
         return f"{said}."
     gain = kind.write_difference(nested - single)

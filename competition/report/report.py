@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from competition.board.blends import BlendFile, index_blends, is_current, read_blends
+from competition.board.blends import BlendFile, index_blends, read_blends
 from competition.board.board import SentSubmission, build_sent_tables
 from competition.compare.contenders import read_contender
 from competition.console import Column, Table
@@ -110,7 +110,7 @@ def write_report(
     variants = build_variants_table(prepared, ranked)
     notes = describe_ranking(ranked, len(prepared.corpus.train))
     variants = replace(variants, notes=(*notes, *variants.notes))
-    sent = build_sent_tables(competition, now=now, files=material.blends, prepared=prepared)
+    sent = build_sent_tables(competition, now=now, files=material.blends)
     for table in (variants, *sent):
         page.add_table(table)
     if material.errors is not None:
@@ -135,8 +135,8 @@ def _gather(prepared: Prepared) -> Material:
     competition = prepared.competition
     store = open_store(competition)
     members, _ = read_members(store, (), prepared) if store.variants() else ([], [])
-    blends = read_blends(competition.submissions_dir)
-    sound = [each for each in blends if each.fault is None and is_current(each, prepared)]
+    blends = read_blends(competition, prepared)
+    sound = [each for each in blends if each.is_current]
     sound.sort(key=lambda each: when_written(each.path), reverse=True)
     known = index_blends(blends)
     entries = open_ledger(competition).read()

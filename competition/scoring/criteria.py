@@ -155,6 +155,28 @@ def assemble_criteria(
     return Criteria(first, second, task, writes_labels)
 
 
+def describe_scoring(profile: Profile) -> dict[str, Any]:
+    """Describe the metrics and the labels that they count, as a blend's JSON records them.
+
+    Profiles that say the same in other words, such as ``labels`` that are all but the negative
+    one, have the same description.
+    """
+    criteria = build_criteria(profile)
+    second, task = criteria.secondary, criteria.task
+
+    def name(label_ids: tuple[int, ...]) -> list[str]:
+        return [profile.labels[label_id] for label_id in label_ids]
+
+    return {
+        "primary": criteria.primary.kind.name,
+        "secondary": None if second is None else second.kind.name,
+        "negative": name(task.negative_ids),
+        "counted": name(task.counted_ids),
+        "merged": [name(group) for group in task.merged],
+        "average_over": task.averaged,
+    }
+
+
 def _number(profile: Profile, labels: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(sorted(profile.label_ids[label] for label in labels))
 

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from competition.files import parse_json
+from competition.profile import Profile
+from competition.scoring.criteria import describe_scoring
 from competition.scoring.decisions import Rule
 
 KIND = "blend"
@@ -41,7 +43,32 @@ class BlendMember(_Record):
     seeds: tuple[int, ...]
 
 
-class BlendRule(_Record):
+class ScoringRecord(_Record):
+    """What a submission was made to score well by.
+
+    Attributes:
+        negative_label: of the profile at that time.
+        scored_by: what ``describe_scoring`` gave at that time; None in older files.
+    """
+
+    negative_label: Any = None
+    scored_by: Any = None
+
+    def differs_from(self, profile: Profile) -> bool:
+        """Return whether the profile now counts other labels or has other metrics.
+
+        A file that says nothing of them does not differ.
+        """
+        if self.scored_by is not None:
+            return bool(self.scored_by != describe_scoring(profile))
+        if "negative_label" not in self.model_fields_set:
+            return False
+        found = self.negative_label
+        named = found if isinstance(found, list) else [] if found is None else [found]
+        return sorted(map(str, named)) != sorted(profile.negative_labels)
+
+
+class BlendRule(ScoringRecord):
     """Decision rule of a blend and the temperature applied afterwards.
 
     Attributes:
@@ -79,12 +106,14 @@ class BlendRecord(BlendRule):
     """Everything needed to reproduce a blend.
 
     ``shrink``: weights were shrunk towards the convex ones, an option that no longer exists.
+    ``shifted_negative_share``: of the profile at that time, which ``reweight`` may have used.
     """
 
     trials: int
     seed: int
     objective: Objective
     reweight: str | None
+    shifted_negative_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     shrink: bool = False
     members: Annotated[tuple[BlendMember, ...], Field(min_length=1)]
 
@@ -159,7 +188,7 @@ class WarningRecord(_Record):
     text: str
 
 
-class SubmissionRecord(_Record):
+class SubmissionRecord(ScoringRecord):
     """Content of the JSON beside a submission; everything but the hash is optional.
 
     Attributes:
@@ -242,11 +271,28 @@ def read_rule(path: Path, n_labels: int) -> BlendRule | None:
     return None if found is None else _validate(BlendRule, found).check_factors(n_labels)
 
 
+def list_submissions(folder: Path) -> list[Path]:
+    """Return the paths of a folder's CSV files, sorted, without hidden ones of other programs.
+
+    An absent folder has none.
+    """
+    found = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+    return [path for path in found if not path.name.startswith(".")]
+
+
 def list_blends(folder: Path) -> list[str]:
     """Return the names of the blends in a folder, newest last, complete or not."""
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    blends = [path for path in paths if not path.name.endswith(".run.json") and _is_blend(path)]
+    blends = [path for path in paths if not path.name.endswith(".run.json") and is_blend(path)]
     return [path.stem for path in sorted(blends, key=when_written)]
+
+
+def is_blend(path: Path) -> bool:
+    """Return whether a file is the JSON of a blend."""
+    try:
+        return _read(path) is not None
+    except (OSError, ValueError):
+        return False
 
 
 def when_written(path: Path) -> tuple[datetime, str]:
@@ -282,10 +328,3 @@ def _validate(kind: type[R], found: Mapping[str, Any]) -> R:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "scores")  # our own field
         raise ValueError(f"{where}: {first['msg']}") from None
-
-
-def _is_blend(path: Path) -> bool:
-    try:
-        return _read(path) is not None
-    except (OSError, ValueError):
-        return False

@@ -13,7 +13,7 @@ from competition.files import check_name, join_inside, sha256_of
 from competition.profile import Competition
 from competition.submission.check import check_submission
 from competition.submission.ledger import Entry
-from competition.submission.record import when_written
+from competition.submission.record import list_submissions, when_written
 from competition.upload.target import Submission
 
 
@@ -33,9 +33,7 @@ def find_newest(competition: Competition) -> Path:
 
 
 def _list_files(competition: Competition) -> list[Path]:
-    folder = competition.submissions_dir
-    found = sorted(folder.glob("*.csv")) if folder.is_dir() else []
-    return [path for path in found if path.is_file() and not path.name.startswith(".")]
+    return [path for path in list_submissions(competition.submissions_dir) if path.is_file()]
 
 
 def _warn_of_newer(path: Path, competition: Competition) -> tuple[str, ...]:

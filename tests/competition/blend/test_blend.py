@@ -16,8 +16,10 @@ from competition.blend import blend as blend_room
 from competition.blend import fit as blend_module
 from competition.blend import public_noise
 from competition.blend.blend import run_blend
+from competition.blend.report import BlendOptions
 from competition.blend.risk_tables import ExpectedShares, expect_shares, warn_of_differences
 from competition.blend.search import BEST_SINGLE, BLEND, SYSTEMS
+from competition.blend.spec import name_blend
 from competition.blend.tables import build_blend_tables, describe_verdict
 from competition.board.board import build_board_tables
 from competition.console import print_tables
@@ -26,12 +28,14 @@ from competition.folds.kfold import read_prepared
 from competition.predictions.store import Result, ResultKey, Store
 from competition.scoring import bootstrap
 from competition.scoring.assessment import Side
+from competition.scoring.criteria import describe_scoring
 from competition.scoring.decisions import unflatten
 from competition.submission.answers import read_answers
 from competition.submission.check import check_submission
 from tests.competition.klue_scores import micro_f1
 from tests.competition.planted import softmax
 from tests.competition.predictions.test_members import fill
+from tests.competition.submission.test_record import WHOLE
 
 RUN = {"time": "2026-11-01T00:00:00+09:00"}
 SIGHT = {"first": (3, 1, 0, 0), "second": (0, 1, 3, 3), "useless": (0, 0, 0, 0)}
@@ -258,6 +262,9 @@ def test_nothing_to_blend_leaves_nothing(prepared):
 def test_a_name_that_leaves_its_folder_is_refused_before_the_work(prepared):
     with pytest.raises(UsageError, match="cannot be a name"):
         blend(prepared, name="../blend")
+    write_variant(prepared, "first")
+    with pytest.raises(UsageError, match="--name first: a variant has that name"):
+        blend(prepared, name="first")
 
 
 def test_memory_is_checked_before_anything_is_read(prepared, monkeypatch):
@@ -492,3 +499,32 @@ def test_another_competition_untyped_with_two_folds_and_no_negative_label(foreig
     assert "threshold" not in " ".join(note for table in board for note in table.notes)
     with pytest.raises(UsageError, match=r"no metrics\.shifted_negative_share"):
         blend(prepared, reweight="share")
+
+
+def test_a_name_of_its_own_where_another_blend_has_it(prepared):
+    competition = prepared.competition
+    profile = competition.profile
+    for options, always in (
+        (BlendOptions(3, 0, "micro-f1"), "blend-06c49e1d"),
+        (BlendOptions(3, 0, "micro-f1", "share"), "blend-c1ffeeba"),
+    ):
+        name = name_blend([], options, competition)
+        assert name == always
+        path = competition.submissions_dir / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = {**WHOLE, "objective": "micro-f1", "scored_by": describe_scoring(profile)}
+        made["shifted_negative_share"] = profile.metrics.shifted_negative_share
+        path.write_text(json.dumps(made), "utf-8")
+        assert name_blend([], options, competition) == name, "the same again"
+        for change in (
+            {"objective": "accuracy"},
+            {"scored_by": None, "negative_label": None},
+            {"scored_by": {**made["scored_by"], "average_over": "all"}},
+            *([{"shifted_negative_share": 0.9}] if options.reweight else []),
+        ):
+            path.write_text(json.dumps(made | change), "utf-8")
+            other = name_blend([], options, competition)
+            assert other != name
+            assert re.fullmatch("blend-[0-9a-f]{8}", other)
+        path.write_text("{", "utf-8")
+        assert name_blend([], options, competition) == name, "a damaged one is replaced"

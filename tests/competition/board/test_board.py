@@ -20,6 +20,7 @@ from competition.predictions.members import read_member
 from competition.predictions.store import ResultKey, Store
 from competition.predictions.variant_scores import VariantScore, score_variants
 from competition.profile import Competition
+from competition.scoring.criteria import describe_scoring
 from competition.submission.ledger import build_score, open_ledger
 from competition.upload.send import SubmitOptions, submit
 from tests.competition.predictions.test_members import fill, make_result
@@ -267,7 +268,12 @@ def test_the_verdict_is_of_what_can_be_compared(
 
 
 def send_scored(
-    competition: Competition, name: str, nested: float | None, public: float | None, seed: int = 0
+    competition: Competition,
+    name: str,
+    nested: float | None,
+    public: float | None,
+    seed: int = 0,
+    target: str = "kaggle",
 ) -> Path:
     """Leave a submission with its nested score and a ledger entry with its public one."""
     path = write(competition, name, seed=seed)
@@ -280,7 +286,7 @@ def send_scored(
     intent = ledger.append_intent(
         NOON,
         {
-            "target": "kaggle",
+            "target": target,
             "destination": "there",
             "name": name,
             "sha256": spec["csv_sha256"],
@@ -383,3 +389,63 @@ def test_without_any_estimate_nothing_is_proposed(tiny_competition: Competition)
     table = build(tiny_competition)["final"]
     assert not table.rows
     assert "No submission has" in table.notes[0]
+
+
+def test_scores_under_other_folds_or_metrics_are_left_out(
+    tiny_competition: Competition, store: Store, prepared: Prepared
+) -> None:
+    fill(store, prepared, "v")
+    today = describe_scoring(tiny_competition.profile)
+    for place, (name, how) in enumerate(
+        {
+            "old": {"folds_hash": "f" * 16},
+            "uncounted": {"negative_label": None},
+            "other": {"scored_by": {"primary": "accuracy"}},
+            "new": {"negative_label": "no_relation", "folds_hash": prepared.folds.hash},
+            "same": {"negative_label": "per:spouse", "scored_by": today},
+        }.items()
+    ):
+        nested = 0.5 if name in ("new", "same") else 0.9
+        spec = send_scored(tiny_competition, name, nested, None, seed=place).with_suffix(".json")
+        found = json.loads(spec.read_text("utf-8"))
+        spec.write_text(json.dumps(found | how), "utf-8")
+    tables = build(tiny_competition)
+    blends = {row["name"]: row["nested_f1"] for row in tables["blends"].rows}
+    assert list(blends.values()) == [0.5, 0.5, None, None, None]
+    assert {*list(blends)[:2]} == {"new", "same"}
+    sent = rows_of(tables["submissions"], "name")
+    assert [sent[name]["nested_f1"] for name in ("old", "other", "new")] == [None, None, 0.5]
+    assert {row["name"] for row in tables["final"].rows} == {"new", "same"}
+    notes = " ".join(tables["blends"].notes)
+    assert "old was made with other data or folds, so its scores do not compare" in notes
+    assert "uncounted was made with other metrics or negative labels" in notes
+
+
+def test_gaps_at_two_places_are_no_trend(tiny_competition: Competition) -> None:
+    for place, public in (("local", 0.80), ("kaggle", 0.70)):
+        for seed in (1, 2):
+            send_scored(tiny_competition, f"b{seed}", 0.78, public, seed, place)
+    assert "Warning" not in " ".join(build(tiny_competition)["submissions"].notes)
+
+
+def test_hidden_files_are_no_submissions(tiny_competition: Competition) -> None:
+    path = write(tiny_competition, "b1")
+    path.with_name("._b1.csv").write_bytes(b"Mac OS X")
+    assert rows_of(build(tiny_competition)["blends"], "name").keys() == {"b1"}
+
+
+def test_the_verdict_tells_a_blend_from_a_variant_of_its_name(
+    tiny_competition: Competition, store: Store, prepared: Prepared
+) -> None:
+    fill(store, prepared, "v")
+    spec = write(tiny_competition, "v").with_suffix(".json")
+    found = json.loads(spec.read_text("utf-8"))
+    scores = {"f1": {"value": 0.1}, "expected": {"f1": {"value": 0.01}}}
+    spec.write_text(json.dumps(found | {"nested": {"blend": scores}}), "utf-8")
+    said = build(tiny_competition)["submissions"].notes[-1]
+    assert said.startswith("Verdict: best expected F1 on the test: v, ")
+    assert not said.endswith("v, 1.00.")
+    scores["expected"]["f1"]["value"] = 0.99
+    spec.write_text(json.dumps(found | {"nested": {"blend": scores}}), "utf-8")
+    said = build(tiny_competition)["submissions"].notes[-1]
+    assert said == "Verdict: best expected F1 on the test: the blend v, 99.00."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -450,6 +451,20 @@ def test_a_blend_is_compared_by_its_nested_answers(prepared: Prepared, how: dict
     assert "nested" in " ".join(tables_of(found)["overall"].notes)
 
 
+def test_a_reweighted_blend_is_recomputed_with_the_share_it_was_made_for(
+    prepared: Prepared,
+) -> None:
+    for name in ("a", "b"):
+        write(prepared, name, (3, 1, 0, 0) if name == "a" else (0, 1, 3, 3))
+    how: dict[str, Any] = {"trials": 0, "seed": 3, "name": "both", "run": {}, "reweight": "share"}
+    made = run_blend(prepared.competition, ["a", "b"], **how)
+    rules = prepared.competition.profile.metrics.model_copy(update={"shifted_negative_share": 0.01})
+    profile = prepared.competition.profile.model_copy(update={"metrics": rules})
+    today = replace(prepared, competition=replace(prepared.competition, profile=profile))
+    first, _ = read_contenders(today, ("both", "a"))
+    assert np.array_equal(first.blend_pred, made.fit.nested[BLEND].pred)
+
+
 def test_a_blend_whose_weights_were_shrunk_is_refused(prepared: Prepared) -> None:
     for name in ("a", "b"):
         write(prepared, name, 2)
@@ -464,6 +479,19 @@ def test_a_blend_that_is_no_longer_what_it_was_is_refused(prepared: Prepared) ->
     for name in ("a", "b"):
         write(prepared, name, 2)
     made = run_blend(prepared.competition, ["a", "b"], trials=2, seed=3, name="both", run={})
+    spec = made.path.with_suffix(".json")
+    other = json.loads(spec.read_text("utf-8")) | {"scored_by": None, "negative_label": None}
+    spec.write_text(json.dumps(other), "utf-8")
+    with pytest.raises(PredictionsError, match="made with other metrics or negative labels"):
+        run_compare(prepared, ("both", "a"), PLAIN)
+    spec.write_text(json.dumps(other | {"negative_label": "no_relation"}), "utf-8")
+    with pytest.raises(UsageError, match="variants: a, b; blends: both"):
+        run_compare(prepared, ("bath", "a"), PLAIN)
+    for end in (".csv", ".json"):
+        shutil.copy(made.path.with_suffix(end), made.path.with_name(f"a{end}"))
+    with pytest.raises(UsageError, match="a is the name of a variant and of a blend"):
+        run_compare(prepared, ("both", "a"), PLAIN)
+    made.path.with_name("a.json").unlink()
     write(prepared, "b", 2, recipe="another")
     with pytest.raises(PredictionsError, match="was made with another b than the one in the store"):
         run_compare(prepared, ("both", "a"), PLAIN)

@@ -237,6 +237,7 @@ def test_the_next_commands_follow_what_is_there(prepared: Prepared) -> None:
     blend = SimpleNamespace(
         name="b", path=Path("b.csv"), sha256="x", get_nested=lambda _kind: None,
         get_nested_single=lambda _kind: None, record=describe("concat-cls"),
+        get_expected=lambda _kind: None,
     )  # fmt: skip
     assert propose(scores, blend)[0] == "python run.py blend", "one is not in the blend"
     blend.record = describe("concat-cls", "second")
@@ -248,6 +249,13 @@ def test_the_next_commands_follow_what_is_there(prepared: Prepared) -> None:
     alone.get_nested, alone.record = (lambda _kind: 0.5), describe("concat-cls")
     best = "the best blend by its nested score, though the newest has all variants"
     assert propose(scores, blend, alone)[0] == "python run.py submit a.csv", best
+    other = SimpleNamespace(**{**vars(alone), "name": "o", "path": Path("o.csv")})
+    other.get_nested, other.get_expected = (lambda _kind: 0.4), (lambda _kind: 0.3)
+    best = "the board ranks by the expected score"
+    assert propose(scores, blend, alone, other)[0] == "python run.py submit o.csv", best
+    standing = Standing(competition, len(prepared.corpus.train), scores, [other], [])  # type: ignore[list-item]
+    said = "The best blend, o, is expected to have micro-F1 30.00 on the test; its nested micro-F1"
+    assert describe_standing(standing)[1] == f"{said} is 40.00."
     assert propose(score_variants(prepared, ["second"]))[1] == "python run.py fold concat-cls"
 
 
