@@ -351,14 +351,17 @@ def format_time(time: datetime, timezone: str) -> str:
     return f"{time.astimezone(ZoneInfo(timezone)):%Y-%m-%d %H:%M} ({timezone})"
 
 
-def count_on_day(entries: Sequence[Entry], now: datetime, timezone: str, *, target: str) -> int:
-    """Count today's uploads that may count against a target's quota: sent or perhaps sent.
+def count_on_day(
+    entries: Sequence[Entry], now: datetime, timezone: str, *, place: tuple[str, str]
+) -> int:
+    """Count today's uploads that may count against a quota: sent or perhaps sent.
 
-    Days are those of ``timezone``.
+    Days are those of ``timezone``; ``place`` is a target and its destination.
     """
     zone = ZoneInfo(timezone)
     today = now.astimezone(zone).date()
-    used = [e for e in entries if e.target == target and e.outcome in ("sent", "unknown")]
+    at_place = [e for e in entries if (e.target, e.destination) == place]
+    used = [e for e in at_place if e.outcome in ("sent", "unknown")]
     return sum(entry.time.astimezone(zone).date() == today for entry in used)
 
 

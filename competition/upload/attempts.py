@@ -30,6 +30,7 @@ from competition.upload.scores import list_missing, merge_scores
 from competition.upload.target import (
     Findable,
     Receipt,
+    Scoring,
     Submission,
     UnconfirmedUpload,
     UploadTarget,
@@ -111,10 +112,14 @@ class Attempts:
                 notes.append(f"{self.name(entry)} did not arrive")
         return Reconciled(tuple(notes), arrived)
 
+    def can_ask(self, entry: Entry) -> bool:
+        """Return whether a file arrived and the platform can be asked for its scores."""
+        has_arrived = entry.outcome == "sent" and entry.ref is not None
+        return has_arrived and can_poll(self.target, self.competition)
+
     def is_open(self, entry: Entry) -> bool:
         """Return whether a file arrived and the platform will report a decision later."""
-        has_arrived = entry.outcome == "sent" and entry.ref is not None
-        return has_arrived and not entry.is_decided and can_poll(self.target, self.competition)
+        return self.can_ask(entry) and not entry.is_decided
 
     def is_on_page(self, entry: Entry) -> bool:
         """Return whether a file arrived and its score can only be read on a web page."""
@@ -123,10 +128,9 @@ class Attempts:
 
     def list_missing(self, entry: Entry) -> tuple[str, ...]:
         """Return the names of scores that the platform can report and has not reported."""
-        target = self.target
-        if entry.outcome != "sent" or entry.ref is None or not can_poll(target, self.competition):
+        if not self.can_ask(entry) or not isinstance(self.target, Scoring):
             return ()
-        fields = target.score_fields(self.competition)
+        fields = self.target.score_fields(self.competition)
         return list_missing(entry.public, entry.private, fields)
 
     def is_awaited(self, entry: Entry) -> bool:

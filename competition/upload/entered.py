@@ -181,12 +181,14 @@ def _build_records(
     """Return the ledger records; a score shows that an attempt of unknown outcome arrived."""
     if not entry.is_entered:
         for side, known in ((score.public, entry.public), (score.private, entry.private)):
-            for key, value in (known or {}).items():
-                entered = (side or {}).get(key)
+            for kind in kinds:
+                value, entered = (known or {}).get(kind.key), (side or {}).get(kind.key)
                 if value is not None and entered is not None and abs(entered - value) > 5e-5:
                     raise UsageError(
                         f"--score {score.name}: {entry.target} itself reported"
-                        f" {_write({key: value}, kinds)} for {key}, which is kept"
+                        f" {_write({kind.key: value}, [kind])} for {kind.key}, which is kept; if"
+                        " it has scored again since, ask it: python run.py submit FILE --to"
+                        f" {entry.target} --wait"
                     )
     records: list[Record] = []
     if entry.outcome == "unknown":
@@ -207,11 +209,11 @@ def _describe(entry: Entry, score: EnteredScore, kinds: Sequence[MetricKind]) ->
 
 
 def _write(scores: ScoreMap, kinds: Sequence[MetricKind]) -> str:
-    is_loss = {kind.key: kind.is_loss for kind in kinds}
+    """Write the scores of one side as they are entered, a dash where one is not known."""
+    last = max((place for place, kind in enumerate(kinds) if kind.key in scores), default=-1)
+    found = [(kind, scores.get(kind.key)) for kind in kinds[: last + 1]]
     return "/".join(
-        f"{value:.4f}" if is_loss.get(key) else f"{100 * value:.2f}"
-        for key, value in scores.items()
-        if value is not None
+        kind.write(None if value is None else kind.show(value)) for kind, value in found
     )
 
 

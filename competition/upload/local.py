@@ -74,7 +74,9 @@ class LocalTarget:
             ids, gold, answers = join_solution(path, solution, profile, lines)
         public = split_public(ids, frac=rules.public_frac, seed=rules.seed)
 
-        def score(rows: npt.NDArray[np.bool_]) -> ScoreMap:
+        def score(rows: npt.NDArray[np.bool_]) -> ScoreMap | None:
+            if not rows.any():
+                return None  # with few rows, chance may leave a part empty
             pred, probs = answers.pred[rows], answers.probs[rows]
             part = Answers([], [], pred, probs, answers.has_probs)
             return score_rows(gold[rows], part, profile).values

@@ -257,7 +257,8 @@ class _Job:
     ) -> _Outcome:
         left = None if isinstance(self.attempts.target, QuotaReporting) else self._count_left()
         report = self._report(entry, notes, left, submission)
-        return _Outcome(report, entry if self.attempts.is_awaited(entry) else None)
+        # a decided one is asked too: the platform may have scored it again
+        return _Outcome(report, entry if self.attempts.can_ask(entry) else None)
 
     def _send(self, intent: int, submission: Submission) -> Receipt:
         """Send once; if the answer is lost, ask whether the file arrived.
@@ -372,11 +373,18 @@ def _id_of(entry: Entry) -> int:
 def count_quota_left(
     competition: Competition, ledger: Ledger, target: UploadTarget, now: datetime
 ) -> int | None:
-    """Return the number of submissions left today for a target, None if it has no quota."""
+    """Return the number of submissions left today for a target, None if it has no quota.
+
+    Those to its other destinations, such as another competition of the platform, do not count.
+
+    Raises:
+        HarnessError: the profile does not say where the target sends to.
+    """
     rules = competition.profile.submission
     if rules.per_day is None or not target.has_quota:
         return None
-    used = count_on_day(ledger.read(), now, rules.timezone, target=target.name)
+    place = (target.name, target.destination(competition))
+    used = count_on_day(ledger.read(), now, rules.timezone, place=place)
     zone = ZoneInfo(rules.timezone)
     today = now.astimezone(zone).date()
     used += sum(each.may_count(today, zone, target.name) for each in ledger.read_damaged())

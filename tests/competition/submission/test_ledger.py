@@ -249,11 +249,11 @@ def test_the_quota_counts_days_where_the_board_is(ledger: Ledger) -> None:
             intent = ledger.append_intent(moment, FIELDS)
             ledger.append_receipt(intent, moment, outcome, ref=None, message="")  # type: ignore[arg-type]
     entries = ledger.read()
-    seoul_23 = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
-    assert count_on_day(entries, seoul_23, "Asia/Seoul", target="local") == 4
-    assert count_on_day(entries, seoul_23 - timedelta(seconds=1), "Asia/Seoul", target="local") == 2
-    assert count_on_day(entries, seoul_23, "UTC", target="local") == 4
-    assert count_on_day(entries, seoul_23, "Asia/Seoul", target="kaggle") == 0
+    seoul_23, here = datetime(2026, 11, 22, 15, 0, tzinfo=UTC), ("local", "x")
+    assert count_on_day(entries, seoul_23, "Asia/Seoul", place=here) == 4
+    assert count_on_day(entries, seoul_23 - timedelta(seconds=1), "Asia/Seoul", place=here) == 2
+    assert count_on_day(entries, seoul_23, "UTC", place=here) == 4
+    assert count_on_day(entries, seoul_23, "Asia/Seoul", place=("local", "another")) == 0
 
 
 def _append_many(path: Path, count: int, ready: object) -> None:

@@ -115,7 +115,7 @@ def test_a_score_of_the_platform_is_kept(tiny_competition: Competition) -> None:
     ledger = open_ledger(tiny_competition)
     with ledger.locked():
         ledger.append(build_score(1, NOON, public={"micro_f1": 0.7}, private=None))
-    with pytest.raises(UsageError, match="itself reported 70"):
+    with pytest.raises(UsageError, match=r"itself reported 70.*submit FILE --to folder --wait"):
         enter_scores(tiny_competition, ["b1=61/50"], NOON)
     enter_scores(tiny_competition, ["b1=70.00/50"], NOON)
     assert ledger.read()[0].public == {"micro_f1": 0.7, "auprc": 0.5}
@@ -141,3 +141,12 @@ def test_a_file_scored_here_has_nothing_to_enter(tiny_competition: Competition) 
     submit(tiny_competition, path, SubmitOptions(target="local"), clock=lambda: NOON)
     with pytest.raises(UsageError, match="scored with the local solution file"):
         enter_scores(tiny_competition, ["b1=61/50"], NOON)
+
+
+def test_a_score_that_is_not_known_is_a_dash(tiny_competition: Competition) -> None:
+    send(tiny_competition)
+    ledger = open_ledger(tiny_competition)
+    score = build_score(1, NOON, public={"auprc": 0.6}, private=None, is_entered=True)
+    ledger.append(score)
+    (said,) = enter_scores(tiny_competition, ["b1=61/50"], NOON)
+    assert said.endswith("public 61.00/50.00, –/60.00 before")

@@ -136,6 +136,19 @@ def outcomes(competition: Competition) -> list[str]:
     return [entry.outcome for entry in open_ledger(competition).read()]
 
 
+def test_a_part_without_rows_has_no_score(tiny_competition: Competition) -> None:
+    rules = tiny_competition.profile.upload
+    local = rules.local.model_copy(update={"public_frac": 1e-9})
+    rules = rules.model_copy(update={"local": local})
+    profile = tiny_competition.profile.model_copy(update={"upload": rules})
+    competition = replace(tiny_competition, profile=profile)
+    report = submit(competition, write(competition), SubmitOptions(), clock=clock)
+    assert report.public is None
+    assert (report.private or {})["micro_f1"] is not None
+    (entry,) = open_ledger(competition).read()
+    assert (entry.public, entry.private) == (None, report.private)
+
+
 def test_the_local_board_scores_both_parts(tiny_competition: Competition) -> None:
     path = write(tiny_competition)
     report = submit(tiny_competition, path, SubmitOptions(), clock=clock)

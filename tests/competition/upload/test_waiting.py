@@ -224,7 +224,7 @@ def test_waiting_without_a_file_asks_for_what_was_sent_and_sends_nothing(
     assert len(fake.arrived) == 3
 
 
-def test_a_private_score_that_comes_at_the_end_is_requested_once_each_time(
+def test_scores_that_come_at_the_end_or_change_are_requested_once_each_time(
     tiny_competition: Competition,
     fake: AskableTarget,  # noqa: F811
 ) -> None:
@@ -242,8 +242,12 @@ def test_a_private_score_that_comes_at_the_end_is_requested_once_each_time(
     (entry,) = open_ledger(tiny_competition).read()
     assert (entry.public, entry.private) == (SCORED.public, SCORED.private)
     assert (watch.slept, len(fake.arrived)) == ([], 1)
-    fake.verdicts = [Verdict("rejected", "not to be asked again")]
-    assert watch.submit(tiny_competition, path).outcome == "sent"
+    new = Verdict("scored", "", {"micro_f1": 0.5}, {"micro_f1": 0.4})  # the platform rescored
+    fake.verdicts = [new]
+    report = watch.submit(tiny_competition, path)
+    (entry,) = open_ledger(tiny_competition).read()
+    assert (report.public, entry.public, entry.private) == (new.public, new.public, new.private)
+    assert (watch.slept, len(fake.arrived)) == ([], 1)
 
 
 def test_what_is_done_without_a_score_does_not_keep_the_next_file_back(
