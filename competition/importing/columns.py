@@ -71,17 +71,19 @@ def find_columns(table: CellTable, profile: Profile) -> ColumnMap:
     """
     names, notices = list(table.columns), list[str]()
     own = {ID: (profile.columns.id, profile.submission.id_column)}
-    places = {what: _find_synonym(what, names, own.get(what, ())) for what in SYNONYMS}
+    exact = {*SYNONYMS, *own[ID]}
+    labels, is_named, said = _find_labels([n for n in names if n not in exact], profile.labels)
+    others = [name for name in names if name not in labels]  # a label may be called "index"
+    places = {what: _find_synonym(what, others, own.get(what, ())) for what in SYNONYMS}
     notices += [
         f"column {show(name)} is read as {what}"
         for what, name in places.items()
         if name is not None and name != what and name not in own.get(what, ())
     ]
     left = [name for name in names if name not in places.values() or name is None]
-    labels, is_named, said = _find_labels(left, profile.labels)
     lists = None if labels else _find_lists(table, left, profile)
     if not labels and lists is None:
-        raise ColumnError(_explain(table, left, profile))
+        raise ColumnError(_explain(table, [n for n in names if n not in exact], profile))
     notices += said
     if lists is not None:
         cell = _first_cell(table.columns[lists])

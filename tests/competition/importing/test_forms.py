@@ -13,6 +13,8 @@ import pytest
 
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
+from competition.importing.cells import CellTable
+from competition.importing.columns import ColumnError, find_columns
 from competition.importing.importing import ImportOptions, ImportReport, run_import
 from competition.predictions.members import read_member
 from competition.predictions.store import Store
@@ -306,3 +308,19 @@ def test_columns_whose_names_and_numbers_contradict_each_other_are_refused(
     order = tmp_path / "order.txt"
     order.write_text("\n".join(labels[i - 1] for i in range(len(labels))), "utf-8")
     assert take(prepared, tmp_path / "kim.csv", label_order=str(order)).offences == ()
+
+
+def test_a_label_may_be_named_as_a_split_usually_is(prepared: Prepared) -> None:
+    profile = prepared.competition.profile.model_copy(update={"labels": ("none", "part", "index")})
+    names = ("id", "set", "cv", "none", "part", "index")
+    cells = CellTable("t.csv", {name: np.zeros(1) for name in names}, [2])
+    found = find_columns(cells, profile)
+    assert (found.id, found.split, found.fold) == ("id", "set", "cv")
+    assert found.labels == profile.labels
+    prefixed = ("index", "p_none", "p_part", "p_index", "part")
+    found = find_columns(CellTable("t.csv", {n: np.zeros(1) for n in prefixed}, [2]), profile)
+    assert (found.id, found.split, found.labels) == ("index", "part", prefixed[1:4])
+    lacking = {name: np.zeros(1) for name in ("id", "fold", "none", "part")}
+    with pytest.raises(ColumnError) as caught:
+        find_columns(CellTable("t.csv", lacking, [2]), profile)
+    assert [column for column, _, _ in caught.value.faults] == ["index"]
