@@ -167,16 +167,27 @@ class _Counter:
         self.report(_reword(offence))
 
 
-def check_ids(
-    path: Path, answers: Answers, expected: Sequence[str], column: str, report: Report
-) -> None:
-    """Report every id that is unknown, repeated or missing, and the first out of order."""
-    known, first_line = set(expected), dict[str, int]()
+@dataclass(frozen=True)
+class ExpectedIds:
+    """The ids that a submission must hold, in order.
+
+    ``column`` holds them; ``source`` names the file that sets them, for messages.
+    """
+
+    ids: Sequence[str]
+    column: str
+    source: str = "the test file"
+
+
+def check_ids(path: Path, answers: Answers, expected: ExpectedIds, report: Report) -> None:
+    """Report every id that is unknown, repeated or missing."""
+    column, source = expected.column, expected.source
+    known, first_line = set(expected.ids), dict[str, int]()
     unknown = [row for row, row_id in enumerate(answers.ids) if row_id not in known]
     if len(unknown) > MAX_UNKNOWN * len(answers.ids):
         row = unknown[0]
         line, row_id = answers.lines[row], answers.ids[row]
-        report(_explain_ids(path, (line, row_id, len(unknown), len(answers.ids)), expected, column))
+        report(_explain_ids(path, (line, row_id, len(unknown), len(answers.ids)), expected))
         return
     for row_id, line in zip(answers.ids, answers.lines, strict=True):
         shown = show_id(row_id)
@@ -184,39 +195,35 @@ def check_ids(
             found = f"the id also occurs on line {first_line[row_id]}"
             report(Offence(path.name, line, column, shown, found, "answer each row once"))
         elif row_id not in known:
-            found = "no such row in the test file"
+            found = f"no such row in {source}"
             report(Offence(path.name, line, column, shown, found, "take the row out"))
         first_line.setdefault(row_id, line)
-    missing = [row_id for row_id in expected if row_id not in first_line]
+    missing = [row_id for row_id in expected.ids if row_id not in first_line]
     for row_id in missing:
-        found = "no answer for this row of the test file"
+        found = f"no answer for this row of {source}"
         report(Offence(path.name, None, column, show_id(row_id), found, "add the row"))
-    if len(answers.ids) != len(expected):
-        found = f"{len(answers.ids):,} rows where the test file has {len(expected):,}"
-        report(
-            Offence(path.name, None, None, None, found, "answer every row of the test file once")
-        )
+    if len(answers.ids) != len(expected.ids):
+        found = f"{len(answers.ids):,} rows where {source} has {len(expected.ids):,}"
+        report(Offence(path.name, None, None, None, found, f"answer every row of {source} once"))
 
 
-def _explain_ids(
-    path: Path, unknown: tuple[int, str, int, int], expected: Sequence[str], column: str
-) -> Offence:
-    """Report once that most ids are not those of the test file, and how they differ.
+def _explain_ids(path: Path, unknown: tuple[int, str, int, int], expected: ExpectedIds) -> Offence:
+    """Report once that most ids are not the expected ones, and how they differ.
 
     Args:
         unknown: line and id of the first, how many there are, and of how many rows.
     """
     line, row_id, count, n_rows = unknown
-    plain = {plain_id(each): each for each in expected}
-    meant = plain.get(plain_id(row_id)) if len(plain) == len(expected) else None
+    source, plain = expected.source, {plain_id(each): each for each in expected.ids}
+    meant = plain.get(plain_id(row_id)) if len(plain) == len(expected.ids) else None
     if meant is not None:
         found = f"ids are written as {show_id(row_id)} in {count:,} of {n_rows:,} rows"
-        remedy = f"write {show_id(meant)}, as the test file does"
+        remedy = f"write {show_id(meant)}, as {source} does"
     else:
-        have = ", ".join(map(show_id, expected[:2]))
-        found = f"{count:,} of {n_rows:,} rows have ids that the test file does not have"
-        remedy = f"write the ids of the test file ({have}, …) beside the answers"
-    return Offence(path.name, line, column, show_id(row_id), found, remedy)
+        have = ", ".join(map(show_id, expected.ids[:2]))
+        found = f"{count:,} of {n_rows:,} rows have ids that {source} does not have"
+        remedy = f"write the ids of {source} ({have}, …) beside the answers"
+    return Offence(path.name, line, expected.column, show_id(row_id), found, remedy)
 
 
 def tell_apart(ids: Sequence[str]) -> list[str]:
@@ -236,19 +243,17 @@ def tell_apart(ids: Sequence[str]) -> list[str]:
     return told
 
 
-def check_order(
-    path: Path, answers: Answers, expected: Sequence[str], column: str, report: Report
-) -> None:
-    """Report the first known id whose position differs from the test file."""
-    place = {row_id: row for row, row_id in enumerate(expected)}
+def check_order(path: Path, answers: Answers, expected: ExpectedIds, report: Report) -> None:
+    """Report the first known id whose position differs from the expected one."""
+    source, place = expected.source, {row_id: row for row, row_id in enumerate(expected.ids)}
     last, last_id = -1, ""
     for row_id, line in zip(answers.ids, answers.lines, strict=True):
         if row_id not in place:
             continue
         if place[row_id] < last:
-            found = f"it comes after id {show_id(last_id)}, and before it in the test file"
-            remedy = "keep the order of the test file (this is the first of such rows)"
-            report(Offence(path.name, line, column, show_id(row_id), found, remedy))
+            found = f"it comes after id {show_id(last_id)}, and before it in {source}"
+            remedy = f"keep the order of {source} (this is the first of such rows)"
+            report(Offence(path.name, line, expected.column, show_id(row_id), found, remedy))
             return
         last, last_id = place[row_id], row_id
 

@@ -27,6 +27,7 @@ from competition.scoring.degenerate import MIN_ROWS, find_waste
 from competition.scoring.metrics.micro_f1 import is_any_of
 from competition.submission.answers import (
     Answers,
+    ExpectedIds,
     check_ids,
     check_order,
     max_bytes,
@@ -96,12 +97,23 @@ def check_submission(
     if len(set(expected)) < len(expected):
         expected, answers = tell_apart(expected), replace(answers, ids=tell_apart(answers.ids))
     if answers.ids:
-        column = competition.profile.submission.id_column
-        check_ids(path, answers, expected, column, offences.append)
+        sample, column = competition.sample_path, competition.profile.submission.id_column
+        source = "the test file" if sample is None else f"the sample file {sample.name}"
+        ids = ExpectedIds(expected, column, source)
+        check_ids(path, answers, ids, offences.append)
         odd = remarks if takes_oddities else offences
-        check_order(path, answers, expected, column, odd.append)
-    _remark_probs(path, answers, competition.profile, remarks.append)
-    _remark_blend(path, answers, digest, competition.profile, remarks.append)
+        check_order(path, answers, ids, odd.append)
+    rule = _read_blend_rule(path, competition.profile)
+    is_of_other = isinstance(rule, BlendRule) and rule.differs_from(competition.profile)
+    _remark_sums(path, answers, competition.profile, remarks.append)
+    if not is_of_other:
+        _remark_positives(path, answers, competition.profile, remarks.append)
+    if isinstance(rule, Offence):
+        remarks.append(rule)
+    elif rule is not None:
+        if not is_of_other:
+            _remark_labels(path, answers, rule, competition.profile, remarks.append)
+        _remark_blend(path, digest, rule, competition.profile, remarks.append)
     _remark_waste(path, answers, competition.profile, remarks.append)
     offences.sort(key=lambda offence: (offence.line is None, offence.line or 0))
     offences = gather_causes(offences, max(1, len(answers.ids)))
@@ -162,12 +174,16 @@ def _remark_waste(path: Path, answers: Answers, profile: Profile, remark: Report
         remark(Offence(path.name, None, profile.submission.label_column, None, found, remedy))
 
 
-def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report) -> None:
-    """Report sums other than 1, and positive labels that are not the most probable one."""
+def _list_usable(answers: Answers) -> npt.NDArray[np.intp]:
+    """Return the rows whose label and probabilities can both be used."""
+    return np.flatnonzero(np.isfinite(answers.probs).all(axis=1) & (answers.pred >= 0))
+
+
+def _remark_sums(path: Path, answers: Answers, profile: Profile, remark: Report) -> None:
+    """Report sums other than 1."""
     column = profile.submission.probs_column
-    usable = np.flatnonzero(np.isfinite(answers.probs).all(axis=1) & (answers.pred >= 0))
-    probs, pred = answers.probs[usable], answers.pred[usable]
-    sums = probs.sum(axis=1)
+    usable = _list_usable(answers)
+    sums = answers.probs[usable].sum(axis=1)
     odd = np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)
     if len(odd):
         line, row_id = answers.lines[usable[odd[0]]], show_id(answers.ids[usable[odd[0]]])
@@ -175,6 +191,12 @@ def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report
         found = f"probabilities sum to {sums[odd[0]]:.4g}, not 1, in {rows} (first here)"
         remedy = "allowed by the leaderboard; ours sum to 1"
         remark(Offence(path.name, line, column, row_id, found, remedy))
+
+
+def _remark_positives(path: Path, answers: Answers, profile: Profile, remark: Report) -> None:
+    """Report positive labels that are not the most probable one."""
+    usable = _list_usable(answers)
+    probs, pred = answers.probs[usable], answers.pred[usable]
     best = probs.copy()
     best[:, list(profile.negative_ids)] = -1.0
     is_other = probs[np.arange(len(pred)), pred] < best.max(axis=1) - SUM_TOLERANCE**2
@@ -189,20 +211,24 @@ def _remark_probs(path: Path, answers: Answers, profile: Profile, remark: Report
         remark(Offence(path.name, line, profile.submission.label_column, row_id, found, remedy))
 
 
-def _remark_blend(
-    path: Path, answers: Answers, digest: str, profile: Profile, remark: Report
-) -> None:
-    """Compare a submission to the blend described by the JSON beside it."""
+def _read_blend_rule(path: Path, profile: Profile) -> BlendRule | Offence | None:
+    """Return how the blend beside a submission decided, or why that is not known; None without."""
     try:
-        rule = read_rule(path.with_name(f"{path.stem}.json"), profile.n_labels)
+        return read_rule(path.with_name(f"{path.stem}.json"), profile.n_labels)
     except (OSError, ValueError) as error:
         found = f"{path.stem}.json does not say how labels were decided ({error})"
         remedy = "labels were not compared to it; run blend again with that name"
+        return Offence(path.name, None, profile.submission.label_column, None, found, remedy)
+
+
+def _remark_blend(
+    path: Path, digest: str, rule: BlendRule, profile: Profile, remark: Report
+) -> None:
+    """Report that the JSON beside a submission is of other metrics, or of another file."""
+    if rule.differs_from(profile):
+        found = f"{path.stem}.json was made with other metrics or negative labels"
+        remedy = "labels were not compared to it; run blend again with that name"
         remark(Offence(path.name, None, profile.submission.label_column, None, found, remedy))
-        return
-    if rule is None:
-        return
-    _remark_labels(path, answers, rule, profile, remark)
     if digest and rule.csv_sha256 not in {None, digest}:
         found = f"{path.stem}.json belongs to another version of this file"
         remedy = (

@@ -26,6 +26,7 @@ from competition.scoring.criteria import Criteria, build_criteria
 from competition.scoring.labels import LabelScore, lay_out_labels, score_labels
 from competition.submission.answers import (
     Answers,
+    ExpectedIds,
     check_ids,
     read_answers,
     read_table,
@@ -80,7 +81,8 @@ def join_solution(
         answers = replace(answers, ids=_name_test_ids(answers.ids, lines[1]))
     answers = replace(answers, ids=match_ids(answers.ids, gold))
     if answers.ids:
-        check_ids(path, answers, list(gold), profile.submission.id_column, offences.append)
+        expected = ExpectedIds(list(gold), profile.submission.id_column, solution_path.name)
+        check_ids(path, answers, expected, offences.append)
     if offences:
         merged = gather_causes(offences, max(1, len(answers.ids)))
         raise SubmissionError(f"{path} cannot be scored against {solution_path}", merged)

@@ -195,6 +195,13 @@ def test_the_sample_file_is_the_authority_on_order_ids_and_columns(tmp_path: Pat
     assert rows[0] == ["note", "relation", "id"]
     assert [(row[0], row[2]) for row in rows[1:]] == [(f"n {row[0]}", row[0]) for row in order]
     plain = {row[2]: row[1] for row in rows[1:]}
+    lines = (competition.submissions_dir / "b1.csv").read_text("utf-8").splitlines()
+    other = competition.submissions_dir / "other.csv"
+    other.write_text("\n".join((lines[0], *lines[:0:-1], "n x,Other,x")) + "\n", "utf-8")
+    checked = check_submission(other, competition)
+    assert any("in the sample file sample_submission.csv" in each.found for each in checked.remarks)
+    said = [each.found for each in checked.offences]
+    assert "no such row in the sample file sample_submission.csv" in said
     write_table(tmp_path / "made" / "sample_submission.csv", sample[:-1])
     with pytest.raises(SubmissionError, match=f"it lacks id {order[-1][0]}"):
         check_submission(competition.submissions_dir / "b1.csv", competition)
