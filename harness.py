@@ -23,6 +23,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from competition.console import Table, format_value, say
+from competition.errors import UsageError
 from competition.profile import Competition, resolve_competition
 from competition.scoring.criteria import build_criteria
 
@@ -66,9 +67,9 @@ def fold(
     address: str | None = None,
     gpus_per_job: float | None = None,
     stop_after_s: float | None = None,
-    track: Sequence[str] = (),
+    track: str | Sequence[str] = (),
     yes: bool = False,
-    competition: str | None = None,
+    competition: str | Path | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
 ) -> Tables:
@@ -104,7 +105,7 @@ def fold(
     from models.jobs.request import FoldRequest
 
     request = FoldRequest(
-        variants=variants,
+        variants=_check_names("fold", variants),
         folds=tuple(folds),
         seeds=tuple(seeds),
         encoder=encoder,
@@ -114,7 +115,7 @@ def fold(
         keep_checkpoints=keep_checkpoints,
         engine=EngineChoice(engine, address, workers, threads, gpus_per_job),
         stop_after_s=stop_after_s,
-        track=tuple(track),
+        track=_list(track),
         yes=yes,
     )
     with ProgressBoard() as progress:
@@ -129,7 +130,7 @@ def blend(
     name: str | None = None,
     objective: str | None = None,
     reweight: Literal["odds", "share"] | None = None,
-    competition: str | None = None,
+    competition: str | Path | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
 ) -> Tables:
@@ -156,7 +157,7 @@ def blend(
     with ProgressBoard() as progress:
         report = run_blend(
             _resolve(competition, data, limit),
-            variants,
+            _check_names("blend", variants),
             trials=trials,
             seed=seed,
             name=name,
@@ -173,8 +174,8 @@ def blend(
 
 def board(
     *,
-    scores: Sequence[str] = (),
-    competition: str | None = None,
+    scores: str | Sequence[str] = (),
+    competition: str | Path | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
 ) -> Tables:
@@ -191,7 +192,7 @@ def board(
     from competition.upload.entered import enter_scores
 
     resolved, now = _resolve(competition, data, limit), datetime.now(UTC)
-    for line in enter_scores(resolved, scores, now) if scores else ():
+    for line in enter_scores(resolved, _list(scores), now) if scores else ():
         say(line)
     return Tables(build_board_tables(resolved, now=now))
 
@@ -201,7 +202,7 @@ def errors(
     *,
     rows: int = 20,
     cross_fit: int | None = None,
-    competition: str | None = None,
+    competition: str | Path | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
 ) -> Tables:
@@ -228,9 +229,32 @@ def errors(
     return Tables(run_errors(prepared, name, rows, probs))
 
 
-def _resolve(competition: str | None, data: str | Path | None, limit: int | None) -> Competition:
+def _list(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one or several texts as several."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _check_names(command: str, variants: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return the variants of a command, if each is an argument of its own.
+
+    Raises:
+        UsageError: one is a list or another thing that is no name.
+    """
+    for each in variants:
+        if not isinstance(each, str):
+            raise UsageError(
+                f"{command}({each!r}): give each variant as a text of its own, such as"
+                f' {command}("a", "b"), or a list with a star: {command}(*names)'
+            )
+    return variants
+
+
+def _resolve(
+    competition: str | Path | None, data: str | Path | None, limit: int | None
+) -> Competition:
     """Decide which competition is meant, and say so; refuse a wrong metric."""
-    resolved = resolve_competition(competition, None if data is None else Path(data), limit)
+    meant = None if competition is None else str(competition)
+    resolved = resolve_competition(meant, None if data is None else Path(data), limit)
     say(resolved.headline)
     build_criteria(resolved.profile)
     return resolved

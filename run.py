@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -1050,7 +1051,8 @@ def _fail(message: str | None, error: Exception) -> NoReturn:
         raise error
     say(f"error: {message}", file=sys.stderr)
     if "--json" in sys.argv[1:]:
-        _print_error(message, error)
+        with suppress(OSError):  # the error may be that nothing can be written there
+            _print_error(message, error)
     raise SystemExit(getattr(error, "exit_code", HarnessError.exit_code)) from None
 
 

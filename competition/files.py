@@ -134,7 +134,7 @@ def check_folder(path: Path, option: str) -> None:
 
 
 @contextmanager
-def _name_in_errors(path: Path) -> Iterator[None]:
+def name_in_errors(path: Path) -> Iterator[None]:
     """Make an OSError name the target file instead of the temporary one."""
     try:
         yield
@@ -161,7 +161,7 @@ def write_atomically(path: Path, data: bytes | memoryview | str) -> None:
     start = path.name[:40]  # keeps the temporary name below 255 bytes
     own = f"{name_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{start}.{own}.tmp")
-    with _name_in_errors(path):
+    with name_in_errors(path):
         try:
             with temporary.open("xb") as stream:
                 stream.write(content)
@@ -261,7 +261,7 @@ def append_lines_synced(path: Path, *lines: str) -> None:
         raise ValueError("a line cannot contain a newline")
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
-    with _name_in_errors(path):
+    with name_in_errors(path):
         with path.open("ab", buffering=0) as stream:
             _write_whole(stream, "".join(f"{line}\n" for line in lines).encode("utf-8"))
             os.fsync(stream.fileno())

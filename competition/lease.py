@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from competition.files import is_alive, name_machine, parse_json
+from competition.files import is_alive, name_in_errors, name_machine, parse_json
 
 BEAT_S = 15.0
 STALE_S = 120.0
@@ -88,7 +88,7 @@ class Leases:
             path: of what is leased; the lease is beside it and begins with its name.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder cannot be written; names ``path``.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         before = list_leases(path)
@@ -242,8 +242,9 @@ def _create(path: Path, number: int) -> Lease | None:
     own = f"{facts['machine']}-{facts['pid']}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{path.name[:40]}.{own}.tmp")
     try:
-        temporary.write_bytes(_write_facts(facts))
-        return lease if _link(temporary, lease.file) else None
+        with name_in_errors(path):
+            temporary.write_bytes(_write_facts(facts))
+            return lease if _link(temporary, lease.file) else None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 import harness
 import run
 from competition.console import Column, Table
-from competition.errors import UsageError
+from competition.errors import ProfileError, UsageError
 from run import app
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +59,27 @@ def test_errors_of_a_variant_and_of_a_blend(home: Path, monkeypatch: pytest.Monk
         assert len(found["hardest"]) == 3
         assert (home / "reports" / "demo@200" / f"{name}-labels.csv").is_file()
 
+    def refuse(_errors: object) -> None:
+        raise OSError(errno.EROFS, "", "there.csv")
+
+    monkeypatch.setattr("competition.report.error_tables.write_suspects", refuse)
+    found = harness.errors("own", rows=3, **OWN)  # type: ignore[arg-type]
+    assert len(found["hardest"]) == 3
+    assert "could not be written: there.csv: Read-only file system" in found.notes[-1]
+
+
+def test_arguments_of_another_kind_are_understood_or_refused_in_one_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPETITION_HOME", str(home))
+    with pytest.raises(ProfileError, match=r"absent\.toml: no such competition file"):
+        harness.board(competition=Path("absent.toml"))
+    with pytest.raises(UsageError, match="--score 'b1' is not of the form"):
+        harness.board(scores="b1", **OWN)  # type: ignore[arg-type]
+    for function in (harness.fold, harness.blend):
+        with pytest.raises(UsageError, match=r"give each variant as a text of its own.*\*names"):
+            function(["a", "b"], **OWN)  # type: ignore[arg-type]
+
 
 @pytest.mark.parametrize(
     ("function", "options", "said"),
@@ -70,6 +92,7 @@ def test_errors_of_a_variant_and_of_a_blend(home: Path, monkeypatch: pytest.Monk
         ("fold", {"track": ["nope"]}, "nope"),
         ("blend", {"seed": 2**32}, f"--seed {2**32}: a seed is an integer from 0 to"),
         ("blend", {"trials": -1}, "--trials -1: give a number from 0"),
+        ("errors", {"rows": 0}, "--rows 0: give a number from 1"),
         ("errors", {"cross_fit": 1}, "--cross-fit 1: give a number from 2"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import run
 from competition.console import Column, Table, make_streams_safe, print_json, print_tables, say
 from models.variant import list_variants, read_file_settings
 from tests.conftest import RunCommand, write_tiny
@@ -152,3 +154,17 @@ def test_outside_the_environment_it_is_said_what_to_do() -> None:
     assert answer.returncode == 2
     assert "has no library 'typer', which this needs; run" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_an_error_that_cannot_be_written_as_json_is_said_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_payload: object) -> None:
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(sys, "argv", ["run.py", "board", "--json"])
+    monkeypatch.setattr(run, "print_json", refuse)
+    with pytest.raises(SystemExit) as ended:
+        run._fail("no space is left", OSError(errno.ENOSPC, ""))
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", "error: no space is left\n")

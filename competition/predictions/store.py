@@ -48,7 +48,7 @@ from competition.profile import Competition
 SCHEMA_VERSION = 1
 SUM_TOLERANCE = 1e-3
 HEADER_KEY, HEADER_HASH_KEY = b"predictions", b"predictions.sha256"
-FILE_PATTERN = re.compile(r"s(\d{1,18})-f(\d{1,9})\.parquet")
+FILE_PATTERN = re.compile(r"s(0|[1-9][0-9]{0,17})-f(0|[1-9][0-9]{0,8})\.parquet")
 LEADING_COLUMNS = ("id", "split", "fold")
 
 Ids = npt.NDArray[np.object_]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from competition.console import Column, Table
+from competition.errors import explain_os_error
 from competition.folds.kfold import Prepared
+from competition.options import check_at_least
 from competition.report.error_analysis import (
     CROSS_FITTED,
     Errors,
@@ -34,18 +37,31 @@ def run_errors(
     shown: int = SHOWN,
     cross_fitted: NDArray[np.float32] | None = None,
 ) -> list[Table]:
-    """Run the command: find errors, write the suspects and build the tables."""
+    """Run the command: find errors, write the suspects and build the tables.
+
+    Raises:
+        UsageError: no row is to be shown, or there is no such variant or blend.
+    """
+    check_at_least("--rows", shown, 1)
     errors = find_errors(prepared, name, cross_fitted)
-    return build_errors_tables(errors, shown, write_suspects(errors))
+    path, said = None, ""
+    try:
+        path = write_suspects(errors)
+    except OSError as error:  # the tables are what was asked for
+        said = f"Warning: the suspects could not be written: {explain_os_error(error) or error}."
+    tables = build_errors_tables(errors, shown, path)
+    if said:
+        tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, said))
+    return tables
 
 
-def build_errors_tables(errors: Errors, shown: int, path: Path) -> list[Table]:
+def build_errors_tables(errors: Errors, shown: int, path: Path | None) -> list[Table]:
     """Show where it is wrong: labels, confusions, hardest rows, suspected wrong labels.
 
     Args:
         errors: of ``find_errors``.
         shown: at most so many confusions, hardest rows and suspects.
-        path: where the suspects were written.
+        path: where the suspects were written, None if they could not be.
     """
     return [
         build_labels_table(errors),

@@ -183,3 +183,15 @@ def test_a_waiting_process_knows_for_whom_and_can_give_up(path: Path) -> None:
         assert said == [f"process {os.getpid()} of {room.platform.node()}"]
     with hold(path, should_give_up=lambda: True):
         pass
+
+
+def test_a_disk_that_refuses_a_lease_names_what_is_leased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, _data: bytes) -> int:
+        raise OSError(errno.EROFS, "", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(OSError, match=r"ledger\.jsonl") as caught, hold(tmp_path / "ledger.jsonl"):
+        pass
+    assert caught.value.filename == str(tmp_path / "ledger.jsonl")

@@ -663,3 +663,12 @@ def test_an_unknown_route_is_refused(store: Store, prepared: Prepared, routes: R
         store.write(replace(result, route="topic:sports", routes_hash="x"), {})
     with pytest.raises(PredictionsError, match="unknown"):
         read_member(store, "v", prepared)
+
+
+def test_a_file_of_another_form_is_no_result(store: Store, prepared: Prepared) -> None:
+    fill(store, prepared, "v")
+    path = store.path(ResultKey("v", 1, 0))
+    for name in ("s042-f0.parquet", "s1-f00.parquet", "s１-f0.parquet"):
+        path.with_name(name).write_bytes(path.read_bytes())
+    assert {key.seed for key in store.keys("v")} == {1}
+    assert len(store.keys("v")) == prepared.folds.count
