@@ -18,6 +18,7 @@ from competition.profile import Competition
 from competition.submission.check import check_submission
 from competition.submission.form import read_test_ids
 from competition.submission.score import build_score_tables, score_submission
+from competition.submission.write import write_submission
 from tests.competition.planted import softmax
 from tests.competition.submission.test_check import _edit_row, _swap, write
 from tests.conftest import write_csv
@@ -158,3 +159,20 @@ def test_a_solution_of_a_data_frame_is_one_too(tiny_competition: Competition) ->
     (offence,) = caught.value.offences
     assert "0 is per:birthplace" in offence.remedy
     assert "20 of 20 rows" in offence.found
+
+
+def test_labels_of_a_blend_under_other_negative_labels_are_not_judged(
+    tiny_competition: Competition,
+) -> None:
+    path = write(tiny_competition)
+    probs, pred = np.full((20, 4), 0.2), np.full(20, 0)
+    probs[:, 3] = 0.4  # more probable than what is predicted
+    ids = read_test_ids(tiny_competition)
+    spec = {"kind": "blend", "threshold": 0.5, "temperature": 1.0}
+    for negative, n_remarks in (("per:spouse", 1), ("no_relation", 2)):
+        made = spec | {"negative_label": negative}
+        path = write_submission(tiny_competition, "blend", ids, probs, pred, made, {})
+        said = [each.found for each in check_submission(path, tiny_competition).remarks]
+        said = [each for each in said if not each.startswith("all rows")]
+        is_other = "blend.json was made with other metrics or negative labels" in said
+        assert (is_other, len(said)) == (negative != "no_relation", n_remarks), said
