@@ -25,10 +25,10 @@ from competition.submission.ledger import (
     build_score,
     open_ledger,
 )
-from competition.upload.scores import merge_scores
-from competition.upload.target import ScoreMap
+from competition.upload.scores import merge_scores, write_example
+from competition.upload.send import TARGETS
+from competition.upload.target import ScoreMap, TargetOptions, can_poll
 
-EXAMPLES = ("61.02", "50.10")  # of the primary and the secondary score
 NUMBER = re.compile(r"-?\d{1,3}(\.\d+)?", re.ASCII)
 BY_HAND = ("folder", "local")  # destinations that are no platform
 
@@ -40,20 +40,6 @@ class EnteredScore:
     name: str
     public: ScoreMap
     private: ScoreMap | None
-
-
-def name_form(kinds: Sequence[MetricKind]) -> str:
-    """Name what is entered: ``F1/AUPRC``."""
-    return "/".join(kind.head for kind in kinds)
-
-
-def write_example(kinds: Sequence[MetricKind]) -> str:
-    """Write an example of what is entered: ``61.02/50.10``, or ``0.6102`` for a loss."""
-    shown = [
-        f"{float(each) / 100:.4f}" if kind.is_loss else each
-        for kind, each in zip(kinds, EXAMPLES, strict=False)
-    ]
-    return "/".join(shown)
 
 
 def parse_score(text: str, kinds: Sequence[MetricKind]) -> EnteredScore:
@@ -142,7 +128,8 @@ def enter_scores(competition: Competition, texts: Sequence[str], now: datetime) 
         said = []
         for each in entered:
             entry = _find_entry(competition, each.name, entries)
-            records += _build_records(entry, each, now, kinds)
+            _check_kept(competition, entry, each)
+            records += _build_records(entry, each, now)
             said.append(_describe(entry, each, kinds))
         ledger.append(*records)
     return said
@@ -175,11 +162,14 @@ def _find_entry(competition: Competition, name: str, entries: Sequence[Entry]) -
     return entry
 
 
-def _build_records(
-    entry: Entry, score: EnteredScore, now: datetime, kinds: Sequence[MetricKind]
-) -> list[Record]:
-    """Return the ledger records; a score shows that an attempt of unknown outcome arrived."""
-    if not entry.is_entered:
+def _check_kept(competition: Competition, entry: Entry, score: EnteredScore) -> None:
+    """Refuse other scores than those of a platform that can be asked for them.
+
+    Raises:
+        UsageError: one differs.
+    """
+    if not entry.is_entered and _can_ask(competition, entry):
+        kinds = build_criteria(competition.profile).kinds
         for side, known in ((score.public, entry.public), (score.private, entry.private)):
             for kind in kinds:
                 value, entered = (known or {}).get(kind.key), (side or {}).get(kind.key)
@@ -190,6 +180,16 @@ def _build_records(
                         " it has scored again since, ask it: python run.py submit FILE --to"
                         f" {entry.target} --wait"
                     )
+
+
+def _can_ask(competition: Competition, entry: Entry) -> bool:
+    """Return whether ``submit --wait`` can request the scores of an attempt."""
+    build = TARGETS.get(entry.target)
+    return build is not None and can_poll(build(TargetOptions()), competition)
+
+
+def _build_records(entry: Entry, score: EnteredScore, now: datetime) -> list[Record]:
+    """Return the ledger records; a score shows that an attempt of unknown outcome arrived."""
     records: list[Record] = []
     if entry.outcome == "unknown":
         message = "its score is on the platform's page"

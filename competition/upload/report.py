@@ -9,7 +9,7 @@ from pathlib import Path
 from competition.console import Column, Table
 from competition.scoring.metrics.metric import MetricKind
 from competition.submission.ledger import Outcome
-from competition.upload.entered import name_form, write_example
+from competition.upload.scores import name_form, write_example
 from competition.upload.target import ScoreMap
 
 

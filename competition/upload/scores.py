@@ -6,6 +6,7 @@ A value that is no valid score becomes a remark, not an error, because the file 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from competition.scoring.metrics.metric import MetricKind
 from competition.upload.masking import Mask
 from competition.upload.target import ScoreMap, ScorePaths
 from competition.upload_rules import ScoreFields
+
+EXAMPLES = ("61.02", "50.10")  # of the primary and the secondary score
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,20 @@ def merge_scores(known: ScoreMap | None, new: ScoreMap | None) -> ScoreMap | Non
     ({'micro_f1': 0.7, 'auprc': 0.6}, None)
     """
     return {**(known or {}), **(new or {})} or None
+
+
+def name_form(kinds: Sequence[MetricKind]) -> str:
+    """Name what is entered: ``F1/AUPRC``."""
+    return "/".join(kind.head for kind in kinds)
+
+
+def write_example(kinds: Sequence[MetricKind]) -> str:
+    """Write an example of what is entered: ``61.02/50.10``, or ``0.6102`` for a loss."""
+    shown = [
+        f"{float(each) / 100:.4f}" if kind.is_loss else each
+        for kind, each in zip(kinds, EXAMPLES, strict=False)
+    ]
+    return "/".join(shown)
 
 
 def _name_range(kind: MetricKind, scale: float) -> str:
