@@ -44,7 +44,7 @@ from models.settings import (
 
 VARIANTS_DIR = Path(__file__).parent / "variants"
 SCRATCH = "scratch"
-MAX_NAME_CHARS = 60  # longer derived names are replaced by a hash
+MAX_NAME_CHARS = 60  # longer derived names, and invalid ones, are replaced by a hash
 NETWORK, LINEAR, MLP = "network", "linear", "mlp"
 MAX_AWP_SIZE = 0.1
 OUTSIDE_FINGERPRINT = frozenset({"name", "why", "seeds", "run", "tune"})
@@ -406,7 +406,7 @@ def _derived_name(stem: str, encoder: str | None, changed: Sequence[tuple[str, A
     extras = [Path(encoder).name] if encoder else []
     extras += [f"{key.split('.')[-1]}={_plain(value)}" for key, value in changed]
     name = f"{stem}@{'+'.join(extras)}" if extras else stem
-    if len(name) <= MAX_NAME_CHARS:
+    if not is_name(stem) or (len(name) <= MAX_NAME_CHARS and is_name(name)):
         return name
     return f"{stem}@{fingerprint({'encoder': encoder, 'changed': list(changed)})[:12]}"
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from competition.errors import HarnessError, UsageError, VariantError
+from competition.files import check_name
 from models.parts.formats import FORMATS
 from models.parts.heads import HEADS
 from models.parts.losses import LOSSES
@@ -84,6 +85,15 @@ def test_a_user_file_may_have_a_user_file_as_base(tmp_path: Path) -> None:
     (tmp_path / "grand.toml").write_text('base = "child"\nwhy = "g"\n')
     with pytest.raises(VariantError, match="only one level"):
         resolve(str(tmp_path / "grand.toml"))
+
+
+@pytest.mark.parametrize("encoder", ["there/enc f0", "인코더", "a/b"])
+def test_a_derived_name_is_always_valid(encoder: str) -> None:
+    overrides = [("extra_train", "data/추가.csv")] if encoder == "a/b" else []
+    name = resolve(encoder_override=encoder, overrides=overrides).name
+    assert check_name(name).startswith("typed-punct@")
+    assert resolve(encoder_override=encoder, overrides=overrides).name == name
+    assert resolve(encoder_override=f"{encoder}2", overrides=overrides).name != name
 
 
 def test_a_name_cannot_leave_its_folder() -> None:
