@@ -353,7 +353,7 @@ def _find_fair_folds(prepared: Prepared, variants: Sequence[Variant]) -> dict[st
     """Return, by variant, the only fold that its encoder's pretraining left out."""
     found = {}
     for variant in variants:
-        if not variant.is_network:
+        if not variant.is_network or variant.pretrain == "tapt":  # which reads every fold
             continue
         exposure = read_exposure(Path(variant.encoder))
         if exposure.left_out_fold is not None and exposure.folds_hash == prepared.folds.hash:

@@ -91,9 +91,6 @@ def set_up_variant(
         return VariantSetup(variant, prepared, pool, route, None, None, (), parts, bases)
     profile = prepared.competition.profile
     source = resolve_base_encoder(variant, prepared.competition, prepared.corpus)
-    notice = explain_left_out(source.name, read_exposure(source.path), prepared.folds.hash)
-    if notice is not None:
-        say(notice)
     if variant.pretrain == "tapt":
         from models.pretraining.pretrain import make_adapted_encoder
 
@@ -105,6 +102,9 @@ def set_up_variant(
             deadline=deadline,
             threads=threads,
         )
+    notice = explain_left_out(source.name, read_exposure(source.path), prepared.folds.hash)
+    if notice is not None:
+        say(notice)
     new_tokens = FORMATS[variant.format].new_tokens(profile.entity_types, variant.formatting)
     tokenizer = load_checked(variant, source, profile, prepared.corpus, say)
     route = read_route(variant.route, prepared, tokenizer) if variant.route else None

@@ -11,7 +11,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from models.pretraining.masked_model import build_masked_model, check_optimizer
 from models.pretraining.masking import MaskRules
 from models.pretraining.request import (
     DECAY_SETTINGS,
+    DEFAULT_EPOCHS,
     PretrainRequest,
     PretrainSettings,
     build_schedule,
@@ -65,8 +66,6 @@ from models.training.hardware import (
 from models.variant import SCRATCH, fingerprint
 
 VERSIONED_ROOMS = (corpora, masking, loop)  # the last also for network and optimisers
-DEFAULT_EPOCHS = 10
-"""Number of epochs over all text if no number of tokens is given."""
 INITIAL_STEP = 2**40  # seeds the random initialisation, before the first step
 SAY_EVERY_S = 30.0
 TRAINING_DIR = "training"
@@ -117,11 +116,11 @@ def run_pretrain(
     started = time.monotonic()
     settings = resolve_settings(request)
     check_optimizer(settings)
-    texts, folds_hash = read_corpus_texts(competition, request, board.say)
+    texts, own = read_corpus_texts(competition, request, board.say)
     cache_dir = competition.checkpoints_dir / "cache"
     source = resolve_source(competition, request, settings, texts, cache_dir)
     out = request.out or competition.checkpoints_dir / "encoders" / request.default_name
-    exposure = resolve_exposure(request, source, folds_hash)
+    exposure = resolve_exposure(request, source, own)
     command = describe_command(request, out)
     job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
     deadline = None if request.stop_after_s is None else started + request.stop_after_s
@@ -166,7 +165,7 @@ def make_adapted_encoder(
     request = PretrainRequest(
         encoder=str(source.path) if source.has_weights else SCRATCH, threads=threads
     )
-    texts, folds_hash = read_corpus_texts(competition, request, say)
+    texts, seen = read_corpus_texts(competition, request, say)
     own = leave_out_unused(run)
     settings = resolve_settings(request).model_copy(update={"run": own})
     made_from = {
@@ -178,7 +177,7 @@ def make_adapted_encoder(
     out = competition.checkpoints_dir / "encoders" / f"adapted-{fingerprint(made_from)[:16]}"
     command = "python run.py fold VARIANT --set pretrain=tapt"
     cache_dir = competition.checkpoints_dir / "cache"
-    exposure = resolve_exposure(request, source, folds_hash)
+    exposure = resolve_exposure(request, source, seen)
     job = PretrainJob(request, settings, texts, source, exposure, out, cache_dir, command)
     unused = list_unused(run)
     if unused and not (out / WEIGHTS_FILE).is_file():
@@ -339,7 +338,7 @@ def build_task(
         "tokens": task.schedule.steps * settings.batch_sequences * settings.sequence_tokens,
         "steps": task.schedule.steps,
         "texts": [_describe_text(t, p) for t, p in zip(texts, packed, strict=True)],
-        "exposure": asdict(job.exposure),
+        **job.exposure.as_facts(),
         "heldout_sequences": int(library.heldout.sum()),
     }
     return task, facts
@@ -356,7 +355,7 @@ def _fingerprints(job: PretrainJob, tokens: int) -> tuple[str, str]:
         "versions": _versions(),
     }
     if job.request.leave_out_fold is not None:  # even if no text has a line of that fold
-        before_decay["exposure"] = asdict(job.exposure)
+        before_decay["exposure"] = job.exposure.as_facts()["exposure"]
     stable = fingerprint(before_decay)
     decay = {
         "settings": {key: settings[key] for key in DECAY_SETTINGS},

@@ -69,6 +69,8 @@ class PretrainSettings(BaseModel):
         return self
 
 
+DEFAULT_EPOCHS = 10
+"""Number of epochs over all text if no number of tokens is given."""
 DECAY_SETTINGS = ("decay_frac", "decay_shape", "final_mask_rate")
 """Settings without effect before the learning-rate decay."""
 

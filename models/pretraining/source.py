@@ -6,6 +6,7 @@ resolved as for ``fold``, or created from scratch with a tokenizer trained on th
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,7 +35,7 @@ TASK_TEXT = "task-sentences"
 
 def read_corpus_texts(
     competition: Competition, request: PretrainRequest, say: Callable[[str], None]
-) -> tuple[tuple[Text, ...], str | None]:
+) -> tuple[tuple[Text, ...], Exposure]:
     """Read the sentences of the competition and the corpus files, without forbidden sentences.
 
     Forbidden are the test sentences, unless requested, and those of a left-out fold: lines with
@@ -42,7 +43,7 @@ def read_corpus_texts(
     competition is a sample (``--limit``).
 
     Returns:
-        The texts, and the hash of the folds if one was left out.
+        The texts, and the exposure of an encoder that is trained on them alone.
 
     Raises:
         UsageError: an unknown fold, no text, or test sentences requested with weight 0.
@@ -51,7 +52,7 @@ def read_corpus_texts(
     weights = request.task_weights
     if request.test_sentences and not (weights.stable or weights.decay):
         raise UsageError("--test-sentences has no effect with --task-weight 0")
-    sentences, forbidden, folds_hash = _split_sentences(competition, request)
+    sentences, forbidden, exposure = _split_sentences(competition, request)
     texts = []
     if weights.stable or weights.decay:
         texts.append(Text(TASK_TEXT, tuple(sentences), weights.stable, weights.decay))
@@ -68,13 +69,13 @@ def read_corpus_texts(
     kept, met = drop_repeated(texts, forbidden=forbidden)
     if met:
         say(f"{write_count(met, 'line')} left out: same words as a test or left-out sentence")
-    return kept, folds_hash
+    return kept, exposure
 
 
 def _split_sentences(
     competition: Competition, request: PretrainRequest
-) -> tuple[list[str], list[str], str | None]:
-    """Return training sentences, forbidden sentences, and the hash of the folds."""
+) -> tuple[list[str], list[str], Exposure]:
+    """Return training sentences, forbidden sentences, and the exposure to the competition."""
     folds_hash = None
     if request.leave_out_fold is None:
         corpus = read_corpus(competition)
@@ -90,16 +91,21 @@ def _split_sentences(
     train = corpus.train.text("sentence")
     lines = [_as_line(sentence) for sentence in train[~left_out]]
     forbidden = [_as_line(sentence) for sentence in train[left_out]]
-    if request.test_sentences:
-        return (
-            lines + [_as_line(text) for text in corpus.test.text("sentence")],
-            forbidden,
-            folds_hash,
-        )
+    seen = [_as_line(text) for text in corpus.test.text("sentence")]
     if competition.limit is not None:
         corpus = read_corpus(replace(competition, limit=None))
-    forbidden += [_as_line(text) for text in corpus.test.text("sentence")]
-    return lines, forbidden, folds_hash
+    tests = [_as_line(text) for text in corpus.test.text("sentence")]
+    exposure = Exposure(
+        request.test_sentences, request.leave_out_fold, folds_hash, hash_sentences(tests)
+    )
+    if request.test_sentences:
+        return lines + seen, forbidden, exposure
+    return lines, forbidden + tests, exposure
+
+
+def hash_sentences(sentences: Sequence[str]) -> str:
+    """Return the hash of a set of sentences, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(set(sentences))).encode()).hexdigest()
 
 
 def _as_line(sentence: str) -> str:
@@ -123,23 +129,21 @@ def resolve_source(
     return resolve_encoder(variant, sentences=(), cache_dir=cache_dir)
 
 
-def resolve_exposure(
-    request: PretrainRequest, source: EncoderSource, folds_hash: str | None
-) -> Exposure:
+def resolve_exposure(request: PretrainRequest, source: EncoderSource, own: Exposure) -> Exposure:
     """Return which rows of the competition the encoder will have seen, before and in this run.
 
-    ``folds_hash`` is that of the folds if one is left out.
+    ``own`` is the exposure of this run alone.
 
     Raises:
         UsageError: the encoder was already pretrained on the fold to leave out.
     """
     fold = request.leave_out_fold
-    own = Exposure(request.test_sentences, fold, folds_hash)
     if not source.has_weights:
         return own
     before = read_exposure(source.path)
     whole = own.after(before)
-    if fold is not None and before != UNKNOWN and whole.left_out_fold is None:
+    is_known = before != UNKNOWN and not own.is_of_another(before)
+    if fold is not None and is_known and whole.left_out_fold is None:
         raise UsageError(
             f"--leave-out-fold {fold}: {source.name} was already pretrained on these sentences;"
             " continue from an encoder that was not, or use --scratch"

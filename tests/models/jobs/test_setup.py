@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from competition.files import dump_json
 from competition.folds.kfold import Prepared
 from models.jobs.plan import plan_jobs
 from models.jobs.request import FoldRequest
@@ -19,6 +20,7 @@ from models.jobs.spec import JobSpec
 from models.network.encoder_source import PRETRAINED, PRETRAINING_FILE, EncoderSource
 from models.network.scratch import make_bare_encoder
 from models.network.tokenizer import load_tokenizer
+from models.pretraining.exposure import Exposure
 from models.pretraining.request import ADAPTING
 from models.pretraining.source import TASK_TEXT
 from models.settings import ScratchSettings
@@ -74,8 +76,13 @@ def source_of(job: JobSpec) -> EncoderSource:
 def test_tapt_pretrains_on_the_train_sentences(
     plan: Callable[..., tuple[JobSpec, ...]], prepared: Prepared, encoder: Path
 ) -> None:
+    exposure = Exposure(False, left_out_fold=0, folds_hash=prepared.folds.hash)
+    (encoder / PRETRAINING_FILE).write_text(dump_json(exposure.as_facts()), "utf-8")
+    heard: list[str] = []
     said: list[str] = []
-    plain, adapted = plan("typed-punct", said), plan("tapt", said)
+    plain, adapted = plan("typed-punct", heard), plan("tapt", said)
+    assert [line for line in heard if "left out fold 0 only" in line]
+    assert not [line for line in said if "left out fold" in line]  # TAPT read all of them
     assert {source_of(job).path for job in plain} == {encoder}
     assert len(plain) == len(adapted) == prepared.folds.count
     (folder,) = {source_of(job).path for job in adapted}
@@ -85,10 +92,10 @@ def test_tapt_pretrains_on_the_train_sentences(
     check_weights_differ(encoder, folder)
     check_text(folder, prepared)
     check_it_has_learned(encoder, folder, prepared)
-    heard = len(said)
+    before = len(said)
     again = plan("tapt", said)
     assert [job.fingerprint for job in again] == [job.fingerprint for job in adapted]
-    assert any("done before, kept" in line for line in said[heard:])
+    assert any("done before, kept" in line for line in said[before:])
 
 
 def check_weights_differ(before: Path, after: Path) -> None:

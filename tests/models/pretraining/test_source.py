@@ -49,8 +49,8 @@ def test_a_fold_can_be_left_out(tiny_competition: Competition) -> None:
     sentences = prepared.corpus.train.text("sentence")
     left_out = set(sentences[prepared.folds.fold_of == 1])
     request = PretrainRequest(size="mini", leave_out_fold=1)
-    (text,), folds_hash = read_corpus_texts(tiny_competition, request, lambda line: None)
-    assert folds_hash == prepared.folds.hash
+    (text,), exposure = read_corpus_texts(tiny_competition, request, lambda line: None)
+    assert exposure.folds_hash == prepared.folds.hash
     assert text.name == TASK_TEXT
     assert set(text.lines) == set(sentences) - left_out
     with pytest.raises(UsageError, match="0 to 2"):
@@ -83,7 +83,10 @@ def test_a_sample_excludes_the_sentences_of_the_whole_test_file(
     request = PretrainRequest(size="mini", corpora=((tmp_path / "corpus.txt", TextWeights(1, 1)),))
     sample = replace(tiny_competition, limit=20)
     assert len(read_prepared(sample).corpus.test) < len(test)
-    assert read_corpus_texts(sample, request, lambda line: None)[0][1].lines == ("다른 글",)
+    texts, of_sample = read_corpus_texts(sample, request, lambda line: None)
+    assert texts[1].lines == ("다른 글",)
+    of_whole = read_corpus_texts(tiny_competition, request, lambda line: None)[1]
+    assert of_sample.test_hash == of_whole.test_hash is not None
 
 
 def test_test_sentences_with_weight_zero_are_refused(tiny_competition: Competition) -> None:
@@ -101,17 +104,31 @@ def test_exposure_is_combined_with_that_of_the_initial_encoder() -> None:
     assert plain.after(UNKNOWN) == UNKNOWN
     assert "not known" in UNKNOWN.describe()
     assert "no sentence of fold 1" in left_out.describe()
-    assert read_exposure(BUNDLED_DIR / "ko-mini") == plain
+    assert replace(read_exposure(BUNDLED_DIR / "ko-mini"), test_hash=None) == plain
+
+
+def test_an_exposure_to_other_test_sentences_says_nothing_of_these() -> None:
+    demo = Exposure(False, test_hash="demo")
+    klue = Exposure(False, 0, "folds", test_hash="klue")
+    assert demo.after(replace(demo, test_sentences=True)).test_sentences is True
+    assert demo.after(demo) == demo
+    for before in (replace(demo, test_sentences=True), replace(demo, test_hash=None)):
+        assert klue.after(before) == Exposure(None, test_hash="klue")
+    # an earlier version did not record whose test sentences; the same folds are of the same data
+    assert klue.after(replace(klue, test_hash=None)) == klue
 
 
 def test_a_fold_that_an_encoder_has_seen_cannot_be_left_out(tmp_path: Path) -> None:
     known = EncoderSource("ko-mini", BUNDLED_DIR / "ko-mini", "i", has_weights=True)
     request = PretrainRequest(encoder="ko-mini", leave_out_fold=1)
+    own = Exposure(False, 1, "folds", read_exposure(known.path).test_hash)
     with pytest.raises(UsageError, match="ko-mini was already pretrained on these sentences"):
-        resolve_exposure(request, known, "folds")
+        resolve_exposure(request, known, own)
     new = replace(known, has_weights=False)
-    assert resolve_exposure(request, new, "folds") == Exposure(False, 1, "folds")
-    assert resolve_exposure(request, replace(known, path=tmp_path), "folds") == UNKNOWN
+    assert resolve_exposure(request, new, own) == own
+    unknown = replace(UNKNOWN, test_hash=own.test_hash)
+    assert resolve_exposure(request, replace(known, path=tmp_path), own) == unknown
+    assert resolve_exposure(request, known, replace(own, test_hash="demo")).test_sentences is None
 
 
 def test_a_notice_names_the_fold_that_pretraining_left_out() -> None:
