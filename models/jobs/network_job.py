@@ -22,6 +22,7 @@ from models.data.batches import TokenizedRows, open_tokenized, stack_rows
 from models.data.fold_inputs import Augmenter, FoldInputs, Pairs
 from models.data.pool import read_texts
 from models.jobs.spec import STATE_FILE, WEIGHTS_FILE, JobSpec, Learned, NetworkSpec, describe_model
+from models.network.encoder_source import locate_folder
 from models.network.label_words import init_head
 from models.network.network import RelationModel, build_model, enable_gradient_checkpointing
 from models.network.tokenizer import load_tokenizer
@@ -125,6 +126,7 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
         "precision": precision,
         "attention": model.encoder.config._attn_implementation,
         "encoder": network.source.name,
+        **({"encoder_folder": folder} if (folder := locate_folder(variant.encoder)) else {}),
         "resumed_at_step": fit.first_step,
         "steps": fit.steps,
         "rows_cut": {name: part.cut for name, part in open_parts(network).items()},

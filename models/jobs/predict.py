@@ -39,6 +39,7 @@ from models.jobs.saved import SavedNetwork, predict_saved
 from models.jobs.spec import WEIGHTS_FILE, JobSpec, KeptModel, read_kept
 from models.network.tokenizer import load_tokenizer
 from models.training.hardware import list_gpu_notices, report_gpu_errors, threads_per_job
+from models.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -200,13 +201,20 @@ def _find_job(prepared: Prepared, store: Store, key: ResultKey, say: Say) -> Job
     if kept is None:
         _check_trained_here(store, header, folder)
         raise PredictionsError(f"{folder} has no readable weights of {key.variant}; {again}")
-    spec = build_job(prepared, kept.variant, key, say, bases=kept.bases)
+    variant = _find_encoder(kept.variant, store.read_run(key).get("encoder_folder"))
+    spec = build_job(prepared, variant, key, say, bases=kept.bases)
     if {kept.fingerprint, spec.fingerprint} != {header.fingerprint}:
         raise PredictionsError(
             f"{folder} does not match {store.path(key)}: the data, the encoder or the code "
             f"have changed since; {again}"
         )
     return _as_trained(spec, kept)
+
+
+def _find_encoder(variant: Variant, folder: object) -> Variant:
+    """Return a variant with the folder of its encoder as recorded, which may have been relative."""
+    is_here = isinstance(folder, str) and Path(folder).is_dir()
+    return variant.model_copy(update={"encoder": folder}) if is_here else variant
 
 
 def _as_trained(spec: JobSpec, kept: KeptModel) -> JobSpec:

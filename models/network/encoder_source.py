@@ -157,6 +157,13 @@ def identify_folder(encoder: str) -> str | None:
     return _identify(folder, (*HUB_FILES, PICKLED_WEIGHTS)) if folder.is_dir() else None
 
 
+def locate_folder(encoder: str) -> str | None:
+    """Return the absolute path of a local folder; None of a bundled encoder or any other."""
+    folder = Path(encoder).expanduser()
+    is_local = encoder not in list_bundled() and folder.is_dir()
+    return str(folder.absolute()) if is_local else None
+
+
 def find_copy(encoder: str) -> Path | None:
     """Return the folder of an encoder that is on this machine, without asking a hub.
 

@@ -20,6 +20,7 @@ from competition.console import Column, Table
 from competition.errors import TrainingError, UsageError
 from competition.files import check_name, check_writable, write_atomically
 from competition.scoring.metrics.metric import MetricKind
+from models.network.encoder_source import locate_folder
 from models.settings import TuneSettings
 from models.tuning.plan import Search
 from models.tuning.space import Dimension, describe_found, get_setting, place_variant, read_found
@@ -244,6 +245,7 @@ def write_best(search: Search, best: FrozenTrial, n_trials: int) -> Path:
     variant = search.resolve(read_found(search.space, best.params), _name_best(search))
     variant = variant.model_copy(
         update={
+            "encoder": locate_folder(variant.encoder) or variant.encoder,
             "why": f"{search.base.why}; tuned on folds {folds}: best of {n_trials} trials by"
             f" {search.request.objective}",
             "tune": TuneSettings(

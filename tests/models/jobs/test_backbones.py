@@ -108,6 +108,8 @@ def test_a_job_without_padding_predicts_on_a_machine_that_cannot(
 ) -> None:
     spec = plan("klue-roberta", ("run.attention", "varlen"))
     assert run_job(spec, watch_that_stops(10**9)).finished
+    run = Store(spec.store_dir, spec.labels).read_run(spec.key)
+    assert run["encoder_folder"] == spec.variant.encoder
     monkeypatch.setattr("models.network.varlen._find_problem", lambda *given: "needs a kernel")
     again = predict_job(spec, prepared.corpus.test, 1)
     np.testing.assert_allclose(again, result_of(spec).test_probs, atol=1e-5)

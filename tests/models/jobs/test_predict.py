@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -25,6 +26,7 @@ from models.jobs.predict import PredictRequest, run_predict
 from models.jobs.request import FoldRequest
 from models.jobs.spec import JobSpec
 from models.training.control import Watch
+from models.variant import Variant
 
 
 @pytest.fixture
@@ -123,6 +125,25 @@ def test_an_imported_result_predicts_once_its_weights_are_copied(
     run_predict(blended, PredictRequest(blended.test_path, "all", tmp_path / "out.csv"), print)
     answers = (tmp_path / "out.csv").read_bytes()
     assert answers == (blended.submissions_dir / "all.csv").read_bytes()
+
+
+def test_the_encoder_is_looked_for_where_training_found_it(
+    blended: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders: list[str] = []
+
+    def build(prepared: Prepared, variant: Variant, *arguments: Any, **options: Any) -> JobSpec:
+        encoders.append(variant.encoder)
+        raise PredictionsError("enough")
+
+    monkeypatch.setattr(room, "build_job", build)
+    assert refuse_rows(blended, "all") == "enough"
+    store = Store(blended.oof_dir, blended.profile.labels)
+    run = store.run_path(ResultKey("tfidf-linear", 42, 0))
+    for folder in (tmp_path, tmp_path / "gone"):
+        run.write_text(dump_json({"encoder_folder": str(folder)}), "utf-8")
+        assert refuse_rows(blended, "all") == "enough"
+    assert encoders == [encoders[0], str(tmp_path), encoders[0]]
 
 
 def test_threads_are_as_requested_or_as_recorded_or_all(

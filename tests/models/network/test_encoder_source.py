@@ -19,6 +19,7 @@ from competition.errors import EncoderError
 from models.network.encoder_source import (
     PRETRAINING_FILE,
     EncoderSource,
+    locate_folder,
     recommended_settings,
     resolve_encoder,
 )
@@ -180,3 +181,13 @@ def test_damaged_facts_of_pretraining_are_named(text: str, tmp_path: Path) -> No
     for read in (read_exposure, lambda folder: recommended_settings(str(folder))):
         with pytest.raises(EncoderError, match=r"pretraining\.json is damaged"):
             read(tmp_path)
+
+
+def test_a_local_folder_is_located_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "enc").mkdir()
+    (tmp_path / "ko-mini").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate_folder("enc") == str(tmp_path / "enc")
+    assert [locate_folder(name) for name in ("ko-mini", "gone", "scratch", "a/b")] == [None] * 4

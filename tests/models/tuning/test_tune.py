@@ -34,7 +34,7 @@ from models.tuning.tune import run_tune
 from models.variant import Variant, list_variants, resolve_variant
 from tests.competition.klue_scores import auprc, decide, micro_f1
 from tests.competition.planted import softmax
-from tests.models.conftest import ONE_THREAD, TINY_SCRATCH
+from tests.models.conftest import ONE_THREAD, TINY_SCRATCH, make_encoder
 
 SEARCH = ("train.lr=1e-4..1e-2:log", "train.label_smoothing=0.0|0.1|0.2")
 REQUEST = TuneRequest(
@@ -462,6 +462,20 @@ def test_a_file_of_the_user_is_not_overwritten(
     assert tune(prepared, trials=2, write=other).path == other
     told = {"folds": [0], "trials": 2, "study": "s", "folds_hash": prepared.folds.hash}
     assert tomllib.loads(other.read_text())["tune"] == told
+
+
+def test_the_written_file_finds_its_encoder_from_anywhere(
+    prepared: Prepared, jobs: FakeJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentences = prepared.corpus.train.text("sentence").tolist()
+    make_encoder("bert", tmp_path / "my enc", sentences)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "a b" / "best.toml"
+    out.parent.mkdir()
+    summary = tune(prepared, trials=1, write=out, encoder="my enc", overrides=())
+    assert summary.path == out
+    assert tomllib.loads(out.read_text("utf-8"))["encoder"] == str(tmp_path / "my enc")
+    assert f"Next: python run.py fold '{out}'" in summary.tables[1].notes
 
 
 def test_write_is_checked_before_training(
