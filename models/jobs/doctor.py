@@ -78,6 +78,7 @@ def run_doctor(competition: Competition) -> tuple[Table, bool]:
         *problem,
         *check_encoders(variants),
         *check_uploads(competition),
+        check_store(competition),
         *check_room(competition, variants),
     ]
     return build_doctor_table(findings), all(each.state != "fix" for each in findings)
@@ -207,6 +208,16 @@ def _find_missing_key(name: str, competition: Competition) -> str | None:
     if name == "http":
         variable = competition.profile.upload.http.key_variable
     return None if variable is None or os.environ.get(variable, "").strip() else variable
+
+
+def check_store(competition: Competition) -> Finding:
+    """Report whether results, checkpoints and submissions can be written."""
+    wanted = (competition.oof_dir, competition.checkpoints_dir, competition.submissions_dir)
+    refused = [folder for path in wanted if not os.access(folder := find_existing(path), os.W_OK)]
+    if not refused:
+        return Finding("store", f"{competition.home}, writable")
+    remedy = "let your user write there, or set COMPETITION_HOME to another folder"
+    return Finding("store", f"{refused[0]} is not writable", "fix", remedy)
 
 
 def check_room(competition: Competition, variants: tuple[Variant, ...]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ from competition.predictions.store import open_store
 from competition.progress import format_seconds
 from models.jobs.request import FoldRequest, list_missing
 from models.network.encoder_source import find_copy
+from models.pretraining.request import DEFAULT_EPOCHS
+from models.settings import ScratchSettings
 from models.training.hardware import (
     choose_precision,
     describe_device,
@@ -55,8 +57,33 @@ JOB_S = 3.0  # of a job beside its steps
 TRIAL_S, TRIAL_ROWS = 0.2, 1024
 THREADS_GAIN = 0.8  # n threads multiply n ** THREADS_GAIN times as fast as one
 
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Files in which Linux names the memory of a control group, seen from inside a container."""
+
+    folder: Path
+    limit: str
+    used: str
+    cache: str
+
+
+GROUPS = (
+    Group(Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    Group(
+        Path("/sys/fs/cgroup/memory"),
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+
 MeasureRate = Callable[[int, int], float]
 """From the hidden size and the threads of a job to operations a second."""
+
+
+EncoderKey = tuple[str, ScratchSettings | None]
+"""The name of an encoder, and the shape of one with random weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +110,7 @@ class Estimate:
     n_jobs: int
     n_done: int
     seconds: float
-    sizes: dict[str, EncoderSize]
+    sizes: Mapping[EncoderKey, EncoderSize]
     state_bytes: float
     kept_bytes: float
     memory_bytes: float
@@ -184,12 +211,14 @@ def estimate_run(
     workers = request.engine.jobs_here
     threads = threads_per_job(request.engine.threads, workers)
     tokens = estimate_tokens(prepared.corpus.train.text("sentence").tolist())
-    sizes: dict[str, EncoderSize] = {}
+    sizes: dict[EncoderKey, EncoderSize] = {}
+    adapted: set[EncoderKey] = set()
     work: dict[int, float] = {}  # operations by hidden size
     n_done, n_jobs, seconds, kept = 0, 0, 0.0, 0.0
     for variant in variants:
         missing = len(list_missing(store, request, variant, prepared.folds.count))
-        n_done += len(set(variant.seeds)) * n_folds - missing
+        done = len(set(variant.seeds)) * n_folds - missing
+        n_done += done
         n_jobs += missing
         if not missing:
             continue
@@ -197,11 +226,16 @@ def estimate_run(
             per_row = NGRAM_S_PER_ROW[variant.learner]
             seconds += missing * len(prepared.corpus.train) * per_row
             continue
-        if variant.encoder not in sizes:
-            sizes[variant.encoder] = measure_encoder(variant)
-        size = sizes[variant.encoder]
+        key = (variant.encoder, variant.scratch if variant.encoder == SCRATCH else None)
+        if key not in sizes:
+            sizes[key] = measure_encoder(variant)
+        size = sizes[key]
         per_job = _count_operations(prepared, variant, size, min(tokens, variant.max_tokens))
         work[size.hidden] = work.get(size.hidden, 0.0) + missing * per_job
+        if variant.pretrain == "tapt" and not done and key not in adapted:
+            adapted.add(key)  # once for all that share it
+            n_tokens = len(prepared.corpus.train) * (tokens - MARKER_TOKENS)
+            work[size.hidden] += 6.0 * size.multiplied * n_tokens * DEFAULT_EPOCHS
         seconds += missing * JOB_S
         kept += missing * KEPT_BYTES * size.weights * (variant.adapt is None)
     if sum(work.values()) > SMALL_WORK:
@@ -252,7 +286,7 @@ def describe_estimate(estimate: Estimate, home: Path) -> list[str]:
         return []
     sizes = [
         f"{name} ({size.weights / 1e6:.0f} M weights{', guessed' if size.is_guess else ''})"
-        for name, size in estimate.sizes.items()
+        for (name, _), size in estimate.sizes.items()
     ]
     what = f", {', '.join(sizes)}" if sizes else ""
     lines = [
@@ -324,7 +358,25 @@ def find_free_memory() -> int | None:
     except OSError:
         return None
     found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return None if found is None else 1024 * int(found[1])
+    free = [_free_in_group(group) for group in GROUPS]
+    if found is not None:
+        free.append(1024 * int(found[1]))
+    return min((each for each in free if each is not None), default=None)
+
+
+def _free_in_group(group: Group) -> int | None:
+    """Return the bytes that a control group, such as a container, has left; None without one.
+
+    File cache that was not used of late is counted as left: the kernel gives it up first.
+    """
+    try:
+        limit = int((group.folder / group.limit).read_text("ascii"))
+        used = int((group.folder / group.used).read_text("ascii"))
+        stat = (group.folder / "memory.stat").read_text("ascii")
+    except (OSError, ValueError):  # "max": no limit
+        return None
+    cache = re.search(rf"^{group.cache} (\d+)$", stat, re.MULTILINE)
+    return max(0, limit - used + (0 if cache is None else int(cache[1])))
 
 
 def find_existing(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from models.jobs.doctor import (
     check_encoders,
     check_libraries,
     check_room,
+    check_store,
     check_uploads,
     run_doctor,
 )
@@ -97,6 +99,17 @@ def test_keys_are_looked_for_and_not_shown(
     assert found["upload to http"].state == "ok"
     assert "s3cret-value" not in str(found)
     assert "upload to kaggle" not in found, "a target that no profile names is not expected"
+
+
+def test_a_store_that_cannot_be_written(
+    tiny_competition: Competition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check_store(tiny_competition).state == "ok"
+    tiny_competition.oof_dir.mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tiny_competition.oof_dir)
+    found = check_store(tiny_competition)
+    assert (found.state, found.found) == ("fix", f"{tiny_competition.oof_dir} is not writable")
+    assert "COMPETITION_HOME" in found.remedy
 
 
 def test_too_little_room(demo: Competition, monkeypatch: pytest.MonkeyPatch) -> None:

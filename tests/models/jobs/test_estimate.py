@@ -16,11 +16,13 @@ from models.jobs.estimate import (
     check_feasible,
     describe_estimate,
     estimate_run,
+    find_free_memory,
     measure_encoder,
     measure_rate,
 )
 from models.jobs.request import FoldRequest, resolve_all
 from models.network.encoder_source import BUNDLED_DIR
+from models.variant import Variant
 from tests.competition.predictions.test_members import fill
 from tests.conftest import RunCommand, write_tiny
 from tests.models.conftest import ONE_THREAD
@@ -69,6 +71,24 @@ def test_what_is_stored_is_not_counted(prepared: Prepared) -> None:
     assert again == whole
 
 
+def test_encoders_of_other_sizes_and_pretraining_add_up(prepared: Prepared) -> None:
+    profile = prepared.competition.profile
+
+    def estimate_of(*variants: Variant) -> float:
+        return estimate_run(prepared, LARGE, variants, slow).seconds
+
+    asked = replace(LARGE, encoder="scratch")
+    (small,) = resolve_all(profile, replace(asked, overrides=(("scratch.hidden", 64),)))
+    (wide,) = resolve_all(profile, replace(asked, overrides=(("scratch.hidden", 768),)))
+    both = estimate_of(small, wide)
+    assert estimate_of(wide) < both < 1.1 * estimate_of(wide)
+    assert estimate_of(wide, small) == pytest.approx(both)
+    plain, tapt = resolve_all(profile, replace(LARGE, variants=("typed-punct", "tapt")))
+    other = tapt.model_copy(update={"name": "other"})
+    assert estimate_of(tapt) > 1.5 * estimate_of(plain)
+    assert estimate_of(tapt, other) == pytest.approx(estimate_of(tapt) + estimate_of(plain))
+
+
 def test_a_hopeless_run_is_refused_with_what_to_type_instead(prepared: Prepared) -> None:
     profile = prepared.competition.profile
     hopeless = estimate_run(prepared, LARGE, resolve_all(profile, LARGE), slow)
@@ -97,6 +117,23 @@ def test_a_small_run_needs_no_trial(prepared: Prepared) -> None:
 
     found = estimate_run(prepared, asked, resolve_all(prepared.competition.profile, asked), refuse)
     assert 0 < found.seconds < 60
+
+
+@pytest.mark.parametrize("group", estimate.GROUPS)
+def test_a_containers_limit_counts(
+    group: estimate.Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = replace(group, folder=tmp_path)
+    monkeypatch.setattr(estimate, "GROUPS", (here,))
+    machine = find_free_memory()
+    files = {group.limit: "3000", group.used: "2500", "memory.stat": f"x 1\n{group.cache} 400\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert find_free_memory() == 900
+    (tmp_path / group.limit).write_text("max")
+    unlimited = find_free_memory()
+    assert (machine is None) == (unlimited is None)
+    assert unlimited != 900
 
 
 def test_the_rate_is_this_machines() -> None:
