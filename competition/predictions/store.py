@@ -106,6 +106,8 @@ class Store:
                 f"{NOT_A_VARIANT!r} cannot be the name of a variant: routes are stored there"
             )
         folder = join_inside(self.directory, key.variant)
+        if folder.is_file():
+            raise UsageError(f"{key.variant!r} cannot be the name of a variant: {folder} is a file")
         return join_inside(folder, f"s{key.seed}-f{key.fold}.parquet")
 
     def run_path(self, key: ResultKey) -> Path:

@@ -32,6 +32,7 @@ from models.jobs.spec import (
     count_threads,
     read_kept,
 )
+from models.jobs.suitability import check_difficulty
 from models.training.checkpoints import read_facts
 from models.training.linear import RARE_LABELS_VERSION, find_rare_labels
 from models.variant import LINEAR, Variant, fingerprint
@@ -83,6 +84,8 @@ def plan_jobs(
         )
         wanted = _plan_results(setup, folds)
         missing = [each for each in wanted if not _is_done(setup, each, request)]
+        if missing:
+            check_difficulty(variant, prepared.folds.count)
         jobs += _build_specs(setup, missing, request, say, threads)
         kept = [each for each in wanted if each not in missing]
         for each in kept:

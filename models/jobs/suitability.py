@@ -21,6 +21,7 @@ from models.settings import AugmentSettings, CleanSettings, FormatSettings
 from models.variant import NETWORK, Variant, read_file_settings
 
 DEFAULT_FORMAT: str = Variant.model_fields["format"].default
+MIN_DIFFICULTY_FOLDS = 3
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
 
@@ -74,6 +75,21 @@ def check_files(
             _read(CleanSettings, settings.get("clean")) or CleanSettings(),
         )
         _check(needs, profile)
+
+
+def check_difficulty(variant: Variant, n_folds: int) -> None:
+    """Check that the difficulty of training rows can be measured, each by models of other folds.
+
+    Raises:
+        VariantError: a job trains on one fold only.
+    """
+    by_difficulty = variant.curriculum is not None and variant.curriculum.by == "difficulty"
+    if by_difficulty and n_folds < MIN_DIFFICULTY_FOLDS:
+        raise VariantError(
+            f"variant {variant.name}: curriculum.by = 'difficulty' needs at least"
+            f" {MIN_DIFFICULTY_FOLDS} folds, not {n_folds}: rows of one training fold are measured"
+            " by models of the others; use --set curriculum.by=length, or more folds"
+        )
 
 
 def _read(section: type[_Settings], values: Any) -> _Settings | None:

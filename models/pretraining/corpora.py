@@ -104,6 +104,9 @@ def _read_raw_lines(path: Path) -> Iterator[str]:
         found = f"{FORM_NAMES[kind.form]} with {show(', '.join(reader.names))}"
         raise WrongFileError(found, f"name its text {' or '.join(map(repr, TEXT_KEYS))}")
     for _, (text,) in TableReader(path, {name: name}, _refuse).read():
+        if isinstance(text, list | dict):
+            found = f"a row whose {name!r} is {'a list' if isinstance(text, list) else 'an object'}"
+            raise WrongFileError(found, "give each row one text")
         yield from str(text).splitlines()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pytest
 
 from competition.blend.blend import run_blend
 from competition.errors import CorpusError, PredictionsError, UsageError
-from competition.files import dump_json
+from competition.files import dump_json, sha256_of
 from competition.folds.kfold import Prepared
 from competition.lease import hold
+from competition.profile import Competition
 from competition.report.report import write_report
-from models.jobs.bundle import BundleRequest, list_libraries, run_bundle
+from models.jobs.bundle import BundleRequest, hash_test, list_libraries, run_bundle
 from models.jobs.job import run_job
 from models.jobs.offline import MANIFEST, predict_bundle, read_bundle
 from models.jobs.plan import plan_jobs
@@ -142,6 +144,7 @@ def test_a_killed_bundle_is_done_again(blended: Prepared, tmp_path: Path) -> Non
         run_bundle(competition, again, lambda text: None)
     run_bundle(competition, again, lambda text: None)
     assert read_bundle(out).name == "all"
+    assert len(read_bundle(out).test_sha256) == 64
     assert not list(out.glob("*.lease"))
 
 
@@ -186,6 +189,11 @@ def test_no_key_is_in_a_bundle_or_a_report(
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 10
     assert [path for path in written if b"the-planted-" in path.read_bytes()] == []
+
+
+def test_the_answers_of_a_sample_are_not_those_of_the_file(tiny_competition: Competition) -> None:
+    assert hash_test(tiny_competition) == sha256_of(tiny_competition.test_path)
+    assert hash_test(replace(tiny_competition, limit=20)) == ""
 
 
 def test_predicting_needs_no_more_than_is_listed() -> None:

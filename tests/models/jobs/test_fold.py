@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from competition.errors import VariantError
+from competition.errors import UsageError, VariantError
 from competition.files import dump_json
 from competition.folds.kfold import Prepared
 from competition.predictions.store import ResultKey, Store
@@ -75,7 +74,7 @@ def test_an_encoder_that_left_out_a_fold_is_compared_on_that_fold(
 
     def notes(folds_hash: str) -> list[str]:
         exposure = Exposure(False, left_out_fold=1, folds_hash=folds_hash)
-        (tmp_path / PRETRAINING_FILE).write_text(dump_json({"exposure": asdict(exposure)}))
+        (tmp_path / PRETRAINING_FILE).write_text(dump_json(exposure.as_facts()))
         return notes_of(prepared, ("typed-punct",), **asked)
 
     assert notes("of other folds") == [left_out, go_on]
@@ -84,6 +83,7 @@ def test_an_encoder_that_left_out_a_fold_is_compared_on_that_fold(
         "The encoder of without was not pretrained on fold 1, so compare it on that fold:"
         " python run.py compare without OTHER --folds 1",
     ]
+    assert notes_of(prepared, ("tapt",), **asked) == [left_out, go_on]  # it reads all folds
 
 
 def test_only_the_incomplete_seed_of_a_variant_is_left_out(
@@ -116,6 +116,15 @@ def test_notes_say_what_each_variant_lacks(prepared: Prepared, store: Store) -> 
         fixed,
         "Next: python run.py fold typed-punct",
     ]
+
+
+def test_the_name_of_a_file_of_the_store_is_refused_before_training(prepared: Prepared) -> None:
+    request = FoldRequest(("tfidf-linear",), save_as="folds.csv")
+    with (
+        ProgressBoard(live=False) as board,
+        pytest.raises(UsageError, match=r"'folds\.csv' cannot be the name of a variant: .* a file"),
+    ):
+        run_fold(prepared.competition, request, board)
 
 
 def test_fold_gives_the_command_that_made_a_stored_name(prepared: Prepared, store: Store) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from competition.errors import VariantError
 from competition.folds.kfold import Prepared
 from competition.predictions.store import ResultKey, open_store
 from models.jobs.job import run_job
@@ -97,6 +98,16 @@ def test_difficulty_is_measured_on_the_corrected_rows(
     )
     assert plain is not None
     assert not np.array_equal(plain, corrected)
+
+
+def test_difficulty_needs_a_model_of_another_training_fold(
+    prepared: Prepared, make_specs: Specs
+) -> None:
+    folds = prepared.folds
+    two = replace(prepared, folds=replace(folds, fold_of=folds.fold_of % 2, count=2))
+    with pytest.raises(VariantError, match="needs at least 3 folds, not 2"):
+        plan_tiny(two, "typed-punct", ("curriculum.by", "difficulty"))
+    assert len(plan_tiny(two, "typed-punct", ("curriculum.by", "length"))) == 2
 
 
 def test_one_more_seed_of_a_base_leaves_what_builds_on_another(

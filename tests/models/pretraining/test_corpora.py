@@ -71,6 +71,10 @@ def test_a_corpus_of_objects_is_read_by_its_text_not_as_keys_and_escapes(
         (b"", "holds no text"),
         (b" \n\n", "holds no text"),
         (b'{"body": "x"}\n{"body": "y"}\n', "JSON Lines with 'body'; name its text 'text'"),
+        (
+            b'{"text": ["a", "b"]}\n{"text": "c"}\n',
+            "row whose 'text' is a list; give each row",
+        ),
         (b"<!doctype html><p>x", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "git lfs pull"),
     ],
