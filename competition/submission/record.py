@@ -61,6 +61,10 @@ class ScoringRecord(_Record):
         """
         if self.scored_by is not None:
             return bool(self.scored_by != describe_scoring(profile))
+        return self.has_other_negatives(profile)
+
+    def has_other_negatives(self, profile: Profile) -> bool:
+        """Return whether the profile now has other negative labels, which decide other answers."""
         if "negative_label" not in self.model_fields_set:
             return False
         found = self.negative_label

@@ -131,6 +131,11 @@ def read_blend(competition: Competition, name: str | None) -> tuple[str, BlendRe
             f"{path} cannot be read as the record of a blend ({reason}); blend again: "
             f"python run.py blend --name {name}"
         )
+    if record.has_other_negatives(competition.profile):
+        raise PredictionsError(
+            f"{path} was made with other negative labels than the profile's today, so the blend "
+            f"would decide other answers; blend again: python run.py blend --name {name}"
+        )
     return name, record
 
 

@@ -167,3 +167,13 @@ def test_threads_are_as_requested_or_as_recorded_or_all(
     assert set(chosen.values()) == {2}
     room.choose_threads(store, linear, None, said.append)
     assert said == []
+
+
+def test_a_blend_made_with_other_negative_labels_is_refused(
+    blended: Competition, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.csv"
+    shutil.copy(blended.test_path, file)
+    profile = blended.profile.model_copy(update={"negative_label": None})
+    with pytest.raises(PredictionsError, match=r"all\.json was made with other negative labels"):
+        run_predict(replace(blended, profile=profile), PredictRequest(file), print)
