@@ -44,17 +44,19 @@ class Exposure:
         """
         if self.is_of_another(before):
             before = UNKNOWN
-        has_same_folds = (self.left_out_fold, self.folds_hash) == (
-            before.left_out_fold, before.folds_hash,
-        )  # fmt: skip
+        has_same_folds = self._left_out == before._left_out
         test = True if self.test_sentences else before.test_sentences
         is_same = self.test_hash == before.test_hash or (has_same_folds and self.folds_hash)
         if test is False and not is_same:
             test = None  # of an earlier version, which did not record whose test sentences
         combined = replace(self, test_sentences=test)
-        return (
-            combined if has_same_folds else replace(combined, left_out_fold=None, folds_hash=None)
-        )
+        if has_same_folds:
+            return combined
+        return replace(combined, left_out_fold=None, folds_hash=None)
+
+    @property
+    def _left_out(self) -> tuple[int | None, str | None]:
+        return self.left_out_fold, self.folds_hash
 
     def is_of_another(self, before: Exposure) -> bool:
         """Return whether what came before is about another competition."""
