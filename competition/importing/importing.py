@@ -37,6 +37,7 @@ from competition.predictions.store import (
     Result,
     ResultKey,
     Store,
+    check_no_blend,
     is_result,
     open_store,
     read_result,
@@ -145,6 +146,7 @@ def _import_table(
     run = {"imported_from": str(path.absolute()), "imported_sha256": sha256_of(path)}
     if options.test is not None:
         run |= {"test_from": str(options.test.absolute()), "test_sha256": sha256_of(options.test)}
+    check_no_blend(prepared.competition, name)
     stale = _find_stale(name, prepared, store)
     _check_room(results, store, stale)
     imported = []
@@ -235,6 +237,8 @@ def _import_results(
     for file, result in found:
         _check_result(result, prepared, file)
     renamed = [(file, _rename(result, options.save_as)) for file, result in found]
+    for _, result in renamed:
+        check_no_blend(prepared.competition, result.key.variant)
     _check_room([result for _, result in renamed], store)
     imported = []
     for file, result in renamed:

@@ -216,6 +216,19 @@ def open_store(competition: Competition) -> Store:
     return Store(competition.oof_dir, competition.profile.labels)
 
 
+def check_no_blend(competition: Competition, variant: str) -> None:
+    """Check that no blend has the name of a new variant: ``compare`` could not tell them apart.
+
+    Raises:
+        UsageError: a blend has it, and no result of the variant is stored.
+    """
+    blend = join_inside(competition.submissions_dir, f"{variant}.json")
+    if blend.exists() and not open_store(competition).keys(variant):
+        raise UsageError(
+            f"{variant} is the name of a blend, {blend}; choose another for the variant with --as"
+        )
+
+
 def check_labels(
     header: Header, labels: tuple[str, ...], path: Path, remedy: str | None = None
 ) -> None:

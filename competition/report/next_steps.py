@@ -227,7 +227,7 @@ def _propose_analysis(standing: Standing) -> list[Proposal]:
         second = complete[1]
         kind = standing.kind
         gap = kind.write(abs(get_primary(best) - get_primary(second))).lstrip("-")
-        why = f"They differ by {gap} {kind.title}: is the difference significant?"
+        why = f"They differ by {gap} {kind.title}: on which labels, lengths and sources?"
         names = f"{shlex.quote(best.name)} {shlex.quote(second.name)}"
         found.append((f"python run.py compare {names}", why))
     if standing.n_suspects:

@@ -15,7 +15,7 @@ from competition.console import Table, write_count
 from competition.errors import HarnessError, StoppedError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.rerun import write_command
-from competition.predictions.store import ResultKey, open_store
+from competition.predictions.store import ResultKey, check_no_blend, open_store
 from competition.predictions.variant_scores import (
     VariantScore,
     score_variants,
@@ -99,6 +99,8 @@ def run_fold(
     variants = include_bases(
         prepared, request, resolve_all(competition.profile, request), board.say
     )
+    for variant in variants:
+        check_no_blend(competition, variant.name)
     _check_sharding(variants, launch)
     if request.engine.name == LOCAL:
         _say_plan(prepared, request, variants, board.say)

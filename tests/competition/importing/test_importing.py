@@ -636,3 +636,19 @@ def test_the_command_says_what_it_did_and_leaves_2_on_offences(
     done = CliRunner().invoke(app, ["import", str(bad), *own])
     assert done.exit_code == 2
     assert json.loads(done.stdout)["offences"]["rows"][0]["found"].startswith("no prediction")
+
+
+def test_a_variant_does_not_take_the_name_of_a_blend(
+    prepared: Prepared, store: Store, theirs: Path, tmp_path: Path
+) -> None:
+    submissions = prepared.competition.submissions_dir
+    submissions.mkdir(parents=True)
+    (submissions / "best.json").write_text("{}")
+    table = write_table(make_table(theirs), tmp_path / "v.csv")
+    for path in (theirs, table):
+        with pytest.raises(UsageError, match="best is the name of a blend"):
+            take(prepared, path, save_as="best")
+    assert nothing_written(prepared)
+    take(prepared, theirs)
+    (submissions / "v.json").write_text("{}")  # of an older version, which did not check
+    assert [each.is_new for each in take(prepared, theirs).imported] == [False] * 3

@@ -127,6 +127,17 @@ def test_the_name_of_a_file_of_the_store_is_refused_before_training(prepared: Pr
         run_fold(prepared.competition, request, board)
 
 
+def test_the_name_of_a_blend_is_refused_before_training(prepared: Prepared) -> None:
+    submissions = prepared.competition.submissions_dir
+    submissions.mkdir(parents=True)
+    (submissions / "best.json").write_text("{}")
+    with (
+        ProgressBoard(live=False) as board,
+        pytest.raises(UsageError, match="best is the name of a blend"),
+    ):
+        run_fold(prepared.competition, FoldRequest(("tfidf-linear",), save_as="best"), board)
+
+
 def test_fold_gives_the_command_that_made_a_stored_name(prepared: Prepared, store: Store) -> None:
     store.write(make_result(prepared, ResultKey("mine", 42, 0)), {"command": TYPED})
     with (

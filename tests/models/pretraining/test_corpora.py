@@ -65,6 +65,14 @@ def test_a_corpus_of_objects_is_read_by_its_text_not_as_keys_and_escapes(
         assert tuple(read_lines(tmp_path / name)) == LINES
 
 
+def test_a_null_is_no_text(tmp_path: Path) -> None:
+    records = [{"text": "하나"}, {"text": None}, {"text": "둘"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        assert tuple(read_lines(tmp_path / name)) == ("하나", "둘")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
