@@ -25,7 +25,14 @@ from competition.audit.counts import (
     measure_shift,
 )
 from competition.console import Column, Table, build_offences_table
-from competition.data.corpus import Corpus, Reading, build_corpus, read_rows, read_train
+from competition.data.corpus import (
+    Corpus,
+    Reading,
+    build_corpus,
+    compare_quoting,
+    read_rows,
+    read_train,
+)
 from competition.data.groups import Int32s, build_groups, build_keys
 from competition.data.rows import Rows
 from competition.errors import OFFENCES_SHOWN, HarnessError, Offence
@@ -115,7 +122,8 @@ def build_audit_tables(
     if audit.offences:
         files = (audit.train.offences, audit.test.offences)
         tables.append(_build_offences(files, None if is_whole else OFFENCES_SHOWN))
-    if notices := (*audit.train.notices, *audit.test.notices):
+    quoting = compare_quoting(audit.train, audit.test)
+    if notices := (*audit.train.notices, *audit.test.notices, *quoting):
         title, remedy = "Unusual but accepted", "what was done"
         tables.append(
             build_offences_table("notices", title, notices, remedy=remedy, with_file=True)

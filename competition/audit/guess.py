@@ -34,8 +34,11 @@ MAX_LABELS = 500
 def guess_all(train: Peek, test: Peek, sample: Peek | None) -> Findings:
     """Guess the content of a competition's files."""
     found = Findings()
-    _guess_id(found, train, test)
-    _guess_sentence(found, train)
+    sentence, sure, length = _find_sentence(train)
+    _guess_id(found, train, test, sentence)
+    if sentence is not None:
+        found.columns["sentence"] = sentence
+        found.add("columns.sentence", sentence, sure, f"{length:.0f} characters on average")
     guess_entities(found, train)
     _guess_label(found, train, test)
     _guess_source(found, train, test)
@@ -55,9 +58,9 @@ def _is_unique(values: Values) -> bool:
     return len(values) > 0 and len({str(value) for value in values}) == len(values)
 
 
-def _guess_id(found: Findings, train: Peek, test: Peek) -> None:
+def _guess_id(found: Findings, train: Peek, test: Peek, sentence: str | None) -> None:
     for name in (_named(train, ID_NAMES) or "", next(iter(train.columns), "")):
-        if name not in train.columns or name not in test.columns:
+        if name not in train.columns or name not in test.columns or name == sentence:
             continue
         values = train.columns[name]
         if _is_unique(values) and all(len(str(value)) <= 100 for value in values[:SAMPLE]):
@@ -72,7 +75,8 @@ def _guess_id(found: Findings, train: Peek, test: Peek) -> None:
     found.add("columns.id", None, "likely", "no column has a different value in every row")
 
 
-def _guess_sentence(found: Findings, train: Peek) -> None:
+def _find_sentence(train: Peek) -> tuple[str | None, Sure, float]:
+    """Return the column of sentences, how sure that is, and their mean length in characters."""
     lengths = {}
     for name, values in train.columns.items():
         sample = values[:SAMPLE]
@@ -84,10 +88,8 @@ def _guess_sentence(found: Findings, train: Peek) -> None:
     longest = max(lengths, key=lambda name: lengths[name], default=None)
     chosen = named if named in lengths else longest
     if chosen is None:
-        return
-    found.columns["sentence"] = chosen
-    sure: Sure = "sure" if named == longest else "likely"
-    found.add("columns.sentence", chosen, sure, f"{lengths[chosen]:.0f} characters on average")
+        return None, "a guess", 0.0
+    return chosen, "sure" if named == longest else "likely", lengths[chosen]
 
 
 def _guess_label(found: Findings, train: Peek, test: Peek) -> None:
@@ -130,11 +132,29 @@ def _guess_labels(found: Findings, counts: Counter[str]) -> None:
         profile = read_bundled(name)
         if {*profile.labels} == {*counts}:
             found.labels, why = list(profile.labels), f"those of {name}, in its order"
-    found.add("labels", f"{len(counts)} labels", "likely", why)
-    if found.negative is not None:
+    sure: Sure = "likely"
+    alike = _find_alike(found.labels)
+    if alike is not None:
+        sure, why = "a guess", f"{alike[0]!r} and {alike[1]!r} may be the same: correct the file"
+    found.add("labels", f"{len(counts)} labels", sure, why)
+    if len(negatives) > 1:
+        others = ", ".join(negatives[1:])
+        why = f"by its name; others are named like one, too ({others}): it may be a list of labels"
+        found.add("negative_label", found.negative, "a guess", why)
+    elif found.negative is not None:
         found.add("negative_label", found.negative, "likely", "by its name")
     else:
         found.add("negative_label", None, "likely", "no label is named like one")
+
+
+def _find_alike(labels: Sequence[str]) -> tuple[str, str] | None:
+    """Return two labels that differ only in case and spaces, None if there are none."""
+    known: dict[str, str] = {}
+    for label in labels:
+        first = known.setdefault("".join(label.lower().split()), label)
+        if first != label:
+            return first, label
+    return None
 
 
 def _guess_source(found: Findings, train: Peek, test: Peek) -> None:
@@ -179,7 +199,7 @@ def _guess_language(found: Findings, train: Peek) -> None:
 def _guess_submission(found: Findings, sample: Peek, test: Peek) -> None:
     """Guess the columns and the layout of the sample submission."""
     ids = {str(value) for value in test.columns.get(found.columns.get("id", ""), ())}
-    has_header = sample.has_header and not ids & set(sample.columns)
+    has_header = sample.has_header and not _begins_with_id(sample, ids)
     columns: dict[str, Values] = dict(sample.columns)
     if sample.has_header and not has_header:  # its first line is a row
         columns = {
@@ -198,6 +218,9 @@ def _guess_submission(found: Findings, sample: Peek, test: Peek) -> None:
     template = _find_template(list(columns), found.labels)
     if template is not None:
         found.submission["probs_columns"] = template
+        if found.submission.get("label_column") in _name_columns(template, found.labels):
+            del found.submission["label_column"]  # probabilities of 0 or 1, not labels
+            found.submission.pop("label_as", None)
     for key, name in found.submission.items():
         found.add(f"submission.{key}", name, "sure", f"by the values in {sample.path.name}")
     if not {"label_column", "probs_column", "probs_columns"} & found.submission.keys():
@@ -228,11 +251,25 @@ def _guess_answer_column(found: Findings, sample: Peek, columns: Sequence[str]) 
     found.add("submission.label_column", answer, "a guess", why)
 
 
+def _begins_with_id(sample: Peek, ids: set[str]) -> bool:
+    """Return whether the name of a column is an id, as the values below it are.
+
+    A column for label 1 may have the name of an id, too, but not ids below it.
+    """
+    return any(
+        name in ids
+        and (not values or (_is_unique(values) and {str(each) for each in values[:SAMPLE]} <= ids))
+        for name, values in sample.columns.items()
+    )
+
+
 def _is_sample_id(name: str, values: Values, test: Peek, ids: set[str]) -> bool:
     """Return whether a column of the sample submission says which test row a line is for."""
     texts = [str(value) for value in values]
     if ids:
-        return set(texts[:SAMPLE]) <= ids
+        shown = texts[:SAMPLE]
+        is_plain = len(set(texts)) == len(texts) and set(match_ids(shown, ids)) <= ids
+        return set(shown) <= ids or is_plain
     is_tests_own = texts == [str(value) for value in test.columns.get(name, ())]
     return is_tests_own or len(set(texts)) == len(test)
 
@@ -269,6 +306,11 @@ def _find_template(columns: Sequence[str], labels: Sequence[str]) -> str | None:
         return None
     for name in columns:
         before, named, after = name.partition(labels[0])
-        if named and {f"{before}{label}{after}" for label in labels} <= set(columns):
-            return f"{before}{{label}}{after}"
+        template = f"{before}{{label}}{after}"
+        if named and _name_columns(template, labels) <= set(columns):
+            return template
     return None
+
+
+def _name_columns(template: str, labels: Sequence[str]) -> set[str]:
+    return {template.replace("{label}", label) for label in labels}

@@ -214,6 +214,8 @@ def _write_files(files: Found, peeked: tuple[Peek, Peek]) -> list[str]:
     train, test = peeked
     if train.separator is not None:
         lines.append(f"separator = {_quote(train.separator)}")
+    if {True, False} == {train.quoting, test.quoting}:
+        lines.append("quotes = false # likely: in one file, they do not enclose fields")
     for key, peek_ in (("header", train), ("test_header", test)):
         if not peek_.has_header and peek_.columns:
             names = [name for name in peek_.columns if re.fullmatch(r"c\d+", name)]

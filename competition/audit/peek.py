@@ -38,6 +38,7 @@ class Peek:
         separator: of a CSV that is separated by something else than commas.
         has_header: whether its first line names the columns; else they are numbered ``c0``, ``c1``.
         is_text: whether it is a CSV, or one with another separator.
+        quoting: whether fields seem to be quoted, None where none begins with a quote.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Peek:
     separator: str | None = None
     has_header: bool = True
     is_text: bool = False
+    quoting: bool | None = None
 
     def __len__(self) -> int:
         """Return the number of rows that were read."""
@@ -100,7 +102,7 @@ def _peek_csv(path: Path) -> Peek:
     rows = [fields for _, fields in islice(reader.read(), MAX_ROWS)]
     peeked = _spread(path, named, rows)
     shown = None if separator == "," else separator
-    return Peek(path, peeked.columns, shown, has_header, is_text=True)
+    return Peek(path, peeked.columns, shown, has_header, is_text=True, quoting=reader.quoting)
 
 
 def _measure_separator(lines: Sequence[str], mark: str) -> tuple[float, int]:
@@ -114,15 +116,17 @@ def _measure_separator(lines: Sequence[str], mark: str) -> tuple[float, int]:
 def _is_header(cells: Sequence[str], below: Collection[str]) -> bool:
     """Return whether a first line is a header: short words, no data, few numbers.
 
-    A table written without column names has their numbers, from 0, in its header. A number among
-    names, such as that of a column without one, makes no row of data of them: in a row, some cell
-    is a sentence or occurs below.
+    A table written without column names has their numbers, from 0, in its header, and one with a
+    column for each numbered label has theirs. A number among names, such as that of a column
+    without one, makes no row of data of them: in a row, some cell is a sentence or occurs below.
 
     Args:
         cells: of the first line.
         below: all cells of the next lines.
 
     >>> _is_header(["id", "label", "0"], ["7", "met"]), _is_header(["7", "a", "met"], ["met"])
+    (True, False)
+    >>> _is_header(["id", "0", "1"], ["7", "0.5"]), _is_header(["id7", "0.5", "0.5"], ["id8"])
     (True, False)
     """
     named = [cell for cell in cells if cell]
@@ -136,9 +140,11 @@ def _is_header(cells: Sequence[str], below: Collection[str]) -> bool:
     is_plain = all(len(cell) <= LONG_CELL and not re.search("[{<[]", cell) for cell in words)
     if not is_plain or not any(map(WORDY_NAME.search, words)):
         return False
-    n_numbers = len(named) - len(words)
+    numbers = [cell for cell in named if cell not in words]
     are_names = all(map(PLAIN_NAME.fullmatch, words)) and not set(words) & set(below)
-    return n_numbers == 0 or (n_numbers < len(words) and are_names)
+    are_places = len(numbers) > 1 and numbers == [str(i) for i in range(len(numbers))]
+    are_places = are_places and all(map(str.isidentifier, words))
+    return not numbers or (are_names and (are_places or len(numbers) < len(words)))
 
 
 def _spread(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Peek:

@@ -35,6 +35,9 @@ _CHUNK_ROWS = 50_000
 _OFFSET_COLUMN = re.compile(r"start|begin|idx|offset|_pos|span", re.IGNORECASE)
 
 
+Quoting = tuple[tuple[str, ...], tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class Corpus:
     """All rows of a competition.
@@ -59,6 +62,8 @@ class Reading:
     Attributes:
         n_records: rows in the files, valid or not.
         aside: ids of the rows that the profile sets aside.
+        quoting: the names of the files in which fields seem to be quoted, and of those in which
+            quotes seem to be part of the text.
     """
 
     rows: Rows
@@ -66,6 +71,7 @@ class Reading:
     notices: tuple[Offence, ...]
     n_records: int = 0
     aside: frozenset[str] = frozenset()
+    quoting: Quoting = ((), ())
 
 
 def read_corpus(competition: Competition) -> Corpus:
@@ -105,7 +111,24 @@ def read_train(competition: Competition) -> Reading:
         gold = np.concatenate([each.rows.gold for each in readings])
         rows = Rows(pd.concat(frames, ignore_index=True), gold)
     notices = tuple(notice for each in readings for notice in each.notices)
-    return Reading(rows, tuple(offences), notices, sum(each.n_records for each in readings))
+    n_records = sum(each.n_records for each in readings)
+    quoting = _join_quoting(readings)
+    return Reading(rows, tuple(offences), notices, n_records, quoting=quoting)
+
+
+def _join_quoting(readings: Sequence[Reading]) -> Quoting:
+    quoted, plain = zip(*(each.quoting for each in readings), strict=True)
+    return sum(quoted, ()), sum(plain, ())
+
+
+def compare_quoting(train: Reading, test: Reading) -> tuple[Offence, ...]:
+    """Return a notice if quotes seem to enclose fields in one file and not in another."""
+    quoted, plain = _join_quoting((train, test))
+    if not (quoted and plain):
+        return ()
+    found = f"quotes seem to enclose fields here, but to be part of the text in {plain[0]}"
+    done = "each was read so; set files.quotes in the profile, so that texts begin alike"
+    return (Offence(quoted[0], None, None, None, found, done),)
 
 
 def _find_unknown_aside(competition: Competition, readings: Sequence[Reading]) -> list[Offence]:
@@ -144,7 +167,8 @@ def build_corpus(competition: Competition, train: Reading, test: Reading) -> Cor
         train_rows = train_rows.take(chosen)
         test_rows = test_rows.take(_sample_test(len(test_rows), limit, rules.seed))
     digest = hash_rows(train_rows, test_rows, labels=competition.profile.labels)
-    return Corpus(train_rows, test_rows, (*train.notices, *test.notices), digest)
+    notices = (*train.notices, *test.notices, *compare_quoting(train, test))
+    return Corpus(train_rows, test_rows, notices, digest)
 
 
 def _sample_test(count: int, limit: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -202,7 +226,9 @@ def read_rows(
     rows = collector.build(is_train=is_train, more=more)
     aside = checker.aside
     n_records = checker.count + aside.total() + lost
-    return Reading(rows, tuple(reported), notices, n_records, frozenset(aside))
+    name = (path.name,)
+    quoting = {None: ((), ()), True: (name, ()), False: ((), name)}[reader.quoting]
+    return Reading(rows, tuple(reported), notices, n_records, frozenset(aside), quoting)
 
 
 def list_group_columns(profile: Profile) -> tuple[str, ...]:

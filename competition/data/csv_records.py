@@ -118,6 +118,7 @@ class RecordReader:
     names: list[str] = field(default_factory=list)  # of all columns, after the header was read
     used_separator: str = ","  # this and the next after reading has begun
     used_quotes: bool = True
+    quoting: bool | None = None  # as detected, where a field begins with a quote
     carriage_returns: Oddity = field(default_factory=Oddity)
     empty_lines: Oddity = field(default_factory=Oddity)
     kind: FileKind | None = None
@@ -249,6 +250,10 @@ class RecordReader:
             first += islice(lines, SAMPLE_LINES)
             if self.quotes is False or not _looks_quoted(first, separator):
                 quoting, self.used_quotes = csv.QUOTE_NONE, False
+            if self.quotes is None and any(
+                part.startswith('"') for line in first for part in line.split(separator)
+            ):
+                self.quoting = self.used_quotes
         reader = csv.reader(chain(first, lines), delimiter=separator, quoting=quoting, strict=True)
         while True:
             line = reader.line_num + 1
@@ -308,7 +313,10 @@ class RecordReader:
             self.offend(line, None, found, remedy)
         else:
             found = f"not a CSV record ({reason})"
-            self.offend(line, None, found, "double the quotes inside a quoted field")
+            remedy = "double the quotes inside a quoted field"
+            if self.used_separator != ",":
+                remedy += ", or set files.quotes = false if quotes are part of the text"
+            self.offend(line, None, found, remedy)
 
     def _find_columns(self, line: int, header: Sequence[str]) -> list[int] | None:
         """Return the index of each wanted column; None if one is missing or repeated."""

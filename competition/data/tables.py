@@ -76,6 +76,7 @@ class TableReader:
     report: Report
     layout: Layout = Layout()
     names: list[str] = field(default_factory=list)  # of all columns, after reading has begun
+    quoting: bool | None = None  # as of ``RecordReader``, after reading
     _notices: list[Offence] = field(default_factory=list)
 
     def read(self) -> Iterator[tuple[int, list[Any]]]:
@@ -134,7 +135,7 @@ class TableReader:
                 for at, path in paths:
                     fields[at] = dig(fields[at], path[1:])
                 yield line, fields
-        self.names = reader.names
+        self.names, self.quoting = reader.names, reader.quoting
         self._notices += reader.notices()
 
     def _fit_separator(self) -> Layout:
@@ -354,7 +355,11 @@ def _find_rows(value: Any, wanted: Wanted) -> Sequence[Any]:
         inner = [key for each in value.values() if isinstance(each, dict) for key in each]
         is_by_column = all(key.isdecimal() for key in inner)
     if is_by_column and value.values() and len(lists) == len(value):
-        return [dict(zip(value, row, strict=False)) for row in zip(*lists, strict=False)]
+        sizes = sorted({len(each) for each in lists})
+        if len(sizes) > 1:
+            found = f"JSON by column with {sizes[0]:,} to {sizes[-1]:,} values in each column"
+            raise WrongFileError(found, "write a value for every row, null where there is none")
+        return [dict(zip(value, row, strict=True)) for row in zip(*lists, strict=True)]
     if value and all(isinstance(each, dict) for each in value.values()):
         if not is_by_column:
             return list(value.values())

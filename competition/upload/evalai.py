@@ -108,6 +108,8 @@ class EvalAITarget:
         with self._open() as wire:
             answer = wire.ask(self._sign(_build_status(competition, ref)), allowed=(404,))
             body = _read_json(answer)
+            if _read_id(body) not in (None, ref):
+                raise UploadError(f"{host} answered about submission {_read_id(body)}, not {ref}")
             status = str(dig(body, "status"))
             if answer.status == 404 or status not in {"finished", *ENDED_BADLY}:
                 said = "" if answer.status == 404 else self._options.mask.quote(status)

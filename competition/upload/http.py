@@ -64,8 +64,10 @@ class HttpTarget:
             raise RejectedError(said or f"{url} rejected the file", ref)
         if ref is None and rules.answer.id is not None:
             raise LostAnswerError(f"{url}: its answer has no {rules.answer.id} (answer.id)")
-        found = find_scores(body, self.score_fields(competition), self._options.mask)
         message = f"uploaded as {ref}" if ref else "uploaded"
+        if rules.status_url is not None and _is_unfinished(body, rules):
+            return Receipt(ref=ref, message=message)
+        found = find_scores(body, self.score_fields(competition), self._options.mask)
         remarks = f"{message}; {found.remark}" if found.remark else message
         return Receipt(ref=ref, message=remarks, public=found.public, private=found.private)
 
@@ -92,6 +94,10 @@ class HttpTarget:
             body = answer.json() if answer.is_good else None
         except ValueError:
             raise UploadError(f"{call.url} did not answer with JSON") from None
+        answered = _read_ref(body, rules)
+        if answered not in (None, ref):
+            said = self._options.mask.quote(f"{call.url} answered about {answered}, not {ref}")
+            raise UploadError(f"{said}: correct upload.http.status_url or answer.id")
         status = str(dig(body, rules.answer.status) or "")
         said = self._options.mask.quote(str(dig(body, rules.answer.error) or ""))
         if said or status in rules.answer.rejected:
@@ -139,6 +145,12 @@ def _build_status(rules: HttpBoard, ref: str, head: dict[str, str]) -> Call:
     if rules.status_url is None:
         raise UploadError("upload.http.status_url is not set: the status cannot be requested")
     return Call("GET", rules.status_url.replace("{id}", ref), secret_headers=head)
+
+
+def _is_unfinished(body: Any, rules: HttpBoard) -> bool:
+    """Return whether an answer says that the file is not scored yet; its scores are then none."""
+    status = dig(body, rules.answer.status)
+    return status not in (None, "") and str(status) not in rules.answer.done
 
 
 def _read_ref(body: Any, rules: HttpBoard) -> str | None:

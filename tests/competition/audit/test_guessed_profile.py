@@ -80,6 +80,77 @@ def test_tokens_are_recognised_by_their_list(tmp_path: Path) -> None:
         assert (row.subject.word, row.object.word) == (made.subject[0], made.object[0])
 
 
+def test_a_short_sentence_in_the_first_column_is_no_id(tmp_path: Path) -> None:
+    for name, label in (("train", {"relation": "met"}), ("test", {})):
+        rows = [
+            {
+                "text": f"甲{i}访问了乙{i}。",
+                "h": {"name": f"甲{i}", "pos": [0, 1 + len(str(i))]},
+                "t": {"name": f"乙{i}", "pos": [4 + len(str(i)), 5 + 2 * len(str(i))]},
+                **({"relation": "NA"} if label and i % 2 else label),
+            }
+            for i in range(20)
+        ]
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    competition, _ = guess(tmp_path, tmp_path)
+    assert (competition.profile.columns.id, competition.profile.columns.sentence) == (None, "text")
+    assert read_corpus(competition).train.row(12).object.word == "乙12"
+
+
+def write_marked(home: Path, labels: list[str], train: str = "{}", test: str = "{}") -> None:
+    """Write 40 rows to train on and 8 to test, the sentences in the given quotes."""
+    texts = [f"<e1>a{i}</e1> by <e2>b{i}</e2>" for i in range(40)]
+    lines = [
+        f"{i:03d}\t{train.format(text)}\t{labels[i % len(labels)]}\n"
+        for i, text in enumerate(texts)
+    ]
+    (home / "train.tsv").write_text("id\ttext\tlabel\n" + "".join(lines))
+    lines = [f"{i:03d}\t{test.format(text)}\n" for i, text in enumerate(texts[:8])]
+    (home / "test.tsv").write_text("id\ttext\n" + "".join(lines))
+
+
+def test_labels_that_look_alike_and_several_negative_ones_are_said(tmp_path: Path) -> None:
+    write_marked(tmp_path, ["none", "met", "unrelated", "Met "])
+    _, tables = guess(tmp_path, tmp_path)
+    rows = {row["what"]: row for row in tables["guesses"].rows}
+    assert rows["labels"]["sure"] == rows["negative_label"]["sure"] == "a guess"
+    assert "'Met ' and 'met' may be the same" in rows["labels"]["why"]
+    assert "(unrelated)" in rows["negative_label"]["why"]
+
+
+def test_quotes_of_one_file_that_enclose_no_fields_do_so_in_none(tmp_path: Path) -> None:
+    write_marked(tmp_path, ["met", "none"], '"{} said "no"."', '"{}"')
+    competition, _ = guess(tmp_path, tmp_path)
+    corpus = read_corpus(competition)
+    assert corpus.train.row(0).sentence == '"a0 by b0 said "no"."'
+    assert corpus.test.row(0).sentence == '"a0 by b0"'
+
+
+def test_a_sample_submission_with_ids_as_numbers(tmp_path: Path) -> None:
+    write_marked(tmp_path, ["met", "none"])
+    (tmp_path / "sample_submission.csv").write_text(
+        "id,label\n" + "".join(f"{i},none\n" for i in range(8))
+    )
+    rules = guess(tmp_path, tmp_path)[0].profile.submission
+    assert (rules.id_column, rules.label_column) == ("id", "label")
+
+
+@pytest.mark.parametrize("value", ["0", "0.5"])
+def test_a_sample_submission_with_a_column_for_each_numbered_label(
+    tmp_path: Path, value: str
+) -> None:
+    write_marked(tmp_path, ["0", "1"])
+    text = (tmp_path / "test.tsv").read_text().replace("\n00", "\n")  # ids 0 and 1, too
+    (tmp_path / "test.tsv").write_text(text)
+    (tmp_path / "sample_submission.csv").write_text(
+        "id,0,1\n" + "".join(f"{i},{value},{value}\n" for i in range(8))
+    )
+    rules = guess(tmp_path, tmp_path)[0].profile.submission
+    assert (rules.id_column, rules.label_column, rules.header) == ("id", None, True)
+    assert rules.name_probs_columns(("0", "1")) == ("0", "1")
+
+
 def test_a_file_without_header_types_or_ids_in_english(tmp_path: Path) -> None:
     train, test = tmp_path / "train.tsv", tmp_path / "test.tsv"
     rows = [

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from competition.data.corpus import Reading, compare_quoting
+from competition.data.rows import collect_rows
 from competition.data.tables import Layout, TableReader
+from competition.errors import Offence
 
 TAB = Layout(separator="\t")
 
@@ -62,3 +65,31 @@ def test_quoted_fields_may_contain_line_ends_and_a_separator_that_is_no_comma(
     assert len(read(f"text\tlabel\n{cut}")) == 999
     spoken = '"One, he said.\ta'  # quotes of speech, which do not enclose a field
     assert read(f'text\tlabel\n{spoken}\nTwo."\tb\n') == [['"One, he said.', "a"], ['Two."', "b"]]
+
+
+def test_json_by_column_with_a_shorter_column_is_an_offence(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"text": ["One.", "Two."], "label": ["a", "b", "c"]}')
+    offences: list[Offence] = []
+    wanted = {"text": "text", "label": "label"}
+    assert list(TableReader(path, wanted, offences.append).read()) == []
+    assert "2 to 3 values" in offences[0].found
+
+
+def test_quotes_that_are_read_in_two_ways_are_noticed(tmp_path: Path) -> None:
+    spoken, quoted = (tmp_path / f"{name}.tsv" for name in ("spoken", "quoted"))
+    spoken.write_text('text\tlabel\n"One" and "two"\ta\n')
+    quoted.write_text('text\tlabel\n"One and two"\ta\n')
+    readers = [TableReader(path, {"text": "text"}, print) for path in (spoken, quoted)]
+    assert [[fields for _, fields in reader.read()] for reader in readers] == [
+        [['"One" and "two"']],
+        [["One and two"]],
+    ]
+    assert [reader.quoting for reader in readers] == [False, True]
+    readings = [
+        Reading(collect_rows([]), (), (), quoting=quoting)
+        for quoting in (((), ("spoken.tsv",)), (("quoted.tsv",), ()))
+    ]
+    (notice,) = compare_quoting(*readings)
+    assert (notice.file, "in spoken.tsv" in notice.found) == ("quoted.tsv", True)
+    assert compare_quoting(readings[0], readings[0]) == ()

@@ -651,6 +651,31 @@ def test_a_rejection_is_fetched_with_its_reason(evening: Evening) -> None:
     evening.fail(DuplicateError)
 
 
+@pytest.mark.parametrize("name", ["http"])
+def test_a_score_that_comes_with_a_queued_file_is_none(evening: Evening) -> None:
+    scores = {"public": [{"f1": 0.0}], "private": 0.0}
+    body = {"submission": {"id": 1}, "state": "queued", "scores": scores}
+    evening.server.faults["upload"] = [Fault(201, body, late=True)]
+    report = evening.submit()
+    assert (report.public, report.private, report.is_pending) == (None, None, True)
+    body["state"] = "finished"
+    evening.server.faults["upload"] = [Fault(201, body, late=True)]
+    assert evening.submit(resend=True).public == {"micro_f1": 0.0}
+
+
+@pytest.mark.parametrize("name", ["evalai", "http"])
+def test_the_score_of_another_submission_is_not_taken(evening: Evening) -> None:
+    evening.submit()
+    scores = {"public": [{"f1": 33.0}], "private": 33.0}
+    body = {"id": 4, "status": "finished", "submission": {"id": 4}, "state": "finished"}
+    evening.server.faults["status"] = [Fault(200, {**body, "scores": scores})]
+    report = evening.submit(wait=True)
+    assert (report.public, report.is_pending) == (None, True)
+    assert any("4, not 1" in note for note in report.notes)
+    (entry,) = open_ledger(evening.competition).read()
+    assert not entry.is_decided
+
+
 @pytest.mark.parametrize("name", ["kaggle", "evalai", "http"])
 def test_a_score_that_is_none_is_remarked(evening: Evening) -> None:
     evening.submit()
