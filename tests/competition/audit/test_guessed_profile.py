@@ -130,10 +130,10 @@ def test_quotes_of_one_file_that_enclose_no_fields_do_so_in_none(tmp_path: Path)
 def test_a_sample_submission_with_ids_as_numbers(tmp_path: Path) -> None:
     write_marked(tmp_path, ["met", "none"])
     (tmp_path / "sample_submission.csv").write_text(
-        "id,label\n" + "".join(f"{i},none\n" for i in range(8))
+        "key,label\n" + "".join(f"{i},none\n" for i in range(8))
     )
     rules = guess(tmp_path, tmp_path)[0].profile.submission
-    assert (rules.id_column, rules.label_column) == ("id", "label")
+    assert (rules.id_column, rules.label_column) == ("key", "label")
 
 
 @pytest.mark.parametrize("value", ["0", "0.5"])
