@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from competition.audit.findings import ROLE_NAMES, Findings, Sure
@@ -22,6 +23,7 @@ PART_NAMES = {
 }
 TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)>|\[(/?)([A-Za-z][\w:.-]*)\]")
 MOSTLY = 0.9
+HALF = 0.5
 FEW = 0.98
 MARKS_INSIDE = 0.1  # of entities end in a mark, at most; 0.5% in KLUE-RE
 
@@ -154,12 +156,12 @@ def _fit_offsets(
     place = places["subject"]
     if place.start is None or place.end is None:
         return units[0], False, 0.0
-    spans = [
-        (int(float(start)), int(float(end)))
-        for start, end in zip(train.columns[place.start], train.columns[place.end], strict=True)
-    ][: len(sentences)]
+    spans = _read_spans(train, place, len(sentences))
     if place.word is None:
-        return units[0], _is_inclusive(sentences, spans, units[0]), 0.0
+        others = _read_spans(train, places["object"], len(sentences))
+        spans, sentences = [*spans, *others], [*sentences, *sentences[: len(others)]]
+        unit = "tokens" if _count_tokens(sentences, spans) else units[0]
+        return unit, _is_inclusive(sentences, spans, unit), 0.0
     words = train.columns[place.word]
     best = ("characters", False, -1.0)
     for unit in units:
@@ -171,6 +173,30 @@ def _fit_offsets(
             share = hits / max(len(spans), 1)
             best = max(best, (unit, inclusive, share), key=lambda item: item[2])
     return best
+
+
+def _read_spans(train: Peek, place: _Place, count: int) -> list[tuple[int, int]]:
+    """Return the offsets of an entity in the first rows, none if it has no columns for them."""
+    if place.start is None or place.end is None:
+        return []
+    pairs = zip(train.columns[place.start], train.columns[place.end], strict=True)
+    return [(int(float(start)), int(float(end))) for start, end in islice(pairs, count)]
+
+
+def _count_tokens(sentences: Values, spans: Sequence[tuple[int, int]]) -> bool:
+    """Return whether offsets without words count the tokens of texts.
+
+    All of them must be tokens, and most must not begin a word if they counted characters.
+    """
+    pairs = [(str(text), *span) for text, span in zip(sentences, spans, strict=False)]
+    if not all(start <= end <= len(text.split()) for text, start, end in pairs):
+        return False
+    begins = [
+        text[start : start + 1].isalnum() and not text[max(start - 1, 0) : start].isalnum()
+        for text, start, _ in pairs
+        if start
+    ]
+    return bool(begins) and sum(begins) < HALF * len(begins)
 
 
 def _is_inclusive(sentences: Values, spans: Sequence[tuple[int, int]], unit: str) -> bool:

@@ -96,10 +96,13 @@ def _peek_csv(path: Path) -> Peek:
         found = f"its first line, {', '.join(names)!r}, names a column twice"
         raise WrongFileError(found, "give every column a different name")
     named = [name for name in names if name]  # one without is the index of a table
-    reader = RecordReader(
-        path, {name: name for name in named}, _ignore, separator, None if has_header else names
-    )
+    offences: list[Offence] = []
+    header = None if has_header else names
+    reader = RecordReader(path, {name: name for name in named}, offences.append, separator, header)
     rows = [fields for _, fields in islice(reader.read(), MAX_ROWS)]
+    if offences and not rows:
+        where = "" if offences[0].line is None else f"line {offences[0].line}: "
+        raise WrongFileError(f"{where}{offences[0].found}", offences[0].remedy)
     peeked = _spread(path, named, rows)
     shown = None if separator == "," else separator
     return Peek(path, peeked.columns, shown, has_header, is_text=True, quoting=reader.quoting)
@@ -195,10 +198,6 @@ def _take(value: Any, key: Any) -> Any:
     if isinstance(value, list) and isinstance(key, int) and key < len(value):
         return as_field(value[key])
     return ""
-
-
-def _ignore(_offence: Offence) -> None:
-    return None
 
 
 def _refuse(offence: Offence) -> None:

@@ -80,6 +80,33 @@ def test_tokens_are_recognised_by_their_list(tmp_path: Path) -> None:
         assert (row.subject.word, row.object.word) == (made.subject[0], made.object[0])
 
 
+@pytest.mark.parametrize("inclusive", [False, True])
+def test_offsets_without_words_may_count_the_words_of_a_text(
+    tmp_path: Path, inclusive: bool
+) -> None:
+    lines = []
+    for i in range(30):
+        before = ["Then"] * (i % 4)
+        words = [*before, "Ann", "Lee", "met", "Bob", "."]
+        spans = (len(before), len(before) + 2), (len(before) + 3, len(before) + 4)
+        cells = [str(at - (inclusive and k % 2)) for k, at in enumerate(sum(spans, ()))]
+        lines.append(",".join([" ".join(words), *cells, ("met", "none")[i % 2]]))
+    header = "text,subj_start,subj_end,obj_start,obj_end,label"
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]) + "\n")
+    competition, _ = guess(tmp_path, tmp_path)
+    for row in read_corpus(competition).train:
+        assert (row.subject.word, row.object.word) == ("Ann Lee", "Bob")
+
+
+def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
+    text = "id,text,label\n1,<e1>Käse</e1> für <e2>a</e2>,x\n"
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_bytes(text.encode("cp1252"))
+    with pytest.raises(UsageError, match=r"line 2: byte 0xe4 .* is not UTF-8"):
+        run_init([tmp_path], tmp_path / "p.toml")
+
+
 def test_a_short_sentence_in_the_first_column_is_no_id(tmp_path: Path) -> None:
     for name, label in (("train", {"relation": "met"}), ("test", {})):
         rows = [
