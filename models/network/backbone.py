@@ -29,7 +29,9 @@ from models.variant import Variant
 Precision = Literal["float32", "bf16", "fp16"]
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 POOLED = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"})
-"""Kinds with a pooling layer, which no head uses."""
+"""Kinds that can be built without a pooling layer, which no head uses."""
+UNUSED = re.compile(r"(?:^|\.)pooler\.")
+"""The names of the weights of a pooling layer, where one is built."""
 LAYER = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")
 """The layer number in the name of a parameter."""
 
@@ -68,8 +70,9 @@ def load_backbone(
         whole, absent = load_weights(
             library, source, bin_weights=variant.run.bin_weights, config=config, **options
         )
-        if absent:
-            raise EncoderError(f"{source.name} has no weights for {', '.join(absent)}")
+        needed = [name for name in absent if not UNUSED.search(name)]
+        if needed:
+            raise EncoderError(f"{source.name} has no weights for {', '.join(needed)}")
     else:
         whole = library.from_config(config, trust_remote_code=False, **options)
     reader = _take_reader(whole, kind)

@@ -265,6 +265,11 @@ def _explain_download(encoder: str, error: Exception) -> str:
     from huggingface_hub import errors
 
     kind = type(error).__name__
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"encoder {encoder!r} is gated: accept its conditions on its page of the hub, then log "
+            "in here with that account: hf auth login (or set HF_TOKEN to one of its tokens)"
+        )
     absent = (
         errors.RepositoryNotFoundError,
         errors.RevisionNotFoundError,

@@ -297,6 +297,26 @@ def test_a_decoder_that_counts_positions_from_the_mask_reads_one_way(
         check_backbone(wanted, source)
 
 
+@pytest.mark.parametrize("lacks", ["pooler", "encoder.embedding_hidden_mapping_in"])
+def test_weights_of_a_pooling_layer_alone_may_be_absent(
+    lacks: str, tmp_path: Path, prepared: Prepared
+) -> None:
+    """As where ALBERT was saved as a masked-language model."""
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    config = CONFIG_MAPPING["albert"](**sizes, vocab_size=400, embedding_size=16)
+    make_encoder("bert", tmp_path)  # for its tokenizer
+    whole = MODEL_MAPPING[type(config)](config)
+    kept = {name: each for name, each in whole.state_dict().items() if lacks not in name}
+    whole.save_pretrained(tmp_path, state_dict=kept)
+    source = EncoderSource("albert", tmp_path, "i", has_weights=True)
+    if lacks != "pooler":
+        with pytest.raises(EncoderError, match=f"has no weights for {lacks}.bias, {lacks}.weight$"):
+            build(source)
+        return
+    logits = logits_of(build(source), batch_of(prepared, source, [0, 1, 2]))
+    assert logits.std(dim=0).min() > 0
+
+
 def test_xlnet_has_no_limit_of_tokens(tmp_path: Path) -> None:
     config = CONFIG_MAPPING["xlnet"]()
     assert name_kind(config) == "encoder"

@@ -127,6 +127,11 @@ def chained(error: Exception, cause: Exception) -> Exception:
     return error
 
 
+def refused(kind: type[errors.HfHubHTTPError]) -> Exception:
+    request = client.Request("GET", "http://localhost/encoder")
+    return kind("no access", response=client.Response(403, request=request))
+
+
 FULL = os.strerror(errno.ENOSPC)
 RESUME = "run the same command again to resume it"
 
@@ -139,6 +144,8 @@ RESUME = "run the same command again to resume it"
         (RuntimeError("Data processing error: CAS service error"), RESUME),
         (errors.IncompleteSnapshotError("3 files are missing", snapshot_path="x"), RESUME),
         (errors.LocalEntryNotFoundError("none"), "neither a folder nor reachable .*ko-mini"),
+        (refused(errors.GatedRepoError), "is gated: accept its conditions .* hf auth login"),
+        (refused(errors.RepositoryNotFoundError), "neither a folder nor reachable"),
         (errors.HFValidationError("no name"), "neither a folder nor reachable"),
         (OSError(errno.ENOSPC, FULL, "/cache/blob"), f"(?=.*/cache/blob).*{FULL}.*HF_HOME"),
         (RuntimeError(f"IO Error: {FULL} (os error 28)"), f"not downloaded: {FULL};.*HF_HOME"),
