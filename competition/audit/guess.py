@@ -99,7 +99,7 @@ def _guess_label(found: Findings, train: Peek, test: Peek) -> None:
     for name, values in train.columns.items():
         if name in taken or name.partition(".")[0] in roots:
             continue
-        kinds = {str(value) for value in values}
+        kinds = {str(value) for value in values if value != ""}
         if 2 <= len(kinds) <= min(MAX_LABELS, max(2, len(values) // 2)):
             in_test = {str(value) for value in test.columns.get(name, ())}
             fits[name] = (name not in test.columns or len(in_test) == 1, len(kinds))
@@ -112,7 +112,7 @@ def _guess_label(found: Findings, train: Peek, test: Peek) -> None:
     found.columns["label"] = chosen
     sure: Sure = "sure" if chosen == named and chosen in hidden else "likely"
     found.add("columns.label", chosen, sure, f"{fits[chosen][1]} values")
-    _guess_labels(found, Counter(map(str, train.columns[chosen])))
+    _guess_labels(found, Counter(str(value) for value in train.columns[chosen] if value != ""))
     in_test = {str(value) for value in test.columns.get(chosen, ())}
     if len(in_test) == 1 and not in_test & set(found.labels):
         found.unknown = in_test.pop()

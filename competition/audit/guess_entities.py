@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from competition.audit.findings import ROLE_NAMES, Findings, Sure
@@ -24,6 +23,7 @@ PART_NAMES = {
 TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)>|\[(/?)([A-Za-z][\w:.-]*)\]")
 MOSTLY = 0.9
 HALF = 0.5
+WHOLE = re.compile(r"\d{1,9}(\.0)?", re.ASCII)
 FEW = 0.98
 MARKS_INSIDE = 0.1  # of entities end in a mark, at most; 0.5% in KLUE-RE
 
@@ -85,6 +85,16 @@ class _Place:
     type: str | None = None
 
 
+@dataclass(frozen=True)
+class _Span:
+    """The offsets of an entity in a row, and its word if a column has it."""
+
+    text: Any
+    start: int
+    end: int
+    word: Any
+
+
 def _guess_offsets(found: Findings, train: Peek, sentences: Values) -> None:
     taken = {found.columns.get("id"), found.columns["sentence"]}
     places = {role: _find_place(train, role, taken, sentences) for role in ROLE_NAMES}
@@ -128,14 +138,17 @@ def _find_place(train: Peek, role: str, taken: set[str | None], sentences: Value
 
 def _is_whole(values: Values) -> bool:
     sample = values[:SAMPLE]
-    return bool(sample) and all(re.fullmatch(r"\d{1,9}(\.0)?", str(value)) for value in sample)
+    hits = sum(WHOLE.fullmatch(str(value)) is not None for value in sample)
+    return bool(sample) and hits >= FEW * len(sample)  # a row may lack one
 
 
 def _is_text(values: Values) -> bool:
     sample = values[:SAMPLE]
-    return bool(sample) and all(
-        isinstance(value, str) and value.strip() and value[:1] not in ("{", "[") for value in sample
+    hits = sum(
+        isinstance(value, str) and bool(value.strip()) and value[:1] not in ("{", "[")
+        for value in sample
     )
+    return bool(sample) and hits >= FEW * len(sample)
 
 
 def _share_within(values: Values, sentences: Values) -> float:
@@ -156,59 +169,66 @@ def _fit_offsets(
     place = places["subject"]
     if place.start is None or place.end is None:
         return units[0], False, 0.0
-    spans = _read_spans(train, place, len(sentences))
+    spans = _read_spans(train, place, sentences)
     if place.word is None:
-        others = _read_spans(train, places["object"], len(sentences))
-        spans, sentences = [*spans, *others], [*sentences, *sentences[: len(others)]]
-        unit = "tokens" if _count_tokens(sentences, spans) else units[0]
-        return unit, _is_inclusive(sentences, spans, unit), 0.0
-    words = train.columns[place.word]
+        spans += _read_spans(train, places["object"], sentences)
+        unit = "tokens" if _count_tokens(spans) else units[0]
+        return unit, _is_inclusive(spans, unit), 0.0
     best = ("characters", False, -1.0)
     for unit in units:
         for inclusive in (False, True):
             hits = sum(
-                _cut(text, start, end + inclusive, unit) == word
-                for text, (start, end), word in zip(sentences, spans, words, strict=False)
+                _cut(each.text, each.start, each.end + inclusive, unit) == each.word
+                for each in spans
             )
             share = hits / max(len(spans), 1)
             best = max(best, (unit, inclusive, share), key=lambda item: item[2])
     return best
 
 
-def _read_spans(train: Peek, place: _Place, count: int) -> list[tuple[int, int]]:
-    """Return the offsets of an entity in the first rows, none if it has no columns for them."""
+def _read_spans(train: Peek, place: _Place, sentences: Values) -> list[_Span]:
+    """Return the spans of an entity in the first rows; rows without whole numbers are left out."""
     if place.start is None or place.end is None:
         return []
-    pairs = zip(train.columns[place.start], train.columns[place.end], strict=True)
-    return [(int(float(start)), int(float(end))) for start, end in islice(pairs, count)]
+    starts, ends = train.columns[place.start], train.columns[place.end]
+    words = [None] * len(starts) if place.word is None else train.columns[place.word]
+    return [
+        _Span(text, int(float(start)), int(float(end)), word)
+        for text, start, end, word in zip(sentences, starts, ends, words, strict=False)
+        if WHOLE.fullmatch(str(start)) and WHOLE.fullmatch(str(end))
+    ]
 
 
-def _count_tokens(sentences: Values, spans: Sequence[tuple[int, int]]) -> bool:
+def _count_tokens(spans: Sequence[_Span]) -> bool:
     """Return whether offsets without words count the tokens of texts.
 
     All of them must be tokens, and most must not begin a word if they counted characters.
     """
-    pairs = [(str(text), *span) for text, span in zip(sentences, spans, strict=False)]
-    if not all(start <= end <= len(text.split()) for text, start, end in pairs):
+    if not all(each.start <= each.end <= len(str(each.text).split()) for each in spans):
         return False
     begins = [
-        text[start : start + 1].isalnum() and not text[max(start - 1, 0) : start].isalnum()
-        for text, start, _ in pairs
-        if start
+        _begins_word(str(each.text)[max(each.start - 1, 0) : each.start + 1])
+        for each in spans
+        if each.start
     ]
     return bool(begins) and sum(begins) < HALF * len(begins)
 
 
-def _is_inclusive(sentences: Values, spans: Sequence[tuple[int, int]], unit: str) -> bool:
+def _begins_word(pair: str) -> bool:
+    """Return whether the second of two characters is the first of a word."""
+    return pair[1:].isalnum() and not pair[:1].isalnum()
+
+
+def _is_inclusive(spans: Sequence[_Span], unit: str) -> bool:
     """Guess whether ends are inclusive without words to hold the offsets against.
 
     An empty span is inclusive. Else, in characters: what stands at an exclusive end is often a
     space or a mark, and the last character of an entity hardly ever is.
     """
-    shortest = min((end - start for start, end in spans), default=0)
+    shortest = min((each.end - each.start for each in spans), default=0)
     if shortest == 0 or unit == "tokens":
         return shortest == 0
-    at_end = [str(text)[end : end + 1] for text, (_, end) in zip(sentences, spans, strict=False)]
+    at_end = [str(each.text)[each.end : each.end + 1] for each in spans]
     return sum(not char.isalnum() for char in at_end) < MARKS_INSIDE * len(at_end)
 
 

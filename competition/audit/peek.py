@@ -162,7 +162,7 @@ def _spread(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 def _spread_column(name: str, values: Sequence[Any]) -> dict[str, Sequence[Any]]:
     """Return the values of each path in a column of dicts or of pairs of numbers."""
-    sample = [open_value(value) for value in values[:SAMPLE]]
+    sample = [open_value(value) for value in values[:SAMPLE] if value != ""]
     if not sample:
         return {}
     if all(isinstance(value, dict) for value in sample):

@@ -99,6 +99,23 @@ def test_offsets_without_words_may_count_the_words_of_a_text(
         assert (row.subject.word, row.object.word) == ("Ann Lee", "Bob")
 
 
+@pytest.mark.parametrize("place", [3, 250])
+def test_a_row_that_lacks_an_offset_or_its_label_is_left_to_data(
+    tmp_path: Path, place: int
+) -> None:
+    rows = [(f"Ann{i} met Bob.", 0, 3 + len(str(i)), ("met", "none")[i % 2]) for i in range(300)]
+    cells = [[text, start, end, end + 5, end + 8, label] for text, start, end, label in rows]
+    cells[place][1] = cells[place + 1][5] = ""
+    header = "text,subj_start,subj_end,obj_start,obj_end,label"
+    lines = [",".join(map(str, row)) for row in cells]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]) + "\n")
+    competition, _ = guess(tmp_path, tmp_path)
+    assert competition.profile.labels == ("none", "met")
+    found = {offence.id: offence.column for offence in read_train(competition).offences}
+    assert found == {str(place): "subj_start", str(place + 1): "label"}
+
+
 def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
     text = "id,text,label\n1,<e1>Käse</e1> für <e2>a</e2>,x\n"
     for name in ("train", "test"):
