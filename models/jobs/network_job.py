@@ -25,7 +25,8 @@ from models.jobs.spec import STATE_FILE, WEIGHTS_FILE, JobSpec, Learned, Network
 from models.network.encoder_source import locate_folder
 from models.network.label_words import init_head
 from models.network.network import RelationModel, build_model, enable_gradient_checkpointing
-from models.network.tokenizer import load_tokenizer
+from models.network.new_parameters import draw_padding
+from models.network.tokenizer import find_padding_ids, load_tokenizer
 from models.parts.restriction import build_table, measure_coverage, number_pairs
 from models.training import linear
 from models.training.checkpoints import read_start, round_weights, write_weights
@@ -83,6 +84,9 @@ def learn_network(spec: JobSpec, watch: Watch, ranks: Ranks = ALONE) -> Learned 
         device_type=accelerator.device.type,
         precision=precision,
     )
+    padding = find_padding_ids(network.source, tokenizer, network.new_tokens)
+    if padding:
+        draw_padding(model.encoder.get_input_embeddings().weight, padding)
     words = (spec.language or read_language()).words_of_all(spec.labels)
     init_head(model, spec.variant, network.source, tokenizer, words)
     if network.start is not None:

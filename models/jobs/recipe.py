@@ -69,10 +69,14 @@ def recipe_parts(
     *,
     pool: Pool,
     route: Route | None,
+    draws_padding: bool = False,
 ) -> dict[str, Any]:
     """Return all that determines the results of a variant except seed and fold, for JSON.
 
     Files that the user supplies enter by content, not by name.
+
+    Args:
+        draws_padding: new tokens take rows of the backbone's table that no token had.
     """
     settings = variant.recipe()
     settings.pop("encoder", None)
@@ -95,6 +99,7 @@ def recipe_parts(
             **{room.VERSION_NAME: room.RESULT_VERSION for room in rooms_of(variant)},
             **_head_version(variant),
             **describe_dropout(variant, source),
+            **describe_padding(draws_padding),
         },
     }
 
@@ -170,6 +175,13 @@ def describe_dropout(variant: Variant, source: EncoderSource | None) -> dict[str
         return {}
     is_later = dropout.needs_version(read_config(source))
     return {dropout.VERSION_NAME: dropout.RESULT_VERSION} if is_later else {}
+
+
+def describe_padding(draws_padding: bool) -> dict[str, int]:
+    """Return the version of what initialises new tokens among the padding of a table."""
+    if not draws_padding:
+        return {}
+    return {new_parameters.PADDING_VERSION_NAME: new_parameters.PADDING_VERSION}
 
 
 def _head_version(variant: Variant) -> dict[str, int]:

@@ -26,7 +26,12 @@ from models.jobs.suitability import check_suits
 from models.network.encoder_source import EncoderSource, resolve_encoder
 from models.network.label_words import tokenize_words
 from models.network.network import check_backbone, check_first_token
-from models.network.tokenizer import check_reading, list_markers, load_tokenizer
+from models.network.tokenizer import (
+    check_reading,
+    find_padding_ids,
+    list_markers,
+    load_tokenizer,
+)
 from models.parts import formats, particles
 from models.parts.formats import FORMATS, choose_format
 from models.parts.heads import HEADS, LabelWordsHead
@@ -108,7 +113,14 @@ def set_up_variant(
     new_tokens = FORMATS[variant.format].new_tokens(profile.entity_types, variant.formatting)
     tokenizer = load_checked(variant, source, profile, prepared.corpus, say)
     route = read_route(variant.route, prepared, tokenizer) if variant.route else None
-    parts = recipe_parts(variant, source, prepared, pool=pool, route=route)
+    parts = recipe_parts(
+        variant,
+        source,
+        prepared,
+        pool=pool,
+        route=route,
+        draws_padding=bool(find_padding_ids(source, tokenizer, new_tokens)),
+    )
     return VariantSetup(variant, prepared, pool, route, source, tokenizer, new_tokens, parts, bases)
 
 

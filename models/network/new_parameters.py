@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,9 @@ from models.parts.heads import MaskHead
 
 RESULT_VERSION = 1
 VERSION_NAME = "models.fresh"
+PADDING_VERSION = 1
+PADDING_VERSION_NAME = "models.fresh.padding"
+"""Of ``draw_padding``, which only few backbones need."""
 
 MASK_LAYERS = (
     ("head.dense", "head.norm"),  # ModernBERT
@@ -28,6 +33,21 @@ def draw_new_tokens(table: Tensor, known: int) -> None:
     with torch.no_grad():
         std, mean = torch.std_mean(table[:known], dim=0)
         table[known:] = mean + std * torch.randn(len(table) - known, table.shape[1])
+
+
+def draw_padding(table: Tensor, ids: Sequence[int]) -> None:
+    """Initialise the vectors of new tokens that took rows which no token had, as those added.
+
+    The tables of many backbones are padded to a round number of rows. These are as pretraining left
+    them: often zero or all alike, so that the markers of subject and object would be the same.
+
+    Args:
+        table: embeddings, changed in place.
+        ids: of the new tokens among its padding; those below the first are of known tokens.
+    """
+    with torch.no_grad():
+        std, mean = torch.std_mean(table[: min(ids)], dim=0)
+        table[list(ids)] = mean + std * torch.randn(len(ids), table.shape[1])
 
 
 def init_mask_head(head: MaskHead, masked: nn.Module, absent: list[str]) -> bool:

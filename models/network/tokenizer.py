@@ -72,6 +72,22 @@ def load_tokenizer(source: EncoderSource, new_tokens: Sequence[str] = ()) -> Any
     return tokenizer
 
 
+def find_padding_ids(source: EncoderSource, tokenizer: Any, new_tokens: Sequence[str]) -> list[int]:
+    """Return the ids of new tokens whose embeddings exist already, as padding of the table.
+
+    Args:
+        source: of a backbone, whose table may have more rows than its tokenizer has tokens.
+        tokenizer: of ``load_tokenizer``, with the new tokens.
+        new_tokens: of a format; those that the tokenizer has without it are left out.
+    """
+    rows = getattr(read_config(source).get_text_config(), "vocab_size", None) or 0
+    inside = [token for token in new_tokens if tokenizer.convert_tokens_to_ids(token) < rows]
+    if not inside or not source.has_weights:
+        return []
+    known = load_tokenizer(source).get_vocab()
+    return [tokenizer.convert_tokens_to_ids(token) for token in inside if token not in known]
+
+
 def _check_files(source: EncoderSource) -> None:
     """Refuse a folder without tokenizer files: transformers would silently create a tokenizer."""
     if not any(path for glob in TOKENIZER_FILES for path in source.path.glob(glob)):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
 from competition.errors import EncoderError, TrainingError, VariantError
 from competition.folds.kfold import Prepared
@@ -22,6 +22,7 @@ from models.jobs.predict import predict_job
 from models.jobs.request import FoldRequest
 from models.jobs.spec import STATE_FILE, WEIGHTS_FILE, JobSpec
 from models.network.network import build_model
+from models.network.tokenizer import find_padding_ids, load_tokenizer
 from models.training.control import Watch
 from models.training.hardware import fix_randomness_of_kernels
 from tests.models.conftest import DECODERS, ENCODERS, make_encoder
@@ -221,6 +222,44 @@ def test_a_layer_that_does_not_exist_is_named_with_those_that_do(
     spec = plan("qwen3", ("adapt.targets", ["q_proj", "Wqkv"]))
     with pytest.raises(VariantError, match=r"'Wqkv' is not a linear layer.*down_proj.*q_proj"):
         run_job(spec, watch_that_stops(1))
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_markers_among_the_padding_of_a_table_do_not_begin_alike(
+    rows: int,
+    plan: Callable[..., JobSpec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a table was padded to a round number of rows, all of them the same."""
+    plan("bert")  # makes the folder
+    model = AutoModel.from_pretrained(tmp_path / "bert")
+    known = model.get_input_embeddings().num_embeddings
+    model.resize_token_embeddings(known + rows)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[known:] = 0.5
+    model.save_pretrained(tmp_path / "bert")
+    spec = plan("bert", ("format", "entity-marker"), save_as="padded")
+    seen: list[torch.Tensor] = []
+
+    def fit(network: Any, *given: Any, **options: Any) -> None:
+        seen.append(network.encoder.get_input_embeddings().weight.detach().clone())
+        raise TrainingError("seen")
+
+    monkeypatch.setattr("models.jobs.network_job.fit_fold", fit)
+    with pytest.raises(TrainingError, match="seen"):
+        run_job(spec, watch_that_stops(1))
+    table, apart = seen[0], torch.pdist(seen[0][:known]).mean()
+    assert torch.pdist(table[known : known + 4]).min() > 0.3 * apart
+    assert spec.network is not None
+    tokenizer = load_tokenizer(spec.network.source, spec.network.new_tokens)
+    taken = find_padding_ids(spec.network.source, tokenizer, spec.network.new_tokens)
+    assert taken == list(range(known, known + rows))
+    monkeypatch.setattr("models.jobs.setup.find_padding_ids", lambda *given: [])
+    before = plan("bert", ("format", "entity-marker"), save_as="padded")
+    assert (before.fingerprint == spec.fingerprint) == (rows == 0)
+    tokenizer.save_pretrained(tmp_path / "bert")  # now it knows the markers
+    assert not find_padding_ids(spec.network.source, tokenizer, spec.network.new_tokens)
 
 
 def test_four_bits_without_what_they_need_are_one_line(plan: Callable[..., JobSpec]) -> None:

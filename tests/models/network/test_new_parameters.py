@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from models.network.encoder_source import EncoderSource
 from models.network.label_words import init_head
 from models.network.network import RelationModel, build_model
-from models.network.new_parameters import draw_new_tokens
+from models.network.new_parameters import draw_new_tokens, draw_padding
 from models.parts.heads import MaskHead
 from models.variant import resolve_variant
 from tests.models.conftest import ARCHITECTURES, make_encoder
@@ -32,6 +32,18 @@ def test_new_tokens_have_the_spread_of_known_tokens_and_differ() -> None:
     assert torch.equal(table[:1000], before[:1000])
     torch.testing.assert_close(table[1000:].mean(0), table[:1000].mean(0), atol=0.2, rtol=0)
     torch.testing.assert_close(table[1000:].std(0), table[:1000].std(0), atol=0, rtol=0.15)
+
+
+def test_new_tokens_among_padding_have_the_spread_of_known_tokens() -> None:
+    torch.manual_seed(0)
+    table = torch.randn(2000, 16) * torch.linspace(0.1, 2, 16) + 3
+    table[1000:] = 0.0
+    before, ids = table.clone(), list(range(1000, 1900))
+    draw_padding(table, ids)
+    assert torch.equal(table[:1000], before[:1000])
+    assert not table[1900:].any()
+    torch.testing.assert_close(table[ids].mean(0), table[:1000].mean(0), atol=0.2, rtol=0)
+    torch.testing.assert_close(table[ids].std(0), table[:1000].std(0), atol=0, rtol=0.15)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
