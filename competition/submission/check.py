@@ -104,7 +104,9 @@ def check_submission(
         odd = remarks if takes_oddities else offences
         check_order(path, answers, ids, odd.append)
     rule = _read_blend_rule(path, competition.profile)
-    is_of_other = isinstance(rule, BlendRule) and rule.differs_from(competition.profile)
+    is_of_other = isinstance(rule, BlendRule) and (
+        rule.differs_from(competition.profile) or rule.has_other_order(competition.profile)
+    )
     _remark_sums(path, answers, competition.profile, remarks.append)
     if not is_of_other:
         _remark_positives(path, answers, competition.profile, remarks.append)
@@ -114,6 +116,7 @@ def check_submission(
         if not is_of_other:
             _remark_labels(path, answers, rule, competition.profile, remarks.append)
         _remark_blend(path, digest, rule, competition.profile, remarks.append)
+        _check_order_of_labels(path, digest, rule, competition.profile, offences.append)
     _remark_waste(path, answers, competition.profile, remarks.append)
     offences.sort(key=lambda offence: (offence.line is None, offence.line or 0))
     offences = gather_causes(offences, max(1, len(answers.ids)))
@@ -225,7 +228,7 @@ def _remark_blend(
     path: Path, digest: str, rule: BlendRule, profile: Profile, remark: Report
 ) -> None:
     """Report that the JSON beside a submission is of other metrics, or of another file."""
-    if rule.differs_from(profile):
+    if rule.differs_from(profile) and not rule.has_other_order(profile):
         found = f"{path.stem}.json was made with other metrics or negative labels"
         remedy = "labels were not compared to it; run blend again with that name"
         remark(Offence(path.name, None, profile.submission.label_column, None, found, remedy))
@@ -236,6 +239,20 @@ def _remark_blend(
             " otherwise the board shows no estimate for it"
         )
         remark(Offence(path.name, None, None, None, found, remedy))
+
+
+def _check_order_of_labels(
+    path: Path, digest: str, rule: BlendRule, profile: Profile, offend: Report
+) -> None:
+    """Report a file whose numbers stand for labels in the order that the profile had before."""
+    form = profile.submission
+    is_by_place = form.probs_column is not None or form.label_as == "number"
+    is_by_place = is_by_place or isinstance(form.probs_columns, tuple)
+    if is_by_place and rule.has_other_order(profile) and rule.csv_sha256 in {None, digest}:
+        found = f"{path.stem}.json says that the labels had another order when it was written"
+        remedy = "fold and blend again in the profile's order, or restore that order in the profile"
+        column = form.probs_column or form.label_column
+        offend(Offence(path.name, None, column, None, found, remedy))
 
 
 def _remark_labels(

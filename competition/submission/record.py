@@ -49,10 +49,12 @@ class ScoringRecord(_Record):
     Attributes:
         negative_label: of the profile at that time.
         scored_by: what ``describe_scoring`` gave at that time; None in older files.
+        labels: of the profile at that time, in its order; None in files of other tools.
     """
 
     negative_label: Any = None
     scored_by: Any = None
+    labels: Any = None
 
     def differs_from(self, profile: Profile) -> bool:
         """Return whether the profile now counts other labels or has other metrics.
@@ -62,6 +64,12 @@ class ScoringRecord(_Record):
         if self.scored_by is not None:
             return bool(self.scored_by != describe_scoring(profile))
         return self.has_other_negatives(profile)
+
+    def has_other_order(self, profile: Profile) -> bool:
+        """Return whether the profile now has the same labels in another order."""
+        found = self.labels if isinstance(self.labels, list) else []
+        names = list(map(str, found))
+        return names != [*profile.labels] and sorted(names) == sorted(profile.labels)
 
     def has_other_negatives(self, profile: Profile) -> bool:
         """Return whether the profile now has other negative labels, which decide other answers."""

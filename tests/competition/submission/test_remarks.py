@@ -15,6 +15,7 @@ import pytest
 
 from competition.errors import CorpusError
 from competition.profile import Competition
+from competition.scoring.criteria import describe_scoring
 from competition.submission.check import check_submission
 from competition.submission.form import read_test_ids
 from competition.submission.score import build_score_tables, score_submission
@@ -176,3 +177,31 @@ def test_labels_of_a_blend_under_other_negative_labels_are_not_judged(
         said = [each for each in said if not each.startswith("all rows")]
         is_other = "blend.json was made with other metrics or negative labels" in said
         assert (is_other, len(said)) == (negative != "no_relation", n_remarks), said
+
+
+def test_numbers_in_an_order_of_labels_that_the_profile_no_longer_has_are_an_offence(
+    tiny_competition: Competition,
+) -> None:
+    probs, ids = smooth(20), read_test_ids(tiny_competition)
+    profile = tiny_competition.profile
+    made = {
+        "kind": "blend",
+        "threshold": None,
+        "temperature": 1.0,
+        "scored_by": describe_scoring(profile),
+        "labels": list(profile.labels),
+    }
+    path = write_submission(tiny_competition, "b", ids, probs, probs.argmax(axis=1), made, {})
+    assert check_submission(path, tiny_competition).is_ok
+    for names, is_ok in (({}, False), ({"probs_column": None}, True)):
+        rules = profile.submission.model_copy(update=names)
+        turned = profile.model_copy(update={"labels": profile.labels[::-1], "submission": rules})
+        turned_competition = replace(tiny_competition, profile=turned)
+        if is_ok:  # a file of label names is right in any order
+            path = write_submission(
+                turned_competition, "b", ids, probs, probs.argmax(axis=1), made, {}
+            )
+        report = check_submission(path, turned_competition)
+        assert report.is_ok == is_ok
+        assert any("another order" in each.found for each in report.offences) != is_ok
+        assert not any("other metrics" in each.found for each in report.remarks)
