@@ -2,8 +2,8 @@
 
 Rooms in reading order: request, suitability, bases, setup, recipe, plan, spec, network_job,
 ngram_job, job, tracking, engines, engine, processes, preloaded, worker, local, launch, parcel,
-wire, ray_cluster, ray_node, ray_engine, choice, estimate, proposal, order, waves, workers, fold,
-show, variants, saved, predict, offline, bundle_notebook, bundle, doctor.
+wire, ray_cluster, ray_node, ray_engine, choice, encoder_size, estimate, proposal, order, waves,
+workers, fold, show, variants, saved, predict, offline, bundle_notebook, bundle, doctor.
 
 Open: bases, bundle, doctor, fold, offline, show, variants, predict, plan, proposal, request, spec,
 suitability, launch, local, choice, engine, workers.

@@ -22,16 +22,8 @@ from competition.errors import HarnessError
 from competition.profile import Competition
 from competition.upload.send import TARGETS
 from competition.upload.target import TargetOptions
-from models.jobs.estimate import (
-    KEPT_BYTES,
-    LIBRARIES_BYTES,
-    STATE_BYTES,
-    TRAINING_BYTES,
-    find_existing,
-    find_free_memory,
-    measure_encoder,
-    write_bytes,
-)
+from models.jobs.encoder_size import count_bytes, measure_encoder
+from models.jobs.estimate import LIBRARIES_BYTES, find_existing, find_free_memory, write_bytes
 from models.jobs.request import FoldRequest, resolve_all
 from models.network.encoder_source import find_copy, is_on_hub
 from models.training.hardware import (
@@ -224,25 +216,26 @@ def check_room(competition: Competition, variants: tuple[Variant, ...]) -> Itera
     """Compare free disk and memory with what the default run takes."""
     networks = [variant for variant in variants if variant.is_network]
     sizes = [measure_encoder(variant) for variant in networks]
-    weights = max((round(size.weights) for size in sizes), default=0)
+    takes = [count_bytes(variant, size) for variant, size in zip(networks, sizes, strict=True)]
     guess = ", the encoder's size guessed by its name" if any(e.is_guess for e in sizes) else ""
-    n_jobs = sum(len(v.seeds) for v in networks) * competition.profile.folds.count
+    counts = [len(variant.seeds) * competition.profile.folds.count for variant in networks]
+    n_jobs = sum(counts)
     free = shutil.disk_usage(find_existing(competition.home)).free
-    kept = KEPT_BYTES * weights * n_jobs + 2 * STATE_BYTES * weights
+    kept = sum(count * each.kept for count, each in zip(counts, takes, strict=True))
+    kept += 2 * max((each.state for each in takes), default=0.0)
     yield _judge_room(
         "disk", free, kept, f"{n_jobs} jobs{guess}",
         "make room, set COMPETITION_HOME to a larger disk, or fold --no-checkpoints",
     )  # fmt: skip
     memory = find_free_memory()
     if memory is not None:
-        # on a GPU the weights are trained there, and pass through memory once
-        per_weight = 4 if find_device() == "cuda" else TRAINING_BYTES
+        held = max((each.memory for each in takes), default=0.0)
         yield _judge_room(
-            "memory", memory, per_weight * weights + LIBRARIES_BYTES, "one job at a time",
+            "memory", memory, held + LIBRARIES_BYTES, "one job at a time",
             "end other programs, or take a smaller encoder: --encoder ko-mini",
         )  # fmt: skip
 
 
-def _judge_room(what: str, free: int, needed: int, of: str, remedy: str) -> Finding:
+def _judge_room(what: str, free: int, needed: float, of: str, remedy: str) -> Finding:
     found = f"{write_bytes(free)} free; the default run takes about {write_bytes(needed)} ({of})"
     return Finding(what, found) if free >= needed else Finding(what, found, "fix", remedy)

@@ -14,21 +14,17 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from competition.errors import UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.rerun import write_command
 from competition.predictions.store import open_store
 from competition.progress import format_seconds
+from models.jobs.encoder_size import EncoderKey, EncoderSize, count_bytes, measure_encoder
 from models.jobs.request import FoldRequest, list_missing
-from models.network.encoder_source import find_copy
 from models.pretraining.request import DEFAULT_EPOCHS
-from models.settings import ScratchSettings
 from models.training.hardware import (
     choose_precision,
     describe_device,
@@ -38,16 +34,10 @@ from models.training.hardware import (
 from models.variant import LINEAR, MLP, SCRATCH, Variant
 
 BUNDLED = "ko-mini"
-STATE_BYTES = 12  # of a weight, in a training state: float32 with both moments of AdamW
-TRAINING_BYTES = 16  # of a weight in memory while it trains: the same and its gradient
-KEPT_BYTES = 2  # of a weight that is kept
 LIBRARIES_BYTES = 1 << 30  # of a job's process, before it has a model
 MAX_HOURS = 240.0  # that fold begins without --yes: an estimate may be several times too long
 SMALL_WORK = 1e12  # operations: minutes on any machine, too few for a trial
 REACHED = 0.4  # share of the matrix products' rate that a step reaches; docs/experiments.md
-BY_NAME = (("large", 337e6, 1024), ("small", 68e6, 768), ("base", 111e6, 768))  # like BERT
-SUPPOSED = BY_NAME[-1]
-EMBEDDING = re.compile(r"embed|decoder|lm_head|^cls\.", re.IGNORECASE)  # not multiplied, or unused
 TOKENS_PER_CHAR = {"latin": 0.25, "other": 0.6}
 MARKER_TOKENS = 12
 SAMPLED_ROWS = 500
@@ -55,6 +45,7 @@ ROUTE_SHARE = 1 / 3  # of the rows, in one of three parts
 NGRAM_S_PER_ROW = {LINEAR: 1 / 800, MLP: 1 / 500}  # N rows of one job, 2 epochs
 JOB_S = 3.0  # of a job beside its steps
 TRIAL_S, TRIAL_ROWS = 0.2, 1024
+MAX_TRIAL = 2048  # hidden size: products of larger matrices are no faster
 THREADS_GAIN = 0.8  # n threads multiply n ** THREADS_GAIN times as fast as one
 
 
@@ -82,27 +73,6 @@ MeasureRate = Callable[[int, int], float]
 """From the hidden size and the threads of a job to operations a second."""
 
 
-EncoderKey = tuple[str, ScratchSettings | None]
-"""The name of an encoder, and the shape of one with random weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderSize:
-    """The size of an encoder.
-
-    Attributes:
-        weights: in all.
-        multiplied: of them, those that every token is multiplied with.
-        hidden: size of a token's state.
-        is_guess: by its name, as no copy of it is here.
-    """
-
-    weights: float
-    multiplied: float
-    hidden: int
-    is_guess: bool = False
-
-
 @dataclass(frozen=True)
 class Estimate:
     """The estimate of a run; ``seconds`` and bytes are rough."""
@@ -116,40 +86,6 @@ class Estimate:
     memory_bytes: float
 
 
-def measure_encoder(variant: Variant) -> EncoderSize:
-    """Return the size of a variant's encoder: of its copy here, else guessed by its name."""
-    if variant.encoder == SCRATCH:
-        shape = variant.scratch
-        multiplied = float(shape.layers) * (
-            4 * shape.hidden**2 + 3 * shape.hidden * shape.feed_forward
-        )
-        weights = multiplied + shape.vocabulary * shape.hidden
-        return EncoderSize(weights, multiplied, shape.hidden)
-    copy = find_copy(variant.encoder)
-    shapes = {} if copy is None else read_shapes(copy)
-    if not shapes:
-        name = variant.encoder.lower()
-        _, weights, hidden = next((each for each in BY_NAME if each[0] in name), SUPPOSED)
-        return EncoderSize(weights, 0.8 * weights, hidden, is_guess=True)
-    counts = {key: math.prod(shape) for key, shape in shapes.items()}
-    inner = sum(size for key, size in counts.items() if not EMBEDDING.search(key))
-    widths = [shape[1] for key, shape in shapes.items() if len(shape) == 2 and "embed" in key]
-    return EncoderSize(sum(counts.values()), inner, max(widths, default=768))
-
-
-def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor in a folder's safetensors, from their headers alone.
-
-    What is damaged is left out: who loads it says so.
-    """
-    shapes = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with suppress(SafetensorError, OSError), safe_open(path, "np") as stored:
-            names = stored.keys()
-            shapes.update({name: tuple(stored.get_slice(name).get_shape()) for name in names})
-    return shapes
-
-
 def measure_rate(hidden: int, threads: int) -> float:
     """Multiply matrices of an encoder's size briefly; return operations per second.
 
@@ -158,6 +94,7 @@ def measure_rate(hidden: int, threads: int) -> float:
     """
     import torch
 
+    hidden = min(hidden, MAX_TRIAL)
     device, precision = find_device(), choose_precision("auto")
     dtype = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     clock = time.perf_counter if device == "cuda" else time.process_time
@@ -215,6 +152,7 @@ def estimate_run(
     adapted: set[EncoderKey] = set()
     work: dict[int, float] = {}  # operations by hidden size
     n_done, n_jobs, seconds, kept = 0, 0, 0.0, 0.0
+    state_bytes, memory_bytes = 0.0, 0.0
     for variant in variants:
         missing = len(list_missing(store, request, variant, prepared.folds.count))
         done = len(set(variant.seeds)) * n_folds - missing
@@ -230,30 +168,30 @@ def estimate_run(
         if key not in sizes:
             sizes[key] = measure_encoder(variant)
         size = sizes[key]
-        per_job = _count_operations(prepared, variant, size, min(tokens, variant.max_tokens))
+        in_row = tokens + estimate_tokens([variant.formatting.instruction]) - MARKER_TOKENS
+        per_job = _count_operations(prepared, variant, size, min(in_row, variant.max_tokens))
         work[size.hidden] = work.get(size.hidden, 0.0) + missing * per_job
         if variant.pretrain == "tapt" and not done and key not in adapted:
             adapted.add(key)  # once for all that share it
             n_tokens = len(prepared.corpus.train) * (tokens - MARKER_TOKENS)
             work[size.hidden] += 6.0 * size.multiplied * n_tokens * DEFAULT_EPOCHS
         seconds += missing * JOB_S
-        kept += missing * KEPT_BYTES * size.weights * (variant.adapt is None)
+        takes = count_bytes(variant, size)
+        kept += missing * takes.kept
+        state_bytes, memory_bytes = max(state_bytes, takes.state), max(memory_bytes, takes.memory)
     if sum(work.values()) > SMALL_WORK:
         seconds += sum(each / measure(hidden, threads) for hidden, each in work.items()) / REACHED
     else:
         seconds += sum(work.values()) / 1e10
-    largest = max((each.weights for each in sizes.values()), default=0.0)
-    # on a GPU the weights are trained there, and pass through memory once
-    per_weight = 4 if find_device() == "cuda" else TRAINING_BYTES
     at_once = min(workers, max(1, n_jobs))
     return Estimate(
         n_jobs=n_jobs,
         n_done=n_done,
         seconds=seconds / _count_beside(workers, threads),
         sizes=sizes,
-        state_bytes=2 * STATE_BYTES * largest * at_once,  # a new one is written beside the old
+        state_bytes=2 * state_bytes * at_once,  # a new one is written beside the old
         kept_bytes=kept if request.keep_checkpoints else 0.0,
-        memory_bytes=(per_weight * largest + LIBRARIES_BYTES) * at_once,
+        memory_bytes=(memory_bytes + LIBRARIES_BYTES) * at_once,
     )
 
 
@@ -267,7 +205,9 @@ def _count_operations(
     trained = n_train * (count - 1) / count * variant.train.epochs
     steps = variant.regularise
     passes = 2 if steps.r_drop > 0 or steps.adversarial != "none" else 1
-    rows = 3 * passes * trained + n_train / count + n_test
+    # a frozen weight has no gradient, but what was multiplied with it has
+    each = 3 if variant.adapt is None else 2
+    rows = each * passes * trained + n_train / count + n_test
     return 2.0 * size.multiplied * tokens * rows
 
 

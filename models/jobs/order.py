@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from models.data.batches import open_tokenized
-from models.jobs.estimate import EMBEDDING, measure_encoder, read_shapes
+from models.jobs.encoder_size import EMBEDDING, measure_encoder, read_shapes
 from models.jobs.spec import JobSpec, NetworkSpec
 from models.variant import LINEAR, MLP
 

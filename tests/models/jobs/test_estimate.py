@@ -12,12 +12,12 @@ from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.store import Store
 from competition.profile import Competition
 from models.jobs import estimate
+from models.jobs.encoder_size import EncoderSize, count_bytes, guess_size, measure_encoder
 from models.jobs.estimate import (
     check_feasible,
     describe_estimate,
     estimate_run,
     find_free_memory,
-    measure_encoder,
     measure_rate,
 )
 from models.jobs.request import FoldRequest, resolve_all
@@ -87,6 +87,49 @@ def test_encoders_of_other_sizes_and_pretraining_add_up(prepared: Prepared) -> N
     other = tapt.model_copy(update={"name": "other"})
     assert estimate_of(tapt) > 1.5 * estimate_of(plain)
     assert estimate_of(tapt, other) == pytest.approx(estimate_of(tapt) + estimate_of(plain))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "hidden"),
+    [
+        ("Qwen/Qwen3-8B-Base", 8e9, (3584, 4608)),
+        ("LGAI-EXAONE/EXAONE-4.0-1.2B", 1.2e9, (1280, 2048)),
+        ("google/gemma-2-9b", 9e9, (3584, 4608)),
+        ("mistralai/Mistral-7B-v0.1", 7e9, (3584, 4608)),
+        ("google/gemma-3-270m", 270e6, (576, 832)),
+        ("BAAI/bge-m3", 111e6, (768, 768)),
+        ("monologg/koelectra-base-v3-discriminator", 111e6, (768, 768)),
+        ("klue/roberta-large", 337e6, (1024, 1024)),
+    ],
+)
+def test_an_encoder_is_guessed_by_the_number_in_its_name(
+    name: str, weights: float, hidden: tuple[int, int]
+) -> None:
+    size = guess_size(name)
+    assert size.weights == weights
+    assert hidden[0] <= size.hidden <= hidden[1]
+
+
+def test_adapters_take_the_base_in_memory_and_little_else(prepared: Prepared) -> None:
+    profile = prepared.competition.profile
+    whole = replace(LARGE, variants=("typed-punct",), encoder="someone/decoder-8b")
+    lora = replace(whole, overrides=(("adapt.rank", 16), ("run.precision", "bf16")))
+    told = replace(lora, overrides=(*lora.overrides, ("formatting.instruction", "가" * 200)))
+    (full,), (adapted,), (instructed,) = (
+        resolve_all(profile, each) for each in (whole, lora, told)
+    )
+    size = EncoderSize(8e9, 7e9, 4096)
+    takes = count_bytes(adapted, size)
+    assert count_bytes(full, size).state == 12 * 8e9
+    assert takes.state < 0.01 * 12 * 8e9
+    assert 2 * 8e9 < takes.memory < 2.2 * 8e9
+    assert takes.kept < 0.01 * 2 * 8e9
+    plain, small, long = (
+        estimate_run(prepared, whole, [each], slow) for each in (full, adapted, instructed)
+    )
+    assert small.seconds < 0.8 * plain.seconds
+    assert long.seconds > 2 * small.seconds
+    assert small.memory_bytes < plain.memory_bytes / 4
 
 
 def test_a_hopeless_run_is_refused_with_what_to_type_instead(prepared: Prepared) -> None:
