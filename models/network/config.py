@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ POSITIONS_AFTER_PAD = frozenset(
 """Kinds whose positions start at the id of the padding token plus one."""
 READ_BOTH_WAYS = frozenset({"xlnet"})
 """Kinds that can generate text and, as loaded here, use bidirectional attention."""
+TEXT_PART = re.compile(r"_text(?:_model)?$")
+"""What the name of the text part of a kind that also sees images ends with."""
 POSITIONS_FROM_MASK = frozenset({"biogpt", "bloom", "opt"})
 """Kinds of decoders that count positions from the mask of (B, T), which ``open_mask`` replaces."""
 
@@ -54,7 +57,8 @@ def name_kind(config: Any) -> Kind:
     """Return whether a backbone's attention is bidirectional or causal.
 
     BERT and similar can also be built as decoders; they count as encoders unless their
-    configuration asks for it.
+    configuration asks for it. What writes about images is a decoder too, and so is its part that
+    reads text.
     """
     from transformers.models.auto import modeling_auto as known
 
@@ -62,7 +66,11 @@ def name_kind(config: Any) -> Kind:
         return "encoder-decoder"
     if getattr(config, "is_decoder", False):
         return "decoder"
-    writes = config.model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    writers = {
+        *known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        *known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    }
+    writes = not writers.isdisjoint({config.model_type, TEXT_PART.sub("", config.model_type)})
     fills = config.model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     reads_back = fills or config.model_type in READ_BOTH_WAYS
     return "decoder" if writes and not reads_back else "encoder"

@@ -165,6 +165,7 @@ def _reads_plain_mask(encoder: Any) -> bool:
         and bool(getattr(encoder, "_supports_attention_backend", False))
         and name_kind(config) == "encoder"
         and "sliding_attention" not in (getattr(config, "layer_types", None) or ())
+        and not any(getattr(module, "is_causal", False) for module in encoder.modules())
     )
 
 

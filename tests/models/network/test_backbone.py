@@ -242,6 +242,39 @@ def test_a_decoder_reads_both_ways_only_if_requested(
     torch.testing.assert_close(logits_of(both, batch)[0], together[0], atol=1e-5, rtol=1e-4)
 
 
+SEES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "depth": 1}
+SEES |= {"intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "vision"),
+    [("qwen3_vl", "qwen3_vl_text", "qwen3_vl_vision"), ("mistral3", "ministral3", "pixtral")],
+)
+def test_a_decoder_that_also_sees_images_reads_from_left_to_right(
+    kind: str, text: str, vision: str, tmp_path: Path, prepared: Prepared
+) -> None:
+    make_encoder("qwen3", tmp_path)  # for its tokenizer, which has no [CLS]
+    told = json.loads((tmp_path / "config.json").read_text())
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    sizes += ("intermediate_size", "vocab_size", "head_dim")
+    config = CONFIG_MAPPING[kind](
+        text_config={**{name: told[name] for name in sizes}, "model_type": text},
+        vision_config={**SEES, "model_type": vision},
+    )
+    torch.manual_seed(0)
+    MODEL_MAPPING[type(config)](config).save_pretrained(tmp_path)
+    source = EncoderSource(kind, tmp_path, "i", has_weights=True)
+    batch = batch_of(prepared, source, [0, 1])
+    models = {name: build(source, ("run.attention", name)) for name in ("eager", "sdpa", "varlen")}
+    for model in models.values():
+        torch.testing.assert_close(
+            logits_of(model, batch), logits_of(models["eager"], batch), atol=1e-5, rtol=1e-4
+        )
+        assert not first_state_moves(model, batch_of(prepared, source, [0]))
+    with pytest.raises(VariantError, match="reads from left to right"):
+        check_backbone(variant_of(str(tmp_path), ("head", "entity-start")), source)
+
+
 def test_segments_are_framed_as_each_kind_expects(tmp_path: Path, prepared: Prepared) -> None:
     wanted = {
         "bert": ("[CLS]", "[SEP]", "[SEP]"),
