@@ -240,10 +240,12 @@ def check_labels(
     """
     if header.labels == labels:
         return
-    same_set = sorted(header.labels) == sorted(labels)
+    found, advice = "other labels", "it belongs to another profile: move it away"
+    if sorted(header.labels) == sorted(labels):
+        found = "labels in another order"
+        advice = f"restore that order, or move {path.parent} away and train again"
     raise PredictionsError(
-        f"{path} was made with {'labels in another order' if same_set else 'other labels'} than"
-        f" the competition profile has; {remedy or 'it belongs to another profile: move it away'}"
+        f"{path} was made with {found} than the competition profile has; {remedy or advice}"
     )
 
 
