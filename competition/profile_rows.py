@@ -126,18 +126,25 @@ class EntityPlace(Section):
     open: Text | None = None
     close: Text | None = None
 
+    @property
+    def is_searched(self) -> bool:
+        """Return whether only the word is given, which is searched for in the sentence."""
+        return self.word is not None and self.start is None
+
 
 class EntityRules(Section):
     """How an entity is given: a dict in a cell, separate columns, or tags in the sentence.
 
     ``word``, ``start``, ``end`` and ``type`` are the keys of a cell's dict; ``subject`` and
     ``object`` say where each entity is in the other two forms. Without ``type`` the entities
-    are untyped; without ``word`` it is the text at the offsets.
+    are untyped; without ``word`` it is the text at the offsets. ``whole_words``: words without
+    offsets are searched for as whole words first, then as the beginning of one.
     """
 
     given_as: Literal["cell", "columns", "markup"] = "cell"
     counted_in: Literal["characters", "tokens"] = "characters"
     end_inclusive: bool = False
+    whole_words: bool = False
     word: Text | None = None
     start: Text | None = None
     end: Text | None = None
@@ -163,6 +170,8 @@ class EntityRules(Section):
     @model_validator(mode="after")
     def _whole(self) -> EntityRules:
         check_unique(self.keys)
+        if self.whole_words and not any(place.is_searched for place in self.places):
+            raise ValueError("whole_words is for columns of words without their starts")
         if self.given_as == "cell":
             if self.subject or self.object:
                 raise ValueError('subject and object need given_as = "columns" or "markup"')

@@ -118,7 +118,7 @@ def _build_columns_form(profile: Profile) -> RowForm:
         if not isinstance(word, str):
             raise WrongCellError(f"{place.word} is {show(word)}, not a text", "write it as a text")
         if place.start is None:
-            return _find_word(role, word, type_, named, text)
+            return _find_word(role, word, type_, named, text, is_whole=rules.whole_words)
         start = _read_offset(place.start, named[f"{role}_start"])
         if place.end is None:
             return Cell(word, start, start + len(word), type_)
@@ -248,18 +248,34 @@ def _read_offset(column: str, value: Any) -> int:
     return int(text)
 
 
-def _find_word(role: str, word: str, type_: str | None, named: Named, text: Text) -> Cell:
+def _find_word(
+    role: str, word: str, type_: str | None, named: Named, text: Text, *, is_whole: bool
+) -> Cell:
     """Find the word in the sentence, if possible outside the other entity."""
     if not word.strip():
         raise WrongCellError(f"the entity's word is empty: {show(word)}", "write the entity's word")
     sentence = text.sentence
-    start = sentence.find(word)
+    search = _search_whole if is_whole else str.find
+    start = search(sentence, word, 0)
     if start < 0:
         raise WrongCellError(f"{show(word)} does not occur in the sentence", "correct the word")
     other = named.get("object_word" if role == "subject" else "subject_word")
     if (isinstance(other, str) and len(other) > len(word)) or (other == word and role == "object"):
-        taken = sentence.find(str(other))
+        taken = search(sentence, str(other), 0)
         if taken <= start < taken + len(str(other)):  # inside the longer name
-            elsewhere = sentence.find(word, taken + len(str(other)))
+            elsewhere = search(sentence, word, taken + len(str(other)))
             start = elsewhere if elsewhere >= 0 else start
     return Cell(word, start, start + len(word), type_)
+
+
+def _search_whole(sentence: str, word: str, start: int) -> int:
+    """Return where a word stands whole, else where one begins with it, else anywhere; -1 nowhere.
+
+    >>> _search_whole("Also Alan and Al.", "Al", 0), _search_whole("Also Alan", "Al", 1)
+    (14, 5)
+    """
+    written = re.escape(word)
+    for pattern in (rf"(?<!\w){written}(?!\w)", rf"(?<!\w){written}"):
+        if (found := re.compile(pattern).search(sentence, start)) is not None:
+            return found.start()
+    return sentence.find(word, start)

@@ -99,6 +99,21 @@ def test_offsets_without_words_may_count_the_words_of_a_text(
         assert (row.subject.word, row.object.word) == ("Ann Lee", "Bob")
 
 
+@pytest.mark.parametrize("space", [" ", ""])
+def test_words_without_offsets_are_whole_ones_where_spaces_separate_words(
+    tmp_path: Path, space: str
+) -> None:
+    rows = [
+        f"{space.join(['Also', f'Al{i}', 'met', f'Bo{i}', '.'])},Al{i},Bo{i},{('met', 'no')[i % 2]}"
+        for i in range(30)
+    ]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,e1,e2,label", *rows]) + "\n")
+    competition, _ = guess(tmp_path, tmp_path)
+    assert competition.profile.entity.whole_words == bool(space)
+    assert read_corpus(competition).train.row(3).subject.start == len("Also" + space)
+
+
 @pytest.mark.parametrize("place", [3, 250])
 def test_a_row_that_lacks_an_offset_or_its_label_is_left_to_data(
     tmp_path: Path, place: int

@@ -319,6 +319,19 @@ def test_words_without_offsets_are_found(tmp_path: Path) -> None:
     assert "'부산' does not occur in the sentence" in offence.found
 
 
+def test_words_without_offsets_are_found_whole_if_the_profile_says_so(tmp_path: Path) -> None:
+    record = {**BARE, "sentence": "Also Alan met Al; Al left.", "s_word": "Al", "o_word": "Alan"}
+    for more, start in (("", 0), ("whole_words = true", 14)):
+        entity = WORDS_ENTITY.replace('"columns"', f'"columns"\n{more}')
+        (row,) = read_one(tmp_path, entity, record).rows
+        assert (row.subject.start, row.object.start) == (start, 5)
+        same = {**record, "o_word": "Al"}
+        (row,) = read_one(tmp_path, entity, same).rows
+        assert row.object.start == (18 if more else 5)
+    with pytest.raises(ProfileError, match="whole_words is for columns of words"):
+        read_one(tmp_path, MARKUP_ENTITY.replace("]\n", "]\nwhole_words = true\n", 1), record)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
