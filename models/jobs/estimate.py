@@ -14,16 +14,17 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from competition.errors import UsageError
+from competition.errors import HarnessError, UsageError
 from competition.folds.kfold import Prepared
 from competition.predictions.rerun import write_command
 from competition.predictions.store import open_store
 from competition.progress import format_seconds
 from models.jobs.encoder_size import EncoderKey, EncoderSize, count_bytes, measure_encoder
-from models.jobs.request import FoldRequest, list_missing
+from models.jobs.request import FoldRequest, list_missing, resolve_all
 from models.pretraining.request import DEFAULT_EPOCHS
 from models.training.hardware import (
     choose_precision,
@@ -249,6 +250,27 @@ def describe_estimate(estimate: Estimate, home: Path) -> list[str]:
 def is_hopeless(estimate: Estimate, request: FoldRequest) -> bool:
     """Return whether a run would take unreasonably long, without ``--yes``."""
     return not request.yes and estimate.seconds > 3600 * MAX_HOURS
+
+
+def estimate_smaller(
+    prepared: Prepared,
+    request: FoldRequest,
+    variants: Sequence[Variant],
+    measure: MeasureRate = measure_rate,
+) -> Estimate | None:
+    """Estimate the same run on the bundled encoder; None if some variant does not go with it.
+
+    Adapters and instructions are made for large decoders.
+    """
+    if request.encoder == BUNDLED or any(
+        variant.adapt is not None or variant.formatting.instruction for variant in variants
+    ):
+        return None
+    light = replace(request, encoder=BUNDLED)
+    with suppress(HarnessError):
+        profile = prepared.competition.profile
+        return estimate_run(prepared, light, resolve_all(profile, light), measure)
+    return None
 
 
 def check_feasible(estimate: Estimate, request: FoldRequest, smaller: Estimate | None) -> None:

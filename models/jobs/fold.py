@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
 from competition.arrays import Say
 from competition.console import Table, write_count
-from competition.errors import HarnessError, StoppedError, UsageError
+from competition.errors import StoppedError, UsageError
 from competition.folds.kfold import Prepared, read_prepared
 from competition.predictions.rerun import write_command
 from competition.predictions.store import ResultKey, check_no_blend, open_store
@@ -29,10 +29,10 @@ from models.jobs.engines.choice import open_engine
 from models.jobs.engines.engine import LOCAL, Engine
 from models.jobs.engines.launch import Launch, LaunchEngine
 from models.jobs.estimate import (
-    BUNDLED,
     check_feasible,
     describe_estimate,
     estimate_run,
+    estimate_smaller,
     is_hopeless,
 )
 from models.jobs.order import estimate_work, order_longest_first
@@ -255,10 +255,8 @@ def _say_plan(
     for line in describe_estimate(estimate, competition.home):
         say(line)
     smaller = None
-    if is_hopeless(estimate, request) and request.encoder != BUNDLED:
-        light = replace(request, encoder=BUNDLED)
-        with suppress(HarnessError):  # some variant may not go with it
-            smaller = estimate_run(prepared, light, resolve_all(competition.profile, light))
+    if is_hopeless(estimate, request):
+        smaller = estimate_smaller(prepared, request, variants)
     check_feasible(estimate, request, smaller)
 
 

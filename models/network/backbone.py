@@ -214,7 +214,10 @@ def _quantise(
         return {}
     from importlib.util import find_spec
 
-    without = "--set adapt.quantise=none keeps the base in 16 bits"
+    without = (
+        "fold with --set adapt.quantise=none keeps the base in 16 bits (a recipe of its own); what "
+        "was trained beside 4 bits predicts there only"
+    )
     if find_spec("bitsandbytes") is None:
         raise EncoderError(
             f"{source.name}: adapt.quantise = 'nf4' needs bitsandbytes, which is not installed: "

@@ -119,8 +119,9 @@ def estimate_need(
     copies = 0 if element == 4 else sum(each.numel() for each in cast) * element
     hidden, layers = config.hidden_size, config.num_hidden_layers
     feed = getattr(config, "intermediate_size", None) or getattr(config, "d_ff", 4 * hidden)
-    heads = config.num_attention_heads
-    scores = 0 if config._attn_implementation == "sdpa" else 3 * heads * longest
+    # kernels other than the plain one keep no scores; recurrent networks have none
+    heads = getattr(config, "num_attention_heads", 0)
+    scores = 3 * heads * longest if config._attn_implementation == "eager" else 0
     in_layer = (8 * hidden + 4 * feed + scores) * element + 2 * hidden * 4  # norms are in float32
     return MemoryNeed(
         weights=weights * (2 if averages else 1),

@@ -17,6 +17,7 @@ from models.jobs.estimate import (
     check_feasible,
     describe_estimate,
     estimate_run,
+    estimate_smaller,
     find_free_memory,
     measure_rate,
 )
@@ -136,7 +137,8 @@ def test_a_hopeless_run_is_refused_with_what_to_type_instead(prepared: Prepared)
     profile = prepared.competition.profile
     hopeless = estimate_run(prepared, LARGE, resolve_all(profile, LARGE), slow)
     mini = replace(LARGE, encoder="ko-mini")
-    smaller = estimate_run(prepared, mini, resolve_all(profile, mini), slow)
+    smaller = estimate_smaller(prepared, LARGE, resolve_all(profile, LARGE), slow)
+    assert smaller == estimate_run(prepared, mini, resolve_all(profile, mini), slow)
     assert smaller.seconds < hopeless.seconds / 10
     asked = replace(LARGE, command="fold concat-cls --encoder klue/roberta-large --threads 1")
     with pytest.raises(UsageError) as refused:
@@ -150,6 +152,15 @@ def test_a_hopeless_run_is_refused_with_what_to_type_instead(prepared: Prepared)
     assert "3 jobs" in lines[0]
     assert "klue/roberta-large (337 M weights, guessed)" in lines[0]
     assert "1.9 GiB kept" in lines[1]
+
+
+def test_a_decoders_variant_is_not_advised_for_the_small_encoder(prepared: Prepared) -> None:
+    """Its instruction alone has more tokens there than rows may have."""
+    decoder = replace(LARGE, variants=("qwen3-lora",), encoder=None)
+    variants = resolve_all(prepared.competition.profile, decoder)
+    assert estimate_smaller(prepared, decoder, variants, slow) is None
+    mini = replace(LARGE, encoder="ko-mini")
+    assert estimate_smaller(prepared, mini, resolve_all(prepared.competition.profile, mini)) is None
 
 
 def test_a_small_run_needs_no_trial(prepared: Prepared) -> None:

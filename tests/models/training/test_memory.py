@@ -84,6 +84,19 @@ def test_an_estimate_counts_what_is_trained_and_what_is_only_there() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "told", [{"_attn_implementation": "varlen"}, {"num_attention_heads": None}]
+)
+def test_no_scores_are_counted_where_none_are_kept(told: dict[str, Any]) -> None:
+    model = torch.nn.Linear(8, 8)
+    given = {**vars(CONFIG), "_attn_implementation": "eager", **told}
+    config = SimpleNamespace(**{name: each for name, each in given.items() if each is not None})
+    fused, here = (
+        estimate_need(model, each, precision="bf16", longest=500) for each in (CONFIG, config)
+    )
+    assert here == fused
+
+
 def fit(spec: JobSpec, said: list[str]) -> Any:
     watch = Watch(report=lambda at: None, should_stop=lambda: False, log=said.append)
     assert run_job(spec, watch).finished
