@@ -17,6 +17,11 @@ POSITIONS_AFTER_PAD = frozenset(
     {
         "camembert",
         "data2vec-text",
+        "ibert",
+        "lilt",
+        "longformer",
+        "luke",
+        "mpnet",
         "roberta",
         "roberta-prelayernorm",
         "xlm-roberta",

@@ -16,7 +16,7 @@ from competition.errors import EncoderError, VariantError
 from competition.folds.kfold import Prepared
 from models.data.batches import Batch, collate, tokenize_rows
 from models.network.backbone import choose_attention, relax_attention
-from models.network.config import check_length, name_kind, read_config
+from models.network.config import check_length, count_positions, name_kind, read_config
 from models.network.encoder_source import EncoderSource, resolve_encoder
 from models.network.network import (
     RelationModel,
@@ -348,6 +348,24 @@ def test_weights_of_a_pooling_layer_alone_may_be_absent(
         return
     logits = logits_of(build(source), batch_of(prepared, source, [0, 1, 2]))
     assert logits.std(dim=0).min() > 0
+
+
+@pytest.mark.parametrize("kind", ["bert", "ibert", "longformer", "luke", "mpnet", "roberta"])
+def test_as_many_tokens_as_a_backbone_has_positions_can_be_read(kind: str, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
+    sizes |= {"intermediate_size": 16, "max_position_embeddings": 24, "pad_token_id": 1}
+    own = {"longformer": {"attention_window": [8]}, "luke": {"entity_vocab_size": 9}}
+    config = CONFIG_MAPPING[kind](**sizes, **own.get(kind, {}))
+    network = MODEL_MAPPING[type(config)](config).eval()
+    most = count_positions(config)
+    assert most is not None
+    with torch.no_grad():
+        network(input_ids=torch.full((1, most), 7))
+        with pytest.raises((IndexError, RuntimeError)):
+            network(input_ids=torch.full((1, most + 1), 7))
+    source = EncoderSource(kind, tmp_path, "i", has_weights=True)
+    with pytest.raises(EncoderError, match=f"at most {most} tokens.*--set max_tokens={most}"):
+        check_length(source, config, most + 1, "max_tokens")
 
 
 def test_xlnet_has_no_limit_of_tokens(tmp_path: Path) -> None:
