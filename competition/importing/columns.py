@@ -45,6 +45,7 @@ class ColumnMap:
         lists: the column whose cells hold all C numbers of a row.
         is_named: the columns name their labels; else the order of the profile is assumed.
         notices: deviations from the documented form, and unused columns.
+        index: the index of a data frame, a column without a name; None if there are ids.
     """
 
     id: str | None
@@ -54,6 +55,7 @@ class ColumnMap:
     lists: str | None = None
     is_named: bool = True
     notices: tuple[str, ...] = ()
+    index: str | None = None
 
 
 @dataclass
@@ -94,8 +96,11 @@ def find_columns(table: CellTable, profile: Profile) -> ColumnMap:
     unused = [name for name in unused if name != profile.submission.label_column]
     if unused:
         notices.append(f"columns not used: {', '.join(unused[:10])[:200]}")
+    own_id, index = places[ID], None
+    if own_id is None:
+        index = next((name for name in left if name in INDEX_NAMES), None)
     return ColumnMap(
-        places[ID], places[SPLIT], places[FOLD], labels, lists, is_named, tuple(notices)
+        own_id, places[SPLIT], places[FOLD], labels, lists, is_named, tuple(notices), index
     )
 
 

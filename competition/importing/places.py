@@ -25,6 +25,7 @@ from competition.importing.numpy_files import read_arrays
 from competition.importing.table import OOF, TEST, ForeignTable, read_rows_of_table
 
 MAX_UNKNOWN = 0.5  # share of unknown ids above which all are reported as other ids
+MAX_DIGITS = 18
 OTHER_ID = -2  # the place of a row whose split has other ids altogether
 
 
@@ -106,8 +107,12 @@ def _guess_split(table: ForeignTable, prepared: Prepared) -> tuple[Objects | Non
 
 
 def _take_file_order(table: ForeignTable, check: Check) -> ForeignTable | None:
-    """Assign the ids of the train and the test file, in order, to rows without ids."""
+    """Assign the ids of the train and the test file to rows without ids.
+
+    They are in the order of these files, unless the index of a data frame says another order.
+    """
     assert table.split is not None
+    has_moved = False
     ids = np.empty(len(table), dtype=object)
     corpus = check.prepared.corpus
     for split, known in ((OOF, corpus.train.ids), (TEST, corpus.test.ids)):
@@ -122,9 +127,61 @@ def _take_file_order(table: ForeignTable, check: Check) -> ForeignTable | None:
                 line = None if table.lines[0] is None else 1
                 check.report(Offence(table.files[0], line, ID, None, found, remedy))
                 return None
-            ids[places] = known[: len(places)]
-    check.notices.append("no column of ids: rows are taken in the order of the data files")
+            if table.index is None or not len(places):
+                ids[places] = known[: len(places)]
+                continue
+            named = order_by_index(table.index[places], known)
+            if named is None:
+                found = f"no column {ID!r}, and the column without a name (a data frame's index)"
+                found += f" does not say which of the {len(known):,} {split} rows each line is"
+                remedy = (
+                    f"add a column {ID!r} with each row's id; or leave the index out (index=False),"
+                    " if the rows are in the order of the data files"
+                )
+                check.report(table.place(int(places[0]), ID, found, remedy))
+                return None
+            has_moved = has_moved or not np.array_equal(named, known)
+            ids[places] = named
+    said = "rows are taken in the order of the data files"
+    if has_moved:
+        said = "the column without a name, a data frame's index, says which row each line is"
+    check.notices.append(f"no column of ids: {said}")
     return replace(table, ids=ids)
+
+
+def order_by_index(index: Objects, known: Objects) -> Objects | None:
+    """Return the id of each row by the index of a data frame.
+
+    Consecutive numbers are the order of the file. Others are places in the file, or ids.
+
+    Args:
+        index: (n,) as text.
+        known: (n,) ids of the file, in its order.
+
+    Returns:
+        (n,) ids; None if the index may mean several orders, or none. An index that is not of
+        numbers says nothing.
+
+    >>> known = np.array(["a", "b", "c"], dtype=object)
+    >>> order_by_index(np.array(["2", "0", "1"], dtype=object), known).tolist()
+    ['c', 'a', 'b']
+    """
+    plain = [plain_id(str(each)) for each in index]
+    id_of = {plain_id(str(each)): each for each in known}
+    by_id = None
+    if len(id_of) == len(known) and {*plain} == {*id_of}:
+        by_id = np.array([id_of[each] for each in plain], dtype=object)
+    if not all(each.isascii() and each.isdecimal() and len(each) <= MAX_DIGITS for each in plain):
+        return known if by_id is None else by_id
+    numbers = np.array(plain, dtype=np.int64)
+    numbers -= numbers.min()
+    steps = np.arange(len(known))
+    if np.array_equal(numbers, steps):
+        return known
+    by_place = known[numbers] if np.array_equal(np.sort(numbers), steps) else None
+    if by_place is None or by_id is None or np.array_equal(by_place, by_id):
+        return by_id if by_place is None else by_place
+    return None
 
 
 def match_rows(table: ForeignTable, check: Check) -> tuple[Int64s, Int64s]:

@@ -57,6 +57,7 @@ class ForeignTable:
         named: (n,) bool, the columns of the row's file name their labels; else their order is
             assumed.
         ids: (n,), None where the table has none.
+        index: (n,) of a data frame, None where the table has ids or none.
         file_order: (C,) the label that each column names, from left to right, where they do.
     """
 
@@ -71,6 +72,7 @@ class ForeignTable:
     named: Bools
     notices: list[str] = field(default_factory=list)
     file_order: NDArray[np.intp] | None = None
+    index: Objects | None = None
 
     def __len__(self) -> int:
         """Return n."""
@@ -158,6 +160,7 @@ def read_rows_of_table(path: Path, profile: Profile, report: Report) -> ForeignT
         named=np.full(len(table), columns.is_named),
         notices=[*table.notices, *columns.notices],
         file_order=_find_file_order(table, columns) if columns.labels else None,
+        index=None if columns.index is None else as_text(table.columns[columns.index]),
     )
     _read_folds(table, columns, rows, report)
     _read_probs(table, columns, rows, profile, report)

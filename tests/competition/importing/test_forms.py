@@ -16,6 +16,7 @@ from competition.folds.kfold import Prepared
 from competition.importing.cells import CellTable
 from competition.importing.columns import ColumnError, find_columns
 from competition.importing.importing import ImportOptions, ImportReport, run_import
+from competition.importing.places import order_by_index
 from competition.predictions.members import read_member
 from competition.predictions.store import Store
 
@@ -324,3 +325,37 @@ def test_a_label_may_be_named_as_a_split_usually_is(prepared: Prepared) -> None:
     with pytest.raises(ColumnError) as caught:
         find_columns(CellTable("t.csv", lacking, [2]), profile)
     assert [column for column, _, _ in caught.value.faults] == ["index"]
+
+
+def test_the_index_of_a_data_frame_says_which_row_each_line_is(
+    prepared: Prepared, table: pd.DataFrame, store: Store, tmp_path: Path
+) -> None:
+    oof, test = draw(prepared)
+    parts = {}
+    for split in ("oof", "test"):
+        part = table[table["split"] == split].drop(columns=["id", "split"])
+        parts[split] = part if split == "oof" else part.drop(columns="fold")
+    for name, change in (
+        ("shuffled", lambda frame: frame.sample(frac=1, random_state=1)),
+        ("ordered", lambda frame: frame.set_axis(range(7, 7 + len(frame)))),
+    ):
+        for split, part in parts.items():
+            change(part).to_csv(tmp_path / f"{name}-{split}.csv")
+        paths = [tmp_path / f"{name}-{split}.csv" for split in parts]
+        report = take(prepared, paths[0], test=paths[1], save_as=name)
+        assert report.offences == ()
+        assert any("data frame's index" in note for note in report.notes) == (name == "shuffled")
+        member = read_member(store, name, prepared)
+        np.testing.assert_allclose(member.oof, oof, atol=1e-6)
+        np.testing.assert_allclose(member.test[1], test.mean(axis=0), atol=1e-6)
+    again = parts["oof"].set_axis([i // 2 for i in range(len(parts["oof"]))])
+    again.to_csv(tmp_path / "again.csv")
+    (offence,) = take(prepared, tmp_path / "again.csv", test=tmp_path / "ordered-test.csv").offences
+    assert "does not say which" in offence.found
+
+
+def test_an_index_that_may_be_ids_or_places_is_not_guessed() -> None:
+    known = np.array(["1", "0", "2"], dtype=object)
+    for index, wanted in ((["0", "1", "2"], ["1", "0", "2"]), (["0", "2", "1"], None)):
+        found = order_by_index(np.array(index, dtype=object), known)
+        assert (None if found is None else found.tolist()) == wanted
