@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from competition.errors import VariantError
+from competition.errors import EncoderError, VariantError
 from models.data.packing import Packing
 from models.network.adapters import add_adapters
 from models.network.backbone import (
@@ -281,7 +281,17 @@ def build_model(
 
 
 def enable_gradient_checkpointing(model: Any) -> None:
-    """Recompute activations in the backward pass; transformers renamed the method in 5.x."""
+    """Recompute activations in the backward pass; transformers renamed the method in 5.x.
+
+    Raises:
+        EncoderError: this kind of network cannot, such as ALBERT.
+    """
+    if not getattr(model, "supports_gradient_checkpointing", True):
+        raise EncoderError(
+            f"layers of a {model.config.model_type} cannot be computed twice (gradient "
+            "checkpointing): leave out run.gradient_checkpointing; if memory is short, lower "
+            "max_tokens (a recipe of its own) or take a smaller encoder"
+        )
     how = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=how)

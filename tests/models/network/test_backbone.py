@@ -23,6 +23,7 @@ from models.network.network import (
     build_model,
     check_backbone,
     check_first_token,
+    enable_gradient_checkpointing,
     parameter_depth,
 )
 from models.network.tokenizer import load_tokenizer
@@ -366,6 +367,14 @@ def test_as_many_tokens_as_a_backbone_has_positions_can_be_read(kind: str, tmp_p
     source = EncoderSource(kind, tmp_path, "i", has_weights=True)
     with pytest.raises(EncoderError, match=f"at most {most} tokens.*--set max_tokens={most}"):
         check_length(source, config, most + 1, "max_tokens")
+
+
+def test_a_network_that_cannot_compute_layers_twice_is_one_line() -> None:
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    config = CONFIG_MAPPING["albert"](**sizes, vocab_size=9, embedding_size=16)
+    network = MODEL_MAPPING[type(config)](config)
+    with pytest.raises(EncoderError, match=r"a albert cannot be computed twice .* leave out run\."):
+        enable_gradient_checkpointing(network)
 
 
 def test_xlnet_has_no_limit_of_tokens(tmp_path: Path) -> None:
