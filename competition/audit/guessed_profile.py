@@ -115,6 +115,7 @@ def find_files(paths: Sequence[Path]) -> Found:
             left_out.append(path)
         else:
             by_kind[kind].append(path)
+    by_kind["test"].sort(key=lambda path: len(path.name))  # before predictions, test-NAME.csv
     if not by_kind["test"] and by_kind["beside"]:
         by_kind["test"] = by_kind.pop("beside")
     if len(files) == 2 and not (by_kind["train"] and by_kind["test"]):

@@ -372,6 +372,16 @@ def test_a_long_folder_name_is_cut_and_the_next_command_can_be_pasted(tmp_path: 
     assert note.endswith(f" --competition '{out}'")
 
 
+def test_predictions_beside_the_test_file_are_not_taken_for_it(tmp_path: Path) -> None:
+    for name in ("train.csv", "test.jsonl-blend-1.csv", "test.jsonl.gz"):
+        (tmp_path / name).write_text("")
+    found = find_files([tmp_path])
+    assert (found.test.name, [path.name for path in found.left_out]) == (
+        "test.jsonl.gz",
+        ["test.jsonl-blend-1.csv"],
+    )
+
+
 def test_files_may_be_named_in_order_and_missing_ones_are_said(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, "csv", flat)
     (folder / "train.csv").rename(folder / "a.csv")
