@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from competition.errors import EncoderError
@@ -172,13 +174,17 @@ def check_reading(
     step = max(1, len(sentences) // SAMPLE_SENTENCES)
     sample = list(sentences[::step])
     lost, tokens_per_char = _measure(tokenizer, sample)
+    otherwise = _explain_other_reading(source, tokenizer, sample)
     if lost > MAX_LOST:
+        reason = otherwise or (
+            "it was made for another language, or is incomplete; choose an encoder of the "
+            "sentences' language"
+        )
         raise EncoderError(
             f"{source.name}: its tokenizer reads {lost:.0%} of the sentences' characters as "
-            f"{tokenizer.unk_token}: it was made for another language, or is incomplete; choose an "
-            "encoder of the sentences' language"
+            f"{tokenizer.unk_token}: {reason}"
         )
-    notices = []
+    notices = [] if otherwise is None else [f"notice: {source.name}: {otherwise}"]
     written = sorted({piece for pair in markers for side in pair for piece in side.split()})
     unknown = [piece for piece in written if _is_lost(tokenizer, piece)]
     if unknown:
@@ -230,6 +236,43 @@ def _check_vocabulary(source: EncoderSource, tokenizer: Any) -> None:
             f"{source.name}: its tokenizer has {highest + 1:,} tokens and its weights {rows:,}: "
             "they belong to different encoders"
         )
+
+
+def _explain_other_reading(
+    source: EncoderSource, tokenizer: Any, sample: Sequence[str]
+) -> str | None:
+    """Say that transformers reads sentences otherwise than the folder's tokenizer.json; else None.
+
+    Its classes build how text is normalised and split without that file: that of BERT writes in
+    lower case unless told otherwise in tokenizer_config.json, and that of Qwen2 splits as Qwen2.
+    """
+    path = source.path / "tokenizer.json"
+    if not path.is_file():
+        return None
+    told = _read_tokenizer(path, source.identity).encode_batch_fast(
+        list(sample), add_special_tokens=False
+    )
+    read = tokenizer(list(sample), add_special_tokens=False, verbose=False)["input_ids"]
+    differing = sum(one.ids != ids for one, ids in zip(told, read, strict=True))
+    if not differing:
+        return None
+    return (
+        f"transformers reads {differing / len(sample):.0%} of the sentences otherwise than "
+        f"tokenizer.json says, by its own {type(tokenizer).__name__} and tokenizer_config.json "
+        '(for a cased BERT, write "do_lower_case": false there)'
+    )
+
+
+@cache
+def _read_tokenizer(path: Path, identity: str) -> Any:
+    """Read a tokenizer.json, once for each content."""
+    from tokenizers import Tokenizer
+
+    del identity
+    raw = Tokenizer.from_file(str(path))
+    raw.no_truncation()
+    raw.no_padding()
+    return raw
 
 
 def _is_lost(tokenizer: Any, sign: str) -> bool:

@@ -35,6 +35,24 @@ def test_a_damaged_tokenizer_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_class_that_reads_otherwise_than_the_file_is_named(tmp_path: Path) -> None:
+    """BertTokenizer writes in lower case, which splits Hangul, unless its settings say not to."""
+    source = source_in(make_encoder("bert", tmp_path))
+    path = tmp_path / "tokenizer_config.json"
+    plain = {**json.loads(path.read_text()), "tokenizer_class": "BertTokenizer"}
+
+    def check(**settings: bool) -> list[str]:
+        path.write_text(json.dumps({**plain, **settings}))
+        return check_reading(source, load_tokenizer(source), [*KOREAN, "PER ORG LOC"], [])
+
+    assert check(do_lower_case=False) == []
+    with pytest.raises(EncoderError, match=r"as \[UNK\]: transformers reads .*do_lower_case"):
+        check()
+    notice = check(strip_accents=False)[0]
+    assert "reads 33% of the sentences otherwise than tokenizer.json" in notice
+    assert "by its own BertTokenizer" in notice
+
+
 def test_a_tokenizer_of_the_language_passes_without_a_word(tmp_path: Path) -> None:
     source = source_in(make_encoder("bert", tmp_path))
     assert check_reading(source, load_tokenizer(source), KOREAN, SIGNS) == []
@@ -54,7 +72,8 @@ def test_what_is_read_poorly_is_noted(tmp_path: Path) -> None:
     (notice,) = check_reading(source, load_tokenizer(source), some, SIGNS)
     assert "% of the sentences' characters as [UNK]" in notice
     bytes_only = source_in(make_encoder("qwen2", tmp_path / "bytes", ENGLISH))
-    (notice,) = check_reading(bytes_only, load_tokenizer(bytes_only), KOREAN, SIGNS)
+    other, notice = check_reading(bytes_only, load_tokenizer(bytes_only), KOREAN, SIGNS)
+    assert "otherwise than tokenizer.json says, by its own Qwen2Tokenizer" in other
     assert "tokens for a character" in notice
 
 
