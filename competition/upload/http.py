@@ -6,6 +6,7 @@ a ``status_url`` it can report scores.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -60,7 +61,7 @@ class HttpTarget:
             raise LostAnswerError(f"{url} answered {answer.status} without JSON") from None
         said = self._options.mask.quote(str(dig(body, rules.answer.error) or ""))
         ref = _read_ref(body, rules)
-        if said or str(dig(body, rules.answer.status)) in rules.answer.rejected:
+        if said or _has_status(body, rules, rules.answer.rejected):
             raise RejectedError(said or f"{url} rejected the file", ref)
         if ref is None and rules.answer.id is not None:
             raise LostAnswerError(f"{url}: its answer has no {rules.answer.id} (answer.id)")
@@ -98,11 +99,11 @@ class HttpTarget:
         if answered not in (None, ref):
             said = self._options.mask.quote(f"{call.url} answered about {answered}, not {ref}")
             raise UploadError(f"{said}: correct upload.http.status_url or answer.id")
-        status = str(dig(body, rules.answer.status) or "")
         said = self._options.mask.quote(str(dig(body, rules.answer.error) or ""))
-        if said or status in rules.answer.rejected:
+        status = str(dig(body, rules.answer.status) or "")
+        if said or _has_status(body, rules, rules.answer.rejected):
             return Verdict("rejected", said or status)
-        if status not in rules.answer.done:
+        if not _has_status(body, rules, rules.answer.done):
             return Verdict("pending", self._options.mask.quote(status))
         found = find_scores(body, self.score_fields(competition), self._options.mask)
         return Verdict("scored", found.remark, found.public, found.private)
@@ -149,8 +150,16 @@ def _build_status(rules: HttpBoard, ref: str, head: dict[str, str]) -> Call:
 
 def _is_unfinished(body: Any, rules: HttpBoard) -> bool:
     """Return whether an answer says that the file is not scored yet; its scores are then none."""
+    is_given = dig(body, rules.answer.status) not in (None, "")
+    return is_given and not _has_status(body, rules, rules.answer.done)
+
+
+def _has_status(body: Any, rules: HttpBoard, meant: Sequence[str]) -> bool:
+    """Return whether an answer's status is one of those meant; ``true`` as JSON writes it, too."""
     status = dig(body, rules.answer.status)
-    return status not in (None, "") and str(status) not in rules.answer.done
+    if status is None:
+        return False
+    return str(status) in meant or (isinstance(status, bool) and str(status).lower() in meant)
 
 
 def _read_ref(body: Any, rules: HttpBoard) -> str | None:

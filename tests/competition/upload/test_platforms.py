@@ -663,6 +663,21 @@ def test_a_score_that_comes_with_a_queued_file_is_none(evening: Evening) -> None
     assert evening.submit(resend=True).public == {"micro_f1": 0.0}
 
 
+@pytest.mark.parametrize("name", ["http"])
+@pytest.mark.parametrize("done", [True, 0])
+def test_a_status_need_not_be_a_text(evening: Evening, done: Any) -> None:
+    text = (evening.competition.home / "tiny.toml").read_text("utf-8")
+    text = text.replace('status = "state"', f'status = "state"\ndone = ["{json.dumps(done)}"]')
+    (evening.competition.home / "tiny.toml").write_text(text, "utf-8")
+    evening.competition = resolve_competition(
+        str(evening.competition.home / "tiny.toml"), None, None, home=evening.competition.home
+    )
+    evening.submit()
+    scores = {"public": [{"f1": 33.0}]}
+    evening.server.faults["status"] = [Fault(200, {"state": done, "scores": scores})]
+    assert evening.submit(wait=True).public == {"micro_f1": 0.33}
+
+
 @pytest.mark.parametrize("name", ["evalai", "http"])
 def test_the_score_of_another_submission_is_not_taken(evening: Evening) -> None:
     evening.submit()
