@@ -354,6 +354,9 @@ def _find_rows(value: Any, wanted: Wanted) -> Sequence[Any]:
     if not roots:  # without a profile: column-oriented if the inner keys are row numbers
         inner = [key for each in value.values() if isinstance(each, dict) for key in each]
         is_by_column = all(key.isdecimal() for key in inner)
+    if len(lists) > 1 and all(isinstance(each, dict) for rows in lists for each in rows):
+        found = f"JSON with rows in lists of their own under {show(', '.join(map(str, value)))}"
+        raise WrongFileError(found, "write one list of objects, with the key in each object")
     if is_by_column and value.values() and len(lists) == len(value):
         sizes = sorted({len(each) for each in lists})
         if len(sizes) > 1:

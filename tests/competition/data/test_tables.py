@@ -76,6 +76,14 @@ def test_json_by_column_with_a_shorter_column_is_an_offence(tmp_path: Path) -> N
     assert "2 to 3 values" in offences[0].found
 
 
+def test_json_with_rows_under_their_labels_is_an_offence(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"met": [{"text": "One."}, {"text": "Two."}], "knows": [{"text": "Three."}]}')
+    offences: list[Offence] = []
+    assert list(TableReader(path, {"text": "text"}, offences.append).read()) == []
+    assert offences[0].found == "JSON with rows in lists of their own under 'met, knows'"
+
+
 def test_quotes_that_are_read_in_two_ways_are_noticed(tmp_path: Path) -> None:
     spoken, quoted = (tmp_path / f"{name}.tsv" for name in ("spoken", "quoted"))
     spoken.write_text('text\tlabel\n"One" and "two"\ta\n')
