@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
@@ -27,6 +27,7 @@ from competition.errors import UsageError
 from competition.profile import Competition, resolve_competition
 from competition.scoring.criteria import build_criteria
 
+One = TypeVar("One", str, int)
 INCOMPLETE = "stopped before the end; call it again to go on"
 
 
@@ -54,8 +55,8 @@ class Tables(dict[str, pd.DataFrame]):
 
 def fold(
     *variants: str,
-    folds: Sequence[int] = (),
-    seeds: Sequence[int] = (),
+    folds: int | Sequence[int] = (),
+    seeds: int | Sequence[int] = (),
     encoder: str | None = None,
     settings: Mapping[str, Any] | None = None,
     save_as: str | None = None,
@@ -77,8 +78,8 @@ def fold(
 
     Args:
         variants: names or paths of .toml files; none: those of the profile.
-        folds: only these; none: all.
-        seeds: none: those of each variant.
+        folds: only these, or this one; none: all.
+        seeds: these, or this one; none: those of each variant.
         encoder: a hub name, a folder, ``ko-mini`` or ``scratch``; None: the profile's.
         settings: what ``--set`` takes, such as ``{"train.lr": 3e-5}``.
         save_as: name of the variant that ``settings`` or ``encoder`` make.
@@ -106,8 +107,8 @@ def fold(
 
     request = FoldRequest(
         variants=_check_names("fold", variants),
-        folds=tuple(folds),
-        seeds=tuple(seeds),
+        folds=_list(folds),
+        seeds=_list(seeds),
         encoder=encoder,
         overrides=tuple((settings or {}).items()),
         save_as=save_as,
@@ -229,9 +230,9 @@ def errors(
     return Tables(run_errors(prepared, name, rows, probs))
 
 
-def _list(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Return one or several texts as several."""
-    return (given,) if isinstance(given, str) else tuple(given)
+def _list(given: One | Sequence[One]) -> tuple[One, ...]:
+    """Return one or several texts or numbers as several."""
+    return (given,) if isinstance(given, str | int) else tuple(given)
 
 
 def _check_names(command: str, variants: tuple[Any, ...]) -> tuple[str, ...]:

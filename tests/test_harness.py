@@ -76,6 +76,8 @@ def test_arguments_of_another_kind_are_understood_or_refused_in_one_line(
         harness.board(competition=Path("absent.toml"))
     with pytest.raises(UsageError, match="--score 'b1' is not of the form"):
         harness.board(scores="b1", **OWN)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"--folds 9"):
+        harness.fold("tfidf-linear", folds=9, seeds=42, **OWN)  # type: ignore[arg-type]
     for function in (harness.fold, harness.blend):
         with pytest.raises(UsageError, match=r"give each variant as a text of its own.*\*names"):
             function(["a", "b"], **OWN)  # type: ignore[arg-type]
@@ -85,6 +87,7 @@ def test_arguments_of_another_kind_are_understood_or_refused_in_one_line(
     ("function", "options", "said"),
     [
         ("fold", {"seeds": [-1]}, "--seeds -1: a seed is an integer from 0 to"),
+        ("fold", {"seeds": -1}, "--seeds -1: a seed is an integer from 0 to"),
         ("fold", {"settings": {"seeds": [7, -1]}}, "seeds -1: a seed is an integer from 0 to"),
         ("fold", {"workers": -1}, "--workers -1: give a number from 1"),
         ("fold", {"threads": 0}, "--threads 0: give a number from 1"),
