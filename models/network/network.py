@@ -199,10 +199,12 @@ def check_backbone(variant: Variant, source: EncoderSource) -> Any:
             "counts positions from the mask that bidirectional replaces; leave it out"
         )
     if is_causal and not variant.bidirectional and variant.head in READS_EARLY:
+        # whether rows have a first token to read is checked with the tokenizer
+        other = "" if variant.head in READS_FIRST else ", or --set bidirectional=true"
         raise VariantError(
             f"variant {variant.name}: {source.name} reads from left to right, and head "
             f"{variant.head!r} reads tokens before the words in question; choose "
-            "head = 'entity-close-last', or --set bidirectional=true"
+            f"head = 'entity-close-last'{other}"
         )
     if not is_causal and variant.head in READS_LAST:
         masked = list_masked_formats()
