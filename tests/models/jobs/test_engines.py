@@ -291,7 +291,7 @@ def test_the_cluster_on_kubernetes_has_only_fields_that_the_operator_knows() -> 
 
 
 STUBS = {
-    "scontrol": "printf 'node-1\\nnode-2\\n'",
+    "scontrol": "printf 'node-1\\n'; sleep 0.2; printf 'node-2\\n'",
     "srun": """case "$*" in
         *hostname*) echo 127.0.0.1;;
         *--head*) echo "$@" >> "$SAID"; exec "$PYTHON" -c "
@@ -328,7 +328,8 @@ def test_the_slurm_script_starts_both_nodes_and_passes_a_signal_on(tmp_path: Pat
         start_new_session=True,
     )
     try:
-        with (tmp_path / "pipe").open("w"):
+        # for reading too, so that a script that ends before it reads is a failure, not a wait
+        with os.fdopen(os.open(tmp_path / "pipe", os.O_RDWR), "r+b", buffering=0):
             end = time.monotonic() + 60
             while not (tmp_path / "said.begun").exists():
                 assert process.poll() is None
