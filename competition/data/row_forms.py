@@ -274,8 +274,16 @@ def _search_whole(sentence: str, word: str, start: int) -> int:
     >>> _search_whole("Also Alan and Al.", "Al", 0), _search_whole("Also Alan", "Al", 1)
     (14, 5)
     """
-    written = re.escape(word)
-    for pattern in (rf"(?<!\w){written}(?!\w)", rf"(?<!\w){written}"):
-        if (found := re.compile(pattern).search(sentence, start)) is not None:
-            return found.start()
-    return sentence.find(word, start)
+    begun, at = -1, sentence.find(word, start)
+    while at >= 0:
+        end = at + len(word)
+        if not _is_in_word(sentence[max(at - 1, 0) : at]):
+            if not _is_in_word(sentence[end : end + 1]):
+                return at
+            begun = at if begun < 0 else begun
+        at = sentence.find(word, at + 1)
+    return sentence.find(word, start) if begun < 0 else begun
+
+
+def _is_in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"

@@ -237,8 +237,8 @@ def _import_results(
     for file, result in found:
         _check_result(result, prepared, file)
     renamed = [(file, _rename(result, options.save_as)) for file, result in found]
-    for _, result in renamed:
-        check_no_blend(prepared.competition, result.key.variant)
+    for name in {result.key.variant for _, result in renamed}:
+        check_no_blend(prepared.competition, name)
     _check_room([result for _, result in renamed], store)
     imported = []
     for file, result in renamed:
